@@ -1,0 +1,78 @@
+"""What a corpus is to the rest of `bas`: a list of utterances and the protocol it is scored under."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bas.errors import UserError
+
+
+@dataclass(frozen=True)
+class Word:
+    """One spoken word: `start` and `end` in seconds from the beginning of the utterance."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One labelled recording, or the part of a recording between `start` and `end` (seconds).
+
+    `id` is unique within the corpus. `None` means "not known", never "none": a protocol that needs
+    the field refuses the utterance by name. `session` is whatever was recorded together (IEMOCAP:
+    the session; MELD: the dialogue). `split` is the corpus's own part: train, valid or test.
+    """
+
+    id: str
+    audio: Path
+    label: str | None = None
+    speaker: str | None = None
+    session: str | None = None
+    split: str | None = None
+    language: str | None = None
+    text: str | None = None
+    words: tuple[Word, ...] = ()
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named list of utterances, sorted by id.
+
+    `protocol` is the rule this corpus is scored under in the literature for emotion, in the words of
+    `bas.protocols`: `"speaker:5"` (five folds that never share a speaker), `"session"` (leave one
+    session out) or `"own"` (the published train, valid and test parts). `unit` is the field whose
+    values are the units of a paired comparison (speaker, session).
+    """
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    protocol: str
+    unit: str
+    note: str = ""  # shown with every result, e.g. that the speech is synthetic
+
+    def __post_init__(self) -> None:
+        if not self.utterances:
+            raise UserError(f"corpus {self.name}: no utterance found")
+        twice = [i for i, n in Counter(u.id for u in self.utterances).items() if n > 1]
+        if twice:
+            raise UserError(f"corpus {self.name}: the id {twice[0]!r} stands on {len(twice)} or more utterances")
+        object.__setattr__(self, "utterances", tuple(sorted(self.utterances, key=lambda u: u.id)))
+
+    def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
+        """The utterances whose `field` is known."""
+        return tuple(u for u in self.utterances if getattr(u, field) is not None)
+
+    def take(self, ids: Sequence[str]) -> Corpus:
+        """The same corpus with only the utterances named, an error for an unknown id."""
+        known = {u.id: u for u in self.utterances}
+        missing = [i for i in ids if i not in known]
+        if missing:
+            raise UserError(f"corpus {self.name}: no utterance {missing[0]!r}")
+        return replace(self, utterances=tuple(known[i] for i in ids))
