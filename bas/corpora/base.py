@@ -55,6 +55,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     protocol: str
     unit: str
+    published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
     note: str = ""  # shown with every result, e.g. that the speech is synthetic
 
     def __post_init__(self) -> None:

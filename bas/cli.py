@@ -1,0 +1,212 @@
+"""One verb a stage: extract, search, retrain, compare, board, demo. Thin: each hands over to its room."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bas import __version__
+from bas.corpora import READERS, open_corpus
+from bas.errors import UserError
+from bas.settings import PRESETS, settings
+
+RUNS = Path("runs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    try:
+        result: int = arguments.verb(arguments, console)
+        return result
+    except UserError as error:
+        print(f"bas: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bas: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def extract(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.encoders import load_encoder
+    from bas.features.extract import extract as fill
+
+    corpus = open_corpus(arguments.corpus, arguments.root)
+    if corpus.note:
+        console.print(f"{corpus.name}: {corpus.note}")
+    device = _device(arguments.device)
+    layers = _layers(arguments.layers)
+    encoder = load_encoder(arguments.encoder, device, arguments.revision)
+    folder = arguments.features or _store(corpus.name, arguments.encoder)
+    fill(corpus, arguments.corpus, arguments.root, encoder, folder, layers, device, console)
+    console.print(f"features: {folder}, complete and verified")
+    console.print(f"next: make compare FEATURES={folder}", highlight=False)
+    return 0
+
+
+def _store(corpus: str, encoder: str) -> Path:
+    return RUNS / "features" / f"{corpus}-{encoder.rstrip('/').rpartition('/')[2]}"
+
+
+def run_verb(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.compare import carry_out
+    from bas.features.store import StoreInfo
+    from bas.run import Plan, common_task, start
+    from bas.space import load_space
+
+    changes = dict(_pair(text) for text in arguments.set)
+    chosen = settings(arguments.preset, changes)
+    if arguments.seeds < 1:
+        raise UserError(f"--seeds {arguments.seeds}: must be 1 or more")
+    info = StoreInfo.read(arguments.features)
+    layer = _layer(arguments.layer, info.layers)
+    spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
+    task = common_task(spaces)
+    device = _device(arguments.device)
+    suffix = "" if task.name == "emotion" else f"-{task.name}"
+    name = arguments.name or f"{arguments.features.name}-layer{layer}-{arguments.preset}{suffix}"
+    plan = Plan(
+        str(arguments.features.resolve()),
+        tuple(str(s.path) for s in spaces),
+        layer,
+        chosen,
+        tuple(range(arguments.seeds)),
+        device.type,
+    )
+    run = start(RUNS / name, plan, arguments.protocol, arguments.protocol_seed)
+    carry_out(run, arguments.command, _workers(arguments.workers, device), console)
+    after = {"search": f"make retrain NAME={name}", "retrain": f"make compare NAME={name}"}
+    if arguments.command in after:
+        console.print(f"next: {after[arguments.command]} with the same settings", highlight=False)
+    else:
+        console.print(f"table: {run.folder}/table.md, as data: {run.folder}/results.json", highlight=False)
+        console.print("next: make board", highlight=False)
+    return 0
+
+
+def board(arguments: argparse.Namespace, console: Console) -> int:
+    if not arguments.runs.is_dir():
+        raise UserError(f"{arguments.runs}: no such folder; `make demo` makes a first run")
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(arguments.runs), "--port", str(arguments.port)]
+    return subprocess.run(command).returncode
+
+
+def demo(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.corpora.synthetic import synthesise
+    from bas.progress import bar
+
+    root = RUNS / "corpora" / "demo"
+    console.print("[bold]This demo's speech is synthetic (espeak-ng): its figures say nothing about real emotion.")
+    with bar(console, "utterances") as progress:
+        task = progress.add_task("synthesise", total=None)
+        synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
+    code = main(["extract", "--corpus", "demo", "--root", str(root), "--encoder", "log-mel"])
+    if code:
+        return code
+    features = _store("demo", "log-mel")
+    command = ["compare", "--features", str(features), "--layer", "last", "--name", "demo", "--seeds", "3"]
+    return main([*command, "--workers", str(arguments.workers)] if arguments.workers else command)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use cpu or auto")
+    return torch.device(name)
+
+
+def _workers(asked: int | None, device: torch.device) -> int:
+    if asked is not None and asked < 1:
+        raise UserError(f"--workers {asked}: must be 1 or more")
+    if device.type == "cuda":
+        return 1
+    return asked or len(os.sched_getaffinity(0))
+
+
+def _layers(text: str) -> list[int] | None:
+    if text == "all":
+        return None
+    parts = text.split(",")
+    if not all(p.isdigit() for p in parts):
+        raise UserError(f"--layers {text!r}: must be all, or numbers such as 0,6,12")
+    return [int(p) for p in parts]
+
+
+def _layer(text: str, stored: Sequence[int]) -> int | str:
+    named = {"last": stored[-1], "middle": stored[len(stored) // 2], "best": "best"}
+    if text in named:
+        return named[text]
+    if not text.isdigit():
+        raise UserError(f"--layer {text!r}: must be last, middle, best, or one of {', '.join(map(str, stored))}")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text!r}: must be NAME=VALUE, such as epochs=30")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("bas", description="Which downstream model should sit on frozen speech features?")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
+    style = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+
+    p = verbs.add_parser("extract", help="a frozen encoder over a corpus, into HDF5 shards", **style)
+    p.add_argument("--corpus", required=True, choices=list(READERS), help="which reader")
+    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+    p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
+    p.add_argument("--revision", help="the hub's revision; default: its newest")
+    p.add_argument("--layers", default="all", help="hidden states to keep: all, or numbers such as 0,6,12")
+    p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.set_defaults(verb=extract)
+
+    told = {
+        "search": "search each space in every fold; print the chosen blocks",
+        "retrain": "search, then train what was found from scratch and score it",
+        "compare": "search, retrain, train the baselines; the table with its statistics",
+    }
+    for verb, text in told.items():
+        p = verbs.add_parser(verb, help=text, **style)
+        p.add_argument("--features", required=True, type=Path, help="a store made by extract")
+        p.add_argument("--layer", default="middle", help="a stored state: a number, last, middle, or best (by fold)")
+        p.add_argument(
+            "--space", action="append", help="shipped name or .py path; repeatable; default: ser_bas3 ser_bas4"
+        )
+        p.add_argument("--preset", default="cpu", choices=list(PRESETS), help="the settings to start from")
+        p.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; repeatable"
+        )
+        p.add_argument("--seeds", type=int, default=3, help="how many")
+        p.add_argument("--protocol", help="own, FIELD or FIELD:FOLDS; default: the task's, else the corpus's")
+        p.add_argument("--protocol-seed", type=int, default=0, help="which units share a fold")
+        p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
+        p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        p.add_argument("--name", help="the run's folder under runs/; default: from features, layer and preset")
+        p.set_defaults(verb=run_verb)
+
+    p = verbs.add_parser("board", help="TensorBoard over all runs", **style)
+    p.add_argument("--runs", type=Path, default=RUNS)
+    p.add_argument("--port", type=int, default=6006)
+    p.set_defaults(verb=board)
+
+    p = verbs.add_parser("demo", help="the main job on synthetic speech: no data, no network", **style)
+    p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
+    p.set_defaults(verb=demo)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

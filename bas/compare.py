@@ -1,0 +1,65 @@
+"""Search, retrain, compare: which jobs a verb needs, in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from bas.files import locked, write_json, write_text
+from bas.run import BEST, Run
+from bas.tables import markdown, print_choices, print_retrained, show, tabulate
+from bas.train import BASELINES, LINEAR, Job
+from bas.workers import run_jobs
+
+VERBS = ("search", "retrain", "compare")
+
+
+def carry_out(run: Run, verb: str, workers: int, console: Console) -> dict[str, Any] | None:
+    """Do what a verb asks that is not done yet: search the spaces, retrain what they found, compare with the baselines.
+
+    Each verb includes the one before. Returns the results of `compare`, else None. All fold by fold and seed by seed.
+    """
+    with locked(run.folder, "searching or training"):
+        _announce(run, workers, console)
+        plan, folds = run.plan, range(len(run.protocol.folds))
+        if plan.layer == BEST:
+            run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], workers, console, "layers")
+        every = [(f, s) for s in plan.seeds for f in folds]
+        searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
+        retrains = [Job("train", name, f, s) for name in run.spaces for f, s in every]
+        baselines = [Job("train", row, f, s) for row in BASELINES for f, s in every]
+        linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
+        run_jobs(run.folder, searches, workers, console, "searches")
+        print_choices(run, console)
+        if verb == "search":
+            return None
+        run_jobs(run.folder, retrains, workers, console, "retrains")
+        if verb == "retrain":
+            print_retrained(run, console)
+            return None
+        run_jobs(run.folder, baselines + linear, workers, console, "baselines")
+        results = tabulate(run)
+        write_json(run.folder / "results.json", results)
+        write_text(run.folder / "table.md", markdown(results))
+        show(results, console)
+        return results
+
+
+def _announce(run: Run, workers: int, console: Console) -> None:
+    plan, info, settings = run.plan, run.store.info, run.plan.settings
+    console.print(
+        f"[bold]{run.folder}[/bold]: task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
+        f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
+    )
+    console.print(
+        f"protocol {run.protocol.rule} (hash {run.protocol.hash}): {len(run.protocol.folds)} folds x {len(plan.seeds)} "
+        f"seeds; {workers} workers of one thread on {plan.device}"
+    )
+    console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
+    for mark in run.protocol.marks:
+        console.print(f"[bold yellow]mark: {mark}")
+    for note in run.protocol.notes:
+        console.print(f"[dim]note: {note}")
+    if run.corpus.note:
+        console.print(f"[bold yellow]note: {run.corpus.note}")

@@ -1,0 +1,109 @@
+"""EmoDB, the Berlin Database of Emotional Speech: 535 utterances, 10 actors, 10 German sentences, 7 emotions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bas.corpora.base import Corpus, Utterance, Word
+from bas.errors import UserError
+
+UTTERANCES = 535
+
+EMOTIONS = {
+    "W": "anger",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "fear",
+    "F": "happiness",
+    "T": "sadness",
+    "N": "neutral",
+}
+
+# A hyphen parts the syllables as the label files count them ("gehen" is one label in b09 and two in b02).
+# a05 is printed with "Stück Papier" in the corpus description, but the phone and syllable labels of all 62
+# takes have "Blatt", and that is what is heard.
+SENTENCES = {
+    "a01": "Der Lap-pen liegt auf dem Eis-schrank.",
+    "a02": "Das will sie am Mitt-woch ab-ge-ben.",
+    "a04": "Heu-te a-bend könn-te ich es ihm sa-gen.",
+    "a05": "Das schwar-ze Blatt Pa-pier be-fin-det sich da o-ben ne-ben dem Holz-stück.",
+    "a07": "In sie-ben Stun-den wird es so-weit sein.",
+    "b01": "Was sind denn das für Tü-ten, die da un-ter dem Tisch ste-hen?",
+    "b02": "Sie ha-ben es ge-ra-de hoch-ge-tra-gen und jetzt ge-hen sie wie-der run-ter.",
+    "b03": "An den Wo-chen-en-den bin ich jetzt im-mer nach Hau-se ge-fah-ren und ha-be Ag-nes be-sucht.",
+    "b09": "Ich will das e-ben weg-brin-gen und dann mit Karl was trin-ken gehen.",
+    "b10": "Die wird auf dem Platz sein, wo wir sie im-mer hin-le-gen.",
+}
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds `wav/` (and, for word times, `silb/`), or `wav/` itself.
+
+    `wav/03a01Fa.wav` is speaker 03, sentence a01, emotion letter F, take a. Word times (seconds) come from
+    `silb/03a01Fa.silb`; an utterance without that file, or whose syllables do not fit the sentence, has no words.
+    UserError: no recording, a file name with an unknown sentence or emotion, a syllable line that is no time and label.
+    """
+    wav = root / "wav" if (root / "wav").is_dir() else root
+    paths = sorted(p for p in wav.glob("*.wav") if not p.name.startswith("."))
+    if not paths:
+        raise UserError(f"{root}: no recording found; EmoDB's folder holds wav/03a01Fa.wav and 534 more")
+    utterances = tuple(_utterance(path, wav.parent / "silb") for path in paths)
+    note = "" if len(paths) >= UTTERANCES else f"incomplete: {len(paths)} of {UTTERANCES} utterances"
+    return Corpus("emodb", utterances, protocol="speaker:5", unit="speaker", note=note)
+
+
+def _utterance(path: Path, silb: Path) -> Utterance:
+    match = re.fullmatch(r"(\d\d)([a-z]\d\d)([A-Z])[a-z]", path.stem)
+    if match is None:
+        raise UserError(f"{path}: not an EmoDB file name; expected speaker, sentence, emotion, take as in 03a01Fa.wav")
+    speaker, code, letter = match.groups()
+    if code not in SENTENCES:
+        raise UserError(f"{path}: unknown sentence code {code!r}; allowed: {', '.join(SENTENCES)}")
+    if letter not in EMOTIONS:
+        raise UserError(f"{path}: unknown emotion letter {letter!r}; allowed: {', '.join(EMOTIONS)}")
+    return Utterance(
+        id=path.stem,
+        audio=path,
+        label=EMOTIONS[letter],
+        speaker=speaker,
+        language="de",
+        text=SENTENCES[code].replace("-", ""),
+        words=_words(silb / f"{path.stem}.silb", SENTENCES[code]),
+    )
+
+
+def _words(path: Path, sentence: str) -> tuple[Word, ...]:
+    """The sentence's words with their times, or () where the syllables of the file do not fit it.
+
+    A line's time is where its syllable STARTS: the first equals the start of the first phone in the corpus's
+    phone labels, the final "." is where the speech ends, and "(" starts a pause.
+    """
+    if not path.is_file():
+        return ()
+    lines: list[tuple[float, str]] = []
+    for number, line in enumerate(path.read_text("latin-1").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            time, label = line.split()
+            lines.append((float(time), label))
+        except ValueError:
+            raise UserError(f"{path} line {number}: {line!r} is not a time in seconds and a label") from None
+    if not lines or lines[-1][1] != ".":
+        return ()
+    starts = [start for start, _ in lines]
+    spans = [(a, b, label) for (a, label), b in zip(lines, starts[1:], strict=False) if label != "("]
+    words = sentence.split()
+    if len(spans) != sum(word.count("-") + 1 for word in words):
+        return ()
+    timed: list[Word] = []
+    for word in words:
+        syllables = [spans.pop(0) for _ in range(word.count("-") + 1)]
+        text = word.replace("-", "").strip(".,?")
+        start, end, label = syllables[0][0], syllables[-1][1], syllables[0][2]
+        # Spoken forms differ ("könnt te", "ak nis", "s" for "es"), so only the first sound is checked.
+        if end <= start or label[0].lower() not in text.lower():
+            return ()
+        timed.append(Word(start, end, text))
+    return tuple(timed) if starts == sorted(starts) else ()

@@ -1,0 +1,193 @@
+"""Frozen encoders behind one protocol: speech encoders of `transformers`, by hub name or local folder, and log-mel.
+
+Axes: L hidden states (state 0 is what enters the first transformer layer), T frames, D width.
+Frozen means: `eval`, no gradient, no dropout, float32.
+Padding never reaches a feature: waveform encoders see only batches of equal length, because a GroupNorm front
+(wav2vec 2.0 and HuBERT base) takes its statistics over padding too; Whisper always sees its own 30 s window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torchaudio.transforms import MelSpectrogram
+
+from bas.audio import SAMPLE_RATE, Wave
+from bas.errors import UserError
+
+WAVEFORM_MODELS = ("wav2vec2", "hubert", "wavlm", "unispeech-sat", "unispeech", "data2vec-audio", "sew", "sew-d")
+LOG_MEL = "log-mel"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What a shard records about the encoder that filled it."""
+
+    name: str
+    revision: str  # the hub's commit, or a hash of the local files
+    model_type: str
+    num_states: int
+    dim: int
+    frame_rate: float  # frames per second
+    sample_rate: int = SAMPLE_RATE
+    input: str = ""  # how the waveform is prepared
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Encoder(Protocol):
+    """Waves in, hidden states out."""
+
+    info: EncoderInfo
+    min_samples: int
+
+    def batch_key(self, num_samples: int) -> Hashable:
+        """Utterances with equal keys may be encoded together without any of them noticing."""
+
+    def encode(self, waves: Sequence[Wave]) -> list[Tensor]:
+        """Each wave's states `(L, T, D)`, float32, on the CPU. All waves have the same batch key."""
+
+
+def load_encoder(name: str, device: torch.device, revision: str | None = None) -> Encoder:
+    """`log-mel`, a local folder in the `transformers` layout, or a hub name.
+
+    Raises UserError when nothing of that name can be loaded, or it is no speech encoder `bas` knows.
+    """
+    if name == LOG_MEL:
+        return LogMel()
+    from transformers import AutoConfig  # seconds to import, needed here only
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {reason}"
+        ) from error
+    if config.model_type == "whisper":
+        return Whisper(name, config, device, revision)
+    if config.model_type in WAVEFORM_MODELS:
+        return Waveform(name, config, device, revision)
+    allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
+    raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
+
+
+class LogMel:
+    """80-band natural-log mel energies, 25 ms windows every 10 ms: the baseline without weights. One state."""
+
+    min_samples = 1
+
+    def __init__(self) -> None:
+        self.info = EncoderInfo(LOG_MEL, "1", LOG_MEL, num_states=1, dim=80, frame_rate=100.0)
+        self._mel = MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=80, pad_mode="constant")
+
+    def batch_key(self, num_samples: int) -> Hashable:
+        return num_samples
+
+    @torch.inference_mode()
+    def encode(self, waves: Sequence[Wave]) -> list[Tensor]:
+        mel_BDT = self._mel(torch.stack([torch.from_numpy(w) for w in waves]))
+        return [mel_DT.clamp_min(1e-6).log().T[None] for mel_DT in mel_BDT]
+
+
+class Waveform:
+    """wav2vec 2.0 (and XLS-R), HuBERT, WavLM, UniSpeech-SAT, data2vec-audio: raw waveform in."""
+
+    def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
+        from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2FeatureExtractor
+
+        self._device = device
+        self._model = _freeze(AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32), device)
+        try:
+            self._extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+        except (OSError, ValueError):  # a folder without preprocessor_config.json: transformers' own defaults
+            self._extractor = Wav2Vec2FeatureExtractor()
+        stride, self.min_samples = 1, 1
+        for kernel, step in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            self.min_samples = (self.min_samples - 1) * step + kernel
+            stride *= step
+        self.info = EncoderInfo(
+            name,
+            _revision(name, config),
+            config.model_type,
+            config.num_hidden_layers + 1,
+            config.hidden_size,
+            SAMPLE_RATE / stride,
+            input="zero mean, unit variance" if self._extractor.do_normalize else "as recorded",
+        )
+
+    def batch_key(self, num_samples: int) -> Hashable:
+        return num_samples
+
+    @torch.inference_mode()
+    def encode(self, waves: Sequence[Wave]) -> list[Tensor]:
+        inputs = self._extractor(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        states = self._model(inputs.input_values.to(self._device), output_hidden_states=True).hidden_states
+        return list(torch.stack(states, dim=1).float().cpu())
+
+
+class Whisper:
+    """Whisper's encoder in its exact form: every window is 30 s, and only the real frames are kept.
+
+    A recording of more than 30 s is encoded in windows of 30 s, one after the other.
+    """
+
+    min_samples = 1
+
+    def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
+        from transformers import AutoFeatureExtractor, AutoModel, WhisperFeatureExtractor
+
+        self._device = device
+        model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+        self._model = _freeze(model.get_encoder(), device)
+        try:
+            self._extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
+        except (OSError, ValueError):
+            self._extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        self._window = self._extractor.n_samples
+        self._hop = 2 * self._extractor.hop_length  # the second convolution has stride 2
+        self.info = EncoderInfo(
+            name,
+            _revision(name, config),
+            config.model_type,
+            config.encoder_layers + 1,
+            config.d_model,
+            SAMPLE_RATE / self._hop,
+            input="log-mel padded to 30 s",
+        )
+
+    def batch_key(self, num_samples: int) -> Hashable:
+        return num_samples <= self._window or num_samples
+
+    @torch.inference_mode()
+    def encode(self, waves: Sequence[Wave]) -> list[Tensor]:
+        windows = [[w[i : i + self._window] for i in range(0, len(w), self._window)] for w in waves]
+        flat = [part for parts in windows for part in parts]
+        inputs = self._extractor(flat, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        output = self._model(inputs.input_features.to(self._device), output_hidden_states=True)
+        states = iter(torch.stack(output.hidden_states, dim=1).float().cpu())
+        return [torch.cat([next(states)[:, : -(-len(p) // self._hop)] for p in parts], dim=1) for parts in windows]
+
+
+def _freeze(model: Any, device: torch.device) -> Any:
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _revision(name: str, config: Any) -> str:
+    """The hub's commit, or for a folder a hash over its configuration and weights."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return str(getattr(config, "_commit_hash", None) or "unknown")
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin")):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:16]}"

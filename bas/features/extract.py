@@ -1,0 +1,240 @@
+"""Extraction: a frozen encoder over a corpus, into shards; resumable after a kill at any moment.
+
+Each batch is appended to the open shard's spool (raw bytes) and then to its journal (one line). What the journal names
+is finished and is never computed again; a torn last line, and the bytes it would have named, are cut off. A full spool
+becomes `shard-*.h5` under a temporary name, is renamed, and the spool goes. Batches are planned from the whole shard
+beforehand, so a resumed extraction runs the same batches and gets the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from bas import audio
+from bas.corpora import Corpus, Utterance
+from bas.encoders import Encoder
+from bas.errors import UserError
+from bas.features.store import FeatureStore, States, StoreInfo, shard_path, write_shard
+from bas.files import locked, write_json
+from bas.progress import bar
+
+SHARD_BYTES = 256 * 2**20
+BATCH_SECONDS = 240.0
+
+
+def extract(
+    corpus: Corpus,
+    reader: str,
+    root: Path,
+    encoder: Encoder,
+    folder: Path,
+    layers: Sequence[int] | None,
+    device: torch.device,
+    console: Console,
+    shard_bytes: int = SHARD_BYTES,
+) -> FeatureStore:
+    """Fill `folder` with the hidden states `layers` (None: all) of every utterance, float16.
+
+    reader and root: how the corpus was opened; the store names them, so that a run finds the labels again.
+    Prints the cost in disk first. Memory is bounded by one batch and one utterance, whatever the corpus.
+    Raises UserError for a layer the encoder has not, a folder that holds another store, too little disk,
+    or an utterance that cannot be read; what was finished by then is kept.
+    """
+    chosen = tuple(range(encoder.info.num_states)) if layers is None else tuple(sorted(set(layers)))
+    outside = [i for i in chosen if not 0 <= i < encoder.info.num_states]
+    if outside or not chosen:
+        raise UserError(
+            f"layers: {outside or 'none'} asked; {encoder.info.name} has 0 to {encoder.info.num_states - 1}"
+        )
+    with locked(folder, "extracting"):
+        seconds = {u.id: audio.duration(u) for u in corpus.utterances}
+        info = _plan(reader, root, encoder, chosen, device, shard_bytes, seconds)
+        _open(folder, info)
+        _announce(folder, info, encoder, console, sum(seconds.values()))
+        utterances = {u.id: u for u in corpus.utterances}
+        todo = [i for i in range(len(info.shards)) if not shard_path(folder, i).exists()]
+        with bar(console, "utterances") as progress:
+            task = progress.add_task("extract", total=len(utterances))
+            progress.advance(task, sum(len(ids) for i, ids in enumerate(info.shards) if i not in todo))
+            for index in todo:
+                spool = _Spool(folder, index, info)
+                progress.advance(task, len(spool.done))
+                for batch in _batches([utterances[i] for i in info.shards[index]], encoder, seconds):
+                    if batch[0].id not in spool.done:
+                        spool.append(batch, _encode(batch, encoder, chosen))
+                        progress.advance(task, len(batch))
+                spool.finish()
+        store = FeatureStore(folder)
+        store.verify()
+        return store
+
+
+def _plan(
+    reader: str,
+    root: Path,
+    encoder: Encoder,
+    layers: tuple[int, ...],
+    device: torch.device,
+    shard_bytes: int,
+    seconds: Mapping[str, float],
+) -> StoreInfo:
+    """Which utterances go into which shard: decided from the headers, before anything is encoded."""
+    digest = hashlib.sha256("\n".join(f"{i} {s:.4f}" for i, s in seconds.items()).encode())
+    shards: list[list[str]] = [[]]
+    filled = 0.0
+    for id_, length in seconds.items():
+        cost = length * encoder.info.frame_rate * len(layers) * encoder.info.dim * 2
+        if shards[-1] and filled + cost > shard_bytes:
+            shards.append([])
+            filled = 0.0
+        shards[-1].append(id_)
+        filled += cost
+    return StoreInfo(
+        reader,
+        str(root.resolve()),
+        encoder.info.as_dict(),
+        layers,
+        tuple(tuple(s) for s in shards),
+        digest.hexdigest()[:16],
+        device.type,
+    )
+
+
+def _open(folder: Path, info: StoreInfo) -> None:
+    """Start a store, or go on with one that was made by exactly this plan."""
+    if not (folder / "store.json").exists():
+        write_json(folder / "store.json", asdict(info))
+        return
+    there = StoreInfo.read(folder)
+    fields = {
+        "encoder": (there.encoder["name"], info.encoder["name"]),
+        "revision": (there.encoder["revision"], info.encoder["revision"]),
+        "input": (there.encoder["input"], info.encoder["input"]),
+        "layers": (there.layers, info.layers),
+        "corpus": (there.corpus, info.corpus),
+        "recordings": (there.samples, info.samples),
+        "shards": (there.shards, info.shards),
+        # Bits differ between devices; one store never mixes them.
+        "device": (there.device, info.device),
+    }
+    for name, (old, new) in fields.items():
+        if old != new:
+            told = f"{old} there, {new} asked" if name != "shards" else "cut differently"
+            raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
+
+
+def _announce(folder: Path, info: StoreInfo, encoder: Encoder, console: Console, seconds: float) -> None:
+    size = seconds * encoder.info.frame_rate * len(info.layers) * info.dim * 2
+    free = shutil.disk_usage(folder).free
+    console.print(
+        f"{info.corpus}: {sum(map(len, info.shards))} utterances, {seconds / 3600:.2f} h; {encoder.info.name}: "
+        f"{len(info.layers)} layers of {info.dim} at {encoder.info.frame_rate:g} frames/s; "
+        f"{size / 2**20:,.0f} MiB in {len(info.shards)} shards under {folder} ({free / 2**30:,.0f} GiB free)"
+    )
+    already = sum(p.stat().st_size for p in folder.iterdir())
+    # Twice one shard: the spool and the shard made of it stand side by side for a moment.
+    if size + min(size, SHARD_BYTES) - already > free:
+        raise UserError(f"{folder}: needs {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
+
+
+def _batches(
+    utterances: Sequence[Utterance], encoder: Encoder, seconds: Mapping[str, float]
+) -> Iterator[list[Utterance]]:
+    """Utterances that may be encoded together, at most BATCH_SECONDS at a time; the same list gives the same batches."""
+    groups: dict[Hashable, list[Utterance]] = {}
+    for utterance in utterances:
+        samples = round(seconds[utterance.id] * audio.SAMPLE_RATE)
+        groups.setdefault(encoder.batch_key(samples), []).append(utterance)
+    for group in groups.values():
+        batch: list[Utterance] = []
+        filled = 0.0
+        for utterance in group:
+            cost = max(seconds[utterance.id], 30.0 if encoder.info.model_type == "whisper" else 0.0)
+            if batch and filled + cost > BATCH_SECONDS:
+                yield batch
+                batch, filled = [], 0.0
+            batch.append(utterance)
+            filled += cost
+        yield batch
+
+
+def _encode(batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...]) -> list[States]:
+    waves = [audio.load(u) for u in batch]
+    for utterance, wave in zip(batch, waves, strict=True):
+        if len(wave) < encoder.min_samples:
+            shortest = encoder.min_samples / audio.SAMPLE_RATE
+            raise UserError(f"{utterance.audio}: {utterance.id} is shorter than the {shortest} s the encoder needs")
+    # Resampling may round two files of one duration to different lengths: then they do not share a batch.
+    together = len({encoder.batch_key(len(w)) for w in waves}) == 1
+    states = encoder.encode(waves) if together else [encoder.encode([w])[0] for w in waves]
+    chosen = [s[list(layers)].to(torch.float16).numpy() for s in states]
+    for utterance, block in zip(batch, chosen, strict=True):
+        if not np.isfinite(block).all():
+            raise UserError(f"{utterance.audio}: {utterance.id}: a feature is NaN or beyond float16 (65504)")
+    return chosen
+
+
+class _Spool:
+    """The open shard: raw states in `.spool`, and in `.journal` one line a finished batch."""
+
+    def __init__(self, folder: Path, index: int, info: StoreInfo) -> None:
+        self.shard = shard_path(folder, index)
+        self.info, self.ids = info, info.shards[index]
+        self.data, self.journal = self.shard.with_suffix(".spool"), self.shard.with_suffix(".journal")
+        self.done: dict[str, tuple[int, int]] = {}  # utterance id to byte offset and frames
+        self._end = 0
+        for path in (self.data, self.journal):
+            path.touch()
+        self._recover()
+
+    def _recover(self) -> None:
+        """Take up what the journal names; cut off what a kill left behind its last whole line."""
+        size, kept = self.data.stat().st_size, 0
+        for line in self.journal.read_bytes().splitlines(keepends=True):
+            entries = json.loads(line) if line.endswith(b"\n") else []
+            stop = max((offset + self._bytes(frames) for _, offset, frames in entries), default=size + 1)
+            if stop > size:
+                break
+            self.done.update({id_: (offset, frames) for id_, offset, frames in entries})
+            kept += len(line)
+            self._end = stop
+        os.truncate(self.journal, kept)
+        os.truncate(self.data, self._end)
+
+    def _bytes(self, frames: int) -> int:
+        return frames * len(self.info.layers) * self.info.dim * 2
+
+    def append(self, batch: Sequence[Utterance], blocks: Sequence[States]) -> None:
+        entries = []
+        with self.data.open("ab") as stream:
+            for utterance, block in zip(batch, blocks, strict=True):
+                stream.write(np.ascontiguousarray(block).tobytes())
+                entries.append((utterance.id, self._end, block.shape[1]))
+                self._end += self._bytes(block.shape[1])
+            stream.flush()
+            os.fsync(stream.fileno())
+        with self.journal.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entries) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+        self.done.update({id_: (offset, frames) for id_, offset, frames in entries})
+
+    def finish(self) -> None:
+        assert set(self.done) == set(self.ids), "every utterance of the shard is in the journal"
+        layers, dim = len(self.info.layers), self.info.dim
+        blocks: list[States] = []
+        for offset, frames in (self.done[i] for i in self.ids):
+            blocks.append(np.memmap(self.data, np.float16, "r", offset, (layers, frames, dim)))
+        write_shard(self.shard, self.info, self.ids, blocks)
+        self.data.unlink()
+        self.journal.unlink()

@@ -1,0 +1,148 @@
+"""The one training loop: searching and training differ only in what they pass as `forward`.
+
+The randomness of an epoch (order, dropout, Gumbel noise) is a function of the seed and the epoch's number alone, so a
+training that was killed goes on from its last checkpoint and, on the CPU, ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bas.batches import Data, scoring_batches, training_batches
+from bas.files import replacing
+from bas.settings import Settings
+
+Forward = Callable[[Tensor, Tensor, float], Tensor]
+"""`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
+
+Record = dict[str, Any]
+"""What is known after one epoch; JSON's own types only."""
+
+CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the loop hands over when an epoch is done."""
+
+    index: int
+    loss: float
+    temperature: float  # of its last step
+    rate: float  # of its last step: what the learning rates were multiplied by
+
+
+def seed_everything(*parts: object) -> None:
+    """Seed torch's generators from any description, alike in every process."""
+    torch.manual_seed(int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1)
+
+
+def optimise(
+    model: nn.Module,
+    forward: Forward,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Data,
+    members: Tensor,
+    settings: Settings,
+    seed: int,
+    after_epoch: Callable[[Epoch], Record],
+    checkpoint: Path | None = None,
+    keep_best: str | None = None,
+) -> tuple[list[Record], float]:
+    """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
+
+    after_epoch: called with the model in eval mode; what it returns is the epoch's record.
+    keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
+        None: with those of the last.
+    checkpoint: a file to resume from and to write every few seconds; gone when the training is complete.
+    """
+    optimiser = _optimiser(model, settings)
+    records: list[Record] = []
+    best: dict[str, Any] = {}
+    seconds = 0.0
+    if checkpoint and checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=data.frames_ND.device)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        records, best, seconds = state["records"], state["best"], state["seconds"]
+    written = time.monotonic()
+    for epoch in range(len(records), settings.epochs):
+        begun = time.monotonic()
+        seed_everything(seed, "epoch", epoch)
+        done = _one_epoch(model, forward, loss, data, members, settings, epoch, optimiser)
+        seconds += time.monotonic() - begun
+        model.eval()
+        records.append(after_epoch(done))
+        if keep_best and (not best or records[-1][keep_best] > best["score"]):
+            best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
+        if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
+            whole = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "records": records}
+            with replacing(checkpoint) as temporary:
+                torch.save({**whole, "best": best, "seconds": seconds}, temporary)
+            written = time.monotonic()
+    if keep_best:
+        model.load_state_dict(best["model"])
+    model.eval()
+    return records, seconds
+
+
+def _one_epoch(
+    model: nn.Module,
+    forward: Forward,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Data,
+    members: Tensor,
+    settings: Settings,
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+) -> Epoch:
+    model.train()
+    device = members.device
+    batches = training_batches(data, members, settings.batch_size, torch.default_generator)
+    total, rate, tau = torch.zeros((), device=device), 0.0, 0.0
+    for step, batch in enumerate(batches):
+        rate = settings.rate(epoch, step, len(batches))
+        tau = settings.temperature(epoch, step, len(batches))
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["full_lr"]
+        x_BTD, mask_BT, targets_B = data.batch(batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            outputs_BO = forward(x_BTD, mask_BT, tau)
+        value = loss(outputs_BO.float(), targets_B)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += value.detach() * len(batch)
+    return Epoch(epoch, float(total) / len(members), tau, rate)
+
+
+def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    # Architecture parameters are not decayed: decay would pull every search towards indecision.
+    theta = [p for name, p in model.named_parameters() if name.endswith("theta")]
+    weights = [p for name, p in model.named_parameters() if not name.endswith("theta")]
+    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}]
+    if theta:
+        groups.append({"params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, data: Data, members: Tensor, size: int = 64) -> Tensor:
+    """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout."""
+    assert not model.training
+    parts, positions = [], []
+    for where, batch in scoring_batches(data, members, size):
+        x_BTD, mask_BT, _ = data.batch(batch)
+        with torch.autocast(members.device.type, torch.bfloat16, enabled=members.device.type == "cuda"):
+            parts.append(model(x_BTD, mask_BT).float())
+        positions.append(where)
+    return torch.cat(parts)[torch.cat(positions).argsort()]

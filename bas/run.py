@@ -1,0 +1,158 @@
+"""A run folder: what made its numbers, and where each of them lies.
+
+run.json          the plan: features, layer, settings, seeds, spaces; versions, commit, device, identity
+protocol.json     the folds by utterance id
+spaces/           the search-space files as they were
+jobs/             one JSON a finished job (a search, a training), its weights beside it, its checkpoint while it runs
+tb/               TensorBoard
+results.json      the table as data; table.md as text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bas.corpora import Corpus, Utterance, open_corpus
+from bas.errors import UserError
+from bas.features.store import FeatureStore, StoreInfo, versions
+from bas.files import read_json, write_json, write_text
+from bas.protocols import Protocol
+from bas.settings import Settings
+from bas.space import SpaceFile, load_space
+from bas.tasks import EMOTION, Task
+
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asked for. `layer` is a stored state's number or "best": chosen in each fold on its valid part."""
+
+    features: str
+    spaces: tuple[str, ...]  # paths of the space files
+    layer: int | str
+    settings: Settings
+    seeds: tuple[int, ...]
+    device: str  # cpu | cuda
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Plan:
+        names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": Settings(**raw["settings"])}
+        return cls(**{**raw, **names})
+
+
+class Run:
+    """An open run folder with everything a job needs. Opens alike in the parent and in every worker process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        raw = read_json(folder / "run.json")
+        try:
+            self.plan = Plan.from_dict(raw["plan"])
+            self.protocol = Protocol.from_dict(read_json(folder / "protocol.json"))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder}: run.json or protocol.json is not of this version of bas ({error})") from error
+        self.store = FeatureStore(Path(self.plan.features))
+        self.corpus: Corpus = open_corpus(self.store.info.corpus, Path(self.store.info.root))
+        self.spaces: dict[str, SpaceFile] = {s.name: s for s in map(load_space, self.plan.spaces)}
+        self.task = common_task(self.spaces.values())
+        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
+        missing = [u.id for u in self.utterances if u.id not in self.store]
+        if missing:
+            raise UserError(
+                f"{self.plan.features}: {len(missing)} utterances of {self.corpus.name} are not in the store, "
+                f"e.g. {missing[0]}; extract it again into another folder"
+            )
+        self.outputs = self.task.outputs(self.utterances)
+        self.targets = self.task.targets(self.utterances, self.outputs)
+        self.position = {u.id: i for i, u in enumerate(self.utterances)}
+
+    def job_path(self, job: str) -> Path:
+        return self.folder / "jobs" / f"{job}.json"
+
+    def done(self, job: str) -> bool:
+        return self.job_path(job).exists()
+
+    def result(self, job: str) -> dict[str, Any]:
+        found: dict[str, Any] = read_json(self.job_path(job))
+        return found
+
+
+def common_task(spaces: Any) -> Task:
+    """The one task of these spaces; emotion recognition where a file defines none."""
+    tasks = {s.name: s.task or EMOTION for s in spaces}
+    first = next(iter(tasks.values()))
+    for name, task in tasks.items():
+        if task != first:
+            raise UserError(
+                f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
+            )
+    return first  # type: ignore[no-any-return]
+
+
+def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run:
+    """Make the run's folder, or take it up again when it was made by the same plan.
+
+    Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
+    """
+    from bas.protocols import make
+
+    info = StoreInfo.read(Path(plan.features))
+    FeatureStore(Path(plan.features))
+    corpus = open_corpus(info.corpus, Path(info.root))
+    spaces = [load_space(s) for s in plan.spaces]
+    if len({s.name for s in spaces}) < len(spaces):
+        raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
+    if plan.layer != BEST and plan.layer not in info.layers:
+        raise UserError(f"layer {plan.layer}: {plan.features} holds {', '.join(map(str, info.layers))}; or {BEST}")
+    protocol = make(corpus, common_task(spaces), rule, protocol_seed)
+    made_of = {
+        "features": info.identity,
+        "layer": plan.layer,
+        "protocol": protocol.hash,
+        "task": common_task(spaces).name,
+        "device": plan.device,
+        **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
+        **{f"space {s.name}": s.digest for s in spaces},
+    }
+    if (folder / "run.json").exists():
+        there = read_json(folder / "run.json")
+        for name, value in made_of.items():
+            old = there["made_of"].get(name, value)
+            if old != value:
+                raise UserError(
+                    f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
+                )
+        made_of = {**there["made_of"], **made_of}
+    write_json(folder / "protocol.json", protocol.as_dict())
+    for space in spaces:
+        write_text(folder / "spaces" / f"{space.name}.py", space.source)
+    (folder / "jobs").mkdir(exist_ok=True)
+    record = {
+        "plan": asdict(plan),
+        "made_of": made_of,
+        "identity": hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12],
+        "signatures": {s.name: s.space.signature for s in spaces},
+        "features": asdict(info) | {"shards": len(info.shards), "identity": info.identity},
+        "versions": versions(),
+        "commit": _commit(),
+    }
+    write_json(folder / "run.json", record)  # last: a folder without it is no run yet
+    return Run(folder)
+
+
+def _commit() -> str | None:
+    """The commit of the source tree `bas` runs from, with a plus where it was changed since; None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "") if commit.returncode == 0 else None

@@ -1,0 +1,151 @@
+"""Every number a training depends on, in one place. A preset names a set of them; a run records all.
+
+`paper` is Fang et al. 2023 as far as it says; what it leaves open is marked "ours".
+`cpu` is for two cores: a narrower network on fewer frames, and a schedule that converges in few epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from bas.errors import UserError
+
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "one-cycle")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One row per number; units are in the comments."""
+
+    preset: str
+    width: int | None  # D of the network; None: the encoder's own, without a projection
+    stride: int  # frames averaged into one before anything else
+    normalise: bool  # standardise each dimension with the mean and deviation of the fold's training frames
+    epochs: int
+    batch_size: int  # utterances
+    optimiser: str  # sgd | adamw
+    lr: float
+    theta_lr: float  # of the architecture parameters, on the same schedule
+    momentum: float  # of sgd
+    weight_decay: float
+    schedule: str  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
+    dropout: float  # after the stem and before the classifier, the same for every architecture
+    label_smoothing: float
+    tau_start: float  # temperature of the Gumbel-softmax at the first step
+    tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
+    tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
+
+    def __post_init__(self) -> None:
+        positive = ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"setting {name}={getattr(self, name)}: must be above 0")
+        if self.width is not None and self.width < 1:
+            raise UserError(f"setting width={self.width}: must be above 0")
+        for name in ("momentum", "dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
+        if self.weight_decay < 0:
+            raise UserError(f"setting weight_decay={self.weight_decay}: must not be negative")
+        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+        if (self.tau_rate is None) == (self.tau_end is None):
+            raise UserError("settings tau_rate and tau_end: give one of them, the other as none")
+        if (self.tau_rate or self.tau_end or 0) <= 0:
+            raise UserError("settings tau_rate and tau_end: must be above 0")
+
+    def temperature(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        """Of the Gumbel-softmax at step `step` of epoch `epoch`, both from 0."""
+        if self.tau_rate is not None:
+            return self.tau_start * math.exp(-self.tau_rate * epoch)
+        assert self.tau_end is not None
+        done = (epoch * steps_per_epoch + step) / max(1, self.epochs * steps_per_epoch - 1)
+        return float(self.tau_start * (self.tau_end / self.tau_start) ** done)
+
+    def rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        """What lr and theta_lr are multiplied by at step `step` of epoch `epoch`, both from 0."""
+        if self.schedule == "constant":
+            return 1.0
+        total = self.epochs * steps_per_epoch
+        done = (epoch * steps_per_epoch + step + 0.5) / total
+        rise = 0.3
+        return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+PRESETS: Mapping[str, Settings] = {
+    "paper": Settings(
+        preset="paper",
+        width=None,
+        stride=1,
+        normalise=False,
+        epochs=100,
+        batch_size=32,
+        optimiser="sgd",
+        lr=0.005,
+        theta_lr=0.005,  # one optimiser for both
+        momentum=0.9,  # ours
+        weight_decay=0.0,  # ours
+        schedule="constant",  # ours
+        dropout=0.0,  # ours
+        label_smoothing=0.0,
+        tau_start=5.0,  # FBNet (Wu et al. 2019)
+        tau_rate=0.045,  # FBNet
+        tau_end=None,
+    ),
+    "cpu": Settings(
+        preset="cpu",
+        width=64,
+        stride=8,
+        normalise=True,
+        epochs=20,
+        batch_size=32,
+        optimiser="adamw",
+        lr=1e-3,
+        theta_lr=0.02,
+        momentum=0.0,
+        weight_decay=0.01,
+        schedule="one-cycle",
+        dropout=0.0,
+        label_smoothing=0.0,
+        tau_start=5.0,
+        tau_rate=None,
+        tau_end=0.1,
+    ),
+}
+
+
+def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
+    """A preset with single values changed, each given as text (`{"epochs": "5", "width": "none"}`).
+
+    Raises UserError for an unknown preset or setting and a value of the wrong kind.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r}: must be one of {', '.join(PRESETS)}")
+    kinds = {f.name: str(f.type) for f in fields(Settings) if f.name != "preset"}
+    values: dict[str, Any] = {}
+    for name, text in (changes or {}).items():
+        if name not in kinds:
+            raise UserError(f"setting {name!r}: must be one of {', '.join(kinds)}")
+        values[name] = _value(name, kinds[name], text)
+    return replace(PRESETS[preset], **values)
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    if text.lower() == "none" and "None" in kind:
+        return None
+    try:
+        if kind.startswith("bool"):
+            return {"true": True, "false": False}[text.lower()]
+        return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"setting {name}={text!r}: must be of the kind {kind.replace('bool', 'true or false')}"
+        ) from error

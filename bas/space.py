@@ -1,0 +1,198 @@
+"""What a search chooses from, as plain data. Imports no torch: a space can be counted, listed and named anywhere.
+
+A search space is a Python file that defines `space` (and `task`, when it is not emotion recognition).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bas.errors import UserError
+
+Factory = Callable[..., Any]
+"""Makes one module: `factory(dim)` for a block or a pool, `factory(in_dim, dim)` for a stem."""
+
+Choices = Mapping[str, Factory]
+"""Candidate factories by the name that tables and TensorBoard show."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One choice per slot, in the order of the data: `str()` reads "FFN > MSA > MSA+FFN"."""
+
+    blocks: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return " > ".join(choice for _, choice in self.blocks)
+
+    def __getitem__(self, slot: str) -> str:
+        return dict(self.blocks)[slot]
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(self.blocks)
+
+    @classmethod
+    def of(cls, blocks: Mapping[str, str]) -> Architecture:
+        return cls(tuple(blocks.items()))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Slots from input to output, each with its candidate blocks, between a stem and a pool.
+
+    slots: by slot name, in order, the candidates; every block is `(x_BTD, mask_BT) -> x_BTD`.
+    pool: `(x_BTD, mask_BT) -> x_BD`, one factory or choices to search over.
+    stem: `(x_BTI, mask_BT) -> x_BTD`, one factory or choices; `None` is a linear map of each frame to the
+        run's width, and nothing at all where that width is the encoder's own.
+    """
+
+    slots: Mapping[str, Choices]
+    pool: Factory | Choices
+    stem: Factory | Choices | None = None
+    searched: Mapping[str, Choices] = field(init=False, repr=False)
+    """Every part that has a name to choose: the slots, and stem and pool where choices were given."""
+
+    def __post_init__(self) -> None:
+        if not self.slots:
+            raise UserError("search space: slots is empty; it needs at least one slot of candidate blocks")
+        parts: dict[str, Choices] = {}
+        if isinstance(self.stem, Mapping):
+            parts["stem"] = self.stem
+        for name, choices in self.slots.items():
+            if not name.isidentifier() or name in ("stem", "pool"):
+                raise UserError(f"search space: slot {name!r} must be an identifier other than stem and pool")
+            parts[name] = choices
+        if isinstance(self.pool, Mapping):
+            parts["pool"] = self.pool
+        for slot, choices in parts.items():
+            if not choices:
+                raise UserError(f"search space: {slot} has no candidate")
+            bad = [name for name in choices if "." in name or not name]
+            if bad:
+                raise UserError(f"search space: {slot}: a candidate's name may not be empty or hold a dot: {bad[0]!r}")
+        object.__setattr__(self, "searched", parts)
+        self.signature  # noqa: B018  refuses lambdas now, not in the middle of a run
+
+    @property
+    def size(self) -> int:
+        """How many architectures the space holds."""
+        return math.prod(len(choices) for choices in self.searched.values())
+
+    def architectures(self) -> Iterator[Architecture]:
+        """All of them, in a fixed order."""
+        for names in itertools.product(*self.searched.values()):
+            yield Architecture(tuple(zip(self.searched, names, strict=True)))
+
+    def only(self) -> Architecture:
+        """The one architecture of a space that leaves no choice, such as a baseline."""
+        assert self.size == 1, self.size
+        return next(self.architectures())
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise UserError unless the architecture is one of this space's."""
+        chosen = architecture.as_dict()
+        if list(chosen) != list(self.searched):
+            raise UserError(f"architecture: slots {', '.join(chosen)} are not this space's {', '.join(self.searched)}")
+        for slot, name in chosen.items():
+            if name not in self.searched[slot]:
+                raise UserError(f"architecture: {slot}={name!r} is not one of {', '.join(self.searched[slot])}")
+
+    @property
+    def signature(self) -> str:
+        """A short hash of slots, names and factories that is the same in every process and on every machine."""
+        lines = [f"{slot}/{name}={describe(f)}" for slot, c in self.searched.items() for name, f in c.items()]
+        for part, value in (("stem", self.stem), ("pool", self.pool)):
+            if value is not None and not isinstance(value, Mapping):
+                lines.append(f"{part}={describe(value)}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def describe(factory: Factory) -> str:
+    """`module.Class(argument=value)`: what a signature hashes.
+
+    Raises UserError for a lambda or a local function: two different ones would have the same name.
+    """
+    if isinstance(factory, partial):
+        values = [repr(a) for a in factory.args] + [f"{k}={v!r}" for k, v in sorted(factory.keywords.items())]
+        plain = (bool, int, float, str, tuple, type(None))
+        odd = [v for v in (*factory.args, *factory.keywords.values()) if not isinstance(v, plain)]
+        if odd:
+            raise UserError(f"search space: {describe(factory.func)} takes plain values only, not {odd[0]!r}")
+        return f"{describe(factory.func)}({', '.join(values)})"
+    name = getattr(factory, "__qualname__", "")
+    if not name or "<" in name:
+        raise UserError(
+            "search space: a lambda or local function cannot be told from another; use a class or functools.partial"
+        )
+    return f"{factory.__module__}.{name}"
+
+
+@dataclass(frozen=True)
+class SpaceFile:
+    """A search-space file as it was when it was read."""
+
+    name: str
+    path: Path
+    source: str
+    space: SearchSpace
+    task: Any  # bas.tasks.Task, or None for emotion recognition; this room imports nothing above it
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the file's text: a changed block is another search."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:12]
+
+
+def shipped() -> list[str]:
+    """The names of the spaces in `search_spaces/`."""
+    found = importlib.util.find_spec("search_spaces")
+    folders = list(found.submodule_search_locations or []) if found else []
+    return sorted(p.stem for d in folders for p in Path(d).glob("*.py") if p.stem != "__init__")
+
+
+def load_space(name_or_path: str) -> SpaceFile:
+    """Read a space by the name of a shipped file (`ser_bas4`) or by the path of any Python file.
+
+    Raises UserError when there is no such file, it cannot be imported, or it defines no `space`.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".py":
+        found = importlib.util.find_spec("search_spaces")
+        folders = list(found.submodule_search_locations or []) if found else []
+        path = next(
+            (Path(d) / f"{name_or_path}.py" for d in folders if (Path(d) / f"{name_or_path}.py").exists()), path
+        )
+    if not path.is_file():
+        raise UserError(f"search space {name_or_path!r}: no such file; shipped: {', '.join(shipped())}; or a .py path")
+    source = path.read_text(encoding="utf-8")
+    module = _import(path)
+    space = getattr(module, "space", None)
+    if not isinstance(space, SearchSpace):
+        raise UserError(f"{path}: defines no `space = SearchSpace(...)`")
+    return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None))
+
+
+def _import(path: Path) -> ModuleType:
+    # Under one name wherever it lies, so that a signature does not depend on the folder.
+    name = f"search_spaces.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module

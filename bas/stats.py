@@ -1,0 +1,223 @@
+"""The one room of statistics: every number with an interval, a p or a verdict in a table comes from here.
+
+Axes: N test utterances pooled over the folds, S seeds, U independent units (speakers, sessions, dialogues).
+
+References
+    Cochran, *Sampling Techniques*, 3rd ed., Wiley 1977, ch. 6: the ratio estimator over units of unequal size.
+    Efron and Tibshirani, *An Introduction to the Bootstrap*, Chapman & Hall 1993, ch. 11: jackknife pseudo-values
+        with Student-t; ch. 13: the percentile interval; ch. 15: permutation tests.
+    Phipson and Smyth, *Stat. Appl. Genet. Mol. Biol.* 9(1):39, 2010: (1 + count) / (1 + B) for drawn patterns.
+    Yeh, *COLING* 2000: randomisation tests for F-scores by swapping the two systems' answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t as student_t
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""metric(targets_N, predictions_N): a finite number, larger is better."""
+
+Verdict = Literal["better", "worse", "tie", "no claim"]
+
+MIN_UNITS = 6  # The smallest two-sided sign-flip p is 2 / 2**U: 0.0625 with five units, 0.03125 with six.
+EXACT_UNITS = 12  # Up to here every sign pattern is tried: at most 2**11 of them, by symmetry.
+DRAWN_PATTERNS = 9_999
+TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a draw.
+
+
+def _check_classes(targets_N: np.ndarray, predictions_N: np.ndarray) -> None:
+    assert targets_N.shape == predictions_N.shape == (targets_N.size,), (targets_N.shape, predictions_N.shape)
+    assert targets_N.size > 0, "no utterances"
+    assert {targets_N.dtype.kind, predictions_N.dtype.kind} <= {"i", "u"}, (targets_N.dtype, predictions_N.dtype)
+
+
+def wa(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Weighted accuracy, that is plain accuracy, in 0..1. Class indices from 0."""
+    _check_classes(targets_N, predictions_N)
+    return float(np.count_nonzero(targets_N == predictions_N) / targets_N.size)
+
+
+def ua(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Unweighted accuracy in 0..1: the mean recall over the classes present in the targets. Class indices from 0."""
+    _check_classes(targets_N, predictions_N)
+    support_K = np.bincount(targets_N)
+    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
+    present_K = support_K > 0
+    return float(np.mean(hits_K[present_K] / support_K[present_K]))
+
+
+def wf1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """F1 per class weighted by its support, in 0..1, as scikit-learn's f1_score(average="weighted").
+
+    Written with bincount: a randomisation test calls it tens of thousands of times.
+    """
+    _check_classes(targets_N, predictions_N)
+    support_K = np.bincount(targets_N)
+    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
+    # A class that is only predicted has no support, so no weight: cut it off.
+    predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
+    f1_K = 2 * hits_K / np.maximum(support_K + predicted_K, 1)
+    return float(support_K @ f1_K / targets_N.size)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Row a against row b, in the metric's own unit (0..1 for WA, UA and WF1). Positive: a is higher."""
+
+    difference: float
+    low: float  # -inf with one unit
+    high: float  # +inf with one unit
+    p: float  # two-sided
+    units: int
+    seeds: tuple[int, int]  # of a, of b
+    method: str
+    level: float = 0.95
+
+    @property
+    def significant(self) -> bool | None:
+        """None below MIN_UNITS; else: the interval excludes 0 and p <= 1 - level."""
+        if self.units < MIN_UNITS:
+            return None
+        return (self.low > 0 or self.high < 0) and self.p <= 1 - self.level + TOLERANCE
+
+    @property
+    def verdict(self) -> Verdict:
+        """A tie says that the data do not tell the two apart, not that they are equal."""
+        if self.significant is None:
+            return "no claim"
+        if not self.significant:
+            return "tie"
+        return "better" if self.difference > 0 else "worse"
+
+
+def paired(
+    targets_N: np.ndarray,
+    a_SN: np.ndarray,
+    b_SN: np.ndarray,
+    units_N: np.ndarray,
+    metric: Metric,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Paired:
+    """Is row a better than row b on the same N test utterances?
+
+    a_SN and b_SN hold one row of predictions per seed (the two may have different numbers of seeds); every utterance
+    is tested exactly once per row, so the folds are pooled. units_N labels the independent unit of each utterance.
+    The metric may be any: class indices for WA, UA and WF1, or real targets and predictions for a correlation.
+
+    Estimate: the mean over seeds of metric(targets, a[s]) minus the same of b, on pooled predictions.
+
+    Interval: pseudo-values U·d − (U−1)·d₍₋ᵤ₎ of that difference with one unit u deleted at a time; their standard
+    error with Student-t on U − 1 degrees of freedom, centred on the estimate. For accuracy this is the jackknife of
+    the ratio estimator Σ differences of hits / Σ utterances over units (Cochran 1977; Efron and Tibshirani 1993).
+    Not the percentile bootstrap: over ten speakers it lacks both the t quantile (2.26, not 1.96) and the
+    U / (U − 1) of the variance, so a nominal 95 % interval covers about 90 %. A class that goes away with a deleted
+    unit is left to the metric (UA averages over the classes still present). One unit alone: (−inf, inf).
+
+    p: two-sided randomisation test. For each sign pattern the predictions of the chosen units change sides between a
+    and b, all seeds together. Exact over all 2**U patterns, the identity among them, up to 12 units (half of them are
+    tried: the complement of a pattern only negates the difference); above, (1 + count) / (1 + B) over B = 9,999
+    patterns drawn from `seed`. With unequal numbers of seeds the rows of each are repeated to the least common
+    multiple, which changes no mean; the test is then exact only if the two are exchangeable as averaged.
+
+    Both speak of new speakers for systems trained this way. They hold neither the noise of a seed that all units share
+    (`spread` shows it), nor the folds' overlap in training data, nor a correction for many comparisons.
+    """
+    n = targets_N.size
+    assert n > 0, "no utterances"
+    assert targets_N.shape == units_N.shape == (n,), (targets_N.shape, units_N.shape)
+    assert a_SN.shape == (len(a_SN), n), (a_SN.shape, n)
+    assert b_SN.shape == (len(b_SN), n), (b_SN.shape, n)
+    assert min(len(a_SN), len(b_SN)) > 0, "no seeds"
+    assert 0 < level < 1, level
+
+    labels_U, unit_N = np.unique(units_N, return_inverse=True)
+    units = labels_U.size
+    rows = math.lcm(len(a_SN), len(b_SN))
+    a_RN = np.tile(a_SN, (rows // len(a_SN), 1))
+    b_RN = np.tile(b_SN, (rows // len(b_SN), 1))
+
+    def difference_of(x_RM: np.ndarray, y_RM: np.ndarray, targets_M: np.ndarray) -> float:
+        mean = sum(metric(targets_M, x_M) - metric(targets_M, y_M) for x_M, y_M in zip(x_RM, y_RM, strict=True)) / rows
+        assert math.isfinite(mean), "the metric is not finite on a subset or a swap: no interval can be had"
+        return mean
+
+    difference = difference_of(a_RN, b_RN, targets_N)
+
+    low, high = -math.inf, math.inf
+    if units > 1:
+        kept_UN = unit_N != np.arange(units)[:, None]
+        without_U = np.array([difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]) for k_N in kept_UN])
+        pseudo_U = units * difference - (units - 1) * without_U
+        half_width = float(student_t.ppf((1 + level) / 2, units - 1) * np.std(pseudo_U, ddof=1) / math.sqrt(units))
+        low, high = difference - half_width, difference + half_width
+
+    exact = units <= EXACT_UNITS
+    if exact:
+        flips_PU = (np.arange(2 ** (units - 1))[:, None] >> np.arange(units)) & 1 == 1  # the last unit never flips
+    else:
+        flips_PU = np.random.default_rng(seed).integers(0, 2, (DRAWN_PATTERNS, units)) == 1
+    threshold = abs(difference) - TOLERANCE
+    count = 0
+    for flip_U in flips_PU:
+        flip_N = flip_U[unit_N]
+        swapped = difference_of(np.where(flip_N, b_RN, a_RN), np.where(flip_N, a_RN, b_RN), targets_N)
+        count += abs(swapped) >= threshold
+    p = count / len(flips_PU) if exact else (1 + count) / (1 + DRAWN_PATTERNS)
+
+    interval = f"jackknife-t over {units} units" if units > 1 else "no interval from 1 unit"
+    test = "exact sign-flip" if exact else f"sign-flip over {DRAWN_PATTERNS:,} drawn patterns"
+    method = f"{interval}; {test}"
+    return Paired(difference, low, high, p, units, (len(a_SN), len(b_SN)), method, level)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (ddof = 1) over seeds; the deviation of a single value is given as 0.0."""
+    assert len(values) > 0, "no values"
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def verdict_sentence(
+    name: str, baseline: str, corpus: str, metric_name: str, paired: Paired, unit_name: str = "speaker"
+) -> str:
+    """One sentence for a table's foot. Differences in points, that is hundredths of the metric.
+
+    An end of the interval that rounds to zero keeps its sign ("-0.0"), so the numbers never belie the verdict.
+    unit_name is singular ("speaker", "session", "dialogue"); its plural takes an s.
+    """
+    units = f"{paired.units} {unit_name}" + ("" if paired.units == 1 else "s")
+    difference = f"{metric_name} difference {100 * paired.difference:+.1f} points"
+    interval = f"{100 * paired.level:g} % interval {100 * paired.low:+.1f} to {100 * paired.high:+.1f}"
+    if paired.units == 1:
+        interval = "no interval"
+    if paired.verdict == "no claim":
+        return (
+            f"{name} against {baseline} on {corpus} ({difference}, {interval}): "
+            f"no significance is claimed with {units} (needs {MIN_UNITS})."
+        )
+    verb = {"better": "is better than", "worse": "is worse than", "tie": "is not distinguishable from"}[paired.verdict]
+    return f"{name} {verb} {baseline} on {corpus} ({difference}, {interval}, {units}, sign-flip p {paired.p:.2g})."
+
+
+def selection_frequency(choices: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """How often each block was chosen for each slot. `choices` holds one mapping of slot to block per fold and seed.
+
+    Fractions of the choices that have the slot, so each slot's sum to 1. Slots in order of first appearance; within a
+    slot the most frequent block first, equals by name.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for choice in choices:
+        for slot, block in choice.items():
+            counts.setdefault(slot, Counter())[block] += 1
+    return {
+        slot: {block: c / blocks.total() for block, c in sorted(blocks.items(), key=lambda item: (-item[1], item[0]))}
+        for slot, blocks in counts.items()
+    }

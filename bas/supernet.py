@@ -1,0 +1,168 @@
+"""The supernet and the discrete network. Knows no block and no task: factories come from a `SearchSpace`.
+
+Axes: B utterances, T frames, I the features' width, D the network's width, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bas.space import Architecture, Choices, Factory, SearchSpace
+
+Gates = Mapping[str, Tensor]
+"""By searched part, one weight per candidate, in the order of the space."""
+
+
+class Mixed(nn.Module):
+    """One searched part: all its candidates side by side, and the architecture parameters theta over them."""
+
+    def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = tuple(candidates)
+        self.candidates = nn.ModuleDict(candidates)
+        self.theta = nn.Parameter(torch.zeros(len(candidates)))
+
+    def forward(self, x: Tensor, mask_BT: Tensor, gates: Tensor) -> Tensor:
+        """The sum of the candidates' outputs weighted by the gates (Fang et al. 2023, eq. 5)."""
+        out = gates[0] * self.candidates[self.names[0]](x, mask_BT)
+        for gate, name in zip(gates[1:], self.names[1:], strict=True):
+            out = out + gate * self.candidates[name](x, mask_BT)
+        return out
+
+
+class FrameLinear(nn.Module):
+    """The default stem: a linear map of each frame to the network's width; nothing where that is the input's."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Identity() if in_dim == dim else nn.Linear(in_dim, dim)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.project(x_BTI)
+        return out
+
+
+class Standardise(nn.Module):
+    """Per-dimension standardisation with statistics of the training part; the identity until they are set."""
+
+    mean_I: Tensor
+    scale_I: Tensor
+
+    def __init__(self, in_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_I", torch.zeros(in_dim))
+        self.register_buffer("scale_I", torch.ones(in_dim))
+
+    def set(self, mean_I: Tensor, std_I: Tensor) -> None:
+        self.mean_I.copy_(mean_I)
+        self.scale_I.copy_(1.0 / std_I.clamp_min(1e-5))
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        return (x_BTI - self.mean_I) * self.scale_I
+
+
+class Network(nn.Module):
+    """Standardise, stem, slots, pool, linear head: what is trained, saved and scored.
+
+    A part is a block, or a `Mixed` of blocks in a supernet, which then needs its gates.
+    dropout: after the stem and before the head, the same for every architecture.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module], in_dim: int, dim: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.standardise = Standardise(in_dim)
+        self.parts = nn.ModuleDict(parts)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(dim, outputs)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
+        """Features `(B, T, I)` and mask `(B, T)` to outputs `(B, O)`."""
+        x = self.standardise(x_BTI)
+        for name, part in self.parts.items():
+            if isinstance(part, Mixed):
+                assert gates is not None, "a supernet is called with gates"
+                x = part(x, mask_BT, gates[name])
+            else:
+                x = part(x, mask_BT)
+            if name == "stem":
+                x = self.dropout(x)
+        out: Tensor = self.head(self.dropout(x))
+        return out
+
+
+class Supernet(Network):
+    """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights."""
+
+    def __init__(self, space: SearchSpace, in_dim: int, dim: int, outputs: int, dropout: float = 0.0) -> None:
+        parts = {
+            name: Mixed({n: _make(name, f, in_dim, dim) for n, f in choices.items()})
+            if name in space.searched
+            else _make(name, next(iter(choices.values())), in_dim, dim)
+            for name, choices in _parts(space).items()
+        }
+        super().__init__(parts, in_dim, dim, outputs, dropout)
+        self.space = space
+        self._dims = (in_dim, dim, outputs, dropout)
+
+    def mixed(self) -> dict[str, Mixed]:
+        """The searched parts by name."""
+        return {name: part for name, part in self.parts.items() if isinstance(part, Mixed)}
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """softmax(theta) of each searched part."""
+        return {name: part.theta.detach().softmax(0) for name, part in self.mixed().items()}
+
+    def argmax(self) -> Architecture:
+        """The candidate of the largest theta in each part: the end of a search."""
+        return Architecture(tuple((name, m.names[int(m.theta.argmax())]) for name, m in self.mixed().items()))
+
+    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The gates under which the supernet is that architecture."""
+        return {
+            name: torch.tensor([float(n == architecture[name]) for n in m.names], device=m.theta.device)
+            for name, m in self.mixed().items()
+        }
+
+    def discrete(self, architecture: Architecture) -> Network:
+        """That architecture's network, with this supernet's own modules in it (not copies)."""
+        self.space.check(architecture)
+        parts = {
+            name: part.candidates[architecture[name]] if isinstance(part, Mixed) else part
+            for name, part in self.parts.items()
+        }
+        in_dim, dim, outputs, dropout = self._dims
+        network = Network(parts, in_dim, dim, outputs, dropout)
+        network.standardise, network.head = self.standardise, self.head
+        return network.train(self.training)
+
+
+def build(
+    space: SearchSpace, architecture: Architecture, in_dim: int, dim: int, outputs: int, dropout: float = 0.0
+) -> Network:
+    """One architecture of a space with fresh weights."""
+    space.check(architecture)
+    parts = {
+        name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim)
+        for name, choices in _parts(space).items()
+    }
+    return Network(parts, in_dim, dim, outputs, dropout)
+
+
+def _parts(space: SearchSpace) -> dict[str, Choices]:
+    """Stem, slots and pool in the order of the data; a part that is not searched has one candidate, named ''."""
+    stem = FrameLinear if space.stem is None else space.stem
+    fixed = {"stem": stem, **space.slots, "pool": space.pool}
+    return {name: value if isinstance(value, Mapping) else {"": value} for name, value in fixed.items()}
+
+
+def _make(part: str, factory: Factory, in_dim: int, dim: int) -> nn.Module:
+    module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
+    return module
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,247 @@
+"""Jobs: one search, or one training scored on its test part. Each is a function of the run folder and its name.
+
+A job's numbers depend on the run, the fold and the seed, never on what else runs: each has one CPU thread, so that the
+number of workers changes nothing. No job but the last line of `_score` ever sees a test utterance.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from bas import report
+from bas.batches import Data, load
+from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
+from bas.files import replacing, write_json
+from bas.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.protocols import Fold
+from bas.run import BEST, Run
+from bas.search import search
+from bas.space import Architecture, SearchSpace
+from bas.supernet import Network, Supernet, build, count_parameters
+
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Inverse regularisation of the linear row: the best on the valid part is taken."""
+
+LINEAR = "logistic regression"
+
+
+def _transformer(layers: int) -> SearchSpace:
+    block = partial(TransformerBlock, num_heads=8)
+    return SearchSpace({f"layer{i}": {"MSA+FFN": block} for i in range(1, layers + 1)}, MeanPool)
+
+
+BASELINES: dict[str, SearchSpace] = {
+    "3L transformer": _transformer(3),
+    "4L transformer": _transformer(4),
+    "simple FFN": SearchSpace({"layer1": {"MLP": SimpleFFN}}, MeanPool),
+}
+"""The paper's Table 1 beside what a search finds; each a space of one architecture."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """kind: layer, linear, search or train. row: a baseline's name, LINEAR, or the name of a search space."""
+
+    kind: str
+    row: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.row.replace(' ', '-')}-fold{self.fold}-seed{self.seed}"
+
+
+class Bench:
+    """A run open in this process: the features of each layer are read once, whatever the number of jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Run(folder)
+        self.device = torch.device(self.run.plan.device)
+        self._data: dict[int, Data] = {}
+
+    def data(self, layer: int) -> Data:
+        if layer not in self._data:
+            ids = [u.id for u in self.run.utterances]
+            loaded = load(self.run.store, ids, layer, self.run.plan.settings.stride, self.run.targets)
+            self._data = {layer: loaded.to(self.device)}  # one at a time: memory holds one layer
+        return self._data[layer]
+
+    def members(self, ids: tuple[str, ...]) -> Tensor:
+        return torch.tensor([self.run.position[i] for i in ids], device=self.device)
+
+    def layer(self, fold: int) -> int:
+        layer = self.run.plan.layer
+        return int(self.run.result(Job("layer", "best", fold, 0).name)["layer"] if layer == BEST else layer)
+
+    def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
+        targets = self.run.targets[members.cpu().numpy()]
+        return {name: metric(targets, predictions) for name, metric in self.run.task.metrics.items()}
+
+
+def run_job(bench: Bench, job: Job) -> None:
+    """Do one job and write its result, unless that is there already. Resumes a checkpoint that a kill left."""
+    if bench.run.done(job.name):
+        return
+    torch.set_num_threads(1)
+    work = {"layer": _choose_layer, "linear": _linear, "search": _search, "train": _train}[job.kind]
+    result = work(bench, job, bench.run.protocol.folds[job.fold])
+    write_json(bench.run.job_path(job.name), {"job": asdict(job), **result})
+    _checkpoint(bench, job).unlink(missing_ok=True)
+
+
+def _checkpoint(bench: Bench, job: Job) -> Path:
+    return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
+
+
+def _linear_fit(bench: Bench, fold: Fold, layer: int) -> tuple[Any, float, dict[str, float]]:
+    """Standardised mean frames into the task's linear model: fitted on fit, its strength chosen on valid."""
+    data = bench.data(layer)
+    x_UD, headline = data.means_UD.cpu().numpy(), next(iter(bench.run.task.metrics))
+    fit, valid = bench.members(fold.fit), bench.members(fold.valid)
+    best: tuple[Any, float, dict[str, float]] | None = None
+    for strength in STRENGTHS:
+        model = make_pipeline(StandardScaler(), bench.run.task.linear(strength))
+        model.fit(x_UD[fit.cpu()], bench.run.targets[fit.cpu()])
+        metrics = bench.metrics(model.predict(x_UD[valid.cpu()]), valid)
+        if best is None or metrics[headline] > best[2][headline]:
+            best = model, strength, metrics
+    assert best is not None
+    return best
+
+
+def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    """The layer whose linear model is best on the valid part; the lower one of equals."""
+    headline = next(iter(bench.run.task.metrics))
+    scores = {layer: _linear_fit(bench, fold, layer)[2][headline] for layer in bench.run.store.info.layers}
+    return {"layer": max(scores, key=lambda layer: (scores[layer], -layer)), "valid": scores}
+
+
+def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    begun = time.monotonic()
+    model, strength, valid = _linear_fit(bench, fold, bench.layer(job.fold))
+    seconds = time.monotonic() - begun
+    x_UD = bench.data(bench.layer(job.fold)).means_UD.cpu().numpy()
+    test = bench.members(fold.test)
+    parameters = int(sum(getattr(model[-1], name).size for name in ("coef_", "intercept_")))
+    found = {"strength": strength, "valid": valid, "parameters": parameters, "seconds": seconds}
+    return {**found, **_score(bench, model.predict(x_UD[test.cpu()]), fold)}
+
+
+def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    settings, space = bench.run.plan.settings, bench.run.spaces[job.row].space
+    data, fit, valid = bench.data(bench.layer(job.fold)), bench.members(fold.fit), bench.members(fold.valid)
+    seed_everything(job.seed, job.fold, "initial weights")
+    dim = settings.width or data.dim
+    supernet = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
+    if settings.normalise:
+        supernet.standardise.set(*data.moments(fit))
+    with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
+
+        def after_epoch(epoch: Epoch, architecture: Architecture) -> Record:
+            record = {"valid": _valid(bench, supernet.discrete(architecture), data, valid)}
+            report.search_epoch(board, epoch, supernet, record["valid"], settings.epochs)
+            return record
+
+        found = search(
+            supernet,
+            bench.run.task.loss,
+            data,
+            fit,
+            settings,
+            _seed(job),
+            after_epoch,
+            checkpoint=_checkpoint(bench, job),
+        )
+    return {
+        "architecture": found.architecture.as_dict(),
+        "layer": bench.layer(job.fold),
+        "parameters": count_parameters(supernet),
+        "seconds": found.seconds,
+        "epochs": found.records,
+    }
+
+
+def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    settings = bench.run.plan.settings
+    data, fit, valid = bench.data(bench.layer(job.fold)), bench.members(fold.fit), bench.members(fold.valid)
+    if job.row in BASELINES:
+        space, architecture = BASELINES[job.row], BASELINES[job.row].only()
+    else:
+        space = bench.run.spaces[job.row].space
+        architecture = Architecture.of(
+            bench.run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"]
+        )
+    seed_everything(job.seed, job.fold, "initial weights")
+    dim = settings.width or data.dim
+    network = build(space, architecture, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
+    if settings.normalise:
+        network.standardise.set(*data.moments(fit))
+
+    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
+        out: Tensor = network(x_BTD, mask_BT)
+        return out
+
+    with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
+
+        def after_epoch(epoch: Epoch) -> Record:
+            record = {"epoch": epoch.index, "loss": epoch.loss, "valid": _valid(bench, network, data, valid)}
+            report.train_epoch(board, epoch, record["valid"])
+            # Early stopping: the epoch of the lowest validation loss is kept.
+            return {**record, "score": -record["valid"]["loss"]}
+
+        records, seconds = optimise(
+            network,
+            forward,
+            bench.run.task.loss,
+            data,
+            fit,
+            settings,
+            _seed(job),
+            after_epoch,
+            _checkpoint(bench, job),
+            keep_best="score",
+        )
+        predictions = bench.run.task.predict(outputs(network, data, bench.members(fold.test)))
+        scored = _score(bench, predictions, fold)
+        report.trained(board, job.row, job.fold, job.seed, str(architecture), settings, scored["test"]["metrics"])
+    if job.row not in BASELINES:
+        with replacing(bench.run.folder / "jobs" / f"{job.name}.pt") as temporary:
+            torch.save(network.state_dict(), temporary)
+    return {
+        "architecture": architecture.as_dict(),
+        "layer": bench.layer(job.fold),
+        "parameters": count_parameters(network),
+        "seconds": seconds,
+        "kept_epoch": max(records, key=lambda r: (r["score"], -r["epoch"]))["epoch"],
+        "epochs": records,
+        **scored,
+    }
+
+
+def _valid(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
+    """Loss and metrics on the valid part; `network` is in eval mode."""
+    found = outputs(network, data, valid)
+    loss = float(bench.run.task.loss(found, data.targets_U[valid]))
+    return {"loss": loss, **bench.metrics(bench.run.task.predict(found), valid)}
+
+
+def _score(bench: Bench, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
+    """The test part, once, when everything is chosen."""
+    return {
+        "test": {"predictions": predictions.tolist(), "metrics": bench.metrics(predictions, bench.members(fold.test))}
+    }
+
+
+def _seed(job: Job) -> int:
+    return job.seed * 1000 + job.fold

@@ -1,0 +1,13 @@
+"""The space of Fang et al. 2023 with three layers: three candidate blocks each, 27 architectures."""
+
+from functools import partial
+
+from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
+from bas.space import Choices, SearchSpace
+
+layer: Choices = {
+    "MSA+FFN": partial(TransformerBlock, num_heads=8),
+    "MSA": partial(MSA, num_heads=8),
+    "FFN": FFN,
+}
+space = SearchSpace(slots={f"layer{i}": layer for i in range(1, 3 + 1)}, pool=MeanPool)
