@@ -95,8 +95,8 @@ def training_batches(data: Data, members: Tensor, size: int, generator: torch.Ge
     """
     shuffled = members[torch.randperm(len(members), generator=generator).to(members.device)]
     batches: list[Tensor] = []
-    for pool in shuffled.split(size * 8):
-        batches.extend(pool[data.lengths_U[pool].argsort(stable=True)].split(size))
+    for pool in torch.split(shuffled, size * 8):
+        batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
 
@@ -104,5 +104,5 @@ def training_batches(data: Data, members: Tensor, size: int, generator: torch.Ge
 def scoring_batches(data: Data, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Fixed batches by length: `(positions in members, members)`."""
     order = data.lengths_U[members].argsort(stable=True)
-    for positions in order.split(size):
+    for positions in torch.split(order, size):
         yield positions, members[positions]

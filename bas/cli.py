@@ -142,7 +142,7 @@ def _layers(text: str) -> list[int] | None:
 
 
 def _layer(text: str, stored: Sequence[int]) -> int | str:
-    named = {"last": stored[-1], "middle": stored[len(stored) // 2], "best": "best"}
+    named: dict[str, int | str] = {"last": stored[-1], "middle": stored[len(stored) // 2], "best": "best"}
     if text in named:
         return named[text]
     if not text.isdigit():
@@ -161,9 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("bas", description="Which downstream model should sit on frozen speech features?")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
-    style = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
 
-    p = verbs.add_parser("extract", help="a frozen encoder over a corpus, into HDF5 shards", **style)
+    def add(verb: str, text: str) -> argparse.ArgumentParser:
+        style = argparse.ArgumentDefaultsHelpFormatter
+        return verbs.add_parser(verb, help=text, description=text, formatter_class=style)
+
+    p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
     p.add_argument("--corpus", required=True, choices=list(READERS), help="which reader")
     p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
     p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
@@ -179,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare": "search, retrain, train the baselines; the table with its statistics",
     }
     for verb, text in told.items():
-        p = verbs.add_parser(verb, help=text, **style)
+        p = add(verb, text)
         p.add_argument("--features", required=True, type=Path, help="a store made by extract")
         p.add_argument("--layer", default="middle", help="a stored state: a number, last, middle, or best (by fold)")
         p.add_argument(
@@ -197,12 +200,12 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--name", help="the run's folder under runs/; default: from features, layer and preset")
         p.set_defaults(verb=run_verb)
 
-    p = verbs.add_parser("board", help="TensorBoard over all runs", **style)
+    p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS)
     p.add_argument("--port", type=int, default=6006)
     p.set_defaults(verb=board)
 
-    p = verbs.add_parser("demo", help="the main job on synthetic speech: no data, no network", **style)
+    p = add("demo", "the main job on synthetic speech: no data, no network")
     p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
     p.set_defaults(verb=demo)
     return parser

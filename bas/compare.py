@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bas.files import locked, write_json, write_text
 from bas.run import BEST, Run
-from bas.tables import markdown, print_choices, print_retrained, show, tabulate
+from bas.tables import markdown, show, show_choices, show_retrained, tabulate
 from bas.train import BASELINES, LINEAR, Job
 from bas.workers import run_jobs
 
@@ -31,12 +31,12 @@ def carry_out(run: Run, verb: str, workers: int, console: Console) -> dict[str, 
         baselines = [Job("train", row, f, s) for row in BASELINES for f, s in every]
         linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
         run_jobs(run.folder, searches, workers, console, "searches")
-        print_choices(run, console)
+        show_choices(run, console)
         if verb == "search":
             return None
         run_jobs(run.folder, retrains, workers, console, "retrains")
         if verb == "retrain":
-            print_retrained(run, console)
+            show_retrained(run, console)
             return None
         run_jobs(run.folder, baselines + linear, workers, console, "baselines")
         results = tabulate(run)

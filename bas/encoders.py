@@ -9,8 +9,9 @@ Padding never reaches a feature: waveform encoders see only batches of equal len
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +64,9 @@ def load_encoder(name: str, device: torch.device, revision: str | None = None) -
     if name == LOG_MEL:
         return LogMel()
     from transformers import AutoConfig  # seconds to import, needed here only
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
@@ -101,14 +104,11 @@ class Waveform:
     """wav2vec 2.0 (and XLS-R), HuBERT, WavLM, UniSpeech-SAT, data2vec-audio: raw waveform in."""
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
-        from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2FeatureExtractor
+        from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
         self._device = device
         self._model = _freeze(AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32), device)
-        try:
-            self._extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
-        except (OSError, ValueError):  # a folder without preprocessor_config.json: transformers' own defaults
-            self._extractor = Wav2Vec2FeatureExtractor()
+        self._extractor = _extractor(name, revision, Wav2Vec2FeatureExtractor)
         stride, self.min_samples = 1, 1
         for kernel, step in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
             self.min_samples = (self.min_samples - 1) * step + kernel
@@ -142,15 +142,12 @@ class Whisper:
     min_samples = 1
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
-        from transformers import AutoFeatureExtractor, AutoModel, WhisperFeatureExtractor
+        from transformers import AutoModel, WhisperFeatureExtractor
 
         self._device = device
         model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
         self._model = _freeze(model.get_encoder(), device)
-        try:
-            self._extractor = AutoFeatureExtractor.from_pretrained(name, revision=revision)
-        except (OSError, ValueError):
-            self._extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        self._extractor = _extractor(name, revision, partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins))
         self._window = self._extractor.n_samples
         self._hop = 2 * self._extractor.hop_length  # the second convolution has stride 2
         self.info = EncoderInfo(
@@ -178,6 +175,16 @@ class Whisper:
 
 def _freeze(model: Any, device: torch.device) -> Any:
     return model.to(device).eval().requires_grad_(False)
+
+
+def _extractor(name: str, revision: str | None, default: Callable[[], Any]) -> Any:
+    """How the model wants its input; for a folder without preprocessor_config.json, the defaults of `transformers`."""
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(name, revision=revision)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError):
+        return default()
 
 
 def _revision(name: str, config: Any) -> str:

@@ -21,18 +21,18 @@ IMAGES = 5
 
 @contextmanager
 def writer(folder: Path, job: str, checkpoint: Path) -> Iterator[SummaryWriter]:
-    """Events of one job under `tb/`. What a killed try wrote beyond its last checkpoint is superseded by its successor."""
+    """Events of one job under `tb/`; those that a killed try wrote beyond its last checkpoint are purged."""
     resumed = len(torch.load(checkpoint, weights_only=True)["records"]) if checkpoint.exists() else 0
-    board = SummaryWriter(str(folder / "tb" / job), purge_step=resumed)  # type: ignore[no-untyped-call]
+    board = SummaryWriter(str(folder / "tb" / job), purge_step=resumed)
     try:
         yield board
     finally:
-        board.close()  # type: ignore[no-untyped-call]
+        board.close()
 
 
 def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> None:
     for name, value in values.items():
-        board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        board.add_scalar(name, value, step)
 
 
 def train_epoch(board: SummaryWriter, epoch: Epoch, valid: Mapping[str, float]) -> None:
@@ -53,10 +53,10 @@ def search_epoch(
         entropy = float(-(p * p.clamp_min(1e-30).log()).sum())
         _scalars(board, {f"probability/{part}/{n}": v for n, v in rows[part].items()}, epoch.index)
         _scalars(board, {f"entropy/{part}": entropy}, epoch.index)
-    board.add_text("architecture", str(supernet.argmax()), epoch.index)  # type: ignore[no-untyped-call]
+    board.add_text("architecture", str(supernet.argmax()), epoch.index)
     every = max(1, epochs // IMAGES)
     if epoch.index % every == 0 or epoch.index + 1 == epochs:
-        board.add_figure("layers x blocks", _figure(rows), epoch.index)  # type: ignore[no-untyped-call]
+        board.add_figure("layers x blocks", _figure(rows), epoch.index)
 
 
 def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -85,7 +85,5 @@ def trained(
     """HParams with the fold's test metrics, so that several searches can be set side by side."""
     chosen = {k: "none" if v is None else v for k, v in settings.as_dict().items()}
     hparams = {"row": row, "fold": fold, "seed": seed, "architecture": architecture, **chosen}
-    board.add_text("architecture", architecture, 0)  # type: ignore[no-untyped-call]
-    board.add_hparams(  # type: ignore[no-untyped-call]
-        hparams, {f"test/{name}": value for name, value in metrics.items()}, run_name="."
-    )
+    board.add_text("architecture", architecture, 0)
+    board.add_hparams(hparams, {f"test/{name}": value for name, value in metrics.items()}, run_name=".")

@@ -93,7 +93,7 @@ def common_task(spaces: Any) -> Task:
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
             )
-    return first  # type: ignore[no-any-return]
+    return first
 
 
 def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run:

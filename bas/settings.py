@@ -34,7 +34,6 @@ class Settings:
     weight_decay: float
     schedule: str  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
     dropout: float  # after the stem and before the classifier, the same for every architecture
-    label_smoothing: float
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
@@ -46,7 +45,7 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be above 0")
         if self.width is not None and self.width < 1:
             raise UserError(f"setting width={self.width}: must be above 0")
-        for name in ("momentum", "dropout", "label_smoothing"):
+        for name in ("momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
         if self.weight_decay < 0:
@@ -95,7 +94,6 @@ PRESETS: Mapping[str, Settings] = {
         weight_decay=0.0,  # ours
         schedule="constant",  # ours
         dropout=0.0,  # ours
-        label_smoothing=0.0,
         tau_start=5.0,  # FBNet (Wu et al. 2019)
         tau_rate=0.045,  # FBNet
         tau_end=None,
@@ -114,7 +112,6 @@ PRESETS: Mapping[str, Settings] = {
         weight_decay=0.01,
         schedule="one-cycle",
         dropout=0.0,
-        label_smoothing=0.0,
         tau_start=5.0,
         tau_rate=None,
         tau_end=0.1,

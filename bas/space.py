@@ -186,7 +186,8 @@ def _import(path: Path) -> ModuleType:
     # Under one name wherever it lies, so that a signature does not depend on the folder.
     name = f"search_spaces.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader, path
+    assert spec is not None, path
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

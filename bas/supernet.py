@@ -27,7 +27,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor, mask_BT: Tensor, gates: Tensor) -> Tensor:
         """The sum of the candidates' outputs weighted by the gates (Fang et al. 2023, eq. 5)."""
-        out = gates[0] * self.candidates[self.names[0]](x, mask_BT)
+        out: Tensor = gates[0] * self.candidates[self.names[0]](x, mask_BT)
         for gate, name in zip(gates[1:], self.names[1:], strict=True):
             out = out + gate * self.candidates[name](x, mask_BT)
         return out

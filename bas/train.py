@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bas import report
@@ -95,7 +96,8 @@ def run_job(bench: Bench, job: Job) -> None:
         return
     torch.set_num_threads(1)
     work = {"layer": _choose_layer, "linear": _linear, "search": _search, "train": _train}[job.kind]
-    result = work(bench, job, bench.run.protocol.folds[job.fold])
+    with threadpool_limits(1):  # BLAS under scikit-learn
+        result = work(bench, job, bench.run.protocol.folds[job.fold])
     write_json(bench.run.job_path(job.name), {"job": asdict(job), **result})
     _checkpoint(bench, job).unlink(missing_ok=True)
 
@@ -149,9 +151,9 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
 
         def after_epoch(epoch: Epoch, architecture: Architecture) -> Record:
-            record = {"valid": _valid(bench, supernet.discrete(architecture), data, valid)}
-            report.search_epoch(board, epoch, supernet, record["valid"], settings.epochs)
-            return record
+            checked = _valid(bench, supernet.discrete(architecture), data, valid)
+            report.search_epoch(board, epoch, supernet, checked, settings.epochs)
+            return {"valid": checked}
 
         found = search(
             supernet,
@@ -195,10 +197,10 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
 
         def after_epoch(epoch: Epoch) -> Record:
-            record = {"epoch": epoch.index, "loss": epoch.loss, "valid": _valid(bench, network, data, valid)}
-            report.train_epoch(board, epoch, record["valid"])
+            checked = _valid(bench, network, data, valid)
+            report.train_epoch(board, epoch, checked)
             # Early stopping: the epoch of the lowest validation loss is kept.
-            return {**record, "score": -record["valid"]["loss"]}
+            return {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
 
         records, seconds = optimise(
             network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bas.corpora import emodb, iemocap, manifest, meld
+from bas.corpora import emodb, iemocap, manifest, meld, synthetic
 from bas.corpora.base import Corpus, Utterance, Word
 from bas.errors import UserError
 
@@ -15,6 +15,7 @@ READERS = {
     "iemocap": iemocap.read,
     "meld": meld.read,
     "manifest": manifest.read,
+    "demo": synthetic.read,
 }
 
 

@@ -150,7 +150,7 @@ def _announce(folder: Path, info: StoreInfo, encoder: Encoder, console: Console,
 def _batches(
     utterances: Sequence[Utterance], encoder: Encoder, seconds: Mapping[str, float]
 ) -> Iterator[list[Utterance]]:
-    """Utterances that may be encoded together, at most BATCH_SECONDS at a time; the same list gives the same batches."""
+    """Utterances that may be encoded together, at most BATCH_SECONDS at a time; equal lists give equal batches."""
     groups: dict[Hashable, list[Utterance]] = {}
     for utterance in utterances:
         samples = round(seconds[utterance.id] * audio.SAMPLE_RATE)

@@ -85,7 +85,7 @@ def write_shard(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[
     """One shard from each utterance's states `(L, T, D)`; `blocks` may be memory-mapped, one is read at a time."""
     assert len(ids) == len(blocks)
     offsets = np.concatenate([[0], np.cumsum([b.shape[1] for b in blocks])]).astype(np.int64)
-    crc32 = np.array([zlib.crc32(np.ascontiguousarray(b)) for b in blocks], dtype=np.uint32)
+    crc32 = np.array([zlib.crc32(np.ascontiguousarray(b).data) for b in blocks], dtype=np.uint32)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         states = file.create_dataset("states", (len(info.layers), int(offsets[-1]), info.dim), dtype=np.float16)
         for block, start, stop in zip(blocks, offsets[:-1], offsets[1:], strict=True):
@@ -147,7 +147,7 @@ class FeatureStore:
                 raise UserError(f"{shard_path(self.folder, shard)}: checksum differs; delete it and extract again")
             for u, id_ in enumerate(ids):
                 start, stop = self._offsets[shard][u : u + 2]
-                if zlib.crc32(np.ascontiguousarray(file["states"][:, start:stop])) != crc32[u]:
+                if zlib.crc32(np.ascontiguousarray(file["states"][:, start:stop]).data) != crc32[u]:
                     raise UserError(f"{shard_path(self.folder, shard)}: {id_} is damaged; delete it and extract again")
 
     def _layer(self, layer: int) -> int:
