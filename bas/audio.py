@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import soundfile
@@ -14,14 +12,15 @@ from bas.corpora import Utterance
 from bas.errors import UserError
 
 SAMPLE_RATE = 16_000
+# Seconds: a segment's end is often rounded up to the next centisecond by whoever wrote the times.
+SLACK = 0.05
 Wave = npt.NDArray[np.float32]
 
 
 def duration(utterance: Utterance) -> float:
-    """Seconds of the utterance, from the file's header alone."""
-    info = _info(utterance.audio)
-    end = info.frames / info.samplerate if utterance.end is None else utterance.end
-    return float(end - utterance.start)
+    """Seconds of the utterance, from the file's header alone; the UserErrors of `load` that a header can tell."""
+    start, stop, rate = _segment(utterance)
+    return (stop - start) / rate
 
 
 def load(utterance: Utterance) -> Wave:
@@ -29,27 +28,34 @@ def load(utterance: Utterance) -> Wave:
 
     Raises UserError naming the file when it cannot be read, is empty, ends before the utterance does, or holds NaN.
     """
-    info = _info(utterance.audio)
-    start = round(utterance.start * info.samplerate)
-    stop = info.frames if utterance.end is None else round(utterance.end * info.samplerate)
-    # A segment's end is often rounded up to the next centisecond by whoever wrote the times.
-    if stop > info.frames + 0.05 * info.samplerate:
-        length = info.frames / info.samplerate
-        raise UserError(f"{utterance.audio}: {utterance.id} ends at {utterance.end} s but the file has {length:.2f} s")
+    start, stop, rate = _segment(utterance)
     try:
-        wave, rate = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
+        wave, _ = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UserError(f"{utterance.audio}: cannot be decoded: {error}") from error
-    if not len(wave):
-        raise UserError(f"{utterance.audio}: {utterance.id} holds no samples")
+    if len(wave) + SLACK * rate < stop - start:
+        raise UserError(
+            f"{utterance.audio}: {utterance.id} breaks off after {len(wave)} of {stop - start} samples: truncated?"
+        )
     if not np.isfinite(wave).all():
         raise UserError(f"{utterance.audio}: {utterance.id} holds NaN or infinite samples")
     mono = torch.from_numpy(wave.mean(axis=1))
     return np.asarray(resample(mono, rate, SAMPLE_RATE).numpy(), dtype=np.float32)
 
 
-def _info(path: Path) -> soundfile._SoundFileInfo:
+def _segment(utterance: Utterance) -> tuple[int, int, int]:
+    """First sample, the one after the last, and the rate of the file."""
     try:
-        return soundfile.info(path)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as audio: {error}") from error
+        info = soundfile.info(utterance.audio)
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:  # TypeError: a headerless .raw
+        raise UserError(f"{utterance.audio}: cannot be read as audio: {error}") from error
+    frames, rate = int(info.frames), int(info.samplerate)
+    start = round(utterance.start * rate)
+    stop = frames if utterance.end is None else round(utterance.end * rate)
+    if stop > frames + SLACK * rate:
+        length = frames / rate
+        raise UserError(f"{utterance.audio}: {utterance.id} ends at {utterance.end} s but the file has {length:.2f} s")
+    stop = min(stop, frames)
+    if not 0 <= start < stop:
+        raise UserError(f"{utterance.audio}: {utterance.id} holds no samples")
+    return start, stop, rate

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,6 +56,15 @@ class Data:
         return mean_D.float(), (squares / count - mean_D.square()).clamp_min(0).sqrt().float()
 
 
+def free_memory() -> int:
+    """Bytes that can be had without swapping, the page cache's among them; the machine's whole memory off Linux."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def load(store: FeatureStore, ids: Sequence[str], layer: int, stride: int, targets: np.ndarray) -> Data:
     """Read one layer of these utterances into memory, `stride` frames averaged into one.
 
@@ -63,7 +73,7 @@ def load(store: FeatureStore, ids: Sequence[str], layer: int, stride: int, targe
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
     need = sum(lengths) * store.info.dim * 2
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_memory()
     if need > free:
         raise UserError(
             f"{store.folder}: layer {layer} needs {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
@@ -91,12 +101,15 @@ def load(store: FeatureStore, ids: Sequence[str], layer: int, stride: int, targe
 def training_batches(data: Data, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """One epoch in random order: utterances of like length stand together, so that little is padding.
 
-    The order depends on the generator alone. No batch holds a single utterance unless there is only one.
+    The order depends on the generator alone. No batch holds a single utterance unless there is only one, or `size` is
+    1: one left over joins the batch before it.
     """
     shuffled = members[torch.randperm(len(members), generator=generator).to(members.device)]
     batches: list[Tensor] = []
     for pool in torch.split(shuffled, size * 8):
         batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
 

@@ -2,7 +2,7 @@
 
 Axes: B utterances of a batch, T frames, D width, H heads, K width of one head.
 `mask_BT` is true on real frames. What stands on padding is nobody's business: a block must not let it reach a real
-frame, and may leave anything there; a pool must not look at it.
+frame, and may leave any finite number there; a pool must not look at it.
 
 What Fang et al. 2023 leave open is set here, once: LayerNorm after each sub-module (the vanilla transformer's, which
 their eq. 3 abbreviates), ReLU, an output projection after the heads.

@@ -61,6 +61,7 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
     from bas.run import Plan, common_task, start
     from bas.space import load_space
+    from bas.train import check_networks
 
     changes = dict(_pair(text) for text in arguments.set)
     chosen = settings(arguments.preset, changes)
@@ -70,7 +71,9 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     layer = _layer(arguments.layer, info.layers)
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
     task = common_task(spaces)
+    check_networks(spaces, info.dim, chosen)
     device = _device(arguments.device)
+    workers = _workers(arguments.workers, device)
     suffix = "" if task.name == "emotion" else f"-{task.name}"
     name = arguments.name or f"{arguments.features.name}-layer{layer}-{arguments.preset}{suffix}"
     plan = Plan(
@@ -82,7 +85,7 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
         device.type,
     )
     run = start(RUNS / name, plan, arguments.protocol, arguments.protocol_seed)
-    carry_out(run, arguments.command, _workers(arguments.workers, device), console)
+    carry_out(run, arguments.command, workers, console)
     after = {"search": f"make retrain NAME={name}", "retrain": f"make compare NAME={name}"}
     if arguments.command in after:
         console.print(f"next: {after[arguments.command]} with the same settings", highlight=False)

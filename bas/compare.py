@@ -24,21 +24,23 @@ def carry_out(run: Run, verb: str, workers: int, console: Console) -> dict[str, 
         _announce(run, workers, console)
         plan, folds = run.plan, range(len(run.protocol.folds))
         if plan.layer == BEST:
-            run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], workers, console, "layers")
+            run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers")
         every = [(f, s) for s in plan.seeds for f in folds]
         searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
         retrains = [Job("train", name, f, s) for name in run.spaces for f, s in every]
         baselines = [Job("train", row, f, s) for row in BASELINES for f, s in every]
         linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
-        run_jobs(run.folder, searches, workers, console, "searches")
+        epochs = plan.settings.epochs
+        run_jobs(run.folder, searches, epochs, workers, console, "searches")
         show_choices(run, console)
         if verb == "search":
             return None
-        run_jobs(run.folder, retrains, workers, console, "retrains")
+        run_jobs(run.folder, retrains, epochs, workers, console, "retrains")
         if verb == "retrain":
             show_retrained(run, console)
             return None
-        run_jobs(run.folder, baselines + linear, workers, console, "baselines")
+        run_jobs(run.folder, linear, 1, workers, console, LINEAR)
+        run_jobs(run.folder, baselines, epochs, workers, console, "baselines")
         results = tabulate(run)
         write_json(run.folder / "results.json", results)
         write_text(run.folder / "table.md", markdown(results))

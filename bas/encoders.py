@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -63,16 +64,20 @@ def load_encoder(name: str, device: torch.device, revision: str | None = None) -
     """
     if name == LOG_MEL:
         return LogMel()
-    from transformers import AutoConfig  # seconds to import, needed here only
+    from huggingface_hub.errors import StrictDataclassError  # seconds to import, needed here only
+    from transformers import AutoConfig
     from transformers.utils import logging
+    from transformers.utils.hub import cached_file
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        if not Path(name).is_dir():
+            # The cache keeps files under their commit, snapshots/COMMIT/config.json; all else is loaded from that one.
+            revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise UserError(
-            f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {reason}"
+            f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {_first_line(error)}"
         ) from error
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision)
@@ -101,21 +106,22 @@ class LogMel:
 
 
 class Waveform:
-    """wav2vec 2.0 (and XLS-R), HuBERT, WavLM, UniSpeech-SAT, data2vec-audio: raw waveform in."""
+    """wav2vec 2.0 (and XLS-R), HuBERT, WavLM, UniSpeech(-SAT), data2vec-audio, SEW(-D): raw waveform in."""
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
-        from transformers import AutoModel, Wav2Vec2FeatureExtractor
+        from transformers import Wav2Vec2FeatureExtractor
 
         self._device = device
-        self._model = _freeze(AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32), device)
+        self._model = _freeze(_weights(name, revision), device)
         self._extractor = _extractor(name, revision, Wav2Vec2FeatureExtractor)
-        stride, self.min_samples = 1, 1
+        # SEW's transformer runs on frames averaged in pairs.
+        stride = self.min_samples = getattr(config, "squeeze_factor", 1)
         for kernel, step in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
             self.min_samples = (self.min_samples - 1) * step + kernel
             stride *= step
         self.info = EncoderInfo(
             name,
-            _revision(name, config),
+            _revision(name, revision),
             config.model_type,
             config.num_hidden_layers + 1,
             config.hidden_size,
@@ -142,17 +148,16 @@ class Whisper:
     min_samples = 1
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
-        from transformers import AutoModel, WhisperFeatureExtractor
+        from transformers import WhisperFeatureExtractor
 
         self._device = device
-        model = AutoModel.from_pretrained(name, revision=revision, dtype=torch.float32)
-        self._model = _freeze(model.get_encoder(), device)
+        self._model = _freeze(_weights(name, revision).get_encoder(), device)
         self._extractor = _extractor(name, revision, partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins))
         self._window = self._extractor.n_samples
         self._hop = 2 * self._extractor.hop_length  # the second convolution has stride 2
         self.info = EncoderInfo(
             name,
-            _revision(name, config),
+            _revision(name, revision),
             config.model_type,
             config.encoder_layers + 1,
             config.d_model,
@@ -173,25 +178,53 @@ class Whisper:
         return [torch.cat([next(states)[:, : -(-len(p) // self._hop)] for p in parts], dim=1) for parts in windows]
 
 
+def _weights(name: str, revision: str | None) -> Any:
+    """The model, or a UserError where `transformers` would put random numbers for weights that are not there."""
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        model, report = AutoModel.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {_first_line(error)}") from error
+    # What masks spans in training, and Whisper's decoder, take no part in the features.
+    missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed" and not k.startswith("decoder."))
+    if missing:
+        raise UserError(f"encoder {name!r}: {len(missing)} weights are missing from its files, {missing[0]} the first")
+    return model
+
+
 def _freeze(model: Any, device: torch.device) -> Any:
     return model.to(device).eval().requires_grad_(False)
 
 
 def _extractor(name: str, revision: str | None, default: Callable[[], Any]) -> Any:
-    """How the model wants its input; for a folder without preprocessor_config.json, the defaults of `transformers`."""
+    """How the model wants its input; for a folder that does not say, the defaults of `transformers`."""
     from transformers import AutoFeatureExtractor
 
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / f"{s}_config.json").exists() for s in ("preprocessor", "processor")):
+        return default()
     try:
         return AutoFeatureExtractor.from_pretrained(name, revision=revision)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError):
-        return default()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"encoder {name!r}: its preprocessor_config.json cannot be read: {_first_line(error)}"
+        ) from error
 
 
-def _revision(name: str, config: Any) -> str:
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _revision(name: str, commit: str | None) -> str:
     """The hub's commit, or for a folder a hash over its configuration and weights."""
     folder = Path(name)
     if not folder.is_dir():
-        return str(getattr(config, "_commit_hash", None) or "unknown")
+        assert commit is not None, "load_encoder has looked it up"
+        return commit
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin")):
         digest.update(file.name.encode())

@@ -7,6 +7,8 @@ training that was killed goes on from its last checkpoint and, on the CPU, ends 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from bas.batches import Data, scoring_batches, training_batches
+from bas.errors import UserError
 from bas.files import replacing
 from bas.settings import Settings
+from bas.supernet import Mixed
 
 Forward = Callable[[Tensor, Tensor, float], Tensor]
 """`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
@@ -61,14 +65,15 @@ def optimise(
     after_epoch: called with the model in eval mode; what it returns is the epoch's record.
     keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
         None: with those of the last.
-    checkpoint: a file to resume from and to write every few seconds; gone when the training is complete.
+    checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
+    Raises UserError when the training loss is not finite.
     """
     optimiser = _optimiser(model, settings)
     records: list[Record] = []
     best: dict[str, Any] = {}
     seconds = 0.0
     if checkpoint and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=data.frames_ND.device)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # where AdamW wants its step counts
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
@@ -78,8 +83,11 @@ def optimise(
         seed_everything(seed, "epoch", epoch)
         done = _one_epoch(model, forward, loss, data, members, settings, epoch, optimiser)
         seconds += time.monotonic() - begun
+        if not math.isfinite(done.loss):
+            raise UserError(f"training diverged: loss {done.loss} in epoch {epoch}; lower the setting lr={settings.lr}")
         model.eval()
-        records.append(after_epoch(done))
+        # Through JSON: a metric may return NumPy's float, which a checkpoint would not be loaded with.
+        records.append(json.loads(json.dumps(after_epoch(done))))
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
@@ -125,8 +133,8 @@ def _one_epoch(
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     # Architecture parameters are not decayed: decay would pull every search towards indecision.
-    theta = [p for name, p in model.named_parameters() if name.endswith("theta")]
-    weights = [p for name, p in model.named_parameters() if not name.endswith("theta")]
+    theta = [part.theta for part in model.modules() if isinstance(part, Mixed)]
+    weights = [p for p in model.parameters() if all(p is not t for t in theta)]
     groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}]
     if theta:
         groups.append({"params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})

@@ -77,18 +77,23 @@ def make(corpus: Corpus, task: Task, rule: str | None = None, seed: int = 0) -> 
     a class missing from a fit part, and forbidden overlap (published splits run and are marked).
     """
     rule = rule or task.protocol or corpus.protocol
+    for field in (task.label, *task.disjoint):
+        if field not in FIELDS:
+            raise UserError(
+                f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
+            )
     utterances = corpus.labelled(task.label)
     if not utterances:
         raise UserError(f"corpus {corpus.name}: no utterance has a {task.label}, which task {task.name} predicts")
     if rule == "own":
         folds: tuple[Fold, ...] = (_own(corpus, utterances, task, seed),)
     else:
-        name, _, number = rule.partition(":")
-        if name not in FIELDS or (number and not number.isdigit()):
+        name, colon, number = rule.partition(":")
+        if name not in FIELDS or (colon and not number.isdecimal()):
             raise UserError(
                 f"protocol {rule!r}: must be own, FIELD or FIELD:FOLDS with FIELD one of {', '.join(FIELDS)}"
             )
-        folds = _by_field(corpus, utterances, task, name, int(number) if number else None, seed)
+        folds = _by_field(corpus, utterances, task, name, int(number) if colon else None, seed)
     marks, notes = _check(corpus, utterances, task, folds, published=rule == "own" and corpus.published)
     return Protocol(rule, seed, folds, marks, notes)
 
@@ -98,24 +103,29 @@ def _by_field(
 ) -> tuple[Fold, ...]:
     groups = _groups(corpus, utterances, name)
     count = len(groups) if count is None else count
-    if count < 2:
-        raise UserError(f"protocol {name}: {count} fold; it needs 2 or more")
     if len(groups) < count:
         raise UserError(f"protocol {name}:{count}: corpus {corpus.name} has only {len(groups)} values of {name}")
     if len(groups) < 3:
-        raise UserError(f"protocol {name}: {len(groups)} values of {name}; fit, valid and test need one each")
+        raise UserError(
+            f"protocol {name}: corpus {corpus.name} has only {len(groups)} values of {name}; "
+            f"fit, valid and test need one each"
+        )
+    if count < 2:
+        raise UserError(f"protocol {name}:{count}: must have 2 folds or more")
     # The largest units first, each into the fold that is smallest so far: folds of nearly equal size.
     order = sorted(groups)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda unit: -len(groups[unit]))
     tests: list[list[str]] = [[] for _ in range(count)]
+    sizes = [0] * count
     for unit in order:
-        smallest = min(tests, key=lambda units: (sum(len(groups[u]) for u in units), tests.index(units)))
-        smallest.append(unit)
+        smallest = sizes.index(min(sizes))
+        tests[smallest].append(unit)
+        sizes[smallest] += len(groups[unit])
     folds = []
     for index, units in enumerate(tests):
         training = {unit: members for unit, members in groups.items() if unit not in units}
-        valid = _hold_out(training, task, random.Random(f"{seed}/{index}"))
+        valid = _hold_out(corpus, training, name, task, random.Random(f"{seed}/{index}"))
         folds.append(
             Fold(
                 _ids(m for unit, m in training.items() if unit not in valid),
@@ -131,16 +141,17 @@ def _own(corpus: Corpus, utterances: Sequence[Utterance], task: Task, seed: int)
     unknown = [u for u in utterances if u.split not in parts]
     if unknown:
         raise UserError(
-            f"protocol own: {len(unknown)} utterances of {corpus.name} have no split, e.g. {unknown[0].id}; "
-            f"give train, valid or test, or a rule such as speaker:5"
+            f"protocol own: {len(unknown)} utterances of {corpus.name} are in no split of train, valid and test, "
+            f"e.g. {unknown[0].id!r} in {unknown[0].split!r}; give them one, or a rule such as speaker:5"
         )
     for name in ("train", "test"):
         if not parts[name]:
             raise UserError(f"protocol own: corpus {corpus.name} has no utterance in split {name}")
     if parts["valid"]:
         return Fold(*(tuple(u.id for u in parts[name]) for name in ("train", "valid", "test")))
-    groups = _groups(corpus, parts["train"], task.disjoint[0])
-    valid = _hold_out(groups, task, random.Random(f"{seed}/own"))
+    name = task.disjoint[0] if task.disjoint else "id"
+    groups = _groups(corpus, parts["train"], name)
+    valid = _hold_out(corpus, groups, name, task, random.Random(f"{seed}/own"))
     fit = _ids(m for unit, m in groups.items() if unit not in valid)
     return Fold(fit, _ids(groups[unit] for unit in valid), tuple(u.id for u in parts["test"]))
 
@@ -156,17 +167,22 @@ def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[
             groups.setdefault(value, []).append(u)
     if unknown:
         raise UserError(
-            f"corpus {corpus.name}: {name} is unknown for {len(unknown)} utterances, e.g. {unknown[0]}; "
+            f"corpus {corpus.name}: {name} is unknown for {len(unknown)} utterances, e.g. {unknown[0]!r}; "
             f"a split by {name} needs it for all"
         )
     return groups
 
 
-def _hold_out(training: Mapping[str, list[Utterance]], task: Task, rng: random.Random) -> tuple[str, ...]:
+def _hold_out(
+    corpus: Corpus, training: Mapping[str, list[Utterance]], name: str, task: Task, rng: random.Random
+) -> tuple[str, ...]:
     """About VALID_SHARE of the units; of many draws, the first in which fit keeps every class and valid has most."""
     units = sorted(training)
     if len(units) < 2:
-        raise UserError(f"protocol: {len(units)} unit to train on; a validation part needs one of its own")
+        raise UserError(
+            f"corpus {corpus.name}: only {name} {units[0]!r} is left to train on; "
+            f"fit and valid need one each: use another rule, or more folds"
+        )
     count = max(1, round(VALID_SHARE * len(units)))
 
     def classes(names: Iterable[str]) -> set[str]:
@@ -196,6 +212,9 @@ def _check(
     known = {u.id: u for u in utterances}
     marks: list[str] = []
     notes: list[str] = []
+    for fold in folds:
+        assert all(fold.parts().values()), "no part is empty"
+        assert sorted(fold.fit + fold.valid + fold.test) == sorted(known), "an utterance is in one part of a fold"
     tests = Counter(i for fold in folds for i in fold.test)
     assert max(tests.values()) == 1, "an utterance is tested once"
     every = {getattr(u, task.label) for u in utterances}
@@ -212,7 +231,7 @@ def _check(
         blank = [u.id for u in utterances if getattr(u, field) is None]
         if forbidden and blank and not published:
             raise UserError(
-                f"corpus {corpus.name}: {field} is unknown for {len(blank)} utterances, e.g. {blank[0]}; "
+                f"corpus {corpus.name}: {field} is unknown for {len(blank)} utterances, e.g. {blank[0]!r}; "
                 f"task {task.name} must keep it disjoint"
             )
         if not shared:

@@ -39,6 +39,9 @@ class Settings:
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
 
     def __post_init__(self) -> None:
+        for name, value in self.as_dict().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"setting {name}={value}: must be a finite number")
         positive = ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")
         for name in positive:
             if not getattr(self, name) > 0:
@@ -100,7 +103,7 @@ PRESETS: Mapping[str, Settings] = {
     ),
     "cpu": Settings(
         preset="cpu",
-        width=64,
+        width=128,
         stride=8,
         normalise=True,
         epochs=20,

@@ -124,8 +124,7 @@ def describe(factory: Factory) -> str:
     """
     if isinstance(factory, partial):
         values = [repr(a) for a in factory.args] + [f"{k}={v!r}" for k, v in sorted(factory.keywords.items())]
-        plain = (bool, int, float, str, tuple, type(None))
-        odd = [v for v in (*factory.args, *factory.keywords.values()) if not isinstance(v, plain)]
+        odd = [v for v in (*factory.args, *factory.keywords.values()) if not _plain(v)]
         if odd:
             raise UserError(f"search space: {describe(factory.func)} takes plain values only, not {odd[0]!r}")
         return f"{describe(factory.func)}({', '.join(values)})"
@@ -135,6 +134,13 @@ def describe(factory: Factory) -> str:
             "search space: a lambda or local function cannot be told from another; use a class or functools.partial"
         )
     return f"{factory.__module__}.{name}"
+
+
+def _plain(value: object) -> bool:
+    """Whether `repr` is the same in every process."""
+    if isinstance(value, tuple):
+        return all(map(_plain, value))
+    return isinstance(value, bool | int | float | str | None)
 
 
 @dataclass(frozen=True)
@@ -172,28 +178,30 @@ def load_space(name_or_path: str) -> SpaceFile:
         path = next(
             (Path(d) / f"{name_or_path}.py" for d in folders if (Path(d) / f"{name_or_path}.py").exists()), path
         )
-    if not path.is_file():
+    if path.suffix != ".py" or not path.is_file():
         raise UserError(f"search space {name_or_path!r}: no such file; shipped: {', '.join(shipped())}; or a .py path")
-    source = path.read_text(encoding="utf-8")
-    module = _import(path)
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    module = _run(source, path)
     space = getattr(module, "space", None)
     if not isinstance(space, SearchSpace):
         raise UserError(f"{path}: defines no `space = SearchSpace(...)`")
     return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None))
 
 
-def _import(path: Path) -> ModuleType:
-    # Under one name wherever it lies, so that a signature does not depend on the folder.
-    name = f"search_spaces.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+def _run(source: str, path: Path) -> ModuleType:
+    # Under one name wherever it lies, so that a signature does not depend on the folder; and from the text itself:
+    # Python's bytecode cache takes a file that was edited twice in a second for the older one.
+    module = ModuleType(f"search_spaces.{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
-        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        told = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {told}") from error
     return module

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bas.errors import UserError
 from bas.space import Architecture, Choices, Factory, SearchSpace
 
 Gates = Mapping[str, Tensor]
@@ -22,7 +23,7 @@ class Mixed(nn.Module):
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.names = tuple(candidates)
-        self.candidates = nn.ModuleDict(candidates)
+        self.candidates = _by_name(candidates)
         self.theta = nn.Parameter(torch.zeros(len(candidates)))
 
     def forward(self, x: Tensor, mask_BT: Tensor, gates: Tensor) -> Tensor:
@@ -58,7 +59,8 @@ class Standardise(nn.Module):
 
     def set(self, mean_I: Tensor, std_I: Tensor) -> None:
         self.mean_I.copy_(mean_I)
-        self.scale_I.copy_(1.0 / std_I.clamp_min(1e-5))
+        # A dimension that is constant in training says nothing: no factor makes its first change the loudest.
+        self.scale_I.copy_(torch.where(std_I > 1e-5, 1.0 / std_I, 1.0))
 
     def forward(self, x_BTI: Tensor) -> Tensor:
         return (x_BTI - self.mean_I) * self.scale_I
@@ -74,7 +76,7 @@ class Network(nn.Module):
     def __init__(self, parts: Mapping[str, nn.Module], in_dim: int, dim: int, outputs: int, dropout: float) -> None:
         super().__init__()
         self.standardise = Standardise(in_dim)
-        self.parts = nn.ModuleDict(parts)
+        self.parts = _by_name(parts)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, outputs)
 
@@ -156,6 +158,14 @@ def _parts(space: SearchSpace) -> dict[str, Choices]:
     stem = FrameLinear if space.stem is None else space.stem
     fixed = {"stem": stem, **space.slots, "pool": space.pool}
     return {name: value if isinstance(value, Mapping) else {"": value} for name, value in fixed.items()}
+
+
+def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Refuses the few names that a ModuleDict keeps for itself, such as `keys` and `train`."""
+    try:
+        return nn.ModuleDict(modules)
+    except KeyError as error:
+        raise UserError(f"search space: {error.args[0]} in torch.nn.ModuleDict; take another name") from error
 
 
 def _make(part: str, factory: Factory, in_dim: int, dim: int) -> nn.Module:

@@ -73,7 +73,7 @@ class Classification:
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
         classes = sorted({getattr(u, self.label) for u in utterances})
         if len(classes) < 2:
-            raise UserError(f"task {self.name}: {self.label} has one value only ({classes[0]}); it needs two classes")
+            raise UserError(f"task {self.name}: {self.label} has one value only ({classes[0]!r}); it needs two classes")
         return tuple(classes)
 
     def targets(self, utterances: Sequence[Utterance], outputs: Sequence[str]) -> np.ndarray:

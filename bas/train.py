@@ -7,6 +7,7 @@ number of workers changes nothing. No job but the last line of `_score` ever see
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,14 @@ from torch import Tensor
 from bas import report
 from bas.batches import Data, load
 from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
+from bas.errors import UserError
 from bas.files import replacing, write_json
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.protocols import Fold
 from bas.run import BEST, Run
 from bas.search import search
-from bas.space import Architecture, SearchSpace
+from bas.settings import Settings
+from bas.space import Architecture, SearchSpace, SpaceFile
 from bas.supernet import Network, Supernet, build, count_parameters
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -49,6 +52,19 @@ BASELINES: dict[str, SearchSpace] = {
 """The paper's Table 1 beside what a search finds; each a space of one architecture."""
 
 
+def check_networks(spaces: Iterable[SpaceFile], in_dim: int, settings: Settings) -> None:
+    """Build every network once without memory, so that a width or a factory that cannot be is refused at the start."""
+    dim = settings.width or in_dim
+    for name, space in {**BASELINES, **{str(s.path): s.space for s in spaces}}.items():
+        try:
+            with torch.device("meta"):
+                Supernet(space, in_dim, dim, outputs=2)
+        except UserError as error:
+            raise UserError(f"{name}: {error} (setting width={settings.width})") from error
+        except TypeError as error:
+            raise UserError(f"{name}: a factory cannot be called as factory({dim}): {error}") from error
+
+
 @dataclass(frozen=True)
 class Job:
     """kind: layer, linear, search or train. row: a baseline's name, LINEAR, or the name of a search space."""
@@ -66,8 +82,9 @@ class Job:
 class Bench:
     """A run open in this process: the features of each layer are read once, whatever the number of jobs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None) -> None:
         self.run = Run(folder)
+        self.tick = tick  # called after every epoch, for a progress bar
         self.device = torch.device(self.run.plan.device)
         self._data: dict[int, Data] = {}
 
@@ -153,6 +170,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         def after_epoch(epoch: Epoch, architecture: Architecture) -> Record:
             checked = _valid(bench, supernet.discrete(architecture), data, valid)
             report.search_epoch(board, epoch, supernet, checked, settings.epochs)
+            bench.tick()
             return {"valid": checked}
 
         found = search(
@@ -199,6 +217,7 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         def after_epoch(epoch: Epoch) -> Record:
             checked = _valid(bench, network, data, valid)
             report.train_epoch(board, epoch, checked)
+            bench.tick()
             # Early stopping: the epoch of the lowest validation loss is kept.
             return {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
 

@@ -57,12 +57,14 @@ def extract(
             f"layers: {outside or 'none'} asked; {encoder.info.name} has 0 to {encoder.info.num_states - 1}"
         )
     with locked(folder, "extracting"):
-        seconds = {u.id: audio.duration(u) for u in corpus.utterances}
+        seconds = _seconds(corpus, encoder)
         info = _plan(reader, root, encoder, chosen, device, shard_bytes, seconds)
-        _open(folder, info)
+        _compare(folder, info)
         _announce(folder, info, encoder, console, sum(seconds.values()))
+        write_json(folder / "store.json", asdict(info))  # of one that is there only the corpus may have moved
         utterances = {u.id: u for u in corpus.utterances}
-        todo = [i for i in range(len(info.shards)) if not shard_path(folder, i).exists()]
+        todo = _todo(folder, info)
+        _sweep(folder, info)
         with bar(console, "utterances") as progress:
             task = progress.add_task("extract", total=len(utterances))
             progress.advance(task, sum(len(ids) for i, ids in enumerate(info.shards) if i not in todo))
@@ -70,13 +72,23 @@ def extract(
                 spool = _Spool(folder, index, info)
                 progress.advance(task, len(spool.done))
                 for batch in _batches([utterances[i] for i in info.shards[index]], encoder, seconds):
-                    if batch[0].id not in spool.done:
+                    if any(u.id not in spool.done for u in batch):
                         spool.append(batch, _encode(batch, encoder, chosen))
                         progress.advance(task, len(batch))
                 spool.finish()
         store = FeatureStore(folder)
         store.verify()
         return store
+
+
+def _seconds(corpus: Corpus, encoder: Encoder) -> dict[str, float]:
+    """How long each utterance is. What a header tells to be unusable is refused now, not after hours."""
+    seconds = {u.id: audio.duration(u) for u in corpus.utterances}
+    shortest = encoder.min_samples / audio.SAMPLE_RATE
+    for utterance in corpus.utterances:
+        if round(seconds[utterance.id] * audio.SAMPLE_RATE) < encoder.min_samples:
+            raise UserError(f"{utterance.audio}: {utterance.id} is shorter than the {shortest} s the encoder needs")
+    return seconds
 
 
 def _plan(
@@ -110,10 +122,11 @@ def _plan(
     )
 
 
-def _open(folder: Path, info: StoreInfo) -> None:
-    """Start a store, or go on with one that was made by exactly this plan."""
+def _compare(folder: Path, info: StoreInfo) -> None:
+    """Refuse a folder with a store that was made by another plan."""
     if not (folder / "store.json").exists():
-        write_json(folder / "store.json", asdict(info))
+        if any(folder.glob("shard-*")):
+            raise UserError(f"{folder}: holds shards but no store.json; delete them or name another folder")
         return
     there = StoreInfo.read(folder)
     fields = {
@@ -133,17 +146,31 @@ def _open(folder: Path, info: StoreInfo) -> None:
             raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
 
 
+def _todo(folder: Path, info: StoreInfo) -> list[int]:
+    return [i for i in range(len(info.shards)) if not shard_path(folder, i).exists()]
+
+
+def _sweep(folder: Path, info: StoreInfo) -> None:
+    """Remove what a kill while a shard was written left behind."""
+    for path in (*folder.glob("shard-*.tmp"), *folder.glob("store.json.*.tmp")):
+        path.unlink()
+    for index in set(range(len(info.shards))) - set(_todo(folder, info)):
+        for suffix in (".spool", ".journal"):
+            shard_path(folder, index).with_suffix(suffix).unlink(missing_ok=True)
+
+
 def _announce(folder: Path, info: StoreInfo, encoder: Encoder, console: Console, seconds: float) -> None:
     size = seconds * encoder.info.frame_rate * len(info.layers) * info.dim * 2
     free = shutil.disk_usage(folder).free
     console.print(
         f"{info.corpus}: {sum(map(len, info.shards))} utterances, {seconds / 3600:.2f} h; {encoder.info.name}: "
         f"{len(info.layers)} layers of {info.dim} at {encoder.info.frame_rate:g} frames/s; "
-        f"{size / 2**20:,.0f} MiB in {len(info.shards)} shards under {folder} ({free / 2**30:,.0f} GiB free)"
+        f"{size / 2**20:,.0f} MiB in {len(info.shards)} shards under {folder} ({free / 2**30:,.0f} GiB free)",
+        markup=False,
     )
-    already = sum(p.stat().st_size for p in folder.iterdir())
+    already = sum(p.stat().st_size for p in folder.glob("shard-*"))
     # Twice one shard: the spool and the shard made of it stand side by side for a moment.
-    if size + min(size, SHARD_BYTES) - already > free:
+    if _todo(folder, info) and size + min(size, SHARD_BYTES) - already > free:
         raise UserError(f"{folder}: needs {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
 
 
@@ -170,10 +197,6 @@ def _batches(
 
 def _encode(batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...]) -> list[States]:
     waves = [audio.load(u) for u in batch]
-    for utterance, wave in zip(batch, waves, strict=True):
-        if len(wave) < encoder.min_samples:
-            shortest = encoder.min_samples / audio.SAMPLE_RATE
-            raise UserError(f"{utterance.audio}: {utterance.id} is shorter than the {shortest} s the encoder needs")
     # Resampling may round two files of one duration to different lengths: then they do not share a batch.
     together = len({encoder.batch_key(len(w)) for w in waves}) == 1
     states = encoder.encode(waves) if together else [encoder.encode([w])[0] for w in waves]
@@ -201,7 +224,10 @@ class _Spool:
         """Take up what the journal names; cut off what a kill left behind its last whole line."""
         size, kept = self.data.stat().st_size, 0
         for line in self.journal.read_bytes().splitlines(keepends=True):
-            entries = json.loads(line) if line.endswith(b"\n") else []
+            try:
+                entries = json.loads(line) if line.endswith(b"\n") else []
+            except ValueError:
+                entries = []
             stop = max((offset + self._bytes(frames) for _, offset, frames in entries), default=size + 1)
             if stop > size:
                 break
@@ -231,10 +257,12 @@ class _Spool:
 
     def finish(self) -> None:
         assert set(self.done) == set(self.ids), "every utterance of the shard is in the journal"
-        layers, dim = len(self.info.layers), self.info.dim
-        blocks: list[States] = []
-        for offset, frames in (self.done[i] for i in self.ids):
-            blocks.append(np.memmap(self.data, np.float16, "r", offset, (layers, frames, dim)))
-        write_shard(self.shard, self.info, self.ids, blocks)
+        shape = (len(self.info.layers), -1, self.info.dim)
+        # One map for all: a map of its own for each utterance would take as many file descriptors.
+        spool = np.memmap(self.data, np.float16, "r")
+        ranges = [
+            (offset // 2, (offset + self._bytes(frames)) // 2) for offset, frames in (self.done[i] for i in self.ids)
+        ]
+        write_shard(self.shard, self.info, self.ids, [spool[start:stop].reshape(shape) for start, stop in ranges])
         self.data.unlink()
         self.journal.unlink()

@@ -30,6 +30,7 @@ from bas.errors import UserError
 from bas.files import read_json, replacing
 
 FORMAT = 1
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError)  # what h5py makes of a broken file
 States = npt.NDArray[np.float16]
 
 
@@ -122,6 +123,7 @@ class FeatureStore:
             )
         self._files: dict[int, h5py.File] = {}
         self._offsets: dict[int, npt.NDArray[np.int64]] = {}
+        self._crc32: dict[int, npt.NDArray[np.uint32]] = {}
         self._where = {id_: (s, u) for s, ids in enumerate(self.info.shards) for u, id_ in enumerate(ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
@@ -141,13 +143,10 @@ class FeatureStore:
         """Read everything once; UserError naming the first shard and utterance whose bytes are not those written."""
         for shard, ids in enumerate(self.info.shards):
             self._find(ids[0])
-            file = self._files[shard]
-            crc32 = file["crc32"][:]
-            if file.attrs["checksum"] != _checksum(ids, crc32):
-                raise UserError(f"{shard_path(self.folder, shard)}: checksum differs; delete it and extract again")
             for u, id_ in enumerate(ids):
                 start, stop = self._offsets[shard][u : u + 2]
-                if zlib.crc32(np.ascontiguousarray(file["states"][:, start:stop]).data) != crc32[u]:
+                block = self._files[shard]["states"][:, start:stop]
+                if zlib.crc32(np.ascontiguousarray(block).data) != self._crc32[shard][u]:
                     raise UserError(f"{shard_path(self.folder, shard)}: {id_} is damaged; delete it and extract again")
 
     def _layer(self, layer: int) -> int:
@@ -166,10 +165,15 @@ class FeatureStore:
             try:
                 file = h5py.File(path, "r")
                 ids = tuple(i.decode() for i in file["ids"][:])
-                revision = file.attrs["revision"]
-            except (OSError, KeyError) as error:
+                made_by = (file.attrs["revision"], *map(int, file.attrs["layers"]))
+                offsets, crc32 = file["offsets"][:], file["crc32"][:]
+                intact = file.attrs["checksum"] == _checksum(ids, crc32)
+                shape = file["states"].shape
+            except DAMAGE as error:
                 raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
-            if ids != self.info.shards[shard] or revision != self.info.encoder["revision"]:
+            if not intact or shape != (len(made_by) - 1, offsets[-1], self.info.dim):
+                raise UserError(f"{path}: checksum differs; delete it and extract again")
+            if ids != self.info.shards[shard] or made_by != (self.info.encoder["revision"], *self.info.layers):
                 raise UserError(f"{path}: belongs to another store than {self.folder}/store.json; extract again")
-            self._files[shard], self._offsets[shard] = file, file["offsets"][:]
+            self._files[shard], self._offsets[shard], self._crc32[shard] = file, offsets, crc32
         return shard, u

@@ -1,0 +1,85 @@
+# Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo extract search retrain compare board check test clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# What a run is made of; see `.venv/bin/bas compare --help` for each.
+CORPUS ?=
+ROOT ?=
+ENCODER ?= log-mel
+LAYERS ?= all
+FEATURES ?=
+LAYER ?= middle
+SPACES ?= ser_bas3 ser_bas4
+PRESET ?= cpu
+SET ?=
+SEEDS ?= 3
+PROTOCOL ?=
+WORKERS ?=
+DEVICE ?= auto
+NAME ?=
+
+help:  ## this page
+	@echo "bas: which downstream model should sit on frozen speech features?"
+	@echo
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-8s  %s\n' "$$target" "$${text%% | *}"; \
+		case "$$text" in *" | "*) printf '                 %s\n' "$${text##* | }";; esac; done
+
+setup: .venv/run  ## install the package into .venv | make setup PYTHON=python3.12
+
+demo: .venv/demo  ## the main job on synthetic speech, no data needed, minutes | make demo WORKERS=2
+	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
+
+extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
+	$(BIN)/bas extract --corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --device $(DEVICE) \
+		$(if $(FEATURES),--features "$(FEATURES)")
+
+RUN = --features "$(FEATURES)" --layer $(LAYER) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
+	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(WORKERS),--workers $(WORKERS)) \
+	$(if $(NAME),--name "$(NAME)")
+
+search: .venv/run  ## search the spaces in every fold | make search FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas search $(RUN)
+
+retrain: .venv/run  ## search, then train what was found and score it | make retrain FEATURES=runs/features/emodb-wavlm-large LAYER=best
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas retrain $(RUN)
+
+compare: .venv/run  ## search, retrain, baselines: the table | make compare FEATURES=runs/features/emodb-wavlm-large PRESET=paper SET="epochs=50"
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas compare $(RUN)
+
+board: .venv/run  ## TensorBoard over all runs | make board
+	$(BIN)/bas board
+
+check: .venv/test  ## ruff, mypy, import contracts | make check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## the checks and all tests | make test
+	$(BIN)/pytest -n 2
+
+clean:  ## delete the environment; runs/ stays | make clean
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+
+# $(call need,VARIABLE,example): one line and a stop where a variable was not given.
+need = $(if $($(1)),,echo "make: $(1) is not set; for example $(1)=$(2)" >&2; exit 2;)
+
+# One stamp a kind of installation; each is made again when pyproject.toml changes.
+.venv/run: EXTRA :=
+.venv/demo: EXTRA := [demo]
+.venv/test: EXTRA := [demo,dev]
+.venv/run .venv/demo .venv/test: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than 3.11; name another, such as PYTHON=python3.12" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
+	touch $@

@@ -1,0 +1,354 @@
+"""The main job end to end on a small corpus of tones: its results, their repeatability, and what no job may see."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import bas.loop
+from bas.cli import main
+from bas.train import BASELINES, Bench, Job, run_job
+from bas.workers import run_jobs
+from rich.console import Console
+
+SMALL = ["--set", "epochs=3", "--set", "width=16", "--set", "stride=4", "--set", "dropout=0.1", "--seeds", "2"]
+OWN_SPACE = '''"""A user's block and task."""
+import torch
+from torch import nn
+from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
+from bas.tasks import Classification
+
+class Gate(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.gate = nn.Linear(dim, dim)
+    def forward(self, x_BTD, mask_BT):
+        return x_BTD * torch.sigmoid(self.gate(x_BTD))
+
+layer = {"Gate": Gate, "FFN": FFN}
+space = SearchSpace(slots={"a": layer, "b": layer}, pool=MeanPool)
+task = Classification(label="speaker", disjoint=("text",), protocol="text:3", name="who")
+'''
+
+
+def write_corpus(folder: Path) -> Path:
+    """Eight speakers, three sentences, three classes that differ in pitch: 72 short tones with noise."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for speaker in range(8):
+        for text in range(3):
+            for index, label in enumerate(("high", "low", "middle")):
+                name = f"s{speaker}t{text}{label}"
+                time_N = np.arange(int(16_000 * rng.uniform(0.25, 0.5))) / 16_000
+                pitch = (900, 200, 450)[index] * rng.uniform(0.7, 1.4)
+                wave_N = 0.3 * np.sin(2 * np.pi * pitch * time_N) + 0.05 * rng.standard_normal(len(time_N))
+                soundfile.write(folder / f"{name}.wav", wave_N, 16_000)
+                row = {"id": name, "audio": f"{name}.wav", "label": label, "speaker": f"s{speaker}", "text": f"t{text}"}
+                lines.append(json.dumps(row))
+    (folder / "tones.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "tones.jsonl"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with extracted features and one finished comparison, made by the command line in one process."""
+    folder = tmp_path_factory.mktemp("work")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        manifest = write_corpus(folder)
+        assert main(["extract", "--corpus", "manifest", "--root", str(manifest), "--encoder", "log-mel"]) == 0
+        assert main(compare("whole", "--workers", "1")) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(work)
+    return work
+
+
+def compare(name: str, *more: str, verb: str = "compare") -> list[str]:
+    features = ["--features", "runs/features/tones-log-mel", "--layer", "last"]
+    return [verb, *features, "--space", "ser_bas3", *SMALL, "--name", name, *more]
+
+
+def jobs(folder: Path) -> dict[str, Any]:
+    """Every job's result without the seconds it took."""
+    found = {}
+    for path in sorted((folder / "jobs").glob("*.json")):
+        result = json.loads(path.read_text())
+        result.pop("seconds", None)
+        found[path.stem] = result
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> None:
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("bas: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_results(inside: Path) -> None:
+    results = json.loads((inside / "runs/whole/results.json").read_text())
+    rows = {row["row"]: row for row in results["rows"]}
+    assert list(rows) == [*BASELINES, "BAS ser_bas3", "logistic regression"]
+    assert results["tested"] == 72
+    assert (results["folds"], results["seeds"], results["units"], results["unit"]) == (5, [0, 1], 8, "speaker")
+    assert rows["4L transformer"]["against_reference"] == {}
+    assert rows["logistic regression"]["metrics"]["WA"]["mean"] > 0.6  # chance is 0.33
+    assert rows["3L transformer"]["parameters"] < rows["4L transformer"]["parameters"]
+    for slot in ("layer1", "layer2", "layer3"):
+        assert sum(results["chosen"]["ser_bas3"][slot].values()) == pytest.approx(1.0)
+    assert results["protocol"]["notes"], "the sentences stand on both sides, and the table says so"
+
+
+def test_table_is_what_the_predictions_say(inside: Path) -> None:
+    results = json.loads((inside / "runs/whole/results.json").read_text())
+    folds = json.loads((inside / "runs/whole/protocol.json").read_text())["folds"]
+    labels = {r["id"]: r["label"] for r in map(json.loads, (inside / "tones.jsonl").read_text().splitlines())}
+    accuracy = []
+    for seed in (0, 1):
+        hits = []
+        for index, fold in enumerate(folds):
+            done = json.loads((inside / f"runs/whole/jobs/train-ser_bas3-fold{index}-seed{seed}.json").read_text())
+            predicted = [("high", "low", "middle")[p] for p in done["test"]["predictions"]]
+            hits += [labels[i] == p for i, p in zip(fold["test"], predicted, strict=True)]
+        accuracy.append(np.mean(hits))
+    row = next(r for r in results["rows"] if r["row"] == "BAS ser_bas3")
+    assert row["metrics"]["WA"]["mean"] == pytest.approx(np.mean(accuracy))
+    assert row["metrics"]["WA"]["sd"] == pytest.approx(np.std(accuracy, ddof=1))
+    page = (inside / "runs/whole/table.md").read_text()
+    assert f"{100 * np.mean(accuracy):.1f} ± {100 * np.std(accuracy, ddof=1):.1f}" in page
+
+
+def test_the_retrained_is_what_was_found(inside: Path) -> None:
+    results = jobs(inside / "runs/whole")
+    for name, result in results.items():
+        if name.startswith("train-ser_bas3"):
+            assert result["architecture"] == results[name.replace("train", "search")]["architecture"]
+            last = results[name.replace("train", "search")]["epochs"][-1]
+            best = {part: max(p, key=p.get) for part, p in last["probabilities"].items()}
+            assert best == result["architecture"]
+            assert (inside / "runs/whole/jobs" / f"{name}.pt").exists()
+
+
+def test_workers_and_stages_change_nothing(inside: Path) -> None:
+    for verb in ("search", "retrain", "compare"):
+        assert main(compare("staged", "--workers", "2", verb=verb)) == 0
+    assert jobs(inside / "runs/staged") == jobs(inside / "runs/whole")
+
+
+def test_a_finished_run_is_not_computed_again(inside: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (inside / "runs/whole/jobs").iterdir()}
+    assert main(compare("whole", "--workers", "1")) == 0
+    assert {p: p.stat().st_mtime_ns for p in (inside / "runs/whole/jobs").iterdir()} == before
+
+
+def test_killed_at_random_moments(inside: Path) -> None:
+    driver = inside / "driver.py"
+    driver.write_text(
+        "import sys\nimport bas.loop\nbas.loop.CHECKPOINT_SECONDS = 0.0\nfrom bas.cli import main\n"
+        "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, str(driver), *compare("killed", "--workers", "2")]
+    rng = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(4.0, 9.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1.0)  # the orphaned workers notice within half a second
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert jobs(inside / "runs/killed") == jobs(inside / "runs/whole")
+    assert not list((inside / "runs/killed/jobs").glob("*.checkpoint"))
+
+
+def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bas.loop, "CHECKPOINT_SECONDS", 0.0)
+    shutil.copytree(inside / "runs/whole", inside / "runs/resumed")
+    name = Job("search", "ser_bas3", 0, 1).name
+    whole = jobs(inside / "runs/resumed")[name]
+    (inside / f"runs/resumed/jobs/{name}.json").unlink()
+    bench = Bench(inside / "runs/resumed")
+    epochs = []
+
+    def dies(*arguments: Any) -> None:
+        epochs.append(arguments)
+        if len(epochs) == 3:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr("bas.report.search_epoch", dies)
+        run_job(bench, Job("search", "ser_bas3", 0, 1))
+    assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
+    run_job(bench, Job("search", "ser_bas3", 0, 1))
+    assert jobs(inside / "runs/resumed")[name] == whole
+
+
+@pytest.mark.parametrize("kind", ["search", "train", "linear"])
+def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
+    """Other test features change the test predictions and nothing else; other valid features train nothing."""
+    row = {"search": "ser_bas3", "train": "ser_bas3", "linear": "logistic regression"}[kind]
+    job = Job(kind, row, 1, 0)
+    seen = {}
+    for part in ("as it is", "test", "valid"):
+        folder = inside / f"runs/{kind}-{part.replace(' ', '-')}"
+        shutil.copytree(inside / "runs/whole", folder)
+        (folder / "jobs" / f"{job.name}.json").unlink()
+        bench = Bench(folder)
+        data = bench.data(bench.layer(1))
+        if part != "as it is":
+            for u in bench.members(getattr(bench.run.protocol.folds[1], part)).tolist():
+                span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))
+                data.frames_ND[span] = torch.flip(data.frames_ND[span], dims=(1,)) + 3
+                data.means_UD[u] = data.frames_ND[span].float().mean(0)
+        run_job(bench, job)
+        seen[part] = jobs(folder)[job.name]
+    scored = [seen[part].pop("test", None) for part in seen]
+    assert seen["as it is"] == seen["test"]
+    if kind != "search":
+        assert scored[0] != scored[1]
+    assert seen["as it is"] != seen["valid"], "the valid part is looked at"
+    if kind != "linear":  # the linear row's strength is chosen on it
+        losses = [[epoch["loss"] for epoch in seen[part]["epochs"]] for part in ("as it is", "valid")]
+        assert losses[0] == losses[1], "but never trained on"
+
+
+def test_best_layer_is_chosen_on_valid(inside: Path) -> None:
+    assert main([*compare("best", "--workers", "1", verb="search"), "--layer", "best"]) == 0
+    chosen = jobs(inside / "runs/best")["layer-best-fold0-seed0"]
+    assert chosen["layer"] == 0
+    assert set(chosen["valid"]) == {"0"}
+
+
+def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside / "mine.py").write_text(OWN_SPACE)
+    assert len(OWN_SPACE.splitlines()) < 30
+    features = ["--features", "runs/features/tones-log-mel", "--layer", "0"]
+    assert main(["compare", *features, "--space", "mine.py", *SMALL, "--workers", "1"]) == 0
+    results = json.loads((inside / "runs/tones-log-mel-layer0-cpu-who/results.json").read_text())
+    assert results["protocol"]["rule"] == "text:3"
+    assert set(results["chosen"]["mine"]) == {"a", "b"}
+    assert "BAS mine" in capsys.readouterr().out
+
+
+def test_tensorboard(inside: Path) -> None:
+    events = EventAccumulator(str(inside / "runs/whole/tb/search-ser_bas3-fold0-seed0"))
+    events.Reload()
+    tags = events.Tags()
+    steps = [e.step for e in events.Scalars("probability/layer2/FFN")]
+    assert steps == [0, 1, 2]
+    for tag in ("temperature", "entropy/layer1", "loss/train", "loss/valid", "valid/WA"):
+        assert tag in tags["scalars"]
+    assert "layers x blocks" in tags["images"]
+    assert len(events.Tensors("architecture/text_summary")) == 3
+    trained = EventAccumulator(str(inside / "runs/whole/tb/train-ser_bas3-fold0-seed0"))
+    trained.Reload()
+    assert "test/WA" in trained.Tags()["scalars"]
+    assert "_hparams_/session_start_info" in trained.summary_metadata
+
+
+def test_another_setting_needs_another_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (inside / "runs/whole/run.json").read_text()
+    refused(capsys, [*compare("whole"), "--set", "epochs=4"], "setting epochs 3", "now 4", "--name")
+    assert (inside / "runs/whole/run.json").read_text() == before
+
+
+def test_an_edited_space_needs_another_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside / "edited.py").write_text(OWN_SPACE)
+    arguments = ["search", "--features", "runs/features/tones-log-mel", "--space", "edited.py", *SMALL]
+    assert main([*arguments, "--name", "edited"]) == 0
+    (inside / "edited.py").write_text(OWN_SPACE + "# changed\n")
+    capsys.readouterr()
+    refused(capsys, [*arguments, "--name", "edited"], "space edited", "--name")
+
+
+def test_more_seeds_go_on(inside: Path) -> None:
+    shutil.copytree(inside / "runs/whole", inside / "runs/more")
+    assert main([*compare("more", "--workers", "1", verb="search"), "--seeds", "3"]) == 0
+    found = jobs(inside / "runs/more")
+    assert "search-ser_bas3-fold0-seed2" in found
+    assert found["search-ser_bas3-fold0-seed2"] != found["search-ser_bas3-fold0-seed1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--set", "epochs"], ["NAME=VALUE"]),
+        (["--set", "epoch=3"], ["epoch", "epochs"]),
+        (["--set", "optimiser=adam"], ["optimiser", "sgd, adamw"]),
+        (["--layer", "7"], ["layer 7", "0"]),
+        (["--layer", "top"], ["last, middle, best"]),
+        (["--space", "nowhere"], ["nowhere", "ser_bas4"]),
+        (["--space", "speaker_id"], ["speaker-id", "apart"]),
+        (["--protocol", "speaker:9"], ["8 values of speaker"]),
+        (["--protocol", "text:3"], ["speaker", "forbids"]),
+        (["--protocol", "own"], ["no split"]),
+        (["--protocol", "speeker"], ["speeker", "speaker"]),
+        (["--features", "runs/features/none"], ["runs/features/none", "bas extract"]),
+        (["--seeds", "0"], ["--seeds 0"]),
+        (["--workers", "0"], ["--workers 0"]),
+        (["--set", "width=12"], ["num_heads=8", "12"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    inside: Path, capsys: pytest.CaptureFixture[str], change: list[str], words: list[str]
+) -> None:
+    runs = sorted((inside / "runs").iterdir())
+    refused(capsys, [*compare("bad", "--workers", "1"), *change], *words)
+    assert [p for p in sorted((inside / "runs").iterdir()) if p not in runs and list(p.glob("jobs/*.json"))] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, [*compare("bad"), "--device", "cuda"], "--device cuda", "cpu or auto")
+
+
+@pytest.mark.parametrize("text", ["{", '{"plan": {}}'])
+def test_broken_run_folder(inside: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    shutil.rmtree(inside / "runs/broken", ignore_errors=True)
+    shutil.copytree(inside / "runs/whole", inside / "runs/broken")
+    (inside / "runs/broken/run.json").write_text(text)
+    refused(capsys, compare("broken", "--workers", "1"), "run.json")
+
+
+def test_a_failing_job_keeps_the_others(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(inside / "runs/whole", inside / "runs/failing")
+    for name in ("search-ser_bas3-fold0-seed0", "search-ser_bas3-fold1-seed0"):
+        (inside / f"runs/failing/jobs/{name}.json").unlink()
+    todo = [Job("search", "ser_bas3", 0, 0), Job("search", "ser_bas3", 1, 0)]
+    real = bas.loop.optimise
+
+    def once(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.setattr("bas.search.optimise", fails)
+        return real(*arguments, **more)
+
+    def fails(*arguments: Any, **more: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("bas.search.optimise", once)
+    with pytest.raises(MemoryError):
+        run_jobs(inside / "runs/failing", todo, 3, 1, Console(), "searches")
+    assert jobs(inside / "runs/failing")[todo[0].name] == jobs(inside / "runs/whole")[todo[0].name]
+    assert todo[1].name not in jobs(inside / "runs/failing")

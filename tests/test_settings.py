@@ -1,0 +1,165 @@
+"""The presets, the two schedules, and what a changed setting may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from itertools import pairwise
+
+import pytest
+
+from bas.errors import UserError
+from bas.settings import OPTIMISERS, PRESETS, SCHEDULES, Settings, settings
+
+NUMBERS = [f.name for f in dataclasses.fields(Settings) if "float" in str(f.type)]
+
+
+def refused(preset: str, changes: dict[str, str], *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings(preset, changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert [part for part in parts if part not in message] == [], message
+
+
+# --- presets ---
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_and_survive_a_file(name):
+    preset = settings(name)
+    assert preset.preset == name
+    assert Settings(**json.loads(json.dumps(preset.as_dict()))) == preset
+
+
+def test_paper_is_the_papers():
+    paper = settings("paper")
+    assert (paper.width, paper.stride, paper.normalise) == (None, 1, False)
+    assert (paper.epochs, paper.batch_size, paper.optimiser) == (100, 32, "sgd")
+    assert paper.lr == paper.theta_lr == 0.005
+    assert paper.dropout == 0
+    for epoch in range(100):
+        for step in (0, 6):
+            assert paper.temperature(epoch, step, 7) == pytest.approx(5 * math.exp(-0.045 * epoch), rel=1e-12)
+            assert paper.rate(epoch, step, 7) == 1.0
+
+
+# --- schedules ---
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 20, 100, 999])
+@pytest.mark.parametrize("steps", [2, 3, 7, 40])
+def test_cpu_temperature_goes_all_the_way(epochs, steps):
+    cpu = settings("cpu", {"epochs": str(epochs)})
+    taus = [cpu.temperature(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
+    assert taus[0] == 5.0
+    assert taus[-1] == 0.1
+    assert all(a > b for a, b in pairwise(taus))
+
+
+def test_cpu_temperature_of_a_single_step():
+    assert settings("cpu", {"epochs": "1"}).temperature(0, 0, 1) == 5.0
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 20, 200])
+@pytest.mark.parametrize("steps", [1, 2, 11])
+def test_one_cycle(epochs, steps):
+    cpu = settings("cpu", {"epochs": str(epochs)})
+    assert cpu.schedule == "one-cycle"
+    rates = [cpu.rate(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if len(rates) >= 20:
+        assert max(rates) > 0.95
+        assert rates[-1] < 0.01
+        assert peak / len(rates) == pytest.approx(0.3, abs=0.06)
+
+
+# --- changes ---
+
+
+def test_values_are_parsed_by_kind():
+    changed = settings(
+        "paper",
+        {
+            "epochs": "5",
+            "lr": "1e-2",
+            "width": "64",
+            "normalise": "True",
+            "optimiser": "adamw",
+            "schedule": "one-cycle",
+            "tau_rate": "none",
+            "tau_end": "0.2",
+        },
+    )
+    assert (changed.epochs, changed.lr, changed.width, changed.normalise) == (5, 0.01, 64, True)
+    assert (changed.optimiser, changed.schedule, changed.tau_rate, changed.tau_end) == ("adamw", "one-cycle", None, 0.2)
+    assert settings("cpu", {"width": "None", "normalise": "false"}).width is None
+    assert settings("cpu", {"normalise": "false"}).normalise is False
+    assert settings("cpu", {"epochs": "5"}) == dataclasses.replace(settings("cpu"), epochs=5)
+    assert settings("cpu", {}) == settings("cpu", None) == PRESETS["cpu"]
+
+
+def test_unknown_names_are_told_the_known():
+    refused("gpu", {}, "'gpu'", *PRESETS)
+    known = [f.name for f in dataclasses.fields(Settings) if f.name != "preset"]
+    refused("cpu", {"epoch": "5"}, "'epoch'", *known)
+    refused("cpu", {"preset": "paper"}, "'preset'", *known)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("epochs", "many", "int"),
+        ("epochs", "2.5", "int"),
+        ("epochs", "", "int"),
+        ("epochs", "none", "int"),
+        ("width", "wide\n", "int | None"),
+        ("lr", "fast", "float"),
+        ("lr", "none", "float"),
+        ("tau_end", "cold", "float | None"),
+        ("normalise", "yes", "true or false"),
+        ("normalise", "1", "true or false"),
+    ],
+)
+def test_a_value_of_the_wrong_kind(name, text, kind):
+    refused("cpu", {name: text}, f"{name}={text!r}", kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        *[
+            (name, "0", "above 0")
+            for name in ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start", "width")
+        ],
+        *[(name, "-1", "above 0") for name in ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")],
+        *[(name, "1", "below 1") for name in ("dropout", "momentum")],
+        *[(name, "-0.1", "below 1") for name in ("dropout", "momentum")],
+        ("weight_decay", "-1e-9", "negative"),
+        ("tau_end", "0", "above 0"),
+        ("tau_end", "-1", "above 0"),
+        ("tau_end", "none", "one of them"),
+        ("tau_rate", "0.045", "one of them"),
+        ("optimiser", "adam", OPTIMISERS[0]),
+        ("schedule", "none", SCHEDULES[1]),
+    ],
+)
+def test_a_value_out_of_range(name, text, part):
+    refused("cpu", {name: text}, name, part)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+def test_no_setting_is_nan_or_infinite(name, text):
+    for preset in PRESETS:
+        refused(preset, {name: text}, name, "finite")
+
+
+def test_direct_construction_is_checked_too():
+    for name in NUMBERS:
+        with pytest.raises(UserError, match=name):
+            dataclasses.replace(PRESETS["cpu"], **{name: math.nan})
