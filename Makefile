@@ -11,7 +11,7 @@ ROOT ?=
 ENCODER ?= log-mel
 LAYERS ?= all
 FEATURES ?=
-LAYER ?= middle
+LAYER ?=
 SPACES ?= ser_bas3 ser_bas4
 PRESET ?= cpu
 SET ?=
@@ -38,7 +38,7 @@ extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make e
 	$(BIN)/bas extract --corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --device $(DEVICE) \
 		$(if $(FEATURES),--features "$(FEATURES)")
 
-RUN = --features "$(FEATURES)" --layer $(LAYER) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
+RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
 	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(NAME),--name "$(NAME)")
 

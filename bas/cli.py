@@ -15,7 +15,7 @@ from rich.console import Console
 from bas import __version__
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
-from bas.settings import PRESETS, settings
+from bas.settings import LAYERS, PRESETS, settings
 
 RUNS = Path("runs")
 
@@ -68,7 +68,7 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: must be 1 or more")
     info = StoreInfo.read(arguments.features)
-    layer = _layer(arguments.layer, info.layers)
+    layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers)
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
     task = common_task(spaces)
     check_networks(spaces, info.dim, chosen)
@@ -132,7 +132,10 @@ def _workers(asked: int | None, device: torch.device) -> int:
         raise UserError(f"--workers {asked}: must be 1 or more")
     if device.type == "cuda":
         return 1
-    return asked or len(os.sched_getaffinity(0))
+    if asked:
+        return asked
+    # Where the system tells it, the cores this process may use, which in a container are fewer than the machine's.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _layers(text: str) -> list[int] | None:
@@ -187,7 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     for verb, text in told.items():
         p = add(verb, text)
         p.add_argument("--features", required=True, type=Path, help="a store made by extract")
-        p.add_argument("--layer", default="middle", help="a stored state: a number, last, middle, or best (by fold)")
+        layers = "a stored state: a number, last, middle, or best (chosen in each fold); default: the preset's"
+        p.add_argument("--layer", help=layers)
         p.add_argument(
             "--space", action="append", help="shipped name or .py path; repeatable; default: ser_bas3 ser_bas4"
         )

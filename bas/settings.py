@@ -122,6 +122,10 @@ PRESETS: Mapping[str, Settings] = {
 }
 
 
+LAYERS: Mapping[str, str] = {"paper": "last", "cpu": "middle"}
+"""The hidden state that a preset's run reads unless it names another."""
+
+
 def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
     """A preset with single values changed, each given as text (`{"epochs": "5", "width": "none"}`).
 

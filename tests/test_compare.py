@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bas.loop
 from bas.cli import main
 from bas.train import BASELINES, Bench, Job, run_job
 from bas.workers import run_jobs
-from rich.console import Console
 
 SMALL = ["--set", "epochs=3", "--set", "width=16", "--set", "stride=4", "--set", "dropout=0.1", "--seeds", "2"]
 OWN_SPACE = '''"""A user's block and task."""
@@ -198,9 +198,10 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
         if len(epochs) == 3:
             raise RuntimeError("killed")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+    with monkeypatch.context() as patch:
         patch.setattr("bas.report.search_epoch", dies)
-        run_job(bench, Job("search", "ser_bas3", 0, 1))
+        with pytest.raises(RuntimeError, match="killed"):
+            run_job(bench, Job("search", "ser_bas3", 0, 1))
     assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
     run_job(bench, Job("search", "ser_bas3", 0, 1))
     assert jobs(inside / "runs/resumed")[name] == whole
