@@ -123,6 +123,8 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     }
     if (folder / "run.json").exists():
         there = read_json(folder / "run.json")
+        if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
+            raise UserError(f"{folder}/run.json: not written by this version of bas; give another --name")
         for name, value in made_of.items():
             old = there["made_of"].get(name, value)
             if old != value:

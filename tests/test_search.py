@@ -242,7 +242,7 @@ def test_the_seed_decides_every_number() -> None:
 
 
 def test_a_search_that_diverges_finds_nothing() -> None:
-    with pytest.raises(UserError, match=r"loss is nan in epoch 0; lower lr \(now 0.001\)"):
+    with pytest.raises(UserError, match=r"loss nan in epoch 0; lower the setting lr=0.001"):
         run_search(make_data(0), loss=lambda outputs_BO, targets_B: F.cross_entropy(outputs_BO, targets_B) * torch.nan)
 
 

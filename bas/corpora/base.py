@@ -61,9 +61,9 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.utterances:
             raise UserError(f"corpus {self.name}: no utterance found")
-        twice = [i for i, n in Counter(u.id for u in self.utterances).items() if n > 1]
-        if twice:
-            raise UserError(f"corpus {self.name}: the id {twice[0]!r} stands on {len(twice)} or more utterances")
+        id_, count = Counter(u.id for u in self.utterances).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"corpus {self.name}: the id {id_!r} stands on {count} utterances")
         object.__setattr__(self, "utterances", tuple(sorted(self.utterances, key=lambda u: u.id)))
 
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
