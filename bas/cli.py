@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ RUNS = Path("runs")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(words, argparse.Namespace(words=words))
     console = Console()
     try:
         result: int = arguments.verb(arguments, console)
@@ -48,7 +50,7 @@ def extract(arguments: argparse.Namespace, console: Console) -> int:
     folder = arguments.features or _store(corpus.name, arguments.encoder)
     fill(corpus, arguments.corpus, arguments.root, encoder, folder, layers, device, console)
     console.print(f"features: {folder}, complete and verified")
-    console.print(f"next: make compare FEATURES={folder}", highlight=False)
+    console.print(f"next: make compare FEATURES={shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -86,9 +88,10 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     )
     run = start(RUNS / name, plan, arguments.protocol, arguments.protocol_seed)
     carry_out(run, arguments.command, workers, console)
-    after = {"search": f"make retrain NAME={name}", "retrain": f"make compare NAME={name}"}
+    after = {"search": "retrain", "retrain": "compare"}
     if arguments.command in after:
-        console.print(f"next: {after[arguments.command]} with the same settings", highlight=False)
+        again = shlex.join([after[arguments.command], *arguments.words[1:]])
+        console.print(f"next: .venv/bin/bas {again}", highlight=False, soft_wrap=True)
     else:
         console.print(f"table: {run.folder}/table.md, as data: {run.folder}/results.json", highlight=False)
         console.print("next: make board", highlight=False)
