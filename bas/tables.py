@@ -113,7 +113,7 @@ def _points(value: float) -> str:
 def _numbers(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows: metrics in points as mean ± deviation over seeds, and what a row costs."""
     headline = results["headline"]
-    heading = ["model", *results["rows"][0]["metrics"], f"{headline}, mean of folds", "parameters", "seconds"]
+    heading = ["model", *results["rows"][0]["metrics"], f"{headline}, mean of folds", "params", "seconds"]
     rows = []
     for row in results["rows"]:
         deviation = row["seeds"] > 1
@@ -227,8 +227,8 @@ def show_retrained(run: Run, console: Console) -> None:
 
 def _rich(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title or None, title_justify="left")
-    for column in heading:
-        table.add_column(column)
+    for index, column in enumerate(heading):
+        table.add_column(column, no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table
