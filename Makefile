@@ -8,8 +8,10 @@ BIN := .venv/bin
 # What a run is made of; see `.venv/bin/bas compare --help` for each.
 CORPUS ?=
 ROOT ?=
-ENCODER ?= log-mel
+ENCODER ?=
+REVISION ?=
 LAYERS ?= all
+DTYPE ?= float16
 FEATURES ?=
 LAYER ?=
 SPACES ?= ser_bas3 ser_bas4
@@ -17,6 +19,7 @@ PRESET ?= cpu
 SET ?=
 SEEDS ?= 3
 PROTOCOL ?=
+PROTOCOL_SEED ?= 0
 WORKERS ?=
 DEVICE ?= auto
 NAME ?=
@@ -34,12 +37,12 @@ demo: .venv/demo  ## the main job on synthetic speech, no data needed, minutes |
 	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
-	$(BIN)/bas extract --corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --device $(DEVICE) \
-		$(if $(FEATURES),--features "$(FEATURES)")
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,log-mel)
+	$(BIN)/bas extract --corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
+		--device $(DEVICE) $(if $(REVISION),--revision "$(REVISION)") $(if $(FEATURES),--features "$(FEATURES)")
 
 RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
-	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(WORKERS),--workers $(WORKERS)) \
+	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) --protocol-seed $(PROTOCOL_SEED) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(NAME),--name "$(NAME)")
 
 search: .venv/run  ## search the spaces in every fold | make search FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4
@@ -64,7 +67,7 @@ check: .venv/test  ## ruff, mypy, import contracts | make check
 	$(BIN)/lint-imports
 
 test: check  ## the checks and all tests | make test
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 clean:  ## delete the environment; runs/ stays | make clean
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -22,7 +22,7 @@ from bas.features.store import FeatureStore
 class Data:
     """One layer of a store for the utterances of a task, with their targets."""
 
-    frames_ND: Tensor  # float16 as stored; float32 in a batch
+    frames_ND: Tensor  # as stored, float16 or float32; float32 in a batch
     starts_U: Tensor
     lengths_U: Tensor
     targets_U: Tensor
@@ -47,8 +47,9 @@ class Data:
     def moments(self, members_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over all frames of these utterances, each `(D,)`; summed in float64."""
         count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-        for u in members_B.tolist():
-            x_TD = self.frames_ND[self.starts_U[u] : self.starts_U[u] + self.lengths_U[u]].double()
+        starts, lengths = self.starts_U[members_B].tolist(), self.lengths_U[members_B].tolist()
+        for start, length in zip(starts, lengths, strict=True):
+            x_TD = self.frames_ND[start : start + length].double()
             count += len(x_TD)
             total = total.to(x_TD) + x_TD.sum(0)
             squares = squares.to(x_TD) + x_TD.square().sum(0)
@@ -65,21 +66,25 @@ def free_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def load(store: FeatureStore, ids: Sequence[str], layer: int, stride: int, targets: np.ndarray) -> Data:
+def load(
+    store: FeatureStore, ids: Sequence[str], layer: int, stride: int, targets: np.ndarray, sharers: int = 1
+) -> Data:
     """Read one layer of these utterances into memory, `stride` frames averaged into one.
+
+    sharers: how many processes do the same at the same time, each into its own memory.
 
     Raises UserError when an utterance is not in the store or the layer would not fit into the free memory.
     """
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
-    need = sum(lengths) * store.info.dim * 2
+    need = sum(lengths) * store.info.dim * np.dtype(store.info.dtype).itemsize
     free = free_memory()
-    if need > free:
+    if need * sharers > free:
         raise UserError(
-            f"{store.folder}: layer {layer} needs {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; "
-            f"raise the setting stride (now {stride})"
+            f"{store.folder}: layer {layer} needs {need / 2**30:.1f} GiB in each of {sharers} processes, "
+            f"{free / 2**30:.1f} GiB are free; use fewer --workers or raise the setting stride (now {stride})"
         )
-    out_ND = np.empty((sum(lengths), store.info.dim), dtype=np.float16)
+    out_ND = np.empty((sum(lengths), store.info.dim), dtype=store.info.dtype)
     means_UD = np.empty((len(ids), store.info.dim), dtype=np.float32)
     starts = np.cumsum([0, *lengths])
     for u, id_ in enumerate(ids):

@@ -9,14 +9,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 
 from bas import __version__
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
 from bas.settings import LAYERS, PRESETS, settings
+
+if TYPE_CHECKING:
+    import torch  # seconds to import: --help does without
 
 RUNS = Path("runs")
 
@@ -25,76 +28,80 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(words, argparse.Namespace(words=words))
-    console = Console()
     try:
-        result: int = arguments.verb(arguments, console)
+        result: int = arguments.verb(arguments, Console())
         return result
     except UserError as error:
         print(f"bas: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that may not be written: what is finished stays
+        print(f"bas: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bas: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 
-def extract(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.encoders import load_encoder
-    from bas.features.extract import extract as fill
+def _next(console: Console, command: str) -> None:
+    console.print(f"next: {command}", highlight=False, soft_wrap=True)
 
-    corpus = open_corpus(arguments.corpus, arguments.root)
-    if corpus.note:
-        console.print(f"{corpus.name}: {corpus.note}")
-    device = _device(arguments.device)
-    layers = _layers(arguments.layers)
-    encoder = load_encoder(arguments.encoder, device, arguments.revision)
-    folder = arguments.features or _store(corpus.name, arguments.encoder)
-    fill(corpus, arguments.corpus, arguments.root, encoder, folder, layers, device, console)
-    console.print(f"features: {folder}, complete and verified")
-    console.print(f"next: make compare FEATURES={shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
+
+def extract(arguments: argparse.Namespace, console: Console) -> int:
+    folder = _extract(arguments, console)
+    console.print(f"features: {folder}, complete and verified", highlight=False)
+    _next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
     return 0
 
 
-def _store(corpus: str, encoder: str) -> Path:
-    return RUNS / "features" / f"{corpus}-{encoder.rstrip('/').rpartition('/')[2]}"
+def _extract(arguments: argparse.Namespace, console: Console) -> Path:
+    from bas.encoders import load_encoder
+    from bas.features.extract import extract as fill
+
+    root = arguments.root.expanduser()
+    corpus = open_corpus(arguments.corpus, root)
+    if corpus.note:
+        console.print(f"{corpus.name}: {corpus.note}", highlight=False)
+    encoder = load_encoder(arguments.encoder, _device(arguments.device), arguments.revision)
+    encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
+    folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
+    layers = _layers(arguments.layers)
+    fill(corpus, arguments.corpus, root, encoder, folder, layers, console, dtype=arguments.dtype)
+    return folder
 
 
 def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     from bas.compare import carry_out
     from bas.features.store import StoreInfo
+    from bas.files import locked
     from bas.run import Plan, common_task, start
     from bas.space import load_space
     from bas.train import check_networks
 
-    changes = dict(_pair(text) for text in arguments.set)
-    chosen = settings(arguments.preset, changes)
+    chosen = settings(arguments.preset, dict(_pair(text) for text in arguments.set))
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: must be 1 or more")
-    info = StoreInfo.read(arguments.features)
-    layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers)
+    features = arguments.features.resolve()
+    info = StoreInfo.read(features)
+    layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers, info.encoder["num_states"])
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
-    task = common_task(spaces)
     check_networks(spaces, info.dim, chosen)
     device = _device(arguments.device)
     workers = _workers(arguments.workers, device)
+    task = common_task(spaces)
     suffix = "" if task.name == "emotion" else f"-{task.name}"
-    name = arguments.name or f"{arguments.features.name}-layer{layer}-{arguments.preset}{suffix}"
-    plan = Plan(
-        str(arguments.features.resolve()),
-        tuple(str(s.path) for s in spaces),
-        layer,
-        chosen,
-        tuple(range(arguments.seeds)),
-        device.type,
-    )
-    run = start(RUNS / name, plan, arguments.protocol, arguments.protocol_seed)
-    carry_out(run, arguments.command, workers, console)
-    after = {"search": "retrain", "retrain": "compare"}
-    if arguments.command in after:
-        again = shlex.join([after[arguments.command], *arguments.words[1:]])
-        console.print(f"next: .venv/bin/bas {again}", highlight=False, soft_wrap=True)
+    folder = RUNS / (arguments.name or f"{features.name}-layer{layer}-{arguments.preset}{suffix}")
+    paths = tuple(str(s.path) for s in spaces)
+    plan = Plan(str(features), paths, layer, chosen, tuple(range(arguments.seeds)), device.type)
+    with locked(folder, "searching or training"):
+        run = start(folder, plan, arguments.protocol, arguments.protocol_seed)
+        carry_out(run, arguments.command, workers, console)
+    following = {"search": "retrain", "retrain": "compare"}.get(arguments.command)
+    if following:
+        program = sys.argv[0] if Path(sys.argv[0]).name == "bas" else "bas"
+        _next(console, shlex.join([program, following, *arguments.words[1:]]))
     else:
-        console.print(f"table: {run.folder}/table.md, as data: {run.folder}/results.json", highlight=False)
-        console.print("next: make board", highlight=False)
+        console.print(f"table: {folder}/table.md, as data: {folder}/results.json", highlight=False, soft_wrap=True)
+        _next(console, "make board")
     return 0
 
 
@@ -114,16 +121,18 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     with bar(console, "utterances") as progress:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
-    code = main(["extract", "--corpus", "demo", "--root", str(root), "--encoder", "log-mel"])
-    if code:
-        return code
-    features = _store("demo", "log-mel")
+    workers = ["--workers", str(arguments.workers)] if arguments.workers else []
+    features = _extract(
+        _parser().parse_args(["extract", "--corpus=demo", f"--root={root}", "--encoder=log-mel"]), console
+    )
     # Narrower and shorter than the preset: the demo is to end within minutes on two cores.
-    command = ["compare", "--features", str(features), "--name", "demo", "--set", "width=64", "--set", "epochs=12"]
-    return main([*command, "--workers", str(arguments.workers)] if arguments.workers else command)
+    changes = ["--set", "width=64", "--set", "epochs=12", "--name", "demo"]
+    return main(["compare", "--features", str(features), *changes, *workers])
 
 
 def _device(name: str) -> torch.device:
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -135,6 +144,8 @@ def _workers(asked: int | None, device: torch.device) -> int:
     if asked is not None and asked < 1:
         raise UserError(f"--workers {asked}: must be 1 or more")
     if device.type == "cuda":
+        if asked and asked > 1:
+            raise UserError(f"--workers {asked}: one process has the GPU to itself; leave it out or give 1")
         return 1
     if asked:
         return asked
@@ -151,9 +162,16 @@ def _layers(text: str) -> list[int] | None:
     return [int(p) for p in parts]
 
 
-def _layer(text: str, stored: Sequence[int]) -> int | str:
-    named: dict[str, int | str] = {"last": stored[-1], "middle": stored[len(stored) // 2], "best": "best"}
+def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
+    """Which of the encoder's states (not of those stored) is meant; "best" stays for each fold to choose."""
+    if text == "best":
+        return text
+    named = {"last": states - 1, "middle": states // 2}
     if text in named:
+        if named[text] not in stored:
+            raise UserError(
+                f"--layer {text}: state {named[text]} is not stored; there is {', '.join(map(str, stored))}"
+            )
         return named[text]
     if not text.isdigit():
         raise UserError(f"--layer {text!r}: must be last, middle, best, or one of {', '.join(map(str, stored))}")
@@ -173,17 +191,18 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
 
     def add(verb: str, text: str) -> argparse.ArgumentParser:
-        style = argparse.ArgumentDefaultsHelpFormatter
-        return verbs.add_parser(verb, help=text, description=text, formatter_class=style)
+        return verbs.add_parser(verb, help=text, description=text)
 
+    devices = ("auto", "cpu", "cuda")
     p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
     p.add_argument("--corpus", required=True, choices=list(READERS), help="which reader")
     p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
     p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
     p.add_argument("--revision", help="the hub's revision; default: its newest")
-    p.add_argument("--layers", default="all", help="hidden states to keep: all, or numbers such as 0,6,12")
+    p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
+    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
     p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    p.add_argument("--device", default="auto", choices=devices, help="default: cuda where there is one")
     p.set_defaults(verb=extract)
 
     told = {
@@ -199,21 +218,21 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--space", action="append", help="shipped name or .py path; repeatable; default: ser_bas3 ser_bas4"
         )
-        p.add_argument("--preset", default="cpu", choices=list(PRESETS), help="the settings to start from")
+        p.add_argument("--preset", default="cpu", choices=list(PRESETS), help="default: %(default)s")
         p.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; repeatable"
         )
-        p.add_argument("--seeds", type=int, default=3, help="how many")
+        p.add_argument("--seeds", type=int, default=3, help="how many; default: %(default)s")
         p.add_argument("--protocol", help="own, FIELD or FIELD:FOLDS; default: the task's, else the corpus's")
-        p.add_argument("--protocol-seed", type=int, default=0, help="which units share a fold")
+        p.add_argument("--protocol-seed", type=int, default=0, help="which units share a fold; default: %(default)s")
         p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
-        p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        p.add_argument("--device", default="auto", choices=devices, help="default: cuda where there is one")
         p.add_argument("--name", help="the run's folder under runs/; default: from features, layer and preset")
         p.set_defaults(verb=run_verb)
 
     p = add("board", "TensorBoard over all runs")
-    p.add_argument("--runs", type=Path, default=RUNS)
-    p.add_argument("--port", type=int, default=6006)
+    p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")
+    p.add_argument("--port", type=int, default=6006, help="default: %(default)s")
     p.set_defaults(verb=board)
 
     p = add("demo", "the main job on synthetic speech: no data, no network")

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
-from bas.files import locked, write_json, write_text
+from bas import report
+from bas.files import write_json, write_text
 from bas.run import BEST, Run
 from bas.tables import markdown, show, show_choices, show_retrained, tabulate
 from bas.train import BASELINES, LINEAR, Job
 from bas.workers import run_jobs
 
-VERBS = ("search", "retrain", "compare")
 
-
-def carry_out(run: Run, verb: str, workers: int, console: Console) -> dict[str, Any] | None:
+def carry_out(run: Run, verb: str, workers: int, console: Console) -> None:
     """Do what a verb asks that is not done yet: search the spaces, retrain what they found, compare with the baselines.
 
-    Each verb includes the one before. Returns the results of `compare`, else None. All fold by fold and seed by seed.
+    Each verb includes the one before. All fold by fold and seed by seed. The caller holds the folder's lock.
     """
-    with locked(run.folder, "searching or training"):
-        _announce(run, workers, console)
-        plan, folds = run.plan, range(len(run.protocol.folds))
-        if plan.layer == BEST:
-            run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers")
-        every = [(f, s) for s in plan.seeds for f in folds]
-        searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
-        retrains = [Job("train", name, f, s) for name in run.spaces for f, s in every]
-        baselines = [Job("train", row, f, s) for row in BASELINES for f, s in every]
-        linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
-        epochs = plan.settings.epochs
-        run_jobs(run.folder, searches, epochs, workers, console, "searches")
-        show_choices(run, console)
-        if verb == "search":
-            return None
-        run_jobs(run.folder, retrains, epochs, workers, console, "retrains")
-        if verb == "retrain":
-            show_retrained(run, console)
-            return None
-        run_jobs(run.folder, linear, 1, workers, console, LINEAR)
-        run_jobs(run.folder, baselines, epochs, workers, console, "baselines")
-        results = tabulate(run)
-        write_json(run.folder / "results.json", results)
-        write_text(run.folder / "table.md", markdown(results))
-        show(results, console)
-        return results
+    _announce(run, workers, console)
+    plan, folds = run.plan, range(len(run.protocol.folds))
+    if plan.layer == BEST:
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers")
+    every = [(f, s) for s in plan.seeds for f in folds]
+    searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
+    retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
+    baselines = [Job("baseline", row, f, s) for row in BASELINES for f, s in every]
+    linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
+    epochs = plan.settings.epochs
+    run_jobs(run.folder, searches, epochs, workers, console, "searches")
+    show_choices(run, console)
+    if verb == "search":
+        return
+    run_jobs(run.folder, retrains, epochs, workers, console, "retrains")
+    if verb == "retrain":
+        show_retrained(run, console)
+        return
+    run_jobs(run.folder, linear, 1, workers, console, LINEAR)
+    run_jobs(run.folder, baselines, epochs, workers, console, "baselines")
+    results = tabulate(run)
+    write_json(run.folder / "results.json", results)
+    write_text(run.folder / "table.md", markdown(results))
+    report.compared(run.folder, results)
+    show(results, console)
 
 
 def _announce(run: Run, workers: int, console: Console) -> None:

@@ -49,6 +49,7 @@ class Encoder(Protocol):
 
     info: EncoderInfo
     min_samples: int
+    device: torch.device  # where it computes, whatever was asked for
 
     def batch_key(self, num_samples: int) -> Hashable:
         """Utterances with equal keys may be encoded together without any of them noticing."""
@@ -60,8 +61,11 @@ class Encoder(Protocol):
 def load_encoder(name: str, device: torch.device, revision: str | None = None) -> Encoder:
     """`log-mel`, a local folder in the `transformers` layout, or a hub name.
 
-    Raises UserError when nothing of that name can be loaded, or it is no speech encoder `bas` knows.
+    Raises UserError when nothing of that name can be loaded, or it is no speech encoder `bas` knows, or a revision
+    is asked of what has no history.
     """
+    if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
+        raise UserError(f"encoder {name!r}: revision {revision!r} asked, but only a hub name has revisions")
     if name == LOG_MEL:
         return LogMel()
     from huggingface_hub.errors import StrictDataclassError  # seconds to import, needed here only
@@ -91,6 +95,7 @@ class LogMel:
     """80-band natural-log mel energies, 25 ms windows every 10 ms: the baseline without weights. One state."""
 
     min_samples = 1
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.info = EncoderInfo(LOG_MEL, "1", LOG_MEL, num_states=1, dim=80, frame_rate=100.0)
@@ -111,7 +116,7 @@ class Waveform:
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
         from transformers import Wav2Vec2FeatureExtractor
 
-        self._device = device
+        self.device = device
         self._model = _freeze(_weights(name, revision), device)
         self._extractor = _extractor(name, revision, Wav2Vec2FeatureExtractor)
         # SEW's transformer runs on frames averaged in pairs.
@@ -135,7 +140,7 @@ class Waveform:
     @torch.inference_mode()
     def encode(self, waves: Sequence[Wave]) -> list[Tensor]:
         inputs = self._extractor(list(waves), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        states = self._model(inputs.input_values.to(self._device), output_hidden_states=True).hidden_states
+        states = self._model(inputs.input_values.to(self.device), output_hidden_states=True).hidden_states
         return list(torch.stack(states, dim=1).float().cpu())
 
 
@@ -150,7 +155,7 @@ class Whisper:
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None) -> None:
         from transformers import WhisperFeatureExtractor
 
-        self._device = device
+        self.device = device
         self._model = _freeze(_weights(name, revision).get_encoder(), device)
         self._extractor = _extractor(name, revision, partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins))
         self._window = self._extractor.n_samples
@@ -173,7 +178,7 @@ class Whisper:
         windows = [[w[i : i + self._window] for i in range(0, len(w), self._window)] for w in waves]
         flat = [part for parts in windows for part in parts]
         inputs = self._extractor(flat, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        output = self._model(inputs.input_features.to(self._device), output_hidden_states=True)
+        output = self._model(inputs.input_features.to(self.device), output_hidden_states=True)
         states = iter(torch.stack(output.hidden_states, dim=1).float().cpu())
         return [torch.cat([next(states)[:, : -(-len(p) // self._hop)] for p in parts], dim=1) for parts in windows]
 

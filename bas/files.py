@@ -43,7 +43,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
 
 
 @contextmanager

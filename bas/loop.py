@@ -66,7 +66,7 @@ def optimise(
     keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
         None: with those of the last.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
-    Raises UserError when the training loss is not finite.
+    Raises UserError when the training loss, the score or a weight is not finite.
     """
     optimiser = _optimiser(model, settings)
     records: list[Record] = []
@@ -88,6 +88,8 @@ def optimise(
         model.eval()
         # Through JSON: a metric may return NumPy's float, which a checkpoint would not be loaded with.
         records.append(json.loads(json.dumps(after_epoch(done))))
+        if keep_best and not math.isfinite(records[-1][keep_best]):
+            raise UserError(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
@@ -97,6 +99,8 @@ def optimise(
             written = time.monotonic()
     if keep_best:
         model.load_state_dict(best["model"])
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
     model.eval()
     return records, seconds
 

@@ -23,7 +23,7 @@ from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training units
 DRAWS = 200
-REPORTED = ("speaker", "session", "text")
+REPORTED = ("speaker", "session", "text", "audio")
 FIELDS = tuple(f.name for f in fields(Utterance) if f.name in (*REPORTED, "language", "label", "id"))
 
 
@@ -67,6 +67,12 @@ class Protocol:
     def from_dict(cls, raw: Mapping[str, Any]) -> Protocol:
         folds = tuple(Fold(**{part: tuple(ids) for part, ids in fold.items()}) for fold in raw["folds"])
         return cls(raw["rule"], raw["seed"], folds, tuple(raw["marks"]), tuple(raw["notes"]))
+
+
+def field_of(utterance: Utterance, name: str) -> str | None:
+    """The value of a field as text (`audio` is a path), None where it is not known."""
+    value = getattr(utterance, name)
+    return None if value is None else str(value)
 
 
 def make(corpus: Corpus, task: Task, rule: str | None = None, seed: int = 0) -> Protocol:
@@ -160,7 +166,7 @@ def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[
     groups: dict[str, list[Utterance]] = {}
     unknown = []
     for u in utterances:
-        value = getattr(u, name)
+        value = field_of(u, name)
         if value is None:
             unknown.append(u.id)
         else:
@@ -252,9 +258,13 @@ def _check(
 def _shared(folds: Sequence[Fold], known: Mapping[str, Utterance], field: str) -> dict[tuple[int, str, str], set[str]]:
     """By fold and pair of parts, the values of `field` that stand in both; overlap with the test part first."""
     found: dict[tuple[int, str, str], set[str]] = {}
+
+    def values(ids: Sequence[str]) -> set[str]:
+        return {value for i in ids if (value := field_of(known[i], field)) is not None}
+
     for one, other in (("fit", "test"), ("valid", "test"), ("fit", "valid")):
         for index, fold in enumerate(folds):
-            sides = [{getattr(known[i], field) for i in fold.parts()[part]} - {None} for part in (one, other)]
-            if sides[0] & sides[1]:
-                found[index, one, other] = sides[0] & sides[1]
+            both = values(fold.parts()[one]) & values(fold.parts()[other])
+            if both:
+                found[index, one, other] = both
     return found

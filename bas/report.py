@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.loop import Epoch
-from bas.settings import Settings
-from bas.supernet import Supernet
+from bas.loop import Record
 
 IMAGES = 5
 """How many images of layers x blocks a search leaves: drawing one takes longer than a small epoch."""
 
 
 @contextmanager
-def writer(folder: Path, job: str, checkpoint: Path) -> Iterator[SummaryWriter]:
-    """Events of one job under `tb/`; those that a killed try wrote beyond its last checkpoint are purged."""
-    resumed = len(torch.load(checkpoint, weights_only=True)["records"]) if checkpoint.exists() else 0
-    board = SummaryWriter(str(folder / "tb" / job), purge_step=resumed)
+def writer(folder: Path, job: str) -> Iterator[SummaryWriter]:
+    """Events of one job under `tb/`. A resumed job writes on, in the same folder, from the epoch it resumes."""
+    board = SummaryWriter(str(folder / "tb" / job))
     try:
         yield board
     finally:
@@ -35,28 +33,24 @@ def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> No
         board.add_scalar(name, value, step)
 
 
-def train_epoch(board: SummaryWriter, epoch: Epoch, valid: Mapping[str, float]) -> None:
-    _scalars(board, {"loss/train": epoch.loss, "rate": epoch.rate}, epoch.index)
-    _scalars(board, {f"{'loss/valid' if k == 'loss' else f'valid/{k}'}": v for k, v in valid.items()}, epoch.index)
+def train_epoch(board: SummaryWriter, record: Record) -> None:
+    """Training and validation loss, validation metrics."""
+    _scalars(board, {"loss/train": record["loss"]}, record["epoch"])
+    valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record["valid"].items()}
+    _scalars(board, valid, record["epoch"])
 
 
-def search_epoch(
-    board: SummaryWriter, epoch: Epoch, supernet: Supernet, valid: Mapping[str, float], epochs: int
-) -> None:
+def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
     """Probability of each block per layer, temperature, entropy, the chosen sequence as text, an image now and then."""
-    train_epoch(board, epoch, valid)
-    _scalars(board, {"temperature": epoch.temperature}, epoch.index)
-    rows = {}
-    for part, p in supernet.probabilities().items():
-        names = supernet.mixed()[part].names
-        rows[part] = dict(zip(names, p.tolist(), strict=True))
-        entropy = float(-(p * p.clamp_min(1e-30).log()).sum())
-        _scalars(board, {f"probability/{part}/{n}": v for n, v in rows[part].items()}, epoch.index)
-        _scalars(board, {f"entropy/{part}": entropy}, epoch.index)
-    board.add_text("architecture", str(supernet.argmax()), epoch.index)
+    epoch, rows = record["epoch"], record["probabilities"]
+    train_epoch(board, record)
+    _scalars(board, {"temperature": record["temperature"], "rate": record["rate"]}, epoch)
+    _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
+    _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
+    board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
     every = max(1, epochs // IMAGES)
-    if epoch.index % every == 0 or epoch.index + 1 == epochs:
-        board.add_figure("layers x blocks", _figure(rows), epoch.index)
+    if epoch % every == 0 or epoch + 1 == epochs:
+        board.add_figure("layers x blocks", _figure(rows), epoch)
 
 
 def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -73,17 +67,31 @@ def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def trained(
-    board: SummaryWriter,
-    row: str,
-    fold: int,
-    seed: int,
-    architecture: str,
-    settings: Settings,
-    metrics: Mapping[str, float],
-) -> None:
-    """HParams with the fold's test metrics, so that several searches can be set side by side."""
-    chosen = {k: "none" if v is None else v for k, v in settings.as_dict().items()}
-    hparams = {"row": row, "fold": fold, "seed": seed, "architecture": architecture, **chosen}
+def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
+    """What was trained, and its metrics on the test part of its fold."""
     board.add_text("architecture", architecture, 0)
-    board.add_hparams(hparams, {f"test/{name}": value for name, value in metrics.items()}, run_name=".")
+    _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)
+
+
+def compared(folder: Path, results: Mapping[str, Any]) -> None:
+    """HParams: one entry a row of the table, with pooled metrics, so that rows and runs can be set side by side."""
+    settings = {k: "none" if v is None else v for k, v in results["settings"].items()}
+    for row in results["rows"]:
+        name = row["row"].replace(" ", "-")
+        space = row["row"].removeprefix("BAS ")
+        hparams = {
+            "row": row["row"],
+            "run": results["run"],
+            "corpus": results["corpus"],
+            "encoder": results["encoder"]["name"].rstrip("/").rpartition("/")[2],
+            "layer": results["layer"],
+            "protocol": results["protocol"]["rule"],
+            "architecture": Counter(results["sequences"].get(space, [""])).most_common(1)[0][0],
+            **settings,
+        }
+        # One file a row, whatever the number of times the table was made.
+        for old in (folder / "tb" / "rows" / name).glob("events.*"):
+            old.unlink()
+        with writer(folder, f"rows/{name}") as board:
+            metrics = {f"pooled/{metric}": value["mean"] for metric, value in row["metrics"].items()}
+            board.add_hparams(hparams, metrics, run_name=".")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from bas.corpora import Corpus, Utterance, open_corpus
 from bas.errors import UserError
 from bas.features.store import FeatureStore, StoreInfo, versions
 from bas.files import read_json, write_json, write_text
-from bas.protocols import Protocol
+from bas.protocols import Protocol, field_of, make
 from bas.settings import Settings
 from bas.space import SpaceFile, load_space
 from bas.tasks import EMOTION, Task
@@ -60,7 +60,8 @@ class Run:
             raise UserError(f"{folder}: run.json or protocol.json is not of this version of bas ({error})") from error
         self.store = FeatureStore(Path(self.plan.features))
         self.corpus: Corpus = open_corpus(self.store.info.corpus, Path(self.store.info.root))
-        self.spaces: dict[str, SpaceFile] = {s.name: s for s in map(load_space, self.plan.spaces)}
+        names = [Path(path).stem for path in self.plan.spaces]
+        self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
         self.task = common_task(self.spaces.values())
         self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
         missing = [u.id for u in self.utterances if u.id not in self.store]
@@ -73,6 +74,16 @@ class Run:
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
 
+    @property
+    def headline(self) -> str:
+        """The metric that choices and verdicts go by: the corpus's, where the task has it, else the task's first."""
+        return self.corpus.metric if self.corpus.metric in self.task.metrics else next(iter(self.task.metrics))
+
+    @property
+    def unit(self) -> str:
+        """The field whose values are the units of a paired comparison: what the folds kept whole."""
+        return self.corpus.unit if self.protocol.rule == "own" else self.protocol.rule.partition(":")[0]
+
     def job_path(self, job: str) -> Path:
         return self.folder / "jobs" / f"{job}.json"
 
@@ -84,12 +95,12 @@ class Run:
         return found
 
 
-def common_task(spaces: Any) -> Task:
+def common_task(spaces: Iterable[SpaceFile]) -> Task:
     """The one task of these spaces; emotion recognition where a file defines none."""
-    tasks = {s.name: s.task or EMOTION for s in spaces}
+    tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
     first = next(iter(tasks.values()))
     for name, task in tasks.items():
-        if task != first:
+        if repr(task) != repr(first):
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
             )
@@ -97,12 +108,10 @@ def common_task(spaces: Any) -> Task:
 
 
 def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run:
-    """Make the run's folder, or take it up again when it was made by the same plan.
+    """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
 
     Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
     """
-    from bas.protocols import make
-
     info = StoreInfo.read(Path(plan.features))
     FeatureStore(Path(plan.features))
     corpus = open_corpus(info.corpus, Path(info.root))
@@ -111,16 +120,9 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
     if plan.layer != BEST and plan.layer not in info.layers:
         raise UserError(f"layer {plan.layer}: {plan.features} holds {', '.join(map(str, info.layers))}; or {BEST}")
-    protocol = make(corpus, common_task(spaces), rule, protocol_seed)
-    made_of = {
-        "features": info.identity,
-        "layer": plan.layer,
-        "protocol": protocol.hash,
-        "task": common_task(spaces).name,
-        "device": plan.device,
-        **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
-        **{f"space {s.name}": s.digest for s in spaces},
-    }
+    task = common_task(spaces)
+    protocol = make(corpus, task, rule, protocol_seed)
+    made_of = _made_of(plan, info, corpus, task, protocol, spaces)
     if (folder / "run.json").exists():
         there = read_json(folder / "run.json")
         if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
@@ -132,21 +134,44 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
                     f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
                 )
         made_of = {**there["made_of"], **made_of}
+    elif (folder / "jobs").exists():
+        raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
     write_json(folder / "protocol.json", protocol.as_dict())
     for space in spaces:
         write_text(folder / "spaces" / f"{space.name}.py", space.source)
-    (folder / "jobs").mkdir(exist_ok=True)
     record = {
         "plan": asdict(plan),
         "made_of": made_of,
-        "identity": hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12],
         "signatures": {s.name: s.space.signature for s in spaces},
         "features": asdict(info) | {"shards": len(info.shards), "identity": info.identity},
         "versions": versions(),
         "commit": _commit(),
     }
-    write_json(folder / "run.json", record)  # last: a folder without it is no run yet
+    write_json(folder / "run.json", record)
+    (folder / "jobs").mkdir(exist_ok=True)
+    for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     return Run(folder)
+
+
+def _made_of(
+    plan: Plan, info: StoreInfo, corpus: Corpus, task: Task, protocol: Protocol, spaces: Iterable[SpaceFile]
+) -> dict[str, Any]:
+    """Whatever changes a number, by name."""
+    fields = dict.fromkeys((task.label, *task.disjoint, corpus.unit, protocol.rule.partition(":")[0]))
+    known = [name for name in fields if name != "own"]
+    labels = [[u.id, *(field_of(u, name) for name in known)] for u in corpus.labelled(task.label)]
+    return {
+        "features": info.identity,
+        "layer": plan.layer,
+        "task": repr(task),
+        "protocol": protocol.hash,
+        "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
+        "device": plan.device,
+        **{f"version of {name}": versions()[name] for name in ("bas", "torch", "scikit-learn")},
+        **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
+        **{f"space {s.name}": s.digest for s in spaces},
+    }
 
 
 def _commit() -> str | None:

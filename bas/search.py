@@ -45,14 +45,15 @@ def search(
     members: Tensor,
     settings: Settings,
     seed: int,
-    after_epoch: Callable[[Epoch, Architecture], Record],
+    after_epoch: Callable[[Record], Record],
     strategy: Strategy = gumbel_softmax,
     checkpoint: Path | None = None,
 ) -> Found:
     """Train weights and architecture parameters together on `members`, then take each part's argmax.
 
-    Nothing but the utterances `members` reaches the supernet; `after_epoch` may score its current argmax on others,
-    and adds what it returns to the record of the epoch: loss, temperature, probabilities, entropy (nats), architecture.
+    Nothing but the utterances `members` reaches the supernet. The record of an epoch holds loss, rate, temperature,
+    probabilities, entropy (nats) and architecture; `after_epoch` is given it, may score the current argmax on other
+    utterances, and what it returns is added.
     """
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
@@ -63,7 +64,7 @@ def search(
     def record(epoch: Epoch) -> Record:
         probabilities = {name: p.double() for name, p in supernet.probabilities().items()}
         mixed = supernet.mixed()
-        return {
+        known = {
             "epoch": epoch.index,
             "loss": epoch.loss,
             "rate": epoch.rate,
@@ -71,8 +72,8 @@ def search(
             "probabilities": {n: dict(zip(mixed[n].names, p.tolist(), strict=True)) for n, p in probabilities.items()},
             "entropy": {n: float(-(p * p.clamp_min(1e-30).log()).sum()) for n, p in probabilities.items()},
             "architecture": supernet.argmax().as_dict(),
-            **after_epoch(epoch, supernet.argmax()),
         }
+        return {**known, **after_epoch(known)}
 
     records, seconds = optimise(supernet, forward, loss, data, members, settings, seed, record, checkpoint=checkpoint)
     return Found(supernet.argmax(), records, seconds)

@@ -159,11 +159,11 @@ class SpaceFile:
         return hashlib.sha256(self.source.encode()).hexdigest()[:12]
 
 
-def shipped() -> list[str]:
-    """The names of the spaces in `search_spaces/`."""
+def shipped() -> dict[str, Path]:
+    """The files of `search_spaces/` by name."""
     found = importlib.util.find_spec("search_spaces")
-    folders = list(found.submodule_search_locations or []) if found else []
-    return sorted(p.stem for d in folders for p in Path(d).glob("*.py") if p.stem != "__init__")
+    folders = (found.submodule_search_locations or []) if found else []
+    return {p.stem: p for d in folders for p in sorted(Path(d).glob("*.py")) if p.stem != "__init__"}
 
 
 def load_space(name_or_path: str) -> SpaceFile:
@@ -171,13 +171,7 @@ def load_space(name_or_path: str) -> SpaceFile:
 
     Raises UserError when there is no such file, it cannot be imported, or it defines no `space`.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".py":
-        found = importlib.util.find_spec("search_spaces")
-        folders = list(found.submodule_search_locations or []) if found else []
-        path = next(
-            (Path(d) / f"{name_or_path}.py" for d in folders if (Path(d) / f"{name_or_path}.py").exists()), path
-        )
+    path = shipped().get(name_or_path, Path(name_or_path).expanduser())
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"search space {name_or_path!r}: no such file; shipped: {', '.join(shipped())}; or a .py path")
     try:

@@ -173,6 +173,34 @@ def _make(part: str, factory: Factory, in_dim: int, dim: int) -> nn.Module:
     return module
 
 
+def check(space: SearchSpace, in_dim: int, dim: int) -> None:
+    """Make each candidate once and try it on two short utterances.
+
+    Raises UserError, naming part and candidate, for a factory that cannot be called as this room calls it, a module
+    that fails, and an output of another shape than the part's contract.
+    """
+    mask_BT = torch.tensor([[True, True, True], [True, True, False]])
+    for part, choices in _parts(space).items():
+        _by_name({name: nn.Identity() for name in choices if name})
+        arguments = f"{in_dim}, {dim}" if part == "stem" else f"{dim}"
+        shape = (2, dim) if part == "pool" else (2, 3, dim)
+        for name, factory in choices.items():
+            where = f"{part} {name}".strip()
+            try:
+                module = _make(part, factory, in_dim, dim).eval()
+                out = module(torch.zeros(2, 3, in_dim if part == "stem" else dim), mask_BT)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+            except Exception as error:  # a user's code may fail in any way
+                told = " ".join(str(error).split())
+                raise UserError(
+                    f"{where}: fails as factory({arguments})(x_BTD, mask_BT): {type(error).__name__}: {told}"
+                ) from error
+            found = tuple(getattr(out, "shape", ()))
+            if found != shape:
+                raise UserError(f"{where}: gives {found or type(out).__name__} where {shape} is due")
+
+
 def count_parameters(module: nn.Module) -> int:
     """Trainable numbers in a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

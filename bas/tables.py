@@ -11,11 +11,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bas.protocols import field_of
 from bas.run import BEST, Run
+from bas.settings import PRESETS
 from bas.stats import Paired, paired, selection_frequency, spread, verdict_sentence
 from bas.train import BASELINES, LINEAR, Job
 
 REFERENCE = "4L transformer"
+UNKNOWN = "unknown"
 
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], dict[str, str]]:
@@ -28,7 +31,7 @@ def tabulate(run: Run) -> dict[str, Any]:
     """Every number of the table from the jobs' results, as plain data."""
     where = [run.position[i] for i in run.protocol.tested]
     targets_N = run.targets[where]
-    units_N = np.array([getattr(run.utterances[i], run.corpus.unit) or "unknown" for i in where])
+    units_N = np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
     rows: list[dict[str, Any]] = []
     predictions: dict[str, np.ndarray] = {}
     for label, row in {**dict(zip(BASELINES, BASELINES, strict=True)), **_bas(run), LINEAR: LINEAR}.items():
@@ -55,12 +58,14 @@ def tabulate(run: Run) -> dict[str, Any]:
         "layers": layers,
         "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"},
         "settings": run.plan.settings.as_dict(),
+        "device": run.plan.device,
         "folds": len(run.protocol.folds),
         "seeds": list(run.plan.seeds),
         "tested": len(where),
-        "unit": run.corpus.unit,
+        "unit": run.unit,
         "units": len(set(units_N)),
-        "headline": next(iter(run.task.metrics)),
+        "without_unit": int((units_N == UNKNOWN).sum()),
+        "headline": run.headline,
         "rows": rows,
         "verdicts": _verdicts(run, rows),
         "chosen": {name: selection_frequency(list(searched(run, name).values())) for name in run.spaces},
@@ -75,7 +80,8 @@ def _bas(run: Run) -> dict[str, str]:
 def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Pooled predictions `(S, N)` of one row, and its own numbers."""
     folds, metrics = range(len(run.protocol.folds)), run.task.metrics
-    kind, seeds = ("linear", run.plan.seeds[:1]) if row == LINEAR else ("train", run.plan.seeds)
+    seeds = run.plan.seeds[:1] if row == LINEAR else run.plan.seeds
+    kind = "linear" if row == LINEAR else "baseline" if row in BASELINES else "retrain"
     jobs = [[run.result(Job(kind, row, f, s).name) for f in folds] for s in seeds]
     every = [result for of_seed in jobs for result in of_seed]
     pooled_SN = np.array([np.concatenate([r["test"]["predictions"] for r in of_seed]) for of_seed in jobs])
@@ -97,12 +103,12 @@ def _plain(value: Paired) -> dict[str, Any]:
 
 def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Each searched row against the reference and against the linear row, in one sentence."""
-    headline, sentences = next(iter(run.task.metrics)), []
+    headline, sentences = run.headline, []
     for row in rows:
         for key, name in (("against_reference", f"the {REFERENCE}"), ("against_linear", f"the {LINEAR}")):
             if row["row"] in _bas(run):
                 value = Paired(**{k: v for k, v in row[key][headline].items() if k != "verdict"})
-                sentences.append(verdict_sentence(row["row"], name, run.corpus.name, headline, value, run.corpus.unit))
+                sentences.append(verdict_sentence(row["row"], name, run.corpus.name, headline, value, run.unit))
     return sentences
 
 
@@ -153,7 +159,11 @@ def _legend(results: dict[str, Any]) -> list[str]:
         f"the {LINEAR} has no seed.",
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
         f"units ({results['unit']}).",
-        "Seconds: one training of one fold on one thread; a searched row adds its search. "
+        *(
+            [f"{results['without_unit']} utterances of no known {results['unit']} count as one."]
+            * bool(results["without_unit"])
+        ),
+        f"Seconds: one training of one fold ({results['device']}, one thread); a searched row adds its search. "
         "Parameters: median over folds and seeds.",
         *(f"Mark: {m}." for m in protocol["marks"]),
         *(f"Also {n}." for n in protocol["notes"]),
@@ -180,8 +190,11 @@ def markdown(results: dict[str, Any]) -> str:
         return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
 
     encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
+    preset = PRESETS[results["settings"]["preset"]].as_dict()
+    changes = [f"{k}={v}" for k, v in results["settings"].items() if preset[k] != v]
+    changed = f" with {', '.join(changes)}" if changes else ""
     lines = [
-        f"# {results['corpus']}, {encoder}, layer {results['layer']}, preset {results['settings']['preset']}",
+        f"# {results['corpus']}, {encoder}, layer {results['layer']}, preset {results['settings']['preset']}{changed}",
         "",
         *table(*_numbers(results)),
         "",
@@ -218,7 +231,7 @@ def show_retrained(run: Run, console: Console) -> None:
     for name in run.spaces:
         rows = []
         for fold, seed in searched(run, name):
-            result = run.result(Job("train", name, fold, seed).name)
+            result = run.result(Job("retrain", name, fold, seed).name)
             values = [_points(result["test"]["metrics"][m]) for m in run.task.metrics]
             rows.append([str(fold), str(seed), " > ".join(result["architecture"].values()), *values])
         heading = ("fold", "seed", "architecture", *run.task.metrics)

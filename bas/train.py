@@ -1,7 +1,7 @@
 """Jobs: one search, or one training scored on its test part. Each is a function of the run folder and its name.
 
 A job's numbers depend on the run, the fold and the seed, never on what else runs: each has one CPU thread, so that the
-number of workers changes nothing. No job but the last line of `_score` ever sees a test utterance.
+number of workers changes nothing. A job sees its test part once, in `_score`, when everything is chosen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bas.run import BEST, Run
 from bas.search import search
 from bas.settings import Settings
 from bas.space import Architecture, SearchSpace, SpaceFile
-from bas.supernet import Network, Supernet, build, count_parameters
+from bas.supernet import Network, Supernet, build, check, count_parameters
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse regularisation of the linear row: the best on the valid part is taken."""
@@ -53,21 +53,17 @@ BASELINES: dict[str, SearchSpace] = {
 
 
 def check_networks(spaces: Iterable[SpaceFile], in_dim: int, settings: Settings) -> None:
-    """Build every network once without memory, so that a width or a factory that cannot be is refused at the start."""
-    dim = settings.width or in_dim
+    """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
     for name, space in {**BASELINES, **{str(s.path): s.space for s in spaces}}.items():
         try:
-            with torch.device("meta"):
-                Supernet(space, in_dim, dim, outputs=2)
+            check(space, in_dim, settings.width or in_dim)
         except UserError as error:
             raise UserError(f"{name}: {error} (setting width={settings.width})") from error
-        except TypeError as error:
-            raise UserError(f"{name}: a factory cannot be called as factory({dim}): {error}") from error
 
 
 @dataclass(frozen=True)
 class Job:
-    """kind: layer, linear, search or train. row: a baseline's name, LINEAR, or the name of a search space."""
+    """kind: layer, linear, baseline, search or retrain. row: BEST, LINEAR, a baseline, or a search space by name."""
 
     kind: str
     row: str
@@ -80,10 +76,14 @@ class Job:
 
 
 class Bench:
-    """A run open in this process: the features of each layer are read once, whatever the number of jobs."""
+    """A run open in this process, with the features of one layer resident: they are read again for another layer.
 
-    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None) -> None:
+    sharers: how many processes hold them at a time, which the free memory must allow.
+    """
+
+    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None, sharers: int = 1) -> None:
         self.run = Run(folder)
+        self.sharers = sharers
         self.tick = tick  # called after every epoch, for a progress bar
         self.device = torch.device(self.run.plan.device)
         self._data: dict[int, Data] = {}
@@ -91,8 +91,9 @@ class Bench:
     def data(self, layer: int) -> Data:
         if layer not in self._data:
             ids = [u.id for u in self.run.utterances]
-            loaded = load(self.run.store, ids, layer, self.run.plan.settings.stride, self.run.targets)
-            self._data = {layer: loaded.to(self.device)}  # one at a time: memory holds one layer
+            self._data = {}  # the old layer goes before the new one comes
+            loaded = load(self.run.store, ids, layer, self.run.plan.settings.stride, self.run.targets, self.sharers)
+            self._data = {layer: loaded.to(self.device)}
         return self._data[layer]
 
     def members(self, ids: tuple[str, ...]) -> Tensor:
@@ -100,7 +101,7 @@ class Bench:
 
     def layer(self, fold: int) -> int:
         layer = self.run.plan.layer
-        return int(self.run.result(Job("layer", "best", fold, 0).name)["layer"] if layer == BEST else layer)
+        return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"] if layer == BEST else layer)
 
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
         targets = self.run.targets[members.cpu().numpy()]
@@ -112,9 +113,9 @@ def run_job(bench: Bench, job: Job) -> None:
     if bench.run.done(job.name):
         return
     torch.set_num_threads(1)
-    work = {"layer": _choose_layer, "linear": _linear, "search": _search, "train": _train}[job.kind]
+    kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, "retrain": _train, "baseline": _train}
     with threadpool_limits(1):  # BLAS under scikit-learn
-        result = work(bench, job, bench.run.protocol.folds[job.fold])
+        result = kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold])
     write_json(bench.run.job_path(job.name), {"job": asdict(job), **result})
     _checkpoint(bench, job).unlink(missing_ok=True)
 
@@ -126,7 +127,7 @@ def _checkpoint(bench: Bench, job: Job) -> Path:
 def _linear_fit(bench: Bench, fold: Fold, layer: int) -> tuple[Any, float, dict[str, float]]:
     """Standardised mean frames into the task's linear model: fitted on fit, its strength chosen on valid."""
     data = bench.data(layer)
-    x_UD, headline = data.means_UD.cpu().numpy(), next(iter(bench.run.task.metrics))
+    x_UD, headline = data.means_UD.cpu().numpy(), bench.run.headline
     fit, valid = bench.members(fold.fit), bench.members(fold.valid)
     best: tuple[Any, float, dict[str, float]] | None = None
     for strength in STRENGTHS:
@@ -141,8 +142,7 @@ def _linear_fit(bench: Bench, fold: Fold, layer: int) -> tuple[Any, float, dict[
 
 def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     """The layer whose linear model is best on the valid part; the lower one of equals."""
-    headline = next(iter(bench.run.task.metrics))
-    scores = {layer: _linear_fit(bench, fold, layer)[2][headline] for layer in bench.run.store.info.layers}
+    scores = {layer: _linear_fit(bench, fold, layer)[2][bench.run.headline] for layer in bench.run.store.info.layers}
     return {"layer": max(scores, key=lambda layer: (scores[layer], -layer)), "valid": scores}
 
 
@@ -165,13 +165,13 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     supernet = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
     if settings.normalise:
         supernet.standardise.set(*data.moments(fit))
-    with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
+    with report.writer(bench.run.folder, job.name) as board:
 
-        def after_epoch(epoch: Epoch, architecture: Architecture) -> Record:
-            checked = _valid(bench, supernet.discrete(architecture), data, valid)
-            report.search_epoch(board, epoch, supernet, checked, settings.epochs)
+        def after_epoch(record: Record) -> Record:
+            checked = {"valid": _valid(bench, supernet.discrete(supernet.argmax()), data, valid)}
+            report.search_epoch(board, record | checked, settings.epochs)
             bench.tick()
-            return {"valid": checked}
+            return checked
 
         found = search(
             supernet,
@@ -183,6 +183,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
             after_epoch,
             checkpoint=_checkpoint(bench, job),
         )
+    _save(bench, job, supernet)
     return {
         "architecture": found.architecture.as_dict(),
         "layer": bench.layer(job.fold),
@@ -195,7 +196,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings = bench.run.plan.settings
     data, fit, valid = bench.data(bench.layer(job.fold)), bench.members(fold.fit), bench.members(fold.valid)
-    if job.row in BASELINES:
+    if job.kind == "baseline":
         space, architecture = BASELINES[job.row], BASELINES[job.row].only()
     else:
         space = bench.run.spaces[job.row].space
@@ -212,14 +213,15 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
-    with report.writer(bench.run.folder, job.name, _checkpoint(bench, job)) as board:
+    with report.writer(bench.run.folder, job.name) as board:
 
         def after_epoch(epoch: Epoch) -> Record:
             checked = _valid(bench, network, data, valid)
-            report.train_epoch(board, epoch, checked)
-            bench.tick()
             # Early stopping: the epoch of the lowest validation loss is kept.
-            return {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
+            record = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
+            report.train_epoch(board, record)
+            bench.tick()
+            return record
 
         records, seconds = optimise(
             network,
@@ -235,10 +237,9 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         )
         predictions = bench.run.task.predict(outputs(network, data, bench.members(fold.test)))
         scored = _score(bench, predictions, fold)
-        report.trained(board, job.row, job.fold, job.seed, str(architecture), settings, scored["test"]["metrics"])
-    if job.row not in BASELINES:
-        with replacing(bench.run.folder / "jobs" / f"{job.name}.pt") as temporary:
-            torch.save(network.state_dict(), temporary)
+        report.trained(board, str(architecture), scored["test"]["metrics"])
+    if job.kind == "retrain":
+        _save(bench, job, network)
     return {
         "architecture": architecture.as_dict(),
         "layer": bench.layer(job.fold),
@@ -250,6 +251,11 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     }
 
 
+def _save(bench: Bench, job: Job, network: Network) -> None:
+    with replacing(bench.run.folder / "jobs" / f"{job.name}.pt") as temporary:
+        torch.save(network.state_dict(), temporary)
+
+
 def _valid(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
     """Loss and metrics on the valid part; `network` is in eval mode."""
     found = outputs(network, data, valid)
@@ -258,7 +264,7 @@ def _valid(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[st
 
 
 def _score(bench: Bench, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
-    """The test part, once, when everything is chosen."""
+    """What is kept of the test part: predictions in the fold's order, and its metrics."""
     return {
         "test": {"predictions": predictions.tolist(), "metrics": bench.metrics(predictions, bench.members(fold.test))}
     }

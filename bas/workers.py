@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from rich.console import Console
 
+from bas.errors import UserError
 from bas.progress import bar
 from bas.train import Bench, Job, run_job
 
@@ -54,28 +58,36 @@ def run_jobs(folder: Path, jobs: Sequence[Job], epochs: int, workers: int, conso
             return
         context = multiprocessing.get_context("spawn")
         ticks: Synchronized[int] = context.Value("q", 0)
-        with ProcessPoolExecutor(workers, context, _open, (folder, os.getpid(), ticks)) as pool:
+        # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
+        stop = context.RawValue("b", 0)
+        arguments = (folder, workers, os.getpid(), stop, ticks)
+        with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
             waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
             try:
                 while waiting:
                     done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
                     for future in done:
                         future.result()
-                    show(len(todo) - len(waiting), ticks.value)
-            except BaseException:
+                    show(len(todo) - len(waiting), ticks.get_obj().value)
+            except BaseException as error:
+                stop.value = 1  # the running jobs end too: their checkpoints stay
                 pool.shutdown(cancel_futures=True)
+                if isinstance(error, BrokenProcessPool):
+                    told = "a worker was killed; if memory is short, use fewer --workers"
+                    raise UserError(f"{folder}: {told}") from error
                 raise
 
 
-def _open(folder: Path, parent: int, ticks: Synchronized[int]) -> None:
+def _open(folder: Path, workers: int, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
     global _bench
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
+    threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
 
     def tick() -> None:
         with ticks.get_lock():
             ticks.value += 1
 
-    _bench = Bench(folder, tick)
+    _bench = Bench(folder, tick, sharers=workers)
 
 
 def _work(job: Job) -> None:
@@ -83,8 +95,8 @@ def _work(job: Job) -> None:
     run_job(_bench, job)
 
 
-def _die_with(parent: int) -> None:
-    # A parent that was killed cannot stop its workers: two of them must never write one job.
-    while os.getppid() == parent:
+def _die_with(parent: int, stop: c_byte) -> None:
+    # A parent that was killed cannot stop its workers, and they must not go on beside those of its successor.
+    while os.getppid() == parent and not stop.value:
         time.sleep(REFRESH_SECONDS)
     os._exit(1)

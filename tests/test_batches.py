@@ -27,7 +27,7 @@ class FakeStore:
     def __init__(self, lengths: list[int]) -> None:
         rng = np.random.default_rng(0)
         self.folder = Path("features/fake")
-        self.info = SimpleNamespace(dim=DIM)
+        self.info = SimpleNamespace(dim=DIM, dtype="float16")
         self.states = {f"u{i}": rng.normal(3, 2, (n, DIM)).astype(np.float16) for i, n in enumerate(lengths)}
 
     def num_frames(self, utterance_id: str) -> int:

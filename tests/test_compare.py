@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import bas.loop
 from bas.cli import main
+from bas.files import locked
 from bas.train import BASELINES, Bench, Job, run_job
 from bas.workers import run_jobs
 
@@ -131,7 +132,7 @@ def test_table_is_what_the_predictions_say(inside: Path) -> None:
     for seed in (0, 1):
         hits = []
         for index, fold in enumerate(folds):
-            done = json.loads((inside / f"runs/whole/jobs/train-ser_bas3-fold{index}-seed{seed}.json").read_text())
+            done = json.loads((inside / f"runs/whole/jobs/retrain-ser_bas3-fold{index}-seed{seed}.json").read_text())
             predicted = [("high", "low", "middle")[p] for p in done["test"]["predictions"]]
             hits += [labels[i] == p for i, p in zip(fold["test"], predicted, strict=True)]
         accuracy.append(np.mean(hits))
@@ -145,9 +146,9 @@ def test_table_is_what_the_predictions_say(inside: Path) -> None:
 def test_the_retrained_is_what_was_found(inside: Path) -> None:
     results = jobs(inside / "runs/whole")
     for name, result in results.items():
-        if name.startswith("train-ser_bas3"):
-            assert result["architecture"] == results[name.replace("train", "search")]["architecture"]
-            last = results[name.replace("train", "search")]["epochs"][-1]
+        if name.startswith("retrain-ser_bas3"):
+            assert result["architecture"] == results[name.replace("retrain", "search")]["architecture"]
+            last = results[name.replace("retrain", "search")]["epochs"][-1]
             best = {part: max(p, key=p.get) for part, p in last["probabilities"].items()}
             assert best == result["architecture"]
             assert (inside / "runs/whole/jobs" / f"{name}.pt").exists()
@@ -207,16 +208,16 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
     assert jobs(inside / "runs/resumed")[name] == whole
 
 
-@pytest.mark.parametrize("kind", ["search", "train", "linear"])
+@pytest.mark.parametrize("kind", ["search", "retrain", "linear", "layer"])
 def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
     """Other test features change the test predictions and nothing else; other valid features train nothing."""
-    row = {"search": "ser_bas3", "train": "ser_bas3", "linear": "logistic regression"}[kind]
+    row = {"linear": "logistic regression", "layer": "best"}.get(kind, "ser_bas3")
     job = Job(kind, row, 1, 0)
     seen = {}
     for part in ("as it is", "test", "valid"):
         folder = inside / f"runs/{kind}-{part.replace(' ', '-')}"
         shutil.copytree(inside / "runs/whole", folder)
-        (folder / "jobs" / f"{job.name}.json").unlink()
+        (folder / "jobs" / f"{job.name}.json").unlink(missing_ok=True)
         bench = Bench(folder)
         data = bench.data(bench.layer(1))
         if part != "as it is":
@@ -228,19 +229,27 @@ def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
         seen[part] = jobs(folder)[job.name]
     scored = [seen[part].pop("test", None) for part in seen]
     assert seen["as it is"] == seen["test"]
-    if kind != "search":
+    if kind in ("retrain", "linear"):
         assert scored[0] != scored[1]
     assert seen["as it is"] != seen["valid"], "the valid part is looked at"
-    if kind != "linear":  # the linear row's strength is chosen on it
+    if kind in ("search", "retrain"):  # the linear row's strength is chosen on it
         losses = [[epoch["loss"] for epoch in seen[part]["epochs"]] for part in ("as it is", "valid")]
         assert losses[0] == losses[1], "but never trained on"
 
 
-def test_best_layer_is_chosen_on_valid(inside: Path) -> None:
-    assert main([*compare("best", "--workers", "1", verb="search"), "--layer", "best"]) == 0
-    chosen = jobs(inside / "runs/best")["layer-best-fold0-seed0"]
-    assert chosen["layer"] == 0
-    assert set(chosen["valid"]) == {"0"}
+def test_best_layer_is_chosen_on_valid(inside: Path, hubert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = str(inside / "tones.jsonl")
+    store = ["--features", "runs/features/hubert"]
+    assert main(["extract", "--corpus", "manifest", "--root", manifest, "--encoder", str(hubert), *store]) == 0
+    arguments = ["search", *store, "--layer", "best", "--space", "ser_bas3", *SMALL, "--seeds", "1", "--workers", "1"]
+    assert main([*arguments, "--name", "best"]) == 0
+    found = jobs(inside / "runs/best")
+    for fold in range(5):
+        chosen = found[f"layer-best-fold{fold}-seed0"]
+        scores = {int(layer): score for layer, score in chosen["valid"].items()}
+        assert set(scores) == {0, 1, 2}
+        assert chosen["layer"] == min(layer for layer, score in scores.items() if score == max(scores.values()))
+        assert found[f"search-ser_bas3-fold{fold}-seed0"]["layer"] == chosen["layer"]
 
 
 def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +261,9 @@ def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixt
     assert results["protocol"]["rule"] == "text:3"
     assert set(results["chosen"]["mine"]) == {"a", "b"}
     assert "BAS mine" in capsys.readouterr().out
+    # The folds keep sentences whole, so sentences are the units: the speakers are the classes here.
+    assert (results["unit"], results["units"]) == ("text", 3)
+    assert {r["against_reference"]["WA"]["verdict"] for r in results["rows"] if r["against_reference"]} == {"no claim"}
 
 
 def test_tensorboard(inside: Path) -> None:
@@ -264,10 +276,15 @@ def test_tensorboard(inside: Path) -> None:
         assert tag in tags["scalars"]
     assert "layers x blocks" in tags["images"]
     assert len(events.Tensors("architecture/text_summary")) == 3
-    trained = EventAccumulator(str(inside / "runs/whole/tb/train-ser_bas3-fold0-seed0"))
+    row = EventAccumulator(str(inside / "runs/whole/tb/rows/BAS-ser_bas3"))
+    row.Reload()
+    assert "_hparams_/session_start_info" in row.summary_metadata
+    results = json.loads((inside / "runs/whole/results.json").read_text())
+    pooled = next(r for r in results["rows"] if r["row"] == "BAS ser_bas3")["metrics"]["WA"]["mean"]
+    assert row.Scalars("pooled/WA")[-1].value == pytest.approx(pooled)
+    trained = EventAccumulator(str(inside / "runs/whole/tb/retrain-ser_bas3-fold0-seed0"))
     trained.Reload()
     assert "test/WA" in trained.Tags()["scalars"]
-    assert "_hparams_/session_start_info" in trained.summary_metadata
 
 
 def test_another_setting_needs_another_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,6 +300,39 @@ def test_an_edited_space_needs_another_name(inside: Path, capsys: pytest.Capture
     (inside / "edited.py").write_text(OWN_SPACE + "# changed\n")
     capsys.readouterr()
     refused(capsys, [*arguments, "--name", "edited"], "space edited", "--name")
+
+
+def test_other_labels_need_another_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class that changes its name changes what the numbers in finished predictions mean."""
+    manifest = inside / "tones.jsonl"
+    before = manifest.read_text()
+    manifest.write_text(before.replace('"label": "low"', '"label": "zero"'))
+    try:
+        refused(capsys, compare("whole", "--workers", "1"), "labels", "--name")
+    finally:
+        manifest.write_text(before)
+
+
+def test_jobs_are_built_from_the_runs_own_copy(inside: Path) -> None:
+    (inside / "moving.py").write_text(OWN_SPACE)
+    arguments = ["search", "--features", "runs/features/tones-log-mel", "--space", "moving.py", *SMALL]
+    assert main([*arguments, "--name", "moving", "--workers", "1"]) == 0
+    (inside / "moving.py").write_text(OWN_SPACE.replace('"b": layer', '"b": layer, "c": layer'))
+    assert list(Bench(inside / "runs/moving").run.spaces["moving"].space.slots) == ["a", "b"]
+
+
+def test_a_second_process_changes_nothing(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (inside / "runs/whole/run.json").read_bytes()
+    with locked(inside / "runs/whole", "testing"):
+        refused(capsys, [*compare("whole"), "--seeds", "5"], "runs/whole", "another process")
+    assert (inside / "runs/whole/run.json").read_bytes() == before
+
+
+def test_a_killed_worker_is_one_line(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dies = "import multiprocessing, os; multiprocessing.parent_process() and os._exit(9); return x_BTD * "
+    (inside / "dying.py").write_text(OWN_SPACE.replace("return x_BTD * ", dies))
+    arguments = ["search", "--features", "runs/features/tones-log-mel", "--space", "dying.py", *SMALL]
+    refused(capsys, [*arguments, "--name", "dying", "--workers", "2"], "a worker was killed", "--workers")
 
 
 def test_more_seeds_go_on(inside: Path) -> None:
@@ -311,11 +361,19 @@ def test_more_seeds_go_on(inside: Path) -> None:
         (["--seeds", "0"], ["--seeds 0"]),
         (["--workers", "0"], ["--workers 0"]),
         (["--set", "width=12"], ["num_heads=8", "12"]),
+        (["--space", "wrong_call.py"], ["wrong_call.py", "a Bad", "factory(16)"]),
+        (["--space", "wrong_shape.py"], ["wrong_shape.py", "a Bad", "(2, 3, 16)"]),
     ],
 )
 def test_bad_input_is_one_line(
     inside: Path, capsys: pytest.CaptureFixture[str], change: list[str], words: list[str]
 ) -> None:
+    bad = "from torch import nn\nfrom bas.blocks import MeanPool\nfrom bas.space import SearchSpace\n"
+    space = "space = SearchSpace(slots={'a': {'Bad': Bad}}, pool=MeanPool)\n"
+    (inside / "wrong_call.py").write_text(f"{bad}class Bad(nn.Module):\n    pass\n{space}")
+    shape = "class Bad(nn.Linear):\n    def __init__(self, dim):\n        super().__init__(dim, dim + 1)\n"
+    shape += "    def forward(self, x, mask):\n        return super().forward(x)\n"
+    (inside / "wrong_shape.py").write_text(bad + shape + space)
     runs = sorted((inside / "runs").iterdir())
     refused(capsys, [*compare("bad", "--workers", "1"), *change], *words)
     assert [p for p in sorted((inside / "runs").iterdir()) if p not in runs and list(p.glob("jobs/*.json"))] == []

@@ -327,7 +327,8 @@ def test_manifest_csv_and_json_lines_read_alike(tmp_path, audio):
     [
         ("speaker,split", "s1,train", "s2,test", "own", "speaker"),
         ("session,split", "d1,train", "d2,test", "own", "session"),
-        ("speaker,session", "s1,d1", "s2,d2", "session", "session"),
+        ("speaker,session", "s1,d1", "s2,d2\nz,a.wav,s3,d3", "session", "session"),
+        ("speaker,session", "s1,d1", "s2,d2", "speaker:5", "speaker"),
         ("speaker,session", "s1,d1", "s2,d1", "speaker:5", "speaker"),
         ("speaker,session", "s1,d1", "s2,", "speaker:5", "speaker"),
         ("speaker,split", "s1,train", "s2,", "speaker:5", "speaker"),

@@ -247,6 +247,17 @@ def test_the_revision_of_a_hub_name_is_its_commit(wavlm: Path, tmp_path: Path, m
     assert "'someone/tiny'" in refusal(load_encoder, "someone/tiny", CPU, revision="no-such-branch")
 
 
+def test_a_revision_of_what_has_none_is_refused(wavlm: Path) -> None:
+    for name in ("log-mel", str(wavlm)):
+        message = refusal(load_encoder, name, CPU, revision="main")
+        assert message == f"encoder {name!r}: revision 'main' asked, but only a hub name has revisions"
+
+
+def test_log_mel_says_that_it_computes_on_the_cpu(wavlm: Path) -> None:
+    assert load_encoder("log-mel", torch.device("cuda")).device == CPU
+    assert load_encoder(str(wavlm), torch.device("meta")).device == torch.device("meta")
+
+
 def test_the_folder_says_how_the_waveform_is_prepared(wavlm: Path) -> None:
     scaled, wave = noise(8_000) * 2, noise(8_000)
     normal = load_encoder(str(wavlm), CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -26,7 +27,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone, tones
+from conftest import DURATIONS, refusal, tone, tones
 from rich.console import Console
 from torch import Tensor
 
@@ -46,6 +47,7 @@ class Fake:
     """States made of the wave itself, three of width 4, 50 frames/s; notes every wave it is given."""
 
     min_samples = 320
+    device = CPU
 
     def __init__(self, log: Path | None = None, pause: float = 0.0, **info: Any) -> None:
         given = {"name": "fake", "revision": "1", "model_type": "fake", "num_states": 3, "dim": 4, "frame_rate": 50.0}
@@ -78,7 +80,7 @@ def quiet() -> Console:
 def extract(corpus: Corpus, folder: Path, encoder: Encoder | None = None, **changes: Any) -> FeatureStore:
     given: dict[str, Any] = {"layers": None, "console": quiet(), "shard_bytes": SMALL_SHARDS, "reader": corpus.name}
     return extraction.extract(
-        corpus, root=folder.parent, encoder=encoder or Fake(), folder=folder, device=CPU, **{**given, **changes}
+        corpus, root=folder.parent, encoder=encoder or Fake(), folder=folder, **{**given, **changes}
     )
 
 
@@ -117,6 +119,39 @@ def test_a_store_holds_what_the_encoder_gave_in_float16(corpus: Corpus, tmp_path
             assert block.dtype == np.float16
             assert np.array_equal(block, states[layer])
     assert leftovers(tmp_path / "store") == []
+
+
+def test_float32_keeps_what_the_encoder_gave(corpus: Corpus, tmp_path: Path) -> None:
+    class Large(Fake):
+        def states(self, wave: audio.Wave) -> Tensor:
+            return 1e6 * super().states(wave)
+
+    message = refusal(extract, corpus, tmp_path / "half", Large())
+    assert "beyond float16 (65504): try --dtype float32" in message
+    store = extract(corpus, tmp_path / "store", Large(), dtype="float32")
+    store.verify()
+    for utterance in corpus.utterances:
+        block = store.read(utterance.id, 1)
+        assert block.dtype == np.float32
+        assert np.array_equal(block, Large().states(audio.load(utterance))[1].numpy())
+    with h5py.File(shard_path(store.folder, 0), "r") as file:
+        assert (file["states"].dtype, file.attrs["dtype"]) == (np.float32, "float32")
+    half = extract(corpus, tmp_path / "half16", shard_bytes=2 * SMALL_SHARDS)
+    assert half.info.shards != store.info.shards
+    assert extract(corpus, tmp_path / "half32", dtype="float32", shard_bytes=2 * SMALL_SHARDS).info.shards == (
+        extract(corpus, tmp_path / "half16small").info.shards
+    )
+    assert half.info.identity != replace(half.info, dtype="float32").identity
+    assert "'float64' is not one of float16, float32" in refusal(extract, corpus, tmp_path / "x", dtype="float64")
+
+
+def test_a_store_names_the_device_that_computed(corpus: Corpus, tmp_path: Path) -> None:
+    class Elsewhere(Fake):
+        device = torch.device("cuda", 0)
+
+    assert extract(corpus, tmp_path / "here").info.device == "cpu"
+    assert extract(corpus, tmp_path / "store", Elsewhere()).info.device == "cuda"
+    assert "(device: cuda there, cpu asked)" in refusal(extract, corpus, tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", ["log-mel", "hubert"])
@@ -262,7 +297,7 @@ def test_the_cost_is_told_before_anything_is_computed(corpus: Corpus, tmp_path: 
 def test_the_cost_is_the_size_of_the_shards(tmp_path: Path) -> None:
     console = quiet()
     encoder = Fake(num_states=25, dim=1024)
-    info = extraction._plan("r", tmp_path, encoder, tuple(range(25)), CPU, 2**28, {"a": 3600.0})
+    info = extraction._plan("r", tmp_path, encoder, tuple(range(25)), "float16", 2**28, {"a": 3600.0}, "")
     extraction._announce(tmp_path, replace(info, shards=(("a",),)), encoder, console, 3600.0)
     assert f"1.00 h; fake: 25 layers of 1024 at 50 frames/s; {3600 * 50 * 25 * 1024 * 2 / 2**20:,.0f} MiB" in (
         console.file.getvalue()
@@ -289,9 +324,9 @@ def test_too_little_disk_is_refused_before_anything_is_computed(
     ("field", "change"),
     [
         ("revision", {"encoder": Fake(revision="2")}),
-        ("encoder", {"encoder": Fake(name="other")}),
         ("input", {"encoder": Fake(input="as recorded")}),
         ("layers", {"layers": [0]}),
+        ("dtype", {"dtype": "float32"}),
         ("corpus", {"reader": "other"}),
         ("shards", {"shard_bytes": 10**6}),
     ],
@@ -308,18 +343,61 @@ def test_a_store_of_another_kind_is_refused(field: str, change: dict[str, Any], 
 
 def test_a_store_of_other_recordings_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     extract(corpus, tmp_path / "store")
-    fewer = corpus.take([u.id for u in corpus.utterances[:-1]])
+    fewer = replace(corpus, utterances=corpus.utterances[:-1])
     assert "(recordings: " in refusal(extract, fewer, tmp_path / "store")
+    cut = replace(corpus, utterances=(replace(corpus.utterances[0], end=0.299), *corpus.utterances[1:]))
+    assert "(recordings: " in refusal(extract, cut, tmp_path / "store")
     tone(corpus.utterances[0].audio, 0.7)
     assert "(recordings: " in refusal(extract, corpus, tmp_path / "store")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_other_audio_of_equal_length_is_noticed(complete: bool, corpus: Corpus, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    if complete:
+        extract(corpus, folder, shard_bytes=10**6)
+    else:
+        interrupted(corpus, folder, after=2)
+    tone(corpus.utterances[0].audio, DURATIONS[0], hertz=999.0)
+    encoder = Fake()
+    assert "(recordings: " in refusal(extract, corpus, folder, encoder, shard_bytes=10**6)
+    assert encoder.seen == []
+
+
+def test_the_same_audio_elsewhere_is_the_same(corpus: Corpus, tmp_path: Path) -> None:
+    store = extract(corpus, tmp_path / "store")
+    shutil.copytree(tmp_path / "recordings", tmp_path / "copy", copy_function=shutil.copyfile)  # with a new mtime
+    moved = tuple(replace(u, audio=tmp_path / "copy" / u.audio.name) for u in corpus.utterances)
+    again = Fake()
+    assert extract(replace(corpus, utterances=moved), tmp_path / "store", again).info == store.info
+    assert again.seen == []
+
+
+def test_reading_the_recordings_shows_a_bar_only_when_it_takes_long(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience, shown in ((60.0, False), (-1.0, True)):
+        monkeypatch.setattr(extraction, "PATIENCE", patience)
+        console = quiet()
+        extraction._samples(corpus, console)
+        assert ("8/8" in console.file.getvalue()) == shown
+        assert bool(console.file.getvalue().strip()) == shown
+
+
+def test_an_encoder_of_equal_files_may_have_another_name(corpus: Corpus, tmp_path: Path) -> None:
+    extract(corpus, tmp_path / "store", Fake(name="models/a"))
+    again = Fake(name="elsewhere/a")
+    assert extract(corpus, tmp_path / "store", again).info.encoder["name"] == "elsewhere/a"
+    assert again.seen == []
+    message = refusal(extract, corpus, tmp_path / "store", Fake(name="models/b", revision="2"))
+    assert "(revision: elsewhere/a 1 there, models/b 2 asked)" in message
 
 
 def test_a_corpus_that_moved_keeps_its_store(corpus: Corpus, tmp_path: Path) -> None:
     extract(corpus, tmp_path / "store")
     again = Fake()
-    store = extraction.extract(
-        corpus, "tones", tmp_path / "elsewhere", again, tmp_path / "store", None, CPU, quiet(), SMALL_SHARDS
-    )
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "store"
+    store = extraction.extract(corpus, "tones", elsewhere, again, folder, None, quiet(), shard_bytes=SMALL_SHARDS)
     assert again.seen == []
     assert store.info.root == str((tmp_path / "elsewhere").resolve())
 
@@ -455,9 +533,24 @@ def test_an_unreadable_utterance_keeps_what_was_finished(corpus: Corpus, tmp_pat
     assert bad.id in message
     assert len(first.seen) >= 3
     assert "incomplete" in refusal(FeatureStore, tmp_path / "store")
-    soundfile.write(bad.audio, wave, rate)
-    second = Fake()
+    soundfile.write(bad.audio, wave, rate)  # a repaired recording is another recording
+    assert "(recordings: " in refusal(extract, corpus, tmp_path / "store")
+
+
+def test_a_recording_that_could_not_be_read_for_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(utterance: Utterance) -> audio.Wave:
+        if utterance.id == "u05":
+            raise UserError("the network drive is away")
+        return whole(utterance)
+
+    whole, first, second = audio.load, Fake(), Fake()
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "load", load)
+        assert "network drive" in refusal(extract, corpus, tmp_path / "store", first)
     extract(corpus, tmp_path / "store", second)
+    assert len(first.seen) >= 3
     assert sorted(first.seen + second.seen) == sorted(marks(corpus).values())
 
 
@@ -473,17 +566,67 @@ def test_too_short_a_recording_is_refused_before_anything_is_computed(
     extract(corpus, tmp_path / "store", encoder)
 
 
-@pytest.mark.parametrize("value", [float("nan"), 70_000.0])
-def test_a_feature_that_float16_cannot_hold(value: float, corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "dtype", "told"),
+    [
+        (float("nan"), "float16", "a feature is NaN"),
+        (float("nan"), "float32", "a feature is NaN"),
+        (70_000.0, "float16", "beyond float16 (65504): try --dtype float32"),
+    ],
+)
+def test_a_feature_that_cannot_be_stored(value: float, dtype: str, told: str, corpus: Corpus, tmp_path: Path) -> None:
     class Wild(Fake):
         def states(self, wave: audio.Wave) -> Tensor:
             states = super().states(wave)
             states[1, 2, 3] = value
             return states
 
-    message = refusal(extract, corpus, tmp_path / "store", Wild())
+    message = refusal(extract, corpus, tmp_path / "store", Wild(), dtype=dtype)
     assert "u00" in message
-    assert "float16" in message
+    assert told in message
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 6, 8])
+def test_a_disk_that_fills_leaves_the_store_resumable(
+    at: int, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it fills: the plan, a spool, a journal or a shard."""
+    extract(corpus, tmp_path / "whole")
+    sync, left = os.fsync, iter(range(at))
+
+    def full(descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            extract(corpus, tmp_path / "store")
+    extract(corpus, tmp_path / "store")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert leftovers(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("limit", [2_000, 10_000])
+def test_a_write_that_breaks_off_leaves_the_store_resumable(limit: int, corpus: Corpus, tmp_path: Path) -> None:
+    """A limit on the size of files breaks writes off half way, as a full disk does: of the spool, of the shard."""
+    whole = extract(corpus, tmp_path / "whole", shard_bytes=10**6)
+    spool = sum(whole.num_frames(u.id) for u in corpus.utterances) * whole.info.frame_bytes
+    assert 2_000 < spool < 10_000 < shard_path(whole.folder, 0).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match=r"(?i)file too large"):
+            extract(corpus, tmp_path / "store", shard_bytes=10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "store/shard-00000.journal").exists()
+    again = Fake()
+    extract(corpus, tmp_path / "store", again, shard_bytes=10**6)
+    assert len(again.seen) < len(corpus.utterances)
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert leftovers(tmp_path / "store") == []
 
 
 def interrupted(corpus: Corpus, folder: Path, after: int) -> list[int]:

@@ -27,7 +27,7 @@ Row = dict[str, str | None]
 
 def corpus(rows: list[Row], protocol: str = "speaker:5", published: bool = False) -> Corpus:
     """Ids u000, u001, ... unless a row gives its own."""
-    utterances = (Utterance(**{"id": f"u{i:03}", "audio": Path("none.wav"), **row}) for i, row in enumerate(rows))
+    utterances = (Utterance(**{"id": f"u{i:03}", "audio": Path(f"{i}.wav"), **row}) for i, row in enumerate(rows))
     return Corpus("paper cups", tuple(utterances), protocol=protocol, unit="speaker", published=published)
 
 
@@ -308,7 +308,7 @@ def test_published_split_may_lack_speakers():
 
 @pytest.mark.parametrize(
     "rule",
-    ["speeker:5", "speaker:x", "speaker:-5", "speaker:²", "speaker:", "speaker:5:5", "own:5", "audio", ":", "\n"],
+    ["speeker:5", "speaker:x", "speaker:-5", "speaker:²", "speaker:", "speaker:5:5", "own:5", "words", ":", "\n"],
 )
 def test_unknown_rule(rule):
     refused(lambda: make(acted(), EMOTION, rule), repr(rule), "own", "speaker", "session", "text")

@@ -82,7 +82,7 @@ def run_search(
     seed: int = 0,
     space: SearchSpace = SPACE,
     members: Tensor | None = None,
-    after_epoch: Callable[[Epoch, Architecture], Record] = lambda epoch, architecture: {},
+    after_epoch: Callable[[Record], Record] = lambda record: {},
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     **more: Any,
 ) -> tuple[Supernet, Found]:
@@ -186,8 +186,8 @@ def test_nothing_but_the_members_reaches_the_supernet() -> None:
 def test_records_tell_each_epoch() -> None:
     data, seen = make_data(0), []
 
-    def after_epoch(epoch: Epoch, architecture: Architecture) -> Record:
-        seen.append(architecture.as_dict())
+    def after_epoch(record: Record) -> Record:
+        seen.append(record["architecture"])
         return {"valid": {"WA": np.float64(0.5)}}
 
     supernet, found = run_search(data, after_epoch=after_epoch)
@@ -249,8 +249,8 @@ def test_a_search_that_diverges_finds_nothing() -> None:
 def test_what_ran_before_does_not_matter() -> None:
     data = make_data(0)
 
-    def draws(epoch: Epoch, architecture: Architecture) -> Record:
-        torch.rand(epoch.index + 1)  # scoring may draw as it likes
+    def draws(record: Record) -> Record:
+        torch.rand(record["epoch"] + 1)  # scoring may draw as it likes
         return {}
 
     assert run_search(data)[1].records == run_search(data, after_epoch=draws)[1].records
@@ -302,8 +302,8 @@ def test_a_killed_search_ends_with_the_same_bits(optimiser: str, where: str, tmp
 
     for fatal in (1, 3):  # killed twice
 
-        def after_epoch(epoch: Epoch, architecture: Architecture, fatal: int = fatal) -> Record:
-            if where == "after an epoch" and epoch.index == fatal:
+        def after_epoch(record: Record, fatal: int = fatal) -> Record:
+            if where == "after an epoch" and record["epoch"] == fatal:
                 raise Killed
             return {}
 
@@ -322,7 +322,7 @@ def test_a_killed_search_ends_with_the_same_bits(optimiser: str, where: str, tmp
 
     done: list[int] = []
     resumed, found = run_search(
-        data, setting, after_epoch=lambda epoch, architecture: done.append(epoch.index) or {}, checkpoint=path
+        data, setting, after_epoch=lambda record: done.append(record["epoch"]) or {}, checkpoint=path
     )
     assert done == list(range(2 if where == "within an epoch" else 3, setting.epochs))
     assert found.records == expected.records
@@ -356,7 +356,7 @@ def test_a_killed_training_keeps_the_same_best_epoch(optimiser: str, best: int, 
 def test_a_checkpoint_is_complete_and_safe_to_load(tmp_path: Path) -> None:
     path = tmp_path / "search.checkpoint"
     # A metric's own NumPy float must not make the file unreadable.
-    _, found = run_search(make_data(0), after_epoch=lambda e, a: {"valid": {"WA": np.float64(0.5)}}, checkpoint=path)
+    _, found = run_search(make_data(0), after_epoch=lambda record: {"valid": {"WA": np.float64(0.5)}}, checkpoint=path)
     state = torch.load(path, weights_only=True)
     assert state["records"] == found.records[:-1]  # none after the last epoch: the result is written at once
     assert {name for name in state["model"] if name.endswith("theta")} == {f"parts.layer{i}.theta" for i in (1, 2)}
@@ -446,7 +446,7 @@ def test_architecture_parameters_have_their_own_rate_and_no_decay() -> None:
     supernet = Supernet(space, DIM, DIM, 2)
     with torch.no_grad():
         supernet.mixed()["layer1"].theta.copy_(torch.tensor([1.0, -1.0]))
-    search(supernet, no_gradient, make_data(0), torch.arange(48), decaying, 0, lambda e, a: {})
+    search(supernet, no_gradient, make_data(0), torch.arange(48), decaying, 0, lambda record: {})
     assert supernet.mixed()["layer1"].theta.tolist() == [1.0, -1.0]
     assert (supernet.parts["layer1"].candidates["own"].theta < 0.9).all()
 

@@ -357,7 +357,7 @@ def test_a_users_block_and_task_in_one_short_file(tmp_path: Path) -> None:
         torch.arange(4),
         settings("cpu", {"epochs": "2"}),
         0,
-        lambda epoch, architecture: {},
+        lambda record: {},
     )
     mine.space.check(found.architecture)
     x_BTI, mask_BT, _ = data.batch(torch.arange(4))

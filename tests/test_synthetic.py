@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bas.corpora import synthetic
+from bas.corpora import espeak, synthetic
 from bas.errors import UserError
 
 pytestmark = pytest.mark.skipif(
@@ -92,17 +92,17 @@ def test_an_utterance_does_not_depend_on_the_ones_before_it(demo, small):
         assert u.audio.read_bytes() == everything[u.id].audio.read_bytes()
         assert u.words == everything[u.id].words
 
-    library, data = synthetic._espeak()
+    library, data = espeak.find()
     scripts = {s.id: s for s in synthetic.script(0)}
     for uid in ("spk09-s05-anger", "spk01-s01-sadness", "spk06-s12-neutral"):  # alone, in no order
-        speech, _ = synthetic._speak(library, data, scripts[uid])
+        speech, _ = espeak.speak(library, data, scripts[uid])
         wav = np.round(synthetic._record(speech, scripts[uid]) * 2**15)
         np.testing.assert_allclose(soundfile.read(everything[uid].audio, dtype="int16")[0], wav, atol=1)
 
 
 def test_a_finished_corpus_is_not_spoken_again(small, monkeypatch):
     root, corpus = small
-    monkeypatch.setattr(synthetic, "_espeak", lambda: pytest.fail("spoken again"))
+    monkeypatch.setattr(espeak, "find", lambda: pytest.fail("spoken again"))
     assert synthetic.synthesise(root, **SMALL) == corpus == synthetic.read(root)
 
 
@@ -205,9 +205,9 @@ def test_seeds_draw_apart_and_values_stay_in_range():
 
 
 def test_two_words_spoken_as_one_stay_one_entry():
-    library, data = synthetic._espeak()
+    library, data = espeak.find()
     script = replace(synthetic.script(0, 1, 1)[0], text="It is on the table.")
-    _, words = synthetic._speak(library, data, script)
+    _, words = espeak.speak(library, data, script)
     assert " ".join(text for _, _, text in words) == "It is on the table"
 
 
@@ -229,12 +229,12 @@ def test_a_library_in_use_is_refused(tmp_path):
 
 
 def test_data_that_espeak_cannot_read_are_named(tmp_path, monkeypatch):
-    library, _ = synthetic._espeak()
+    library, _ = espeak.find()
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(synthetic, "_espeak", lambda: (library, str(tmp_path / "empty")))
+    monkeypatch.setattr(espeak, "find", lambda: (library, str(tmp_path / "empty")))
     with pytest.raises(UserError, match="empty: espeak-ng"):
         synthetic.synthesise(tmp_path / "demo")
-    monkeypatch.setattr(synthetic, "_espeak", lambda: (str(tmp_path / "no.so"), str(tmp_path)))
+    monkeypatch.setattr(espeak, "find", lambda: (str(tmp_path / "no.so"), str(tmp_path)))
     with pytest.raises(UserError, match=r"no\.so: cannot be loaded"):
         synthetic.synthesise(tmp_path / "demo")
 

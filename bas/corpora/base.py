@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bas.errors import UserError
@@ -55,6 +54,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     protocol: str
     unit: str
+    metric: str = "WA"  # the headline of its papers, where the task has it
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
     note: str = ""  # shown with every result, e.g. that the speech is synthetic
 
@@ -69,11 +69,3 @@ class Corpus:
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
         """The utterances whose `field` is known."""
         return tuple(u for u in self.utterances if getattr(u, field) is not None)
-
-    def take(self, ids: Sequence[str]) -> Corpus:
-        """The same corpus with only the utterances named, an error for an unknown id."""
-        known = {u.id: u for u in self.utterances}
-        missing = [i for i in ids if i not in known]
-        if missing:
-            raise UserError(f"corpus {self.name}: no utterance {missing[0]!r}")
-        return replace(self, utterances=tuple(known[i] for i in ids))

@@ -14,6 +14,7 @@ from bas.errors import UserError
 
 COLUMNS = ("id", "audio", "label", "speaker", "session", "split", "language", "text", "start", "end", "words")
 REQUIRED = ("id", "audio")
+SESSIONS = range(3, 11)  # so many are left out one at a time; of more, each would be a fold
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "validation": "valid", "test": "test"}
 EMOBOX = {"key": "id", "wav": "audio", "emo": "label", "spk": "speaker"}
 
@@ -26,8 +27,8 @@ def read(path: Path) -> Corpus:
     the audio (seconds), words (a JSON list of [start, end, "text"], seconds from the utterance's start). An empty cell
     or null is "not known". A line with EmoBox's `key` and `wav` is read as EmoBox's: emo is the label, the wav may be
     relative to any parent of the manifest's folder, speaker or spk is used where somebody added it, and columns unknown
-    here are ignored. The protocol is "own" if every row has a split, else "session" if every row has one of at least
-    two sessions, else "speaker:5".
+    here are ignored. The protocol is "own" if every row has a split, else "session" if every row has one and
+    there are 3 to 10, else "speaker:5".
     UserError, with file, line and field: an unknown, doubled or missing column, a malformed line, not UTF-8, a doubled
     id, a missing audio file, an unknown split, a bad time or word, no row at all.
     """
@@ -49,7 +50,7 @@ def read(path: Path) -> Corpus:
     if all(u.split for u in utterances):
         protocol = "own"
     else:
-        protocol = "session" if None not in sessions and len(sessions) > 1 else "speaker:5"
+        protocol = "session" if None not in sessions and len(sessions) in SESSIONS else "speaker:5"
     unit = "speaker" if protocol != "session" and all(u.speaker for u in utterances) else "session"
     return Corpus(path.stem, tuple(utterances), protocol=protocol, unit=unit)
 

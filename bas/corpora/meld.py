@@ -51,7 +51,9 @@ def read(root: Path) -> Corpus:
     if gone:
         notes.append(f"left out, no audio: {', '.join(gone)}")
     utterances = tuple(u for split in rows for u in rows[split] if u.id not in gone)
-    return Corpus("meld", utterances, protocol="own", unit="session", published=True, note="; ".join(notes))
+    return Corpus(
+        "meld", utterances, protocol="own", unit="session", metric="WF1", published=True, note="; ".join(notes)
+    )
 
 
 def _any_mp4(utterances: list[Utterance]) -> bool:

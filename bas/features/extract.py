@@ -3,7 +3,8 @@
 Each batch is appended to the open shard's spool (raw bytes) and then to its journal (one line). What the journal names
 is finished and is never computed again; a torn last line, and the bytes it would have named, are cut off. A full spool
 becomes `shard-*.h5` under a temporary name, is renamed, and the spool goes. Batches are planned from the whole shard
-beforehand, so a resumed extraction runs the same batches and gets the same bits.
+beforehand, so a resumed extraction runs the same batches and gets the same bits. The plan holds a hash of the audio
+files' bytes: recordings that have changed are never taken for those a store was begun with.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +26,13 @@ from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.store import FeatureStore, States, StoreInfo, shard_path, write_shard
+from bas.features.store import DTYPES, FeatureStore, States, StoreInfo, shard_path, write_shard
 from bas.files import locked, write_json
 from bas.progress import bar
 
 SHARD_BYTES = 256 * 2**20
 BATCH_SECONDS = 240.0
+PATIENCE = 2.0  # seconds without a progress bar
 
 
 def extract(
@@ -39,17 +42,21 @@ def extract(
     encoder: Encoder,
     folder: Path,
     layers: Sequence[int] | None,
-    device: torch.device,
     console: Console,
+    *,
+    dtype: str = "float16",
     shard_bytes: int = SHARD_BYTES,
 ) -> FeatureStore:
-    """Fill `folder` with the hidden states `layers` (None: all) of every utterance, float16.
+    """Fill `folder` with the hidden states `layers` (None: all) of every utterance, as `dtype`, float16 or float32.
 
     reader and root: how the corpus was opened; the store names them, so that a run finds the labels again.
     Prints the cost in disk first. Memory is bounded by one batch and one utterance, whatever the corpus.
-    Raises UserError for a layer the encoder has not, a folder that holds another store, too little disk,
-    or an utterance that cannot be read; what was finished by then is kept.
+    Raises UserError for a layer the encoder has not, a folder that holds another store, too little disk, an utterance
+    that cannot be read or a value that `dtype` cannot hold, and OSError for a disk that fills up meanwhile;
+    what was finished by then is kept.
     """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     chosen = tuple(range(encoder.info.num_states)) if layers is None else tuple(sorted(set(layers)))
     outside = [i for i in chosen if not 0 <= i < encoder.info.num_states]
     if outside or not chosen:
@@ -58,10 +65,11 @@ def extract(
         )
     with locked(folder, "extracting"):
         seconds = _seconds(corpus, encoder)
-        info = _plan(reader, root, encoder, chosen, device, shard_bytes, seconds)
+        samples = _samples(corpus, console)
+        info = _plan(reader, root, encoder, chosen, dtype, shard_bytes, seconds, samples)
         _compare(folder, info)
         _announce(folder, info, encoder, console, sum(seconds.values()))
-        write_json(folder / "store.json", asdict(info))  # of one that is there only the corpus may have moved
+        write_json(folder / "store.json", asdict(info))  # of one that is there only corpus and encoder may have moved
         utterances = {u.id: u for u in corpus.utterances}
         todo = _todo(folder, info)
         _sweep(folder, info)
@@ -73,7 +81,7 @@ def extract(
                 progress.advance(task, len(spool.done))
                 for batch in _batches([utterances[i] for i in info.shards[index]], encoder, seconds):
                     if any(u.id not in spool.done for u in batch):
-                        spool.append(batch, _encode(batch, encoder, chosen))
+                        spool.append(batch, _encode(batch, encoder, chosen, dtype))
                         progress.advance(task, len(batch))
                 spool.finish()
         store = FeatureStore(folder)
@@ -91,35 +99,45 @@ def _seconds(corpus: Corpus, encoder: Encoder) -> dict[str, float]:
     return seconds
 
 
+def _samples(corpus: Corpus, console: Console) -> str:
+    """A hash over each utterance's id and times and the bytes of its file, wherever that lies; each is read once."""
+    digests: dict[Path, str] = {}
+    files = {u.audio for u in corpus.utterances}
+    begun = time.monotonic()
+    with bar(console, "recordings") as progress:
+        task = progress.add_task("read", total=len(files), visible=False)
+        for path in sorted(files):
+            with path.open("rb") as stream:
+                digests[path] = hashlib.file_digest(stream, "blake2b").hexdigest()
+            progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
+    what = [(u.id, u.start, u.end, digests[u.audio]) for u in corpus.utterances]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
 def _plan(
     reader: str,
     root: Path,
     encoder: Encoder,
     layers: tuple[int, ...],
-    device: torch.device,
+    dtype: str,
     shard_bytes: int,
     seconds: Mapping[str, float],
+    samples: str,
 ) -> StoreInfo:
     """Which utterances go into which shard: decided from the headers, before anything is encoded."""
-    digest = hashlib.sha256("\n".join(f"{i} {s:.4f}" for i, s in seconds.items()).encode())
+    info = StoreInfo(
+        reader, str(root.resolve()), encoder.info.as_dict(), layers, (), samples, encoder.device.type, dtype
+    )
     shards: list[list[str]] = [[]]
     filled = 0.0
     for id_, length in seconds.items():
-        cost = length * encoder.info.frame_rate * len(layers) * encoder.info.dim * 2
+        cost = length * encoder.info.frame_rate * info.frame_bytes
         if shards[-1] and filled + cost > shard_bytes:
             shards.append([])
             filled = 0.0
         shards[-1].append(id_)
         filled += cost
-    return StoreInfo(
-        reader,
-        str(root.resolve()),
-        encoder.info.as_dict(),
-        layers,
-        tuple(tuple(s) for s in shards),
-        digest.hexdigest()[:16],
-        device.type,
-    )
+    return replace(info, shards=tuple(tuple(s) for s in shards))
 
 
 def _compare(folder: Path, info: StoreInfo) -> None:
@@ -130,10 +148,10 @@ def _compare(folder: Path, info: StoreInfo) -> None:
         return
     there = StoreInfo.read(folder)
     fields = {
-        "encoder": (there.encoder["name"], info.encoder["name"]),
-        "revision": (there.encoder["revision"], info.encoder["revision"]),
+        "revision": (there.encoder["revision"], info.encoder["revision"]),  # one of equal files has another name
         "input": (there.encoder["input"], info.encoder["input"]),
         "layers": (there.layers, info.layers),
+        "dtype": (there.dtype, info.dtype),
         "corpus": (there.corpus, info.corpus),
         "recordings": (there.samples, info.samples),
         "shards": (there.shards, info.shards),
@@ -143,6 +161,8 @@ def _compare(folder: Path, info: StoreInfo) -> None:
     for name, (old, new) in fields.items():
         if old != new:
             told = f"{old} there, {new} asked" if name != "shards" else "cut differently"
+            if name == "revision":
+                told = f"{there.encoder['name']} {old} there, {info.encoder['name']} {new} asked"
             raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
 
 
@@ -160,7 +180,7 @@ def _sweep(folder: Path, info: StoreInfo) -> None:
 
 
 def _announce(folder: Path, info: StoreInfo, encoder: Encoder, console: Console, seconds: float) -> None:
-    size = seconds * encoder.info.frame_rate * len(info.layers) * info.dim * 2
+    size = seconds * encoder.info.frame_rate * info.frame_bytes
     free = shutil.disk_usage(folder).free
     console.print(
         f"{info.corpus}: {sum(map(len, info.shards))} utterances, {seconds / 3600:.2f} h; {encoder.info.name}: "
@@ -195,15 +215,19 @@ def _batches(
         yield batch
 
 
-def _encode(batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...]) -> list[States]:
+def _encode(batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...], dtype: str) -> list[States]:
     waves = [audio.load(u) for u in batch]
     # Resampling may round two files of one duration to different lengths: then they do not share a batch.
     together = len({encoder.batch_key(len(w)) for w in waves}) == 1
     states = encoder.encode(waves) if together else [encoder.encode([w])[0] for w in waves]
-    chosen = [s[list(layers)].to(torch.float16).numpy() for s in states]
-    for utterance, block in zip(batch, chosen, strict=True):
-        if not np.isfinite(block).all():
-            raise UserError(f"{utterance.audio}: {utterance.id}: a feature is NaN or beyond float16 (65504)")
+    chosen = []
+    for utterance, state in zip(batch, states, strict=True):
+        given = state[list(layers)]
+        block = given.to(getattr(torch, dtype))
+        if not block.isfinite().all():
+            what = "beyond float16 (65504): try --dtype float32" if given.isfinite().all() else "NaN or infinite"
+            raise UserError(f"{utterance.audio}: {utterance.id}: a feature is {what}")
+        chosen.append(block.numpy())
     return chosen
 
 
@@ -238,7 +262,7 @@ class _Spool:
         os.truncate(self.data, self._end)
 
     def _bytes(self, frames: int) -> int:
-        return frames * len(self.info.layers) * self.info.dim * 2
+        return frames * self.info.frame_bytes
 
     def append(self, batch: Sequence[Utterance], blocks: Sequence[States]) -> None:
         entries = []
@@ -259,10 +283,9 @@ class _Spool:
         assert set(self.done) == set(self.ids), "every utterance of the shard is in the journal"
         shape = (len(self.info.layers), -1, self.info.dim)
         # One map for all: a map of its own for each utterance would take as many file descriptors.
-        spool = np.memmap(self.data, np.float16, "r")
-        ranges = [
-            (offset // 2, (offset + self._bytes(frames)) // 2) for offset, frames in (self.done[i] for i in self.ids)
-        ]
-        write_shard(self.shard, self.info, self.ids, [spool[start:stop].reshape(shape) for start, stop in ranges])
+        spool = np.memmap(self.data, np.uint8, "r")
+        places = (self.done[i] for i in self.ids)
+        parts = (spool[offset : offset + self._bytes(frames)] for offset, frames in places)
+        write_shard(self.shard, self.info, self.ids, [p.view(self.info.dtype).reshape(shape) for p in parts])
         self.data.unlink()
         self.journal.unlink()

@@ -1,11 +1,11 @@
 """The HDF5 shards: what is in one, and how one layer of one utterance is read.
 
     store.json             what made the store, and which utterances stand in which shard
-    shard-00000.h5         states   (L, N, D) float16, contiguous: one layer of one utterance is one run of bytes
+    shard-00000.h5         states   (L, N, D) of the dtype, contiguous: one layer of one utterance is one run of bytes
                            ids      (U,)      utterance ids
                            offsets  (U + 1,)  utterance u owns the frames offsets[u] to offsets[u + 1]
                            crc32    (U,)      of each utterance's (L, T, D) bytes
-                           attributes: encoder, revision, layers, frame rate, sample rate, versions, checksum
+                           attributes: encoder, revision, layers, dtype, frame rate, sample rate, versions, checksum
 
 L layers, N frames of all the shard's utterances end to end, D width, U utterances, T frames of one.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import zlib
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from bas.files import read_json, replacing
 
 FORMAT = 1
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError)  # what h5py makes of a broken file
-States = npt.NDArray[np.float16]
+DTYPES = ("float16", "float32")
+States = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,25 @@ class StoreInfo:
     encoder: dict[str, Any]  # bas.encoders.EncoderInfo
     layers: tuple[int, ...]
     shards: tuple[tuple[str, ...], ...]  # the utterance ids of each shard, in order
-    samples: str  # a hash over ids and durations: other recordings make another store
-    device: str
+    samples: str  # a hash over ids, times and the bytes of the files: other recordings make another store
+    device: str  # where the encoder computed
+    dtype: str  # one of DTYPES
     format: int = FORMAT
 
     @property
     def identity(self) -> str:
         """A short hash of what changes the features."""
-        what = [self.samples, self.encoder["revision"], self.encoder["input"], self.layers, self.format]
+        what = [self.samples, self.encoder["revision"], self.encoder["input"], self.layers, self.dtype, self.format]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     @property
     def dim(self) -> int:
         return int(self.encoder["dim"])
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of one frame, all layers."""
+        return len(self.layers) * self.dim * np.dtype(self.dtype).itemsize
 
     @classmethod
     def read(cls, folder: Path) -> StoreInfo:
@@ -83,12 +91,22 @@ def versions() -> dict[str, str]:
 
 
 def write_shard(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[States]) -> None:
-    """One shard from each utterance's states `(L, T, D)`; `blocks` may be memory-mapped, one is read at a time."""
+    """One shard from each utterance's states `(L, T, D)`; `blocks` may be memory-mapped, one is read at a time.
+
+    Raises OSError when the disk is full.
+    """
     assert len(ids) == len(blocks)
+    size = sum(b.nbytes for b in blocks) + sum(64 + len(i.encode()) for i in ids) + 2**16
+    with replacing(path) as temporary:
+        _reserve(temporary, size)
+        _fill(temporary, info, ids, blocks)
+
+
+def _fill(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[States]) -> None:
     offsets = np.concatenate([[0], np.cumsum([b.shape[1] for b in blocks])]).astype(np.int64)
     crc32 = np.array([zlib.crc32(np.ascontiguousarray(b).data) for b in blocks], dtype=np.uint32)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        states = file.create_dataset("states", (len(info.layers), int(offsets[-1]), info.dim), dtype=np.float16)
+    with h5py.File(path, "w") as file:
+        states = file.create_dataset("states", (len(info.layers), int(offsets[-1]), info.dim), dtype=info.dtype)
         for block, start, stop in zip(blocks, offsets[:-1], offsets[1:], strict=True):
             states[:, start:stop] = block
         file["ids"] = np.array(ids, dtype=h5py.string_dtype())
@@ -98,11 +116,19 @@ def write_shard(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[
             encoder=info.encoder["name"],
             revision=info.encoder["revision"],
             layers=info.layers,
+            dtype=info.dtype,
             frame_rate=info.encoder["frame_rate"],
             sample_rate=info.encoder["sample_rate"],
             versions=json.dumps(versions()),
             checksum=_checksum(ids, crc32),
         )
+
+
+def _reserve(path: Path, size: int) -> None:
+    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process."""
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, size)
 
 
 def _checksum(ids: tuple[str, ...], crc32: npt.NDArray[np.uint32]) -> str:
@@ -134,7 +160,7 @@ class FeatureStore:
         return int(self._offsets[shard][u + 1] - self._offsets[shard][u])
 
     def read(self, utterance_id: str, layer: int) -> States:
-        """One layer of one utterance, `(T, D)` float16; only those bytes are read."""
+        """One layer of one utterance, `(T, D)` of the store's dtype; only those bytes are read."""
         shard, u = self._find(utterance_id)
         start, stop = self._offsets[shard][u : u + 2]
         return np.asarray(self._files[shard]["states"][self._layer(layer), start:stop])
@@ -165,15 +191,16 @@ class FeatureStore:
             try:
                 file = h5py.File(path, "r")
                 ids = tuple(i.decode() for i in file["ids"][:])
-                made_by = (file.attrs["revision"], *map(int, file.attrs["layers"]))
+                made_by = (file.attrs["revision"], str(file["states"].dtype), *map(int, file.attrs["layers"]))
                 offsets, crc32 = file["offsets"][:], file["crc32"][:]
                 intact = file.attrs["checksum"] == _checksum(ids, crc32)
                 shape = file["states"].shape
             except DAMAGE as error:
                 raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
-            if not intact or shape != (len(made_by) - 1, offsets[-1], self.info.dim):
+            if not intact or shape != (len(made_by) - 2, offsets[-1], self.info.dim):
                 raise UserError(f"{path}: checksum differs; delete it and extract again")
-            if ids != self.info.shards[shard] or made_by != (self.info.encoder["revision"], *self.info.layers):
+            asked = (self.info.encoder["revision"], self.info.dtype, *self.info.layers)
+            if ids != self.info.shards[shard] or made_by != asked:
                 raise UserError(f"{path}: belongs to another store than {self.folder}/store.json; extract again")
             self._files[shard], self._offsets[shard], self._crc32[shard] = file, offsets, crc32
         return shard, u
