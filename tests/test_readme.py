@@ -1,0 +1,58 @@
+"""What the README shows is what the repository holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bas.cli import _parser
+from bas.settings import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_example_is_the_shipped_file() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert shown == (ROOT / "search_spaces/speaker_id.py").read_text(encoding="utf-8")
+    assert len(shown.splitlines()) < 30
+
+
+def test_every_link_and_room_is_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for room in re.findall(r"`(\w+\.py|\w+/)`", README.partition("## The house")[2]):
+        assert room in ("bas/", "runs/") or (ROOT / "bas" / room).exists(), room
+
+
+def test_every_room_is_in_the_readme() -> None:
+    house = README.partition("## The house")[2]
+    small = {"__init__.py", "errors.py", "files.py", "progress.py"}
+    for path in (ROOT / "bas").iterdir():
+        if path.suffix == ".py" and path.name not in small:
+            assert f"`{path.name}`" in house, path.name
+
+
+@pytest.mark.parametrize("variable", re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
+def test_every_variable_is_in_the_makefile(variable: str) -> None:
+    if variable not in ("CORPUS", "ROOT"):
+        assert f"$({variable}" in MAKEFILE
+
+
+def test_every_verb_has_a_target() -> None:
+    (verbs,) = [a.choices for a in _parser()._actions if a.dest == "command"]
+    for verb in verbs:
+        assert re.search(rf"^{verb}:", MAKEFILE, re.MULTILINE), verb
+
+
+def test_the_table_in_the_readme_is_the_committed_report() -> None:
+    report = (ROOT / "benchmarks/emodb-whisper-tiny-en.md").read_text(encoding="utf-8")
+    shown = [line for line in README.splitlines() if line.startswith("| ") and " ± " in line]
+    assert len(shown) == 5
+    for line in shown:
+        assert line in report
+    assert PRESETS["cpu"].width == 128
+    assert "width 128" in README
