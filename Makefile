@@ -23,6 +23,7 @@ PROTOCOL_SEED ?= 0
 WORKERS ?=
 DEVICE ?= auto
 NAME ?=
+PORT ?= 6006
 
 help:  ## this page
 	@echo "bas: which downstream model should sit on frozen speech features?"
@@ -33,7 +34,7 @@ help:  ## this page
 
 setup: .venv/run  ## install the package into .venv | make setup PYTHON=python3.12
 
-demo: .venv/demo  ## the main job on synthetic speech, no data needed, minutes | make demo WORKERS=2
+demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 minutes | make demo WORKERS=2
 	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
@@ -57,8 +58,8 @@ compare: .venv/run  ## search, retrain, baselines: the table | make compare FEAT
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas compare $(RUN)
 
-board: .venv/run  ## TensorBoard over all runs | make board
-	$(BIN)/bas board
+board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
+	$(BIN)/bas board --port $(PORT)
 
 check: .venv/test  ## ruff, mypy, import contracts | make check
 	$(BIN)/ruff format --check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +108,7 @@ def board(arguments: argparse.Namespace, console: Console) -> int:
     if not arguments.runs.is_dir():
         raise UserError(f"{arguments.runs}: no such folder; `make demo` makes a first run")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(arguments.runs), "--port", str(arguments.port)]
-    return subprocess.run(command).returncode
+    os.execv(sys.executable, command)  # TensorBoard takes this process's place, and its signals
 
 
 def demo(arguments: argparse.Namespace, console: Console) -> int:
@@ -195,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
 
     devices = ("auto", "cpu", "cuda")
     p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
-    p.add_argument("--corpus", required=True, choices=list(READERS), help="which reader")
+    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
     p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
     p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
     p.add_argument("--revision", help="the hub's revision; default: its newest")
@@ -210,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         "retrain": "search, then train what was found from scratch and score it",
         "compare": "search, retrain, train the baselines; the table with its statistics",
     }
+    names = ", ".join(name for name in PRESETS["cpu"].as_dict() if name != "preset")
     for verb, text in told.items():
         p = add(verb, text)
         p.add_argument("--features", required=True, type=Path, help="a store made by extract")
@@ -218,9 +218,13 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--space", action="append", help="shipped name or .py path; repeatable; default: ser_bas3 ser_bas4"
         )
-        p.add_argument("--preset", default="cpu", choices=list(PRESETS), help="default: %(default)s")
+        p.add_argument("--preset", default="cpu", help=f"{' or '.join(PRESETS)}; default: %(default)s")
         p.add_argument(
-            "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; repeatable"
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help=f"change one setting; repeatable; one of {names}",
         )
         p.add_argument("--seeds", type=int, default=3, help="how many; default: %(default)s")
         p.add_argument("--protocol", help="own, FIELD or FIELD:FOLDS; default: the task's, else the corpus's")

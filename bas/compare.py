@@ -58,6 +58,6 @@ def _announce(run: Run, workers: int, console: Console) -> None:
     for mark in run.protocol.marks:
         console.print(f"[bold yellow]mark: {mark}")
     for note in run.protocol.notes:
-        console.print(f"[dim]note: {note}")
+        console.print(f"[dim]note: {note} (allowed for this task)")
     if run.corpus.note:
         console.print(f"[bold yellow]note: {run.corpus.note}")

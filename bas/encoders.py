@@ -73,6 +73,8 @@ def load_encoder(name: str, device: torch.device, revision: str | None = None) -
     from transformers.utils import logging
     from transformers.utils.hub import cached_file
 
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise UserError(f"encoder {name!r}: not {LOG_MEL}, no model folder there")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if not Path(name).is_dir():

@@ -62,4 +62,10 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{folder}: another process is {doing} here; wait for it or stop it") from error
-        yield
+        try:
+            yield
+        except UserError:
+            if [p.name for p in folder.iterdir()] == [".lock"]:  # refused before anything was written: leave no trace
+                (folder / ".lock").unlink()
+                folder.rmdir()
+            raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -19,8 +21,30 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} {self.what}/s" if speed >= 0.5 else f"{1 / speed:.0f} s a {self.what.rstrip('s')}")
 
 
+class _Lines(Progress):
+    """For a log file: a plain line whenever another tenth is done."""
+
+    _said = -1
+
+    def update(self, *arguments: Any, **more: Any) -> None:
+        super().update(*arguments, **more)
+        self._say()
+
+    def advance(self, *arguments: Any, **more: Any) -> None:
+        super().advance(*arguments, **more)
+        self._say()
+
+    def _say(self) -> None:
+        task = self.tasks[0]
+        if task.visible and task.total and int(10 * task.completed / task.total) > self._said:
+            self._said = int(10 * task.completed / task.total)
+            self.console.print(f"{task.description} {task.completed:.0f}/{task.total:.0f}", highlight=False)
+
+
 def bar(console: Console, what: str) -> Progress:
-    """A progress bar that counts `what` (a plural: "utterances")."""
+    """A progress bar that counts `what` (a plural: "utterances"); plain lines where the output is no terminal."""
+    if not console.is_terminal:
+        return _Lines(console=console, disable=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -174,7 +174,7 @@ def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[
     if unknown:
         raise UserError(
             f"corpus {corpus.name}: {name} is unknown for {len(unknown)} utterances, e.g. {unknown[0]!r}; "
-            f"a split by {name} needs it for all"
+            f"a split by {name} needs it for all: add it where the corpus names it; the features stay"
         )
     return groups
 

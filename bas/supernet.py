@@ -177,28 +177,41 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
     """Make each candidate once and try it on two short utterances.
 
     Raises UserError, naming part and candidate, for a factory that cannot be called as this room calls it, a module
-    that fails, and an output of another shape than the part's contract.
+    that fails, an output of another shape than the part's contract, and one that changes with what stands on padding.
     """
-    mask_BT = torch.tensor([[True, True, True], [True, True, False]])
     for part, choices in _parts(space).items():
         _by_name({name: nn.Identity() for name in choices if name})
         arguments = f"{in_dim}, {dim}" if part == "stem" else f"{dim}"
-        shape = (2, dim) if part == "pool" else (2, 3, dim)
         for name, factory in choices.items():
             where = f"{part} {name}".strip()
             try:
-                module = _make(part, factory, in_dim, dim).eval()
-                out = module(torch.zeros(2, 3, in_dim if part == "stem" else dim), mask_BT)
+                told = _trial(_make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except Exception as error:  # a user's code may fail in any way
-                told = " ".join(str(error).split())
+                why = " ".join(str(error).split())
                 raise UserError(
-                    f"{where}: fails as factory({arguments})(x_BTD, mask_BT): {type(error).__name__}: {told}"
+                    f"{where}: fails as factory({arguments})(x_BTD, mask_BT): {type(error).__name__}: {why}"
                 ) from error
-            found = tuple(getattr(out, "shape", ()))
-            if found != shape:
-                raise UserError(f"{where}: gives {found or type(out).__name__} where {shape} is due")
+            if told:
+                raise UserError(f"{where}: {told}")
+
+
+@torch.no_grad()
+def _trial(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
+    """What is wrong with a candidate's output, or nothing: the second utterance has 3 frames, and 4 of padding."""
+    x_BTD = torch.linspace(-1, 1, 2 * 7 * (in_dim if part == "stem" else dim)).sin().reshape(2, 7, -1)
+    mask_BT = torch.arange(7) < torch.tensor([[7], [3]])
+    shape = (2, dim) if part == "pool" else (2, 7, dim)
+    out = module(x_BTD, mask_BT)
+    found = tuple(getattr(out, "shape", ()))
+    if found != shape:
+        return f"gives {found or type(out).__name__} where {shape} is due"
+    alone = module(x_BTD[1:, :3], mask_BT[1:, :3])[0]
+    real = out[1] if part == "pool" else out[1, :3]
+    if not torch.allclose(real, alone, rtol=1e-3, atol=1e-4):
+        return "padding changes its output; keep padded frames out with mask_BT"
+    return ""
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -119,7 +119,7 @@ def _points(value: float) -> str:
 def _numbers(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows: metrics in points as mean ± deviation over seeds, and what a row costs."""
     headline = results["headline"]
-    heading = ["model", *results["rows"][0]["metrics"], f"{headline}, mean of folds", "params", "seconds"]
+    heading = ["model", *results["rows"][0]["metrics"], f"{headline} by fold", "params", "s"]
     rows = []
     for row in results["rows"]:
         deviation = row["seeds"] > 1
@@ -158,15 +158,16 @@ def _legend(results: dict[str, Any]) -> list[str]:
         f"(protocol {protocol['rule']}, hash {protocol['hash']}), mean ± sd over {len(results['seeds'])} seeds; "
         f"the {LINEAR} has no seed.",
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
-        f"units ({results['unit']}).",
+        f"units ({results['unit']}). Better or worse: the interval excludes 0 and p is at most 0.05; "
+        "a tie: these units do not tell the two apart.",
         *(
             [f"{results['without_unit']} utterances of no known {results['unit']} count as one."]
             * bool(results["without_unit"])
         ),
-        f"Seconds: one training of one fold ({results['device']}, one thread); a searched row adds its search. "
-        "Parameters: median over folds and seeds.",
+        f"{results['headline']} by fold: the mean over folds. s: seconds of one training of one fold "
+        f"({results['device']}, one thread); a searched row adds its search. params: median over folds and seeds.",
         *(f"Mark: {m}." for m in protocol["marks"]),
-        *(f"Also {n}." for n in protocol["notes"]),
+        *(f"Also {n} (allowed for this task)." for n in protocol["notes"]),
         *([f"Layer {BEST}: chosen on valid, by fold {results['layers']}."] if results["layer"] == BEST else []),
         *([f"Note: {results['note']}."] if results["note"] else []),
     ]

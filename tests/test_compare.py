@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import bas.loop
 from bas.cli import main
 from bas.files import locked
+from bas.progress import bar
 from bas.train import BASELINES, Bench, Job, run_job
 from bas.workers import run_jobs
 
@@ -287,6 +288,21 @@ def test_tensorboard(inside: Path) -> None:
     assert "test/WA" in trained.Tags()["scalars"]
 
 
+def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar(Console(), "things") as progress:
+        task = progress.add_task("doing", total=40)
+        for _ in range(40):
+            progress.advance(task)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "doing 1/40"
+    assert lines[-1] == "doing 40/40"
+    assert len(lines) == 11
+
+
+def test_a_misspelt_corpus_is_one_line(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, ["extract", "--corpus", "emobd", "--root", ".", "--encoder", "log-mel"], "emobd", "emodb")
+
+
 def test_another_setting_needs_another_name(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (inside / "runs/whole/run.json").read_text()
     refused(capsys, [*compare("whole"), "--set", "epochs=4"], "setting epochs 3", "now 4", "--name")
@@ -362,7 +378,9 @@ def test_more_seeds_go_on(inside: Path) -> None:
         (["--workers", "0"], ["--workers 0"]),
         (["--set", "width=12"], ["num_heads=8", "12"]),
         (["--space", "wrong_call.py"], ["wrong_call.py", "a Bad", "factory(16)"]),
-        (["--space", "wrong_shape.py"], ["wrong_shape.py", "a Bad", "(2, 3, 16)"]),
+        (["--space", "wrong_shape.py"], ["wrong_shape.py", "a Bad", "(2, 7, 16)"]),
+        (["--space", "leaky.py"], ["leaky.py", "a Bad", "padding changes its output"]),
+        (["--preset", "papier"], ["papier", "paper, cpu"]),
     ],
 )
 def test_bad_input_is_one_line(
@@ -374,9 +392,11 @@ def test_bad_input_is_one_line(
     shape = "class Bad(nn.Linear):\n    def __init__(self, dim):\n        super().__init__(dim, dim + 1)\n"
     shape += "    def forward(self, x, mask):\n        return super().forward(x)\n"
     (inside / "wrong_shape.py").write_text(bad + shape + space)
+    leaky = "class Bad(nn.Identity):\n    def forward(self, x, mask):\n        return x - x.mean(1, keepdim=True)\n"
+    (inside / "leaky.py").write_text(bad + leaky + space)
     runs = sorted((inside / "runs").iterdir())
     refused(capsys, [*compare("bad", "--workers", "1"), *change], *words)
-    assert [p for p in sorted((inside / "runs").iterdir()) if p not in runs and list(p.glob("jobs/*.json"))] == []
+    assert sorted((inside / "runs").iterdir()) == runs, "a refused run leaves nothing behind"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
