@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 
 from bas.corpora import Utterance
 from bas.errors import UserError
@@ -40,7 +43,14 @@ def load(utterance: Utterance) -> Wave:
     if not np.isfinite(wave).all():
         raise UserError(f"{utterance.audio}: {utterance.id} holds NaN or infinite samples")
     mono = torch.from_numpy(wave.mean(axis=1))
-    return np.asarray(resample(mono, rate, SAMPLE_RATE).numpy(), dtype=np.float32)
+    return np.asarray(_resampler(rate)(mono).numpy(), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Its filter is made once, not for each utterance."""
+    made: Callable[[torch.Tensor], torch.Tensor] = Resample(rate, SAMPLE_RATE)
+    return made
 
 
 def _segment(utterance: Utterance) -> tuple[int, int, int]:

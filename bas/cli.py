@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch  # seconds to import: --help does without
 
 RUNS = Path("runs")
+SHOWN = 20  # skipped utterances that are listed
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,25 +49,48 @@ def _next(console: Console, command: str) -> None:
 
 def extract(arguments: argparse.Namespace, console: Console) -> int:
     folder = _extract(arguments, console)
-    console.print(f"features: {folder}, complete and verified", highlight=False)
+    console.print(f"features: {folder}, complete", highlight=False)
     _next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
     return 0
 
 
 def _extract(arguments: argparse.Namespace, console: Console) -> Path:
     from bas.encoders import load_encoder
+    from bas.features.extract import Group
     from bas.features.extract import extract as fill
+    from bas.features.plan import Request
 
     root = arguments.root.expanduser()
     corpus = open_corpus(arguments.corpus, root)
     if corpus.note:
         console.print(f"{corpus.name}: {corpus.note}", highlight=False)
-    encoder = load_encoder(arguments.encoder, _device(arguments.device), arguments.revision)
+    group = Group.of_torchrun()
+    if group.rank:
+        console = Console(quiet=True)
+    encoder = load_encoder(
+        arguments.encoder,
+        _device(arguments.device, group.local_rank),
+        arguments.revision,
+        precision=arguments.precision,
+        real_length=arguments.real_length,
+    )
     encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
     folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
-    layers = _layers(arguments.layers)
-    fill(corpus, arguments.corpus, root, encoder, folder, layers, console, dtype=arguments.dtype)
+    request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
+    store = fill(corpus, encoder, folder, request, console, batch_seconds=arguments.batch_seconds, group=group)
+    _list_skipped(store.info.skipped, console)
     return folder
+
+
+def _list_skipped(skipped: Mapping[str, str], console: Console) -> None:
+    """What is not in the store, one line each; the rest of a long list is in store.json."""
+    if not skipped:
+        return
+    console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
+    for id_, why in list(skipped.items())[:SHOWN]:
+        console.print(f"  {id_}: {why}", highlight=False, markup=False, soft_wrap=True)
+    if len(skipped) > SHOWN:
+        console.print(f"  and {len(skipped) - SHOWN} more: store.json")
 
 
 def run_verb(arguments: argparse.Namespace, console: Console) -> int:
@@ -129,14 +154,20 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     return main(["compare", "--features", str(features), *changes, *workers])
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, index: int = 0) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device here; use cpu or auto")
-    return torch.device(name)
+    if name == "cpu":
+        return torch.device(name)
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"{index + 1} processes on this machine want a GPU each; torch finds {torch.cuda.device_count()}"
+        )
+    return torch.device("cuda", index)
 
 
 def _workers(asked: int | None, device: torch.device) -> int:
@@ -200,6 +231,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--revision", help="the hub's revision; default: its newest")
     p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
+    p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
+    p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
+    p.add_argument("--longest", type=float, metavar="SECONDS", help="skip what is longer; default: the encoder's limit")
+    p.add_argument("--batch-seconds", type=float, metavar="SECONDS", help="of audio in a batch; default: by device")
     p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
     p.add_argument("--device", default="auto", choices=devices, help="default: cuda where there is one")
     p.set_defaults(verb=extract)

@@ -12,6 +12,9 @@ from typing import Any
 
 from bas.errors import UserError
 
+HELD = (".lock", ".planning")
+"""What a folder holds that somebody holds."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -47,8 +50,16 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def locked(folder: Path, doing: str) -> Iterator[None]:
-    """Hold the folder for this process; a killed process holds nothing.
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is inside a block of this path."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder for this process, or for all that share it; a killed process holds nothing.
 
     Raises UserError when another process holds it, or it cannot be written.
     """
@@ -59,13 +70,14 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{folder}: another process is {doing} here; wait for it or stop it") from error
         try:
             yield
         except UserError:
-            if [p.name for p in folder.iterdir()] == [".lock"]:  # refused before anything was written: leave no trace
-                (folder / ".lock").unlink()
+            if all(p.name in HELD for p in folder.iterdir()):  # refused before anything was written: leave no trace
+                for name in HELD:
+                    (folder / name).unlink(missing_ok=True)
                 folder.rmdir()
             raise

@@ -14,13 +14,14 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.errors import UserError
-from bas.features.store import FeatureStore, StoreInfo, versions
+from bas.features.shard import versions
+from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, write_json, write_text
 from bas.protocols import Protocol, field_of, make
 from bas.settings import Settings
@@ -59,7 +60,7 @@ class Run:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}: run.json or protocol.json is not of this version of bas ({error})") from error
         self.store = FeatureStore(Path(self.plan.features))
-        self.corpus: Corpus = open_corpus(self.store.info.corpus, Path(self.store.info.root))
+        self.corpus: Corpus = _stored(self.store.info)
         names = [Path(path).stem for path in self.plan.spaces]
         self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
         self.task = common_task(self.spaces.values())
@@ -114,7 +115,7 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     """
     info = StoreInfo.read(Path(plan.features))
     FeatureStore(Path(plan.features))
-    corpus = open_corpus(info.corpus, Path(info.root))
+    corpus = _stored(info)
     spaces = [load_space(s) for s in plan.spaces]
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
@@ -143,7 +144,7 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
         "plan": asdict(plan),
         "made_of": made_of,
         "signatures": {s.name: s.space.signature for s in spaces},
-        "features": asdict(info) | {"shards": len(info.shards), "identity": info.identity},
+        "features": _record(info),
         "versions": versions(),
         "commit": _commit(),
     }
@@ -152,6 +153,17 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
         left.unlink()
     return Run(folder)
+
+
+def _stored(info: StoreInfo) -> Corpus:
+    """The corpus without the utterances that the store skipped; its note, shown with every result, counts them."""
+    corpus = open_corpus(info.corpus, Path(info.root))
+    kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
+    left_out = len(corpus.utterances) - len(kept)
+    if not left_out:
+        return corpus
+    told = f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store"
+    return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, told))))
 
 
 def _made_of(
@@ -163,7 +175,8 @@ def _made_of(
     labels = [[u.id, *(field_of(u, name) for name in known)] for u in corpus.labelled(task.label)]
     return {
         "features": info.identity,
-        "layer": plan.layer,
+        # A layer that is added later would be one more to choose from.
+        "layer": f"{BEST} of {', '.join(map(str, info.layers))}" if plan.layer == BEST else plan.layer,
         "task": repr(task),
         "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
@@ -172,6 +185,12 @@ def _made_of(
         **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
         **{f"space {s.name}": s.digest for s in spaces},
     }
+
+
+def _record(info: StoreInfo) -> dict[str, Any]:
+    """The store, without a line for each utterance."""
+    counts = {"shards": len(info.shards), "recordings": len(info.recordings), "skipped": len(info.skipped)}
+    return info.as_dict() | counts | {"identity": info.identity}
 
 
 def _commit() -> str | None:

@@ -1,24 +1,25 @@
-"""Extraction: a frozen encoder over a corpus, into shards; resumable after a kill at any moment.
+"""Extraction: a frozen encoder over a corpus, into shards, at the encoder's own speed; a kill costs a moment's work.
 
-Each batch is appended to the open shard's spool (raw bytes) and then to its journal (one line). What the journal names
-is finished and is never computed again; a torn last line, and the bytes it would have named, are cut off. A full spool
-becomes `shard-*.h5` under a temporary name, is renamed, and the spool goes. Batches are planned from the whole shard
-beforehand, so a resumed extraction runs the same batches and gets the same bits. The plan holds a hash of the audio
-files' bytes: recordings that have changed are never taken for those a store was begun with.
+A crew of threads takes one batch each through decoding, the encoder, and the cast to what is stored; the calling thread
+writes what they hand over. On the CPU each of the crew computes on one core, which beats one batch over all cores, so
+decoding and writing cost only their own time; on CUDA they take turns at the model and overlap in everything else.
+
+Several processes (torchrun) share one extraction: each claims a shard after the other, and takes over that of a process
+that died. What the plan holds is computed once; a resumed extraction runs the same batches.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
+import socket
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -26,266 +27,248 @@ from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.store import DTYPES, FeatureStore, States, StoreInfo, shard_path, write_shard
-from bas.files import locked, write_json
+from bas.features.plan import Request, announce, batches, make_plan
+from bas.features.shard import Shard, shard_path
+from bas.features.spool import Encoded, Spool, missing_layers
+from bas.features.store import FeatureStore, StoreInfo
+from bas.files import alone, locked, write_json, write_text
 from bas.progress import bar
 
-SHARD_BYTES = 256 * 2**20
-BATCH_SECONDS = 240.0
-PATIENCE = 2.0  # seconds without a progress bar
+BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
+"""Of audio in a batch. On the CPU an utterance alone is fastest; only words and the like are put together."""
+CREW = 16  # threads at most
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that share an extraction: one alone, or those that torchrun started."""
+
+    rank: int = 0
+    local_rank: int = 0
+    local_size: int = 1
+    token: str = ""  # the same in all that were started together
+
+    @classmethod
+    def of_torchrun(cls) -> Group:
+        """Read from the environment; one process alone where torchrun has set nothing."""
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return cls()
+        names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
+        started = [socket.gethostname(), str(os.getppid()), *(os.environ.get(n, "") for n in names)]
+        rank, local_rank, size = (int(os.environ[n]) for n in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        return cls(rank, local_rank, size, ":".join(started))
+
+    @property
+    def cores(self) -> int:
+        """This process's share of the cores it may use."""
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, here // self.local_size)
 
 
 def extract(
     corpus: Corpus,
-    reader: str,
-    root: Path,
     encoder: Encoder,
     folder: Path,
-    layers: Sequence[int] | None,
+    request: Request,
     console: Console,
     *,
-    dtype: str = "float16",
-    shard_bytes: int = SHARD_BYTES,
+    batch_seconds: float | None = None,
+    group: Group | None = None,
 ) -> FeatureStore:
-    """Fill `folder` with the hidden states `layers` (None: all) of every utterance, as `dtype`, float16 or float32.
+    """Fill `folder` with hidden states of every utterance of the corpus, or add to it what is missing.
 
-    reader and root: how the corpus was opened; the store names them, so that a run finds the labels again.
-    Prints the cost in disk first. Memory is bounded by one batch and one utterance, whatever the corpus.
-    Raises UserError for a layer the encoder has not, a folder that holds another store, too little disk, an utterance
-    that cannot be read or a value that `dtype` cannot hold, and OSError for a disk that fills up meanwhile;
-    what was finished by then is kept.
+    Prints the cost in disk first. Memory is bounded by a few batches, whatever the corpus. What cannot be read or
+    encoded is left out, stands in the store's `skipped` with the reason, and is tried again by the next extraction.
+    batch_seconds: of audio in a batch; None: as the device likes it.
+
+    Raises UserError for what the plan refuses (see `make_plan`), too little disk, a value that the dtype cannot hold,
+    and a folder that another extraction holds; OSError for a disk that fills up. What was finished by then is kept.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    chosen = tuple(range(encoder.info.num_states)) if layers is None else tuple(sorted(set(layers)))
-    outside = [i for i in chosen if not 0 <= i < encoder.info.num_states]
-    if outside or not chosen:
-        raise UserError(
-            f"layers: {outside or 'none'} asked; {encoder.info.name} has 0 to {encoder.info.num_states - 1}"
-        )
-    with locked(folder, "extracting"):
-        seconds = _seconds(corpus, encoder)
-        samples = _samples(corpus, console)
-        info = _plan(reader, root, encoder, chosen, dtype, shard_bytes, seconds, samples)
-        _compare(folder, info)
-        _announce(folder, info, encoder, console, sum(seconds.values()))
-        write_json(folder / "store.json", asdict(info))  # of one that is there only corpus and encoder may have moved
-        utterances = {u.id: u for u in corpus.utterances}
-        todo = _todo(folder, info)
-        _sweep(folder, info)
-        with bar(console, "utterances") as progress:
-            task = progress.add_task("extract", total=len(utterances))
-            progress.advance(task, sum(len(ids) for i, ids in enumerate(info.shards) if i not in todo))
-            for index in todo:
-                spool = _Spool(folder, index, info)
-                progress.advance(task, len(spool.done))
-                for batch in _batches([utterances[i] for i in info.shards[index]], encoder, seconds):
-                    if any(u.id not in spool.done for u in batch):
-                        spool.append(batch, _encode(batch, encoder, chosen, dtype))
-                        progress.advance(task, len(batch))
-                spool.finish()
-        store = FeatureStore(folder)
-        store.verify()
-        return store
+    group = group or Group.of_torchrun()
+    with locked(folder, "extracting", shared=bool(group.token)):
+        info = _agree(corpus, encoder, folder, request, console, group)
+        _carry_out(corpus, encoder, folder, info, console, batch_seconds or BATCH_SECONDS[encoder.device.type], group)
+        with alone(folder / ".planning"):
+            _seal(folder, info)
+    return FeatureStore(folder)
 
 
-def _seconds(corpus: Corpus, encoder: Encoder) -> dict[str, float]:
-    """How long each utterance is. What a header tells to be unusable is refused now, not after hours."""
-    seconds = {u.id: audio.duration(u) for u in corpus.utterances}
-    shortest = encoder.min_samples / audio.SAMPLE_RATE
-    for utterance in corpus.utterances:
-        if round(seconds[utterance.id] * audio.SAMPLE_RATE) < encoder.min_samples:
-            raise UserError(f"{utterance.audio}: {utterance.id} is shorter than the {shortest} s the encoder needs")
-    return seconds
-
-
-def _samples(corpus: Corpus, console: Console) -> str:
-    """A hash over each utterance's id and times and the bytes of its file, wherever that lies; each is read once."""
-    digests: dict[Path, str] = {}
-    files = {u.audio for u in corpus.utterances}
-    begun = time.monotonic()
-    with bar(console, "recordings") as progress:
-        task = progress.add_task("read", total=len(files), visible=False)
-        for path in sorted(files):
-            with path.open("rb") as stream:
-                digests[path] = hashlib.file_digest(stream, "blake2b").hexdigest()
-            progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
-    what = [(u.id, u.start, u.end, digests[u.audio]) for u in corpus.utterances]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
-def _plan(
-    reader: str,
-    root: Path,
-    encoder: Encoder,
-    layers: tuple[int, ...],
-    dtype: str,
-    shard_bytes: int,
-    seconds: Mapping[str, float],
-    samples: str,
+def _agree(
+    corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console, group: Group
 ) -> StoreInfo:
-    """Which utterances go into which shard: decided from the headers, before anything is encoded."""
-    info = StoreInfo(
-        reader, str(root.resolve()), encoder.info.as_dict(), layers, (), samples, encoder.device.type, dtype
-    )
-    shards: list[list[str]] = [[]]
-    filled = 0.0
-    for id_, length in seconds.items():
-        cost = length * encoder.info.frame_rate * info.frame_bytes
-        if shards[-1] and filled + cost > shard_bytes:
-            shards.append([])
-            filled = 0.0
-        shards[-1].append(id_)
-        filled += cost
-    return replace(info, shards=tuple(tuple(s) for s in shards))
+    """The plan, which the first process of a group makes and the others read."""
+    with alone(folder / ".planning"):
+        session = folder / ".session"
+        plan = StoreInfo.read_plan(folder)
+        if plan and group.token and session.exists() and session.read_text(encoding="utf-8") == group.token:
+            return plan
+        _sweep(folder)
+        info = make_plan(corpus, encoder, folder, request, console)
+        announce(folder, info, console)
+        if (folder / "plan.json").exists() or not _complete(folder, info):
+            write_json(folder / "plan.json", info.as_dict())
+            if group.token:
+                write_text(session, group.token)
+        else:  # only the corpus and the encoder may have moved
+            write_json(folder / "store.json", info.as_dict())
+        return info
 
 
-def _compare(folder: Path, info: StoreInfo) -> None:
-    """Refuse a folder with a store that was made by another plan."""
-    if not (folder / "store.json").exists():
-        if any(folder.glob("shard-*")):
-            raise UserError(f"{folder}: holds shards but no store.json; delete them or name another folder")
-        return
-    there = StoreInfo.read(folder)
-    fields = {
-        "revision": (there.encoder["revision"], info.encoder["revision"]),  # one of equal files has another name
-        "input": (there.encoder["input"], info.encoder["input"]),
-        "layers": (there.layers, info.layers),
-        "dtype": (there.dtype, info.dtype),
-        "corpus": (there.corpus, info.corpus),
-        "recordings": (there.samples, info.samples),
-        "shards": (there.shards, info.shards),
-        # Bits differ between devices; one store never mixes them.
-        "device": (there.device, info.device),
-    }
-    for name, (old, new) in fields.items():
-        if old != new:
-            told = f"{old} there, {new} asked" if name != "shards" else "cut differently"
-            if name == "revision":
-                told = f"{there.encoder['name']} {old} there, {info.encoder['name']} {new} asked"
-            raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left, and shards behind the store's last: they hold skipped utterances only."""
+    for left in folder.glob("*.tmp"):
+        left.unlink()
+    if (folder / "store.json").exists() and not (folder / "plan.json").exists():
+        known = {shard_path(folder, i) for i in range(len(StoreInfo.read(folder).shards))}
+        for path in folder.glob("shard-*"):
+            if path.with_suffix(".h5") not in known or path.suffix != ".h5":
+                path.unlink()
 
 
-def _todo(folder: Path, info: StoreInfo) -> list[int]:
-    return [i for i in range(len(info.shards)) if not shard_path(folder, i).exists()]
+def _complete(folder: Path, info: StoreInfo) -> bool:
+    stored = (folder / "store.json").exists()
+    return stored and not any(ids and missing_layers(folder, i, info) for i, ids in enumerate(info.shards))
 
 
-def _sweep(folder: Path, info: StoreInfo) -> None:
-    """Remove what a kill while a shard was written left behind."""
-    for path in (*folder.glob("shard-*.tmp"), *folder.glob("store.json.*.tmp")):
-        path.unlink()
-    for index in set(range(len(info.shards))) - set(_todo(folder, info)):
-        for suffix in (".spool", ".journal"):
-            shard_path(folder, index).with_suffix(suffix).unlink(missing_ok=True)
+def _carry_out(
+    corpus: Corpus,
+    encoder: Encoder,
+    folder: Path,
+    info: StoreInfo,
+    console: Console,
+    seconds: float,
+    group: Group,
+) -> None:
+    utterances = {u.id: u for u in corpus.utterances}
+    on_cpu = encoder.device.type == "cpu"
+    crew = min(CREW, group.cores)
+    # Fewer of the crew than cores: then each has several.
+    threads = max(1, group.cores // crew) if on_cpu else 1
+    turn = nullcontext() if on_cpu else Lock()
+    spools: dict[int, Spool] = {}
+    running: dict[Future[list[Encoded]], int] = {}
+    with (
+        bar(console, "utterances") as progress,
+        ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
+    ):
+        task = progress.add_task("extract", total=info.num_utterances)
+
+        def work(ids: list[str], layers: tuple[int, ...]) -> list[Encoded]:
+            return _encode([utterances[i] for i in ids], encoder, layers, info.dtype, turn)
+
+        def hand_over() -> None:
+            """Write what is done; wait for something to be."""
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                spool = spools[running.pop(future)]
+                batch = future.result()
+                spool.append(batch)
+                progress.advance(task, len(batch))
+                if not spool.open_ids:
+                    spools.pop(spool.index).finish()
+
+        try:
+            for spool in _claims(folder, info, lambda ids: progress.advance(task, ids)):
+                if spool is None:  # the shards that are left are with other processes
+                    hand_over() if running else time.sleep(POLL_SECONDS)
+                    continue
+                todo = spool.open_ids
+                progress.advance(task, len(info.shards[spool.index]) - len(todo))
+                if not todo:
+                    spool.finish()
+                    continue
+                spools[spool.index] = spool
+                for ids in batches(todo, info, encoder, seconds):
+                    while len(running) >= 2 * crew:
+                        hand_over()
+                    running[pool.submit(work, ids, spool.layers)] = spool.index
+            while running:
+                hand_over()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            for future, index in running.items():  # what was done meanwhile is not lost
+                if not future.cancelled() and future.exception() is None and index in spools:
+                    spools[index].append(future.result())
+            raise
+        finally:
+            for spool in spools.values():
+                spool.close()
 
 
-def _announce(folder: Path, info: StoreInfo, encoder: Encoder, console: Console, seconds: float) -> None:
-    size = seconds * encoder.info.frame_rate * info.frame_bytes
-    free = shutil.disk_usage(folder).free
-    console.print(
-        f"{info.corpus}: {sum(map(len, info.shards))} utterances, {seconds / 3600:.2f} h; {encoder.info.name}: "
-        f"{len(info.layers)} layers of {info.dim} at {encoder.info.frame_rate:g} frames/s; "
-        f"{size / 2**20:,.0f} MiB in {len(info.shards)} shards under {folder} ({free / 2**30:,.0f} GiB free)",
-        markup=False,
-    )
-    already = sum(p.stat().st_size for p in folder.glob("shard-*"))
-    # Twice one shard: the spool and the shard made of it stand side by side for a moment.
-    if _todo(folder, info) and size + min(size, SHARD_BYTES) - already > free:
-        raise UserError(f"{folder}: needs {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
+def _claims(folder: Path, info: StoreInfo, found: Callable[[int], None]) -> Iterator[Spool | None]:
+    """Shards for this process alone, until all are complete; None where only other processes' are left for now.
+
+    found: told the number of utterances of a shard that was completed elsewhere.
+    """
+    left = list(range(len(info.shards)))
+    while left:
+        claimed = False
+        for index in list(left):
+            if not missing_layers(folder, index, info):
+                left.remove(index)
+                found(len(info.shards[index]))
+                continue
+            spool = Spool.claim(folder, index, info)
+            if spool is not None:
+                left.remove(index)
+                claimed = True
+                yield spool
+        if left and not claimed:
+            yield None
 
 
-def _batches(
-    utterances: Sequence[Utterance], encoder: Encoder, seconds: Mapping[str, float]
-) -> Iterator[list[Utterance]]:
-    """Utterances that may be encoded together, at most BATCH_SECONDS at a time; equal lists give equal batches."""
-    groups: dict[Hashable, list[Utterance]] = {}
-    for utterance in utterances:
-        samples = round(seconds[utterance.id] * audio.SAMPLE_RATE)
-        groups.setdefault(encoder.batch_key(samples), []).append(utterance)
-    for group in groups.values():
-        batch: list[Utterance] = []
-        filled = 0.0
-        for utterance in group:
-            cost = max(seconds[utterance.id], 30.0 if encoder.info.model_type == "whisper" else 0.0)
-            if batch and filled + cost > BATCH_SECONDS:
-                yield batch
-                batch, filled = [], 0.0
-            batch.append(utterance)
-            filled += cost
-        yield batch
-
-
-def _encode(batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...], dtype: str) -> list[States]:
-    waves = [audio.load(u) for u in batch]
-    # Resampling may round two files of one duration to different lengths: then they do not share a batch.
-    together = len({encoder.batch_key(len(w)) for w in waves}) == 1
-    states = encoder.encode(waves) if together else [encoder.encode([w])[0] for w in waves]
-    chosen = []
-    for utterance, state in zip(batch, states, strict=True):
-        given = state[list(layers)]
-        block = given.to(getattr(torch, dtype))
-        if not block.isfinite().all():
-            what = "beyond float16 (65504): try --dtype float32" if given.isfinite().all() else "NaN or infinite"
-            raise UserError(f"{utterance.audio}: {utterance.id}: a feature is {what}")
-        chosen.append(block.numpy())
-    return chosen
-
-
-class _Spool:
-    """The open shard: raw states in `.spool`, and in `.journal` one line a finished batch."""
-
-    def __init__(self, folder: Path, index: int, info: StoreInfo) -> None:
-        self.shard = shard_path(folder, index)
-        self.info, self.ids = info, info.shards[index]
-        self.data, self.journal = self.shard.with_suffix(".spool"), self.shard.with_suffix(".journal")
-        self.done: dict[str, tuple[int, int]] = {}  # utterance id to byte offset and frames
-        self._end = 0
-        for path in (self.data, self.journal):
-            path.touch()
-        self._recover()
-
-    def _recover(self) -> None:
-        """Take up what the journal names; cut off what a kill left behind its last whole line."""
-        size, kept = self.data.stat().st_size, 0
-        for line in self.journal.read_bytes().splitlines(keepends=True):
+def _encode(
+    batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...], dtype: str, turn: nullcontext[None] | Lock
+) -> list[Encoded]:
+    """Decode, encode and cast one batch; the states of each utterance, or why there are none."""
+    found: list[Encoded] = []
+    waves: list[tuple[Utterance, audio.Wave]] = []
+    for utterance in batch:
+        try:
+            wave = audio.load(utterance)
+            if len(wave) < encoder.min_samples:
+                raise UserError(f"{utterance.audio}: {len(wave)} samples are too few for the encoder")
+            waves.append((utterance, wave))
+        except UserError as error:
+            found.append(Encoded(utterance.id, skipped=str(error)))
+    together = {encoder.batch_key(len(wave)) for _, wave in waves}
+    # Resampling may round two files of one duration to different lengths: then they may not share a batch.
+    groups = [waves] if len(together) == 1 else [[one] for one in waves]
+    for group in groups:
+        prepared = [encoder.prepare(wave) for _, wave in group]
+        with turn:
             try:
-                entries = json.loads(line) if line.endswith(b"\n") else []
-            except ValueError:
-                entries = []
-            stop = max((offset + self._bytes(frames) for _, offset, frames in entries), default=size + 1)
-            if stop > size:
-                break
-            self.done.update({id_: (offset, frames) for id_, offset, frames in entries})
-            kept += len(line)
-            self._end = stop
-        os.truncate(self.journal, kept)
-        os.truncate(self.data, self._end)
+                states = encoder.encode(prepared)
+            except torch.OutOfMemoryError as error:
+                raise UserError(f"{batch[0].audio}: the GPU's memory is short; lower --batch-seconds") from error
+            given = [(s.isfinite().all(), s[list(layers)].to(getattr(torch, dtype))) for s in states]
+        for (utterance, _), (finite, block) in zip(group, given, strict=True):
+            if not finite:
+                found.append(Encoded(utterance.id, skipped=f"{utterance.audio}: a feature is NaN or infinite"))
+            elif not block.isfinite().all():
+                told = "a feature is beyond float16 (65504): use --dtype float32 and another folder"
+                raise UserError(f"{utterance.audio}: {utterance.id}: {told}")
+            else:
+                found.append(Encoded.of(utterance.id, block.cpu().numpy()))
+    return found
 
-    def _bytes(self, frames: int) -> int:
-        return frames * self.info.frame_bytes
 
-    def append(self, batch: Sequence[Utterance], blocks: Sequence[States]) -> None:
-        entries = []
-        with self.data.open("ab") as stream:
-            for utterance, block in zip(batch, blocks, strict=True):
-                stream.write(np.ascontiguousarray(block).tobytes())
-                entries.append((utterance.id, self._end, block.shape[1]))
-                self._end += self._bytes(block.shape[1])
-            stream.flush()
-            os.fsync(stream.fileno())
-        with self.journal.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entries) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
-        self.done.update({id_: (offset, frames) for id_, offset, frames in entries})
-
-    def finish(self) -> None:
-        assert set(self.done) == set(self.ids), "every utterance of the shard is in the journal"
-        shape = (len(self.info.layers), -1, self.info.dim)
-        # One map for all: a map of its own for each utterance would take as many file descriptors.
-        spool = np.memmap(self.data, np.uint8, "r")
-        places = (self.done[i] for i in self.ids)
-        parts = (spool[offset : offset + self._bytes(frames)] for offset, frames in places)
-        write_shard(self.shard, self.info, self.ids, [p.view(self.info.dtype).reshape(shape) for p in parts])
-        self.data.unlink()
-        self.journal.unlink()
+def _seal(folder: Path, plan: StoreInfo) -> None:
+    """Make the plan the store: every shard is there. What was skipped is left out of it, with the reasons."""
+    if not (folder / "plan.json").exists():  # sealed by another process, or nothing was to do
+        return
+    shards = [Shard(shard_path(folder, i), plan.encoder).contents for i in range(len(plan.shards))]
+    held = {id_ for shard in shards for id_ in shard.ids}
+    found = {i: why for shard in shards for i, why in shard.skipped.items() if i not in held}
+    if not held:
+        raise UserError(f"{folder}: no utterance could be extracted; the first: {next(iter(found.values()))}")
+    while not shards[-1].ids:  # it holds nothing but what was skipped: the next extraction takes its place
+        shards.pop()
+    info = replace(
+        plan,
+        shards=tuple(shard.ids for shard in shards),
+        recordings={id_: plan.recordings[id_] for id_ in plan.recordings if id_ in held},
+        skipped={**plan.skipped, **found},
+    )
+    write_json(folder / "store.json", info.as_dict())
+    (folder / "plan.json").unlink()

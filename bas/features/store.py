@@ -1,206 +1,206 @@
-"""The HDF5 shards: what is in one, and how one layer of one utterance is read.
+"""A feature store: a folder of shards and what made them.
 
-    store.json             what made the store, and which utterances stand in which shard
-    shard-00000.h5         states   (L, N, D) of the dtype, contiguous: one layer of one utterance is one run of bytes
-                           ids      (U,)      utterance ids
-                           offsets  (U + 1,)  utterance u owns the frames offsets[u] to offsets[u + 1]
-                           crc32    (U,)      of each utterance's (L, T, D) bytes
-                           attributes: encoder, revision, layers, dtype, frame rate, sample rate, versions, checksum
+    store.json       what the store is; there once it is complete
+    plan.json        what an extraction is about to make of it; there until that is complete
+    shard-00000.h5   see `bas.features.shard`
 
-L layers, N frames of all the shard's utterances end to end, D width, U utterances, T frames of one.
+While layers or utterances are added, the store stays readable as it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import zlib
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-import bas
 from bas.errors import UserError
-from bas.files import read_json, replacing
+from bas.features.shard import Shard, States, offsets, shard_path
+from bas.files import read_json
 
-FORMAT = 1
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError)  # what h5py makes of a broken file
+FORMAT = 2
 DTYPES = ("float16", "float32")
-States = npt.NDArray[np.floating[Any]]
+OPEN_SHARDS = 256  # mapped at a time, a file descriptor each; the usual limit of a process is 1024
+MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
+MADE_BY = ("extract", "subset", "merge")
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """`store.json`: the plan that extraction follows and a reader checks."""
+    """`store.json`, and `plan.json` on the way there."""
 
     corpus: str  # the reader's name
     root: str  # the folder or manifest it read
     encoder: dict[str, Any]  # bas.encoders.EncoderInfo
     layers: tuple[int, ...]
     shards: tuple[tuple[str, ...], ...]  # the utterance ids of each shard, in order
-    samples: str  # a hash over ids, times and the bytes of the files: other recordings make another store
+    recordings: Mapping[str, tuple[str, int]]  # by id: a hash over the file's bytes and the times; samples at 16 kHz
+    skipped: Mapping[str, str]  # utterances of the corpus that are not here, and why
     device: str  # where the encoder computed
     dtype: str  # one of DTYPES
+    made_by: str = "extract"  # one of MADE_BY
     format: int = FORMAT
 
     @property
     def identity(self) -> str:
-        """A short hash of what changes the features."""
-        what = [self.samples, self.encoder["revision"], self.encoder["input"], self.layers, self.dtype, self.format]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+        """A short hash of what decides the features, whichever layers of them are stored and however they are cut."""
+        held = sorted((id_, self.recordings[id_][0]) for ids in self.shards for id_ in ids)
+        encoder = [self.encoder[name] for name in ("revision", "input", "precision")]
+        return hashlib.sha256(json.dumps([held, encoder, self.dtype, self.format]).encode()).hexdigest()[:12]
 
     @property
     def dim(self) -> int:
         return int(self.encoder["dim"])
 
     @property
+    def num_utterances(self) -> int:
+        return sum(map(len, self.shards))
+
+    @property
     def frame_bytes(self) -> int:
-        """Of one frame, all layers."""
-        return len(self.layers) * self.dim * np.dtype(self.dtype).itemsize
+        """Of one frame of one layer."""
+        return self.dim * np.dtype(self.dtype).itemsize
 
     @classmethod
     def read(cls, folder: Path) -> StoreInfo:
-        """Raises UserError when the folder holds no store, or one of another format."""
-        path = folder / "store.json"
-        if not path.exists():
-            raise UserError(f"{folder}: no feature store here (no store.json); make one with `bas extract`")
+        """Raises UserError when the folder holds no complete store, or one of another format."""
+        if (folder / "store.json").exists():
+            return cls._parse(folder / "store.json")
+        if (folder / "plan.json").exists():
+            info = cls._parse(folder / "plan.json")
+            done = sum(shard_path(folder, i).exists() for i in range(len(info.shards)))
+            raise UserError(
+                f"{folder}: incomplete, {done} of {len(info.shards)} shards; run the same `bas extract` again"
+            )
+        raise UserError(f"{folder}: no feature store here (no store.json); make one with `bas extract`")
+
+    @classmethod
+    def read_plan(cls, folder: Path) -> StoreInfo | None:
+        """What an extraction that did not end was to make."""
+        return cls._parse(folder / "plan.json") if (folder / "plan.json").exists() else None
+
+    @classmethod
+    def _parse(cls, path: Path) -> StoreInfo:
         raw = read_json(path)
-        if raw.get("format") != FORMAT:
-            raise UserError(f"{path}: format {raw.get('format')!r}, this bas reads {FORMAT}; extract it again")
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            found = raw.get("format") if isinstance(raw, dict) else None
+            raise UserError(f"{path}: format {found!r}, this bas reads {FORMAT}; extract it again into another folder")
         try:
-            return cls(**{**raw, "layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])})
-        except (TypeError, KeyError) as error:
+            tuples = {"layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])}
+            recordings = {id_: (str(digest), int(samples)) for id_, (digest, samples) in raw["recordings"].items()}
+            return cls(**{**raw, **tuples, "recordings": recordings})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: damaged ({error}); extract it again") from error
 
-
-def shard_path(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:05d}.h5"
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on besides its settings."""
-    names = ("torch", "torchaudio", "transformers", "numpy", "h5py", "scikit-learn")
-    return {"bas": bas.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
-
-
-def write_shard(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[States]) -> None:
-    """One shard from each utterance's states `(L, T, D)`; `blocks` may be memory-mapped, one is read at a time.
-
-    Raises OSError when the disk is full.
-    """
-    assert len(ids) == len(blocks)
-    size = sum(b.nbytes for b in blocks) + sum(64 + len(i.encode()) for i in ids) + 2**16
-    with replacing(path) as temporary:
-        _reserve(temporary, size)
-        _fill(temporary, info, ids, blocks)
-
-
-def _fill(path: Path, info: StoreInfo, ids: tuple[str, ...], blocks: list[States]) -> None:
-    offsets = np.concatenate([[0], np.cumsum([b.shape[1] for b in blocks])]).astype(np.int64)
-    crc32 = np.array([zlib.crc32(np.ascontiguousarray(b).data) for b in blocks], dtype=np.uint32)
-    with h5py.File(path, "w") as file:
-        states = file.create_dataset("states", (len(info.layers), int(offsets[-1]), info.dim), dtype=info.dtype)
-        for block, start, stop in zip(blocks, offsets[:-1], offsets[1:], strict=True):
-            states[:, start:stop] = block
-        file["ids"] = np.array(ids, dtype=h5py.string_dtype())
-        file["offsets"] = offsets
-        file["crc32"] = crc32
-        file.attrs.update(
-            encoder=info.encoder["name"],
-            revision=info.encoder["revision"],
-            layers=info.layers,
-            dtype=info.dtype,
-            frame_rate=info.encoder["frame_rate"],
-            sample_rate=info.encoder["sample_rate"],
-            versions=json.dumps(versions()),
-            checksum=_checksum(ids, crc32),
-        )
-
-
-def _reserve(path: Path, size: int) -> None:
-    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process."""
-    with path.open("wb") as stream:
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(stream.fileno(), 0, size)
-
-
-def _checksum(ids: tuple[str, ...], crc32: npt.NDArray[np.uint32]) -> str:
-    return hashlib.sha256("\n".join(ids).encode() + crc32.tobytes()).hexdigest()
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class FeatureStore:
-    """A complete store, open for reading. Raises UserError when a shard is missing, damaged or of another store."""
+    """A complete store, open for reading: random access at the speed of the disk and of memory, without a lock.
+
+    Raises UserError when a shard is missing, damaged or of another store.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info = StoreInfo.read(folder)
-        missing = [i for i in range(len(self.info.shards)) if not shard_path(folder, i).exists()]
+        missing = [i for i, ids in enumerate(self.info.shards) if ids and not shard_path(folder, i).exists()]
         if missing:
-            done = len(self.info.shards) - len(missing)
             raise UserError(
-                f"{folder}: incomplete, {done} of {len(self.info.shards)} shards; run the same `bas extract` again"
+                f"{folder}: {len(missing)} of {len(self.info.shards)} shards are gone, {missing[0]} the first; "
+                "run the same `bas extract` again"
             )
-        self._files: dict[int, h5py.File] = {}
-        self._offsets: dict[int, npt.NDArray[np.int64]] = {}
-        self._crc32: dict[int, npt.NDArray[np.uint32]] = {}
+        self._shards: dict[int, Shard] = {}
+        self._maps: OrderedDict[int, None] = OrderedDict()  # the last used comes last
+        self._touched = 0
+        self._edges: dict[int, list[int]] = {}
         self._where = {id_: (s, u) for s, ids in enumerate(self.info.shards) for u, id_ in enumerate(ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._where
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._where)
+
     def num_frames(self, utterance_id: str) -> int:
-        shard, u = self._find(utterance_id)
-        return int(self._offsets[shard][u + 1] - self._offsets[shard][u])
+        _, start, stop = self._run(utterance_id)
+        return stop - start
 
     def read(self, utterance_id: str, layer: int) -> States:
         """One layer of one utterance, `(T, D)` of the store's dtype; only those bytes are read."""
-        shard, u = self._find(utterance_id)
-        start, stop = self._offsets[shard][u : u + 2]
-        return np.asarray(self._files[shard]["states"][self._layer(layer), start:stop])
+        states_LTD, _ = self.gather([utterance_id], [layer])
+        block: States = states_LTD[0]
+        return block
 
-    def verify(self) -> None:
-        """Read everything once; UserError naming the first shard and utterance whose bytes are not those written."""
-        for shard, ids in enumerate(self.info.shards):
-            self._find(ids[0])
-            for u, id_ in enumerate(ids):
-                start, stop = self._offsets[shard][u : u + 2]
-                block = self._files[shard]["states"][:, start:stop]
-                if zlib.crc32(np.ascontiguousarray(block).data) != self._crc32[shard][u]:
-                    raise UserError(f"{shard_path(self.folder, shard)}: {id_} is damaged; delete it and extract again")
+    def gather(self, ids: Sequence[str], layers: Sequence[int]) -> tuple[States, npt.NDArray[np.int64]]:
+        """These layers of these utterances end to end, `(L, N, D)` of the store's dtype, and each one's frames `(U,)`.
 
-    def _layer(self, layer: int) -> int:
-        if layer not in self.info.layers:
-            raise UserError(
-                f"{self.folder}: layer {layer} is not stored; it holds {', '.join(map(str, self.info.layers))}"
-            )
-        return self.info.layers.index(layer)
+        Copied from the mapped files, of which no more than `MAPPED_BYTES` stay in this process's memory.
+        UserError for an utterance or a layer that is not stored.
+        """
+        for layer in layers:
+            if layer not in self.info.layers:
+                stored = ", ".join(map(str, self.info.layers))
+                raise UserError(f"{self.folder}: layer {layer} is not stored; it holds {stored}")
+        runs = [self._run(i) for i in ids]
+        edges = offsets([stop - start for _, start, stop in runs])
+        out_LND = np.empty((len(layers), int(edges[-1]), self.info.dim), self.info.dtype)
+        arrays = {index: self._mapped(index, layers) for index in {index for index, _, _ in runs}}
+        for (index, start, stop), begin in zip(runs, edges.tolist(), strict=False):
+            end = begin + stop - start
+            for row, array_ND in enumerate(arrays[index]):
+                out_LND[row, begin:end] = array_ND[start:stop]
+        self._touched += out_LND.nbytes
+        if self._touched > MAPPED_BYTES:
+            if sum(self._shards[index].nbytes for index in self._maps) > MAPPED_BYTES:
+                for index in self._maps:
+                    self._shards[index].forget()
+            self._touched = 0
+        return out_LND, np.diff(edges)
+
+    def shard(self, index: int) -> Shard:
+        """Shard `index`, held against the plan when it is opened first."""
+        if index in self._shards:
+            return self._shards[index]
+        shard = Shard(shard_path(self.folder, index), self.info.encoder)
+        told = "belongs to another store than store.json; delete it and extract again"
+        held = shard.contents
+        digests = tuple(self.info.recordings[i][0] for i in self.info.shards[index])
+        if (held.ids, held.recordings, held.dtype) != (self.info.shards[index], digests, self.info.dtype):
+            raise UserError(f"{shard.path}: {told}")
+        if not set(self.info.layers) <= set(held.layers):
+            raise UserError(f"{shard.path}: holds layers {held.layers}: {told}")
+        self._shards[index] = shard
+        return shard
+
+    def _mapped(self, index: int, layers: Sequence[int]) -> list[States]:
+        """These layers of a shard, each `(N, D)`."""
+        self._maps[index] = None
+        self._maps.move_to_end(index)
+        if len(self._maps) > OPEN_SHARDS:
+            self._shards[self._maps.popitem(last=False)[0]].unmap()
+        shard = self._shards[index]
+        return [shard.mapped[shard.contents.layers.index(layer)] for layer in layers]
+
+    def _run(self, utterance_id: str) -> tuple[int, int, int]:
+        """The shard, the first frame in it and the one after the last."""
+        index, u = self._find(utterance_id)
+        if index not in self._edges:
+            self._edges[index] = self.shard(index).contents.offsets.tolist()
+        edges = self._edges[index]
+        return index, edges[u], edges[u + 1]
 
     def _find(self, utterance_id: str) -> tuple[int, int]:
         if utterance_id not in self._where:
-            raise UserError(f"{self.folder}: no utterance {utterance_id!r} in this store")
-        shard, u = self._where[utterance_id]
-        if shard not in self._files:
-            path = shard_path(self.folder, shard)
-            try:
-                file = h5py.File(path, "r")
-                ids = tuple(i.decode() for i in file["ids"][:])
-                made_by = (file.attrs["revision"], str(file["states"].dtype), *map(int, file.attrs["layers"]))
-                offsets, crc32 = file["offsets"][:], file["crc32"][:]
-                intact = file.attrs["checksum"] == _checksum(ids, crc32)
-                shape = file["states"].shape
-            except DAMAGE as error:
-                raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
-            if not intact or shape != (len(made_by) - 2, offsets[-1], self.info.dim):
-                raise UserError(f"{path}: checksum differs; delete it and extract again")
-            asked = (self.info.encoder["revision"], self.info.dtype, *self.info.layers)
-            if ids != self.info.shards[shard] or made_by != asked:
-                raise UserError(f"{path}: belongs to another store than {self.folder}/store.json; extract again")
-            self._files[shard], self._offsets[shard], self._crc32[shard] = file, offsets, crc32
-        return shard, u
+            why = self.info.skipped.get(utterance_id)
+            told = f": {why}" if why else ""
+            raise UserError(f"{self.folder}: no utterance {utterance_id!r} in this store{told}")
+        return self._where[utterance_id]

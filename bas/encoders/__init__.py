@@ -1,0 +1,72 @@
+"""Frozen encoders behind one protocol: speech encoders of `transformers`, by hub name or local folder, and log-mel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, first_line
+from bas.encoders.logmel import LOG_MEL, LogMel
+from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
+from bas.encoders.whisper import Whisper
+from bas.errors import UserError
+
+__all__ = ["LOG_MEL", "PRECISIONS", "WAVEFORM_MODELS", "Encoder", "EncoderInfo", "load_encoder"]
+
+
+def load_encoder(
+    name: str,
+    device: torch.device,
+    revision: str | None = None,
+    *,
+    precision: str = "float32",
+    real_length: bool = False,
+) -> Encoder:
+    """`log-mel`, a local folder in the `transformers` layout, or a hub name.
+
+    precision: of weights and arithmetic, one of PRECISIONS; float16 wants a GPU.
+    real_length: Whisper's encoder over the recording alone, without the silence that its exact form adds up to 30 s.
+    Raises UserError when nothing of that name can be loaded, or it is no speech encoder `bas` knows, or what is asked
+    of it (a revision, a precision, its real length) it does not have.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if precision == "float16" and device.type == "cpu":
+        raise UserError("precision 'float16' is not for the CPU: float32, bfloat16, or a GPU")
+    if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
+        raise UserError(f"encoder {name!r}: revision {revision!r} asked, but only a hub name has revisions")
+    if name == LOG_MEL:
+        if precision != "float32":
+            raise UserError(f"encoder {name!r}: precision {precision!r} asked, but it has no weights, only float32")
+        _refuse_real_length(name, real_length)
+        return LogMel()
+    from huggingface_hub.errors import StrictDataclassError  # seconds to import, needed here only
+    from transformers import AutoConfig
+    from transformers.utils import logging
+    from transformers.utils.hub import cached_file
+
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise UserError(f"encoder {name!r}: not {LOG_MEL}, no model folder there")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        if not Path(name).is_dir():
+            # The cache keeps files under their commit, snapshots/COMMIT/config.json; all else is loaded from that one.
+            revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise UserError(
+            f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {first_line(error)}"
+        ) from error
+    if config.model_type == "whisper":
+        return Whisper(name, config, device, revision, precision, real_length)
+    if config.model_type in WAVEFORM_MODELS:
+        _refuse_real_length(name, real_length)
+        return Waveform(name, config, device, revision, precision)
+    allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
+    raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
+
+
+def _refuse_real_length(name: str, real_length: bool) -> None:
+    if real_length:
+        raise UserError(f"encoder {name!r}: real_length is for Whisper; this one always takes the real length")

@@ -1,0 +1,95 @@
+"""wav2vec 2.0 (and XLS-R), HuBERT, WavLM, UniSpeech(-SAT), data2vec-audio, SEW(-D): raw waveform in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from bas.audio import SAMPLE_RATE, Wave
+from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of
+
+# Behind their convolutional front these look at padding nowhere: one convolution over frames that are zeroed where they
+# are padding, then masked attention. In the others padding leaks: data2vec-audio stacks five convolutions, and from the
+# second on they see what the one before made of the zeros; SEW(-D) averages frames in pairs, and a pair may be half
+# padding. Those share a batch with waves of as many frames.
+PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+WAVEFORM_MODELS = (*PADDABLE, "data2vec-audio", "sew", "sew-d")
+# Attention grows with the square of the length: at 120 s WavLM-base makes several (12, 6000, 6000) of 1.7 GB each.
+MAX_SECONDS = 120
+
+
+class Waveform:
+    """The model of `transformers`, with its convolutional front run on each wave alone.
+
+    A GroupNorm front (wav2vec 2.0 and HuBERT base) takes its statistics over whatever it is given, padding too.
+    """
+
+    max_samples: int | None = MAX_SECONDS * SAMPLE_RATE
+
+    def __init__(self, name: str, config: Any, device: torch.device, revision: str | None, precision: str) -> None:
+        from transformers import Wav2Vec2FeatureExtractor
+
+        self.device = device
+        self._dtype = getattr(torch, precision)
+        model = load_weights(name, revision, self._dtype)
+        # What comes out of the front goes into the model where the waveform did.
+        self._front, model.feature_extractor = freeze(model.feature_extractor, device), nn.Identity()
+        self._model = freeze(model, device)
+        if config.model_type == "wavlm":  # of a mask that transformers makes; nothing a user could mend
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+        self._extractor = load_extractor(name, revision, Wav2Vec2FeatureExtractor, Wav2Vec2FeatureExtractor)
+        # A BatchNorm before the positional convolution (some HuBERT) turns zeroed frames into something else.
+        self._pads = config.model_type in PADDABLE and not getattr(config, "conv_pos_batch_norm", False)
+        self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+        # SEW's transformer runs on frames averaged in pairs.
+        stride = self.min_samples = getattr(config, "squeeze_factor", 1)
+        for kernel, step in reversed(self._convolutions):
+            self.min_samples = (self.min_samples - 1) * step + kernel
+            stride *= step
+        self.info = EncoderInfo(
+            name,
+            revision_of(name, revision),
+            config.model_type,
+            config.num_hidden_layers + 1,
+            config.hidden_size,
+            SAMPLE_RATE / stride,
+            input="zero mean, unit variance" if self._extractor.do_normalize else "as recorded",
+            precision=precision,
+        )
+
+    def batch_key(self, num_samples: int) -> Hashable:
+        return None if self._pads else self._frames(num_samples)
+
+    def cost(self, num_samples: int) -> int:
+        return num_samples
+
+    def prepare(self, wave: Wave) -> Tensor:
+        """`(samples,)` float32: to zero mean and unit variance where the model's preprocessor says so."""
+        if self._extractor.do_normalize:  # its own arithmetic, without the milliseconds of its call
+            (wave,) = self._extractor.zero_mean_unit_var_norm([wave], None)
+        return torch.from_numpy(np.asarray(wave, np.float32))
+
+    @torch.inference_mode()
+    def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        fronts = [self._front(x.to(self.device, self._dtype)[None])[0].T for x in inputs]
+        mask_BN = None
+        if len({len(front_TC) for front_TC in fronts}) > 1:
+            assert self._pads, "all waves have the same batch key"
+            samples_B = torch.tensor([len(x) for x in inputs], device=self.device)
+            mask_BN = torch.arange(int(samples_B.max()), device=self.device) < samples_B[:, None]
+        x_BCT = pad_sequence(fronts, batch_first=True).mT
+        states = self._model(x_BCT, attention_mask=mask_BN, output_hidden_states=True).hidden_states
+        # Each cut out before the states are joined: what was padding is never copied.
+        return [torch.stack([x_BTD[i, : len(front)] for x_BTD in states]) for i, front in enumerate(fronts)]
+
+    def _frames(self, num_samples: int) -> int:
+        """How many frames the front makes of so many samples."""
+        for kernel, step in self._convolutions:
+            num_samples = (num_samples - kernel) // step + 1
+        return num_samples

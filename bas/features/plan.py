@@ -1,0 +1,268 @@
+"""What an extraction has to do: decided from the files' headers and bytes before anything is encoded.
+
+The longest utterances come first, so that what does not fit into memory shows at once and utterances of like length
+share shards and batches. What stands in a store already is held against the recordings' hashes and left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from bas import audio
+from bas.corpora import Corpus, Utterance
+from bas.encoders import Encoder
+from bas.errors import UserError
+from bas.features.shard import Shard, shard_path
+from bas.features.spool import journaled, missing_layers
+from bas.features.store import DTYPES, StoreInfo
+from bas.progress import bar
+
+SHARD_BYTES = 256 * 2**20
+PATIENCE = 2.0  # seconds without a progress bar
+READERS = 8  # threads that hash recordings; they wait for the disk more than for a core
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks an extraction for. reader and root: how the corpus was opened, so that a run finds its labels.
+
+    layers: hidden states by number; None: all. dtype: as stored. longest: seconds; None: the encoder's own limit.
+    """
+
+    reader: str
+    root: Path
+    layers: Sequence[int] | None = None
+    dtype: str = "float16"
+    shard_bytes: int = SHARD_BYTES
+    longest: float | None = None
+
+
+def make_plan(corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console) -> StoreInfo:
+    """The plan that completes or extends what stands in `folder`.
+
+    Raises UserError for a layer that the encoder has not, a folder that holds features of another kind or of
+    recordings that have changed since, and a corpus of which nothing can be read.
+    """
+    if request.dtype not in DTYPES:
+        raise UserError(f"dtype {request.dtype!r} is not one of {', '.join(DTYPES)}")
+    layers = _layers(encoder, request.layers)
+    recordings, skipped = _survey(corpus, encoder, request.longest, console)
+    fresh = StoreInfo(
+        request.reader,
+        str(request.root.resolve()),
+        encoder.info.as_dict(),
+        layers,
+        (),
+        recordings,
+        skipped,
+        encoder.device.type,
+        request.dtype,
+    )
+    there = _there(folder)
+    if there is None:
+        return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes))
+    in_progress = (folder / "plan.json").exists()
+    _compare(folder, there, fresh, in_progress)
+    planned = {id_ for ids in there.shards for id_ in ids}
+    _held_unchanged(folder, there, {u.id for u in corpus.utterances}, recordings)
+    new = [id_ for id_ in recordings if id_ not in planned]
+    return replace(
+        fresh,
+        layers=tuple(sorted({*layers, *there.layers})),
+        shards=there.shards + _cut(new, recordings, fresh, request.shard_bytes),
+        # What is held keeps the recording it was made of, also where that cannot be read today.
+        recordings={**{i: there.recordings[i] for i in planned}, **recordings},
+        skipped={i: why for i, why in skipped.items() if i not in planned},
+    )
+
+
+def announce(folder: Path, info: StoreInfo, console: Console) -> None:
+    """Print what there is to do and its cost in disk. Raises UserError when the disk is too small."""
+    todo = [(i, missing_layers(folder, i, info)) for i in range(len(info.shards))]
+    rate = info.encoder["frame_rate"] / audio.SAMPLE_RATE
+    sizes = [
+        sum(info.recordings[id_][1] for id_ in info.shards[i]) * rate * info.frame_bytes * len(layers)
+        for i, layers in todo
+    ]
+    hours = sum(samples for _, samples in info.recordings.values()) / audio.SAMPLE_RATE / 3600
+    free = shutil.disk_usage(folder).free
+    console.print(
+        f"{info.corpus}: {info.num_utterances} utterances, {hours:.2f} h; {info.encoder['name']}: "
+        f"{len(info.layers)} layers of {info.dim} at {info.encoder['frame_rate']:g} frames/s; "
+        f"{sum(sizes) / 2**20:,.0f} MiB to write in {sum(s > 0 for s in sizes)} of {len(sizes)} shards "
+        f"under {folder} ({free / 2**30:,.0f} GiB free)",
+        markup=False,
+    )
+    already = sum(p.stat().st_size for p in folder.glob("shard-*.spool"))
+    # A spool and the shard made of it stand side by side for a moment; so do a shard and the same with more layers.
+    beside = max((s + _size(shard_path(folder, i)) for (i, _), s in zip(todo, sizes, strict=True) if s), default=0)
+    if sum(sizes) + beside - already > free:
+        raise UserError(f"{folder}: needs {sum(sizes) / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
+
+
+def batches(ids: Sequence[str], info: StoreInfo, encoder: Encoder, seconds: float) -> Iterator[list[str]]:
+    """Utterances that may be encoded together, longest first, of at most `seconds` with their padding, or one alone.
+
+    Equal lists give equal batches.
+    """
+    groups: dict[object, list[str]] = {}
+    for id_ in sorted(ids, key=lambda i: -info.recordings[i][1]):
+        groups.setdefault(encoder.batch_key(info.recordings[id_][1]), []).append(id_)
+    for group in groups.values():
+        start = 0
+        while start < len(group):
+            # Sorted by length: the first is the longest, and what the others are padded to.
+            cost = encoder.cost(info.recordings[group[start]][1]) / audio.SAMPLE_RATE
+            stop = start + max(1, int(seconds / cost))
+            yield group[start:stop]
+            start = stop
+
+
+def _layers(encoder: Encoder, asked: Sequence[int] | None) -> tuple[int, ...]:
+    layers = tuple(range(encoder.info.num_states)) if asked is None else tuple(sorted(set(asked)))
+    outside = [i for i in layers if not 0 <= i < encoder.info.num_states]
+    if outside or not layers:
+        known = f"{encoder.info.name} has 0 to {encoder.info.num_states - 1}"
+        raise UserError(f"layers: {outside or 'none'} asked; {known}")
+    return layers
+
+
+def _survey(
+    corpus: Corpus, encoder: Encoder, longest: float | None, console: Console
+) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
+    """Of each utterance a hash over its file's bytes and its times, and its samples; or why it cannot be used."""
+    limit = encoder.max_samples if longest is None else round(longest * audio.SAMPLE_RATE)
+    begun = time.monotonic()
+    with bar(console, "recordings") as progress:
+        task = progress.add_task("read", total=2 * len(corpus.utterances), visible=False)
+
+        def tick() -> None:
+            progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
+
+        lengths = dict(_in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
+        usable = [u for u in corpus.utterances if isinstance(lengths[u.id], int)]
+        digests = dict(_in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in usable}), tick))
+        progress.update(task, completed=2 * len(corpus.utterances))
+    recordings: dict[str, tuple[str, int]] = {}
+    skipped: dict[str, str] = {}
+    for utterance in corpus.utterances:
+        samples = lengths[utterance.id]
+        digest = digests.get(utterance.audio) if isinstance(samples, int) else None
+        if isinstance(samples, str) or digest is None:
+            skipped[utterance.id] = samples if isinstance(samples, str) else f"{utterance.audio}: cannot be read"
+            continue
+        what = json.dumps([utterance.start, utterance.end, digest])
+        recordings[utterance.id] = hashlib.sha256(what.encode()).hexdigest()[:16], samples
+    if not recordings:
+        raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}")
+    return recordings, skipped
+
+
+def _in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], None]) -> Iterator[R]:
+    with ThreadPoolExecutor(READERS) as pool:
+        for done in pool.map(work, items):
+            tick()
+            yield done
+
+
+def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | str:
+    """At 16 kHz, or why it cannot be used: what a header tells."""
+    try:
+        samples = round(audio.duration(utterance) * audio.SAMPLE_RATE)
+    except UserError as error:
+        return str(error)
+    if samples < shortest:
+        return f"{utterance.audio}: shorter than the {shortest / audio.SAMPLE_RATE} s that the encoder needs"
+    if longest is not None and samples > longest:
+        limit = f"more than {longest / audio.SAMPLE_RATE:g} s: cut it (start, end), or raise --longest"
+        return f"{utterance.audio}: {samples / audio.SAMPLE_RATE:.1f} s, {limit}"
+    return samples
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()
+    except OSError:
+        return None
+
+
+def _there(folder: Path) -> StoreInfo | None:
+    """The plan that was begun here, else the store."""
+    plan = StoreInfo.read_plan(folder)
+    if plan is not None:
+        return plan
+    if (folder / "store.json").exists():
+        return StoreInfo.read(folder)
+    if any(folder.glob("shard-*")):
+        raise UserError(f"{folder}: holds shards but no store.json; delete them or name another folder")
+    return None
+
+
+def _compare(folder: Path, there: StoreInfo, asked: StoreInfo, in_progress: bool) -> None:
+    """Refuse a folder with features that were made otherwise."""
+    fields = {
+        "made by": (there.made_by, asked.made_by),
+        "revision": (there.encoder["revision"], asked.encoder["revision"]),  # one of equal files has another name
+        **{name: (there.encoder[name], asked.encoder[name]) for name in ("input", "precision", "sample_rate")},
+        "dtype": (there.dtype, asked.dtype),
+        "corpus": (there.corpus, asked.corpus),
+        "device": (there.device, asked.device),  # bits differ between devices; one store never mixes them
+    }
+    if in_progress:
+        fields["layers"] = (there.layers, asked.layers)
+    for name, (old, new) in fields.items():
+        if old != new:
+            told = f"{old} there, {new} asked"
+            if name == "revision":
+                told = f"{there.encoder['name']} {old} there, {asked.encoder['name']} {new} asked"
+            raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
+
+
+def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings: Mapping[str, tuple[str, int]]) -> None:
+    """Refuse where a recording that features were made of is another by now, or no longer one of the corpus."""
+    for index, ids in enumerate(there.shards):
+        path = shard_path(folder, index)
+        held = set(Shard(path, there.encoder).contents.ids) if path.exists() else journaled(folder, index)
+        for id_ in ids:
+            if id_ not in known:
+                raise UserError(f"{folder}: holds {id_}, which {there.corpus} has no more; name another folder")
+            if id_ in held and id_ in recordings and recordings[id_][0] != there.recordings[id_][0]:
+                raise UserError(
+                    f"{folder}: {id_} was extracted from another recording than is there now "
+                    f"(recordings: {there.recordings[id_][0]} there, {recordings[id_][0]} now); name another folder"
+                )
+
+
+def _cut(
+    ids: Iterable[str], recordings: Mapping[str, tuple[str, int]], info: StoreInfo, shard_bytes: int
+) -> tuple[tuple[str, ...], ...]:
+    """Which utterances go into which shard."""
+    shards: list[list[str]] = []
+    filled = 0.0
+    for id_ in sorted(ids, key=lambda i: (-recordings[i][1], i)):
+        frames = recordings[id_][1] / audio.SAMPLE_RATE * info.encoder["frame_rate"]
+        cost = frames * info.frame_bytes * len(info.layers)
+        if not shards or filled + cost > shard_bytes:
+            shards.append([])
+            filled = 0.0
+        shards[-1].append(id_)
+        filled += cost
+    return tuple(tuple(s) for s in shards)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

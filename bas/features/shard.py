@@ -1,0 +1,212 @@
+"""One shard: an HDF5 file to everyone else, a plain array at a known byte to us.
+
+    states      (L, N, D)  of the store's dtype, contiguous: one layer of one utterance is one run of bytes
+    ids         (U,)       utterance ids
+    offsets     (U + 1,)   utterance u owns the frames offsets[u] to offsets[u + 1]
+    crc32       (L, U)     of each layer's (T, D) bytes of each utterance, taken when they were computed
+    recordings  (U,)       a hash over the bytes and the times each utterance was computed from
+    attributes             layers, skipped (JSON: id to reason), encoder, revision, input, precision, dtype,
+                           frame_rate, sample_rate, versions (JSON), checksum
+
+L layers, N frames of all the shard's utterances end to end, D width, U utterances, T frames of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+import bas
+from bas.errors import UserError
+from bas.files import replacing
+
+States = npt.NDArray[np.floating[Any]]
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError)  # what h5py makes of a broken file
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard holds besides the states: the same before it is written and after it is opened."""
+
+    encoder: dict[str, Any]  # bas.encoders.EncoderInfo
+    dtype: str
+    layers: tuple[int, ...]
+    ids: tuple[str, ...]
+    offsets: npt.NDArray[np.int64]
+    crc32: npt.NDArray[np.uint32]
+    recordings: tuple[str, ...]
+    skipped: dict[str, str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.layers), int(self.offsets[-1]), int(self.encoder["dim"])
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """The attributes that say which features these are."""
+        names = ("revision", "input", "precision", "frame_rate", "sample_rate")
+        return {"encoder": self.encoder["name"], **{n: self.encoder[n] for n in names}, "dtype": self.dtype}
+
+    @property
+    def checksum(self) -> str:
+        what = [self.ids, self.layers, self.recordings, self.skipped, self.offsets.tolist(), self.crc32.tolist()]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.h5"
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides its settings."""
+    names = ("torch", "torchaudio", "transformers", "numpy", "h5py", "scikit-learn")
+    return {"bas": bas.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def write_shard(path: Path, contents: Contents, states: Callable[[int, int], States]) -> None:
+    """Write a shard whole or not at all; states: `(layer, u) -> (T, D)`, asked for one at a time.
+
+    Everything is read back and held against `contents.crc32`. Raises OSError when the disk is full or returns other
+    bytes than were written to it.
+    """
+    size = int(np.prod(contents.shape)) * np.dtype(contents.dtype).itemsize
+    with replacing(path) as temporary:
+        _reserve(temporary, size + 200 * len(contents.ids) + 2**16)
+        with h5py.File(temporary, "w") as file:
+            data = file.create_dataset("states", contents.shape, dtype=contents.dtype)
+            for row, layer in enumerate(contents.layers):
+                for u, (start, stop) in enumerate(zip(contents.offsets[:-1], contents.offsets[1:], strict=True)):
+                    data[row, start:stop] = states(layer, u)
+            file["ids"] = np.array(contents.ids, dtype=h5py.string_dtype())
+            file["offsets"] = contents.offsets
+            file["crc32"] = contents.crc32
+            file["recordings"] = np.array(contents.recordings, dtype=h5py.string_dtype())
+            file.attrs.update(
+                **contents.made_by,
+                layers=contents.layers,
+                skipped=json.dumps(contents.skipped),
+                versions=json.dumps(versions()),
+                checksum=contents.checksum,
+            )
+        damaged = Shard(temporary, contents.encoder).damaged()
+        if damaged:
+            raise OSError(f"{path}: {damaged[0]} cannot be read back as it was written: is the disk failing?")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process."""
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(stream.fileno(), 0, size)
+
+
+class Shard:
+    """A shard open for reading. UserError when the file is no shard, is damaged, or is of another encoder.
+
+    encoder: what the store says of it.
+    """
+
+    def __init__(self, path: Path, encoder: dict[str, Any]) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r") as file:
+                data, attributes = file["states"], dict(file.attrs)
+                self.contents = Contents(
+                    encoder,
+                    str(data.dtype),
+                    tuple(map(int, attributes["layers"])),
+                    tuple(i.decode() for i in file["ids"][:]),
+                    file["offsets"][:],
+                    file["crc32"][:],
+                    tuple(r.decode() for r in file["recordings"][:]),
+                    json.loads(attributes["skipped"]),
+                )
+                intact = attributes["checksum"] == self.contents.checksum and data.shape == self.contents.shape
+                self._begin = data.id.get_offset() or 0  # None: no frame in it
+        except DAMAGE as error:
+            raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
+        if not intact:
+            raise UserError(f"{path}: checksum differs; delete it and extract again")
+        for name, asked in self.contents.made_by.items():
+            if attributes[name] != asked and name != "encoder":  # one of equal files may have another name
+                raise UserError(
+                    f"{path}: belongs to another store ({name}: {attributes[name]} there, {asked} in store.json)"
+                )
+        self._item = np.dtype(self.contents.dtype).itemsize
+        self._map: mmap | None = None
+        self._states: States | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the states of all layers."""
+        return int(np.prod(self.contents.shape)) * self._item
+
+    @property
+    def mapped(self) -> States:
+        """The states `(L, N, D)` as they lie on the disk, mapped into memory: reading copies, holding costs nothing."""
+        if self._states is None:
+            with self.path.open("rb") as stream:
+                self._map = mmap(stream.fileno(), 0, access=ACCESS_READ)
+            count = int(np.prod(self.contents.shape))
+            if self._begin + count * self._item > len(self._map):
+                raise UserError(f"{self.path}: cut off; delete it and extract again")
+            flat = np.frombuffer(self._map, self.contents.dtype, count, self._begin)
+            self._states = flat.reshape(self.contents.shape)
+        return self._states
+
+    def forget(self) -> None:
+        """Give back the memory that pages of the map take; the next read brings them in again."""
+        if self._map is not None and hasattr(self._map, "madvise"):
+            self._map.madvise(MADV_DONTNEED)
+
+    def unmap(self) -> None:
+        """Let go of the map and its file descriptor, once nothing read from it is in use."""
+        self._states = None
+        self._map = None
+
+    def read(self, layer: int, u: int) -> States:
+        """One layer of utterance `u`, `(T, D)`, read anew from the file: OSError where a failing disk gives none."""
+        start, stop = self.contents.offsets[u : u + 2].tolist()
+        row = self.contents.layers.index(layer)
+        width = self.contents.shape[2] * self._item
+        with self.path.open("rb", buffering=0) as stream:
+            stream.seek(self._begin + (row * self.contents.shape[1] + start) * width)
+            raw = bytearray((stop - start) * width)
+            view = memoryview(raw)
+            while view:
+                read = stream.readinto(view)
+                if not read:
+                    raise UserError(f"{self.path}: cut off; delete it and extract again")
+                view = view[read:]
+        return np.frombuffer(raw, self.contents.dtype).reshape(stop - start, -1)
+
+    def damaged(self) -> list[str]:
+        """The utterances whose bytes are not those computed, or not finite; reads everything once."""
+        found = []
+        for u, id_ in enumerate(self.contents.ids):
+            blocks = [self.read(layer, u) for layer in self.contents.layers]
+            sums = [zlib.crc32(as_bytes(b)) for b in blocks]
+            if sums != self.contents.crc32[:, u].tolist() or not all(np.isfinite(b).all() for b in blocks):
+                found.append(id_)
+        return found
+
+
+def as_bytes(states: States) -> memoryview:
+    return np.ascontiguousarray(states).reshape(-1).view(np.uint8).data
+
+
+def offsets(frames: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.cumsum([0, *frames], dtype=np.int64)

@@ -1,0 +1,211 @@
+"""The shard that is being filled: raw states in `.spool`, and in `.journal` one line a finished batch.
+
+The journal holds a checksum of every run of bytes that it names, so a line is believed only when its bytes are there,
+whatever was lost with a killed process or a machine without power; nothing waits for the disk. The journal is also the
+claim: a process holds its lock as long as it fills this shard, and a process that dies holds nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bas.errors import UserError
+from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, write_shard
+from bas.features.store import StoreInfo
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one utterance: its states `(L, T, D)` as they are stored, or why there are none."""
+
+    id: str
+    states: States | None = None
+    crc32: tuple[int, ...] = ()  # of each layer's bytes
+    skipped: str = ""
+
+    @classmethod
+    def of(cls, id_: str, states: States) -> Encoded:
+        return cls(id_, states, tuple(zlib.crc32(as_bytes(block)) for block in states))
+
+
+@dataclass(frozen=True)
+class _Place:
+    begin: int  # byte in the spool
+    frames: int
+    crc32: tuple[int, ...]
+
+
+def missing_layers(folder: Path, index: int, info: StoreInfo) -> tuple[int, ...]:
+    """Which of the plan's layers shard `index` has not: all of them where there is no such shard."""
+    path = shard_path(folder, index)
+    if not path.exists():
+        return info.layers
+    return tuple(layer for layer in info.layers if layer not in Shard(path, info.encoder).contents.layers)
+
+
+def journaled(folder: Path, index: int) -> set[str]:
+    """The utterances that the journal of shard `index` names as encoded."""
+    path = shard_path(folder, index).with_suffix(".journal")
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return {id_ for line in lines for id_ in _entries(line)[0]}
+
+
+def _entries(line: bytes) -> tuple[dict[str, _Place], dict[str, str]]:
+    """A journal line's utterances and those it skipped; none of a line that a kill has torn."""
+    try:
+        raw = json.loads(line)
+        return {id_: _Place(b, t, tuple(c)) for id_, b, t, c in raw["done"]}, dict(raw["skipped"])
+    except (ValueError, TypeError, KeyError):
+        return {}, {}
+
+
+class Spool:
+    """Shard `index` of a plan, claimed by this process until `finish` or `close`."""
+
+    @classmethod
+    def claim(cls, folder: Path, index: int, info: StoreInfo) -> Spool | None:
+        """None when another process fills this shard, or it is complete."""
+        layers = missing_layers(folder, index, info)
+        if not layers:
+            return None
+        journal = shard_path(folder, index).with_suffix(".journal").open("a+b", buffering=0)
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            journal.close()
+            return None
+        spool = cls(folder, index, info, layers, journal)
+        # Another process may have completed the shard between the look and the lock.
+        if missing_layers(folder, index, info) != layers:
+            spool._remove()
+            return None
+        spool._recover()
+        return spool
+
+    def __init__(self, folder: Path, index: int, info: StoreInfo, layers: tuple[int, ...], journal: FileIO) -> None:
+        self.index, self.info, self.layers = index, info, layers
+        self.path = shard_path(folder, index)
+        self.skipped: dict[str, str] = {}
+        self._places: dict[str, _Place] = {}
+        self._journal = journal
+        self._data_path = self.path.with_suffix(".spool")
+        self._data = self._data_path.open("a+b", buffering=0)
+        self._end = 0
+
+    @property
+    def open_ids(self) -> list[str]:
+        """The utterances that are neither encoded nor skipped."""
+        return [i for i in self.info.shards[self.index] if i not in self._places and i not in self.skipped]
+
+    def append(self, batch: Sequence[Encoded]) -> None:
+        """Keep a batch. UserError for an utterance without states in a shard that only gets more layers."""
+        done, skipped = [], {e.id: e.skipped for e in batch if e.states is None}
+        if skipped and self.path.exists():
+            id_, why = next(iter(skipped.items()))
+            raise UserError(f"{self.path}: layers {self.layers} cannot be added, {id_} is stored but now: {why}")
+        end, line = self._end, os.fstat(self._journal.fileno()).st_size
+        try:
+            for encoded in batch:
+                if encoded.states is not None:
+                    _write(self._data, as_bytes(encoded.states))
+                    done.append((encoded.id, end, encoded.states.shape[1], encoded.crc32))
+                    end += encoded.states.nbytes
+            _write(self._journal, memoryview(json.dumps({"done": done, "skipped": skipped}).encode() + b"\n"))
+        except OSError:
+            os.truncate(self._data.fileno(), self._end)
+            os.truncate(self._journal.fileno(), line)
+            raise
+        self._end = end
+        self._places.update({id_: _Place(begin, frames, crc32) for id_, begin, frames, crc32 in done})
+        self.skipped.update(skipped)
+
+    def finish(self) -> None:
+        """Make the shard of it. A shard that was there keeps its layers: only the new ones were encoded."""
+        assert not self.open_ids, "every utterance of the shard is in the journal"
+        old = Shard(self.path, self.info.encoder) if self.path.exists() else None
+        ids = old.contents.ids if old else tuple(i for i in self.info.shards[self.index] if i in self._places)
+        places = [self._places[i] for i in ids]
+        # One map for all: a map of its own for each utterance would take as many file descriptors.
+        spool = np.memmap(self._data_path, np.uint8, "r") if self._end else np.empty(0, np.uint8)
+
+        def states(layer: int, u: int) -> States:
+            if layer not in self.layers:
+                assert old is not None
+                return old.read(layer, u)
+            size = places[u].frames * self.info.frame_bytes
+            begin = places[u].begin + self.layers.index(layer) * size
+            block: States = spool[begin : begin + size].view(self.info.dtype).reshape(-1, self.info.dim)
+            return block
+
+        def sums(layer: int) -> list[int]:
+            if layer not in self.layers:
+                assert old is not None
+                return [int(c) for c in old.contents.crc32[old.contents.layers.index(layer)]]
+            return [p.crc32[self.layers.index(layer)] for p in places]
+
+        layers = tuple(sorted({*self.layers, *(old.contents.layers if old else ())}))
+        contents = Contents(
+            self.info.encoder,
+            self.info.dtype,
+            layers,
+            ids,
+            offsets([p.frames for p in places]),
+            np.array([sums(layer) for layer in layers], np.uint32).reshape(len(layers), len(ids)),
+            tuple(self.info.recordings[i][0] for i in ids),
+            old.contents.skipped if old else self.skipped,
+        )
+        if old and not np.array_equal(contents.offsets, old.contents.offsets):
+            raise UserError(f"{self.path}: layers {self.layers} have other frames than those stored; extract anew")
+        write_shard(self.path, contents, states)
+        self._remove()
+
+    def close(self) -> None:
+        """Let go of the shard; another extraction goes on with what is here."""
+        self._data.close()
+        self._journal.close()
+
+    def _remove(self) -> None:
+        self._data_path.unlink(missing_ok=True)
+        self.path.with_suffix(".journal").unlink(missing_ok=True)
+        self.close()
+
+    def _recover(self) -> None:
+        """Take up what the journal names and the spool still holds; cut off whatever a kill left behind."""
+        kept, size = 0, self._data_path.stat().st_size
+        raw = np.memmap(self._data_path, np.uint8, "r") if size else np.empty(0, np.uint8)
+        self._journal.seek(0)
+        for line in self._journal.read().splitlines(keepends=True):
+            places, skipped = _entries(line) if line.endswith(b"\n") else ({}, {})
+            if not (places or skipped) or not all(self._intact(p, raw) for p in places.values()):
+                break
+            self._places.update(places)
+            self.skipped.update(skipped)
+            kept += len(line)
+            self._end = max([self._end, *(p.begin + self._bytes(p) for p in places.values())])
+        os.truncate(self._journal.fileno(), kept)
+        os.truncate(self._data.fileno(), self._end)
+
+    def _bytes(self, place: _Place) -> int:
+        return place.frames * self.info.frame_bytes * len(self.layers)
+
+    def _intact(self, place: _Place, raw: np.ndarray[Any, np.dtype[np.uint8]]) -> bool:
+        if len(place.crc32) != len(self.layers) or place.begin + self._bytes(place) > len(raw):
+            return False
+        blocks = raw[place.begin : place.begin + self._bytes(place)].reshape(len(self.layers), -1)
+        return tuple(zlib.crc32(b.data) for b in blocks) == place.crc32
+
+
+def _write(stream: FileIO, what: memoryview) -> None:
+    """All of it, at once: nothing stays in a buffer that a full disk would leave behind."""
+    while what:
+        what = what[stream.write(what) :]
