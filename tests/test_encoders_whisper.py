@@ -124,7 +124,7 @@ def test_the_real_whisper_is_the_encoder_of_transformers() -> None:
 @pytest.mark.parametrize("real_length", [False, True])
 def test_the_real_whisper_does_not_notice_its_batch(real_length: bool) -> None:
     encoder = load_encoder(str(REAL), CPU, real_length=real_length)
-    waves = [noise(samples, samples) for samples in (70_000, 1, 31_999)]
+    waves = [noise(samples, samples) for samples in (70_000, 31_999)]
     for wave, states in zip(waves, encode(encoder, waves), strict=True):
         near(states, encode(encoder, [wave])[0])
 

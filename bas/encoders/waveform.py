@@ -82,7 +82,7 @@ class Waveform:
         if len({len(front_TC) for front_TC in fronts}) > 1:
             assert self._pads, "all waves have the same batch key"
             samples_B = torch.tensor([len(x) for x in inputs], device=self.device)
-            mask_BN = torch.arange(int(samples_B.max()), device=self.device) < samples_B[:, None]
+            mask_BN = torch.arange(max(map(len, inputs)), device=self.device) < samples_B[:, None]
         x_BCT = pad_sequence(fronts, batch_first=True).mT
         states = self._model(x_BCT, attention_mask=mask_BN, output_hidden_states=True).hidden_states
         # Each cut out before the states are joined: what was padding is never copied.

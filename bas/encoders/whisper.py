@@ -90,8 +90,10 @@ class Whisper:
             states.append(torch.empty(shape, dtype=self._dtype, device=self.device))
             for start in range(0, frames, self._frames):
                 stop = start + self._frames
-                window_MF = mel_MF[:, start : min(stop, frames) if self._real_length else stop]
-                if not self._real_length:  # the last frame is silence: it stands for all that follow
+                if self._real_length:
+                    window_MF = mel_MF[:, start : min(stop, frames)]
+                else:  # the last frame is silence: it stands for all that follow
+                    window_MF = mel_MF[:, start:stop]
                     window_MF = pad(window_MF, (0, self._frames - window_MF.shape[1]), mode="replicate")
                 windows.append((window_MF, states[-1][:, start // 2 : stop // 2]))
         for i in range(0, len(windows), WINDOWS):
