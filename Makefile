@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract search retrain compare board check test clean
+.PHONY: help setup demo extract features search retrain compare board bench check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,6 +12,11 @@ ENCODER ?=
 REVISION ?=
 LAYERS ?= all
 DTYPE ?= float16
+PRECISION ?= float32
+REAL_LENGTH ?=
+LONGEST ?=
+BATCH_SECONDS ?=
+PROCESSES ?= 1
 FEATURES ?=
 LAYER ?=
 SPACES ?= ser_bas3 ser_bas4
@@ -21,6 +26,7 @@ SEEDS ?= 3
 PROTOCOL ?=
 PROTOCOL_SEED ?= 0
 WORKERS ?=
+MEMORY ?=
 DEVICE ?= auto
 NAME ?=
 PORT ?= 6006
@@ -39,12 +45,20 @@ demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 m
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,log-mel)
-	$(BIN)/bas extract --corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
-		--device $(DEVICE) $(if $(REVISION),--revision "$(REVISION)") $(if $(FEATURES),--features "$(FEATURES)")
+	$(if $(filter-out 1,$(PROCESSES)),$(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
+		--corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
+		--precision $(PRECISION) --device $(DEVICE) $(if $(filter-out 0,$(REAL_LENGTH)),--real-length) \
+		$(if $(LONGEST),--longest $(LONGEST)) $(if $(BATCH_SECONDS),--batch-seconds $(BATCH_SECONDS)) \
+		$(if $(REVISION),--revision "$(REVISION)") $(if $(FEATURES),--features "$(FEATURES)")
+
+features: .venv/run  ## what a feature store is, and whether it is whole | make features FEATURES=runs/features/emodb-wavlm-large
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas features info "$(FEATURES)"
+	$(BIN)/bas features verify "$(FEATURES)"
 
 RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
 	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) --protocol-seed $(PROTOCOL_SEED) $(if $(WORKERS),--workers $(WORKERS)) \
-	$(if $(NAME),--name "$(NAME)")
+	$(if $(MEMORY),--memory $(MEMORY)) $(if $(NAME),--name "$(NAME)")
 
 search: .venv/run  ## search the spaces in every fold | make search FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
@@ -60,6 +74,10 @@ compare: .venv/run  ## search, retrain, baselines: the table | make compare FEAT
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
 	$(BIN)/bas board --port $(PORT)
+
+bench: .venv/run  ## how fast features are extracted and read: benchmarks/features.md | make bench CORPUS=emodb ROOT=~/emodb ENCODER=openai/whisper-tiny.en
+	$(BIN)/python benchmarks/features.py $(if $(CORPUS),--corpus "$(CORPUS)" --root "$(ROOT)") $(if $(ENCODER),--whisper "$(ENCODER)") \
+		$(if $(filter-out auto,$(DEVICE)),--device $(DEVICE))
 
 check: .venv/test  ## ruff, mypy, import contracts | make check
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from bas.errors import UserError
 SAMPLE_RATE = 16_000
 # Seconds: a segment's end is often rounded up to the next centisecond by whoever wrote the times.
 SLACK = 0.05
+UNKNOWN = 2**63 - 1  # frames, by libsndfile: of a FLAC file that was written to a pipe
 Wave = npt.NDArray[np.float32]
 
 
@@ -60,6 +61,8 @@ def _segment(utterance: Utterance) -> tuple[int, int, int]:
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:  # TypeError: a headerless .raw
         raise UserError(f"{utterance.audio}: cannot be read as audio: {error}") from error
     frames, rate = int(info.frames), int(info.samplerate)
+    if frames == UNKNOWN:
+        raise UserError(f"{utterance.audio}: its header does not say how long it is; convert it to WAV or FLAC anew")
     start = round(utterance.start * rate)
     stop = frames if utterance.end is None else round(utterance.end * rate)
     if stop > frames + SLACK * rate:

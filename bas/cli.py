@@ -1,4 +1,4 @@
-"""One verb a stage: extract, search, retrain, compare, board, demo. Thin: each hands over to its room."""
+"""One verb a stage: extract, features, search, retrain, compare, board, demo. Thin: each hands over to its room."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bas import __version__
-from bas.corpora import READERS, open_corpus
+from bas.cli_features import DEVICES, RUNS, add_verbs, choose_device, fill, tell_next
 from bas.errors import UserError
 from bas.settings import LAYERS, PRESETS, settings
 
 if TYPE_CHECKING:
     import torch  # seconds to import: --help does without
-
-RUNS = Path("runs")
-SHOWN = 20  # skipped utterances that are listed
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,56 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _next(console: Console, command: str) -> None:
-    console.print(f"next: {command}", highlight=False, soft_wrap=True)
-
-
-def extract(arguments: argparse.Namespace, console: Console) -> int:
-    folder = _extract(arguments, console)
-    console.print(f"features: {folder}, complete", highlight=False)
-    _next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
-    return 0
-
-
-def _extract(arguments: argparse.Namespace, console: Console) -> Path:
-    from bas.encoders import load_encoder
-    from bas.features.extract import Group
-    from bas.features.extract import extract as fill
-    from bas.features.plan import Request
-
-    root = arguments.root.expanduser()
-    corpus = open_corpus(arguments.corpus, root)
-    if corpus.note:
-        console.print(f"{corpus.name}: {corpus.note}", highlight=False)
-    group = Group.of_torchrun()
-    if group.rank:
-        console = Console(quiet=True)
-    encoder = load_encoder(
-        arguments.encoder,
-        _device(arguments.device, group.local_rank),
-        arguments.revision,
-        precision=arguments.precision,
-        real_length=arguments.real_length,
-    )
-    encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
-    folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
-    request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
-    store = fill(corpus, encoder, folder, request, console, batch_seconds=arguments.batch_seconds, group=group)
-    _list_skipped(store.info.skipped, console)
-    return folder
-
-
-def _list_skipped(skipped: Mapping[str, str], console: Console) -> None:
-    """What is not in the store, one line each; the rest of a long list is in store.json."""
-    if not skipped:
-        return
-    console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
-    for id_, why in list(skipped.items())[:SHOWN]:
-        console.print(f"  {id_}: {why}", highlight=False, markup=False, soft_wrap=True)
-    if len(skipped) > SHOWN:
-        console.print(f"  and {len(skipped) - SHOWN} more: store.json")
-
-
 def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     from bas.compare import carry_out
     from bas.features.store import StoreInfo
@@ -109,7 +55,7 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers, info.encoder["num_states"])
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
     check_networks(spaces, info.dim, chosen)
-    device = _device(arguments.device)
+    device = choose_device(arguments.device)
     workers = _workers(arguments.workers, device)
     task = common_task(spaces)
     suffix = "" if task.name == "emotion" else f"-{task.name}"
@@ -118,14 +64,14 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     plan = Plan(str(features), paths, layer, chosen, tuple(range(arguments.seeds)), device.type)
     with locked(folder, "searching or training"):
         run = start(folder, plan, arguments.protocol, arguments.protocol_seed)
-        carry_out(run, arguments.command, workers, console)
+        carry_out(run, arguments.command, workers, console, arguments.memory)
     following = {"search": "retrain", "retrain": "compare"}.get(arguments.command)
     if following:
         program = sys.argv[0] if Path(sys.argv[0]).name == "bas" else "bas"
-        _next(console, shlex.join([program, following, *arguments.words[1:]]))
+        tell_next(console, shlex.join([program, following, *arguments.words[1:]]))
     else:
         console.print(f"table: {folder}/table.md, as data: {folder}/results.json", highlight=False, soft_wrap=True)
-        _next(console, "make board")
+        tell_next(console, "make board")
     return 0
 
 
@@ -146,28 +92,10 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
     workers = ["--workers", str(arguments.workers)] if arguments.workers else []
-    features = _extract(
-        _parser().parse_args(["extract", "--corpus=demo", f"--root={root}", "--encoder=log-mel"]), console
-    )
+    features = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", "--encoder=log-mel"]), console)
     # Narrower and shorter than the preset: the demo is to end within minutes on two cores.
     changes = ["--set", "width=64", "--set", "epochs=12", "--name", "demo"]
     return main(["compare", "--features", str(features), *changes, *workers])
-
-
-def _device(name: str, index: int = 0) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA device here; use cpu or auto")
-    if name == "cpu":
-        return torch.device(name)
-    if index >= torch.cuda.device_count():
-        raise UserError(
-            f"{index + 1} processes on this machine want a GPU each; torch finds {torch.cuda.device_count()}"
-        )
-    return torch.device("cuda", index)
 
 
 def _workers(asked: int | None, device: torch.device) -> int:
@@ -181,15 +109,6 @@ def _workers(asked: int | None, device: torch.device) -> int:
         return asked
     # Where the system tells it, the cores this process may use, which in a container are fewer than the machine's.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _layers(text: str) -> list[int] | None:
-    if text == "all":
-        return None
-    parts = text.split(",")
-    if not all(p.isdigit() for p in parts):
-        raise UserError(f"--layers {text!r}: must be all, or numbers such as 0,6,12")
-    return [int(p) for p in parts]
 
 
 def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
@@ -223,22 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
-    devices = ("auto", "cpu", "cuda")
-    p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
-    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-    p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
-    p.add_argument("--revision", help="the hub's revision; default: its newest")
-    p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
-    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
-    p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
-    p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
-    p.add_argument("--longest", type=float, metavar="SECONDS", help="skip what is longer; default: the encoder's limit")
-    p.add_argument("--batch-seconds", type=float, metavar="SECONDS", help="of audio in a batch; default: by device")
-    p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
-    p.add_argument("--device", default="auto", choices=devices, help="default: cuda where there is one")
-    p.set_defaults(verb=extract)
-
+    add_verbs(add)
     told = {
         "search": "search each space in every fold; print the chosen blocks",
         "retrain": "search, then train what was found from scratch and score it",
@@ -265,7 +169,9 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--protocol", help="own, FIELD or FIELD:FOLDS; default: the task's, else the corpus's")
         p.add_argument("--protocol-seed", type=int, default=0, help="which units share a fold; default: %(default)s")
         p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
-        p.add_argument("--device", default="auto", choices=devices, help="default: cuda where there is one")
+        most = "that features may take in all processes, else they are streamed; default: half of what is free"
+        p.add_argument("--memory", type=float, metavar="GIB", help=most)
+        p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
         p.add_argument("--name", help="the run's folder under runs/; default: from features, layer and preset")
         p.set_defaults(verb=run_verb)
 

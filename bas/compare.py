@@ -8,35 +8,40 @@ from bas import report
 from bas.files import write_json, write_text
 from bas.run import BEST, Run
 from bas.tables import markdown, show, show_choices, show_retrained, tabulate
-from bas.train import BASELINES, LINEAR, Job
+from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
 
 
-def carry_out(run: Run, verb: str, workers: int, console: Console) -> None:
+def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float | None = None) -> None:
     """Do what a verb asks that is not done yet: search the spaces, retrain what they found, compare with the baselines.
 
     Each verb includes the one before. All fold by fold and seed by seed. The caller holds the folder's lock.
+
+    memory: GiB that features may take in all processes together; None: half of what is free. Changes no number.
+    Raises UserError when that is too little.
     """
     _announce(run, workers, console)
+    placement, told = place_features(run, workers, memory)
+    console.print(told)
     plan, folds = run.plan, range(len(run.protocol.folds))
     if plan.layer == BEST:
-        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers")
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
     every = [(f, s) for s in plan.seeds for f in folds]
     searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
     retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
     baselines = [Job("baseline", row, f, s) for row in BASELINES for f, s in every]
     linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
     epochs = plan.settings.epochs
-    run_jobs(run.folder, searches, epochs, workers, console, "searches")
+    run_jobs(run.folder, searches, epochs, workers, console, "searches", placement)
     show_choices(run, console)
     if verb == "search":
         return
-    run_jobs(run.folder, retrains, epochs, workers, console, "retrains")
+    run_jobs(run.folder, retrains, epochs, workers, console, "retrains", placement)
     if verb == "retrain":
         show_retrained(run, console)
         return
-    run_jobs(run.folder, linear, 1, workers, console, LINEAR)
-    run_jobs(run.folder, baselines, epochs, workers, console, "baselines")
+    run_jobs(run.folder, linear, 1, workers, console, LINEAR, placement)
+    run_jobs(run.folder, baselines, epochs, workers, console, "baselines", placement)
     results = tabulate(run)
     write_json(run.folder / "results.json", results)
     write_text(run.folder / "table.md", markdown(results))

@@ -12,7 +12,7 @@ from typing import Any
 
 from bas.errors import UserError
 
-HELD = (".lock", ".planning")
+HELD = (".lock", ".planning", ".session")
 """What a folder holds that somebody holds."""
 
 
@@ -76,7 +76,8 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if all(p.name in HELD for p in folder.iterdir()):  # refused before anything was written: leave no trace
+            # Refused before anything was written: leave no trace, unless others who share the folder may still begin.
+            if not shared and all(p.name in HELD for p in folder.iterdir()):
                 for name in HELD:
                     (folder / name).unlink(missing_ok=True)
                 folder.rmdir()

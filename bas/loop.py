@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.batches import Data, scoring_batches, training_batches
+from bas.batches import SCORED, Data, scoring_batches, training_batches
 from bas.errors import UserError
 from bas.files import replacing
 from bas.settings import Settings
@@ -116,22 +117,22 @@ def _one_epoch(
     optimiser: torch.optim.Optimizer,
 ) -> Epoch:
     model.train()
-    device = members.device
+    device = data.device
     batches = training_batches(data, members, settings.batch_size, torch.default_generator)
     total, rate, tau = torch.zeros((), device=device), 0.0, 0.0
-    for step, batch in enumerate(batches):
-        rate = settings.rate(epoch, step, len(batches))
-        tau = settings.temperature(epoch, step, len(batches))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["full_lr"]
-        x_BTD, mask_BT, targets_B = data.batch(batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            outputs_BO = forward(x_BTD, mask_BT, tau)
-        value = loss(outputs_BO.float(), targets_B)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += value.detach() * len(batch)
+    with closing(data.batches(batches)) as read:
+        for step, (x_BTD, mask_BT, targets_B) in enumerate(read):
+            rate = settings.rate(epoch, step, len(batches))
+            tau = settings.temperature(epoch, step, len(batches))
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["full_lr"]
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                outputs_BO = forward(x_BTD, mask_BT, tau)
+            value = loss(outputs_BO.float(), targets_B)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += value.detach() * len(targets_B)
     return Epoch(epoch, float(total) / len(members), tau, rate)
 
 
@@ -148,13 +149,14 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, data: Data, members: Tensor, size: int = 64) -> Tensor:
+def outputs(model: nn.Module, data: Data, members: Tensor, size: int = SCORED) -> Tensor:
     """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout."""
     assert not model.training
-    parts, positions = [], []
-    for where, batch in scoring_batches(data, members, size):
-        x_BTD, mask_BT, _ = data.batch(batch)
-        with torch.autocast(members.device.type, torch.bfloat16, enabled=members.device.type == "cuda"):
-            parts.append(model(x_BTD, mask_BT).float())
-        positions.append(where)
-    return torch.cat(parts)[torch.cat(positions).argsort()]
+    device = data.device
+    positions, batches = zip(*scoring_batches(data, members, size), strict=True)
+    parts = []
+    with closing(data.batches(batches)) as read:
+        for x_BTD, mask_BT, _ in read:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                parts.append(model(x_BTD, mask_BT).float())
+    return torch.cat(parts)[torch.cat(positions).argsort().to(device)]

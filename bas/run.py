@@ -123,6 +123,8 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
         raise UserError(f"layer {plan.layer}: {plan.features} holds {', '.join(map(str, info.layers))}; or {BEST}")
     task = common_task(spaces)
     protocol = make(corpus, task, rule, protocol_seed)
+    if plan.settings.normalise == "speaker":
+        _check_speakers(corpus, task, protocol)
     made_of = _made_of(plan, info, corpus, task, protocol, spaces)
     if (folder / "run.json").exists():
         there = read_json(folder / "run.json")
@@ -166,11 +168,22 @@ def _stored(info: StoreInfo) -> Corpus:
     return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, told))))
 
 
+def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
+    """Whether features may be normalised by speaker."""
+    if task.label == "speaker":
+        raise UserError(f"setting normalise=speaker: task {task.name} asks who speaks, which that would tell")
+    trained = {i for fold in protocol.folds for i in fold.fit}
+    for utterance in corpus.utterances:
+        if utterance.id in trained and utterance.speaker is None:
+            raise UserError(f"setting normalise=speaker: utterance {utterance.id} of {corpus.name} has no speaker")
+
+
 def _made_of(
     plan: Plan, info: StoreInfo, corpus: Corpus, task: Task, protocol: Protocol, spaces: Iterable[SpaceFile]
 ) -> dict[str, Any]:
     """Whatever changes a number, by name."""
-    fields = dict.fromkeys((task.label, *task.disjoint, corpus.unit, protocol.rule.partition(":")[0]))
+    by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
+    fields = dict.fromkeys((task.label, *task.disjoint, corpus.unit, protocol.rule.partition(":")[0], *by_speaker))
     known = [name for name in fields if name != "own"]
     labels = [[u.id, *(field_of(u, name) for name in known)] for u in corpus.labelled(task.label)]
     return {

@@ -22,6 +22,7 @@ from bas.errors import UserError
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "one-cycle")
+NORMALISATIONS = ("none", "corpus", "speaker")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Settings:
     preset: str
     width: int | None  # D of the network; None: the encoder's own, without a projection
     stride: int  # frames averaged into one before anything else
-    normalise: bool  # standardise each dimension with the mean and deviation of the fold's training frames
+    normalise: str  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
+    #   training speaker's own, anyone else by the mean of theirs (speaker)
     epochs: int
     batch_size: int  # utterances
     optimiser: str  # sgd | adamw
@@ -60,7 +62,8 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
         if self.weight_decay < 0:
             raise UserError(f"setting weight_decay={self.weight_decay}: must not be negative")
-        for name, allowed in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+        choices = {"normalise": NORMALISATIONS, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
         if (self.tau_rate is None) == (self.tau_end is None):
@@ -94,7 +97,7 @@ PRESETS: Mapping[str, Settings] = {
         preset="paper",
         width=None,
         stride=1,
-        normalise=False,
+        normalise="none",  # ours
         epochs=100,
         batch_size=32,
         optimiser="sgd",
@@ -112,7 +115,7 @@ PRESETS: Mapping[str, Settings] = {
         preset="cpu",
         width=128,
         stride=8,
-        normalise=True,
+        normalise="corpus",
         epochs=20,
         batch_size=32,
         optimiser="adamw",
@@ -153,10 +156,6 @@ def _value(name: str, kind: str, text: str) -> Any:
     if text.lower() == "none" and "None" in kind:
         return None
     try:
-        if kind.startswith("bool"):
-            return {"true": True, "false": False}[text.lower()]
         return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"setting {name}={text!r}: must be of the kind {kind.replace('bool', 'true or false')}"
-        ) from error
+    except ValueError as error:
+        raise UserError(f"setting {name}={text!r}: must be of the kind {kind}") from error

@@ -21,11 +21,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bas import report
-from bas.batches import Data, load
+from bas.batches import Data, by_speaker, load, sizes
 from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
 from bas.files import replacing, write_json
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.placement import Placement, place
 from bas.protocols import Fold
 from bas.run import BEST, Run
 from bas.search import search
@@ -76,36 +77,54 @@ class Job:
 
 
 class Bench:
-    """A run open in this process, with the features of one layer resident: they are read again for another layer.
+    """A run open in this process, with the features of one layer: they are read again for another layer.
 
-    sharers: how many processes hold them at a time, which the free memory must allow.
+    placement: where the features are; None: as for a run with one process.
     """
 
-    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None, sharers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+    ) -> None:
         self.run = Run(folder)
-        self.sharers = sharers
         self.tick = tick  # called after every epoch, for a progress bar
         self.device = torch.device(self.run.plan.device)
+        self.placement = placement or place_features(self.run, 1)[0]
+        self.run.store.mapped_bytes = self.placement.mapped
         self._data: dict[int, Data] = {}
 
     def data(self, layer: int) -> Data:
+        """The features as extracted, averaged by the stride."""
         if layer not in self._data:
-            ids = [u.id for u in self.run.utterances]
+            ids, stride = [u.id for u in self.run.utterances], self.run.plan.settings.stride
             self._data = {}  # the old layer goes before the new one comes
-            loaded = load(self.run.store, ids, layer, self.run.plan.settings.stride, self.run.targets, self.sharers)
-            self._data = {layer: loaded.to(self.device)}
+            where = self.placement.where
+            self._data = {layer: load(self.run.store, ids, layer, stride, self.run.targets, where, self.device)}
         return self._data[layer]
 
+    def derived(self, layer: int, fold: Fold) -> Data:
+        """The features as every row of this fold is given them."""
+        data = self.data(layer)
+        if self.run.plan.settings.normalise == "speaker":
+            return by_speaker(data, self.members(fold.fit), [u.speaker for u in self.run.utterances])
+        return data
+
     def members(self, ids: tuple[str, ...]) -> Tensor:
-        return torch.tensor([self.run.position[i] for i in ids], device=self.device)
+        return torch.tensor([self.run.position[i] for i in ids])
 
     def layer(self, fold: int) -> int:
         layer = self.run.plan.layer
         return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"] if layer == BEST else layer)
 
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
-        targets = self.run.targets[members.cpu().numpy()]
+        targets = self.run.targets[members.numpy()]
         return {name: metric(targets, predictions) for name, metric in self.run.task.metrics.items()}
+
+
+def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:
+    """Where a layer of the run's features goes while `processes` train, and a line about it; see `placement.place`."""
+    settings = run.plan.settings
+    whole, least = sizes(run.store, [u.id for u in run.utterances], settings.stride, settings.batch_size)
+    return place(whole, least, torch.device(run.plan.device), processes, memory)
 
 
 def run_job(bench: Bench, job: Job) -> None:
@@ -124,16 +143,15 @@ def _checkpoint(bench: Bench, job: Job) -> Path:
     return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
 
 
-def _linear_fit(bench: Bench, fold: Fold, layer: int) -> tuple[Any, float, dict[str, float]]:
+def _linear_fit(bench: Bench, fold: Fold, data: Data) -> tuple[Any, float, dict[str, float]]:
     """Standardised mean frames into the task's linear model: fitted on fit, its strength chosen on valid."""
-    data = bench.data(layer)
-    x_UD, headline = data.means_UD.cpu().numpy(), bench.run.headline
-    fit, valid = bench.members(fold.fit), bench.members(fold.valid)
+    headline, fit, valid = bench.run.headline, bench.members(fold.fit), bench.members(fold.valid)
+    fit_UD, valid_UD = data.mean_frames(fit).numpy(), data.mean_frames(valid).numpy()
     best: tuple[Any, float, dict[str, float]] | None = None
     for strength in STRENGTHS:
         model = make_pipeline(StandardScaler(), bench.run.task.linear(strength))
-        model.fit(x_UD[fit.cpu()], bench.run.targets[fit.cpu()])
-        metrics = bench.metrics(model.predict(x_UD[valid.cpu()]), valid)
+        model.fit(fit_UD, bench.run.targets[fit.numpy()])
+        metrics = bench.metrics(model.predict(valid_UD), valid)
         if best is None or metrics[headline] > best[2][headline]:
             best = model, strength, metrics
     assert best is not None
@@ -142,28 +160,30 @@ def _linear_fit(bench: Bench, fold: Fold, layer: int) -> tuple[Any, float, dict[
 
 def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     """The layer whose linear model is best on the valid part; the lower one of equals."""
-    scores = {layer: _linear_fit(bench, fold, layer)[2][bench.run.headline] for layer in bench.run.store.info.layers}
+    scores: dict[int, float] = {}
+    for layer in bench.run.store.info.layers:
+        scores[layer] = _linear_fit(bench, fold, bench.derived(layer, fold))[2][bench.run.headline]
     return {"layer": max(scores, key=lambda layer: (scores[layer], -layer)), "valid": scores}
 
 
 def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    data = bench.derived(bench.layer(job.fold), fold)
     begun = time.monotonic()
-    model, strength, valid = _linear_fit(bench, fold, bench.layer(job.fold))
+    model, strength, valid = _linear_fit(bench, fold, data)
     seconds = time.monotonic() - begun
-    x_UD = bench.data(bench.layer(job.fold)).means_UD.cpu().numpy()
-    test = bench.members(fold.test)
+    predictions = model.predict(data.mean_frames(bench.members(fold.test)).numpy())
     parameters = int(sum(getattr(model[-1], name).size for name in ("coef_", "intercept_")))
     found = {"strength": strength, "valid": valid, "parameters": parameters, "seconds": seconds}
-    return {**found, **_score(bench, model.predict(x_UD[test.cpu()]), fold)}
+    return {**found, **_score(bench, predictions, fold)}
 
 
 def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings, space = bench.run.plan.settings, bench.run.spaces[job.row].space
-    data, fit, valid = bench.data(bench.layer(job.fold)), bench.members(fold.fit), bench.members(fold.valid)
+    data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
     seed_everything(job.seed, job.fold, "initial weights")
     dim = settings.width or data.dim
     supernet = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
-    if settings.normalise:
+    if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit))
     with report.writer(bench.run.folder, job.name) as board:
 
@@ -195,7 +215,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
 def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings = bench.run.plan.settings
-    data, fit, valid = bench.data(bench.layer(job.fold)), bench.members(fold.fit), bench.members(fold.valid)
+    data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
     if job.kind == "baseline":
         space, architecture = BASELINES[job.row], BASELINES[job.row].only()
     else:
@@ -206,7 +226,7 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     seed_everything(job.seed, job.fold, "initial weights")
     dim = settings.width or data.dim
     network = build(space, architecture, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
-    if settings.normalise:
+    if settings.normalise != "none":
         network.standardise.set(*data.moments(fit))
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:

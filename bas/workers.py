@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas.errors import UserError
+from bas.placement import Placement
 from bas.progress import bar
 from bas.train import Bench, Job, run_job
 
@@ -25,10 +26,18 @@ REFRESH_SECONDS = 0.5
 _bench: Bench | None = None
 
 
-def run_jobs(folder: Path, jobs: Sequence[Job], epochs: int, workers: int, console: Console, what: str) -> None:
+def run_jobs(
+    folder: Path,
+    jobs: Sequence[Job],
+    epochs: int,
+    workers: int,
+    console: Console,
+    what: str,
+    placement: Placement | None = None,
+) -> None:
     """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
 
-    epochs: of one job, for the progress bar.
+    epochs: of one job, for the progress bar. placement: see `Bench`.
     """
     todo = [job for job in jobs if not (folder / "jobs" / f"{job.name}.json").exists()]
     with bar(console, "epochs") as progress:
@@ -50,7 +59,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job], epochs: int, workers: int, conso
                 count += 1
                 show(0, count)
 
-            bench = Bench(folder, tick)
+            bench = Bench(folder, tick, placement)
             for finished, job in enumerate(todo, 1):
                 run_job(bench, job)
                 count = finished * epochs
@@ -60,7 +69,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job], epochs: int, workers: int, conso
         ticks: Synchronized[int] = context.Value("q", 0)
         # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
         stop = context.RawValue("b", 0)
-        arguments = (folder, workers, os.getpid(), stop, ticks)
+        arguments = (folder, placement, os.getpid(), stop, ticks)
         with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
             waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
             try:
@@ -78,7 +87,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job], epochs: int, workers: int, conso
                 raise
 
 
-def _open(folder: Path, workers: int, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
+def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
     global _bench
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
     threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
@@ -87,7 +96,7 @@ def _open(folder: Path, workers: int, parent: int, stop: c_byte, ticks: Synchron
         with ticks.get_lock():
             ticks.value += 1
 
-    _bench = Bench(folder, tick, sharers=workers)
+    _bench = Bench(folder, tick, placement)
 
 
 def _work(job: Job) -> None:

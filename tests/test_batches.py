@@ -1,4 +1,4 @@
-"""Features in memory against plain loops, and the classification task that batches are made for."""
+"""One layer's features against plain loops, and the classification task that batches are made for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
-from bas import batches
-from bas.batches import Data, free_memory, load, scoring_batches, training_batches
+from bas.batches import CPU, Data, average, load, scoring_batches, training_batches
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.tasks import EMOTION, Classification
@@ -27,19 +26,24 @@ class FakeStore:
     def __init__(self, lengths: list[int]) -> None:
         rng = np.random.default_rng(0)
         self.folder = Path("features/fake")
-        self.info = SimpleNamespace(dim=DIM, dtype="float16")
+        self.info = SimpleNamespace(dim=DIM, dtype="float16", frame_bytes=2 * DIM)
         self.states = {f"u{i}": rng.normal(3, 2, (n, DIM)).astype(np.float16) for i, n in enumerate(lengths)}
 
     def num_frames(self, utterance_id: str) -> int:
         return len(self.states[utterance_id])
 
-    def read(self, utterance_id: str, layer: int) -> np.ndarray:
-        return layer * self.states[utterance_id]
+    def gather(self, ids: list[str], layers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        blocks = [self.states[i] for i in ids]
+        return np.stack([layer * np.concatenate(blocks) for layer in layers]), np.array([len(b) for b in blocks])
 
 
-def loaded(lengths: list[int], stride: int = 1, layer: int = 1) -> tuple[FakeStore, Data]:
+def load_from(store: FakeStore, ids: list[str], stride: int = 1, layer: int = 1, where: str = "memory") -> Data:
+    return load(store, ids, layer, stride, np.arange(len(ids)), where, CPU)
+
+
+def loaded(lengths: list[int], stride: int = 1, where: str = "memory") -> tuple[FakeStore, Data]:
     store = FakeStore(lengths)
-    return store, load(store, list(store.states), layer, stride, np.arange(len(lengths)))
+    return store, load_from(store, list(store.states), stride, where=where)
 
 
 def frames(data: Data, u: int) -> np.ndarray:
@@ -69,13 +73,13 @@ def test_stride_averages_like_a_plain_loop(lengths, stride):
 def test_a_short_last_group_is_the_mean_of_what_it_has():
     store, data = loaded([5], stride=4)
     store.states["u0"][:] = np.array([0, 0, 0, 4, 7])[:, None]
-    data = load(store, ["u0"], 1, 4, np.zeros(1))
+    data = load_from(store, ["u0"], 4)
     assert frames(data, 0)[:, 0].tolist() == [1.0, 7.0]
 
 
 def test_stride_one_keeps_every_bit_in_the_order_asked_for():
     store = FakeStore([4, 1, 9])
-    data = load(store, ["u2", "u0"], 2, 1, np.array([7, 8]))
+    data = load(store, ["u2", "u0"], 2, 1, np.array([7, 8]), "memory", CPU)
     for u, name in enumerate(["u2", "u0"]):
         assert np.array_equal(frames(data, u), 2 * store.states[name])
     assert data.targets_U.tolist() == [7, 8]
@@ -91,34 +95,18 @@ def test_means_are_of_all_frames_whatever_the_stride(stride):
     np.testing.assert_allclose(data.means_UD, expected, rtol=1e-5)
 
 
-def test_a_layer_that_does_not_fit_is_refused(monkeypatch):
-    store = FakeStore([5, 5])
-    monkeypatch.setattr(store, "num_frames", lambda _: 2**40)
-    with pytest.raises(UserError) as caught:
-        load(store, ["u0", "u1"], 7, 4, np.zeros(2))
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    assert "layer 7" in message
-    assert "3072.0 GiB" in message  # 2 * 2**40 / 4 frames of 3 float16
-    assert "stride (now 4)" in message
-    assert "features/fake" in message
-
-
-def test_the_refusal_follows_the_free_memory(monkeypatch):
-    store = FakeStore([10])
-    monkeypatch.setattr(batches, "free_memory", lambda: 10 * DIM * 2)
-    load(store, ["u0"], 1, 1, np.zeros(1))
-    monkeypatch.setattr(batches, "free_memory", lambda: 10 * DIM * 2 - 1)
-    with pytest.raises(UserError, match="stride"):
-        load(store, ["u0"], 1, 1, np.zeros(1))
-    load(store, ["u0"], 1, 2, np.zeros(1))
-
-
-def test_free_memory_off_linux(monkeypatch):
-    assert 2**20 < free_memory() < 2**50
-    monkeypatch.setattr(batches, "Path", lambda _: Path("there is no such file"))
-    monkeypatch.setattr(batches.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
-    assert free_memory() == 4_096_000
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("stride", [1, 2, 3, 8])
+def test_averages_are_bit_for_bit_those_of_earlier_runs(dtype, stride):
+    rng = np.random.default_rng(stride)
+    for length in (1, 2, 7, 8, 9, 63, 64, 301):
+        x_TD = (rng.normal(3, 2, (length, 40)) * 10 ** rng.uniform(-3, 2, (1, 40))).astype(dtype)
+        edges = np.arange(0, length, stride)
+        sums = np.add.reduceat(x_TD.astype(np.float32), edges, axis=0)
+        expected = (sums / np.diff(np.append(edges, length))[:, None]).astype(dtype)
+        found = average(x_TD, stride)
+        assert found.numpy().dtype == dtype
+        assert np.array_equal(found.numpy(), expected)
 
 
 # --- one batch ---
@@ -147,12 +135,6 @@ def test_padding_holds_no_neighbour_even_if_that_is_not_finite():
     assert bool((x_BTD[0, 1:] == 0).all())
     last, _, _ = data.batch(torch.tensor([2, 1]))  # padding would reach beyond the end of all frames
     assert bool((last[0, 3:] == 0).all())
-
-
-def test_to_moves_every_part():
-    _, data = loaded([2, 7])
-    moved = data.to(torch.device("meta"))
-    assert {getattr(moved, name).device.type for name in Data.__dataclass_fields__} == {"meta"}
 
 
 # --- moments ---

@@ -35,7 +35,7 @@ def test_presets_are_named_and_survive_a_file(name):
 
 def test_paper_is_the_papers():
     paper = settings("paper")
-    assert (paper.width, paper.stride, paper.normalise) == (None, 1, False)
+    assert (paper.width, paper.stride, paper.normalise) == (None, 1, "none")
     assert (paper.epochs, paper.batch_size, paper.optimiser) == (100, 32, "sgd")
     assert paper.lr == paper.theta_lr == 0.005
     assert paper.dropout == 0
@@ -88,17 +88,17 @@ def test_values_are_parsed_by_kind():
             "epochs": "5",
             "lr": "1e-2",
             "width": "64",
-            "normalise": "True",
+            "normalise": "speaker",
             "optimiser": "adamw",
             "schedule": "one-cycle",
             "tau_rate": "none",
             "tau_end": "0.2",
         },
     )
-    assert (changed.epochs, changed.lr, changed.width, changed.normalise) == (5, 0.01, 64, True)
+    assert (changed.epochs, changed.lr, changed.width, changed.normalise) == (5, 0.01, 64, "speaker")
     assert (changed.optimiser, changed.schedule, changed.tau_rate, changed.tau_end) == ("adamw", "one-cycle", None, 0.2)
-    assert settings("cpu", {"width": "None", "normalise": "false"}).width is None
-    assert settings("cpu", {"normalise": "false"}).normalise is False
+    assert settings("cpu", {"width": "None", "normalise": "none"}).width is None
+    assert settings("cpu", {"normalise": "none"}).normalise == "none"
     assert settings("cpu", {"epochs": "5"}) == dataclasses.replace(settings("cpu"), epochs=5)
     assert settings("cpu", {}) == settings("cpu", None) == PRESETS["cpu"]
 
@@ -121,8 +121,6 @@ def test_unknown_names_are_told_the_known():
         ("lr", "fast", "float"),
         ("lr", "none", "float"),
         ("tau_end", "cold", "float | None"),
-        ("normalise", "yes", "true or false"),
-        ("normalise", "1", "true or false"),
     ],
 )
 def test_a_value_of_the_wrong_kind(name, text, kind):
@@ -146,6 +144,8 @@ def test_a_value_of_the_wrong_kind(name, text, kind):
         ("tau_rate", "0.045", "one of them"),
         ("optimiser", "adam", OPTIMISERS[0]),
         ("schedule", "none", SCHEDULES[1]),
+        ("normalise", "true", "'true': must be one of none, corpus, speaker"),
+        ("normalise", "Speaker", "must be one of none, corpus, speaker"),
     ],
 )
 def test_a_value_out_of_range(name, text, part):
@@ -163,3 +163,10 @@ def test_direct_construction_is_checked_too():
     for name in NUMBERS:
         with pytest.raises(UserError, match=name):
             dataclasses.replace(PRESETS["cpu"], **{name: math.nan})
+
+
+def test_a_run_of_an_older_bas_is_refused_by_its_setting():
+    """It had true or false."""
+    for value in (True, False):
+        with pytest.raises(UserError, match=r"normalise=.*must be one of none, corpus, speaker"):
+            Settings(**{**PRESETS["cpu"].as_dict(), "normalise": value})

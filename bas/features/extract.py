@@ -10,6 +10,7 @@ that died. What the plan holds is computed once; a resumed extraction runs the s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import TextIO
 
 import torch
 from rich.console import Console
@@ -27,11 +29,11 @@ from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.plan import Request, announce, batches, make_plan
+from bas.features.plan import Request, announce, batches, make_plan, recording_hash
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import alone, locked, write_json, write_text
+from bas.files import alone, locked, write_json
 from bas.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
@@ -45,6 +47,7 @@ class Group:
     """The processes that share an extraction: one alone, or those that torchrun started."""
 
     rank: int = 0
+    size: int = 1
     local_rank: int = 0
     local_size: int = 1
     token: str = ""  # the same in all that were started together
@@ -56,8 +59,10 @@ class Group:
             return cls()
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
         started = [socket.gethostname(), str(os.getppid()), *(os.environ.get(n, "") for n in names)]
-        rank, local_rank, size = (int(os.environ[n]) for n in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-        return cls(rank, local_rank, size, ":".join(started))
+        rank, size, here, together = (
+            int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+        return cls(rank, size, here, together, ":".join(started))
 
     @property
     def cores(self) -> int:
@@ -86,8 +91,9 @@ def extract(
     and a folder that another extraction holds; OSError for a disk that fills up. What was finished by then is kept.
     """
     group = group or Group.of_torchrun()
-    with locked(folder, "extracting", shared=bool(group.token)):
-        info = _agree(corpus, encoder, folder, request, console, group)
+    shared = bool(group.token)
+    with locked(folder, "extracting", shared=shared), (folder / ".session").open("a+", encoding="utf-8") as session:
+        info = _agree(corpus, encoder, folder, request, console, group, session)
         _carry_out(corpus, encoder, folder, info, console, batch_seconds or BATCH_SECONDS[encoder.device.type], group)
         with alone(folder / ".planning"):
             _seal(folder, info)
@@ -95,24 +101,48 @@ def extract(
 
 
 def _agree(
-    corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console, group: Group
+    corpus: Corpus,
+    encoder: Encoder,
+    folder: Path,
+    request: Request,
+    console: Console,
+    group: Group,
+    session: TextIO,
 ) -> StoreInfo:
     """The plan, which the first process of a group makes and the others read."""
     with alone(folder / ".planning"):
-        session = folder / ".session"
-        plan = StoreInfo.read_plan(folder)
-        if plan and group.token and session.exists() and session.read_text(encoding="utf-8") == group.token:
-            return plan
+        if group.token and _join(folder, group, session):
+            there = StoreInfo.read_plan(folder)  # none: the others have completed the store already
+            if there or (folder / "store.json").exists():
+                return there or StoreInfo.read(folder)
         _sweep(folder)
-        info = make_plan(corpus, encoder, folder, request, console)
+        info = make_plan(corpus, encoder, folder, request, console, group.size)
         announce(folder, info, console)
         if (folder / "plan.json").exists() or not _complete(folder, info):
             write_json(folder / "plan.json", info.as_dict())
-            if group.token:
-                write_text(session, group.token)
         else:  # only the corpus and the encoder may have moved
             write_json(folder / "store.json", info.as_dict())
+        session.truncate(0)
+        session.write(group.token)
+        session.flush()
         return info
+
+
+def _join(folder: Path, group: Group, session: TextIO) -> bool:
+    """Hold the session while this process lives. Whether others of the group are at work already.
+
+    UserError while processes of another group are.
+    """
+    others = False
+    try:
+        fcntl.flock(session, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        others = True
+        session.seek(0)
+        if session.read() != group.token:
+            raise UserError(f"{folder}: another process is extracting here; wait for it or stop it") from error
+    fcntl.flock(session, fcntl.LOCK_SH)
+    return others
 
 
 def _sweep(folder: Path) -> None:
@@ -155,7 +185,7 @@ def _carry_out(
         task = progress.add_task("extract", total=info.num_utterances)
 
         def work(ids: list[str], layers: tuple[int, ...]) -> list[Encoded]:
-            return _encode([utterances[i] for i in ids], encoder, layers, info.dtype, turn)
+            return _encode([utterances[i] for i in ids], encoder, layers, info, turn)
 
         def hand_over() -> None:
             """Write what is done; wait for something to be."""
@@ -164,20 +194,22 @@ def _carry_out(
                 batch = future.result()
                 spool.append(batch)
                 progress.advance(task, len(batch))
-                if not spool.open_ids:
-                    spools.pop(spool.index).finish()
+                finish_if_full(spool)
+
+        def finish_if_full(spool: Spool) -> None:
+            if spool.full:
+                spool.finish()
+                del spools[spool.index]
 
         try:
             for spool in _claims(folder, info, lambda ids: progress.advance(task, ids)):
                 if spool is None:  # the shards that are left are with other processes
                     hand_over() if running else time.sleep(POLL_SECONDS)
                     continue
+                spools[spool.index] = spool
                 todo = spool.open_ids
                 progress.advance(task, len(info.shards[spool.index]) - len(todo))
-                if not todo:
-                    spool.finish()
-                    continue
-                spools[spool.index] = spool
+                finish_if_full(spool)
                 for ids in batches(todo, info, encoder, seconds):
                     while len(running) >= 2 * crew:
                         hand_over()
@@ -201,7 +233,7 @@ def _claims(folder: Path, info: StoreInfo, found: Callable[[int], None]) -> Iter
     found: told the number of utterances of a shard that was completed elsewhere.
     """
     left = list(range(len(info.shards)))
-    while left:
+    while left and (folder / "plan.json").exists():  # else another process has made it the store
         claimed = False
         for index in list(left):
             if not missing_layers(folder, index, info):
@@ -218,7 +250,11 @@ def _claims(folder: Path, info: StoreInfo, found: Callable[[int], None]) -> Iter
 
 
 def _encode(
-    batch: Sequence[Utterance], encoder: Encoder, layers: tuple[int, ...], dtype: str, turn: nullcontext[None] | Lock
+    batch: Sequence[Utterance],
+    encoder: Encoder,
+    layers: tuple[int, ...],
+    info: StoreInfo,
+    turn: nullcontext[None] | Lock,
 ) -> list[Encoded]:
     """Decode, encode and cast one batch; the states of each utterance, or why there are none."""
     found: list[Encoded] = []
@@ -228,6 +264,8 @@ def _encode(
             wave = audio.load(utterance)
             if len(wave) < encoder.min_samples:
                 raise UserError(f"{utterance.audio}: {len(wave)} samples are too few for the encoder")
+            if recording_hash(utterance) != info.recordings[utterance.id][0]:
+                raise UserError(f"{utterance.audio}: changed while it was extracted")
             waves.append((utterance, wave))
         except UserError as error:
             found.append(Encoded(utterance.id, skipped=str(error)))
@@ -241,7 +279,7 @@ def _encode(
                 states = encoder.encode(prepared)
             except torch.OutOfMemoryError as error:
                 raise UserError(f"{batch[0].audio}: the GPU's memory is short; lower --batch-seconds") from error
-            given = [(s.isfinite().all(), s[list(layers)].to(getattr(torch, dtype))) for s in states]
+            given = [(s.isfinite().all(), s[list(layers)].to(getattr(torch, info.dtype))) for s in states]
         for (utterance, _), (finite, block) in zip(group, given, strict=True):
             if not finite:
                 found.append(Encoded(utterance.id, skipped=f"{utterance.audio}: a feature is NaN or infinite"))
@@ -259,8 +297,12 @@ def _seal(folder: Path, plan: StoreInfo) -> None:
         return
     shards = [Shard(shard_path(folder, i), plan.encoder).contents for i in range(len(plan.shards))]
     held = {id_ for shard in shards for id_ in shard.ids}
-    found = {i: why for shard in shards for i, why in shard.skipped.items() if i not in held}
-    if not held:
+    # Whoever is not in the plan's recordings was skipped by it for another reason, or has left the corpus.
+    known = plan.recordings.keys() - held
+    found = {i: why for shard in shards for i, why in shard.skipped.items() if i in known}
+    if not held:  # nothing that would be worth keeping: the next extraction begins anew
+        for path in (folder / "plan.json", *folder.glob("shard-*")):
+            path.unlink()
         raise UserError(f"{folder}: no utterance could be extracted; the first: {next(iter(found.values()))}")
     while not shards[-1].ids:  # it holds nothing but what was skipped: the next extraction takes its place
         shards.pop()
@@ -272,3 +314,4 @@ def _seal(folder: Path, plan: StoreInfo) -> None:
     )
     write_json(folder / "store.json", info.as_dict())
     (folder / "plan.json").unlink()
+    _sweep(folder)

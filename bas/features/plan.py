@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from bas.features.store import DTYPES, StoreInfo
 from bas.progress import bar
 
 SHARD_BYTES = 256 * 2**20
+SHARDS_EACH = 8  # at least, of each process where several share an extraction: none waits long for the last
 PATIENCE = 2.0  # seconds without a progress bar
 READERS = 8  # threads that hash recordings; they wait for the disk more than for a core
 
@@ -50,15 +52,19 @@ class Request:
     longest: float | None = None
 
 
-def make_plan(corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console) -> StoreInfo:
-    """The plan that completes or extends what stands in `folder`.
+def make_plan(
+    corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console, processes: int = 1
+) -> StoreInfo:
+    """The plan that completes or extends what stands in `folder`; new shards are cut for so many processes.
 
     Raises UserError for a layer that the encoder has not, a folder that holds features of another kind or of
     recordings that have changed since, and a corpus of which nothing can be read.
     """
     if request.dtype not in DTYPES:
         raise UserError(f"dtype {request.dtype!r} is not one of {', '.join(DTYPES)}")
-    layers = _layers(encoder, request.layers)
+    # Those that are stored stay; so an extraction that adds some goes on by the command that began it.
+    stored = StoreInfo.read(folder).layers if (folder / "store.json").exists() else ()
+    layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
     recordings, skipped = _survey(corpus, encoder, request.longest, console)
     fresh = StoreInfo(
         request.reader,
@@ -73,7 +79,7 @@ def make_plan(corpus: Corpus, encoder: Encoder, folder: Path, request: Request, 
     )
     there = _there(folder)
     if there is None:
-        return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes))
+        return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes, processes))
     in_progress = (folder / "plan.json").exists()
     _compare(folder, there, fresh, in_progress)
     planned = {id_ for ids in there.shards for id_ in ids}
@@ -81,8 +87,7 @@ def make_plan(corpus: Corpus, encoder: Encoder, folder: Path, request: Request, 
     new = [id_ for id_ in recordings if id_ not in planned]
     return replace(
         fresh,
-        layers=tuple(sorted({*layers, *there.layers})),
-        shards=there.shards + _cut(new, recordings, fresh, request.shard_bytes),
+        shards=there.shards + _cut(new, recordings, fresh, request.shard_bytes, processes),
         # What is held keeps the recording it was made of, also where that cannot be read today.
         recordings={**{i: there.recordings[i] for i in planned}, **recordings},
         skipped={i: why for i, why in skipped.items() if i not in planned},
@@ -105,6 +110,7 @@ def announce(folder: Path, info: StoreInfo, console: Console) -> None:
         f"{sum(sizes) / 2**20:,.0f} MiB to write in {sum(s > 0 for s in sizes)} of {len(sizes)} shards "
         f"under {folder} ({free / 2**30:,.0f} GiB free)",
         markup=False,
+        soft_wrap=True,
     )
     already = sum(p.stat().st_size for p in folder.glob("shard-*.spool"))
     # A spool and the shard made of it stand side by side for a moment; so do a shard and the same with more layers.
@@ -154,21 +160,36 @@ def _survey(
 
         lengths = dict(_in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
         usable = [u for u in corpus.utterances if isinstance(lengths[u.id], int)]
-        digests = dict(_in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in usable}), tick))
+        digests = recording_hashes(usable, tick)
         progress.update(task, completed=2 * len(corpus.utterances))
     recordings: dict[str, tuple[str, int]] = {}
     skipped: dict[str, str] = {}
     for utterance in corpus.utterances:
         samples = lengths[utterance.id]
-        digest = digests.get(utterance.audio) if isinstance(samples, int) else None
+        digest = digests.get(utterance.id)
         if isinstance(samples, str) or digest is None:
             skipped[utterance.id] = samples if isinstance(samples, str) else f"{utterance.audio}: cannot be read"
             continue
-        what = json.dumps([utterance.start, utterance.end, digest])
-        recordings[utterance.id] = hashlib.sha256(what.encode()).hexdigest()[:16], samples
+        recordings[utterance.id] = digest, samples
     if not recordings:
         raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}")
     return recordings, skipped
+
+
+def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
+    """By id, a hash over the bytes of the utterance's file and its times; none for a file that cannot be read.
+
+    Each file is read once, and told by a call of `tick`.
+    """
+    utterances = list(utterances)
+    digests = dict(_in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in utterances}), tick))
+    return {u.id: _with_times(u, digest) for u in utterances if (digest := digests[u.audio]) is not None}
+
+
+def recording_hash(utterance: Utterance) -> str | None:
+    """The same of one utterance, at no cost where its file was read before and is still that file."""
+    digest = _digest(utterance.audio)
+    return None if digest is None else _with_times(utterance, digest)
 
 
 def _in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], None]) -> Iterator[R]:
@@ -192,12 +213,23 @@ def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | 
     return samples
 
 
+def _with_times(utterance: Utterance, digest: str) -> str:
+    what = json.dumps([utterance.start, utterance.end, digest])
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
 def _digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").hexdigest()
+        status = path.stat()
+        return _read_digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     except OSError:
         return None
+
+
+@lru_cache(maxsize=2**16)
+def _read_digest(path: Path, *version: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def _there(folder: Path) -> StoreInfo | None:
@@ -248,19 +280,21 @@ def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings:
 
 
 def _cut(
-    ids: Iterable[str], recordings: Mapping[str, tuple[str, int]], info: StoreInfo, shard_bytes: int
+    ids: Iterable[str], recordings: Mapping[str, tuple[str, int]], info: StoreInfo, shard_bytes: float, processes: int
 ) -> tuple[tuple[str, ...], ...]:
-    """Which utterances go into which shard."""
+    """Which utterances go into which shard, of `shard_bytes` at most, or less so that each process finds work."""
+    rate = info.encoder["frame_rate"] / audio.SAMPLE_RATE * info.frame_bytes * len(info.layers)
+    cost = {i: recordings[i][1] * rate for i in ids}
+    if processes > 1:
+        shard_bytes = min(shard_bytes, sum(cost.values()) / (SHARDS_EACH * processes))
     shards: list[list[str]] = []
     filled = 0.0
-    for id_ in sorted(ids, key=lambda i: (-recordings[i][1], i)):
-        frames = recordings[id_][1] / audio.SAMPLE_RATE * info.encoder["frame_rate"]
-        cost = frames * info.frame_bytes * len(info.layers)
-        if not shards or filled + cost > shard_bytes:
+    for id_ in sorted(cost, key=lambda i: (-cost[i], i)):
+        if not shards or filled + cost[id_] > shard_bytes:
             shards.append([])
             filled = 0.0
         shards[-1].append(id_)
-        filled += cost
+        filled += cost[id_]
     return tuple(tuple(s) for s in shards)
 
 

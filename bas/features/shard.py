@@ -18,9 +18,11 @@ import json
 import os
 import platform
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from io import FileIO
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ from bas.errors import UserError
 from bas.files import replacing
 
 States = npt.NDArray[np.floating[Any]]
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError)  # what h5py makes of a broken file
+# What h5py makes of a broken file.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Contents:
     crc32: npt.NDArray[np.uint32]
     recordings: tuple[str, ...]
     skipped: dict[str, str]
+    versions: dict[str, str] = field(default_factory=lambda: versions())  # of what computed it, also once copied
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,7 +102,7 @@ def write_shard(path: Path, contents: Contents, states: Callable[[int, int], Sta
                 **contents.made_by,
                 layers=contents.layers,
                 skipped=json.dumps(contents.skipped),
-                versions=json.dumps(versions()),
+                versions=json.dumps(contents.versions),
                 checksum=contents.checksum,
             )
         damaged = Shard(temporary, contents.encoder).damaged()
@@ -119,13 +123,38 @@ class Shard:
     encoder: what the store says of it.
     """
 
+    contents: Contents
+
     def __init__(self, path: Path, encoder: dict[str, Any]) -> None:
         self.path = path
+        self._encoder = encoder
+        self._version: tuple[int, ...] = ()
+        self._map: mmap | None = None
+        self._states: States | None = None
         try:
-            with h5py.File(path, "r") as file:
+            with self._open():
+                pass
+        except OSError as error:
+            raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
+
+    @contextmanager
+    def _open(self) -> Iterator[FileIO]:
+        """The file, its header read. While layers are added another file takes its name, laid out otherwise."""
+        with self.path.open("rb", buffering=0) as stream:
+            status = os.fstat(stream.fileno())
+            version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if version != self._version:
+                self._read_header(stream)
+                self._version = version
+            yield stream
+
+    def _read_header(self, stream: FileIO) -> None:
+        path = self.path
+        try:
+            with h5py.File(stream, "r") as file:
                 data, attributes = file["states"], dict(file.attrs)
-                self.contents = Contents(
-                    encoder,
+                contents = Contents(
+                    self._encoder,
                     str(data.dtype),
                     tuple(map(int, attributes["layers"])),
                     tuple(i.decode() for i in file["ids"][:]),
@@ -133,21 +162,25 @@ class Shard:
                     file["crc32"][:],
                     tuple(r.decode() for r in file["recordings"][:]),
                     json.loads(attributes["skipped"]),
+                    json.loads(attributes["versions"]),
                 )
-                intact = attributes["checksum"] == self.contents.checksum and data.shape == self.contents.shape
-                self._begin = data.id.get_offset() or 0  # None: no frame in it
+                begin = data.id.get_offset() or 0  # None: no frame in it
+                intact = attributes["checksum"] == contents.checksum and data.shape == contents.shape
+                made_by = {name: attributes[name] for name in contents.made_by}
         except DAMAGE as error:
             raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
         if not intact:
             raise UserError(f"{path}: checksum differs; delete it and extract again")
-        for name, asked in self.contents.made_by.items():
-            if attributes[name] != asked and name != "encoder":  # one of equal files may have another name
+        for name, asked in contents.made_by.items():
+            if made_by[name] != asked and name != "encoder":  # one of equal files may have another name
                 raise UserError(
-                    f"{path}: belongs to another store ({name}: {attributes[name]} there, {asked} in store.json)"
+                    f"{path}: belongs to another store ({name}: {made_by[name]} there, {asked} in store.json)"
                 )
-        self._item = np.dtype(self.contents.dtype).itemsize
-        self._map: mmap | None = None
-        self._states: States | None = None
+        if self._version and (contents.ids, contents.recordings) != (self.contents.ids, self.contents.recordings):
+            raise UserError(f"{path}: another shard has taken its place; open the store anew")
+        self.unmap()
+        self.contents, self.begin = contents, begin
+        self._item = np.dtype(contents.dtype).itemsize
 
     @property
     def nbytes(self) -> int:
@@ -158,12 +191,12 @@ class Shard:
     def mapped(self) -> States:
         """The states `(L, N, D)` as they lie on the disk, mapped into memory: reading copies, holding costs nothing."""
         if self._states is None:
-            with self.path.open("rb") as stream:
+            with self._open() as stream:
                 self._map = mmap(stream.fileno(), 0, access=ACCESS_READ)
             count = int(np.prod(self.contents.shape))
-            if self._begin + count * self._item > len(self._map):
+            if self.begin + count * self._item > len(self._map):
                 raise UserError(f"{self.path}: cut off; delete it and extract again")
-            flat = np.frombuffer(self._map, self.contents.dtype, count, self._begin)
+            flat = np.frombuffer(self._map, self.contents.dtype, count, self.begin)
             self._states = flat.reshape(self.contents.shape)
         return self._states
 
@@ -179,11 +212,11 @@ class Shard:
 
     def read(self, layer: int, u: int) -> States:
         """One layer of utterance `u`, `(T, D)`, read anew from the file: OSError where a failing disk gives none."""
-        start, stop = self.contents.offsets[u : u + 2].tolist()
-        row = self.contents.layers.index(layer)
-        width = self.contents.shape[2] * self._item
-        with self.path.open("rb", buffering=0) as stream:
-            stream.seek(self._begin + (row * self.contents.shape[1] + start) * width)
+        with self._open() as stream:
+            start, stop = self.contents.offsets[u : u + 2].tolist()
+            row = self.contents.layers.index(layer)
+            width = self.contents.shape[2] * self._item
+            stream.seek(self.begin + (row * self.contents.shape[1] + start) * width)
             raw = bytearray((stop - start) * width)
             view = memoryview(raw)
             while view:
@@ -195,13 +228,22 @@ class Shard:
 
     def damaged(self) -> list[str]:
         """The utterances whose bytes are not those computed, or not finite; reads everything once."""
-        found = []
-        for u, id_ in enumerate(self.contents.ids):
-            blocks = [self.read(layer, u) for layer in self.contents.layers]
-            sums = [zlib.crc32(as_bytes(b)) for b in blocks]
-            if sums != self.contents.crc32[:, u].tolist() or not all(np.isfinite(b).all() for b in blocks):
-                found.append(id_)
-        return found
+        return [id_ for u, id_ in enumerate(self.contents.ids) if self.fault(u)]
+
+    def fault(self, u: int) -> str:
+        """What is wrong with the states of utterance `u`; empty where nothing is."""
+        for layer, crc32 in zip(self.contents.layers, self.contents.crc32[:, u].tolist(), strict=True):
+            why = fault(self.read(layer, u), crc32)
+            if why:
+                return f"layer {layer}: {why}"
+        return ""
+
+
+def fault(states: States, crc32: int) -> str:
+    """What is wrong with a block that was computed with this checksum; empty where nothing is."""
+    if zlib.crc32(as_bytes(states)) != crc32:
+        return "other bytes than were computed"
+    return "" if np.isfinite(states).all() else "NaN or infinite values"
 
 
 def as_bytes(states: States) -> memoryview:

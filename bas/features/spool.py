@@ -107,6 +107,11 @@ class Spool:
         """The utterances that are neither encoded nor skipped."""
         return [i for i in self.info.shards[self.index] if i not in self._places and i not in self.skipped]
 
+    @property
+    def full(self) -> bool:
+        """Whether no utterance is open: asked after each batch, so it must not look at each utterance."""
+        return len(self._places) + len(self.skipped) == len(self.info.shards[self.index])
+
     def append(self, batch: Sequence[Encoded]) -> None:
         """Keep a batch. UserError for an utterance without states in a shard that only gets more layers."""
         done, skipped = [], {e.id: e.skipped for e in batch if e.states is None}
@@ -121,7 +126,7 @@ class Spool:
                     done.append((encoded.id, end, encoded.states.shape[1], encoded.crc32))
                     end += encoded.states.nbytes
             _write(self._journal, memoryview(json.dumps({"done": done, "skipped": skipped}).encode() + b"\n"))
-        except OSError:
+        except BaseException:
             os.truncate(self._data.fileno(), self._end)
             os.truncate(self._journal.fileno(), line)
             raise
@@ -131,7 +136,7 @@ class Spool:
 
     def finish(self) -> None:
         """Make the shard of it. A shard that was there keeps its layers: only the new ones were encoded."""
-        assert not self.open_ids, "every utterance of the shard is in the journal"
+        assert self.full, "every utterance of the shard is in the journal"
         old = Shard(self.path, self.info.encoder) if self.path.exists() else None
         ids = old.contents.ids if old else tuple(i for i in self.info.shards[self.index] if i in self._places)
         places = [self._places[i] for i in ids]
@@ -181,6 +186,8 @@ class Spool:
 
     def _recover(self) -> None:
         """Take up what the journal names and the spool still holds; cut off whatever a kill left behind."""
+        for left in self.path.parent.glob(f"{self.path.name}.*.tmp"):
+            left.unlink()
         kept, size = 0, self._data_path.stat().st_size
         raw = np.memmap(self._data_path, np.uint8, "r") if size else np.empty(0, np.uint8)
         self._journal.seek(0)

@@ -14,6 +14,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ FORMAT = 2
 DTYPES = ("float16", "float32")
 OPEN_SHARDS = 256  # mapped at a time, a file descriptor each; the usual limit of a process is 1024
 MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
+AROUND_BYTES = 2**17  # of neighbours that the kernel maps along with what is read: 64 KiB at either end
 MADE_BY = ("extract", "subset", "merge")
 
 
@@ -55,6 +57,11 @@ class StoreInfo:
         return hashlib.sha256(json.dumps([held, encoder, self.dtype, self.format]).encode()).hexdigest()[:12]
 
     @property
+    def command(self) -> str:
+        """What made the store; run again, it completes it."""
+        return "bas extract" if self.made_by == "extract" else f"bas features {self.made_by}"
+
+    @property
     def dim(self) -> int:
         return int(self.encoder["dim"])
 
@@ -76,7 +83,7 @@ class StoreInfo:
             info = cls._parse(folder / "plan.json")
             done = sum(shard_path(folder, i).exists() for i in range(len(info.shards)))
             raise UserError(
-                f"{folder}: incomplete, {done} of {len(info.shards)} shards; run the same `bas extract` again"
+                f"{folder}: incomplete, {done} of {len(info.shards)} shards; run the same `{info.command}` again"
             )
         raise UserError(f"{folder}: no feature store here (no store.json); make one with `bas extract`")
 
@@ -102,20 +109,34 @@ class StoreInfo:
         return asdict(self)
 
 
+def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
+    """Shard `index` of a store. UserError where it is missing, damaged, or not what `info` says of it."""
+    shard = Shard(shard_path(folder, index), info.encoder)
+    told = "belongs to another store than store.json; delete it and extract again"
+    held = shard.contents
+    digests = tuple(info.recordings.get(i, ("", 0))[0] for i in info.shards[index])
+    if (held.ids, held.recordings, held.dtype) != (info.shards[index], digests, info.dtype):
+        raise UserError(f"{shard.path}: {told}")
+    if not set(info.layers) <= set(held.layers):
+        raise UserError(f"{shard.path}: holds layers {held.layers}: {told}")
+    return shard
+
+
 class FeatureStore:
     """A complete store, open for reading: random access at the speed of the disk and of memory, without a lock.
 
     Raises UserError when a shard is missing, damaged or of another store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mapped_bytes: int = MAPPED_BYTES) -> None:
         self.folder = folder
+        self.mapped_bytes = mapped_bytes
         self.info = StoreInfo.read(folder)
         missing = [i for i, ids in enumerate(self.info.shards) if ids and not shard_path(folder, i).exists()]
         if missing:
             raise UserError(
                 f"{folder}: {len(missing)} of {len(self.info.shards)} shards are gone, {missing[0]} the first; "
-                "run the same `bas extract` again"
+                f"run the same `{self.info.command}` again"
             )
         self._shards: dict[int, Shard] = {}
         self._maps: OrderedDict[int, None] = OrderedDict()  # the last used comes last
@@ -143,7 +164,7 @@ class FeatureStore:
     def gather(self, ids: Sequence[str], layers: Sequence[int]) -> tuple[States, npt.NDArray[np.int64]]:
         """These layers of these utterances end to end, `(L, N, D)` of the store's dtype, and each one's frames `(U,)`.
 
-        Copied from the mapped files, of which no more than `MAPPED_BYTES` stay in this process's memory.
+        Copied from the mapped files, of which no more than `mapped_bytes` stay in this process's memory.
         UserError for an utterance or a layer that is not stored.
         """
         for layer in layers:
@@ -153,14 +174,17 @@ class FeatureStore:
         runs = [self._run(i) for i in ids]
         edges = offsets([stop - start for _, start, stop in runs])
         out_LND = np.empty((len(layers), int(edges[-1]), self.info.dim), self.info.dtype)
-        arrays = {index: self._mapped(index, layers) for index in {index for index, _, _ in runs}}
-        for (index, start, stop), begin in zip(runs, edges.tolist(), strict=False):
-            end = begin + stop - start
-            for row, array_ND in enumerate(arrays[index]):
-                out_LND[row, begin:end] = array_ND[start:stop]
-        self._touched += out_LND.nbytes
-        if self._touched > MAPPED_BYTES:
-            if sum(self._shards[index].nbytes for index in self._maps) > MAPPED_BYTES:
+        # One shard after the other: never more of them are mapped than `OPEN_SHARDS`.
+        in_shards = sorted(zip(runs, edges.tolist(), strict=False))
+        for index, group in groupby(in_shards, key=lambda place: place[0][0]):
+            arrays = self._mapped(index, layers)
+            for (_, start, stop), begin in group:
+                end = begin + stop - start
+                for row, array_ND in enumerate(arrays):
+                    out_LND[row, begin:end] = array_ND[start:stop]
+        self._touched += out_LND.nbytes + AROUND_BYTES * len(runs) * len(layers)
+        if self._touched > self.mapped_bytes:
+            if sum(self._shards[index].nbytes for index in self._maps) > self.mapped_bytes:
                 for index in self._maps:
                     self._shards[index].forget()
             self._touched = 0
@@ -168,18 +192,9 @@ class FeatureStore:
 
     def shard(self, index: int) -> Shard:
         """Shard `index`, held against the plan when it is opened first."""
-        if index in self._shards:
-            return self._shards[index]
-        shard = Shard(shard_path(self.folder, index), self.info.encoder)
-        told = "belongs to another store than store.json; delete it and extract again"
-        held = shard.contents
-        digests = tuple(self.info.recordings[i][0] for i in self.info.shards[index])
-        if (held.ids, held.recordings, held.dtype) != (self.info.shards[index], digests, self.info.dtype):
-            raise UserError(f"{shard.path}: {told}")
-        if not set(self.info.layers) <= set(held.layers):
-            raise UserError(f"{shard.path}: holds layers {held.layers}: {told}")
-        self._shards[index] = shard
-        return shard
+        if index not in self._shards:
+            self._shards[index] = open_shard(self.folder, self.info, index)
+        return self._shards[index]
 
     def _mapped(self, index: int, layers: Sequence[int]) -> list[States]:
         """These layers of a shard, each `(N, D)`."""

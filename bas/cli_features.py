@@ -1,0 +1,218 @@
+"""The verbs on feature stores: extract, and under `bas features` info, verify, subset, merge. Thin, like `bas.cli`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bas.corpora import READERS, open_corpus
+from bas.errors import UserError
+
+if TYPE_CHECKING:
+    import torch  # seconds to import: --help does without
+
+RUNS = Path("runs")
+SHOWN = 20  # lines of a list that may be long: what was skipped, what a check found wrong
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def extract(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.extract import Group
+
+    if Group.of_torchrun().rank:  # the first process speaks for all
+        console = Console(quiet=True)
+    folder = fill(arguments, console)
+    console.print(f"features: {folder}, complete", highlight=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
+    return 0
+
+
+def fill(arguments: argparse.Namespace, console: Console) -> Path:
+    """Carry out an extraction; the store's folder."""
+    from bas.encoders import load_encoder
+    from bas.features.extract import Group
+    from bas.features.extract import extract as extract_into
+    from bas.features.plan import Request
+
+    root = arguments.root.expanduser()
+    corpus = open_corpus(arguments.corpus, root)
+    if corpus.note:
+        console.print(f"{corpus.name}: {corpus.note}", highlight=False)
+    group = Group.of_torchrun()
+    encoder = load_encoder(
+        arguments.encoder,
+        choose_device(arguments.device, group.local_rank),
+        arguments.revision,
+        precision=arguments.precision,
+        real_length=arguments.real_length,
+    )
+    encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
+    folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
+    request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
+    store = extract_into(corpus, encoder, folder, request, console, batch_seconds=arguments.batch_seconds, group=group)
+    skipped = store.info.skipped
+    if skipped:
+        console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
+        _list([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
+    return folder
+
+
+def info(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.info import describe
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in describe(arguments.folder, console).items():
+        table.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+    console.print(table)
+    return 0
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.verify import verify as check
+
+    device = choose_device(arguments.device)
+    wrong: list[str] = []
+    for found in check(arguments.folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+        verdict, style = ("WRONG", "red") if found.wrong else ("ok", "green")
+        console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.told}"), soft_wrap=True)
+        _list(found.wrong, console)
+        if found.advice:
+            console.print(f"  -> {found.advice}", highlight=False, markup=False, soft_wrap=True)
+        wrong += [f"{found.check}: {line}" for line in found.wrong]
+    if wrong:
+        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
+        raise UserError(f"{arguments.folder}: {count}: {wrong[0]}")
+    return 0
+
+
+def subset(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.assemble import subset as make
+
+    layers = _layers(arguments.layers)
+    if layers is None and arguments.ids is None:
+        raise UserError("--layers or --ids: say what to keep")
+    ids = None if arguments.ids is None else _ids(arguments.ids)
+    make(arguments.folder, arguments.into, console, layers=layers, ids=ids)
+    console.print(f"features: {arguments.into}, complete", highlight=False, soft_wrap=True)
+    return 0
+
+
+def merge(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.assemble import merge as make
+
+    root = arguments.root and arguments.root.expanduser()
+    folders = [arguments.folder, *arguments.others]
+    make(folders, arguments.into, console, corpus=arguments.corpus, root=root)
+    console.print(f"features: {arguments.into}, complete", highlight=False, soft_wrap=True)
+    return 0
+
+
+def tell_next(console: Console, command: str) -> None:
+    console.print(f"next: {command}", highlight=False, soft_wrap=True)
+
+
+def _list(lines: Sequence[str], console: Console, rest: str = "") -> None:
+    """One line each; rest: where more than fit are to be found."""
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more{rest}", highlight=False, markup=False)
+
+
+def choose_device(name: str, index: int = 0) -> torch.device:
+    """One of DEVICES; index: which GPU, where several processes want one each."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; use cpu or auto")
+    if name == "cpu":
+        return torch.device(name)
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"{index + 1} processes on this machine want a GPU each; torch finds {torch.cuda.device_count()}"
+        )
+    return torch.device("cuda", index)
+
+
+def _layers(text: str) -> list[int] | None:
+    if text == "all":
+        return None
+    parts = text.split(",")
+    if not all(p.isdigit() for p in parts):
+        raise UserError(f"--layers {text!r}: must be all, or numbers such as 0,6,12")
+    return [int(p) for p in parts]
+
+
+def _ids(path: Path) -> list[str]:
+    """Utterance ids, one a line."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
+    except UnicodeDecodeError as error:
+        raise UserError(f"--ids {path}: not UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise UserError(f"--ids {path}: cannot be read: {error.strerror}") from error
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
+    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+    p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
+    p.add_argument("--revision", help="the hub's revision; default: its newest")
+    p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
+    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
+    p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
+    p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
+    p.add_argument("--longest", type=float, metavar="SECONDS", help="skip what is longer; default: the encoder's limit")
+    p.add_argument("--batch-seconds", type=float, metavar="SECONDS", help="of audio in a batch; default: by device")
+    p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
+    p.set_defaults(verb=extract)
+
+    p = add("features", "look into feature stores, verify them, make new ones of them")
+    kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
+
+    def kind(verb: str, text: str) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text)
+        p.add_argument("folder", type=Path, metavar="FOLDER", help="a feature store")
+        return p
+
+    p = kind("info", "what a store holds and what made it")
+    p.set_defaults(verb=info)
+
+    p = kind("verify", "hold a store against its checksums, its corpus and its encoder; exit code 2 where one differs")
+    p.add_argument("--sample", type=_count, default=3, help="utterances to encode again; default: %(default)s")
+    p.add_argument("--seed", type=int, default=0, help="which ones; default: %(default)s")
+    p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
+    p.set_defaults(verb=verify)
+
+    p = kind("subset", "a new store of some layers or utterances; the same command goes on after a kill")
+    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
+    p.add_argument("--ids", type=Path, metavar="FILE", help="the utterances to keep, one id a line; default: all")
+    p.set_defaults(verb=subset)
+
+    p = kind("merge", "a new store of all utterances of several; the same command goes on after a kill")
+    p.add_argument("others", nargs="+", type=Path, metavar="FOLDER", help="others of the same encoder and layers")
+    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
+    p.add_argument("--root", type=Path, help="what it reads; default: that of the stores")
+    p.set_defaults(verb=merge)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
+    return int(text)

@@ -1,0 +1,59 @@
+"""What a store holds and what made it, in words. Imports no torch: it is there at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from bas.features.store import StoreInfo, open_shard
+from bas.progress import bar
+
+SHOWN = 3  # skipped utterances
+PATIENT = 100  # shards that are opened without a progress bar
+
+
+def describe(folder: Path, console: Console) -> dict[str, str]:
+    """Name and text of each thing worth knowing; several lines where there is more to say.
+
+    Raises UserError where no complete store is, or a shard is missing or damaged.
+    """
+    info = StoreInfo.read(folder)
+    frames, written = 0, Counter[str]()
+    with bar(console, "shards") as progress:
+        task = progress.add_task("open", total=len(info.shards), visible=len(info.shards) > PATIENT)
+        for index in [i for i, ids in enumerate(info.shards) if ids]:
+            contents = open_shard(folder, info, index).contents
+            frames += contents.shape[1]
+            written[", ".join(f"{name} {version}" for name, version in contents.versions.items())] += 1
+            progress.advance(task)
+    encoder = info.encoder
+    hours = sum(info.recordings[id_][1] for ids in info.shards for id_ in ids) / encoder["sample_rate"] / 3600
+    size = sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
+    found = {
+        "corpus": f"{info.corpus}, {info.root}",
+        "held": f"{info.num_utterances:,} utterances, {hours:.2f} h, {frames:,} frames",
+        "encoder": f"{encoder['name']} ({encoder['model_type']})",
+        "revision": encoder["revision"],
+        "input": f"{encoder['sample_rate'] / 1000:g} kHz" + (f", {encoder['input']}" if encoder["input"] else ""),
+        "layers": f"{', '.join(map(str, info.layers))} of 0 to {encoder['num_states'] - 1}",
+        "frames": f"{info.dim} wide, {encoder['frame_rate']:g} a second",
+        "computed": f"in {encoder['precision']} on {info.device}, stored as {info.dtype}",
+        "size": f"{size:,} bytes in {len(info.shards)} shards",
+        "made by": info.command,
+        "versions": next(iter(written), "no shard"),
+        "identity": info.identity,
+        "skipped": "\n".join([f"{len(info.skipped)} utterances", *_some(info.skipped)]) if info.skipped else "none",
+    }
+    if len(written) > 1:
+        found["versions"] = "\n".join(["they differ:", *(f"{n} shards: {text}" for text, n in written.most_common())])
+    if (folder / "plan.json").exists():
+        found["under way"] = f"more of it: `{info.command}` is running, or was stopped; the same command goes on"
+    return found
+
+
+def _some(skipped: Mapping[str, str]) -> list[str]:
+    lines = [f"{id_}: {why}" for id_, why in list(skipped.items())[:SHOWN]]
+    return lines + ([f"and {len(skipped) - SHOWN} more: store.json"] if len(skipped) > SHOWN else [])

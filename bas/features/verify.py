@@ -1,0 +1,265 @@
+"""Is a store what it says it is? Five checks, each on its own: what one finds does not keep the next from looking.
+
+The bytes are held against the checksums taken when they were computed, the ids and recordings against the corpus as it
+is now, and a sample of the states against the encoder itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from bas import audio
+from bas.corpora import Corpus, Utterance, open_corpus
+from bas.encoders import LOG_MEL, Encoder, load_encoder
+from bas.errors import UserError
+from bas.features.plan import recording_hashes
+from bas.features.shard import Shard, States, shard_path
+from bas.features.store import StoreInfo, open_shard
+from bas.progress import bar
+
+SPARE_FRAMES = 2  # that an encoder's convolutions may make more or less of than frame_rate says
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
+"""Of `difference`, by the encoder's precision: an utterance was batched with others then and is alone now. That makes
+1e-4 (float16 as stored) and 0.01 (bfloat16) with Whisper, HuBERT and WavLM; another utterance's states make 0.3."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: `told` in any case, `wrong` a line for each thing that is not as it should be."""
+
+    check: str
+    told: str
+    wrong: tuple[str, ...] = ()
+    advice: str = ""
+
+
+def verify(
+    folder: Path,
+    console: Console,
+    device: torch.device,
+    sample: int = 3,
+    seed: int = 0,
+    encoder: str | None = None,
+) -> Iterator[Finding]:
+    """Check the store and yield what was found, check after check: files, entries, shards, labels, encoder.
+
+    sample: utterances that are encoded again, drawn with `seed`; 0: none, and no encoder is loaded.
+    encoder: what to load instead of the name in the store (of equal files: its revision is held against the store's).
+
+    Raises UserError where no complete store is; everything else is a finding.
+    """
+    info = StoreInfo.read(folder)
+    yield _files(folder, info)
+    yield _entries(info)
+    found, intact = _shards(folder, info, console)
+    yield found
+    try:
+        corpus = open_corpus(info.corpus, Path(info.root))
+    except (UserError, OSError) as error:
+        told = f"{info.corpus} cannot be opened"
+        yield Finding("labels", told, (str(error),), "put the corpus back where the store names it, or extract anew")
+        if sample:
+            yield Finding("encoder", "nothing encoded again", (f"there are no recordings: {told}",), "or --sample 0")
+        return
+    found, unchanged = _labels(info, corpus, console)
+    yield found
+    if sample:
+        usable = [u for u in corpus.utterances if u.id in intact and u.id in unchanged]
+        chosen = random.Random(seed).sample(usable, min(sample, len(usable)))
+        yield _again(folder, info, chosen, encoder or info.encoder["name"], device, console)
+
+
+def _files(folder: Path, info: StoreInfo) -> Finding:
+    """The folder's files against store.json."""
+    shards = {shard_path(folder, i).name for i, ids in enumerate(info.shards) if ids}
+    allowed = {shard_path(folder, i).name for i in range(len(info.shards))}
+    there = {p.name for p in folder.glob("shard-*")} | {p.name for p in folder.glob("*.tmp")}
+    missing, stray = sorted(shards - there), sorted(there - allowed)
+    told = f"{len(shards) - len(missing)} of {len(shards)} shards"
+    if (folder / "plan.json").exists():
+        told += f"; plan.json: `{info.command}` adds to it or was stopped ({len(stray)} files beyond the store)"
+    elif stray:
+        told += f"; left behind: {', '.join(stray[:3])}{' ...' * (len(stray) > 3)} (may be deleted)"
+    advice = f"run the same `{info.command}` again: only what is missing is made" if missing else ""
+    return Finding("files", told, tuple(f"{name}: missing" for name in missing), advice)
+
+
+def _entries(info: StoreInfo) -> Finding:
+    """store.json against itself."""
+    times = Counter(id_ for ids in info.shards for id_ in ids)
+    wrong = [f"{id_}: stands in it {n} times" for id_, n in times.items() if n > 1]
+    wrong += [f"{id_}: both held and skipped" for id_ in times if id_ in info.skipped]
+    wrong += [f"{id_}: held, but no recording is named for it" for id_ in times if id_ not in info.recordings]
+    advice = "store.json was changed by hand or is damaged: extract into another folder" if wrong else ""
+    return Finding("entries", f"{len(times)} utterances held, {len(info.skipped)} skipped", tuple(wrong), advice)
+
+
+def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, set[str]]:
+    """Every byte of every shard against its checksum; also the utterances that are as they were computed."""
+    wrong: list[str] = []
+    damaged: list[str] = []
+    intact: set[str] = set()
+    read = seen = 0
+    with bar(console, "utterances") as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        task = progress.add_task("read", total=info.num_utterances)
+        for index, ids in enumerate(info.shards):
+            path = shard_path(folder, index)
+            if path.exists():  # else told by the check of the files
+                try:
+                    shard = open_shard(folder, info, index)
+                    faults = _miscounted(shard)
+                    found: list[str] = []
+                    for why in pool.map(partial(_fault, info, shard), range(0 if faults else len(ids))):
+                        found.append(why)
+                        progress.advance(task)
+                    faults += [f"{id_}: {why}" for id_, why in zip(ids, found, strict=False) if why]
+                    intact.update(id_ for id_, why in zip(ids, found, strict=False) if not why)
+                    read += shard.nbytes
+                except UserError as error:
+                    faults = [str(error)]
+                wrong += [f"{path.name}: {why.removeprefix(f'{path}: ')}" for why in faults]
+                damaged += [path.name] * bool(faults)
+            seen += len(ids)
+            progress.update(task, completed=seen)
+    told = f"{len(intact)} of {info.num_utterances} utterances are as they were computed, {read / 2**20:,.0f} MiB read"
+    advice = f"delete {', '.join(damaged)} and run the same `{info.command}` again: only what is missing is made"
+    return Finding("shards", told, tuple(wrong), advice if damaged else ""), intact
+
+
+def _miscounted(shard: Shard) -> list[str]:
+    held = shard.contents
+    count = len(held.ids)
+    if held.offsets.shape != (count + 1,) or held.offsets[0] != 0 or not (np.diff(held.offsets) > 0).all():
+        return [f"its offsets do not cut {held.shape[1]} frames into {count} utterances"]
+    if held.crc32.shape != (len(held.layers), count):
+        return [f"its checksums are {held.crc32.shape}, not one for each of {len(held.layers)} layers and {count} ids"]
+    return []
+
+
+def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
+    samples = info.recordings[shard.contents.ids[u]][1]
+    frames = int(shard.contents.offsets[u + 1] - shard.contents.offsets[u])
+    expected = samples / info.encoder["sample_rate"] * info.encoder["frame_rate"]
+    # A recording may break off a little before its header says: `audio.load` lets it.
+    if abs(frames - expected) > SPARE_FRAMES + audio.SLACK * info.encoder["frame_rate"]:
+        return f"{frames} frames, but {samples / info.encoder['sample_rate']:.2f} s make about {expected:.0f}"
+    try:
+        return shard.fault(u)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding, set[str]]:
+    """The store against the corpus as it is now; also the utterances whose recordings are those of then."""
+    held = {id_ for ids in info.shards for id_ in ids}
+    known = {u.id: u for u in corpus.utterances}
+    both = [u for u in corpus.utterances if u.id in held]
+    with bar(console, "recordings") as progress:
+        task = progress.add_task("read", total=len({u.audio for u in both}))
+        now = recording_hashes(both, lambda: progress.advance(task))
+    changed = [u for u in both if now.get(u.id) != info.recordings.get(u.id, ("", 0))[0]]
+    missing = [id_ for id_ in known if id_ not in held and id_ not in info.skipped]
+    gone = [id_ for ids in info.shards for id_ in ids if id_ not in known]
+    wrong = [f"{id_}: in the corpus, but neither held nor skipped" for id_ in missing]
+    wrong += [f"{id_}: held, but the corpus has it no more" for id_ in gone]
+    wrong += [f"{u.id}: {_changed(u, now)}" for u in changed]
+    told = f"{corpus.name}: {len(known)} utterances, {len(both)} of them held; {len(both) - len(changed)} recordings "
+    told += "are those of then"
+    advice = ""
+    if gone or changed:
+        advice = "extract into another folder, or put back the corpus of then"
+    elif missing:
+        advice = (
+            "run the same `bas extract` again: it adds them" if info.made_by == "extract" else "make the store anew"
+        )
+    return Finding("labels", told, tuple(wrong), advice), {u.id for u in both} - {u.id for u in changed}
+
+
+def _changed(utterance: Utterance, now: Mapping[str, str]) -> str:
+    return f"{utterance.audio} {'changed since' if utterance.id in now else 'cannot be read'}"
+
+
+def _again(
+    folder: Path, info: StoreInfo, chosen: list[Utterance], name: str, device: torch.device, console: Console
+) -> Finding:
+    """The states of some utterances against what the encoder makes of them now."""
+    if not chosen:
+        return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
+    try:
+        encoder = _load(info, name, device)
+    except UserError as error:
+        advice = "name the same files with --encoder, or leave this check out with --sample 0"
+        return Finding("encoder", "nothing encoded again", (str(error),), advice)
+    tolerance = TOLERANCE[info.encoder["precision"]]
+    where = {id_: (index, u) for index, ids in enumerate(info.shards) for u, id_ in enumerate(ids)}
+    worst = dict.fromkeys(info.layers, 0.0)
+    wrong: list[str] = []
+    with bar(console, "utterances") as progress:
+        task = progress.add_task("encode", total=len(chosen))
+        for utterance in chosen:
+            index, u = where[utterance.id]
+            shard = open_shard(folder, info, index)
+            try:
+                (states_LTD,) = encoder.encode([encoder.prepare(audio.load(utterance))])
+            except UserError as error:
+                wrong.append(f"{utterance.id}: {error}")
+                continue
+            for layer in info.layers:
+                found = difference(shard.read(layer, u), states_LTD[layer].float().cpu().numpy())
+                worst[layer] = max(worst[layer], found)
+                if found > tolerance:
+                    wrong.append(f"{utterance.id}: layer {layer} differs by {found:.2g}")
+            progress.advance(task)
+    each = ", ".join(f"{layer}: {found:.1g}" for layer, found in worst.items())
+    told = f"{len(chosen)} utterances encoded again on {encoder.device.type}; largest difference by layer {each}"
+    told += f"; tolerance {tolerance:g}"
+    advice = "the states are not this encoder's of these recordings: extract into another folder" if wrong else ""
+    return Finding("encoder", told, tuple(wrong), advice)
+
+
+def difference(stored_TD: States, again_TD: States) -> float:
+    """How far the frame that differs most is off, as a part of its values (RMS over D); infinite for other shapes.
+
+    Each value's difference is taken relative to its own size plus the layer's RMS: a few are a hundred times the RMS,
+    where float16 alone is coarse, and would hide all others.
+    """
+    if stored_TD.shape != again_TD.shape:
+        return float("inf")
+    stored, again = stored_TD.astype(np.float64), again_TD.astype(np.float64)
+    scale = np.sqrt(np.square(again).mean()) + np.abs(again)
+    off = (stored - again) / np.maximum(scale, np.finfo(np.float64).tiny)
+    found = float(np.sqrt(np.square(off).mean(1)).max())
+    return found if np.isfinite(found) else float("inf")
+
+
+def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
+    """The encoder that made the store, or a UserError; never another that happens to have its name."""
+    there = info.encoder
+    local = there["revision"].startswith("sha256:")
+    if local and not Path(name).is_dir():
+        raise UserError(f"encoder {name!r}: the store was made with a folder of files, and it is not here")
+    encoder = load_encoder(
+        name,
+        device,
+        None if local or name == LOG_MEL or Path(name).is_dir() else there["revision"],
+        precision=there["precision"],
+        real_length="real length" in there["input"],
+    )
+    now = encoder.info.as_dict()
+    for field in ("revision", "input", "precision", "dim", "frame_rate", "num_states"):
+        if now[field] != there[field]:
+            raise UserError(
+                f"encoder {name!r}: another than the store's ({field}: {there[field]} there, {now[field]} here)"
+            )
+    return encoder

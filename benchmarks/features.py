@@ -1,0 +1,452 @@
+"""How fast features are extracted and read, each figure a ratio within one run; `make bench` writes features.md.
+
+Needs nothing: recordings of noise as long as EmoDB's, and encoders of random weights in the shape of Whisper tiny and
+HuBERT base, as fast as the real ones. With --corpus and --root, a real corpus; with --whisper, real weights. The arms
+of a comparison take turns, round after round; a figure is the median over rounds, with the lowest and highest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import transformers
+from rich.console import Console
+
+from bas import audio
+from bas.batches import Data, load, training_batches
+from bas.corpora import Corpus, Utterance, open_corpus
+from bas.encoders import Encoder, EncoderInfo, load_encoder
+from bas.features.extract import BATCH_SECONDS, CREW, Group, extract
+from bas.features.plan import Request, batches, make_plan
+from bas.features.shard import Contents, States, as_bytes, offsets, shard_path, write_shard
+from bas.features.store import FeatureStore, StoreInfo
+from bas.files import write_json
+from bas.placement import Placement
+
+PAGE = Path(__file__).with_suffix(".md")
+QUIET = Console(file=StringIO())
+BATCH = 32  # utterances of a batch that is read
+MIB = 2**20
+LARGE, ALLOWED = 1024 * MIB, 256 * MIB  # a store, and what it may take while it is streamed
+Arm = Callable[[], object]
+
+
+def take_turns(arms: dict[str, Arm], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each arm in each round; the first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for index in range(rounds + 1):
+        for name, arm in arms.items():
+            begun = time.perf_counter()
+            arm()
+            if index:
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], arm: str, of: str) -> str:
+    """How many times the time of `of` the arm took, round by round."""
+    found = [a / b for a, b in zip(seconds[arm], seconds[of], strict=True)]
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+# What is measured on
+
+
+def recordings(folder: Path, count: int) -> Corpus:
+    """Noise of 1.2 to 9 s, 2.8 s on average: EmoDB's lengths."""
+    chance = np.random.default_rng(0)
+    utterances = []
+    for i in range(count):
+        path = folder / f"{i:04d}.wav"
+        seconds = float(np.clip(chance.lognormal(0.95, 0.37), 1.2, 9.0))
+        soundfile.write(path, chance.uniform(-0.3, 0.3, round(seconds * 16_000)), 16_000)
+        utterances.append(Utterance(f"{i:04d}", path))
+    return Corpus("noise", tuple(utterances), "own", "speaker")
+
+
+def corpus_of(arguments: argparse.Namespace, folder: Path) -> Corpus:
+    if not arguments.corpus:
+        return recordings(folder, arguments.utterances)
+    whole = open_corpus(arguments.corpus, arguments.root)
+    step = max(1, len(whole.utterances) // arguments.utterances)
+    return Corpus(whole.name, whole.utterances[::step][: arguments.utterances], whole.protocol, whole.unit)
+
+
+def random_whisper(folder: Path) -> Path:
+    config = transformers.WhisperConfig(
+        d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536, decoder_layers=1
+    )
+    transformers.WhisperFeatureExtractor().save_pretrained(folder)
+    return saved(transformers.WhisperModel(config), folder)
+
+
+def random_hubert(folder: Path) -> Path:
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return saved(transformers.HubertModel(transformers.HubertConfig()), folder)
+
+
+def saved(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+# Extraction
+
+
+def extraction(name: str, encoder: Encoder, theirs: Loop, corpus: Corpus, folder: Path, rounds: int) -> str:
+    """The row of one encoder: against its own forward pass, and against the loop that people write."""
+    device = encoder.device
+    info = make_plan(corpus, encoder, folder / "plan", Request("bench", folder), QUIET)
+    utterances = {u.id: u for u in corpus.utterances}
+    together = list(batches(tuple(utterances), info, encoder, BATCH_SECONDS[device.type]))
+    memory = [[encoder.prepare(audio.load(utterances[i])) for i in ids] for ids in together]
+    crew = min(CREW, Group().cores) if device.type == "cpu" else 1
+
+    def synchronise() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def forward() -> None:
+        for inputs in memory:
+            encoder.encode(inputs)
+        synchronise()
+
+    def forward_by_crew() -> None:
+        with ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(encoder.encode, memory):
+                pass
+
+    def loop() -> None:
+        theirs(corpus, fresh(folder / "loop"))
+
+    def ours() -> None:
+        extract(corpus, encoder, fresh(folder / "store"), Request("bench", folder), QUIET)
+
+    arms: dict[str, Arm] = {"forward": forward, "loop": loop, "ours": ours}
+    if crew > 1:
+        arms["crew"] = forward_by_crew
+    seconds = take_turns(arms, rounds)
+    each = 1000 * statistics.median(seconds["ours"]) / len(utterances)
+    by_crew = ratio(seconds, "ours", "crew") if crew > 1 else "–"
+    figures = [ratio(seconds, "ours", "forward"), by_crew, ratio(seconds, "loop", "ours"), f"{each:.0f} ms"]
+    return f"| {' | '.join([name, *figures])} |"
+
+
+class Loop:
+    """What people write: one file at a time through the feature extractor and `output_hidden_states=True`, saved."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device = device
+        self.extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
+        model = transformers.AutoModel.from_pretrained(name, dtype=torch.float32)
+        self.whisper = model.config.model_type == "whisper"
+        self.model = (model.get_encoder() if self.whisper else model).to(device).eval()
+
+    def __call__(self, corpus: Corpus, folder: Path) -> None:
+        for utterance in corpus.utterances:
+            wave, rate = soundfile.read(utterance.audio, dtype="float32")
+            inputs = self.extractor(wave, sampling_rate=rate, return_tensors="pt").to(self.device)
+            with torch.inference_mode():
+                states = self.model(**inputs, output_hidden_states=True).hidden_states
+            frames = -(-len(wave) // 320) if self.whisper else None  # the whole 30 s would only cost the loop time
+            torch.save(torch.stack([s[0, :frames] for s in states]).cpu(), folder / f"{utterance.id}.pt")
+
+
+def deviation(encoder: Encoder, exact: Encoder, corpus: Corpus) -> float:
+    """The largest difference from the exact states, against the root mean square of their layer."""
+    worst = 0.0
+    for utterance in corpus.utterances[:8]:
+        wave = audio.load(utterance)
+        (a,), (b,) = (e.encode([e.prepare(wave)]) for e in (encoder, exact))
+        scale = b.float().square().mean(dim=(1, 2), keepdim=True).sqrt()
+        worst = max(worst, float(((a.float() - b.float()) / scale).abs().max()))
+    return worst
+
+
+# Reading
+
+
+def reading(store: FeatureStore, saved_files: Path, rounds: int) -> list[str]:
+    chance = np.random.default_rng(0)
+    ids = list(store.ids)
+    drawn = [[ids[i] for i in chance.integers(0, len(ids), BATCH)] for _ in range(100)]
+    layers = store.info.layers
+    some = layers[len(layers) // 2]
+    where = {id_: (s, u) for s, held in enumerate(store.info.shards) for u, id_ in enumerate(held)}
+    opened = [store.shard(i) for i in range(len(store.info.shards))]
+    plain = [np.memmap(s.path, s.contents.dtype, "r", s.begin, s.contents.shape) for s in opened]
+    spans = [
+        [(s, int(opened[s].contents.offsets[u]), int(opened[s].contents.offsets[u + 1])) for s, u in map(where.get, b)]
+        for b in drawn
+    ]
+    row = opened[0].contents.layers.index(some)
+
+    def numpy_one() -> None:
+        for batch in spans:
+            np.concatenate([plain[s][row, a:b] for s, a, b in batch])
+
+    def numpy_all() -> None:
+        for batch in spans:
+            np.concatenate([plain[s][:, a:b] for s, a, b in batch], axis=1)
+
+    def ours_one() -> None:
+        for batch in drawn:
+            store.gather(batch, [some])
+
+    def ours_all() -> None:
+        for batch in drawn:
+            store.gather(batch, layers)
+
+    def torch_load() -> list[States]:
+        return [torch.load(saved_files / f"{i}.pt")[row].numpy() for batch in drawn[:10] for i in batch]
+
+    def ours_few() -> None:
+        for batch in drawn[:10]:
+            store.gather(batch, [some])
+
+    def cold(arm: Arm) -> Arm:
+        def run() -> None:
+            for shard in opened:
+                forget(shard.path)
+            arm()
+
+        return run
+
+    warm = take_turns({"numpy": numpy_one, "ours": ours_one, "numpy all": numpy_all, "ours all": ours_all}, rounds)
+    files = take_turns({"torch.load": torch_load, "ours": ours_few}, rounds)
+    fresh_disk = take_turns({"numpy": cold(numpy_one), "ours": cold(ours_one)}, rounds)
+    return [
+        f"| one layer, against a gather from `numpy.memmap` | {ratio(warm, 'numpy', 'ours')} |",
+        f"| one layer, not in the page cache, likewise | {ratio(fresh_disk, 'numpy', 'ours')} |",
+        f"| all {len(layers)} layers, likewise | {ratio(warm, 'numpy all', 'ours all')} |",
+        f"| one layer, against `torch.load` of a file an utterance | {ratio(files, 'torch.load', 'ours')} |",
+    ]
+
+
+def large_store(folder: Path, size: int) -> None:
+    """A store of `size` bytes: one layer of noise as wide as HuBERT base, utterances of 1 to 5 s."""
+    chance = np.random.default_rng(0)
+    encoder = EncoderInfo("noise", "1", "noise", 1, 768, 50.0).as_dict()
+    frames = chance.integers(50, 250, size // (150 * 768 * 2)).tolist()
+    ids = [f"{i:06d}" for i in range(len(frames))]
+    noise = chance.standard_normal((250, 768)).astype(np.float16)
+    shards = []
+    for index, start in enumerate(range(0, len(ids), 1000)):
+        held, lengths = tuple(ids[start : start + 1000]), frames[start : start + 1000]
+        crc32 = np.array([[zlib.crc32(as_bytes(noise[:t])) for t in lengths]], np.uint32)
+        contents = Contents(encoder, "float16", (0,), held, offsets(lengths), crc32, held, {})
+        write_shard(shard_path(folder, index), contents, lambda _, u, lengths=lengths: noise[: lengths[u]])
+        shards.append(held)
+    recordings = {id_: (id_, 320 * t) for id_, t in zip(ids, frames, strict=True)}
+    info = StoreInfo("noise", ".", encoder, (0,), tuple(shards), recordings, {}, "cpu", "float16")
+    write_json(folder / "store.json", info.as_dict())
+
+
+def epochs(folder: Path, where: str, allowed: int) -> None:
+    """Read two epochs of random batches in this process; print its growth in bytes and the second one's seconds."""
+    torch.set_num_threads(1)
+    placement = Placement(where, allowed)
+
+    def epoch(data: Data, seed: int) -> float:
+        order = training_batches(data, torch.arange(len(data.lengths_U)), BATCH, torch.Generator().manual_seed(seed))
+        begun = time.perf_counter()
+        for _ in data.batches(order):
+            pass
+        return time.perf_counter() - begun
+
+    def opened(count: int | None) -> Data:
+        store = FeatureStore(folder, placement.mapped)
+        ids = store.ids[:count]
+        return load(store, ids, 0, 1, np.zeros(len(ids)), where, torch.device("cpu"))
+
+    epoch(opened(3 * BATCH), 0)  # whatever libraries load at their first use
+    before = peak_memory()
+    data = opened(None)
+    epoch(data, 0)
+    seconds = epoch(data, 1)
+    print(peak_memory() - before, seconds)
+
+
+def peak_memory() -> int:
+    """Bytes, mapped pages of files among them."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def streaming(folder: Path, size: int, allowed: int) -> str:
+    large_store(fresh(folder), size)
+    found = {}
+    for where in ("store", "memory"):
+        command = [sys.executable, __file__, "--epochs", str(folder), "--where", where, "--allowed", str(allowed)]
+        grown, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        found[where] = int(grown), float(seconds)
+    grown, seconds = found["store"]
+    return (
+        f"An epoch of random batches from a store of {size / MIB:,.0f} MiB that may take {allowed / MIB:,.0f} MiB: the "
+        f"process grew by {grown / MIB:,.0f} MiB at its peak, mapped pages counted, and the epoch took "
+        f"{seconds / found['memory'][1]:.2f} times that of a process which holds all of it "
+        f"(and grew by {found['memory'][0] / MIB:,.0f} MiB)."
+    )
+
+
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
+    with path.open("rb") as stream:
+        os.fdatasync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# The page
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def machine(device: torch.device) -> str:
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    software = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{Group().cores} cores of {cpu}, {memory:.0f} GiB{gpu}; {software}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", help="a reader's name; default: noise")
+    parser.add_argument("--root", type=Path, help="the corpus's folder")
+    parser.add_argument("--whisper", help="a folder or hub name; default: random weights in the shape of tiny")
+    parser.add_argument("--utterances", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    for inner in ("--epochs", "--where", "--allowed"):  # a process of its own for each measurement of memory
+        parser.add_argument(inner, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.epochs:
+        epochs(Path(arguments.epochs), arguments.where, int(arguments.allowed))
+        return
+    transformers.utils.logging.disable_progress_bar()
+    device = torch.device(arguments.device)
+    with tempfile.TemporaryDirectory() as name:
+        page = measure(arguments, device, Path(name))
+    PAGE.write_text(page, encoding="utf-8")
+    print(page, f"\nwritten: {PAGE}", sep="")
+
+
+def measure(arguments: argparse.Namespace, device: torch.device, folder: Path) -> str:
+    torch.manual_seed(0)
+    corpus = corpus_of(arguments, fresh(folder / "recordings"))
+    whisper = arguments.whisper or str(random_whisper(folder / "whisper"))
+    hubert = str(random_hubert(folder / "hubert"))
+    base = load_encoder(hubert, device)
+    rows = []
+
+    real = load_encoder(whisper, device, real_length=True)
+    half = load_encoder(hubert, device, precision="bfloat16")
+    over_whisper, over_hubert = Loop(whisper, device), Loop(hubert, device)
+    for name, encoder, theirs in (
+        ("Whisper tiny, exact 30 s", load_encoder(whisper, device), over_whisper),
+        ("Whisper tiny, real length", real, over_whisper),
+        ("HuBERT base", base, over_hubert),
+        ("HuBERT base, bfloat16", half, over_hubert),
+    ):
+        print(f"{name} …", file=sys.stderr, flush=True)
+        rows.append(extraction(name, encoder, theirs, corpus, folder, arguments.rounds))
+    print("reading …", file=sys.stderr, flush=True)
+    over_hubert(corpus, fresh(folder / "loop"))
+    store = extract(corpus, base, fresh(folder / "store"), Request("bench", folder), QUIET)
+    read = reading(store, folder / "loop", arguments.rounds)
+    streamed = streaming(folder / "large", LARGE, ALLOWED)
+    seconds = sum(audio.duration(u) for u in corpus.utterances)
+    made = f"{len(corpus.utterances)} utterances of {corpus.name}, {seconds / 60:.1f} min"
+    weights = "real weights" if arguments.whisper else "random weights"
+    return PAGE_TEXT.format(
+        command=" ".join(["python", "benchmarks/features.py", *words(arguments)]),
+        machine=machine(device),
+        date=date.today().isoformat(),
+        commit=commit(),
+        made=made,
+        rounds=arguments.rounds,
+        weights=weights,
+        extraction="\n".join(rows),
+        reading="\n".join(read),
+        streaming=streamed,
+        bfloat16=f"{deviation(half, base, corpus):.3f}",
+        batch=BATCH,
+    )
+
+
+def words(arguments: argparse.Namespace) -> list[str]:
+    """The command's words, a path by its last name: where it lies is nobody's business."""
+    given = [("corpus", arguments.corpus), ("root", arguments.root), ("whisper", arguments.whisper)]
+    named = [f"--{name} {Path(str(value)).name}" for name, value in given if value]
+    return [
+        *named,
+        f"--utterances {arguments.utterances}",
+        f"--rounds {arguments.rounds}",
+        f"--device {arguments.device}",
+    ]
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent)
+    return done.stdout.strip() or "unknown"
+
+
+PAGE_TEXT = """# Features: extraction and reading
+
+`{command}`, {date}, commit {commit}, on {machine}.
+{made}; Whisper tiny with {weights}, HuBERT base with random
+weights; all hidden states kept. Medians over {rounds} rounds in which the arms took turns, with the lowest and highest;
+loading a model is nobody's time.
+
+## Extraction
+
+| encoder | our time, forward = 1 | our time, forward by the crew = 1 | the loop's time, ours = 1 | ours, an utterance |
+| --- | --- | --- | --- | --- |
+{extraction}
+
+Our time is the whole of `extract`: hashing the recordings, decoding, the encoder, float16, checksums, shards written
+and read back. Forward: the encoder over the same batches, prepared and in memory, each on all cores; by the crew: the
+same in the way of `extract`, a batch a thread. The loop: one file at a time through soundfile, the feature extractor
+and the model with `output_hidden_states=True`, the real frames saved with `torch.save` in float32. Beside Whisper's
+real length stands the loop over 30 s, beside bfloat16 the loop in float32. The largest difference that bfloat16 makes
+to a value of HuBERT base is {bfloat16} of its layer's root mean square.
+
+## Reading
+
+Random batches of {batch} utterances from the shards of HuBERT base.
+
+| what | our speed, the other way = 1 |
+| --- | --- |
+{reading}
+
+{streaming}
+"""
+
+
+if __name__ == "__main__":
+    main()
