@@ -53,7 +53,7 @@ extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make e
 
 features: .venv/run  ## what a feature store is, and whether it is whole | make features FEATURES=runs/features/emodb-wavlm-large
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	$(BIN)/bas features info "$(FEATURES)"
+	-$(BIN)/bas features info "$(FEATURES)"
 	$(BIN)/bas features verify "$(FEATURES)"
 
 RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \

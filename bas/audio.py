@@ -37,6 +37,9 @@ def load(utterance: Utterance) -> Wave:
         wave, _ = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UserError(f"{utterance.audio}: cannot be decoded: {error}") from error
+    except MemoryError as error:
+        told = f"says that it is {(stop - start) / rate:,.0f} s long, which memory does not hold"
+        raise UserError(f"{utterance.audio}: {utterance.id}: its header {told}") from error
     if len(wave) + SLACK * rate < stop - start:
         raise UserError(
             f"{utterance.audio}: {utterance.id} breaks off after {len(wave)} of {stop - start} samples: truncated?"

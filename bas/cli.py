@@ -122,7 +122,7 @@ def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
                 f"--layer {text}: state {named[text]} is not stored; there is {', '.join(map(str, stored))}"
             )
         return named[text]
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UserError(f"--layer {text!r}: must be last, middle, best, or one of {', '.join(map(str, stored))}")
     return int(text)
 

@@ -30,7 +30,7 @@ def extract(arguments: argparse.Namespace, console: Console) -> int:
     if Group.of_torchrun().rank:  # the first process speaks for all
         console = Console(quiet=True)
     folder = fill(arguments, console)
-    console.print(f"features: {folder}, complete", highlight=False, soft_wrap=True)
+    console.print(f"features: {folder}, complete", highlight=False, markup=False, soft_wrap=True)
     tell_next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
     return 0
 
@@ -45,7 +45,7 @@ def fill(arguments: argparse.Namespace, console: Console) -> Path:
     root = arguments.root.expanduser()
     corpus = open_corpus(arguments.corpus, root)
     if corpus.note:
-        console.print(f"{corpus.name}: {corpus.note}", highlight=False)
+        console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
     group = Group.of_torchrun()
     encoder = load_encoder(
         arguments.encoder,
@@ -101,7 +101,7 @@ def subset(arguments: argparse.Namespace, console: Console) -> int:
         raise UserError("--layers or --ids: say what to keep")
     ids = None if arguments.ids is None else _ids(arguments.ids)
     make(arguments.folder, arguments.into, console, layers=layers, ids=ids)
-    console.print(f"features: {arguments.into}, complete", highlight=False, soft_wrap=True)
+    console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -111,12 +111,12 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
     root = arguments.root and arguments.root.expanduser()
     folders = [arguments.folder, *arguments.others]
     make(folders, arguments.into, console, corpus=arguments.corpus, root=root)
-    console.print(f"features: {arguments.into}, complete", highlight=False, soft_wrap=True)
+    console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def tell_next(console: Console, command: str) -> None:
-    console.print(f"next: {command}", highlight=False, soft_wrap=True)
+    console.print(f"next: {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _list(lines: Sequence[str], console: Console, rest: str = "") -> None:
@@ -148,7 +148,7 @@ def _layers(text: str) -> list[int] | None:
     if text == "all":
         return None
     parts = text.split(",")
-    if not all(p.isdigit() for p in parts):
+    if not all(p.isdecimal() for p in parts):
         raise UserError(f"--layers {text!r}: must be all, or numbers such as 0,6,12")
     return [int(p) for p in parts]
 
@@ -174,8 +174,10 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
     p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
     p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
-    p.add_argument("--longest", type=float, metavar="SECONDS", help="skip what is longer; default: the encoder's limit")
-    p.add_argument("--batch-seconds", type=float, metavar="SECONDS", help="of audio in a batch; default: by device")
+    p.add_argument(
+        "--longest", type=_above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
+    )
+    p.add_argument("--batch-seconds", type=_above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
     p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
     p.set_defaults(verb=extract)
@@ -213,6 +215,16 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
     return int(text)
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number above 0")
+    return value

@@ -20,6 +20,7 @@ from typing import Any
 
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.errors import UserError
+from bas.features.plan import recording_hashes
 from bas.features.shard import versions
 from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, write_json, write_text
@@ -65,12 +66,6 @@ class Run:
         self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
         self.task = common_task(self.spaces.values())
         self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
-        missing = [u.id for u in self.utterances if u.id not in self.store]
-        if missing:
-            raise UserError(
-                f"{self.plan.features}: {len(missing)} utterances of {self.corpus.name} are not in the store, "
-                f"e.g. {missing[0]}; extract it again into another folder"
-            )
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
@@ -116,6 +111,7 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     info = StoreInfo.read(Path(plan.features))
     FeatureStore(Path(plan.features))
     corpus = _stored(info)
+    _check_recordings(Path(plan.features), corpus, info)
     spaces = [load_space(s) for s in plan.spaces]
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
@@ -168,6 +164,23 @@ def _stored(info: StoreInfo) -> Corpus:
     return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, told))))
 
 
+def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
+    """Whether the features are of the recordings that the labels are of; one that is away cannot tell."""
+    missing = [u.id for u in corpus.utterances if u.id not in info.recordings]
+    if missing:
+        raise UserError(
+            f"{features}: {len(missing)} utterances of {corpus.name} are not in the store, {missing[0]} the first; "
+            "run the same `bas extract` again: it adds them"
+        )
+    now = recording_hashes(corpus.utterances, lambda: None)
+    others = [id_ for id_, found in now.items() if found != info.recordings[id_][0]]
+    if others:
+        raise UserError(
+            f"{features}: {len(others)} utterances of {corpus.name} have another recording than was extracted, "
+            f"{others[0]} the first; extract into another folder"
+        )
+
+
 def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
     """Whether features may be normalised by speaker."""
     if task.label == "speaker":
@@ -194,6 +207,7 @@ def _made_of(
         "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
         "device": plan.device,
+        "device of the features": info.device,
         **{f"version of {name}": versions()[name] for name in ("bas", "torch", "scikit-learn")},
         **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
         **{f"space {s.name}": s.digest for s in spaces},

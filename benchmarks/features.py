@@ -35,6 +35,7 @@ from bas import audio
 from bas.batches import Data, load, training_batches
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.encoders import Encoder, EncoderInfo, load_encoder
+from bas.errors import UserError
 from bas.features.extract import BATCH_SECONDS, CREW, Group, extract
 from bas.features.plan import Request, batches, make_plan
 from bas.features.shard import Contents, States, as_bytes, offsets, shard_path, write_shard
@@ -119,7 +120,7 @@ def extraction(name: str, encoder: Encoder, theirs: Loop, corpus: Corpus, folder
     utterances = {u.id: u for u in corpus.utterances}
     together = list(batches(tuple(utterances), info, encoder, BATCH_SECONDS[device.type]))
     memory = [[encoder.prepare(audio.load(utterances[i])) for i in ids] for ids in together]
-    crew = min(CREW, Group().cores) if device.type == "cpu" else 1
+    crew = min(CREW["cpu"], Group().cores) if device.type == "cpu" else 1
 
     def synchronise() -> None:
         if device.type == "cuda":
@@ -231,12 +232,15 @@ def reading(store: FeatureStore, saved_files: Path, rounds: int) -> list[str]:
 
         return run
 
+    rows = []
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        fresh_disk = take_turns({"numpy": cold(numpy_one), "ours": cold(ours_one)}, rounds)
+        rows = [f"| one layer, not in the page cache, likewise | {ratio(fresh_disk, 'numpy', 'ours')} |"]
     warm = take_turns({"numpy": numpy_one, "ours": ours_one, "numpy all": numpy_all, "ours all": ours_all}, rounds)
     files = take_turns({"torch.load": torch_load, "ours": ours_few}, rounds)
-    fresh_disk = take_turns({"numpy": cold(numpy_one), "ours": cold(ours_one)}, rounds)
     return [
         f"| one layer, against a gather from `numpy.memmap` | {ratio(warm, 'numpy', 'ours')} |",
-        f"| one layer, not in the page cache, likewise | {ratio(fresh_disk, 'numpy', 'ours')} |",
+        *rows,
         f"| all {len(layers)} layers, likewise | {ratio(warm, 'numpy all', 'ours all')} |",
         f"| one layer, against `torch.load` of a file an utterance | {ratio(files, 'torch.load', 'ours')} |",
     ]
@@ -310,7 +314,7 @@ def streaming(folder: Path, size: int, allowed: int) -> str:
 def forget(path: Path) -> None:
     """Drop a file from the page cache."""
     with path.open("rb") as stream:
-        os.fdatasync(stream.fileno())
+        os.fsync(stream.fileno())
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -350,8 +354,11 @@ def main() -> None:
         return
     transformers.utils.logging.disable_progress_bar()
     device = torch.device(arguments.device)
-    with tempfile.TemporaryDirectory() as name:
-        page = measure(arguments, device, Path(name))
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            page = measure(arguments, device, Path(name))
+    except UserError as error:
+        sys.exit(f"benchmarks/features.py: {error}")
     PAGE.write_text(page, encoding="utf-8")
     print(page, f"\nwritten: {PAGE}", sep="")
 
@@ -365,16 +372,17 @@ def measure(arguments: argparse.Namespace, device: torch.device, folder: Path) -
     rows = []
 
     real = load_encoder(whisper, device, real_length=True)
+    name = Path(arguments.whisper).name if arguments.whisper else "Whisper tiny"
     half = load_encoder(hubert, device, precision="bfloat16")
     over_whisper, over_hubert = Loop(whisper, device), Loop(hubert, device)
-    for name, encoder, theirs in (
-        ("Whisper tiny, exact 30 s", load_encoder(whisper, device), over_whisper),
-        ("Whisper tiny, real length", real, over_whisper),
+    for row, encoder, theirs in (
+        (f"{name}, exact 30 s", load_encoder(whisper, device), over_whisper),
+        (f"{name}, real length", real, over_whisper),
         ("HuBERT base", base, over_hubert),
         ("HuBERT base, bfloat16", half, over_hubert),
     ):
-        print(f"{name} …", file=sys.stderr, flush=True)
-        rows.append(extraction(name, encoder, theirs, corpus, folder, arguments.rounds))
+        print(f"{row} …", file=sys.stderr, flush=True)
+        rows.append(extraction(row, encoder, theirs, corpus, folder, arguments.rounds))
     print("reading …", file=sys.stderr, flush=True)
     over_hubert(corpus, fresh(folder / "loop"))
     store = extract(corpus, base, fresh(folder / "store"), Request("bench", folder), QUIET)
@@ -382,7 +390,6 @@ def measure(arguments: argparse.Namespace, device: torch.device, folder: Path) -
     streamed = streaming(folder / "large", LARGE, ALLOWED)
     seconds = sum(audio.duration(u) for u in corpus.utterances)
     made = f"{len(corpus.utterances)} utterances of {corpus.name}, {seconds / 60:.1f} min"
-    weights = "real weights" if arguments.whisper else "random weights"
     return PAGE_TEXT.format(
         command=" ".join(["python", "benchmarks/features.py", *words(arguments)]),
         machine=machine(device),
@@ -390,7 +397,7 @@ def measure(arguments: argparse.Namespace, device: torch.device, folder: Path) -
         commit=commit(),
         made=made,
         rounds=arguments.rounds,
-        weights=weights,
+        whisper=f"{name} with its own weights," if arguments.whisper else "Whisper tiny and",
         extraction="\n".join(rows),
         reading="\n".join(read),
         streaming=streamed,
@@ -419,9 +426,8 @@ def commit() -> str:
 PAGE_TEXT = """# Features: extraction and reading
 
 `{command}`, {date}, commit {commit}, on {machine}.
-{made}; Whisper tiny with {weights}, HuBERT base with random
-weights; all hidden states kept. Medians over {rounds} rounds in which the arms took turns, with the lowest and highest;
-loading a model is nobody's time.
+{made}; {whisper} HuBERT base with random weights; all hidden states kept.
+Medians over {rounds} rounds in which the arms took turns, with the lowest and highest; loading is nobody's time.
 
 ## Extraction
 

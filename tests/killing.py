@@ -76,7 +76,7 @@ class Stage:
             return child
         code = 1
         try:
-            extraction.CREW = CREW
+            extraction.CREW = {"cpu": CREW}
             extraction.POLL_SECONDS = 0.01
             if moment is not None:
                 die_at(moment)
@@ -226,7 +226,7 @@ def take_over(root: Path) -> int:
     def start(rank: int, encoder: Fake) -> int:
         child = os.fork()
         if child == 0:
-            extraction.CREW, extraction.POLL_SECONDS, code = 1, 0.01, 1
+            extraction.CREW, extraction.POLL_SECONDS, code = {"cpu": 1}, 0.01, 1
             try:
                 stage.carry_out(encoder, Group(rank, 1, rank, 2, "together"))
                 code = 0

@@ -139,7 +139,7 @@ def test_layers_that_were_being_added_are_by_the_same_command(corpus: Corpus, tm
     interrupted(corpus, folder, after=3, layers=[0])
     assert FeatureStore(folder).info.layers == (1,), "readable as it was"
     told = refusal(extract, corpus, folder, layers=[2], shard_bytes=ONE)
-    assert "(layers: (0, 1) there, (1, 2) asked)" in told
+    assert "an extraction of layers 0, 1 is under way here; finish it with these --layers" in told
     assert extract(corpus, folder, encoder, layers=[0], shard_bytes=ONE).info.layers == (0, 1)
     assert sorted(encoder.seen) == marks(corpus, "u00", "u02", "u05")
     extract(corpus, tmp_path / "whole", layers=[0, 1], shard_bytes=ONE)

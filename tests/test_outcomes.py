@@ -290,7 +290,7 @@ def test_a_second_extraction_is_refused_and_the_first_undisturbed(
 ) -> None:
     folder, told = tmp_path / "store", []
     encoder = Meddling(lambda: told.append(refusal(extract, corpus, folder, group=second)))
-    extract(corpus, folder, encoder, group=first)
+    extract(corpus, folder, encoder, group=replace(first, local_size=ALONE.local_size))
     assert told == [f"{folder}: another process is extracting here; wait for it or stop it"]
     assert sorted(encoder.seen) == marks(corpus)
     extract(corpus, tmp_path / "whole")

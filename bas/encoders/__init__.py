@@ -58,6 +58,8 @@ def load_encoder(
         raise UserError(
             f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {first_line(error)}"
         ) from error
+    if device.type == "cuda" and precision == "float32":  # cuDNN's convolutions would round to TF32's ten bits
+        torch.backends.cudnn.allow_tf32 = False
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision, precision, real_length)
     if config.model_type in WAVEFORM_MODELS:

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore
 from typing import TextIO
 
 import torch
@@ -29,7 +29,7 @@ from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.plan import Request, announce, batches, make_plan, recording_hash
+from bas.features.plan import Request, announce, batches, compare, make_plan, recording_hash
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
@@ -38,13 +38,14 @@ from bas.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
 """Of audio in a batch. On the CPU an utterance alone is fastest; only words and the like are put together."""
-CREW = 16  # threads at most
+CREW = {"cpu": 16, "cuda": 6}
+"""Threads at most. On CUDA they decode and copy; two at a time have a batch on the GPU."""
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that share an extraction: one alone, or those that torchrun started."""
+    """The processes that share an extraction: one alone, or those that one torchrun started on this machine."""
 
     rank: int = 0
     size: int = 1
@@ -83,8 +84,9 @@ def extract(
 ) -> FeatureStore:
     """Fill `folder` with hidden states of every utterance of the corpus, or add to it what is missing.
 
-    Prints the cost in disk first. Memory is bounded by a few batches, whatever the corpus. What cannot be read or
-    encoded is left out, stands in the store's `skipped` with the reason, and is tried again by the next extraction.
+    Prints the cost in disk first. Memory is bounded by two batches for each of the crew, whatever the corpus. What
+    cannot be read or encoded is left out, stands in the store's `skipped` with the reason, and is tried again by the
+    next extraction.
     batch_seconds: of audio in a batch; None: as the device likes it.
 
     Raises UserError for what the plan refuses (see `make_plan`), too little disk, a value that the dtype cannot hold,
@@ -94,7 +96,8 @@ def extract(
     shared = bool(group.token)
     with locked(folder, "extracting", shared=shared), (folder / ".session").open("a+", encoding="utf-8") as session:
         info = _agree(corpus, encoder, folder, request, console, group, session)
-        _carry_out(corpus, encoder, folder, info, console, batch_seconds or BATCH_SECONDS[encoder.device.type], group)
+        seconds = BATCH_SECONDS[encoder.device.type] if batch_seconds is None else batch_seconds
+        _carry_out(corpus, encoder, folder, info, console, seconds, group)
         with alone(folder / ".planning"):
             _seal(folder, info)
     return FeatureStore(folder)
@@ -114,7 +117,11 @@ def _agree(
         if group.token and _join(folder, group, session):
             there = StoreInfo.read_plan(folder)  # none: the others have completed the store already
             if there or (folder / "store.json").exists():
-                return there or StoreInfo.read(folder)
+                there = there or StoreInfo.read(folder)
+                compare(folder, there, encoder)
+                if group.rank == 0:
+                    announce(folder, there, console)
+                return there
         _sweep(folder)
         info = make_plan(corpus, encoder, folder, request, console, group.size)
         announce(folder, info, console)
@@ -133,16 +140,18 @@ def _join(folder: Path, group: Group, session: TextIO) -> bool:
 
     UserError while processes of another group are.
     """
-    others = False
-    try:
-        fcntl.flock(session, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        others = True
+    for pause in (0.0, 0.1, 0.3, 0.6):  # a process that is killed lets go of its locks one by one
+        time.sleep(pause)
+        others = False
+        try:
+            fcntl.flock(session, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            others = True
         session.seek(0)
-        if session.read() != group.token:
-            raise UserError(f"{folder}: another process is extracting here; wait for it or stop it") from error
-    fcntl.flock(session, fcntl.LOCK_SH)
-    return others
+        if not others or session.read() == group.token:
+            fcntl.flock(session, fcntl.LOCK_SH)
+            return others
+    raise UserError(f"{folder}: another process is extracting here; wait for it or stop it")
 
 
 def _sweep(folder: Path) -> None:
@@ -172,10 +181,12 @@ def _carry_out(
 ) -> None:
     utterances = {u.id: u for u in corpus.utterances}
     on_cpu = encoder.device.type == "cpu"
-    crew = min(CREW, group.cores)
+    crew = min(CREW[encoder.device.type], group.cores)
+    most = 2 * crew if on_cpu else crew + 2  # batches in hand
     # Fewer of the crew than cores: then each has several.
     threads = max(1, group.cores // crew) if on_cpu else 1
-    turn = nullcontext() if on_cpu else Lock()
+    turn = nullcontext() if on_cpu else BoundedSemaphore(2)  # one computes while the other copies
+    before = torch.get_num_threads()
     spools: dict[int, Spool] = {}
     running: dict[Future[list[Encoded]], int] = {}
     with (
@@ -211,7 +222,7 @@ def _carry_out(
                 progress.advance(task, len(info.shards[spool.index]) - len(todo))
                 finish_if_full(spool)
                 for ids in batches(todo, info, encoder, seconds):
-                    while len(running) >= 2 * crew:
+                    while len(running) >= most:
                         hand_over()
                     running[pool.submit(work, ids, spool.layers)] = spool.index
             while running:
@@ -223,6 +234,7 @@ def _carry_out(
                     spools[index].append(future.result())
             raise
         finally:
+            torch.set_num_threads(before)  # what the crew sets is every later thread's, too
             for spool in spools.values():
                 spool.close()
 
@@ -254,9 +266,10 @@ def _encode(
     encoder: Encoder,
     layers: tuple[int, ...],
     info: StoreInfo,
-    turn: nullcontext[None] | Lock,
+    turn: nullcontext[None] | BoundedSemaphore,
 ) -> list[Encoded]:
     """Decode, encode and cast one batch; the states of each utterance, or why there are none."""
+    stored = getattr(torch, info.dtype)
     found: list[Encoded] = []
     waves: list[tuple[Utterance, audio.Wave]] = []
     for utterance in batch:
@@ -277,17 +290,19 @@ def _encode(
         with turn:
             try:
                 states = encoder.encode(prepared)
+                chosen = [(bool(s.isfinite().all()), s[list(layers)].to(stored).cpu()) for s in states]
             except torch.OutOfMemoryError as error:
-                raise UserError(f"{batch[0].audio}: the GPU's memory is short; lower --batch-seconds") from error
-            given = [(s.isfinite().all(), s[list(layers)].to(getattr(torch, info.dtype))) for s in states]
-        for (utterance, _), (finite, block) in zip(group, given, strict=True):
+                option = "--batch-seconds" if len(group) > 1 else "--longest"
+                raise UserError(f"{batch[0].audio}: the GPU's memory is short; lower {option}") from error
+            del states  # not beside the next batch's on the GPU
+        for (utterance, _), (finite, block) in zip(group, chosen, strict=True):
             if not finite:
                 found.append(Encoded(utterance.id, skipped=f"{utterance.audio}: a feature is NaN or infinite"))
             elif not block.isfinite().all():
                 told = "a feature is beyond float16 (65504): use --dtype float32 and another folder"
                 raise UserError(f"{utterance.audio}: {utterance.id}: {told}")
             else:
-                found.append(Encoded.of(utterance.id, block.cpu().numpy()))
+                found.append(Encoded.of(utterance.id, block.numpy()))
     return found
 
 

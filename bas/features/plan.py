@@ -80,8 +80,8 @@ def make_plan(
     there = _there(folder)
     if there is None:
         return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes, processes))
-    in_progress = (folder / "plan.json").exists()
-    _compare(folder, there, fresh, in_progress)
+    _compare(folder, there, fresh)
+    compare(folder, there, encoder)
     planned = {id_ for ids in there.shards for id_ in ids}
     _held_unchanged(folder, there, {u.id for u in corpus.utterances}, recordings)
     new = [id_ for id_ in recordings if id_ not in planned]
@@ -244,24 +244,29 @@ def _there(folder: Path) -> StoreInfo | None:
     return None
 
 
-def _compare(folder: Path, there: StoreInfo, asked: StoreInfo, in_progress: bool) -> None:
-    """Refuse a folder with features that were made otherwise."""
-    fields = {
-        "made by": (there.made_by, asked.made_by),
-        "revision": (there.encoder["revision"], asked.encoder["revision"]),  # one of equal files has another name
-        **{name: (there.encoder[name], asked.encoder[name]) for name in ("input", "precision", "sample_rate")},
-        "dtype": (there.dtype, asked.dtype),
-        "corpus": (there.corpus, asked.corpus),
-        "device": (there.device, asked.device),  # bits differ between devices; one store never mixes them
-    }
-    if in_progress:
-        fields["layers"] = (there.layers, asked.layers)
-    for name, (old, new) in fields.items():
-        if old != new:
-            told = f"{old} there, {new} asked"
-            if name == "revision":
-                told = f"{there.encoder['name']} {old} there, {asked.encoder['name']} {new} asked"
-            raise UserError(f"{folder}: holds another store ({name}: {told}); name another folder with --features")
+def compare(folder: Path, there: StoreInfo, encoder: Encoder) -> None:
+    """Refuse a folder whose features another encoder made, or the same one otherwise."""
+    old, new = there.encoder, encoder.info.as_dict()
+    if old["revision"] != new["revision"]:  # its name may differ: one of equal files is the same encoder
+        _refuse_other(folder, "revision", *(f"{e['name']} {e['revision']}" for e in (old, new)))
+    for name in ("input", "precision", "sample_rate"):
+        _refuse_other(folder, name, old[name], new[name])
+    _refuse_other(folder, "device", there.device, encoder.device.type)  # bits differ: one store never mixes them
+
+
+def _compare(folder: Path, there: StoreInfo, asked: StoreInfo) -> None:
+    """Refuse a folder with features of another kind, or to which other layers are being added."""
+    for name in ("made_by", "dtype", "corpus"):
+        _refuse_other(folder, name.replace("_", " "), getattr(there, name), getattr(asked, name))
+    if (folder / "plan.json").exists() and there.layers != asked.layers:
+        told = f"of layers {', '.join(map(str, there.layers))} is under way here; finish it with these --layers"
+        raise UserError(f"{folder}: an extraction {told}, or give it up by deleting plan.json")
+
+
+def _refuse_other(folder: Path, name: str, there: object, asked: object) -> None:
+    if there != asked:
+        told = f"({name}: {there} there, {asked} asked)"
+        raise UserError(f"{folder}: holds another store {told}; name another folder with --features")
 
 
 def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings: Mapping[str, tuple[str, int]]) -> None:
@@ -271,7 +276,8 @@ def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings:
         held = set(Shard(path, there.encoder).contents.ids) if path.exists() else journaled(folder, index)
         for id_ in ids:
             if id_ not in known:
-                raise UserError(f"{folder}: holds {id_}, which {there.corpus} has no more; name another folder")
+                told = f"holds {id_}, which {there.corpus} has no more"
+                raise UserError(f"{folder}: {told}; name another folder, or see `bas features subset`")
             if id_ in held and id_ in recordings and recordings[id_][0] != there.recordings[id_][0]:
                 raise UserError(
                     f"{folder}: {id_} was extracted from another recording than is there now "

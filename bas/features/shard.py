@@ -52,7 +52,9 @@ class Contents:
     crc32: npt.NDArray[np.uint32]
     recordings: tuple[str, ...]
     skipped: dict[str, str]
-    versions: dict[str, str] = field(default_factory=lambda: versions())  # of what computed it, also once copied
+    versions: dict[str, str] = field(
+        default_factory=lambda: versions()
+    )  # of what computed it, also once copied; two where layers came later
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,10 +88,12 @@ def write_shard(path: Path, contents: Contents, states: Callable[[int, int], Sta
     Everything is read back and held against `contents.crc32`. Raises OSError when the disk is full or returns other
     bytes than were written to it.
     """
-    size = int(np.prod(contents.shape)) * np.dtype(contents.dtype).itemsize
+    skipped = json.dumps(contents.skipped)
+    rest = sum(200 + 2 * len(i.encode()) for i in contents.ids) + 2 * len(skipped) + 2**16
+    size = int(np.prod(contents.shape)) * np.dtype(contents.dtype).itemsize + rest
     with replacing(path) as temporary:
-        _reserve(temporary, size + 200 * len(contents.ids) + 2**16)
         with h5py.File(temporary, "w") as file:
+            _reserve(temporary, size)
             data = file.create_dataset("states", contents.shape, dtype=contents.dtype)
             for row, layer in enumerate(contents.layers):
                 for u, (start, stop) in enumerate(zip(contents.offsets[:-1], contents.offsets[1:], strict=True)):
@@ -101,18 +105,24 @@ def write_shard(path: Path, contents: Contents, states: Callable[[int, int], Sta
             file.attrs.update(
                 **contents.made_by,
                 layers=contents.layers,
-                skipped=json.dumps(contents.skipped),
+                skipped=skipped,
                 versions=json.dumps(contents.versions),
                 checksum=contents.checksum,
             )
+            file.flush()
+            used = file.id.get_filesize()
+        os.truncate(temporary, used)
         damaged = Shard(temporary, contents.encoder).damaged()
         if damaged:
             raise OSError(f"{path}: {damaged[0]} cannot be read back as it was written: is the disk failing?")
 
 
 def _reserve(path: Path, size: int) -> None:
-    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process."""
-    with path.open("wb") as stream:
+    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process.
+
+    Called once HDF5 has the file open, for it would cut off what was reserved before.
+    """
+    with path.open("r+b") as stream:
         if hasattr(os, "posix_fallocate"):  # not on macOS
             os.posix_fallocate(stream.fileno(), 0, size)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, write_shard
+from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, versions, write_shard
 from bas.features.store import StoreInfo
 
 
@@ -168,6 +168,7 @@ class Spool:
             np.array([sums(layer) for layer in layers], np.uint32).reshape(len(layers), len(ids)),
             tuple(self.info.recordings[i][0] for i in ids),
             old.contents.skipped if old else self.skipped,
+            _of_both(old.contents.versions, versions()) if old else versions(),
         )
         if old and not np.array_equal(contents.offsets, old.contents.offsets):
             raise UserError(f"{self.path}: layers {self.layers} have other frames than those stored; extract anew")
@@ -186,8 +187,6 @@ class Spool:
 
     def _recover(self) -> None:
         """Take up what the journal names and the spool still holds; cut off whatever a kill left behind."""
-        for left in self.path.parent.glob(f"{self.path.name}.*.tmp"):
-            left.unlink()
         kept, size = 0, self._data_path.stat().st_size
         raw = np.memmap(self._data_path, np.uint8, "r") if size else np.empty(0, np.uint8)
         self._journal.seek(0)
@@ -210,6 +209,11 @@ class Spool:
             return False
         blocks = raw[place.begin : place.begin + self._bytes(place)].reshape(len(self.layers), -1)
         return tuple(zlib.crc32(b.data) for b in blocks) == place.crc32
+
+
+def _of_both(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """Versions of a shard whose layers were computed at two times."""
+    return {name: ", ".join(dict.fromkeys([*old.get(name, "").split(", "), now])) for name, now in new.items()}
 
 
 def _write(stream: FileIO, what: memoryview) -> None:

@@ -27,7 +27,7 @@ from bas.files import read_json
 
 FORMAT = 2
 DTYPES = ("float16", "float32")
-OPEN_SHARDS = 256  # mapped at a time, a file descriptor each; the usual limit of a process is 1024
+OPEN_SHARDS = 128  # mapped at a time, a file descriptor each; macOS allows a process 256
 MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
 AROUND_BYTES = 2**17  # of neighbours that the kernel maps along with what is read: 64 KiB at either end
 MADE_BY = ("extract", "subset", "merge")
@@ -111,6 +111,8 @@ class StoreInfo:
 
 def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
     """Shard `index` of a store. UserError where it is missing, damaged, or not what `info` says of it."""
+    if not shard_path(folder, index).exists():
+        raise UserError(f"{shard_path(folder, index)}: missing; run the same `{info.command}` again")
     shard = Shard(shard_path(folder, index), info.encoder)
     told = "belongs to another store than store.json; delete it and extract again"
     held = shard.contents
@@ -123,8 +125,9 @@ def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
 
 
 class FeatureStore:
-    """A complete store, open for reading: random access at the speed of the disk and of memory, without a lock.
+    """A complete store, open for reading: random access at the speed of the disk and of memory.
 
+    Not for several threads at a time: each opens its own.
     Raises UserError when a shard is missing, damaged or of another store.
     """
 
