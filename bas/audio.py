@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000
 # Seconds: a segment's end is often rounded up to the next centisecond by whoever wrote the times.
 SLACK = 0.05
 UNKNOWN = 2**63 - 1  # frames, by libsndfile: of a FLAC file that was written to a pipe
+DENSEST = 5_000  # samples to a byte: more than any format makes even of silence
 Wave = npt.NDArray[np.float32]
 
 
@@ -66,6 +67,8 @@ def _segment(utterance: Utterance) -> tuple[int, int, int]:
     frames, rate = int(info.frames), int(info.samplerate)
     if frames == UNKNOWN:
         raise UserError(f"{utterance.audio}: its header does not say how long it is; convert it to WAV or FLAC anew")
+    if frames > DENSEST * utterance.audio.stat().st_size:
+        raise UserError(f"{utterance.audio}: its header says {frames / rate:,.0f} s, which the file is too small for")
     start = round(utterance.start * rate)
     stop = frames if utterance.end is None else round(utterance.end * rate)
     if stop > frames + SLACK * rate:

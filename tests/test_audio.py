@@ -143,3 +143,17 @@ def test_a_file_cut_off_in_the_middle_is_refused(tmp_path: Path) -> None:
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert str(path) in refusal(audio.load, utterance(path))
+
+
+def test_a_header_that_lies_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 16_000), 16_000)
+    raw = bytearray(path.read_bytes())
+    raw[21] |= 0x0F  # the upper four of the 36 bits that count the samples
+    raw[22:26] = b"\xff" * 4
+    path.write_bytes(raw)
+    assert soundfile.info(path).frames == 2**36 - 1
+    for call in (audio.duration, audio.load):
+        message = refusal(call, utterance(path))
+        assert str(path) in message
+        assert "its header says 4,294,967 s" in message

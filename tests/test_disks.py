@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from conftest import refusal, tones
 from extracting import ONE, Fake, contents, extract, finished, leftovers
 
 from bas.corpora import Corpus
+from bas.features import shard as shards
 from bas.features import spool as spools
 from bas.features.shard import shard_path
 
@@ -96,7 +98,9 @@ def test_a_disk_that_is_really_full(
     corpus = tones(tmp_path / "recordings", (0.6,) * 4)
     extract(corpus, tmp_path / "whole", Fake(num_states=1500), shard_bytes=10**9)
     folder = small_disk(kib) / "store"
-    assert "needs 1 MiB" in refusal(extract, corpus, folder, Fake(num_states=1500), shard_bytes=10**9)
+    assert "needs 3 MiB while it is written" in refusal(
+        extract, corpus, folder, Fake(num_states=1500), shard_bytes=10**9
+    )
     with monkeypatch.context() as patch:  # it fills while the extraction is at work
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
         with pytest.raises(OSError, match="No space left"):
@@ -107,3 +111,23 @@ def test_a_disk_that_is_really_full(
     extract(corpus, folder, again, shard_bytes=10**9)
     assert len(again.seen) == 4 - len(kept)
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_disk_that_another_fills_while_a_shard_is_written(
+    small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 would crash: its room is kept for it."""
+    disk, reserve = small_disk(6_000), shards._reserve
+
+    def and_fill(path: Path, size: int) -> None:
+        reserve(path, size)
+        with suppress(OSError), (disk / "other").open("wb", buffering=0) as stream:
+            while stream.write(bytes(1024)):
+                pass
+
+    monkeypatch.setattr(shards, "_reserve", and_fill)
+    corpus = tones(tmp_path / "recordings", (0.5,) * 40)
+    folder, wide = disk / "store", Fake(dim=4, num_states=300)
+    store = extract(corpus, folder, wide, shard_bytes=10 * ONE)
+    assert len(store.ids) == 40
+    assert (disk / "other").stat().st_size > 10_000

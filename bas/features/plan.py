@@ -115,8 +115,10 @@ def announce(folder: Path, info: StoreInfo, console: Console) -> None:
     already = sum(p.stat().st_size for p in folder.glob("shard-*.spool"))
     # A spool and the shard made of it stand side by side for a moment; so do a shard and the same with more layers.
     beside = max((s + _size(shard_path(folder, i)) for (i, _), s in zip(todo, sizes, strict=True) if s), default=0)
-    if sum(sizes) + beside - already > free:
-        raise UserError(f"{folder}: needs {sum(sizes) / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
+    need = sum(sizes) + beside - already
+    if need > free:
+        told = f"needs {need / 2**20:,.0f} MiB while it is written, {free / 2**20:,.0f} MiB are free on that disk"
+        raise UserError(f"{folder}: {told}")
 
 
 def batches(ids: Sequence[str], info: StoreInfo, encoder: Encoder, seconds: float) -> Iterator[list[str]]:
