@@ -45,7 +45,9 @@ demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 m
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,log-mel)
-	$(if $(filter-out 1,$(PROCESSES)),$(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
+	@case "$(PROCESSES)" in ''|0|*[!0-9]*) echo "make: PROCESSES=$(PROCESSES): must be a number, 1 or more" >&2; exit 2;; esac
+	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
+	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
 		--corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
 		--precision $(PRECISION) --device $(DEVICE) $(if $(filter-out 0,$(REAL_LENGTH)),--real-length) \
 		$(if $(LONGEST),--longest $(LONGEST)) $(if $(BATCH_SECONDS),--batch-seconds $(BATCH_SECONDS)) \

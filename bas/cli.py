@@ -8,12 +8,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
 from bas import __version__
-from bas.cli_features import DEVICES, RUNS, add_verbs, choose_device, fill, tell_next
+from bas.cli_features import DEVICES, RUNS, above_0, add_verbs, choose_device, fill, tell_next
 from bas.errors import UserError
 from bas.settings import LAYERS, PRESETS, settings
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser().parse_args(words, argparse.Namespace(words=words))
     try:
-        result: int = arguments.verb(arguments, Console())
+        arguments = _parser().parse_args(words, argparse.Namespace(words=words))
+        # In a log file a sentence is one line.
+        result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
         return result
     except UserError as error:
         print(f"bas: {error}", file=sys.stderr)
@@ -134,8 +135,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other refusal."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("bas", description="Which downstream model should sit on frozen speech features?")
+    parser = _Parser("bas", description="Which downstream model should sit on frozen speech features?")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
 
@@ -170,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument("--protocol-seed", type=int, default=0, help="which units share a fold; default: %(default)s")
         p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
         most = "that features may take in all processes, else they are streamed; default: half of what is free"
-        p.add_argument("--memory", type=float, metavar="GIB", help=most)
+        p.add_argument("--memory", type=above_0, metavar="GIB", help=most)
         p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
         p.add_argument("--name", help="the run's folder under runs/; default: from features, layer and preset")
         p.set_defaults(verb=run_verb)

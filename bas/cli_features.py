@@ -175,9 +175,9 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
     p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
     p.add_argument(
-        "--longest", type=_above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
+        "--longest", type=above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
     )
-    p.add_argument("--batch-seconds", type=_above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
+    p.add_argument("--batch-seconds", type=above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
     p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
     p.set_defaults(verb=extract)
@@ -220,7 +220,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _above_0(text: str) -> float:
+def above_0(text: str) -> float:
+    """An argument's kind."""
     try:
         value = float(text)
     except ValueError:

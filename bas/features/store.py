@@ -131,8 +131,8 @@ class FeatureStore:
     Raises UserError when a shard is missing, damaged or of another store.
     """
 
-    def __init__(self, folder: Path, mapped_bytes: int = MAPPED_BYTES) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str, mapped_bytes: int = MAPPED_BYTES) -> None:
+        self.folder = folder = Path(folder)
         self.mapped_bytes = mapped_bytes
         self.info = StoreInfo.read(folder)
         missing = [i for i, ids in enumerate(self.info.shards) if ids and not shard_path(folder, i).exists()]
