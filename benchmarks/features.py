@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="a reader's name; default: noise")
     parser.add_argument("--root", type=Path, help="the corpus's folder")
     parser.add_argument("--whisper", help="a folder or hub name; default: random weights in the shape of tiny")
-    parser.add_argument("--utterances", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--utterances", type=int, default=48, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     for inner in ("--epochs", "--where", "--allowed"):  # a process of its own for each measurement of memory
