@@ -227,6 +227,7 @@ def _carry_out(
                     running[pool.submit(work, ids, spool.layers)] = spool.index
             while running:
                 hand_over()
+            progress.update(task, completed=info.num_utterances)  # what others completed last was not seen one by one
         except BaseException:
             pool.shutdown(cancel_futures=True)
             for future, index in running.items():  # what was done meanwhile is not lost
