@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bas.corpora import READERS, Corpus, Word, open_corpus
+from bas.corpora.meld import PARTS
 from bas.errors import UserError
 
 EMODB = Path(__file__).parents[2] / "shared/data/emodb"
@@ -64,7 +65,9 @@ def test_emodb_has_the_published_counts():
     corpus = open_corpus("emodb", EMODB)
     published = {"anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "sadness": 62, "neutral": 79}
     assert Counter(u.label for u in corpus.utterances) == published
-    assert {u.speaker for u in corpus.utterances} == {"03", "08", "09", "10", "11", "12", "13", "14", "15", "16"}
+    sexes = {(u.sex, u.speaker) for u in corpus.utterances}
+    assert {speaker for sex, speaker in sexes if sex == "male"} == {"03", "10", "11", "12", "15"}
+    assert {speaker for sex, speaker in sexes if sex == "female"} == {"08", "09", "13", "14", "16"}
     assert (corpus.protocol, corpus.unit, corpus.note) == ("speaker:5", "speaker", "")
     assert all(u.language == "de" and u.session is None and u.split is None for u in corpus.utterances)
     alone = open_corpus("emodb", EMODB / "wav")
@@ -99,6 +102,14 @@ def test_emodb_words_keep_pauses_out(tmp_path):
     assert corpus.note == "incomplete: 1 of 535 utterances"
 
 
+def test_emodb_names_what_its_syllable_labels_know(tmp_path):
+    for name in ("03a02Wb", "._16b10Wb", "16b10Wa"):
+        write(tmp_path / f"silb/{name}.silb", SILB)
+    write(tmp_path / "lablaut/03a04Waxx.lablaut")  # a take that was labelled and never distributed
+    write(tmp_path / "wav/03a02Wb.wav")
+    assert open_corpus("emodb", tmp_path).note == "incomplete: 1 of 535 utterances; missing: 16b10Wa"
+
+
 @pytest.mark.parametrize(
     "silb",
     [
@@ -121,6 +132,7 @@ def test_emodb_leaves_out_words_that_do_not_fit(tmp_path, silb):
     [
         ("03a02Xb", "emotion letter 'X'; allowed: W, L, E, A, F, T, N"),
         ("03c02Wb", "sentence code 'c02'; allowed: a01"),
+        ("04a02Wb", "speaker '04'; allowed: 03, 08, 09, 10"),
         ("3a02Wb", "03a01Fa.wav"),
     ],
 )
@@ -162,14 +174,15 @@ def test_iemocap_keeps_four_classes_and_merges_excited(tmp_path):
     corpus = open_corpus("iemocap", tmp_path)
     assert Counter(u.label for u in corpus.utterances) == {"neutral": 1, "happy": 3, "angry": 1, "sad": 1}
     assert (corpus.protocol, corpus.unit) == ("session", "session")
-    assert corpus.note == "incomplete: 6 of 5531 utterances"
-    assert {u.session for u in corpus.utterances} == {"Ses01", "Ses02"}
+    assert corpus.note == "incomplete: 6 of 5531 utterances; missing: Session3, Session4, Session5"
+    assert {(u.session, u.script) for u in corpus.utterances} == {("Ses01", "impro01"), ("Ses02", "script01")}
     assert by_id(corpus)["Ses02M_script01_1_M000"].audio.is_file()
 
 
 def test_iemocap_speaker_is_the_one_of_the_turn(tmp_path):
     utterances = by_id(open_corpus("iemocap", iemocap(tmp_path, dict.fromkeys(TURNS, "neu"))))
-    assert {i: u.speaker for i, u in utterances.items()} == {TURNS[0]: "Ses01F", TURNS[1]: "Ses01M"}
+    speakers = {i: (u.speaker, u.sex) for i, u in utterances.items()}
+    assert speakers == {TURNS[0]: ("Ses01F", "female"), TURNS[1]: ("Ses01M", "male")}
     assert {u.text for u in utterances.values()} == {"Excuse me."}
 
 
@@ -241,6 +254,11 @@ def test_meld_reads_the_published_parts(tmp_path):
     one = by_id(corpus)["valid_dia0_utt1"]
     assert one.audio == tmp_path / "dev_splits_complete/dia0_utt1.wav"
     assert (one.label, one.speaker, one.text, one.language) == ("joy", "Joey", 'Oh, I\u0092m "here"', "en")
+
+
+def test_meld_with_every_row_needs_no_note(tmp_path, monkeypatch):
+    monkeypatch.setattr("bas.corpora.meld.PARTS", [(*part[:3], 7) for part in PARTS])
+    assert open_corpus("meld", meld(tmp_path)).note == ""
 
 
 def test_meld_takes_flac(tmp_path):

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bas.corpora import emodb, iemocap, manifest, meld, synthetic
+from bas.corpora import (
+    aesdd,
+    audformat,
+    cafe,
+    cremad,
+    emodb,
+    emovo,
+    esd,
+    hume,
+    iemocap,
+    manifest,
+    meld,
+    ravdess,
+    shemo,
+    synthetic,
+    urdu,
+)
 from bas.corpora.base import Corpus, Utterance, Word
 from bas.errors import UserError
 
 __all__ = ["READERS", "Corpus", "Utterance", "Word", "open_corpus"]
 
 READERS = {
+    "aesdd": aesdd.read,
+    "cafe": cafe.read,
+    "cremad": cremad.read,
     "emodb": emodb.read,
+    "emovo": emovo.read,
+    "esd": esd.read,
+    "hume": hume.read,
     "iemocap": iemocap.read,
     "meld": meld.read,
+    "ravdess": ravdess.read,
+    "shemo": shemo.read,
+    "urdu": urdu.read,
     "manifest": manifest.read,
+    "audformat": audformat.read,
     "demo": synthetic.read,
 }
 

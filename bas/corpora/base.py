@@ -24,7 +24,9 @@ class Utterance:
 
     `id` is unique within the corpus. `None` means "not known", never "none": a protocol that needs
     the field refuses the utterance by name. `session` is whatever was recorded together (IEMOCAP:
-    the session; MELD: the dialogue). `split` is the corpus's own part: train, valid or test.
+    the session; MELD: the dialogue). `script` is what several sessions play from (IEMOCAP: the script
+    or the scenario). `sex` is female or male. `split` is the corpus's own part: train, valid or test.
+    `shares` are, by emotion, the shares of listeners (0 to 1) that perceived it.
     """
 
     id: str
@@ -35,6 +37,9 @@ class Utterance:
     split: str | None = None
     language: str | None = None
     text: str | None = None
+    script: str | None = None
+    sex: str | None = None
+    shares: tuple[tuple[str, float], ...] = ()
     words: tuple[Word, ...] = ()
     start: float = 0.0
     end: float | None = None
@@ -68,4 +73,4 @@ class Corpus:
 
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
         """The utterances whose `field` is known."""
-        return tuple(u for u in self.utterances if getattr(u, field) is not None)
+        return tuple(u for u in self.utterances if getattr(u, field) not in (None, ()))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance, Word
 from bas.errors import UserError
 
@@ -18,6 +18,19 @@ EMOTIONS = {
     "F": "happiness",
     "T": "sadness",
     "N": "neutral",
+}
+
+SPEAKERS = {
+    "03": "male",
+    "08": "female",
+    "09": "female",
+    "10": "male",
+    "11": "male",
+    "12": "male",
+    "13": "female",
+    "14": "female",
+    "15": "male",
+    "16": "female",
 }
 
 # A hyphen parts the syllables as the label files count them ("gehen" is one label in b09 and two in b02).
@@ -42,34 +55,34 @@ def read(root: Path) -> Corpus:
 
     `wav/03a01Fa.wav` is speaker 03, sentence a01, emotion letter F, take a. Word times (seconds) come from
     `silb/03a01Fa.silb`; an utterance without that file, or whose syllables do not fit the sentence, has no words.
-    UserError: no recording, a file name with an unknown sentence or emotion, a syllable line that is no time and label.
+    What `silb` names and `wav` lacks is missing; the other label folders also name takes that were never distributed.
+    The sex is that of the corpus description's table of speakers.
+    UserError: no recording, a file name with an unknown speaker, sentence or emotion, a syllable line that is no time
+    and label.
     """
     wav = root / "wav" if (root / "wav").is_dir() else root
-    paths = sorted(p for p in wav.glob("*.wav") if not p.name.startswith("."))
-    if not paths:
-        raise UserError(f"{root}: no recording found; EmoDB's folder holds wav/03a01Fa.wav and 534 more")
-    utterances = tuple(_utterance(path, wav.parent / "silb") for path in paths)
-    note = "" if len(paths) >= UTTERANCES else f"incomplete: {len(paths)} of {UTTERANCES} utterances"
+    silb = wav.parent / "silb"
+    paths = tree.recordings(wav, "*.wav", "03a01Fa.wav and 534 more")
+    utterances = tuple(_utterance(path, silb) for path in paths)
+    found = {u.id for u in utterances}
+    named = {path.stem for path in silb.glob("*.silb") if not path.name.startswith(".")}
+    note = tree.incomplete(found, UTTERANCES, named - found)
     return Corpus("emodb", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
 def _utterance(path: Path, silb: Path) -> Utterance:
-    match = re.fullmatch(r"(\d\d)([a-z]\d\d)([A-Z])[a-z]", path.stem)
-    if match is None:
-        raise UserError(f"{path}: not an EmoDB file name; expected speaker, sentence, emotion, take as in 03a01Fa.wav")
-    speaker, code, letter = match.groups()
-    if code not in SENTENCES:
-        raise UserError(f"{path}: unknown sentence code {code!r}; allowed: {', '.join(SENTENCES)}")
-    if letter not in EMOTIONS:
-        raise UserError(f"{path}: unknown emotion letter {letter!r}; allowed: {', '.join(EMOTIONS)}")
+    pattern = r"(\d\d)([a-z]\d\d)([A-Z])[a-z]"
+    speaker, code, letter = tree.parsed(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)").groups()
+    sentence = tree.known(path, "sentence code", code, SENTENCES)
     return Utterance(
         id=path.stem,
         audio=path,
-        label=EMOTIONS[letter],
+        label=tree.known(path, "emotion letter", letter, EMOTIONS),
         speaker=speaker,
+        sex=tree.known(path, "speaker", speaker, SPEAKERS),
         language="de",
-        text=SENTENCES[code].replace("-", ""),
-        words=_words(silb / f"{path.stem}.silb", SENTENCES[code]),
+        text=sentence.replace("-", ""),
+        words=_words(silb / f"{path.stem}.silb", sentence),
     )
 
 

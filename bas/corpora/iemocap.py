@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance, Word
 from bas.errors import UserError
 
 UTTERANCES = 5531  # angry 1103, happy 1636, sad 1084, neutral 1708
 
-LABELS = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
-LEFT_OUT = ("fru", "sur", "fea", "dis", "oth", "xxx")
+LABELS: dict[str, str | None] = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
+LABELS |= dict.fromkeys(("fru", "sur", "fea", "dis", "oth", "xxx"))  # left out
+SEXES = {"F": "female", "M": "male"}
 
-_TURN = re.compile(r"\[\s*[\d.]+\s*-\s*[\d.]+\]\t((Ses0[1-5])[FM]_\w+_([FM])\w+)\t(\w+)\t")
+_TURN = re.compile(r"\[\s*[\d.]+\s*-\s*[\d.]+\]\t((Ses0[1-5])[FM]_((?:impro|script)\d\d)\w*_([FM])\w+)\t(\w+)\t")
 _TRANSCRIPT = re.compile(r"(Ses\w+)\s+\[[^\]]*\]:\s*(.*)")
 
 
@@ -24,17 +26,18 @@ def read(root: Path) -> Corpus:
     exc counts as happy, the other codes are left out. Audio is `Session1/sentences/wav/Ses01F_impro01/<turn>.wav`.
     Where present, text comes from `dialog/transcriptions` and word times (seconds, words in lower case) from
     `sentences/ForcedAlignment`. The speaker is the session and the sex of the turn: `Ses01F_impro01_M003` is Ses01M.
+    The script is impro01 there, and script01 in `Ses01F_script01_1`. The note names sessions without labels.
     UserError: no label file, an unreadable turn line, an unknown emotion code, a labelled turn without its wav.
     """
-    files = sorted(p for p in root.glob("Session[1-5]/dialog/EmoEvaluation/*.txt") if not p.name.startswith("."))
-    if not files:
-        raise UserError(f"{root}: no file Session*/dialog/EmoEvaluation/*.txt; name the folder that holds Session1")
+    holds = "Session1 to Session5, each with dialog/EmoEvaluation/*.txt"
+    files = tree.recordings(root, "Session[1-5]/dialog/EmoEvaluation/*.txt", holds, "label file")
     utterances = tuple(u for file in files for u in _dialog(file))
     missing = [u.audio for u in utterances if not u.audio.is_file()]
     if missing:
         first = ", ".join(str(path) for path in missing[:3])
         raise UserError(f"{root}: {len(missing)} of {len(utterances)} labelled turns have no wav file; first: {first}")
-    note = "" if len(utterances) >= UTTERANCES else f"incomplete: {len(utterances)} of {UTTERANCES} utterances"
+    absent = {f"Session{number}" for number in range(1, 6)} - {file.parents[2].name for file in files}
+    note = tree.incomplete((u.id for u in utterances), UTTERANCES, absent)
     return Corpus("iemocap", utterances, protocol="session", unit="session", note=note)
 
 
@@ -48,21 +51,21 @@ def _dialog(file: Path) -> list[Utterance]:
         match = _TURN.match(line)
         if match is None:
             raise UserError(f"{file} line {number}: not a turn; expected [start - end], turn, emotion code, [V, A, D]")
-        turn, session, sex, code = match.groups()
-        if code in LEFT_OUT:
+        turn, session, script, sex, code = match.groups()
+        label = tree.known(f"{file} line {number}", "emotion code", code, LABELS)
+        if label is None:
             continue
-        if code not in LABELS:
-            allowed = ", ".join((*LABELS, *LEFT_OUT))
-            raise UserError(f"{file} line {number}: unknown emotion code {code!r}; allowed: {allowed}")
         dialog = turn.rpartition("_")[0]
         sentences = session_folder / "sentences"
         utterances.append(
             Utterance(
                 id=turn,
                 audio=sentences / "wav" / dialog / f"{turn}.wav",
-                label=LABELS[code],
+                label=label,
                 speaker=session + sex,
+                sex=SEXES[sex],
                 session=session,
+                script=script,
                 language="en",
                 text=texts.get(turn),
                 words=_words(sentences / "ForcedAlignment" / dialog / f"{turn}.wdseg"),

@@ -1,190 +1,319 @@
-"""Anyone's data: a CSV file with a heading, or JSON Lines, one utterance a line; EmoBox's JSON Lines as they are."""
+"""Anyone's data: a CSV file with a heading, or JSON Lines, one utterance a line; EmoBox's and AudioFolder's too."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Iterator
+import os
+import re
+import sys
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.recordings import Recordings
 from bas.errors import UserError
 
-COLUMNS = ("id", "audio", "label", "speaker", "session", "split", "language", "text", "start", "end", "words")
+COLUMNS = (
+    *("id", "audio", "label", "speaker", "session", "split", "language", "text"),
+    *("script", "sex", "shares", "start", "end", "words"),
+)
 REQUIRED = ("id", "audio")
+SUFFIXES = (".csv", ".jsonl", ".json")
 SESSIONS = range(3, 11)  # so many are left out one at a time; of more, each would be a fold
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "validation": "valid", "test": "test"}
-EMOBOX = {"key": "id", "wav": "audio", "emo": "label", "spk": "speaker"}
+SEXES = ("female", "male")
+# Our column -> what others call it; of several with a value the first counts. AudioFolder, and tables of `datasets`:
+OTHERS = {
+    "audio": ("audio", "file_name", "path", "file"),
+    "label": ("label", "emotion"),
+    "speaker": ("speaker", "speaker_id"),
+    "sex": ("sex", "gender"),
+    "text": ("text", "transcription", "sentence"),
+}
+EMOBOX = {"id": ("key",), "audio": ("wav",), "label": ("emo",), "speaker": ("speaker", "spk"), "type": ("type",)}
 
 
 def read(path: Path) -> Corpus:
     """Read the manifest file `path`: `.csv`, or JSON Lines as `.jsonl` or `.json`, UTF-8.
 
     Columns: id and audio (required; audio relative to the manifest's folder unless absolute), label, speaker, session,
-    split (train, valid, test; dev, val and validation mean valid), language, text, start and end of the utterance in
-    the audio (seconds), words (a JSON list of [start, end, "text"], seconds from the utterance's start). An empty cell
-    or null is "not known". A line with EmoBox's `key` and `wav` is read as EmoBox's: emo is the label, the wav may be
-    relative to any parent of the manifest's folder, speaker or spk is used where somebody added it, and columns unknown
-    here are ignored. The protocol is "own" if every row has a split, else "session" if every row has one and
-    there are 3 to 10, else "speaker:5".
-    UserError, with file, line and field: an unknown, doubled or missing column, a malformed line, not UTF-8, a doubled
-    id, a missing audio file, an unknown split, a bad time or word, no row at all.
+    split (train, valid, test; dev, val and validation mean valid), language, text, script, sex (female, male), shares
+    (a JSON object: emotion to the share of listeners, 0 to 1), start and end of the utterance in the audio (seconds),
+    words (a JSON list of [start, end, "text"], seconds from the utterance's start). Empty or null is "not known".
+
+    Two forms of others are read, told by the first row, and in them unknown columns are ignored. Where `id` or `audio`
+    is no column, file_name, path or file may name the recording, emotion the label, speaker_id the speaker, gender the
+    sex, transcription or sentence the text, and the id is the recording's path without its suffix (AudioFolder's
+    `metadata.csv`, tables that `datasets` wrote). Where JSON Lines have `key` and `wav` they are EmoBox's: emo is the
+    label, the wav may be relative to any parent of the manifest's folder, speaker or spk counts where it was added.
+
+    The protocol is "own" if every row has a split, else "session" if every row has one and there are 3 to 10, else
+    "speaker:5".
+    UserError, one line with file, line, field and remedy: an unknown, doubled or missing column, a malformed line, not
+    UTF-8, a doubled id, an unknown split or sex, a blank around a value that is compared, a bad time, share or word, no
+    row at all, a recording that is no readable file. Missing recordings are counted over all rows first.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise UserError(f"{path}: no such manifest file")
-    if path.suffix not in (".csv", ".jsonl", ".json"):
-        raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: .csv, .jsonl, .json")
+        raise UserError(f"{path}: no such manifest file" + ": the link leads nowhere" * path.is_symlink())
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+    recordings = Recordings(path.parent)
     utterances: list[Utterance] = []
-    lines: dict[str, int] = {}
-    for number, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
-        utterance = _utterance(path, number, row)
-        if utterance.id in lines:
-            raise _bad(path, number, "id", f"{utterance.id!r} stands on line {lines[utterance.id]} already")
-        lines[utterance.id] = number
-        utterances.append(utterance)
+    numbers = array("Q")
+    for number, row, names in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
+        if names["audio"] == "wav":
+            recordings.folders = tuple(path.absolute().parents)
+        utterances.append(_utterance(f"{path} line {number}", row, names, recordings))
+        numbers.append(number)
     if not utterances:
         raise UserError(f"{path}: no utterance; expected one line for each, with {' and '.join(REQUIRED)} at least")
+    recordings.check()
+    if len({u.id for u in utterances}) < len(utterances):
+        first: dict[str, int] = {}
+        for u, number in zip(utterances, numbers, strict=True):
+            if first.setdefault(u.id, number) != number:
+                told = f"{u.id!r} stands on line {first[u.id]} already; give each line an id of its own"
+                raise UserError(f"{path} line {number}: id: {told}")
+    return assemble(path.stem, utterances)
+
+
+def assemble(name: str, utterances: Sequence[Utterance], note: str = "") -> Corpus:
+    """The corpus of a table, which names no protocol: the one that `read` tells of."""
     sessions = {u.session for u in utterances}
     if all(u.split for u in utterances):
         protocol = "own"
     else:
         protocol = "session" if None not in sessions and len(sessions) in SESSIONS else "speaker:5"
     unit = "speaker" if protocol != "session" and all(u.speaker for u in utterances) else "session"
-    return Corpus(path.stem, tuple(utterances), protocol=protocol, unit=unit)
-
-
-def _bad(path: Path, number: int, field: str, problem: str) -> UserError:
-    return UserError(f"{path} line {number}: {field}: {problem}")
+    return Corpus(name, tuple(utterances), protocol=protocol, unit=unit, note=note)
 
 
 def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
         for number, line in enumerate(file, 1):
+            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise UserError(f"{path} line 1: UTF-16; save the file as UTF-8 (in a spreadsheet: CSV UTF-8)")
+            if b"\0" in line:
+                raise UserError(f"{path} line {number}: a NUL byte: no text, or UTF-16; save the file as UTF-8")
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UserError(f"{path} line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+Names = dict[str, tuple[str, ...]]
+Row = tuple[int, dict[str, Any], dict[str, str]]  # line, values by our columns, the file's names of these columns
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
     reader = csv.reader(_lines(path), strict=True)
     try:
         heading = next(reader, [])
         if not heading:
             raise UserError(f"{path} line 1: no heading; allowed columns: {', '.join(COLUMNS)}")
-        _check_columns(path, 1, heading)
+        if len(heading) == 1 and (mark := next((m for m in ";\t" if m in heading[0]), "")):
+            raise UserError(f"{path} line 1: {mark!r} between the cells; save the file as CSV with commas")
+        ours = _ours(f"{path} line 1", heading, _others(heading))
+        places = [(heading.index(theirs), column) for theirs, column in ours.items()]
+        names = {column: theirs for theirs, column in ours.items()}
         for cells in reader:
             if cells and len(cells) != len(heading):
-                raise UserError(f"{path} line {reader.line_num}: {len(cells)} cells, the heading has {len(heading)}")
+                told = f"{len(cells)} cells, the heading has {len(heading)}; a cell with a comma stands in quotes"
+                raise UserError(f"{path} line {reader.line_num}: {told}")
             if cells:
-                yield reader.line_num, dict(zip(heading, cells, strict=True))
+                yield reader.line_num, {column: cell for i, column in places if (cell := cells[i])}, names
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num}: malformed CSV: {error}") from None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[Row]:
+    others: Names | None = None
+    known: dict[tuple[str, ...], tuple[dict[str, str], dict[str, str]]] = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
+        where = f"{path} line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number}: malformed JSON ({error}); expected one object a line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path} line {number}: a JSON {type(row).__name__}; expected one object a line")
-        if "key" not in row or "wav" not in row:
-            _check_columns(path, number, list(row))
-        yield number, row
+            raw = OBJECTS.decode(line)
+            if "\\u" in line:
+                _encodable(raw)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: malformed JSON ({error}); expected one object a line") from None
+        if not isinstance(raw, dict):
+            raise UserError(f"{where}: a JSON {type(raw).__name__}; expected one object a line")
+        columns = tuple(raw)
+        if columns not in known:
+            if others is None:  # the first row tells
+                others = EMOBOX if {"key", "wav"} <= set(columns) else _others(columns)
+            ours = _ours(where, columns, others)
+            known[columns] = ours, {column: theirs for theirs, column in ours.items()}
+        ours, names = known[columns]
+        row = {column: value for theirs, column in ours.items() if (value := raw[theirs]) not in (None, "")}
+        yield number, row, names
 
 
-def _check_columns(path: Path, number: int, columns: list[str]) -> None:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+OBJECTS = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _encodable(value: Any) -> None:
+    """ValueError where an escape stands for what no file of text holds: half a surrogate pair, or NUL."""
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode()
+    if re.search(r"(?<!\\)(\\\\)*\\u0000", text):  # an even number of backslashes before it is text
+        raise ValueError("a NUL character")
+
+
+def _others(columns: Sequence[str]) -> Names:
+    """What another form's file calls our columns; empty where the form is our own."""
+    own = set(REQUIRED) <= set(columns) or not any(name in columns for name in OTHERS["audio"])
+    return {} if own else OTHERS
+
+
+def _ours(where: str, columns: Sequence[str], others: Names) -> dict[str, str]:
+    """The file's columns that are read -> ours; of several for one of ours the last counts."""
+    names = {column: (column,) for column in COLUMNS} | others
+    found = {name: column for column in names for name in reversed(names[column]) if name in columns}
     allowed = f"allowed: {', '.join(COLUMNS)}"
-    for column in columns:
-        if column not in COLUMNS:
-            raise _bad(path, number, repr(column), f"unknown column; {allowed}")
-        if columns.count(column) > 1:
-            raise _bad(path, number, column, f"the column stands there twice; {allowed}")
+    for name in columns:
+        if name not in found and not others:
+            raise UserError(f"{where}: {name!r}: unknown column; {allowed}")
+        if name in found and columns.count(name) > 1:
+            raise UserError(f"{where}: {name}: the column stands there twice; {allowed}")
     for column in REQUIRED:
-        if column not in columns:
-            raise _bad(path, number, column, f"the required column is missing; {allowed}")
+        if column not in found.values() and not (others is OTHERS and column == "id"):
+            raise UserError(f"{where}: {names[column][0]}: the required column is missing; {allowed}")
+    return found
 
 
-def _utterance(path: Path, number: int, row: dict[str, Any]) -> Utterance:
-    folders = [path.parent]
-    names = {column: column for column in COLUMNS}  # our column -> what the file calls it
-    if "key" in row and "wav" in row:
-        if row.get("type", "raw") != "raw":
-            raise _bad(path, number, "type", f"{row['type']!r} cannot be read; allowed: raw (wav files)")
-        folders = list(path.absolute().parents)
-        names |= {column: name for name, column in EMOBOX.items() if column != "speaker" or row.get(column) is None}
-
-    def text(column: str) -> str | None:
-        value = row.get(names[column])
-        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-            raise _bad(path, number, names[column], f"{value!r} is not a text")
-        if column in REQUIRED and value in (None, ""):
-            raise _bad(path, number, names[column], "empty; every utterance needs one")
-        return None if value in (None, "") else str(value)
-
-    def seconds(column: str) -> float | None:
-        value = row.get(column)
-        if value in (None, ""):
-            return None
-        time = _seconds(value)
-        if math.isnan(time):
-            raise _bad(path, number, column, f"{value!r} is not a time; expected seconds from 0 on")
-        return time
-
-    audio = [folder / str(text("audio")) for folder in folders]
-    found = next((file for file in audio if file.is_file()), None)
-    if found is None:
-        raise _bad(path, number, names["audio"], f"no such file: {audio[0]}")
-    split = text("split")
-    if split is not None and split not in SPLITS:
-        raise _bad(path, number, "split", f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
-    start, end = seconds("start") or 0.0, seconds("end")
+def _utterance(where: str, row: dict[str, Any], names: dict[str, str], recordings: Recordings) -> Utterance:
+    fields: dict[str, Any] = {}
+    for column, value in row.items():
+        try:
+            fields[column] = PARSERS[column](value)
+        except ValueError as error:
+            raise UserError(f"{where}: {names[column]}: {error}") from None
+        except TypeError:  # a JSON list or object, which has no hash
+            raise UserError(f"{where}: {names[column]}: {value!r} is not a text") from None
+    for column in REQUIRED:
+        if column in names and column not in fields:
+            raise UserError(f"{where}: {names[column]}: empty; every utterance needs one")
+    if fields.pop("type", "raw") != "raw":
+        raise UserError(f"{where}: type: {row['type']!r} cannot be read; allowed: raw (wav files)")
+    name = fields["audio"]
+    fields["audio"] = recordings.find(name, f"{where}: {names['audio']}")
+    if "id" not in fields:
+        fields["id"] = os.path.splitext(name)[0]
+    start, end = fields.get("start", 0.0), fields.get("end")
     if end is not None and end <= start:
-        raise _bad(path, number, "end", f"{end} is not after the start, {start}")
-    return Utterance(
-        id=str(text("id")),
-        audio=found,
-        label=text("label"),
-        speaker=text("speaker"),
-        session=text("session"),
-        split=None if split is None else SPLITS[split],
-        language=text("language"),
-        text=text("text"),
-        words=_words(path, number, row.get("words")),
-        start=start,
-        end=end,
-    )
+        raise UserError(f"{where}: {names['end']}: {end} is not after the start, {start}")
+    return Utterance(**fields)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{value!r} is not a text")
+    return str(value)
+
+
+def _key(value: object) -> str:
+    """A text that is compared: "anger " beside "anger" would be one class more."""
+    text = _text(value)
+    if text != text.strip():
+        raise ValueError(f"{text!r} begins or ends with a blank; remove it")
+    return text
+
+
+def _sentence(value: object) -> str:
+    return sys.intern(_text(value))
+
+
+def _split(value: object) -> str:
+    if (text := _key(value)) not in SPLITS:
+        raise ValueError(f"unknown split {text!r}; allowed: {', '.join(SPLITS)}")
+    return SPLITS[text]
+
+
+def _sex(value: object) -> str:
+    if (text := _key(value)) not in SEXES:
+        raise ValueError(f"unknown sex {text!r}; allowed: {', '.join(SEXES)}")
+    return text
+
+
+def _number(value: object) -> float:
+    """NaN where it is none: no number, negative or infinite."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if 0 <= number < math.inf else math.nan
 
 
 def _seconds(value: object) -> float:
-    """The time as a float, NaN where it is none: not a number, negative or infinite."""
+    time = _number(value)
+    if math.isnan(time):
+        raise ValueError(f"{value!r} is not a time; expected seconds from 0 on, such as 1.5")
+    return time
+
+
+def _json(value: object, expected: str) -> Any:
+    """A CSV cell holds JSON as text."""
     try:
-        time = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        return math.nan
-    return time if 0 <= time < math.inf else math.nan
+        return OBJECTS.decode(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"malformed JSON ({error}); expected {expected}") from None
 
 
-def _words(path: Path, number: int, value: Any) -> tuple[Word, ...]:
-    if value in (None, ""):
-        return ()
-    if isinstance(value, str):  # a CSV cell
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise _bad(path, number, "words", f'malformed JSON ({error}); expected [[start, end, "text"]]') from None
+def _shares(value: object) -> tuple[tuple[str, float], ...]:
+    expected = 'an object such as {"anger": 0.75, "fear": 0.25}'
+    found = _json(value, expected)
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} is not {expected}")
+    for emotion, share in found.items():
+        if not _number(share) <= 1 or isinstance(share, str):
+            raise ValueError(f"{emotion!r}: {share!r} is not a share; expected a number from 0 to 1")
+    return tuple((_key(emotion), float(share)) for emotion, share in found.items())
+
+
+def _words(value: object) -> tuple[Word, ...]:
+    found = _json(value, expected := '[[start, end, "text"]]')
+    if not isinstance(found, list):
+        raise ValueError(f"{found!r} is not {expected}")
     words = []
-    for item in value if isinstance(value, list) else [value]:
+    for item in found:
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)):
-            raise _bad(path, number, "words", f'{item!r} is not [start, end, "text"]')
-        start, end = _seconds(item[0]), _seconds(item[1])
+            raise ValueError(f'{item!r} is not [start, end, "text"]')
+        start, end = _number(item[0]), _number(item[1])
         if not start < end:  # also where one is no time
-            raise _bad(path, number, "words", f"{item!r}: expected seconds with 0 <= start < end")
+            raise ValueError(f"{item!r}: expected seconds with 0 <= start < end")
         words.append(Word(start, end, item[2]))
     return tuple(words)
+
+
+def _often(parser: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A million rows share a few labels and speakers: each is checked once, and one object for all."""
+    return lru_cache(maxsize=2**14, typed=True)(parser)
+
+
+PARSERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("label", "speaker", "session", "language", "script"), _often(_key)),
+    **{"id": _key, "audio": _text, "text": _sentence, "type": _text, "split": _often(_split), "sex": _often(_sex)},
+    **{"shares": _shares, "start": _seconds, "end": _seconds, "words": _words},
+}

@@ -6,6 +6,7 @@ import csv
 import shlex
 from pathlib import Path
 
+from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
 from bas.errors import UserError
 
@@ -15,7 +16,7 @@ PARTS = (
     ("dev_sent_emo.csv", "dev_splits_complete", "valid", 1109),
     ("test_sent_emo.csv", "output_repeated_splits_test", "test", 2610),
 )
-LABELS = ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")
+LABELS = {word: word for word in ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")}
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 MISSING_SHARE = 0.01  # the release itself lacks a handful of usable clips
 
@@ -43,17 +44,15 @@ def read(root: Path) -> Corpus:
         counts = f"{len(missing[split])} of {len(rows[split])} rows of {name}"
         raise UserError(f"{root / clips}: no wav or flac for {counts}; first: {first}")
     notes = [
-        f"incomplete: {len(rows[split])} of {published} rows in {name}"
+        tree.incomplete((u.id for u in rows[split]), published, what=f"rows in {name}")
         for name, _, split, published in PARTS
-        if len(rows[split]) < published
     ]
     gone = {u.id: None for split in rows for u in missing[split]}
     if gone:
         notes.append(f"left out, no audio: {', '.join(gone)}")
     utterances = tuple(u for split in rows for u in rows[split] if u.id not in gone)
-    return Corpus(
-        "meld", utterances, protocol="own", unit="session", metric="WF1", published=True, note="; ".join(notes)
-    )
+    note = "; ".join(filter(None, notes))
+    return Corpus("meld", utterances, protocol="own", unit="session", metric="WF1", published=True, note=note)
 
 
 def _any_mp4(utterances: list[Utterance]) -> bool:
@@ -77,15 +76,13 @@ def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
             for column in ("Dialogue_ID", "Utterance_ID"):
                 if not row[column].isdecimal():
                     raise UserError(f"{where}: {column} is {row[column]!r}; expected a whole number")
-            if row["Emotion"] not in LABELS:
-                raise UserError(f"{where}: unknown Emotion {row['Emotion']!r}; allowed: {', '.join(LABELS)}")
             session, clip = f"{split}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
             flac = root / clips / f"{clip}.flac"
             utterances.append(
                 Utterance(
                     id=f"{split}_{clip}",
                     audio=flac if flac.is_file() else flac.with_suffix(".wav"),
-                    label=row["Emotion"],
+                    label=tree.known(where, "Emotion", row["Emotion"], LABELS),
                     speaker=row["Speaker"] or None,
                     session=session,
                     split=split,

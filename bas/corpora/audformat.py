@@ -1,0 +1,342 @@
+"""Databases of the audformat package (https://audeering.github.io/audformat): a folder with db.yaml and its tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from bas.corpora.base import Corpus, Utterance
+from bas.corpora.manifest import PARSERS, assemble
+from bas.corpora.recordings import Recordings, name_in
+from bas.errors import UserError
+
+HEADER = "db.yaml"
+# Our field -> how a database calls it. The first that is there counts, as a scheme before it counts as a column.
+NAMES = {
+    "label": ("emotion", "label"),
+    "text": ("transcription", "text"),
+    "sex": ("gender", "sex"),
+    **{name: (name,) for name in ("id", "speaker", "session", "language", "script", "shares", "words")},
+}
+OWN = ("label", "id")  # what a segment does not have from its file
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+GENDERS = {"female": "female", "male": "male", "child": None, "other": None}  # audformat's four, two of them ours
+GOLD = "gold_standard"  # by audformat's conventions the end of a table's name: what the raters agreed on
+REMEDY = "leave one of the tables out (audformat.Database.drop_tables, then save)"
+
+Key = tuple[str, float | None, float | None]  # a row: file, start and end; a whole file's has no start
+Cell = tuple[Key, Any, str, bool]  # its value, where it stands, whether that is the gold standard
+
+
+def read(root: Path) -> Corpus:
+    """Read the database in the folder `root`: `db.yaml` and its tables, parquet or csv; media where the tables say.
+
+    An utterance is a row of a table with an emotion: a column of the scheme `emotion`, else one named so, else the same
+    of `label`. Tables whose name ends with `gold_standard` count before the others; those must agree. The other fields
+    come from the same row of any table, or from its file's: speaker, transcription (else text), gender (else sex; child
+    and other leave it unknown), language, session, script, shares, words; and the split from the tables' splits, dev
+    being valid. Gender and language may also stand in the labels of the scheme `speaker`, and the one language of the
+    header is everybody's. The id is the column `id`, else the file without suffix, with its times if it is a segment.
+    The protocol is chosen as for a manifest, `bas.corpora.manifest.read`. A pickled table is never opened: a pickle can
+    run any code.
+    UserError: no db.yaml, a broken one, a broken table, no emotion column, an emotion that is no text, columns that
+    disagree, a doubled row or id, missing recordings.
+    """
+    db = _load(root)
+    rows = {id_: _keys(root, id_, table) for id_, table in db.tables.items()}
+    emotions = [id_ for id_, _ in _columns(db, "label")]
+    if not emotions:
+        raise UserError(f"{root}: no column of emotions: none has the scheme or name emotion or label; add one")
+    facts = {field: _agreed(root, field, _cells(root, db, rows, field)) for field in NAMES}
+    facts["split"] = _agreed(root, "split", _splits(db, rows))
+    speakers = {str(name): about for name, about in _labels(db, "speaker").items() if isinstance(about, Mapping)}
+    language = db.languages[0] if len(db.languages) == 1 else None
+    recordings = Recordings(root)
+    utterances: dict[str, Utterance] = {}
+    for key, table in {key: id_ for id_ in emotions for key in rows[id_]}.items():
+        file, start, end = key
+        where = f"{root}: table {table!r}: {file!r}"
+        whole = (file, None, None)
+        found = {f: at.get(key, None if f in OWN else at.get(whole)) for f, at in facts.items()}
+        speaker = speakers.get(str(found["speaker"]), {})
+        found["sex"] = _sex(where, found["sex"] or speaker.get("gender", speaker.get("sex")))
+        found["language"] = found["language"] or speaker.get("language") or language
+        found["id"] = found["id"] or _name(key)
+        try:
+            fields = {f: PARSERS[f](value) for f, value in found.items() if value is not None}
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+        audio = recordings.find(file, f"{root}: table {table!r}")
+        utterance = Utterance(**fields, audio=audio, start=start or 0.0, end=end)
+        if utterances.setdefault(utterance.id, utterance) is not utterance:
+            first = utterances[utterance.id].audio
+            raise UserError(f"{where}: the id {utterance.id!r} stands with {first} already; each row needs its own")
+    recordings.check()
+    files = {key[0] for keys in rows.values() for key in keys}
+    left = sorted(files - {key[0] for id_ in emotions for key in rows[id_]})
+    note = ""
+    if left:
+        note = f"{len(left)} of {len(files)} files are in no table of emotions and left out, {left[0]} the first"
+    return assemble(str(db.name).replace(os.sep, "-"), list(utterances.values()), note)
+
+
+def _load(root: Path) -> Any:
+    """The package's Database with all tables. It would read YAML that runs code, and pickles: neither gets that far."""
+    import audformat
+    import yaml
+
+    path = root / HEADER
+    try:
+        header = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{root}: no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {_one_line(error)}") from None
+    try:
+        db = audformat.Database.load_header_from_yaml(header)
+    except Exception as error:  # a header may break the package in any of its lines
+        raise UserError(f"{path}: no audformat header: {type(error).__name__}: {_one_line(error)}") from None
+    with tempfile.TemporaryDirectory(prefix="bas-") as folder:
+        for id_ in [*db.misc_tables, *db.tables]:  # in this order: the first are schemes of the second
+            found = [root / f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
+            source = next((p for p in found if p.is_file()), None)
+            if source is None:
+                raise UserError(
+                    f"{root}: table {id_!r}: no {found[0].name} and no {found[1].name}; save it as one of them"
+                )
+            link = Path(folder) / source.name
+            link.symlink_to(source.absolute())
+            try:
+                db[id_].load(str(link.with_suffix("")))
+            except Exception as error:  # so may a table
+                raise UserError(f"{source}: no table of {HEADER}: {type(error).__name__}: {_one_line(error)}") from None
+    return db
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _keys(root: Path, id_: str, table: Any) -> list[Key]:
+    index = table.df.index
+    if table.is_filewise:
+        keys: list[Key] = [(str(file), None, None) for file in index]
+    else:
+        starts, ends = (_seconds(index.get_level_values(level)) for level in ("start", "end"))
+        files = index.get_level_values("file")
+        keys = [(str(file), start or 0.0, end) for file, start, end in zip(files, starts, ends, strict=True)]
+    seen: set[Key] = set()
+    for key in keys:
+        if key in seen:
+            raise UserError(f"{root}: table {id_!r}: {_name(key)!r} stands there twice; a row is an utterance")
+        seen.add(key)
+    return keys
+
+
+def _seconds(times: Any) -> list[float | None]:
+    """None where it is not given. From whole nanoseconds: total_seconds() may be off in the last digit."""
+    count = times.to_numpy("timedelta64[ns]").astype("int64").tolist()
+    return [None if unknown else time / 1e9 for time, unknown in zip(count, times.isna(), strict=True)]
+
+
+def _name(key: Key) -> str:
+    file, start, end = key
+    stem = os.path.splitext(file)[0]
+    return stem if start is None else f"{stem}-{start}-{'' if end is None else end}"
+
+
+def _columns(db: Any, field: str) -> list[tuple[str, str]]:
+    """Table and column of every candidate for our field; tables of the gold standard first."""
+    every = [(id_, name, column) for id_, table in db.tables.items() for name, column in table.columns.items()]
+    for name in NAMES[field]:
+        found = [(t, c) for t, c, column in every if column.scheme_id == name] or [
+            (t, c) for t, c, _ in every if c == name
+        ]
+        if found:
+            return sorted(found, key=lambda pair: not pair[0].endswith(GOLD))
+    return []
+
+
+def _cells(root: Path, db: Any, rows: Mapping[str, list[Key]], field: str) -> Iterator[Cell]:
+    """Key, value and place of all known values of our field."""
+    for id_, name in _columns(db, field):
+        where = f"column {name!r} of table {id_!r}"
+        scheme = db[id_].columns[name].scheme_id
+        labels = _labels(db, scheme) if field == "text" and scheme else {}
+        for key, value in zip(rows[id_], _plain(db[id_].df[name]), strict=True):
+            if field == "label" and not isinstance(value, str | None):
+                raise UserError(f"{root}: {where}: {_name(key)!r}: the emotion {value!r} is no text")
+            if value is not None:
+                sentence = labels.get(value)
+                yield key, sentence if isinstance(sentence, str) else value, where, id_.endswith(GOLD)
+
+
+def _splits(db: Any, rows: Mapping[str, list[Key]]) -> Iterator[Cell]:
+    for id_, table in db.tables.items():
+        if table.split_id is not None and (split := SPLITS.get(table.split.type)):
+            yield from ((key, split, f"table {id_!r}", False) for key in rows[id_])
+
+
+def _agreed(root: Path, field: str, cells: Iterable[Cell]) -> dict[Key, Any]:
+    """The value of each row. UserError where two disagree, unless the first alone is of the gold standard."""
+    found: dict[Key, tuple[Any, str, bool]] = {}
+    for key, value, where, gold in cells:
+        first, there, first_gold = found.setdefault(key, (value, where, gold))
+        if first != value and gold == first_gold:
+            told = f"{first!r} in {there}, {value!r} in {where}"
+            raise UserError(f"{root}: {field} of {_name(key)!r}: {told}; {REMEDY}")
+    return {key: value for key, (value, _, _) in found.items()}
+
+
+def _labels(db: Any, scheme: str) -> dict[Any, Any]:
+    """What a scheme's labels stand for, by label: a text, or what is told of each in a dict."""
+    labels = db.schemes[scheme].labels if scheme in db.schemes else None
+    if isinstance(labels, str):  # a table's name
+        table = db[labels].df
+        columns = {column: _plain(table[column]) for column in table.columns}
+        return {label: {c: values[i] for c, values in columns.items()} for i, label in enumerate(_plain(table.index))}
+    return dict(labels) if isinstance(labels, dict) else {}
+
+
+def _plain(values: Any) -> list[Any]:
+    """Of a column, with None for what is not known and int for every kind of whole number."""
+    known = values.notna()
+    return [
+        None if not k else int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v
+        for v, k in zip(values.tolist(), known, strict=True)
+    ]
+
+
+def _sex(where: str, gender: Any) -> str | None:
+    if gender is not None and gender not in GENDERS:
+        raise UserError(f"{where}: unknown gender {gender!r}; allowed: {', '.join(GENDERS)}")
+    return GENDERS.get(gender)
+
+
+def write(corpus: Corpus, folder: Path) -> None:
+    """Write the corpus as an audformat database into the new or empty `folder`; `read` gives its utterances back.
+
+    Tables: `emotion` has a row for every utterance; `files` (or, where one has a start or an end, `segments`) all else
+    that is known, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the gender and the
+    language that all utterances of a speaker share. Recordings stay where they are, named relative to the folder where
+    they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept: `read` chooses one.
+    The folder appears when all is written.
+    UserError: a folder that holds something, two utterances that are the same piece of one recording, a label of several
+    lines.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not empty; name another folder")
+    rows = [(name_in(folder, u.audio), u.start, u.end) for u in corpus.utterances]
+    first: dict[tuple[str, float, float | None], str] = {}
+    for row, u in zip(rows, corpus.utterances, strict=True):
+        if first.setdefault(row, u.id) != u.id:
+            told = f"{first[row]!r} and {u.id!r} are the same piece of {row[0]}"
+            raise UserError(f"corpus {corpus.name}: {told}, which audformat cannot hold; export a .csv or .jsonl")
+        if u.label is not None and len(u.label.splitlines()) > 1:  # which YAML would fold
+            raise UserError(f"corpus {corpus.name}: {u.id!r} has the label {u.label!r}; a label is one line")
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    try:
+        _database(corpus, rows).save(str(temporary))
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _database(corpus: Corpus, rows: Sequence[tuple[str, float, float | None]]) -> Any:
+    import audformat
+    import pandas as pd
+
+    utterances = corpus.utterances
+    segmented = any(start or end is not None for _, start, end in rows)
+
+    def index(chosen: Sequence[tuple[str, float, float | None]]) -> Any:
+        files = [file for file, _, _ in chosen]
+        if not segmented:
+            return audformat.filewise_index(files)
+        starts = [_time(start) for _, start, _ in chosen]
+        return audformat.segmented_index(files, starts, [_time(end) for _, _, end in chosen])
+
+    def _time(seconds: float | None) -> Any:
+        return pd.NaT if seconds is None else pd.Timedelta(round(seconds * 1e9), "ns")
+
+    def fill(table: str, name: str, values: Sequence[Any], **scheme: Any) -> None:
+        if any(value is not None for value in values):
+            if name not in db.schemes:
+                db.schemes[name] = audformat.Scheme(**(scheme or {"dtype": "str"}))
+            db[table][name] = audformat.Column(scheme_id=name)
+            db[table][name].set(list(values))
+
+    db = audformat.Database(
+        corpus.name, usage=audformat.define.Usage.OTHER, description=corpus.note or None, languages=_languages(corpus)
+    )
+    about = _speakers(corpus)
+    if about:
+        db["speaker"] = audformat.MiscTable(pd.Index(list(about), name="speaker", dtype="string"))
+        fill("speaker", "gender", [sex for sex, _ in about.values()], labels=["female", "male"])
+        fill("speaker", "language", [language for _, language in about.values()])
+    nobody = (None, None)
+    others: dict[str, Sequence[Any]] = {
+        "id": [u.id for u in utterances],
+        "speaker": [u.speaker for u in utterances],
+        "gender": [u.sex if about.get(u.speaker or "", nobody)[0] is None else None for u in utterances],
+        "language": [u.language if about.get(u.speaker or "", nobody)[1] is None else None for u in utterances],
+        "session": [u.session for u in utterances],
+        "script": [u.script for u in utterances],
+        "transcription": [u.text for u in utterances],
+        "shares": [_json(dict(u.shares)) for u in utterances],
+        "words": [_json([[w.start, w.end, w.text] for w in u.words]) for u in utterances],
+    }
+    schemes: dict[str, Any] = {
+        "speaker": {"dtype": "str", "labels": "speaker"},
+        "gender": {"labels": ["female", "male"]},
+    }
+    main = "segments" if segmented else "files"
+    for table in ("emotion", main):
+        db[table] = audformat.Table(index(rows))
+    for name, values in others.items():
+        fill(main, name, values, **schemes.get(name, {}))
+    labels = sorted({u.label for u in utterances if u.label is not None})
+    db.schemes["emotion"] = audformat.Scheme("str", labels=labels or None)
+    db["emotion"]["emotion"] = audformat.Column(scheme_id="emotion")
+    db["emotion"]["emotion"].set([u.label for u in utterances])
+    for theirs, ours in SPLITS.items():
+        chosen = [row for row, u in zip(rows, utterances, strict=True) if u.split == ours]
+        if chosen:
+            db.splits[theirs] = audformat.Split(theirs)
+            db[theirs] = audformat.Table(index(chosen), split_id=theirs)
+    return db
+
+
+def _speakers(corpus: Corpus) -> dict[str, tuple[str | None, str | None]]:
+    """Sex and language of each speaker, where all of the speaker's utterances have the same."""
+    every: dict[str, tuple[set[str | None], set[str | None]]] = {}
+    for u in corpus.utterances:
+        if u.speaker is not None:
+            sexes, languages = every.setdefault(u.speaker, (set(), set()))
+            sexes.add(u.sex)
+            languages.add(u.language)
+    one = {name: [next(iter(s)) if len(s) == 1 else None for s in both] for name, both in every.items()}
+    return {name: (sex, language) for name, (sex, language) in sorted(one.items())}
+
+
+def _languages(corpus: Corpus) -> list[str] | None:
+    """For the header, which holds them for everybody's: only where every utterance has one that audformat knows."""
+    import audformat
+
+    every = sorted({u.language or "" for u in corpus.utterances})
+    try:
+        return [audformat.utils.map_language(language) for language in every]
+    except ValueError:
+        return None
+
+
+def _json(value: Any) -> str | None:
+    return json.dumps(value, ensure_ascii=False) if value else None

@@ -1,0 +1,56 @@
+"""A corpus as a manifest file, for other tools and for another day."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from bas.corpora.base import Corpus, Utterance
+from bas.corpora.manifest import COLUMNS, REQUIRED
+from bas.corpora.recordings import name_in
+from bas.errors import UserError
+from bas.files import replacing
+
+SUFFIXES = (".csv", ".jsonl")
+
+
+def write(corpus: Corpus, path: Path) -> None:
+    """Write the corpus as the manifest `path`, .csv or .jsonl; a file that is there is replaced when all is written.
+
+    The columns are those of `bas.corpora.manifest.read` that any utterance has, the recordings' names relative to the
+    file's folder where they lie beneath it, else absolute. Reading it gives equal utterances, but an empty text comes
+    back as not known, and the corpus's name, protocol and note are not kept: `read` names the corpus after the file and
+    chooses a protocol.
+    UserError: another extension, or a name or text that cannot be written as UTF-8.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        try:
+            if path.suffix == ".csv":
+                present = {column for u in corpus.utterances for column in _row(u, path)}
+                columns = [c for c in COLUMNS if c in present]
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                for u in corpus.utterances:
+                    row = _row(u, path)
+                    writer.writerow(row | {c: _json(row[c]) for c in ("shares", "words") if c in row})
+            else:
+                file.writelines(_json(_row(u, path)) + "\n" for u in corpus.utterances)
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}: cannot be written as UTF-8: {error.object[:80]!r}; rename it") from None
+
+
+def _row(u: Utterance, path: Path) -> dict[str, Any]:
+    """By our columns, what is known of the utterance, as JSON takes it."""
+    row = {column: getattr(u, column) for column in COLUMNS}
+    row["audio"] = name_in(path.parent, u.audio)
+    row["shares"] = dict(u.shares)
+    row["words"] = [[word.start, word.end, word.text] for word in u.words]
+    return {column: value for column, value in row.items() if value or column in REQUIRED}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
