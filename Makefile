@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract features search retrain compare board bench check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare cost board bench check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,9 +22,14 @@ LAYER ?=
 SPACES ?= ser_bas3 ser_bas4
 PRESET ?= cpu
 SET ?=
-SEEDS ?= 3
+SEEDS ?=
 PROTOCOL ?=
 PROTOCOL_SEED ?= 0
+ALLOW_OVERLAP ?=
+CLEAN ?=
+LEAKY ?=
+LABELS ?=
+TO ?=
 WORKERS ?=
 MEMORY ?=
 DEVICE ?= auto
@@ -43,6 +48,17 @@ setup: .venv/run  ## install the package into .venv | make setup PYTHON=python3.
 demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 minutes | make demo WORKERS=2
 	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
 
+CORPUS_ROOT = --corpus "$(CORPUS)" --root "$(ROOT)" $(if $(LABELS),--labels $(LABELS))
+SPLIT = $(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(ALLOW_OVERLAP:%=--allow-overlap %)
+
+corpus: .venv/run  ## what a corpus holds, and what is missing; with TO also as a table | make corpus CORPUS=emodb ROOT=~/emodb TO=emodb.csv
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
+	$(if $(TO),$(BIN)/bas corpus export "$(CORPUS)" "$(ROOT)" --to "$(TO)" $(if $(LABELS),--labels $(LABELS)),$(BIN)/bas corpus show "$(CORPUS)" "$(ROOT)" $(if $(LABELS),--labels $(LABELS)))
+
+protocol: .venv/run  ## split a corpus, show the split and write it down | make protocol CORPUS=emodb ROOT=~/emodb PROTOCOL=speaker:64/20/16
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
+	$(BIN)/bas protocol make $(CORPUS_ROOT) $(SPLIT) $(if $(TO),--to "$(TO)")
+
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,log-mel)
 	@case "$(PROCESSES)" in ''|0|*[!0-9]*) echo "make: PROCESSES=$(PROCESSES): must be a number, 1 or more" >&2; exit 2;; esac
@@ -59,20 +75,24 @@ features: .venv/run  ## what a feature store is, and whether it is whole | make 
 	$(BIN)/bas features verify "$(FEATURES)"
 
 RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--space "%") --preset $(PRESET) $(SET:%=--set %) \
-	--seeds $(SEEDS) --device $(DEVICE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) --protocol-seed $(PROTOCOL_SEED) $(if $(WORKERS),--workers $(WORKERS)) \
+	$(if $(SEEDS),--seeds $(SEEDS)) --device $(DEVICE) $(if $(LABELS),--labels $(LABELS)) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(MEMORY),--memory $(MEMORY)) $(if $(NAME),--name "$(NAME)")
 
 search: .venv/run  ## search the spaces in every fold | make search FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	$(BIN)/bas search $(RUN)
+	$(BIN)/bas search $(RUN) $(SPLIT)
 
 retrain: .venv/run  ## search, then train what was found and score it | make retrain FEATURES=runs/features/emodb-wavlm-large LAYER=best
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	$(BIN)/bas retrain $(RUN)
+	$(BIN)/bas retrain $(RUN) $(SPLIT)
 
 compare: .venv/run  ## search, retrain, baselines: the table | make compare FEATURES=runs/features/emodb-wavlm-large PRESET=paper SET="epochs=50"
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	$(BIN)/bas compare $(RUN)
+	$(BIN)/bas compare $(RUN) $(SPLIT)
+
+cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large LEAKY=id:5
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
 	$(BIN)/bas board --port $(PORT)

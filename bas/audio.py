@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -26,6 +27,28 @@ def duration(utterance: Utterance) -> float:
     """Seconds of the utterance, from the file's header alone; the UserErrors of `load` that a header can tell."""
     start, stop, rate = _segment(utterance)
     return (stop - start) / rate
+
+
+def size(utterance: Utterance) -> tuple[int, int] | None:
+    """Samples and rate as the file has them, from its header; None where that cannot be read."""
+    try:
+        start, stop, rate = _segment(utterance)
+    except UserError:
+        return None
+    return stop - start, rate
+
+
+def fingerprint(utterance: Utterance) -> str | None:
+    """A hash of the utterance's samples and rate: equal for equal sound, whatever the file's name or lossless format.
+
+    None where it cannot be decoded.
+    """
+    try:
+        start, stop, rate = _segment(utterance)
+        wave, _ = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
+    except (UserError, soundfile.SoundFileError, RuntimeError, MemoryError):
+        return None
+    return hashlib.sha256(repr((rate, wave.shape)).encode() + wave.tobytes()).hexdigest()
 
 
 def load(utterance: Utterance) -> Wave:

@@ -7,7 +7,7 @@ from rich.console import Console
 from bas import report
 from bas.files import write_json, write_text
 from bas.run import BEST, Run
-from bas.tables import markdown, show, show_choices, show_retrained, tabulate
+from bas.tables import markdown, show, show_choices, show_retrained, tabulate, tell_protocol
 from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
 
@@ -56,13 +56,10 @@ def _announce(run: Run, workers: int, console: Console) -> None:
         f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
     )
     console.print(
-        f"protocol {run.protocol.rule} (hash {run.protocol.hash}): {len(run.protocol.folds)} folds x {len(plan.seeds)} "
-        f"seeds; {workers} workers of one thread on {plan.device}"
+        f"protocol {run.protocol.told}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
+        f"{workers} workers of one thread on {plan.device}"
     )
     console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
-    for mark in run.protocol.marks:
-        console.print(f"[bold yellow]mark: {mark}")
-    for note in run.protocol.notes:
-        console.print(f"[dim]note: {note} (allowed for this task)")
+    tell_protocol(run.protocol, console)
     if run.corpus.note:
-        console.print(f"[bold yellow]note: {run.corpus.note}")
+        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError naming the file when it is missing or no JSON."""
+def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
+    """Raises UserError naming the file when it is missing or no JSON; remedy: what a user may do then."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
 
 
 @contextmanager
@@ -61,13 +61,16 @@ def alone(path: Path) -> Iterator[None]:
 def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the folder for this process, or for all that share it; a killed process holds nothing.
 
-    Raises UserError when another process holds it, or it cannot be written.
+    Raises UserError when another process holds it, or it cannot be written. A UserError in the block means that the
+    input was refused: what nothing was written to is then as it was before, unless others who share it may still begin.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    before = {name for name in HELD if (folder / name).exists()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be written: {error.strerror}; name another folder") from error
     with stream:
         try:
             fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -76,9 +79,10 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
         try:
             yield
         except UserError:
-            # Refused before anything was written: leave no trace, unless others who share the folder may still begin.
-            if not shared and all(p.name in HELD for p in folder.iterdir()):
-                for name in HELD:
+            if not shared:
+                for name in before.symmetric_difference(HELD):
                     (folder / name).unlink(missing_ok=True)
-                folder.rmdir()
+                for path in made:
+                    with suppress(OSError):  # something was written there
+                        path.rmdir()
             raise

@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import closing
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ Record = dict[str, Any]
 """What is known after one epoch; JSON's own types only."""
 
 CHECKPOINT_SECONDS = 5.0
+CHECKPOINT = ("model", "optimiser", "records", "best", "seconds")
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,18 @@ def optimise(
     keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
         None: with those of the last.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
-    Raises UserError when the training loss, the score or a weight is not finite.
+    Raises UserError when the training loss, the score or a weight is not finite, or the checkpoint is not of this
+    training.
     """
     optimiser = _optimiser(model, settings)
     records: list[Record] = []
     best: dict[str, Any] = {}
     seconds = 0.0
     if checkpoint and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # where AdamW wants its step counts
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        state = read_checkpoint(checkpoint)
+        with _refusing(checkpoint):
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
     written = time.monotonic()
     for epoch in range(len(records), settings.epochs):
@@ -94,9 +98,9 @@ def optimise(
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
-            whole = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "records": records}
+            states = model.state_dict(), optimiser.state_dict()
             with replacing(checkpoint) as temporary:
-                torch.save({**whole, "best": best, "seconds": seconds}, temporary)
+                torch.save(dict(zip(CHECKPOINT, (*states, records, best, seconds), strict=True)), temporary)
             written = time.monotonic()
     if keep_best:
         model.load_state_dict(best["model"])
@@ -104,6 +108,22 @@ def optimise(
         raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
     model.eval()
     return records, seconds
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `optimise` wrote. UserError for any other file; no code in it is run, whoever made it."""
+    with _refusing(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW wants its step counts
+        return {name: state[name] for name in CHECKPOINT}
+
+
+@contextmanager
+def _refusing(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch's readers raise whatever the bytes lead them to
+        told = "damaged, or not of this job; delete it: the job begins anew"
+        raise UserError(f"{checkpoint}: {told}") from error
 
 
 def _one_epoch(

@@ -85,7 +85,7 @@ def compared(folder: Path, results: Mapping[str, Any]) -> None:
             "corpus": results["corpus"],
             "encoder": results["encoder"]["name"].rstrip("/").rpartition("/")[2],
             "layer": results["layer"],
-            "protocol": results["protocol"]["rule"],
+            "protocol": results["protocol"]["told"],
             "architecture": Counter(results["sequences"].get(space, [""])).most_common(1)[0][0],
             **settings,
         }

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bas.corpora import Corpus, Utterance, open_corpus
+from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import versions
@@ -42,6 +43,7 @@ class Plan:
     settings: Settings
     seeds: tuple[int, ...]
     device: str  # cpu | cuda
+    labels: str | None = None  # a scheme of bas.corpora.labels; None: the corpus's own words
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Plan:
@@ -61,7 +63,7 @@ class Run:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}: run.json or protocol.json is not of this version of bas ({error})") from error
         self.store = FeatureStore(Path(self.plan.features))
-        self.corpus: Corpus = _stored(self.store.info)
+        self.corpus: Corpus = _stored(open_labelled(self.store.info, self.plan.labels), self.store.info)
         names = [Path(path).stem for path in self.plan.spaces]
         self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
         self.task = common_task(self.spaces.values())
@@ -78,7 +80,7 @@ class Run:
     @property
     def unit(self) -> str:
         """The field whose values are the units of a paired comparison: what the folds kept whole."""
-        return self.corpus.unit if self.protocol.rule == "own" else self.protocol.rule.partition(":")[0]
+        return self.protocol.unit
 
     def job_path(self, job: str) -> Path:
         return self.folder / "jobs" / f"{job}.json"
@@ -103,14 +105,16 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     return first
 
 
-def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run:
+def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int, allowed: Sequence[str] = ()) -> Run:
     """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
 
-    Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
+    rule, allowed: see `protocols.make`. Seeds and spaces may be added to a run; whatever else changes a number refuses,
+    by name.
     """
     info = StoreInfo.read(Path(plan.features))
     FeatureStore(Path(plan.features))
-    corpus = _stored(info)
+    every = open_labelled(info, plan.labels)
+    corpus = _stored(every, info)
     _check_recordings(Path(plan.features), corpus, info)
     spaces = [load_space(s) for s in plan.spaces]
     if len({s.name for s in spaces}) < len(spaces):
@@ -118,7 +122,7 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     if plan.layer != BEST and plan.layer not in info.layers:
         raise UserError(f"layer {plan.layer}: {plan.features} holds {', '.join(map(str, info.layers))}; or {BEST}")
     task = common_task(spaces)
-    protocol = make(corpus, task, rule, protocol_seed)
+    protocol = make(every, task, rule, protocol_seed, allowed=allowed, skipped=info.skipped)
     if plan.settings.normalise == "speaker":
         _check_speakers(corpus, task, protocol)
     made_of = _made_of(plan, info, corpus, task, protocol, spaces)
@@ -153,9 +157,14 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int) -> Run
     return Run(folder)
 
 
-def _stored(info: StoreInfo) -> Corpus:
-    """The corpus without the utterances that the store skipped; its note, shown with every result, counts them."""
+def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
+    """The store's corpus; labels: a scheme of `bas.corpora.labels` to map them to, None: as they are."""
     corpus = open_corpus(info.corpus, Path(info.root))
+    return corpus if labels is None else relabel(corpus, labels)
+
+
+def _stored(corpus: Corpus, info: StoreInfo) -> Corpus:
+    """The corpus without the utterances that the store skipped; its note, shown with every result, counts them."""
     kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
     left_out = len(corpus.utterances) - len(kept)
     if not left_out:
@@ -196,14 +205,14 @@ def _made_of(
 ) -> dict[str, Any]:
     """Whatever changes a number, by name."""
     by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
-    fields = dict.fromkeys((task.label, *task.disjoint, corpus.unit, protocol.rule.partition(":")[0], *by_speaker))
-    known = [name for name in fields if name != "own"]
-    labels = [[u.id, *(field_of(u, name) for name in known)] for u in corpus.labelled(task.label)]
+    fields = dict.fromkeys((task.label, *task.disjoint, protocol.unit, *by_speaker))
+    labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
     return {
         "features": info.identity,
         # A layer that is added later would be one more to choose from.
         "layer": f"{BEST} of {', '.join(map(str, info.layers))}" if plan.layer == BEST else plan.layer,
         "task": repr(task),
+        "label scheme": plan.labels,
         "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
         "device": plan.device,

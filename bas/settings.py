@@ -23,6 +23,7 @@ from bas.errors import UserError
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "one-cycle")
 NORMALISATIONS = ("none", "corpus", "speaker")
+KINDS = {"int": "a whole number", "float": "a number"}
 
 
 @dataclass(frozen=True)
@@ -158,4 +159,5 @@ def _value(name: str, kind: str, text: str) -> Any:
     try:
         return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
     except ValueError as error:
-        raise UserError(f"setting {name}={text!r}: must be of the kind {kind}") from error
+        told = KINDS[kind.partition(" ")[0]] + ", or none" * ("None" in kind)
+        raise UserError(f"setting {name}={text!r}: must be {told}") from error

@@ -195,7 +195,7 @@ def _run(source: str, path: Path) -> ModuleType:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {told}") from error
     return module

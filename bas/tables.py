@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bas.protocols import field_of
+from bas.protocols import Protocol, field_of
 from bas.run import BEST, Run
 from bas.settings import PRESETS
 from bas.stats import Paired, paired, selection_frequency, spread, verdict_sentence
@@ -56,7 +56,7 @@ def tabulate(run: Run) -> dict[str, Any]:
         "encoder": run.store.info.encoder,
         "layer": run.plan.layer,
         "layers": layers,
-        "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"},
+        "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"} | {"told": run.protocol.told},
         "settings": run.plan.settings.as_dict(),
         "device": run.plan.device,
         "folds": len(run.protocol.folds),
@@ -112,6 +112,14 @@ def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
     return sentences
 
 
+def tell_protocol(protocol: Protocol, console: Console) -> None:
+    """Marks and notes, a line each."""
+    for mark in protocol.marks:
+        console.print(f"mark: {mark}", style="bold yellow", highlight=False, markup=False)
+    for note in protocol.notes:
+        console.print(f"note: {note}", style="dim", highlight=False, markup=False)
+
+
 def _points(value: float) -> str:
     return f"{100 * value:.1f}"
 
@@ -155,7 +163,7 @@ def _legend(results: dict[str, Any]) -> list[str]:
     protocol = results["protocol"]
     return [
         f"Metrics in points on {results['tested']} test utterances pooled over {results['folds']} folds "
-        f"(protocol {protocol['rule']}, hash {protocol['hash']}), mean ± sd over {len(results['seeds'])} seeds; "
+        f"(protocol {protocol['told']}), mean ± sd over {len(results['seeds'])} seeds; "
         f"the {LINEAR} has no seed.",
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
         f"units ({results['unit']}). Better or worse: the interval excludes 0 and p is at most 0.05; "
@@ -167,7 +175,7 @@ def _legend(results: dict[str, Any]) -> list[str]:
         f"{results['headline']} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results['device']}, one thread); a searched row adds its search. params: median over folds and seeds.",
         *(f"Mark: {m}." for m in protocol["marks"]),
-        *(f"Also {n} (allowed for this task)." for n in protocol["notes"]),
+        *(f"Of the split: {n}." for n in protocol["notes"]),
         *([f"Layer {BEST}: chosen on valid, by fold {results['layers']}."] if results["layer"] == BEST else []),
         *([f"Note: {results['note']}."] if results["note"] else []),
     ]
@@ -187,19 +195,17 @@ def _frequencies(results: dict[str, Any]) -> list[str]:
 def markdown(results: dict[str, Any]) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
 
-    def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-        return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
-
     encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
     preset = PRESETS[results["settings"]["preset"]].as_dict()
     changes = [f"{k}={v}" for k, v in results["settings"].items() if preset[k] != v]
     changed = f" with {', '.join(changes)}" if changes else ""
     lines = [
-        f"# {results['corpus']}, {encoder}, layer {results['layer']}, preset {results['settings']['preset']}{changed}",
+        f"# {results['corpus']}, {encoder}, layer {results['layer']}, preset {results['settings']['preset']}{changed}, "
+        f"protocol {results['protocol']['told']}",
         "",
-        *table(*_numbers(results)),
+        *markdown_table(*_numbers(results)),
         "",
-        *table(*_differences(results)),
+        *markdown_table(*_differences(results)),
         "",
         *(f"- {line}" for line in (*_legend(results), *_frequencies(results), *results["verdicts"])),
         "",
@@ -208,11 +214,16 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Its lines."""
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
+
+
 def show(results: dict[str, Any], console: Console) -> None:
     """The same on the terminal."""
-    title = f"{results['corpus']}: which downstream model?"
+    title = f"{results['corpus']}: which downstream model? (protocol {results['protocol']['told']})"
     for heading, rows in (_numbers(results), _differences(results)):
-        console.print(_rich(title, heading, rows))
+        console.print(rich_table(title, heading, rows))
         title = ""
     for line in (*_legend(results), *_frequencies(results)):
         console.print(line, highlight=False)
@@ -224,7 +235,9 @@ def show_choices(run: Run, console: Console) -> None:
     """The sequence that each search chose."""
     for name in run.spaces:
         rows = [[str(f), str(s), " > ".join(blocks.values())] for (f, s), blocks in searched(run, name).items()]
-        console.print(_rich(f"{name}: chosen blocks", ("fold", "seed", "architecture"), rows))
+        console.print(
+            rich_table(f"{name}: chosen blocks (protocol {run.protocol.told})", ("fold", "seed", "architecture"), rows)
+        )
 
 
 def show_retrained(run: Run, console: Console) -> None:
@@ -236,10 +249,13 @@ def show_retrained(run: Run, console: Console) -> None:
             values = [_points(result["test"]["metrics"][m]) for m in run.task.metrics]
             rows.append([str(fold), str(seed), " > ".join(result["architecture"].values()), *values])
         heading = ("fold", "seed", "architecture", *run.task.metrics)
-        console.print(_rich(f"{name}: retrained, on each fold's test part", heading, rows))
+        console.print(
+            rich_table(f"{name}: retrained, on each fold's test part (protocol {run.protocol.told})", heading, rows)
+        )
 
 
-def _rich(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """For the terminal; the first column is never broken."""
     table = Table(title=title or None, title_justify="left")
     for index, column in enumerate(heading):
         table.add_column(column, no_wrap=index == 0)

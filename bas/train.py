@@ -135,7 +135,7 @@ def run_job(bench: Bench, job: Job) -> None:
     kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, "retrain": _train, "baseline": _train}
     with threadpool_limits(1):  # BLAS under scikit-learn
         result = kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold])
-    write_json(bench.run.job_path(job.name), {"job": asdict(job), **result})
+    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.told, **result})
     _checkpoint(bench, job).unlink(missing_ok=True)
 
 

@@ -1,0 +1,156 @@
+"""The verbs about splits, under `bas protocol`: make, show, check, diff, cost. Thin, like `bas.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bas.cli_features import RUNS, tell_next
+from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.corpora import READERS, Corpus, open_corpus
+from bas.corpora.labels import SCHEMES, relabel
+from bas.errors import UserError
+
+if TYPE_CHECKING:
+    from bas.protocols import Protocol
+    from bas.tasks import Task
+
+
+def make(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import make as make_protocol
+
+    corpus, task = _asked(arguments)
+    protocol = make_protocol(corpus, task, arguments.protocol, arguments.protocol_seed, allowed=arguments.allow_overlap)
+    path: Path = arguments.to or RUNS / "protocols" / f"{protocol.name}.json"
+    if path.suffix != ".json":
+        raise UserError(f"--to {path}: must end in .json")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--to {path}: is there and is no file")
+    protocol.write(path)
+    _show(protocol, corpus, console)
+    console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES=... PROTOCOL={path}")
+    return 0
+
+
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import read
+
+    _show(read(arguments.file), None, console)
+    return 0
+
+
+def check(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import make as make_protocol
+    from bas.protocols import read
+
+    corpus, task = _asked(arguments)
+    there = read(arguments.file)
+    protocol = make_protocol(corpus, task, str(arguments.file), allowed=arguments.allow_overlap)
+    _show(protocol, corpus, console)
+    if protocol.hash != there.hash:
+        told = f"hash {protocol.hash} with what this corpus lacks left out and valid drawn, {there.hash} as written"
+        console.print(f"note: {told}", highlight=False, markup=False)
+    leaks = "forbidden overlap, allowed and marked" if protocol.marks else "no forbidden overlap"
+    console.print(f"ok: {leaks}; no recording under two names in two parts", highlight=False, markup=False)
+    return 0
+
+
+def diff(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import read
+    from bas.protocols.diff import differences
+
+    one, other = read(arguments.file), read(arguments.other)
+    lines = differences(one, other)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 1 if one.hash != other.hash else 0
+
+
+def cost(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.leak import measure
+
+    plan, _, workers = asked(arguments)
+    name = arguments.name or f"leak-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}"
+    measure(RUNS / name, plan, arguments.clean, arguments.leaky, workers, console, arguments.memory)
+    console.print(f"table: {RUNS / name}/leak.md, as data: {RUNS / name}/leak.json", highlight=False, soft_wrap=True)
+    tell_next(console, "make board")
+    return 0
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
+    from bas.run import common_task
+    from bas.space import load_space
+
+    spaces = [load_space(name) for name in arguments.space or ["ser_bas3"]]
+    corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
+    return relabel(corpus, arguments.labels) if arguments.labels else corpus, common_task(spaces)
+
+
+def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
+    """Name, hash and rule; the size of each part of each fold, with the units and classes where the corpus is known."""
+    from bas.protocols import field_of
+    from bas.tables import rich_table, tell_protocol
+
+    known = {u.id: u for u in corpus.utterances} if corpus else {}
+    rows = []
+    for index, fold in enumerate(protocol.folds):
+        for part, ids in fold.parts().items():
+            row = [str(index), part, str(len(ids))]
+            if known:
+                of_part = [known[i] for i in ids]
+                units = {value for u in of_part if (value := field_of(u, protocol.unit)) is not None}
+                labels, sexes = Counter(u.label for u in of_part), Counter(u.sex for u in of_part)
+                row += [
+                    f"{len(units)}" if len(units) > 8 else ", ".join(sorted(units)),
+                    ", ".join(f"{name} {count}" for name, count in sorted(labels.items(), key=str)),
+                    ", ".join(f"{name} {count}" for name, count in sorted(sexes.items(), key=str)),
+                ]
+            rows.append(row)
+    heading = ["fold", "part", "utterances", *([protocol.unit, "label", "sex"] if known else [])]
+    console.print(rich_table(f"{protocol.name} ({protocol.told}, seed {protocol.seed})", heading, rows))
+    tell_protocol(protocol, console)
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("protocol", "make splits, look into them, check them, compare them; what a leak is worth")
+    kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
+
+    def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text)
+        p.set_defaults(verb=function)
+        return p
+
+    def of_corpus(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+        p.add_argument("--space", action="append", help="a search space whose task is meant; default: emotion")
+        p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
+
+    p = kind("make", "split a corpus by a rule and write the split down", make)
+    of_corpus(p)
+    add_protocol_arguments(p)
+    p.add_argument("--to", type=Path, metavar="FILE.json", help="default: runs/protocols/NAME.json")
+
+    p = kind("show", "what a protocol's file holds", show)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+
+    p = kind("check", "hold a protocol's file against its corpus; exit code 2 where it leaks or does not fit", check)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+    of_corpus(p)
+    p.add_argument("--allow-overlap", action="append", default=[], metavar="FIELD", help="as of compare")
+
+    p = kind("diff", "which utterances stand elsewhere in another file; exit code 1 where any does", diff)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+    p.add_argument("other", type=Path, metavar="OTHER.json")
+
+    p = kind("cost", "train the same models under a leaky and a clean split: what was the leak worth?", cost)
+    add_run_arguments(p, seeds=5)
+    p.add_argument("--clean", metavar="RULE", help="default: the task's rule, else the corpus's")
+    p.add_argument("--leaky", metavar="RULE", help="default: as many folds, drawn over utterances (id:5)")

@@ -1,0 +1,200 @@
+"""What a leak is worth: the same models, trained under a clean and a leaky split of the same utterances.
+
+For every seed both splits are drawn anew and every model is trained in every fold of both. An utterance is tested once
+under each, so that the two stand against each other utterance by utterance, paired over the clean split's units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.features.store import StoreInfo
+from bas.files import locked, write_json, write_text
+from bas.protocols import field_of, make
+from bas.run import BEST, Plan, Run, common_task, open_labelled, start
+from bas.space import load_space
+from bas.stats import Paired, paired, spread
+from bas.tables import UNKNOWN, markdown_table, rich_table, tell_protocol
+from bas.tasks import Task
+from bas.train import BASELINES, LINEAR, Job, place_features
+from bas.workers import run_jobs
+
+ROWS = (LINEAR, *BASELINES)
+SIDES = ("clean", "leaky")
+
+
+def measure(
+    folder: Path, plan: Plan, clean: str | None, leaky: str | None, workers: int, console: Console, memory: float | None
+) -> dict[str, Any]:
+    """Train what is not trained yet under `folder/clean-seed0`, `folder/leaky-seed0`, ...; write and show the table.
+
+    clean: a rule that leaks nothing, None: the task's or the corpus's. leaky: one that may share what the task forbids,
+    None: as many folds as the clean one, drawn over utterances. plan.seeds: one split and one initialisation each.
+    memory: see `compare.carry_out`.
+    UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
+    `run.start` refuses.
+    """
+    task = common_task(load_space(path) for path in plan.spaces)
+    rules = _rules(plan, task, clean, leaky)
+    runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+    for seed in plan.seeds:
+        for side in SIDES:
+            part = folder / f"{side}-seed{seed}"
+            with locked(part, "searching or training"):
+                forbidden = task.disjoint if side == "leaky" else ()
+                run = start(part, replace(plan, seeds=(seed,)), rules[side], seed, forbidden)
+                runs[side].append(run)
+                console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
+                if seed == plan.seeds[0]:
+                    tell_protocol(run.protocol, console)
+                _train(run, workers, console, memory)
+    results = tabulate(folder, runs)
+    write_json(folder / "leak.json", results)
+    write_text(folder / "leak.md", markdown(results))
+    console.print(rich_table(_title(results), *_cells(results)))
+    for line in _legend(results):
+        console.print(line, highlight=False, markup=False)
+    return results
+
+
+def _rules(plan: Plan, task: Task, clean: str | None, leaky: str | None) -> dict[str, str | None]:
+    """The rules, tried before anything is written."""
+    info = StoreInfo.read(Path(plan.features))
+    corpus, seed = open_labelled(info, plan.labels), plan.seeds[0]
+    one = make(corpus, task, clean, seed, skipped=info.skipped)
+    leaky = leaky or f"id:{len(one.folds)}"
+    other = make(corpus, task, leaky, seed, allowed=task.disjoint, skipped=info.skipped)
+    if one.marks:
+        raise UserError(f"--clean {one.rule}: shares what the task forbids: {one.marks[0]}; name another rule")
+    if not other.marks:
+        raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
+    if not set(one.tested) & set(other.tested):
+        raise UserError(f"--clean {one.rule} and --leaky {other.rule}: no utterance is tested under both")
+    return {"clean": clean, "leaky": leaky}
+
+
+def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
+    placement, _ = place_features(run, workers, memory)
+    folds, (seed,) = range(len(run.protocol.folds)), run.plan.seeds
+    if run.plan.layer == BEST:
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+    jobs = [Job("linear" if row == LINEAR else "baseline", row, f, seed) for row in ROWS for f in folds]
+    run_jobs(run.folder, jobs, run.plan.settings.epochs, workers, console, "trainings", placement)
+
+
+def tabulate(folder: Path, runs: dict[str, list[Run]]) -> dict[str, Any]:
+    """Every number of the table, as plain data; the difference is the leaky split's metric less the clean one's."""
+    first = runs["clean"][0]
+    everywhere = [set(run.protocol.tested) for side in SIDES for run in runs[side]]
+    ids = sorted(set.intersection(*everywhere))
+    targets_N = first.targets[[first.position[i] for i in ids]]
+    units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
+    rows = []
+    for row in ROWS:
+        predictions = {side: np.array([_predictions(run, row, ids) for run in runs[side]]) for side in SIDES}
+        metrics = {}
+        for name, metric in first.task.metrics.items():
+            scores = {side: [metric(targets_N, p_N) for p_N in predictions[side]] for side in SIDES}
+            difference = paired(targets_N, predictions["leaky"], predictions["clean"], units_N, metric)
+            each = [a - b for a, b in zip(scores["leaky"], scores["clean"], strict=True)]
+            metrics[name] = {
+                **{side: dict(zip(("mean", "sd"), spread(scores[side]), strict=True)) for side in SIDES},
+                "leak": asdict(difference) | {"verdict": difference.verdict, "sd": spread(each)[1]},
+            }
+        rows.append({"row": row, "metrics": metrics})
+    return {
+        "run": folder.name,
+        "corpus": first.corpus.name,
+        "note": first.corpus.note,
+        "encoder": first.store.info.encoder,
+        "layer": first.plan.layer,
+        "settings": first.plan.settings.as_dict(),
+        "headline": first.headline,
+        "seeds": [seed for run in runs["clean"] for seed in run.plan.seeds],
+        "tested": len(ids),
+        "unit": first.unit,
+        "units": len(set(units_N)),
+        **{
+            side: {
+                "rule": runs[side][0].protocol.rule,
+                "hashes": [run.protocol.hash for run in runs[side]],
+                "marks": runs[side][0].protocol.marks,
+                "notes": runs[side][0].protocol.notes,
+                "fit": float(np.mean([len(fold.fit) for run in runs[side] for fold in run.protocol.folds])),
+            }
+            for side in SIDES
+        },
+        "rows": rows,
+    }
+
+
+def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
+    """Of these utterances, in their order; of one that several folds test, the last fold's."""
+    kind, (seed,) = "linear" if row == LINEAR else "baseline", run.plan.seeds
+    found: dict[str, int] = {}
+    for index, fold in enumerate(run.protocol.folds):
+        predictions = run.result(Job(kind, row, index, seed).name)["test"]["predictions"]
+        found |= dict(zip(fold.test, predictions, strict=True))
+    return np.array([found[i] for i in ids])
+
+
+def _title(results: dict[str, Any]) -> str:
+    clean, leaky = results["clean"]["rule"], results["leaky"]["rule"]
+    return f"{results['corpus']}: what the leak of {leaky} is worth, against {clean}"
+
+
+def _cells(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of every metric under both splits, in points, and what the leak added."""
+    rules = [results[side]["rule"] for side in SIDES]
+    heading = ["model", "metric", *rules, "leak", "sd", "95 % interval", "p", "verdict"]
+    rows = []
+    for row in results["rows"]:
+        for name, found in row["metrics"].items():
+            sides = [f"{100 * found[side]['mean']:.1f} ± {100 * found[side]['sd']:.1f}" for side in SIDES]
+            leak = Paired(**{k: v for k, v in found["leak"].items() if k not in ("verdict", "sd")})
+            interval = f"{100 * leak.low:+.1f} to {100 * leak.high:+.1f}"
+            verdict = {"better": "inflated", "worse": "deflated"}.get(leak.verdict, leak.verdict)
+            worth = [f"{100 * leak.difference:+.1f}", f"{100 * found['leak']['sd']:.1f}", interval, f"{leak.p:.2g}"]
+            rows.append([row["row"], name, *sides, *worth, verdict])
+    return heading, rows
+
+
+def _legend(results: dict[str, Any]) -> list[str]:
+    sides = (
+        f"{side}: {results[side]['rule']}, {results[side]['fit']:.0f} training utterances a fold, "
+        f"hashes {', '.join(results[side]['hashes'])}"
+        for side in SIDES
+    )
+    return [
+        f"Points on {results['tested']} utterances, each tested under both splits; mean ± sd over "
+        f"{len(results['seeds'])} seeds, each with splits and an initialisation of its own.",
+        *(f"{line}." for line in sides),
+        f"Leak: leaky less clean, 95 % jackknife-t interval and sign-flip p over {results['units']} units "
+        f"({results['unit']}); sd: of the difference over seeds. A tie: these units do not tell the two apart.",
+        *(f"Mark of the leaky split: {mark}." for mark in results["leaky"]["marks"]),
+        *(f"Of the clean split: {note}." for note in results["clean"]["notes"]),
+        *([f"Note: {results['note']}."] if results["note"] else []),
+    ]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table and its legend as a page."""
+    encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
+    lines = [
+        f"# {_title(results)}",
+        "",
+        f"{encoder}, layer {results['layer']}, preset {results['settings']['preset']}.",
+        "",
+        *markdown_table(*_cells(results)),
+        "",
+        *(f"- {line}" for line in _legend(results)),
+        "",
+        "Settings: " + ", ".join(f"{k}={v}" for k, v in results["settings"].items()),
+    ]
+    return "\n".join(lines) + "\n"

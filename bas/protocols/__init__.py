@@ -1,0 +1,7 @@
+"""Splits: folds whose parts never share what the task forbids; named, hashed, written down, checked, compared."""
+
+from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read
+from bas.protocols.check import check
+from bas.protocols.rules import RULES, make
+
+__all__ = ["FIELDS", "RULES", "Fold", "Protocol", "check", "field_of", "make", "read"]

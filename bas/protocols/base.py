@@ -1,0 +1,172 @@
+"""A split as data: which utterances fit, validate and test in each fold, under a name and a hash; and its file.
+
+The file is JSON, one part of a fold a line:
+
+    {"format": 1, "name": "emodb-speaker-5-seed0", "corpus": "emodb", "task": "emotion", "rule": "speaker:5", ...,
+     "folds": [
+      {"fit": ["03a01Fa", ...],
+       "valid": [...],
+       "test": [...]},
+      ...]}
+
+Only `folds` is needed in a file written by hand, and of each fold only `fit` and `test`: valid is then drawn from fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bas.corpora import Utterance
+from bas.errors import UserError
+from bas.files import read_json, write_text
+
+FORMAT = 1
+PARTS = ("fit", "valid", "test")
+REPORTED = ("speaker", "session", "script", "text", "audio")
+FIELDS = tuple(f.name for f in fields(Utterance) if f.name in (*REPORTED, "sex", "language", "label", "id"))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Utterance ids by part: `fit` trains, `valid` serves every choice (early stopping, layer, strength), `test` is
+    scored once. A search for a fold sees `fit` and `valid` only."""
+
+    fit: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        return {"fit": self.fit, "valid": self.valid, "test": self.test}
+
+    def without(self, ids: Collection[str]) -> Fold:
+        """The same without these utterances; a part may be left empty."""
+        return Fold(**{part: tuple(i for i in there if i not in ids) for part, there in self.parts().items()})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Folds and what made them.
+
+    unit: the field whose values the folds keep whole; the units of a paired comparison. published: a distribution's or
+    benchmark's own split, which may share what the task forbids. marks: what a reader of any result must be told, such
+    as forbidden overlap. notes: overlap in fields the task does not forbid, classes missing from a part, and the like.
+    """
+
+    name: str
+    corpus: str
+    task: str
+    rule: str
+    seed: int
+    folds: tuple[Fold, ...]
+    unit: str
+    published: bool = False
+    marks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Over every id in every part of every fold: equal hashes are equal splits."""
+        what = json.dumps([{part: sorted(ids) for part, ids in fold.parts().items()} for fold in self.folds])
+        return hashlib.sha256(what.encode()).hexdigest()[:12]
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """Every test id, in the order of the folds."""
+        return tuple(i for fold in self.folds for i in fold.test)
+
+    @property
+    def told(self) -> str:
+        """The protocol in a line, as every table names it."""
+        return f"{self.rule}, hash {self.hash}" + (", MARKED" if self.marks else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "folds"},
+            "hash": self.hash,
+            "folds": [fold.parts() for fold in self.folds],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        head = {name: value for name, value in self.as_dict().items() if name != "folds"}
+        lines = [json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "folds": [']
+        for fold in self.folds:
+            parts = (f'"{part}": {json.dumps(ids, ensure_ascii=False)}' for part, ids in fold.parts().items())
+            lines.append("  {" + ",\n   ".join(parts) + "},")
+        write_text(path, "\n".join(lines)[:-1] + "\n ]}\n")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Protocol:
+        """The inverse of `as_dict`. KeyError or TypeError where that did not write it."""
+        values: dict[str, Any] = {f.name: raw[f.name] for f in fields(cls)}
+        values["folds"] = tuple(Fold(**{part: tuple(fold[part]) for part in PARTS}) for fold in raw["folds"])
+        return cls(**values | {name: tuple(values[name]) for name in ("marks", "notes")})
+
+
+def slug(corpus: str, task: str, rule: str, seed: int) -> str:
+    """A name that can be a file's: emodb-speaker-5-seed0; with the task, unless it is emotion."""
+    words = [corpus, rule, *([task] if task != "emotion" else []), f"seed{seed}"]
+    return re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
+
+
+def read(path: Path) -> Protocol:
+    """A protocol's file. A fold without `valid` gets it empty.
+
+    UserError naming file and field: no such file, no JSON, another format, a field of a wrong kind, an id twice in a
+    fold, an empty part, or a hash that is not that of the folds.
+    """
+    raw = read_json(path)
+    if not isinstance(raw, dict) or not isinstance(raw.get("folds"), list) or not raw["folds"]:
+        raise UserError(
+            f'{path}: folds: missing; expected {{"folds": [{{"fit": [ids], "valid": [ids], "test": [ids]}}]}}'
+        )
+    if raw.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}")
+    for field, kind in (("name", str), ("corpus", str), ("task", str), ("rule", str), ("unit", str), ("seed", int)):
+        if field in raw and not isinstance(raw[field], kind):
+            raise UserError(f"{path}: {field}: {raw[field]!r} is not a {'text' if kind is str else 'whole number'}")
+    if not isinstance(raw.get("published", False), bool):
+        raise UserError(f"{path}: published: {raw['published']!r}; allowed: true, false")
+    folds = tuple(_fold(path, index, fold) for index, fold in enumerate(raw["folds"]))
+    given = {name: raw[name] for name in ("corpus", "task", "rule", "unit", "seed", "published", "name") if name in raw}
+    plain = {"name": path.stem, "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
+    protocol = Protocol(
+        **{**plain, **given}, folds=folds, marks=tuple(raw.get("marks", ())), notes=tuple(raw.get("notes", ()))
+    )
+    if raw.get("hash", protocol.hash) != protocol.hash:
+        told = f"{raw['hash']!r}, but its folds have {protocol.hash}: edited? if it was meant, delete the line hash"
+        raise UserError(f"{path}: hash: {told}")
+    return protocol
+
+
+def _fold(path: Path, index: int, raw: Any) -> Fold:
+    where = f"{path}: folds[{index}]"
+    if not isinstance(raw, dict) or set(raw) - set(PARTS):
+        raise UserError(f"{where}: expected an object with the parts {', '.join(PARTS)}")
+    parts: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, str] = {}
+    for part in PARTS:
+        ids = raw.get(part, [] if part == "valid" else None)
+        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
+            raise UserError(f"{where}.{part}: expected a list of utterance ids")
+        if not ids and (part != "valid" or part in raw):
+            raise UserError(f"{where}.{part}: empty; every part needs utterances (valid may be left out: it is drawn)")
+        for id_ in ids:
+            if id_ in seen:
+                raise UserError(f"{where}.{part}: {id_!r} stands in {seen[id_]} already")
+            seen[id_] = part
+        parts[part] = tuple(ids)
+    return Fold(**parts)
+
+
+def field_of(utterance: Utterance, name: str) -> str | None:
+    """The value of a field as text (`audio` is a path), None where it is not known."""
+    value = getattr(utterance, name)
+    return None if value is None else str(value)

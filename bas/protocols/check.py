@@ -1,0 +1,159 @@
+"""What may be wrong with a split: overlap, one recording under two names, classes that cannot be learnt."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bas import audio
+from bas.corpora import Corpus, Utterance
+from bas.errors import UserError
+from bas.protocols.base import REPORTED, Fold, field_of
+from bas.tasks import Task
+
+THREADS = 4
+
+
+def check(
+    corpus: Corpus, task: Task, folds: Sequence[Fold], *, published: bool = False, allowed: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Marks and notes of these folds over the utterances that have the task's label.
+
+    published: a published split may share what the task forbids, and is marked. allowed: fields that the user lets be
+    shared, marked too. What the task does not forbid is noted, and so is a class that a valid or test part lacks.
+
+    UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap in a
+    field that the task keeps disjoint, or such a field unknown; and always: the same samples under two names in two
+    parts of a fold.
+    """
+    utterances = corpus.labelled(task.label)
+    known = {u.id: u for u in utterances}
+    for field in allowed:
+        if field not in task.disjoint:
+            raise UserError(f"--allow-overlap {field}: task {task.name} forbids only {', '.join(task.disjoint)}")
+    _check_ids(corpus, folds, known)
+    marks: list[str] = []
+    notes = [*_check_classes(task, folds, known), *_check_recordings(folds, utterances)]
+    for field in dict.fromkeys((*task.disjoint, *REPORTED)):
+        excuse = "allowed by --allow-overlap" if field in allowed else "published split" if published else None
+        forbidden = field in task.disjoint
+        blank = [u.id for u in utterances if field_of(u, field) is None]
+        if forbidden and blank:
+            told = f"{field} is unknown for {len(blank)} utterances, e.g. {blank[0]!r}"
+            if excuse is None:
+                raise UserError(f"corpus {corpus.name}: {told}; task {task.name} must keep it disjoint")
+            marks.append(f"{excuse}, though {told}")
+        shared = _shared(folds, known, field)
+        if not shared:
+            continue
+        (index, one, other), values = next(iter(shared.items()))
+        told = f"{field} on both sides: {len(values)} values, e.g. {sorted(values)[0]!r} in {one} and {other}"
+        if not forbidden:
+            notes.append(told)
+        elif excuse is not None:
+            marks.append(f"{excuse}, with {told}")
+        else:
+            raise UserError(
+                f"protocol fold {index}: {told}; task {task.name} forbids it: split by {field} (such as {field}:5), "
+                f"or run it, marked, with --allow-overlap {field}"
+            )
+    return tuple(marks), tuple(notes)
+
+
+def _check_ids(corpus: Corpus, folds: Sequence[Fold], known: Mapping[str, Utterance]) -> None:
+    for index, fold in enumerate(folds):
+        counts = Counter(i for ids in fold.parts().values() for i in ids)
+        for part, ids in fold.parts().items():
+            if not ids:
+                raise UserError(f"protocol fold {index}: {part} is empty; fit, valid and test need utterances")
+            unknown = [i for i in ids if i not in known]
+            if unknown:
+                told = f"{len(unknown)} of its {len(ids)} ids in {part} are not of corpus {corpus.name}"
+                raise UserError(f"protocol fold {index}: {told}, e.g. {unknown[0]!r}; was it made for another corpus?")
+        id_, count = counts.most_common(1)[0]
+        if count > 1:
+            raise UserError(f"protocol fold {index}: {id_!r} stands there {count} times; once is allowed")
+
+
+def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Utterance]) -> list[str]:
+    """Refuses a fit part without a class; notes classes that other parts lack, and utterances in no part or in many."""
+    notes = []
+    used = {i for fold in folds for ids in fold.parts().values() for i in ids}
+    every = {getattr(known[i], task.label) for i in used}
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for index, fold in enumerate(folds):
+        for part, ids in fold.parts().items():
+            missing = sorted(every - {getattr(known[i], task.label) for i in ids})
+            if missing and part == "fit":
+                raise UserError(
+                    f"protocol fold {index}: no {task.label} {missing[0]!r} among its {len(ids)} training utterances; "
+                    f"use other folds or another --protocol-seed"
+                )
+            lacking[part] += [f"fold {index} {task.label} {name!r}" for name in missing]
+    for part, cases in lacking.items():
+        if cases:
+            more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+            notes.append(f"classes missing from {part}: {cases[0]}{more}")
+    if len(used) < len(known):
+        lost = next(i for i in known if i not in used)
+        notes.append(f"{len(known) - len(used)} utterances are in no part of any fold, e.g. {lost!r}")
+    tests = Counter(i for fold in folds for i in fold.test)
+    often = [i for i, count in tests.items() if count > 1]
+    if often:
+        notes.append(f"{len(often)} utterances are tested in more than one fold, e.g. {often[0]!r}")
+    return notes
+
+
+def _shared(folds: Sequence[Fold], known: Mapping[str, Utterance], field: str) -> dict[tuple[int, str, str], set[str]]:
+    """By fold and pair of parts, the values of `field` that stand in both; overlap with the test part first."""
+    found: dict[tuple[int, str, str], set[str]] = {}
+
+    def values(ids: Sequence[str]) -> set[str]:
+        return {value for i in ids if (value := field_of(known[i], field)) is not None}
+
+    for one, other in (("fit", "test"), ("valid", "test"), ("fit", "valid")):
+        for index, fold in enumerate(folds):
+            both = values(fold.parts()[one]) & values(fold.parts()[other])
+            if both:
+                found[index, one, other] = both
+    return found
+
+
+def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
+    groups, unread = same_samples(utterances)
+    for index, fold in enumerate(folds):
+        part_of = {i: part for part, ids in fold.parts().items() for i in ids}
+        for names in groups:
+            parts = {part_of[i]: i for i in names if i in part_of}
+            if len(parts) > 1:
+                (one, a), (other, b) = list(parts.items())[:2]
+                raise UserError(
+                    f"protocol fold {index}: {a!r} in {one} and {b!r} in {other} are the same recording, sample for "
+                    f"sample; leave one of them out (`bas corpus export` writes a manifest to delete it from)"
+                )
+    notes = [f"{len(groups)} recordings stand under several names, e.g. {' = '.join(groups[0])}"] if groups else []
+    if unread:
+        notes.append(f"{len(unread)} recordings cannot be read, so not compared with the others, e.g. of {unread[0]!r}")
+    return notes
+
+
+def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Groups of ids that are sample for sample the same, whatever file or lossless format; and ids that cannot be read.
+
+    Only those of one length are decoded.
+    """
+    by_size: dict[tuple[int, int] | None, list[Utterance]] = defaultdict(list)
+    with ThreadPoolExecutor(THREADS) as pool:
+        utterances = list(utterances)
+        for u, size in zip(utterances, pool.map(audio.size, utterances), strict=True):
+            by_size[size].append(u)
+        unread = [u.id for u in by_size.pop(None, [])]
+        alike = [u for same in by_size.values() if len(same) > 1 for u in same]
+        by_print: dict[str, list[str]] = defaultdict(list)
+        for u, digest in zip(alike, pool.map(audio.fingerprint, alike), strict=True):
+            if digest is None:
+                unread.append(u.id)
+            else:
+                by_print[digest].append(u.id)
+    return sorted(tuple(sorted(ids)) for ids in by_print.values() if len(ids) > 1), sorted(unread)

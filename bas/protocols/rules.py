@@ -1,0 +1,214 @@
+"""From a rule to folds.
+
+    own            the corpus's published train, valid and test parts
+    FIELD          leave one value of a field out: session, speaker, text, script, ...
+    FIELD:5        so many folds of whole values, alike in size, classes and sexes
+    FIELD:64/20/16 one split of whole values into fit, valid and test, in percent
+    emobox:FOLDER  EmoBox's fold lists of the corpus
+    superb:FOLDER  SUPERB's lists for IEMOCAP, as s3prl has them
+    FILE.json      a protocol's file
+
+Where a rule gives no valid part, about a fifth of the training utterances is held out, in whole values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from bas.corpora import Corpus, Utterance
+from bas.errors import UserError
+from bas.protocols import published
+from bas.protocols.allot import allot
+from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read, slug
+from bas.protocols.check import check
+from bas.tasks import Task
+
+VALID_SHARE = 0.2  # of the training utterances
+LISTS = {"emobox": published.emobox, "superb": published.superb}
+RULES = "own, FIELD, FIELD:FOLDS, FIELD:FIT/VALID/TEST, emobox:FOLDER, superb:FOLDER or FILE.json"
+
+
+def make(
+    corpus: Corpus,
+    task: Task,
+    rule: str | None = None,
+    seed: int = 0,
+    *,
+    allowed: Sequence[str] = (),
+    skipped: Collection[str] = (),
+) -> Protocol:
+    """Split the utterances that have the task's label.
+
+    rule: see the module; None takes the task's own, else the corpus's. seed: which units go together, and which are
+    held out as valid. allowed: fields that the user lets be shared, see `check`. skipped: ids that are left out, for
+    instance because no features could be made of them; lists and files may name them, and a note says so.
+
+    Raises UserError for an unknown rule, an unreadable or foreign list, unknown values of a field, fewer units than
+    parts, and whatever `check` refuses.
+    """
+    rule = rule or task.protocol or corpus.protocol
+    for field in (task.label, *task.disjoint):
+        if field not in FIELDS:
+            raise UserError(
+                f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
+            )
+    usable = tuple(u for u in corpus.labelled(task.label) if u.id not in skipped)
+    if not usable:
+        raise UserError(f"corpus {corpus.name}: no utterance has a {task.label}, which task {task.name} predicts")
+    unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
+    made = _from_file(corpus, task, Path(rule).expanduser()) if rule.endswith(".json") else None
+    made = made or _from_rule(corpus, usable, task, rule, seed)
+    lost = unusable.intersection(i for fold in made.folds for ids in fold.parts().values() for i in ids)
+    notes = (f"{len(lost)} of its utterances have no {task.label} or no features, e.g. {min(lost)!r}",) if lost else ()
+    used = replace(corpus, utterances=usable)
+    folds = _with_valid(used, task, [fold.without(lost) for fold in made.folds], made.seed)
+    marks, more = check(used, task, folds, published=made.published, allowed=allowed)
+    return replace(made, folds=folds, marks=marks, notes=(*notes, *more))
+
+
+def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
+    name, colon, rest = rule.partition(":")
+    unit, own = corpus.unit, corpus.published
+    if rule == "own":
+        folds = [_own(corpus, utterances)]
+    elif name in LISTS and rest:
+        folds, own = LISTS[name](corpus, Path(rest).expanduser()), True
+        rule = name  # where the lists lie says nothing about the split
+    elif name in FIELDS and not (colon and not rest):
+        folds, own = _by_field(corpus, utterances, task, name, rest, seed), False
+        # Utterances of one speaker are no independent units, even where a split takes them one by one.
+        unit = corpus.unit if name == "id" else name
+    else:
+        raise _unknown(rule)
+    name = slug(corpus.name, task.name, rule, seed)
+    return Protocol(name, corpus.name, task.name, rule, seed, tuple(folds), unit, own)
+
+
+def _unknown(rule: str) -> UserError:
+    told = f"with FIELD one of {', '.join(FIELDS)}, and FIT/VALID/TEST percents that sum to 100, as 60/20/20"
+    return UserError(f"protocol {rule!r}: must be {RULES}, {told}")
+
+
+def _from_file(corpus: Corpus, task: Task, path: Path) -> Protocol:
+    protocol = read(path)
+    for what, there, now in (("corpus", protocol.corpus, corpus.name), ("task", protocol.task, task.name)):
+        if there not in ("", now):
+            raise UserError(f"{path}: {what}: made for {there!r}, not for {now!r}")
+    unit = protocol.unit if protocol.unit in FIELDS else corpus.unit
+    return replace(protocol, corpus=corpus.name, task=task.name, unit=unit)
+
+
+def _by_field(
+    corpus: Corpus, utterances: Sequence[Utterance], task: Task, name: str, rest: str, seed: int
+) -> list[Fold]:
+    rule = f"{name}:{rest}" if rest else name
+    groups = _groups(corpus, utterances, name)
+    shares = _shares(rule, rest)
+    count = int(rest) if rest.isdecimal() else len(groups)
+    if len(groups) < max(3, count):
+        raise UserError(
+            f"protocol {rule}: corpus {corpus.name} has only {len(groups)} values of {name}; "
+            + (f"{count} folds" if count > 3 else "fit, valid and test")
+            + " need one each"
+        )
+    if shares:
+        parts = allot(groups, task.label, shares, [[0]], Random(seed))
+        return [Fold(*(_ids(groups[unit] for unit in units) for units in parts))]
+    if count < 2:
+        raise UserError(f"protocol {rule}: must have 2 folds or more")
+    if count == len(groups):
+        tests = [[unit] for unit in sorted(groups)]
+    else:
+        others = [[p for p in range(count) if p != fold] for fold in range(count)]
+        tests = allot(groups, task.label, [1 / count] * count, others, Random(seed))
+    folds = []
+    for index, units in enumerate(tests):
+        training = {unit: members for unit, members in groups.items() if unit not in units}
+        valid = _hold_out(corpus, training, name, task, Random(f"{seed}/{index}"))
+        fit = [members for unit, members in training.items() if unit not in valid]
+        folds.append(Fold(_ids(fit), _ids(training[u] for u in valid), _ids(groups[u] for u in units)))
+    return folds
+
+
+def _shares(rule: str, text: str) -> list[float]:
+    """Of 64/20/16, the shares of fit, valid and test; of a number of folds or nothing, none."""
+    if not text or (text.isdecimal() and text.isascii()):
+        return []
+    parts = text.split("/")
+    if (
+        len(parts) != 3
+        or not all(p.isdecimal() and p.isascii() and int(p) for p in parts)
+        or sum(map(int, parts)) != 100
+    ):
+        raise _unknown(rule)
+    return [int(p) / 100 for p in parts]
+
+
+def _own(corpus: Corpus, utterances: Sequence[Utterance]) -> Fold:
+    parts = {name: [u for u in utterances if u.split == name] for name in ("train", "valid", "test")}
+    unknown = [u for u in utterances if u.split not in parts]
+    if unknown:
+        raise UserError(
+            f"protocol own: {len(unknown)} utterances of {corpus.name} are in no split of train, valid and test, "
+            f"e.g. {unknown[0].id!r} in {unknown[0].split!r}; give them one, or a rule such as speaker:5"
+        )
+    for name in ("train", "test"):
+        if not parts[name]:
+            raise UserError(f"protocol own: corpus {corpus.name} has no utterance in split {name}")
+    return Fold(*(tuple(u.id for u in parts[name]) for name in ("train", "valid", "test")))
+
+
+def _with_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> tuple[Fold, ...]:
+    """A fold without a valid part gets one held out from fit, in whole values of the first field kept disjoint."""
+    known = {u.id: u for u in corpus.utterances}
+    done = []
+    for index, fold in enumerate(folds):
+        if not fold.valid:
+            members = [known[i] for i in fold.fit if i in known]  # others are for `check` to refuse
+            # Lists of others may know no speakers; they are marked for it.
+            disjoint = [name for name in task.disjoint if all(field_of(u, name) is not None for u in members)]
+            name = disjoint[0] if disjoint else "id"
+            groups = _groups(corpus, members, name)
+            valid = {
+                i for u in _hold_out(corpus, groups, name, task, Random(f"{seed}/{index}")) for i in _ids([groups[u]])
+            }
+            fold = Fold(tuple(i for i in fold.fit if i not in valid), tuple(sorted(valid)), fold.test)
+        done.append(fold)
+    return tuple(done)
+
+
+def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[str, list[Utterance]]:
+    groups: dict[str, list[Utterance]] = {}
+    unknown = []
+    for u in utterances:
+        value = field_of(u, name)
+        if value is None:
+            unknown.append(u.id)
+        else:
+            groups.setdefault(value, []).append(u)
+    if unknown:
+        raise UserError(
+            f"corpus {corpus.name}: {name} is unknown for {len(unknown)} utterances, e.g. {unknown[0]!r}; "
+            f"a split by {name} needs it for all: add it where the corpus names it; the features stay"
+        )
+    return groups
+
+
+def _hold_out(
+    corpus: Corpus, training: Mapping[str, list[Utterance]], name: str, task: Task, rng: Random
+) -> tuple[str, ...]:
+    """Units of about VALID_SHARE of the utterances; fit keeps every class where that can be."""
+    if len(training) < 2:
+        told = f"{name} {next(iter(training))!r}" if training else f"no {name}"
+        raise UserError(
+            f"corpus {corpus.name}: only {told} is left to train on; "
+            f"fit and valid need one each: use another rule, or more folds"
+        )
+    return tuple(allot(training, task.label, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1])
+
+
+def _ids(groups: Iterable[list[Utterance]]) -> tuple[str, ...]:
+    return tuple(sorted(u.id for group in groups for u in group))

@@ -1,0 +1,173 @@
+"""What a split may not share is refused, on leaks built by hand; and a split is known by its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import tone
+from splits import acted, corpus, refused, split
+
+from bas.corpora import Corpus
+from bas.protocols import Fold, Protocol, check, make
+from bas.tasks import EMOTION
+
+# --- hash and file ---
+
+
+def test_seeds_make_the_split():
+    c = acted()
+    shuffled = dataclasses.replace(c, utterances=tuple(random.Random(1).sample(c.utterances, len(c.utterances))))
+    assert make(c, EMOTION, seed=3) == make(shuffled, EMOTION, seed=3)
+    assert len({make(c, EMOTION, seed=seed).hash for seed in range(20)}) > 15
+
+
+def test_hash_is_the_same_in_every_process():
+    """A pinned value: neither the process's hash seed nor the Python version may change a split."""
+    assert make(acted(), EMOTION).hash == "9755a7f6d7d6"
+
+
+def test_round_trip():
+    protocol = make(acted(), EMOTION)
+    raw = json.loads(json.dumps(protocol.as_dict()))
+    assert raw["hash"] == protocol.hash
+    assert Protocol.from_dict(raw) == protocol
+    assert Protocol.from_dict(raw).hash == protocol.hash
+
+
+@pytest.mark.parametrize("to", ["fit", "valid", "other fold"])
+def test_hash_sees_one_moved_id(to):
+    protocol = make(acted(), EMOTION)
+    first, second, *rest = protocol.folds
+    moved, *stay = first.test
+    first = dataclasses.replace(first, test=tuple(stay))
+    if to == "other fold":
+        second = dataclasses.replace(second, test=(*second.test, moved))
+    else:
+        first = dataclasses.replace(first, **{to: (*first.parts()[to], moved)})
+    assert dataclasses.replace(protocol, folds=(first, second, *rest)).hash != protocol.hash
+
+
+# --- the check itself, on leaks built by hand ---
+
+
+def leaky(corpus: Corpus, folds: list[Fold], published: bool = False) -> object:
+    return check(corpus, EMOTION, folds, published=published)
+
+
+@pytest.mark.parametrize(("source", "to"), [(a, b) for a in range(3) for b in range(3) if a != b])
+def test_check_refuses_one_moved_utterance(source, to):
+    """Two utterances of one speaker on two sides, whichever: the smallest leak there is."""
+    c = acted(speakers=9, texts=4)
+    for index in range(3):
+        folds = list(make(c, EMOTION, "speaker:3").folds)
+        parts = [list(ids) for ids in folds[index].parts().values()]
+        moved = parts[source].pop()
+        parts[to].append(moved)
+        folds[index] = Fold(*(tuple(ids) for ids in parts))
+        speaker = next(u.speaker for u in c.utterances if u.id == moved)
+        refused(lambda folds=folds: leaky(c, folds), f"fold {index}", f"'{speaker}'", "speaker")
+
+
+def test_what_no_rule_makes_but_a_file_may_hold():
+    c = acted(speakers=9)
+    good = make(c, EMOTION, "speaker:3").folds
+    leaky(c, list(good))
+    first, rest = good[0], good[1:]
+    for broken, told in (
+        (Fold(first.fit + first.test[:1], first.valid, first.test), (repr(first.test[0]), "2 times")),
+        (Fold(first.fit, first.valid + first.fit[:1], first.test), (repr(first.fit[0]), "2 times")),
+        (Fold(first.fit + first.fit[:1], first.valid, first.test), (repr(first.fit[0]), "2 times")),
+        (Fold(first.fit + first.valid, (), first.test), ("valid is empty",)),
+        (Fold((), first.fit + first.valid, first.test), ("fit is empty",)),
+        (Fold(first.fit, first.valid + first.test, ()), ("test is empty",)),
+        (Fold((*first.fit, "nobody"), first.valid, first.test), ("'nobody'", "paper cups")),
+    ):
+        refused(lambda broken=broken: leaky(c, [broken, *rest]), "fold 0", *told)
+    _, told = leaky(c, [Fold(first.fit, first.valid, first.test[1:])])
+    assert any(f"1 utterances are in no part of any fold, e.g. {first.test[0]!r}" in note for note in told)
+    _, told = leaky(c, [first, first])
+    assert any(f"{len(first.test)} utterances are tested in more than one fold" in note for note in told)
+
+
+def test_a_class_missing_from_valid_or_test_is_noted():
+    c = split("abc", "d", "ef")
+    rows = tuple(u for u in c.utterances if not (u.speaker in "ef" and u.label == "b"))
+    protocol = make(dataclasses.replace(c, utterances=rows), EMOTION)
+    assert "classes missing from test: fold 0 label 'b'" in protocol.notes
+
+
+def test_check_sees_leaks_without_speakers_in_published_splits():
+    """Where the disjoint field is unknown, the split is marked for it, and one id on two sides is still caught."""
+    c = corpus([{"label": "ab"[i % 2]} for i in range(8)], published=True)
+    ids = tuple(u.id for u in c.utterances)
+    marks, _ = leaky(c, [Fold(ids[:4], ids[4:6], ids[6:])], published=True)
+    assert marks == ("published split, though speaker is unknown for 8 utterances, e.g. 'u000'",)
+    refused(lambda: leaky(c, [Fold(ids[:6], ids[4:6], ids[6:])], published=True), "'u004'")
+
+
+# --- what the user allows ---
+
+
+def test_overlap_allowed_by_name_is_marked():
+    c = acted()
+    protocol = make(c, EMOTION, "id:5", allowed=("speaker",))
+    (mark,) = protocol.marks
+    assert mark.startswith("allowed by --allow-overlap, with speaker on both sides: 10 values")
+    assert protocol.told == f"id:5, hash {protocol.hash}, MARKED"
+    assert protocol.unit == "speaker"  # utterances of one speaker are no independent units
+    assert make(c, EMOTION, "speaker:5", allowed=("speaker",)).marks == ()
+    refused(lambda: make(c, EMOTION, "id:5", allowed=("text",)), "--allow-overlap text", "speaker")
+    two = dataclasses.replace(EMOTION, disjoint=("speaker", "text"))
+    refused(lambda: make(c, two, "id:5", allowed=("speaker",)), "text on both sides", "--allow-overlap text")
+    assert len(make(c, two, "id:5", allowed=("speaker", "text")).marks) == 2
+
+
+# --- one recording under two names ---
+
+
+def recorded(folder: Path, speakers: str = "abcdef") -> Corpus:
+    """Two classes a speaker; every recording another sound, all of one length."""
+    rows = []
+    for i, (speaker, label) in enumerate((s, c) for s in speakers for c in "xy"):
+        tone(folder / f"{i}.wav", 0.1, hertz=200 + 20 * i)
+        rows.append({"speaker": speaker, "label": label, "audio": folder / f"{i}.wav"})
+    return corpus(rows)
+
+
+def test_one_recording_under_two_names_is_refused_even_when_published_and_allowed(tmp_path):
+    c = recorded(tmp_path)
+    make(c, EMOTION, "speaker:3")
+    wave, rate = soundfile.read(tmp_path / "0.wav", dtype="int16")
+    soundfile.write(tmp_path / "11.flac", wave, rate)  # another file, name and format: the same samples
+    rows = tuple(dataclasses.replace(u, audio=tmp_path / "11.flac") if u.id == "u011" else u for u in c.utterances)
+    leak = dataclasses.replace(c, utterances=rows)
+    told = ("'u000'", "'u011'", "same recording")
+    refused(lambda: make(leak, EMOTION, "speaker:6"), *told)
+    refused(lambda: make(leak, EMOTION, "speaker:6", allowed=("speaker",)), *told)
+    parts = {"a": "train", "b": "train", "c": "valid", "d": "valid", "e": "test", "f": "test"}
+    own = tuple(dataclasses.replace(u, split=parts[u.speaker or ""]) for u in leak.utterances)
+    refused(lambda: make(dataclasses.replace(leak, utterances=own, published=True), EMOTION, "own"), *told)
+
+
+def test_one_recording_twice_in_one_part_is_noted(tmp_path):
+    c = recorded(tmp_path)
+    rows = [dataclasses.replace(u, audio=tmp_path / "0.wav") if u.id == "u001" else u for u in c.utterances]
+    protocol = make(dataclasses.replace(c, utterances=tuple(rows)), EMOTION, "speaker:3")
+    assert "1 recordings stand under several names, e.g. u000 = u001" in protocol.notes
+
+
+def test_parts_of_one_recording_are_told_apart(tmp_path):
+    tone(tmp_path / "long.wav", 1.0, hertz=223.7)
+    rows = [
+        {"speaker": s, "label": c, "audio": tmp_path / "long.wav", "start": 0.01 * i, "end": 0.01 * i + 0.1}
+        for i, (s, c) in enumerate((s, c) for s in "abcd" for c in "xy")
+    ]
+    protocol = make(corpus(rows), EMOTION, "speaker:4")
+    assert any(note.startswith("audio on both sides") for note in protocol.notes)
+    same = [row | {"start": 0.0, "end": 0.1} if row["speaker"] in "ab" else row for row in rows]
+    refused(lambda: make(corpus(same), EMOTION, "speaker:4"), "same recording")

@@ -1,0 +1,330 @@
+"""A protocol's file, the published lists of others, and the verbs about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from splits import acted, check_invariants, corpus, dialogues, refused, split, values
+
+from bas.cli import main
+from bas.corpora import Corpus
+from bas.protocols import Fold, make, read
+from bas.protocols.diff import differences
+from bas.tasks import EMOTION
+
+
+def written(folder: Path, change: Callable[[dict[str, Any]], object] = lambda raw: None, **make_options: Any) -> Path:
+    """The file of `acted()` by speaker:5 after a change of its JSON."""
+    raw = json.loads(json.dumps(make(acted(), EMOTION, **make_options).as_dict()))
+    change(raw)
+    path = folder / "split.json"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return path
+
+
+# --- the file ---
+
+
+def test_the_file_is_the_protocol(tmp_path):
+    protocol = make(acted(), EMOTION, seed=3)
+    path = tmp_path / "new" / "split.json"
+    protocol.write(path)
+    assert read(path) == protocol
+    assert len(path.read_text().splitlines()) < 100  # a part a line, not an utterance a line
+    assert [p.name for p in path.parent.iterdir()] == ["split.json"]
+    again = make(acted(), EMOTION, str(path))
+    assert (again.hash, again.folds, again.rule, again.seed, again.unit) == (
+        protocol.hash,
+        protocol.folds,
+        "speaker:5",
+        3,
+        "speaker",
+    )
+
+
+def test_a_file_written_by_hand(tmp_path):
+    c = acted(speakers=4)
+    by_speaker = {s: [u.id for u in c.utterances if u.speaker == s] for s in sorted(values(c, ids(c), "speaker"))}
+    a, b, e, d = by_speaker.values()
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"folds": [{"fit": a + b, "valid": e, "test": d}, {"fit": e + d + a, "test": b}]}))
+    protocol = make(c, EMOTION, str(path))
+    assert (protocol.name, protocol.corpus, protocol.unit) == ("mine", "paper cups", "speaker")
+    assert protocol.folds[0] == Fold(tuple(a + b), tuple(e), tuple(d))
+    drawn = protocol.folds[1]
+    assert len(values(c, drawn.valid, "speaker")) == 1
+    assert set(drawn.fit) | set(drawn.valid) == set(e + d + a)
+    assert make(c, EMOTION, str(path), seed=9) == protocol  # what is drawn goes by the file's seed
+
+
+def ids(c: Corpus) -> tuple[str, ...]:
+    return tuple(u.id for u in c.utterances)
+
+
+def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path):
+    protocol = make(acted(), EMOTION, "id:5", allowed=("speaker",))
+    protocol.write(tmp_path / "leaky.json")
+    refused(lambda: make(acted(), EMOTION, str(tmp_path / "leaky.json")), "speaker on both sides", "--allow-overlap")
+    assert make(acted(), EMOTION, str(tmp_path / "leaky.json"), allowed=("speaker",)).marks == protocol.marks
+    c = split("abx", "d", "ex", published=True)
+    make(c, EMOTION).write(tmp_path / "own.json")
+    (mark,) = make(c, EMOTION, str(tmp_path / "own.json")).marks
+    assert mark.startswith("published split, with speaker on both sides")
+
+
+def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path):
+    c = acted()
+    path = written(tmp_path)
+    fewer = dataclasses.replace(c, utterances=c.utterances[1:])
+    refused(lambda: make(fewer, EMOTION, str(path)), "1 of its", "'u000'", "another corpus")
+    protocol = make(c, EMOTION, str(path), skipped=["u000"])
+    check_invariants(fewer, EMOTION, protocol)
+    assert make(fewer, EMOTION, str(path), skipped=["u000"]) == protocol
+    assert protocol.hash != make(c, EMOTION).hash
+    assert protocol.notes[0].startswith("1 of its utterances have no label or no features, e.g. 'u000'")
+    blank = tuple(dataclasses.replace(u, label=None) if u.id == "u000" else u for u in c.utterances)
+    assert make(dataclasses.replace(c, utterances=blank), EMOTION, str(path)).folds == protocol.folds
+
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = {
+    "no folds": (lambda raw: raw.pop("folds"), ("folds", "missing", "fit")),
+    "fold count 0": (lambda raw: raw.update(folds=[]), ("folds", "missing")),
+    "another version": (lambda raw: raw.update(format=7), ("format", "7", "allowed: 1")),
+    "another corpus": (lambda raw: raw.update(corpus="meld"), ("corpus", "'meld'", "'paper cups'")),
+    "another task": (lambda raw: raw.update(task="who"), ("task", "'who'", "'emotion'")),
+    "a fold that is none": (lambda raw: raw["folds"].append([1]), ("folds[5]", "fit, valid, test")),
+    "an unknown part": (lambda raw: raw["folds"][1].update(dev=["u001"]), ("folds[1]", "fit, valid, test")),
+    "no test": (lambda raw: raw["folds"][2].pop("test"), ("folds[2].test", "list of utterance ids")),
+    "an empty part": (lambda raw: raw["folds"][0].update(valid=[]), ("folds[0].valid", "empty")),
+    "ids that are none": (lambda raw: raw["folds"][0].update(fit=[1, 2]), ("folds[0].fit", "list of utterance ids")),
+    "an id twice": (lambda raw: raw["folds"][0]["fit"].append(raw["folds"][0]["test"][0]), ("folds[0]", "already")),
+    "an unknown id": (lambda raw: (raw["folds"][0]["fit"].append("x"), raw.pop("hash")), ("fold 0", "'x'", "fit")),
+    "edited": (lambda raw: raw["folds"][0]["fit"].pop(), ("hash", "edited", "delete")),
+    "a name that is none": (lambda raw: raw.update(name=3), ("name", "3", "text")),
+    "a seed that is none": (lambda raw: raw.update(seed="x"), ("seed", "'x'", "whole number")),
+    "published maybe": (lambda raw: raw.update(published="yes"), ("published", "'yes'", "true, false")),
+    "one class only": (
+        lambda raw: (raw["folds"][0].update(fit=raw["folds"][0]["fit"][::3]), raw.pop("hash")),
+        ("fold 0", "no label 'b'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_refused(tmp_path, case):
+    change, told = BROKEN[case]
+    path = written(tmp_path, change)
+    refused(lambda: make(acted(), EMOTION, str(path)), *told)
+
+
+def test_no_file_and_no_json(tmp_path):
+    refused(lambda: make(acted(), EMOTION, str(tmp_path / "no.json")), str(tmp_path / "no.json"), "no such file")
+    (tmp_path / "bad.json").write_bytes(b'{"folds": \xff')
+    refused(lambda: make(acted(), EMOTION, str(tmp_path / "bad.json")), "bad.json", "JSON")
+
+
+# --- EmoBox ---
+
+
+def emobox_folds(folder: Path, c: Corpus, valid: bool = False) -> Path:
+    """Five folds over utterances, in EmoBox's layout: its own keys, paths of its own root, mp4 for wav."""
+    for k in range(5):
+        parts = {"train": [u for i, u in enumerate(c.utterances) if i % 5 != k]}
+        parts["test"] = [u for i, u in enumerate(c.utterances) if i % 5 == k]
+        if valid:
+            parts["valid"] = parts["train"][::4]
+            parts["train"] = [u for u in parts["train"] if u not in parts["valid"]]
+        for part, members in parts.items():
+            path = folder / f"fold_{k + 1}" / f"cups_{part}_fold_{k + 1}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [
+                json.dumps(
+                    {"key": f"cups-{u.id}", "dataset": "cups", "wav": f"downloads/{u.audio.with_suffix('.mp4')}"}
+                )
+                for u in members
+            ]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            path.with_suffix(".json").write_text("{}")  # EmoBox has each list in a second form
+    return folder
+
+
+def recorded_in_folders(speakers: int = 6) -> Corpus:
+    """Names that repeat from folder to folder, as MELD's do."""
+    rows = [
+        {"speaker": f"s{s}", "label": label, "audio": Path(f"data/{s}/{label}{t}.wav")}
+        for s in range(speakers)
+        for label in "ab"
+        for t in range(4)
+    ]
+    return corpus(rows)
+
+
+@pytest.mark.parametrize("valid", [False, True])
+def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path, valid):
+    c = recorded_in_folders()
+    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c, valid)}")
+    assert protocol.rule == "emobox"
+    assert [set(f.test) for f in protocol.folds] == [set(ids(c)[k::5]) for k in range(5)]
+    assert all(set(f.fit) | set(f.valid) | set(f.test) == set(ids(c)) for f in protocol.folds)
+    (mark,) = protocol.marks
+    assert mark.startswith("published split, with speaker on both sides: ")
+    if valid:
+        assert all(f.valid == tuple(i for i in ids(c) if i not in f.test)[::4] for f in protocol.folds)
+    else:  # held out by speaker, as everywhere
+        for fold in protocol.folds:
+            assert not values(c, fold.valid, "speaker") & values(c, fold.fit, "speaker")
+
+
+def test_emobox_without_what_could_not_be_extracted(tmp_path):
+    c = recorded_in_folders()
+    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
+    assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
+    assert protocol.notes[0] == "2 of its utterances have no label or no features, e.g. 'u003'"
+
+
+def test_emobox_without_speakers_runs_and_says_so(tmp_path):
+    c = recorded_in_folders()
+    c = dataclasses.replace(c, utterances=tuple(dataclasses.replace(u, speaker=None) for u in c.utterances))
+    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}")
+    assert protocol.marks == ("published split, though speaker is unknown for 48 utterances, e.g. 'u000'",)
+
+
+def test_emobox_by_key(tmp_path):
+    """A manifest of EmoBox's own lines has its keys for ids."""
+    c = recorded_in_folders()
+    folder = emobox_folds(tmp_path, c)
+    keyed = tuple(dataclasses.replace(u, id=f"cups-{u.id}", audio=Path("x.wav")) for u in c.utterances)
+    protocol = make(dataclasses.replace(c, utterances=keyed), EMOTION, f"emobox:{folder}")
+    assert set(protocol.tested) == {u.id for u in keyed}
+
+
+def test_broken_emobox_folders(tmp_path):
+    c = recorded_in_folders()
+
+    def told(*parts: str) -> None:
+        refused(lambda: make(c, EMOTION, f"emobox:{tmp_path}"), *parts)
+
+    told(str(tmp_path), "fold_1")
+    emobox_folds(tmp_path, c)
+    train = tmp_path / "fold_2/cups_train_fold_2.jsonl"
+    lines = train.read_text()
+    train.write_text(lines + "{")
+    told(str(train), "line 39" if len(lines.splitlines()) == 38 else "line", "malformed JSON")
+    train.write_text(lines + '{"key": "k"}')
+    told(str(train), "key and wav")
+    train.write_text(lines + '{"key": "k", "wav": "downloads/nowhere/z.wav"}')
+    told(str(train), "nowhere/z.wav", "no such utterance")
+    train.write_text(lines + '{"key": "k", "wav": "a0.wav"}')
+    told(str(train), "6 utterances have such a path")
+    train.write_bytes(b"\xff")
+    told(str(train), "UTF-8")
+    train.rename(tmp_path / "fold_2/old_train_fold_2.jsonl")
+    train.write_text(lines)
+    told("cups_train_fold_2.jsonl", "old_train_fold_2.jsonl", "keep one")
+    train.unlink()
+    (tmp_path / "fold_2/old_train_fold_2.jsonl").unlink()
+    told("fold_2", "no file *_train_fold_2.jsonl")
+
+
+# --- SUPERB ---
+
+
+def superb_lists(folder: Path, c: Corpus) -> Path:
+    sessions = sorted(values(c, ids(c), "session"), key=str)
+    for k, session in enumerate(sessions, 1):
+        for part, keep in (("train", False), ("test", True)):
+            rows = [{"path": str(u.audio), "label": u.label} for u in c.utterances if (u.session == session) == keep]
+            path = folder / f"Session{k}" / f"{part}_meta_data.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"labels": {}, "meta_data": rows}))
+    return folder
+
+
+def test_superb_draws_the_valid_part_that_s3prl_draws(tmp_path):
+    c = dialogues()
+    protocol = make(c, EMOTION, f"superb:{superb_lists(tmp_path, c)}")
+    assert protocol.rule == "superb"
+    for k, fold in enumerate(protocol.folds):
+        assert values(c, fold.test, "session") == {f"Ses{k}"}
+        train = [u.id for u in c.utterances if u.session != f"Ses{k}"]
+        torch.manual_seed(0)  # as s3prl's downstream/emotion/expert.py
+        kept = int((1 - 0.2) * len(train))
+        fit, valid = torch.utils.data.random_split(train, [kept, len(train) - kept])  # type: ignore[arg-type]
+        assert list(fold.fit) == list(fit)
+        assert list(fold.valid) == list(valid)
+    (mark,) = protocol.marks
+    assert mark.startswith("published split, with speaker on both sides: 8 values")
+    assert mark.endswith("in fit and valid")
+    (tmp_path / "Session3/test_meta_data.json").write_text('{"meta_data": [{"label": "a"}]}')
+    refused(lambda: make(c, EMOTION, f"superb:{tmp_path}"), "Session3/test_meta_data.json", "meta_data", "path")
+    refused(lambda: make(c, EMOTION, f"superb:{tmp_path / 'Session3'}"), "Session1")
+
+
+# --- differences and verbs ---
+
+
+def test_differences_name_what_moved():
+    one = make(acted(), EMOTION)
+    moved = one.folds[1].fit[0]
+    changed = Fold(one.folds[1].fit[1:], (*one.folds[1].valid, moved), one.folds[1].test)
+    other = dataclasses.replace(one, folds=(one.folds[0], changed, *one.folds[2:]), name="other")
+    assert differences(one, one)[-1] == "the same split"
+    lines = differences(one, other)
+    assert lines[0].endswith(one.hash)
+    assert lines[1].endswith(other.hash)
+    assert lines[2:] == [f"fold 1: 1 of 120 from fit to valid: {moved!r}"]
+    assert "5 folds, now 4" in differences(one, dataclasses.replace(one, folds=one.folds[:4]))
+
+
+def manifest(folder: Path, speakers: str = "abcdef") -> Path:
+    rows = [(f"{s}{label}{n}", s, label) for s in speakers for label in "xy" for n in range(2)]
+    for id_, _, _ in rows:
+        (folder / f"{id_}.wav").write_bytes(id_.encode())
+    path = folder / "cups.csv"
+    path.write_text("id,audio,speaker,label\n" + "".join(f"{i},{i}.wav,{s},{c}\n" for i, s, c in rows))
+    return path
+
+
+def run(*words: str | Path) -> int:
+    return main(["protocol", *map(str, words)])
+
+
+def test_the_verbs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    of_corpus = ("--corpus", "manifest", "--root", manifest(tmp_path))
+    assert run("make", *of_corpus, "--protocol", "speaker:3") == 0
+    path = Path("runs/protocols/cups-speaker-3-seed0.json")
+    told = capsys.readouterr().out
+    assert f"protocol: {path}" in told
+    assert read(path).hash in told
+    assert run("show", path) == 0
+    assert read(path).hash in capsys.readouterr().out
+    assert run("check", path, *of_corpus) == 0
+    assert "ok: no forbidden overlap" in capsys.readouterr().out
+    assert run("diff", path, path) == 0
+    assert run("make", *of_corpus, "--protocol", "speaker:3", "--protocol-seed", "1", "--to", "other.json") == 0
+    assert run("diff", path, "other.json") == 1
+    assert "from fit to" in capsys.readouterr().out
+
+
+def test_the_verbs_refuse(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    of_corpus = ("--corpus", "manifest", "--root", manifest(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    assert run("make", *of_corpus, "--protocol", "id:3") == 2
+    assert "--allow-overlap speaker" in capsys.readouterr().err
+    assert run("make", *of_corpus, "--protocol", "speaker:3", "--to", "split.txt") == 2
+    assert run("show", "nowhere.json") == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("make", *of_corpus, "--protocol", "id:3", "--allow-overlap", "speaker", "--to", "leaky.json") == 0
+    assert "mark: allowed by --allow-overlap" in capsys.readouterr().out
+    assert run("check", "leaky.json", *of_corpus) == 2
+    assert "speaker on both sides" in capsys.readouterr().err
+    assert run("check", "leaky.json", *of_corpus, "--allow-overlap", "speaker") == 0
+    assert "MARKED" in capsys.readouterr().out
