@@ -53,7 +53,7 @@ SPLIT = $(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SE
 
 corpus: .venv/run  ## what a corpus holds, and what is missing; with TO also as a table | make corpus CORPUS=emodb ROOT=~/emodb TO=emodb.csv
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
-	$(if $(TO),$(BIN)/bas corpus export "$(CORPUS)" "$(ROOT)" --to "$(TO)" $(if $(LABELS),--labels $(LABELS)),$(BIN)/bas corpus show "$(CORPUS)" "$(ROOT)" $(if $(LABELS),--labels $(LABELS)))
+	$(BIN)/bas corpus $(if $(TO),export $(CORPUS_ROOT) --to "$(TO)",show $(CORPUS_ROOT))
 
 protocol: .venv/run  ## split a corpus, show the split and write it down | make protocol CORPUS=emodb ROOT=~/emodb PROTOCOL=speaker:64/20/16
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)

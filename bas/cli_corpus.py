@@ -47,7 +47,7 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
     reader = "manifest" if out.suffix else "audformat"
     told = f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, f"bas corpus show {reader} {shlex.quote(str(out))}")
+    tell_next(console, f"bas corpus show --corpus {reader} --root {shlex.quote(str(out))}")
     return 0
 
 
@@ -115,8 +115,8 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
         p = kinds.add_parser(verb, help=text, description=text)
-        p.add_argument("corpus", metavar="CORPUS", help=f"which reader: {', '.join(READERS)}")
-        p.add_argument("root", type=Path, metavar="ROOT", help="the corpus's folder; for manifest: the file")
+        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
         p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
         p.set_defaults(verb=function)
         return p

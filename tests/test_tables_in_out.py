@@ -312,6 +312,8 @@ HEADER = "name: x\nsource: ''\nusage: other\ntables:\n  t: {type: filewise, colu
         pytest.param({}, ("no db.yaml", "an audformat database is a folder"), id="no-header"),
         pytest.param({"db.yaml": "tables: {"}, ("db.yaml", "YAML"), id="broken-yaml"),
         pytest.param({"db.yaml": b"\xff"}, ("db.yaml", "YAML"), id="not-utf-8"),
+        pytest.param({"db.yaml": "[" * 10_000}, ("db.yaml", "YAML"), id="deep"),
+        pytest.param({"db.yaml": "expires: 2030-13-01\n"}, ("db.yaml", "YAML", "month"), id="no-date"),
         pytest.param({"db.yaml": "- 1\n- 2\n"}, ("db.yaml", "no audformat header"), id="a-list"),
         pytest.param({"db.yaml": ""}, ("db.yaml", "no audformat header"), id="empty-header"),
         pytest.param({"db.yaml": "name: x\nusage: other\n"}, ("db.yaml", "no audformat header"), id="no-source"),
@@ -404,7 +406,7 @@ def listed(tmp_path):
 
 
 def test_show_tells_what_is_there_and_what_is_missing(listed, capsys):
-    assert main(["corpus", "show", "manifest", str(listed)]) == 0
+    assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed)]) == 0
     lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "mine: 3 utterances in 2 recordings"
     expected = (
@@ -423,33 +425,41 @@ def test_show_tells_what_is_there_and_what_is_missing(listed, capsys):
 
 @pytest.mark.parametrize("out", ["new/out.csv", "out.jsonl", "database"])
 def test_export_writes_what_the_reader_reads(listed, tmp_path, capsys, out):
-    assert main(["corpus", "export", "manifest", str(listed), "--to", str(tmp_path / out)]) == 0
+    assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 0
     told = capsys.readouterr().out
     reader = "manifest" if "." in out else "audformat"
     assert f"{reader}: {tmp_path / out}, 3 utterances of mine" in told
-    assert f"next: bas corpus show {reader} {tmp_path / out}" in told
+    assert f"next: bas corpus show --corpus {reader} --root {tmp_path / out}" in told
     assert open_corpus(reader, tmp_path / out).utterances == open_corpus("manifest", listed).utterances
-    assert main(["corpus", "export", "manifest", str(listed), "--to", str(tmp_path / out)]) == 2
+    assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 2
     assert capsys.readouterr().err == f"bas: --to {tmp_path / out}: is there already; name another, or move it away\n"
 
 
 def test_labels_are_mapped_where_asked(listed, tmp_path, capsys):
     listed.write_text(listed.read_text().replace("[boredom]", "boredom"))
-    assert main(["corpus", "show", "manifest", str(listed), "--labels", "four"]) == 0
+    assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed), "--labels", "four"]) == 0
     assert "note: labels four: 1 boredom left out" in capsys.readouterr().out
     out = tmp_path / "out.csv"
-    assert main(["corpus", "export", "manifest", str(listed), "--labels", "common", "--to", str(out)]) == 0
+    assert (
+        main(
+            ["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--labels", "common", "--to", str(out)]
+        )
+        == 0
+    )
     assert {u.label for u in open_corpus("manifest", out).utterances} == {"anger", None}
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["show", "manifest", "none.csv"], "none.csv"),
-        (["show", "nothing", "."], "'nothing'"),
-        (["export", "manifest", "mine.csv", "--to", "out.cvs"], "--to out.cvs: must end in .csv or .jsonl, or be"),
-        (["export", "manifest", "mine.csv"], "--to"),
-        (["export", "manifest", "mine.csv", "--to", "out", "--labels", "five"], "five"),
+        (["show", "--corpus", "manifest", "--root", "none.csv"], "none.csv"),
+        (["show", "--corpus", "nothing", "--root", "."], "'nothing'"),
+        (
+            ["export", "--corpus", "manifest", "--root", "mine.csv", "--to", "out.cvs"],
+            "--to out.cvs: must end in .csv or .jsonl, or be",
+        ),
+        (["export", "--corpus", "manifest", "--root", "mine.csv"], "--to"),
+        (["export", "--corpus", "manifest", "--root", "mine.csv", "--to", "out", "--labels", "five"], "five"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line(listed, tmp_path, monkeypatch, capsys, words, said):

@@ -95,10 +95,9 @@ def _load(root: Path) -> Any:
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{root}: no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        told = f"no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
+        raise UserError(f"{root}: {told}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     try:
         db = audformat.Database.load_header_from_yaml(header)
@@ -109,9 +108,8 @@ def _load(root: Path) -> Any:
             found = [root / f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
             source = next((p for p in found if p.is_file()), None)
             if source is None:
-                raise UserError(
-                    f"{root}: table {id_!r}: no {found[0].name} and no {found[1].name}; save it as one of them"
-                )
+                told = f"no {found[0].name} and no {found[1].name}; save it as one of them"
+                raise UserError(f"{root}: table {id_!r}: {told}")
             link = Path(folder) / source.name
             link.symlink_to(source.absolute())
             try:
@@ -157,10 +155,8 @@ def _columns(db: Any, field: str) -> list[tuple[str, str]]:
     """Table and column of every candidate for our field; tables of the gold standard first."""
     every = [(id_, name, column) for id_, table in db.tables.items() for name, column in table.columns.items()]
     for name in NAMES[field]:
-        found = [(t, c) for t, c, column in every if column.scheme_id == name] or [
-            (t, c) for t, c, _ in every if c == name
-        ]
-        if found:
+        schemes = [(t, c) for t, c, column in every if column.scheme_id == name]
+        if found := schemes or [(t, c) for t, c, _ in every if c == name]:
             return sorted(found, key=lambda pair: not pair[0].endswith(GOLD))
     return []
 
@@ -229,8 +225,8 @@ def write(corpus: Corpus, folder: Path) -> None:
     language that all utterances of a speaker share. Recordings stay where they are, named relative to the folder where
     they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept: `read` chooses one.
     The folder appears when all is written.
-    UserError: a folder that holds something, two utterances that are the same piece of one recording, a label of several
-    lines.
+    UserError: a folder that holds something; two utterances that are the same piece of one recording; a label of more
+    than one line.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty; name another folder")
@@ -261,10 +257,10 @@ def _database(corpus: Corpus, rows: Sequence[tuple[str, float, float | None]]) -
         files = [file for file, _, _ in chosen]
         if not segmented:
             return audformat.filewise_index(files)
-        starts = [_time(start) for _, start, _ in chosen]
-        return audformat.segmented_index(files, starts, [_time(end) for _, _, end in chosen])
+        starts = [time(start) for _, start, _ in chosen]
+        return audformat.segmented_index(files, starts, [time(end) for _, _, end in chosen])
 
-    def _time(seconds: float | None) -> Any:
+    def time(seconds: float | None) -> Any:
         return pd.NaT if seconds is None else pd.Timedelta(round(seconds * 1e9), "ns")
 
     def fill(table: str, name: str, values: Sequence[Any], **scheme: Any) -> None:

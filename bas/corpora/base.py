@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from bas.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Word:
     """One spoken word: `start` and `end` in seconds from the beginning of the utterance."""
 
@@ -18,7 +18,7 @@ class Word:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Utterance:
     """One labelled recording, or the part of a recording between `start` and `end` (seconds).
 
@@ -66,10 +66,12 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.utterances:
             raise UserError(f"corpus {self.name}: no utterance found")
-        id_, count = Counter(u.id for u in self.utterances).most_common(1)[0]
-        if count > 1:
-            raise UserError(f"corpus {self.name}: the id {id_!r} stands on {count} utterances")
         object.__setattr__(self, "utterances", tuple(sorted(self.utterances, key=lambda u: u.id)))
+        for one, other in pairwise(self.utterances):
+            if one.id == other.id:
+                raise UserError(
+                    f"corpus {self.name}: the id {one.id!r} stands on two utterances: {one.audio}, {other.audio}"
+                )
 
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
         """The utterances whose `field` is known."""
