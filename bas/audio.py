@@ -39,16 +39,17 @@ def size(utterance: Utterance) -> tuple[int, int] | None:
 
 
 def fingerprint(utterance: Utterance) -> str | None:
-    """A hash of the utterance's samples and rate: equal for equal sound, whatever the file's name or lossless format.
-
-    None where it cannot be decoded.
+    """A hash of the utterance's samples, channels averaged, and rate: equal for equal sound, whatever the file's name
+    or lossless format. None where it cannot be decoded. Silence tells nothing: it equals itself alone.
     """
     try:
         start, stop, rate = _segment(utterance)
         wave, _ = soundfile.read(utterance.audio, start=start, stop=stop, dtype="float32", always_2d=True)
     except (UserError, soundfile.SoundFileError, RuntimeError, MemoryError):
         return None
-    return hashlib.sha256(repr((rate, wave.shape)).encode() + wave.tobytes()).hexdigest()
+    mono = wave.mean(axis=1) + np.float32(0)  # a minus zero becomes zero
+    alone = utterance.id if mono.size and (mono == mono[0]).all() else ""
+    return hashlib.sha256(repr((rate, mono.size, alone)).encode() + mono.tobytes()).hexdigest()
 
 
 def load(utterance: Utterance) -> Wave:

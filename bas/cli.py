@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
         return result
     except UserError as error:
-        print(f"bas: {error}", file=sys.stderr)
+        print(f"bas: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written: what is finished stays
         print(f"bas: {' '.join(str(error).split())}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,9 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     protocol.write(path)
     _show(protocol, corpus, console)
     console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, f"make compare FEATURES=... PROTOCOL={path}")
+    options = [f"PROTOCOL={path}", *([f"LABELS={arguments.labels}"] if arguments.labels else [])]
+    options += [f"ALLOW_OVERLAP={' '.join(arguments.allow_overlap)}"] * bool(protocol.marks and arguments.allow_overlap)
+    tell_next(console, f"make compare FEATURES=... {shlex.join(options)}")
     return 0
 
 
@@ -42,6 +45,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     from bas.protocols import read
 
     _show(read(arguments.file), None, console)
+    console.print("marks and notes are as written; `bas protocol check` holds them against the corpus", style="dim")
     return 0
 
 
@@ -56,8 +60,10 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     if protocol.hash != there.hash:
         told = f"hash {protocol.hash} with what this corpus lacks left out and valid drawn, {there.hash} as written"
         console.print(f"note: {told}", highlight=False, markup=False)
-    leaks = "forbidden overlap, allowed and marked" if protocol.marks else "no forbidden overlap"
-    console.print(f"ok: {leaks}; no recording under two names in two parts", highlight=False, markup=False)
+    leaks = "forbidden overlap, marked" if protocol.marks else "no forbidden overlap"
+    unread = [note for note in protocol.notes if "cannot be read" in note]
+    alike = "the recordings were not all compared" if unread else "no recording under two names in two parts"
+    console.print(f"ok: {leaks}; {alike}", highlight=False, markup=False)
     return 0
 
 
@@ -75,8 +81,9 @@ def diff(arguments: argparse.Namespace, console: Console) -> int:
 def cost(arguments: argparse.Namespace, console: Console) -> int:
     from bas.leak import measure
 
-    plan, _, workers = asked(arguments)
-    name = arguments.name or f"leak-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}"
+    plan, task, workers = asked(arguments)
+    suffix = "" if task == "emotion" else f"-{task}"
+    name = arguments.name or f"leak-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
     measure(RUNS / name, plan, arguments.clean, arguments.leaky, workers, console, arguments.memory)
     console.print(f"table: {RUNS / name}/leak.md, as data: {RUNS / name}/leak.json", highlight=False, soft_wrap=True)
     tell_next(console, "make board")

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     from bas.compare import carry_out
     from bas.files import locked
-    from bas.run import start
+    from bas.run import split, start
 
     plan, task, workers = asked(arguments)
     suffix = "" if task == "emotion" else f"-{task}"
     name = arguments.name or f"{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
     folder = RUNS / name
     with locked(folder, "searching or training"):
-        run = start(folder, plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        run = start(folder, plan, protocol)
         carry_out(run, arguments.command, workers, console, arguments.memory)
     following = {"search": "retrain", "retrain": "compare"}.get(arguments.command)
     if following:

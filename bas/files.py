@@ -42,9 +42,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
     """Raises UserError naming the file when it is missing or no JSON; remedy: what a user may do then."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\u" in text:  # half a surrogate pair is no text that could be written or shown
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
 
@@ -80,7 +86,7 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
             yield
         except UserError:
             if not shared:
-                for name in before.symmetric_difference(HELD):
+                for name in set(HELD) - before:
                     (folder / name).unlink(missing_ok=True)
                 for path in made:
                     with suppress(OSError):  # something was written there

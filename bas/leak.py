@@ -1,13 +1,17 @@
 """What a leak is worth: the same models, trained under a clean and a leaky split of the same utterances.
 
 For every seed both splits are drawn anew and every model is trained in every fold of both. An utterance is tested once
-under each, so that the two stand against each other utterance by utterance, paired over the clean split's units.
+under each, so that the two stand against each other utterance by utterance, paired over the clean split's units. All
+train on equally many.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,12 +20,11 @@ from rich.console import Console
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
-from bas.protocols import field_of, make
-from bas.run import BEST, Plan, Run, common_task, open_labelled, start
+from bas.protocols import Protocol, field_of
+from bas.run import BEST, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
 from bas.tables import UNKNOWN, markdown_table, rich_table, tell_protocol
-from bas.tasks import Task
 from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
 
@@ -38,17 +41,15 @@ def measure(
     None: as many folds as the clean one, drawn over utterances. plan.seeds: one split and one initialisation each.
     memory: see `compare.carry_out`.
     UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
-    `run.start` refuses.
+    `run.split` and `run.start` refuse.
     """
-    task = common_task(load_space(path) for path in plan.spaces)
-    rules = _rules(plan, task, clean, leaky)
+    splits = _splits(plan, clean, leaky)
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-    for seed in plan.seeds:
-        for side in SIDES:
+    for seed, pair in zip(plan.seeds, splits, strict=True):
+        for side, protocol in zip(SIDES, pair, strict=True):
             part = folder / f"{side}-seed{seed}"
             with locked(part, "searching or training"):
-                forbidden = task.disjoint if side == "leaky" else ()
-                run = start(part, replace(plan, seeds=(seed,)), rules[side], seed, forbidden)
+                run = start(part, replace(plan, seeds=(seed,)), protocol)
                 runs[side].append(run)
                 console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
                 if seed == plan.seeds[0]:
@@ -63,20 +64,50 @@ def measure(
     return results
 
 
-def _rules(plan: Plan, task: Task, clean: str | None, leaky: str | None) -> dict[str, str | None]:
-    """The rules, tried before anything is written."""
+def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Protocol, Protocol]]:
+    """The clean and the leaky split of every seed, made and tried before anything is written.
+
+    A seed's fit parts are cut to the smallest of them, so that no model is better for having more to train on.
+    """
+    task = common_task([load_space(path) for path in plan.spaces])
     info = StoreInfo.read(Path(plan.features))
-    corpus, seed = open_labelled(info, plan.labels), plan.seeds[0]
-    one = make(corpus, task, clean, seed, skipped=info.skipped)
-    leaky = leaky or f"id:{len(one.folds)}"
-    other = make(corpus, task, leaky, seed, allowed=task.disjoint, skipped=info.skipped)
-    if one.marks:
-        raise UserError(f"--clean {one.rule}: shares what the task forbids: {one.marks[0]}; name another rule")
-    if not other.marks:
-        raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
-    if not set(one.tested) & set(other.tested):
-        raise UserError(f"--clean {one.rule} and --leaky {other.rule}: no utterance is tested under both")
-    return {"clean": clean, "leaky": leaky}
+    label = {u.id: field_of(u, task.label) or "" for u in open_labelled(info, plan.labels).utterances}
+    pairs = []
+    for seed in plan.seeds:
+        one = split(plan, clean, seed, task.disjoint)
+        if leaky is None and len(one.folds) == 1:
+            raise UserError(f"--clean {one.rule}: has one fold, so --leaky has no default; name a rule such as id:5")
+        other = split(plan, leaky or f"id:{len(one.folds)}", seed, task.disjoint)
+        if one.marks:
+            raise UserError(f"--clean {one.rule}: shares what task {task.name} forbids: {one.marks[0]}")
+        if not other.marks:
+            raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
+        pairs.append((one, other))
+    if not set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair)):
+        told = "no utterance is tested in both by every seed; use rules that test all, such as speaker:5 and id:5"
+        raise UserError(f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}: {told}")
+    cut = []
+    for one, other in pairs:
+        size = min(len(fold.fit) for protocol in (one, other) for fold in protocol.folds)
+        cut.append((_cut(one, size, label), _cut(other, size, label)))
+    return cut
+
+
+def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
+    """The same with `size` utterances to train on in every fold, drawn so that each class keeps its share."""
+    folds = []
+    for index, fold in enumerate(protocol.folds):
+        rng = Random(f"cut/{protocol.seed}/{index}")
+        members: dict[str, list[str]] = defaultdict(list)
+        for id_ in sorted(fold.fit):
+            members[label[id_]].append(id_)
+        for ids in members.values():
+            rng.shuffle(ids)
+        # The n-th of a class of N stands at n / N: the first `size` of all hold each class's share, rounded.
+        order = sorted((n / len(ids), class_, id_) for class_, ids in members.items() for n, id_ in enumerate(ids))
+        folds.append(replace(fold, fit=tuple(sorted(id_ for _, _, id_ in order[:size]))))
+    note = f"every fit part is cut to {size} utterances, the smallest of the seed's"
+    return replace(protocol, folds=tuple(folds), notes=(*protocol.notes, note))
 
 
 def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
@@ -118,11 +149,13 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> dict[str, Any]:
         "headline": first.headline,
         "seeds": [seed for run in runs["clean"] for seed in run.plan.seeds],
         "tested": len(ids),
+        "of": len(first.utterances),
         "unit": first.unit,
         "units": len(set(units_N)),
         **{
             side: {
                 "rule": runs[side][0].protocol.rule,
+                "told": [run.protocol.told for run in runs[side]],
                 "hashes": [run.protocol.hash for run in runs[side]],
                 "marks": runs[side][0].protocol.marks,
                 "notes": runs[side][0].protocol.notes,
@@ -146,39 +179,43 @@ def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
 
 def _title(results: dict[str, Any]) -> str:
     clean, leaky = results["clean"]["rule"], results["leaky"]["rule"]
-    return f"{results['corpus']}: what the leak of {leaky} is worth, against {clean}"
+    return f"{results['corpus']}: what the leak of {leaky} (MARKED) is worth, against {clean}"
 
 
 def _cells(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of every metric under both splits, in points, and what the leak added."""
-    rules = [results[side]["rule"] for side in SIDES]
+    rules = [results["clean"]["rule"], f"{results['leaky']['rule']} (MARKED)"]
+    several = len(results["seeds"]) > 1
     heading = ["model", "metric", *rules, "leak", "sd", "95 % interval", "p", "verdict"]
     rows = []
     for row in results["rows"]:
         for name, found in row["metrics"].items():
-            sides = [f"{100 * found[side]['mean']:.1f} ± {100 * found[side]['sd']:.1f}" for side in SIDES]
+            sides = [
+                f"{100 * found[side]['mean']:.1f}" + f" ± {100 * found[side]['sd']:.1f}" * several for side in SIDES
+            ]
             leak = Paired(**{k: v for k, v in found["leak"].items() if k not in ("verdict", "sd")})
             interval = f"{100 * leak.low:+.1f} to {100 * leak.high:+.1f}"
             verdict = {"better": "inflated", "worse": "deflated"}.get(leak.verdict, leak.verdict)
-            worth = [f"{100 * leak.difference:+.1f}", f"{100 * found['leak']['sd']:.1f}", interval, f"{leak.p:.2g}"]
+            sd = f"{100 * found['leak']['sd']:.1f}" if several else "–"
+            worth = [f"{100 * leak.difference:+.1f}", sd, interval, f"{leak.p:.2g}"]
             rows.append([row["row"], name, *sides, *worth, verdict])
     return heading, rows
 
 
 def _legend(results: dict[str, Any]) -> list[str]:
-    sides = (
-        f"{side}: {results[side]['rule']}, {results[side]['fit']:.0f} training utterances a fold, "
-        f"hashes {', '.join(results[side]['hashes'])}"
-        for side in SIDES
-    )
+    count = len(results["seeds"])
     return [
-        f"Points on {results['tested']} utterances, each tested under both splits; mean ± sd over "
-        f"{len(results['seeds'])} seeds, each with splits and an initialisation of its own.",
-        *(f"{line}." for line in sides),
+        f"Points on the {results['tested']} of {results['of']} utterances that both splits test; mean ± sd over "
+        f"{count} seeds; a seed makes both splits, where their rules leave a choice, and the initial weights.",
+        *(
+            f"{side}: {results[side]['rule']}, {results[side]['fit']:.0f} training utterances a fold, hashes "
+            f"{', '.join(results[side]['hashes'])}."
+            for side in SIDES
+        ),
         f"Leak: leaky less clean, 95 % jackknife-t interval and sign-flip p over {results['units']} units "
         f"({results['unit']}); sd: of the difference over seeds. A tie: these units do not tell the two apart.",
         *(f"Mark of the leaky split: {mark}." for mark in results["leaky"]["marks"]),
-        *(f"Of the clean split: {note}." for note in results["clean"]["notes"]),
+        *(f"Of the {side} split: {note}." for side in SIDES for note in results[side]["notes"]),
         *([f"Note: {results['note']}."] if results["note"] else []),
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ IMAGES = 5
 
 
 @contextmanager
-def writer(folder: Path, job: str) -> Iterator[SummaryWriter]:
-    """Events of one job under `tb/`. A resumed job writes on, in the same folder, from the epoch it resumes."""
-    board = SummaryWriter(str(folder / "tb" / job))
+def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Iterator[SummaryWriter]:
+    """Events of one job under `tb/`, of a marked protocol under `tb/MARKED/`, where no curve is seen without it.
+
+    A resumed job writes on, in the same folder, from the epoch it resumes.
+    """
+    board = SummaryWriter(str(folder / "tb" / ("MARKED" if marks else "") / job))
+    board.add_text("protocol", "\n\n".join((protocol, *marks)), 0)
     try:
         yield board
     finally:
@@ -76,6 +80,8 @@ def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float
 def compared(folder: Path, results: Mapping[str, Any]) -> None:
     """HParams: one entry a row of the table, with pooled metrics, so that rows and runs can be set side by side."""
     settings = {k: "none" if v is None else v for k, v in results["settings"].items()}
+    protocol = results["protocol"]
+    rows = folder / "tb" / ("MARKED" if protocol["marks"] else "") / "rows"
     for row in results["rows"]:
         name = row["row"].replace(" ", "-")
         space = row["row"].removeprefix("BAS ")
@@ -90,8 +96,8 @@ def compared(folder: Path, results: Mapping[str, Any]) -> None:
             **settings,
         }
         # One file a row, whatever the number of times the table was made.
-        for old in (folder / "tb" / "rows" / name).glob("events.*"):
+        for old in (rows / name).glob("events.*"):
             old.unlink()
-        with writer(folder, f"rows/{name}") as board:
+        with writer(folder, f"rows/{name}", protocol["told"], protocol["marks"]) as board:
             metrics = {f"pooled/{metric}": value["mean"] for metric, value in row["metrics"].items()}
             board.add_hparams(hparams, metrics, run_name=".")

@@ -25,12 +25,14 @@ from bas.features.plan import recording_hashes
 from bas.features.shard import versions
 from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, write_json, write_text
+from bas.loop import read_checkpoint
 from bas.protocols import Protocol, field_of, make
 from bas.settings import Settings
 from bas.space import SpaceFile, load_space
 from bas.tasks import EMOTION, Task
 
 BEST = "best"
+RENEWED = "delete it: the next run writes it anew"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
     first = next(iter(tasks.values()))
     for name, task in tasks.items():
+        lacking = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
+        if lacking:
+            told = f"{task!r} has no {lacking[0]}; it must be a task, such as Classification(...)"
+            raise UserError(f"space {name}: task: {told}")
         if repr(task) != repr(first):
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
@@ -105,31 +111,42 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     return first
 
 
-def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int, allowed: Sequence[str] = ()) -> Run:
+def split(plan: Plan, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
+    """The protocol of a run, see `protocols.make`; what the store skipped is left out."""
+    info = StoreInfo.read(Path(plan.features))
+    task = common_task([load_space(s) for s in plan.spaces])
+    return make(open_labelled(info, plan.labels), task, rule, seed, allowed=allowed, skipped=info.skipped)
+
+
+def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
     """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
 
-    rule, allowed: see `protocols.make`. Seeds and spaces may be added to a run; whatever else changes a number refuses,
-    by name.
+    protocol: of `split`. Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
     """
-    info = StoreInfo.read(Path(plan.features))
-    FeatureStore(Path(plan.features))
-    every = open_labelled(info, plan.labels)
-    corpus = _stored(every, info)
+    store = FeatureStore(Path(plan.features))
+    info = store.info
+    for index, ids in enumerate(info.shards):
+        if ids:
+            store.shard(index)  # refuses what is damaged now, before anything is written
+    corpus = _stored(open_labelled(info, plan.labels), info)
     _check_recordings(Path(plan.features), corpus, info)
     spaces = [load_space(s) for s in plan.spaces]
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
     if plan.layer != BEST and plan.layer not in info.layers:
-        raise UserError(f"layer {plan.layer}: {plan.features} holds {', '.join(map(str, info.layers))}; or {BEST}")
+        held = ", ".join(map(str, info.layers))
+        raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
     task = common_task(spaces)
-    protocol = make(every, task, rule, protocol_seed, allowed=allowed, skipped=info.skipped)
+    task.outputs(corpus.labelled(task.label))  # refuses too few of them
     if plan.settings.normalise == "speaker":
         _check_speakers(corpus, task, protocol)
     made_of = _made_of(plan, info, corpus, task, protocol, spaces)
     if (folder / "run.json").exists():
-        there = read_json(folder / "run.json")
+        there = read_json(folder / "run.json", "give another --name, or delete that folder")
         if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
-            raise UserError(f"{folder}/run.json: not written by this version of bas; give another --name")
+            raise UserError(
+                f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
+            )
         for name, value in made_of.items():
             old = there["made_of"].get(name, value)
             if old != value:
@@ -137,6 +154,8 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int, allowe
                     f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
                 )
         made_of = {**there["made_of"], **made_of}
+        _check_copies(folder, protocol, spaces)
+        _check_jobs(folder / "jobs", protocol)
     elif (folder / "jobs").exists():
         raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
     write_json(folder / "protocol.json", protocol.as_dict())
@@ -155,6 +174,32 @@ def start(folder: Path, plan: Plan, rule: str | None, protocol_seed: int, allowe
     for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
         left.unlink()
     return Run(folder)
+
+
+def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile]) -> None:
+    """Refuse what was edited since the run wrote it down, and ids in another order than finished predictions have."""
+    path = folder / "protocol.json"
+    if path.exists():
+        there = read_json(path, RENEWED)
+        folds = json.loads(json.dumps(protocol.as_dict()["folds"]))
+        if not isinstance(there, dict) or there.get("folds") != folds:
+            raise UserError(f"{path}: other folds, or in another order; restore it, or give another --name")
+    for space in spaces:
+        path = folder / "spaces" / f"{space.name}.py"
+        if path.exists() and path.read_bytes() != space.source.encode():
+            raise UserError(f"{path}: edited since the run began; {RENEWED}")
+
+
+def _check_jobs(jobs: Path, protocol: Protocol) -> None:
+    for path in sorted(jobs.glob("*.json")):
+        remedy = "delete it: its job is done again"
+        found = read_json(path, remedy)
+        if not isinstance(found, dict) or "job" not in found:
+            raise UserError(f"{path}: not the result of a job; {remedy}")
+        if found.get("protocol") != protocol.hash:
+            raise UserError(f"{path}: of another protocol than {protocol.hash}; {remedy}")
+    for path in sorted(jobs.glob("*.checkpoint")):
+        read_checkpoint(path)
 
 
 def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:

@@ -23,7 +23,6 @@ from bas.errors import UserError
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "one-cycle")
 NORMALISATIONS = ("none", "corpus", "speaker")
-KINDS = {"int": "a whole number", "float": "a number"}
 
 
 @dataclass(frozen=True)
@@ -159,5 +158,4 @@ def _value(name: str, kind: str, text: str) -> Any:
     try:
         return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
     except ValueError as error:
-        told = KINDS[kind.partition(" ")[0]] + ", or none" * ("None" in kind)
-        raise UserError(f"setting {name}={text!r}: must be {told}") from error
+        raise UserError(f"setting {name}={text!r}: must be of the kind {kind}") from error

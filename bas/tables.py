@@ -104,11 +104,12 @@ def _plain(value: Paired) -> dict[str, Any]:
 def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Each searched row against the reference and against the linear row, in one sentence."""
     headline, sentences = run.headline, []
+    where = f"{run.corpus.name} under {run.protocol.told}"  # a sentence is quoted without its table
     for row in rows:
         for key, name in (("against_reference", f"the {REFERENCE}"), ("against_linear", f"the {LINEAR}")):
             if row["row"] in _bas(run):
                 value = Paired(**{k: v for k, v in row[key][headline].items() if k != "verdict"})
-                sentences.append(verdict_sentence(row["row"], name, run.corpus.name, headline, value, run.unit))
+                sentences.append(verdict_sentence(row["row"], name, where, headline, value, run.unit))
     return sentences
 
 
@@ -224,7 +225,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     title = f"{results['corpus']}: which downstream model? (protocol {results['protocol']['told']})"
     for heading, rows in (_numbers(results), _differences(results)):
         console.print(rich_table(title, heading, rows))
-        title = ""
+        title = f"against the baselines (protocol {results['protocol']['told']})"
     for line in (*_legend(results), *_frequencies(results)):
         console.print(line, highlight=False)
     for line in results["verdicts"]:

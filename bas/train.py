@@ -135,7 +135,7 @@ def run_job(bench: Bench, job: Job) -> None:
     kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, "retrain": _train, "baseline": _train}
     with threadpool_limits(1):  # BLAS under scikit-learn
         result = kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold])
-    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.told, **result})
+    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.hash, **result})
     _checkpoint(bench, job).unlink(missing_ok=True)
 
 
@@ -185,7 +185,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     supernet = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit))
-    with report.writer(bench.run.folder, job.name) as board:
+    with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> Record:
             checked = {"valid": _valid(bench, supernet.discrete(supernet.argmax()), data, valid)}
@@ -233,7 +233,7 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
-    with report.writer(bench.run.folder, job.name) as board:
+    with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
 
         def after_epoch(epoch: Epoch) -> Record:
             checked = _valid(bench, network, data, valid)

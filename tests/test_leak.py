@@ -57,7 +57,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
             found = {}
             for fold, parts in enumerate(run.protocol.folds):
                 job = run.result(Job("linear", LINEAR, fold, seed).name)
-                assert job["protocol"] == run.protocol.told
+                assert job["protocol"] == run.protocol.hash
                 found |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
             rows.append([found[u.id] for u in run.utterances])
         predictions[side] = np.array(rows)
@@ -70,7 +70,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
     assert linear["metrics"]["WA"]["leaky"]["mean"] == pytest.approx(hits["leaky"])
     assert found["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
     page = (tmp_path / "leak" / "leak.md").read_text()
-    assert "MARKED" not in page.splitlines()[0]
+    assert page.startswith("# cups: what the leak of id:5 (MARKED) is worth, against speaker:5")
     assert "Mark of the leaky split" in page
     assert json.loads((tmp_path / "leak" / "leak.json").read_text())["tested"] == 48
 
@@ -87,7 +87,7 @@ def test_a_second_start_trains_nothing_again(plan, tmp_path):
 @pytest.mark.parametrize(
     ("clean", "leaky", "told"),
     [
-        ("id:3", None, ("speaker on both sides", "--allow-overlap")),
+        ("id:3", None, ("--clean id:3", "shares what task emotion forbids")),
         (None, "speaker:4", ("--leaky speaker:4", "shares nothing", "speaker")),
         (None, "no:5", ("protocol 'no:5'",)),
     ],
@@ -104,5 +104,5 @@ def test_the_verb(plan, tmp_path, monkeypatch, capsys):
     words += [w for name, value in CHANGES.items() for w in ("--set", f"{name}={value}")]
     assert main(["protocol", "cost", *words, "--leaky", "text:3"]) == 0
     told = capsys.readouterr().out
-    assert "what the leak of text:3 is worth, against speaker:3" in told
+    assert "what the leak of text:3 (MARKED) is worth, against speaker:3" in told
     assert "runs/leak-store-layer1-cpu/leak.md" in told

@@ -81,7 +81,7 @@ def test_speakers_must_be_known_and_not_what_is_asked() -> None:
     people = tuple(Utterance(f"u{i}", Path("x.wav"), label="ab"[i % 2], speaker=s) for i, s in enumerate(["p", None]))
     corpus = Corpus("few", people, "own", "speaker")
     for fit, told in ((("u0",), None), (("u0", "u1"), "u1")):
-        protocol = Protocol("own", 0, (Fold(fit, ("u0",), ("u1",)),), (), ())
+        protocol = Protocol("few", "few", "emotion", "own", 0, (Fold(fit, ("u0",), ("u1",)),), "speaker")
         if told is None:
             _check_speakers(corpus, EMOTION, protocol)
         else:

@@ -373,7 +373,7 @@ def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore) ->
         plan = Plan("features", (), 0, replace(PRESETS["cpu"], normalise=how), (0,), "cpu")
         for speaker in ("p", "q"):
             corpus = Corpus("few", (Utterance("u", Path("x.wav"), label="a", speaker=speaker),), "own", "text")
-            protocol = Protocol("own", 0, (Fold(("u",), ("u",), ("u",)),), (), ())
+            protocol = Protocol("few", "few", "emotion", "own", 0, (Fold(("u",), ("u",), ("u",)),), "text")
             made[how, speaker] = _made_of(plan, store.info, corpus, Classification(disjoint=()), protocol, [])
     assert made["speaker", "p"]["labels"] != made["speaker", "q"]["labels"]
     assert made["corpus", "p"] == made["corpus", "q"]

@@ -41,8 +41,7 @@ def load_encoder(
             raise UserError(f"encoder {name!r}: precision {precision!r} asked, but it has no weights, only float32")
         _refuse_real_length(name, real_length)
         return LogMel()
-    from huggingface_hub.errors import StrictDataclassError  # seconds to import, needed here only
-    from transformers import AutoConfig
+    from transformers import AutoConfig  # seconds to import, needed here only
     from transformers.utils import logging
     from transformers.utils.hub import cached_file
 
@@ -54,10 +53,13 @@ def load_encoder(
             # The cache keeps files under their commit, snapshots/COMMIT/config.json; all else is loaded from that one.
             revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise UserError(
-            f"encoder {name!r}: not {LOG_MEL}, no model folder and not to be had from the hub: {first_line(error)}"
-        ) from error
+    except Exception as error:  # transformers makes a configuration of whatever the file says
+        told = f"not {LOG_MEL}, no model folder and not to be had from the hub: {first_line(error)}"
+        if name and Path(name).is_dir():
+            there = (Path(name) / "config.json").is_file()
+            told = f"config.json: {first_line(error)}" if there else "no config.json in this folder"
+            told += "; name a model folder in the layout of transformers"
+        raise UserError(f"encoder {name!r}: {told}") from error
     if device.type == "cuda" and precision == "float32":  # cuDNN's convolutions would round to TF32's ten bits
         torch.backends.cudnn.allow_tf32 = False
     if config.model_type == "whisper":

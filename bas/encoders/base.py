@@ -7,6 +7,7 @@ Frozen means: `eval`, no gradient, no dropout.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,13 +67,18 @@ class Encoder(Protocol):
 
 def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
     """The model, or a UserError where `transformers` would put random numbers for weights that are not there."""
-    from safetensors import SafetensorError
     from transformers import AutoModel
 
+    given: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
     try:
-        model, report = AutoModel.from_pretrained(name, revision=revision, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {first_line(error)}") from error
+        with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+            model, report = AutoModel.from_pretrained(name, **given, output_loading_info=True)
+    except UnpicklingError as error:  # torch's own words advise to run it
+        told = "no pickle of numbers alone, it may run code; get model.safetensors instead"
+        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {told}") from error
+    except Exception as error:  # transformers makes a model of whatever the files say
+        told = f"{first_line(error)}; get them anew"
+        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {told}") from error
     # What masks spans in training, and Whisper's decoder, take no part in the features.
     missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed" and not k.startswith("decoder."))
     if missing:
@@ -92,8 +98,10 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
     if folder.is_dir() and not any((folder / f"{s}_config.json").exists() for s in ("preprocessor", "processor")):
         return default()
     try:
-        extractor: Any = AutoFeatureExtractor.from_pretrained(name, revision=revision)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+        extractor: Any = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+            name, revision=revision, trust_remote_code=False
+        )
+    except Exception as error:
         raise UserError(
             f"encoder {name!r}: its preprocessor_config.json cannot be read: {first_line(error)}"
         ) from error
@@ -120,4 +128,5 @@ def revision_of(name: str, commit: str | None) -> str:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -144,7 +144,7 @@ def _layers(encoder: Encoder, asked: Sequence[int] | None) -> tuple[int, ...]:
     outside = [i for i in layers if not 0 <= i < encoder.info.num_states]
     if outside or not layers:
         known = f"{encoder.info.name} has 0 to {encoder.info.num_states - 1}"
-        raise UserError(f"layers: {outside or 'none'} asked; {known}")
+        raise UserError(f"layers: {', '.join(map(str, outside)) or 'none'}: {known}; name some of these, or all")
     return layers
 
 
@@ -277,6 +277,8 @@ def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings:
         path = shard_path(folder, index)
         held = set(Shard(path, there.encoder).contents.ids) if path.exists() else journaled(folder, index)
         for id_ in ids:
+            if id_ not in there.recordings:
+                raise UserError(f"{folder}: store.json or plan.json: recordings: lacks {id_}; restore that file")
             if id_ not in known:
                 told = f"holds {id_}, which {there.corpus} has no more"
                 raise UserError(f"{folder}: {told}; name another folder, or see `bas features subset`")

@@ -31,6 +31,11 @@ OPEN_SHARDS = 128  # mapped at a time, a file descriptor each; macOS allows a pr
 MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
 AROUND_BYTES = 2**17  # of neighbours that the kernel maps along with what is read: 64 KiB at either end
 MADE_BY = ("extract", "subset", "merge")
+ENCODER: dict[str, type | tuple[type, ...]] = {  # fields of bas.encoders.EncoderInfo, which imports torch
+    **dict.fromkeys(("name", "revision", "model_type", "input", "precision"), str),
+    **dict.fromkeys(("num_states", "dim", "sample_rate"), int),
+    "frame_rate": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,28 @@ class StoreInfo:
         try:
             tuples = {"layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])}
             recordings = {id_: (str(digest), int(samples)) for id_, (digest, samples) in raw["recordings"].items()}
-            return cls(**{**raw, **tuples, "recordings": recordings})
+            info = cls(**{**raw, **tuples, "recordings": recordings})
+            wrong = info._wrong()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: damaged ({error}); extract it again") from error
+            wrong = str(error)
+        if wrong:
+            raise UserError(f"{path}: damaged ({wrong}); restore it, or extract again into another folder")
+        return info
+
+    def _wrong(self) -> str:
+        """What `bas` would never have written, field by field; empty where nothing is."""
+        ids = [id_ for shard in self.shards for id_ in shard]
+        kinds = {name: kind for name, kind in ENCODER.items() if not isinstance(self.encoder.get(name), kind)}
+        sound = {
+            f"encoder.{next(iter(kinds), '')}": not kinds,
+            "layers": all(layer in range(self.encoder["num_states"]) for layer in self.layers),
+            "shards": all(isinstance(id_, str) for id_ in ids),
+            "skipped": all(isinstance(why, str) for why in self.skipped.values()),
+            "dtype": self.dtype in DTYPES,
+            "made_by": self.made_by in MADE_BY,
+            **{name: isinstance(getattr(self, name), str) for name in ("corpus", "root", "device")},
+        }
+        return next((name for name, holds in sound.items() if not holds), "")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -44,6 +44,10 @@ class Fold:
     def parts(self) -> dict[str, tuple[str, ...]]:
         return {"fit": self.fit, "valid": self.valid, "test": self.test}
 
+    def in_order(self) -> Fold:
+        """The same with the ids of each part sorted: equal splits are equal folds."""
+        return Fold(**{part: tuple(sorted(ids)) for part, ids in self.parts().items()})
+
     def without(self, ids: Collection[str]) -> Fold:
         """The same without these utterances; a part may be left empty."""
         return Fold(**{part: tuple(i for i in there if i not in ids) for part, there in self.parts().items()})
@@ -83,7 +87,7 @@ class Protocol:
     @property
     def told(self) -> str:
         """The protocol in a line, as every table names it."""
-        return f"{self.rule}, hash {self.hash}" + (", MARKED" if self.marks else "")
+        return f"{self.name} ({self.rule}), hash {self.hash}" + (", MARKED" if self.marks else "")
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -128,12 +132,21 @@ def read(path: Path) -> Protocol:
             f'{path}: folds: missing; expected {{"folds": [{{"fit": [ids], "valid": [ids], "test": [ids]}}]}}'
         )
     if raw.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}")
-    for field, kind in (("name", str), ("corpus", str), ("task", str), ("rule", str), ("unit", str), ("seed", int)):
-        if field in raw and not isinstance(raw[field], kind):
-            raise UserError(f"{path}: {field}: {raw[field]!r} is not a {'text' if kind is str else 'whole number'}")
-    if not isinstance(raw.get("published", False), bool):
-        raise UserError(f"{path}: published: {raw['published']!r}; allowed: true, false")
+        raise UserError(
+            f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}; make it anew"
+        )
+    known = ("format", "hash", *(f.name for f in fields(Protocol)))
+    for field, value in raw.items():
+        if field not in known:
+            raise UserError(f"{path}: {field}: unknown; allowed: {', '.join(known)}")
+        if field in ("name", "corpus", "task", "rule", "unit") and not (isinstance(value, str) and value.isprintable()):
+            raise UserError(f"{path}: {field}: {value!r} is not a text of one line")
+        if field == "seed" and type(value) is not int:
+            raise UserError(f"{path}: {field}: {value!r} is not a whole number")
+        if field == "published" and not isinstance(value, bool):
+            raise UserError(f"{path}: {field}: {value!r}; allowed: true, false")
+        if field in ("marks", "notes") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise UserError(f"{path}: {field}: {value!r} is not a list of texts")
     folds = tuple(_fold(path, index, fold) for index, fold in enumerate(raw["folds"]))
     given = {name: raw[name] for name in ("corpus", "task", "rule", "unit", "seed", "published", "name") if name in raw}
     plain = {"name": path.stem, "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
@@ -160,7 +173,7 @@ def _fold(path: Path, index: int, raw: Any) -> Fold:
             raise UserError(f"{where}.{part}: empty; every part needs utterances (valid may be left out: it is drawn)")
         for id_ in ids:
             if id_ in seen:
-                raise UserError(f"{where}.{part}: {id_!r} stands in {seen[id_]} already")
+                raise UserError(f"{where}.{part}: {id_!r} stands in {seen[id_]} already; keep it in one part")
             seen[id_] = part
         parts[part] = tuple(ids)
     return Fold(**parts)

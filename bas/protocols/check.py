@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from bas import audio
 from bas.corpora import Corpus, Utterance
@@ -16,12 +17,13 @@ THREADS = 4
 
 
 def check(
-    corpus: Corpus, task: Task, folds: Sequence[Fold], *, published: bool = False, allowed: Sequence[str] = ()
+    corpus: Corpus, task: Task, folds: Sequence[Fold], *, published: str = "", allowed: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Marks and notes of these folds over the utterances that have the task's label.
 
-    published: a published split may share what the task forbids, and is marked. allowed: fields that the user lets be
-    shared, marked too. What the task does not forbid is noted, and so is a class that a valid or test part lacks.
+    published: what the marks call a published split, which may share what the task forbids. allowed: fields that the
+    user lets be shared, marked too. What the task does not forbid is noted, and so is a class that a valid or test part
+    lacks.
 
     UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap in a
     field that the task keeps disjoint, or such a field unknown; and always: the same samples under two names in two
@@ -33,25 +35,29 @@ def check(
         if field not in task.disjoint:
             raise UserError(f"--allow-overlap {field}: task {task.name} forbids only {', '.join(task.disjoint)}")
     _check_ids(corpus, folds, known)
+    used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
     notes = [*_check_classes(task, folds, known), *_check_recordings(folds, utterances)]
     for field in dict.fromkeys((*task.disjoint, *REPORTED)):
-        excuse = "allowed by --allow-overlap" if field in allowed else "published split" if published else None
+        excuse = "allowed by --allow-overlap" if field in allowed else published
         forbidden = field in task.disjoint
-        blank = [u.id for u in utterances if field_of(u, field) is None]
+        blank = [u.id for u in utterances if field_of(u, field) is None and u.id in used]
         if forbidden and blank:
             told = f"{field} is unknown for {len(blank)} utterances, e.g. {blank[0]!r}"
-            if excuse is None:
+            if not excuse:
                 raise UserError(f"corpus {corpus.name}: {told}; task {task.name} must keep it disjoint")
             marks.append(f"{excuse}, though {told}")
         shared = _shared(folds, known, field)
         if not shared:
             continue
         (index, one, other), values = next(iter(shared.items()))
-        told = f"{field} on both sides: {len(values)} values, e.g. {sorted(values)[0]!r} in {one} and {other}"
+        example = sorted(values)[0]
+        if field == "audio":  # where it lies is of one machine
+            example = Path(example).name
+        told = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
         if not forbidden:
             notes.append(told)
-        elif excuse is not None:
+        elif excuse:
             marks.append(f"{excuse}, with {told}")
         else:
             raise UserError(
@@ -122,8 +128,16 @@ def _shared(folds: Sequence[Fold], known: Mapping[str, Utterance], field: str) -
 
 def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
     groups, unread = same_samples(utterances)
+    overlapping = overlaps(utterances)
     for index, fold in enumerate(folds):
         part_of = {i: part for part, ids in fold.parts().items() for i in ids}
+        for a, b in overlapping:
+            one, other = part_of.get(a), part_of.get(b)
+            if one and other and one != other:
+                raise UserError(
+                    f"protocol fold {index}: {a!r} in {one} and {b!r} in {other} overlap in time in one recording; "
+                    f"leave one of them out, or split by a field that keeps them together"
+                )
         for names in groups:
             parts = {part_of[i]: i for i in names if i in part_of}
             if len(parts) > 1:
@@ -136,6 +150,22 @@ def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) ->
     if unread:
         notes.append(f"{len(unread)} recordings cannot be read, so not compared with the others, e.g. of {unread[0]!r}")
     return notes
+
+
+def overlaps(utterances: Iterable[Utterance]) -> list[tuple[str, str]]:
+    """Pairs of ids that are different stretches of one recording and share more than `audio.SLACK` seconds."""
+    by_file: dict[Path, list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        by_file[u.audio].append(u)
+    found = []
+    for cuts in by_file.values():
+        spans = {(u.start, u.end): u for u in cuts}  # of equal ones `same_samples` tells
+        open_: list[Utterance] = []
+        for _, u in sorted(spans.items(), key=lambda span: span[0][0]):
+            open_ = [v for v in open_ if v.end is None or v.end > u.start + audio.SLACK]
+            found += [(v.id, u.id) for v in open_]
+            open_.append(u)
+    return found
 
 
 def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -53,9 +53,10 @@ def superb(corpus: Corpus, folder: Path) -> list[Fold]:
     UserError, with file: a missing or malformed list, an utterance the corpus lacks.
     """
     find = _Finder(corpus)
-    sessions = sorted(folder.glob("Session[1-5]"))
-    if not sessions:
-        raise UserError(f"{folder}: no folder Session1; name s3prl's s3prl/downstream/emotion/meta_data")
+    sessions = [folder / f"Session{k}" for k in range(1, 6)]
+    missing = [session.name for session in sessions if not session.is_dir()]
+    if missing:
+        raise UserError(f"{folder}: no folder {missing[0]}; name s3prl's s3prl/downstream/emotion/meta_data")
     folds = []
     for session in sessions:
         train, test = (_superb_list(session / f"{part}_meta_data.json", find) for part in ("train", "test"))
@@ -97,6 +98,7 @@ class _Finder:
         self.corpus = corpus.name
         self.ids = {u.id for u in corpus.utterances}
         self.by_stem: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+        self.named: dict[str, tuple[str, ...]] = {}  # by id, the path that a list gave it
         for u in corpus.utterances:
             path = u.audio.with_suffix("")
             self.by_stem[path.name].append((path.parts, u.id))
@@ -105,7 +107,7 @@ class _Finder:
         return row["key"] if row["key"] in self.ids else self.path(file, number, row["wav"])
 
     def path(self, file: Path, number: int, wav: str) -> str:
-        """The one utterance whose path shares the longest end with `wav`."""
+        """The one utterance whose path shares the longest end with `wav`; no other path may be its."""
         parts = Path(wav).with_suffix("").parts
         candidates = self.by_stem.get(parts[-1] if parts else "", [])
         shared = [(_shared_end(parts, own), id_) for own, id_ in candidates]
@@ -113,6 +115,10 @@ class _Finder:
         if len(longest) != 1:
             told = f"{len(longest)} utterances have such a path" if longest else "has no such utterance"
             raise UserError(f"{file} line {number}: {wav!r}: corpus {self.corpus} {told}")
+        other = self.named.setdefault(longest[0], parts)
+        if other != parts:
+            told = f"{'/'.join(other)} was taken for it before; is {self.corpus} complete?"
+            raise UserError(f"{file} line {number}: {wav!r} looks like {longest[0]!r}, but {told}")
         return longest[0]
 
 

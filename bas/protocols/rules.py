@@ -22,7 +22,7 @@ from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols import published
 from bas.protocols.allot import allot
-from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read, slug
+from bas.protocols.base import FIELDS, REPORTED, Fold, Protocol, field_of, read, slug
 from bas.protocols.check import check
 from bas.tasks import Task
 
@@ -64,8 +64,13 @@ def make(
     lost = unusable.intersection(i for fold in made.folds for ids in fold.parts().values() for i in ids)
     notes = (f"{len(lost)} of its utterances have no {task.label} or no features, e.g. {min(lost)!r}",) if lost else ()
     used = replace(corpus, utterances=usable)
-    folds = _with_valid(used, task, [fold.without(lost) for fold in made.folds], made.seed)
-    marks, more = check(used, task, folds, published=made.published, allowed=allowed)
+    kept = [fold.without(lost) for fold in made.folds]
+    for index, (before, after) in enumerate(zip(made.folds, kept, strict=True)):
+        if before.valid and not after.valid:
+            raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
+    folds = tuple(fold.in_order() for fold in _with_valid(used, task, kept, made.seed))
+    called = "published split" + ", says its file" * rule.endswith(".json") if made.published else ""
+    marks, more = check(used, task, folds, published=called, allowed=allowed)
     return replace(made, folds=folds, marks=marks, notes=(*notes, *more))
 
 
@@ -96,9 +101,20 @@ def _from_file(corpus: Corpus, task: Task, path: Path) -> Protocol:
     protocol = read(path)
     for what, there, now in (("corpus", protocol.corpus, corpus.name), ("task", protocol.task, task.name)):
         if there not in ("", now):
-            raise UserError(f"{path}: {what}: made for {there!r}, not for {now!r}")
-    unit = protocol.unit if protocol.unit in FIELDS else corpus.unit
+            raise UserError(f"{path}: {what}: made for {there!r}, not for {now!r}; make one for this {what}")
+    # A unit decides how sure a comparison is: the file's counts where its folds keep it whole, else the corpus's.
+    unit = protocol.unit if _whole(corpus, protocol) else corpus.unit
     return replace(protocol, corpus=corpus.name, task=task.name, unit=unit)
+
+
+def _whole(corpus: Corpus, protocol: Protocol) -> bool:
+    if protocol.unit not in REPORTED or protocol.unit == "audio":
+        return False
+    value = {u.id: field_of(u, protocol.unit) for u in corpus.utterances}
+    return all(
+        {value.get(i) for i in (*fold.fit, *fold.valid)}.isdisjoint(value.get(i) for i in fold.test)
+        for fold in protocol.folds
+    )
 
 
 def _by_field(
@@ -115,15 +131,15 @@ def _by_field(
             + " need one each"
         )
     if shares:
-        parts = allot(groups, task.label, shares, [[0]], Random(seed))
+        parts = allot(groups, task.label, shares, [[0]], Random(f"{seed}"))
         return [Fold(*(_ids(groups[unit] for unit in units) for units in parts))]
     if count < 2:
-        raise UserError(f"protocol {rule}: must have 2 folds or more")
+        raise UserError(f"protocol {rule}: must have 2 folds or more, such as {name}:5")
     if count == len(groups):
         tests = [[unit] for unit in sorted(groups)]
     else:
         others = [[p for p in range(count) if p != fold] for fold in range(count)]
-        tests = allot(groups, task.label, [1 / count] * count, others, Random(seed))
+        tests = allot(groups, task.label, [1 / count] * count, others, Random(f"{seed}"))
     folds = []
     for index, units in enumerate(tests):
         training = {unit: members for unit, members in groups.items() if unit not in units}
@@ -158,6 +174,8 @@ def _own(corpus: Corpus, utterances: Sequence[Utterance]) -> Fold:
     for name in ("train", "test"):
         if not parts[name]:
             raise UserError(f"protocol own: corpus {corpus.name} has no utterance in split {name}")
+    if not parts["valid"] and any(u.split == "valid" for u in corpus.utterances):
+        raise UserError(f"protocol own: corpus {corpus.name} has no utterance in split valid that can be used")
     return Fold(*(tuple(u.id for u in parts[name]) for name in ("train", "valid", "test")))
 
 
