@@ -51,7 +51,7 @@ demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 m
 CORPUS_ROOT = --corpus "$(CORPUS)" --root "$(ROOT)" $(if $(LABELS),--labels $(LABELS))
 SPLIT = $(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(ALLOW_OVERLAP:%=--allow-overlap %)
 
-corpus: .venv/run  ## what a corpus holds, and what is missing; with TO also as a table | make corpus CORPUS=emodb ROOT=~/emodb TO=emodb.csv
+corpus: .venv/run  ## what a corpus holds and what is missing; with TO, write it as a table | make corpus CORPUS=emodb ROOT=~/emodb TO=emodb.csv
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
 	$(BIN)/bas corpus $(if $(TO),export $(CORPUS_ROOT) --to "$(TO)",show $(CORPUS_ROOT))
 
@@ -90,8 +90,9 @@ compare: .venv/run  ## search, retrain, baselines: the table | make compare FEAT
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas compare $(RUN) $(SPLIT)
 
-cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large LEAKY=id:5
+cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	@$(if $(PROTOCOL)$(ALLOW_OVERLAP),echo "make: cost takes CLEAN and LEAKY in place of PROTOCOL and ALLOW_OVERLAP" >&2; exit 2,:)
 	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007

@@ -47,6 +47,8 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
     reader = "manifest" if out.suffix else "audformat"
     told = f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if corpus.note:
+        console.print(f"note: {corpus.note}; the table itself does not say so", highlight=False, markup=False)
     tell_next(console, f"bas corpus show --corpus {reader} --root {shlex.quote(str(out))}")
     return 0
 

@@ -17,6 +17,8 @@ from bas.corpora import READERS, Corpus, open_corpus
 from bas.corpora.labels import SCHEMES, relabel
 from bas.errors import UserError
 
+FEW = 4  # units are told by name
+
 if TYPE_CHECKING:
     from bas.protocols import Protocol
     from bas.tasks import Task
@@ -24,14 +26,17 @@ if TYPE_CHECKING:
 
 def make(arguments: argparse.Namespace, console: Console) -> int:
     from bas.protocols import make as make_protocol
+    from bas.protocols import read
 
     corpus, task = _asked(arguments)
     protocol = make_protocol(corpus, task, arguments.protocol, arguments.protocol_seed, allowed=arguments.allow_overlap)
     path: Path = arguments.to or RUNS / "protocols" / f"{protocol.name}.json"
     if path.suffix != ".json":
         raise UserError(f"--to {path}: must end in .json")
-    if path.exists() and not path.is_file():
-        raise UserError(f"--to {path}: is there and is no file")
+    if path.exists() or path.is_symlink():
+        there = read(path)
+        if (there.hash, there.name) != (protocol.hash, protocol.name):
+            raise UserError(f"{path}: another split is there ({there.hash}); name another file with --to")
     protocol.write(path)
     _show(protocol, corpus, console)
     console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
@@ -58,7 +63,9 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     protocol = make_protocol(corpus, task, str(arguments.file), allowed=arguments.allow_overlap)
     _show(protocol, corpus, console)
     if protocol.hash != there.hash:
-        told = f"hash {protocol.hash} with what this corpus lacks left out and valid drawn, {there.hash} as written"
+        drawn = not all(fold.valid for fold in there.folds)
+        why = "with valid drawn from fit" if drawn else "without what is left out"
+        told = f"{why} its hash is {protocol.hash}, which results name; as written {there.hash}"
         console.print(f"note: {told}", highlight=False, markup=False)
     leaks = "forbidden overlap, marked" if protocol.marks else "no forbidden overlap"
     unread = [note for note in protocol.notes if "cannot be read" in note]
@@ -100,11 +107,12 @@ def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
 
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
-    """Name, hash and rule; the size of each part of each fold, with the units and classes where the corpus is known."""
+    """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
     from bas.protocols import field_of
     from bas.tables import rich_table, tell_protocol
 
     known = {u.id: u for u in corpus.utterances} if corpus else {}
+    labels = {u.label for u in known.values() if u.label is not None}
     rows = []
     for index, fold in enumerate(protocol.folds):
         for part, ids in fold.parts().items():
@@ -112,15 +120,16 @@ def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
             if known:
                 of_part = [known[i] for i in ids]
                 units = {value for u in of_part if (value := field_of(u, protocol.unit)) is not None}
-                labels, sexes = Counter(u.label for u in of_part), Counter(u.sex for u in of_part)
+                sexes, classes = Counter(u.sex or "unknown" for u in of_part), Counter(u.label for u in of_part)
+                rarest = min(sorted(labels), key=lambda name: classes[name]) if labels else ""
                 row += [
-                    f"{len(units)}" if len(units) > 8 else ", ".join(sorted(units)),
-                    ", ".join(f"{name} {count}" for name, count in sorted(labels.items(), key=str)),
-                    ", ".join(f"{name} {count}" for name, count in sorted(sexes.items(), key=str)),
+                    ", ".join(sorted(units)) if len(units) <= FEW else str(len(units)),
+                    ", ".join(f"{name} {count}" for name, count in sorted(sexes.items())),
+                    f"{rarest} {classes[rarest]}",
                 ]
             rows.append(row)
-    heading = ["fold", "part", "utterances", *([protocol.unit, "label", "sex"] if known else [])]
-    console.print(rich_table(f"{protocol.name} ({protocol.told}, seed {protocol.seed})", heading, rows))
+    heading = ["fold", "part", "utterances", *([protocol.unit, "sex", "rarest label"] if known else [])]
+    console.print(rich_table(f"{protocol.told}, seed {protocol.seed}", heading, rows))
     tell_protocol(protocol, console)
 
 

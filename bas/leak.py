@@ -8,7 +8,7 @@ train on equally many.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from bas.protocols import Protocol, field_of
 from bas.run import BEST, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
-from bas.tables import UNKNOWN, markdown_table, rich_table, tell_protocol
+from bas.tables import UNKNOWN, markdown_table, preset_told, rich_table, tell_protocol
 from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
 
@@ -43,6 +43,8 @@ def measure(
     UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
     `run.split` and `run.start` refuse.
     """
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder}: holds another run; give another --name")
     splits = _splits(plan, clean, leaky)
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
     for seed, pair in zip(plan.seeds, splits, strict=True):
@@ -58,7 +60,7 @@ def measure(
     results = tabulate(folder, runs)
     write_json(folder / "leak.json", results)
     write_text(folder / "leak.md", markdown(results))
-    console.print(rich_table(_title(results), *_cells(results)))
+    console.print(rich_table(_title(results), *_cells(results, (results["headline"],))))
     for line in _legend(results):
         console.print(line, highlight=False, markup=False)
     return results
@@ -71,7 +73,9 @@ def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Prot
     """
     task = common_task([load_space(path) for path in plan.spaces])
     info = StoreInfo.read(Path(plan.features))
-    label = {u.id: field_of(u, task.label) or "" for u in open_labelled(info, plan.labels).utterances}
+    corpus = open_labelled(info, plan.labels)
+    label = {u.id: field_of(u, task.label) or "" for u in corpus.utterances}
+    units = {u.id: field_of(u, corpus.unit) for u in corpus.utterances}
     pairs = []
     for seed in plan.seeds:
         one = split(plan, clean, seed, task.disjoint)
@@ -83,8 +87,10 @@ def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Prot
         if not other.marks:
             raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
         pairs.append((one, other))
-    if not set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair)):
-        told = "no utterance is tested in both by every seed; use rules that test all, such as speaker:5 and id:5"
+    both = set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair))
+    if len({units.get(i) for i in both}) < 2:
+        told = f"of less than two {corpus.unit}s is an utterance tested in both by every seed; "
+        told += "use rules that test all, such as speaker:5 and id:5"
         raise UserError(f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}: {told}")
     cut = []
     for one, other in pairs:
@@ -182,14 +188,15 @@ def _title(results: dict[str, Any]) -> str:
     return f"{results['corpus']}: what the leak of {leaky} (MARKED) is worth, against {clean}"
 
 
-def _cells(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of every metric under both splits, in points, and what the leak added."""
+def _cells(results: dict[str, Any], metrics: Collection[str]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of these metrics under both splits, in points, and what the leak added."""
     rules = [results["clean"]["rule"], f"{results['leaky']['rule']} (MARKED)"]
     several = len(results["seeds"]) > 1
     heading = ["model", "metric", *rules, "leak", "sd", "95 % interval", "p", "verdict"]
     rows = []
     for row in results["rows"]:
-        for name, found in row["metrics"].items():
+        for name in metrics:
+            found = row["metrics"][name]
             sides = [
                 f"{100 * found[side]['mean']:.1f}" + f" ± {100 * found[side]['sd']:.1f}" * several for side in SIDES
             ]
@@ -226,9 +233,9 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"# {_title(results)}",
         "",
-        f"{encoder}, layer {results['layer']}, preset {results['settings']['preset']}.",
+        f"{encoder}, layer {results['layer']}, {preset_told(results['settings'])}.",
         "",
-        *markdown_table(*_cells(results)),
+        *markdown_table(*_cells(results, results["rows"][0]["metrics"])),
         "",
         *(f"- {line}" for line in _legend(results)),
         "",

@@ -156,6 +156,8 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
         made_of = {**there["made_of"], **made_of}
         _check_copies(folder, protocol, spaces)
         _check_jobs(folder / "jobs", protocol)
+    elif any(folder.glob("clean-seed*")):
+        raise UserError(f"{folder}: holds what `bas protocol cost` made; give another --name")
     elif (folder / "jobs").exists():
         raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
     write_json(folder / "protocol.json", protocol.as_dict())

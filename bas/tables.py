@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -193,15 +193,19 @@ def _frequencies(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def preset_told(settings: Mapping[str, Any]) -> str:
+    """The preset, and what was changed of it."""
+    preset = PRESETS[settings["preset"]].as_dict()
+    changes = [f"{k}={v}" for k, v in settings.items() if preset[k] != v]
+    return f"preset {settings['preset']}" + (f" with {', '.join(changes)}" if changes else "")
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
 
     encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
-    preset = PRESETS[results["settings"]["preset"]].as_dict()
-    changes = [f"{k}={v}" for k, v in results["settings"].items() if preset[k] != v]
-    changed = f" with {', '.join(changes)}" if changes else ""
     lines = [
-        f"# {results['corpus']}, {encoder}, layer {results['layer']}, preset {results['settings']['preset']}{changed}, "
+        f"# {results['corpus']}, {encoder}, layer {results['layer']}, {preset_told(results['settings'])}, "
         f"protocol {results['protocol']['told']}",
         "",
         *markdown_table(*_numbers(results)),

@@ -364,7 +364,7 @@ def test_manifest_protocol_follows_from_the_columns(tmp_path, audio, columns, fi
     [
         ("", ("line 1", "no heading", "id, audio, label")),
         ("id,audio\n", ("no utterance",)),
-        ("id,audio,speeker\nx,a.wav,s", ("line 1", "'speeker'", "unknown column", "speaker, session, split")),
+        ("id,audio,speeker\nx,a.wav,s", ("line 1", "'speeker'", "unknown column, rename", "speaker, session, split")),
         ("id,audio,key,wav\nx,a.wav,x,a.wav", ("line 1", "'key'")),
         ("id,audio,id\nx,a.wav,x", ("line 1", "id", "twice")),
         ("id,label\nx,joy", ("line 1", "audio", "required")),

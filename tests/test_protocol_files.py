@@ -15,6 +15,7 @@ from splits import acted, check_invariants, corpus, dialogues, refused, split, v
 
 from bas.cli import main
 from bas.corpora import Corpus
+from bas.corpora.labels import relabel
 from bas.protocols import Fold, make, read
 from bas.protocols.diff import differences
 from bas.tasks import EMOTION
@@ -76,7 +77,7 @@ def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path):
     c = split("abx", "d", "ex", published=True)
     make(c, EMOTION).write(tmp_path / "own.json")
     (mark,) = make(c, EMOTION, str(tmp_path / "own.json")).marks
-    assert mark.startswith("published split, says its file, with speaker on both sides")
+    assert mark.startswith("published split, with speaker on both sides")  # it is what the corpus publishes
 
 
 def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path):
@@ -86,9 +87,9 @@ def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path):
     refused(lambda: make(fewer, EMOTION, str(path)), "1 of its", "'u000'", "another corpus")
     protocol = make(c, EMOTION, str(path), skipped=["u000"])
     check_invariants(fewer, EMOTION, protocol)
-    assert make(fewer, EMOTION, str(path), skipped=["u000"]) == protocol
+    assert make(fewer, EMOTION, str(path), skipped=["u000"]).folds == protocol.folds
     assert protocol.hash != make(c, EMOTION).hash
-    assert protocol.notes[0].startswith("1 of its utterances have no label or no features, e.g. 'u000'")
+    assert protocol.notes[0].startswith("1 utterances are left out, for want of a label or features: e.g. 'u000'")
     blank = tuple(dataclasses.replace(u, label=None) if u.id == "u000" else u for u in c.utterances)
     assert make(dataclasses.replace(c, utterances=blank), EMOTION, str(path)).folds == protocol.folds
 
@@ -113,6 +114,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = 
     "marks that are none": (lambda raw: raw.update(marks=3), ("marks", "3", "list of texts")),
     "a name of two lines": (lambda raw: raw.update(name="a\nb"), ("name", "one line")),
     "an unknown field": (lambda raw: raw.update(sead=1), ("sead", "unknown", "seed")),
+    "a name with a folder": (lambda raw: raw.update(name="../evil"), ("name", "'../evil'", "without a folder")),
     "published maybe": (lambda raw: raw.update(published="yes"), ("published", "'yes'", "true, false")),
     "one class only": (
         lambda raw: (raw["folds"][0].update(fit=raw["folds"][0]["fit"][::3]), raw.pop("hash")),
@@ -157,6 +159,42 @@ def test_a_valid_part_that_cannot_be_used_is_not_drawn_anew(tmp_path):
     gone = [u.id for u in c.utterances if u.speaker == "d"]
     refused(lambda: make(c, EMOTION, str(tmp_path / "own.json"), skipped=gone), "fold 0", "valid")
     refused(lambda: make(c, EMOTION, "own", skipped=gone), "split valid")
+
+
+def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path):
+    """An edited split, and one that calls itself published, go by the file's name."""
+    protocol = make(acted(), EMOTION)
+    one, other = protocol.folds[0], protocol.folds[1]
+    edited = dataclasses.replace(one, fit=(*one.fit, *one.valid), valid=other.test[:12])
+    edited = dataclasses.replace(edited, fit=tuple(i for i in edited.fit if i not in edited.valid))
+    dataclasses.replace(protocol, folds=(edited, *protocol.folds[1:])).write(tmp_path / "edited.json")
+    made = make(acted(), EMOTION, str(tmp_path / "edited.json"))
+    assert made.rule == "file edited.json"
+    assert "file edited.json" in made.told
+    leaky = make(acted(), EMOTION, "id:5", allowed=("speaker",))
+    for rule in ("own", "emobox", "id:5"):
+        dataclasses.replace(leaky, rule=rule, published=True).write(tmp_path / "said.json")
+        said = make(acted(), EMOTION, str(tmp_path / "said.json"))
+        assert said.rule == "file said.json"
+        assert said.marks[0].startswith("published split, says its file, with speaker on both sides")
+
+
+def test_labels_belong_to_a_split(tmp_path):
+    rows = [{"speaker": f"s{s}", "label": label} for s in range(6) for label in ("angry", "sad", "boredom")]
+    c = corpus(rows)
+    common = relabel(c, "common")
+    make(common, EMOTION, "speaker:3").write(tmp_path / "common.json")
+    assert read(tmp_path / "common.json").name == "paper-cups-common-speaker-3-seed0"
+    assert make(common, EMOTION, str(tmp_path / "common.json")).rule == "speaker:3"
+    refused(lambda: make(c, EMOTION, str(tmp_path / "common.json")), "labels", "--labels common", "own labels")
+    make(c, EMOTION, "speaker:3").write(tmp_path / "own.json")
+    refused(lambda: make(common, EMOTION, str(tmp_path / "own.json")), "labels", "--labels common", "own labels")
+
+
+def test_every_id_wrong_is_told_before_valid_is_drawn(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"folds": [{"fit": ["u000.wav"], "test": ["u001.wav"]}]}))
+    refused(lambda: make(acted(), EMOTION, str(path)), "fold 0", "1 of its 1 ids in fit", "'u000.wav'")
 
 
 # --- EmoBox ---
@@ -215,7 +253,7 @@ def test_emobox_without_what_could_not_be_extracted(tmp_path):
     c = recorded_in_folders()
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
     assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
-    assert protocol.notes[0] == "2 of its utterances have no label or no features, e.g. 'u003'"
+    assert protocol.notes[0] == "2 utterances are left out, for want of a label or features: e.g. 'u003'"
 
 
 def test_emobox_without_speakers_runs_and_says_so(tmp_path):
@@ -360,6 +398,11 @@ def test_the_verbs(tmp_path, monkeypatch, capsys):
     assert run("check", path, *of_corpus) == 0
     assert "ok: no forbidden overlap; the recordings were not all compared" in capsys.readouterr().out
     assert run("diff", path, path) == 0
+    before = path.read_bytes()
+    assert run("make", *of_corpus, "--protocol", "speaker:3") == 0  # the same again
+    assert run("make", *of_corpus, "--protocol", "speaker:2", "--to", path) == 2
+    assert "another split is there" in capsys.readouterr().err
+    assert path.read_bytes() == before
     assert run("make", *of_corpus, "--protocol", "speaker:3", "--protocol-seed", "1", "--to", "other.json") == 0
     assert run("diff", path, "other.json") == 1
     assert "from fit to" in capsys.readouterr().out

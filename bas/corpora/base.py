@@ -61,6 +61,7 @@ class Corpus:
     unit: str
     metric: str = "WA"  # the headline of its papers, where the task has it
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
+    labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own words
     note: str = ""  # shown with every result, e.g. that the speech is synthetic
 
     def __post_init__(self) -> None:

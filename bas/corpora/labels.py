@@ -56,4 +56,6 @@ def relabel(corpus: Corpus, scheme: str) -> Corpus:
     told = f"labels {scheme}"
     if out:
         told += f": {', '.join(f'{count} {label}' for label, count in sorted(out.items()))} left out"
-    return replace(corpus, utterances=tuple(utterances), note="; ".join(filter(None, (corpus.note, told))))
+    return replace(
+        corpus, utterances=tuple(utterances), labels=scheme, note="; ".join(filter(None, (corpus.note, told)))
+    )

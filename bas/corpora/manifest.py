@@ -128,11 +128,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         places = [(heading.index(theirs), column) for theirs, column in ours.items()]
         names = {column: theirs for theirs, column in ours.items()}
         for cells in reader:
-            if cells and len(cells) != len(heading):
+            if not any(map(str.strip, cells)):  # a spreadsheet leaves such lines at its end
+                continue
+            if len(cells) != len(heading):
                 told = f"{len(cells)} cells, the heading has {len(heading)}; a cell with a comma stands in quotes"
                 raise UserError(f"{path} line {reader.line_num}: {told}")
-            if cells:
-                yield reader.line_num, {column: cell for i, column in places if (cell := cells[i])}, names
+            yield reader.line_num, {column: cell for i, column in places if (cell := cells[i])}, names
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num}: malformed CSV: {error}") from None
 
@@ -194,7 +195,7 @@ def _ours(where: str, columns: Sequence[str], others: Names) -> dict[str, str]:
     allowed = f"allowed: {', '.join(COLUMNS)}"
     for name in columns:
         if name not in found and not others:
-            raise UserError(f"{where}: {name!r}: unknown column; {allowed}")
+            raise UserError(f"{where}: {name!r}: unknown column, rename or delete it; {allowed}")
         if name in found and columns.count(name) > 1:
             raise UserError(f"{where}: {name}: the column stands there twice; {allowed}")
     for column in REQUIRED:

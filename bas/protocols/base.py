@@ -57,9 +57,10 @@ class Fold:
 class Protocol:
     """Folds and what made them.
 
-    unit: the field whose values the folds keep whole; the units of a paired comparison. published: a distribution's or
-    benchmark's own split, which may share what the task forbids. marks: what a reader of any result must be told, such
-    as forbidden overlap. notes: overlap in fields the task does not forbid, classes missing from a part, and the like.
+    labels: the common scheme of the labels, empty: the corpus's own. unit: the field whose values the folds keep whole;
+    the units of a paired comparison. published: a distribution's or benchmark's own split, which may share what the
+    task forbids. marks: what a reader of any result must be told, such as forbidden overlap. notes: overlap in fields
+    the task does not forbid, classes missing from a part, and the like.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Protocol:
     seed: int
     folds: tuple[Fold, ...]
     unit: str
+    labels: str = ""
     published: bool = False
     marks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -114,9 +116,9 @@ class Protocol:
         return cls(**values | {name: tuple(values[name]) for name in ("marks", "notes")})
 
 
-def slug(corpus: str, task: str, rule: str, seed: int) -> str:
-    """A name that can be a file's: emodb-speaker-5-seed0; with the task, unless it is emotion."""
-    words = [corpus, rule, *([task] if task != "emotion" else []), f"seed{seed}"]
+def slug(corpus: str, labels: str, task: str, rule: str, seed: int) -> str:
+    """A name that can be a file's: emodb-speaker-5-seed0; with the labels' scheme, and with a task but emotion."""
+    words = [corpus, *([labels] if labels else []), rule, *([task] if task != "emotion" else []), f"seed{seed}"]
     return re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
 
 
@@ -139,8 +141,12 @@ def read(path: Path) -> Protocol:
     for field, value in raw.items():
         if field not in known:
             raise UserError(f"{path}: {field}: unknown; allowed: {', '.join(known)}")
-        if field in ("name", "corpus", "task", "rule", "unit") and not (isinstance(value, str) and value.isprintable()):
+        if field in ("name", "corpus", "task", "rule", "unit", "labels") and not (
+            isinstance(value, str) and value.isprintable()
+        ):
             raise UserError(f"{path}: {field}: {value!r} is not a text of one line")
+        if field == "name" and re.search(r"[/\\]", value):
+            raise UserError(f"{path}: name: {value!r} must be a file's name, without a folder")
         if field == "seed" and type(value) is not int:
             raise UserError(f"{path}: {field}: {value!r} is not a whole number")
         if field == "published" and not isinstance(value, bool):
@@ -148,11 +154,10 @@ def read(path: Path) -> Protocol:
         if field in ("marks", "notes") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise UserError(f"{path}: {field}: {value!r} is not a list of texts")
     folds = tuple(_fold(path, index, fold) for index, fold in enumerate(raw["folds"]))
-    given = {name: raw[name] for name in ("corpus", "task", "rule", "unit", "seed", "published", "name") if name in raw}
+    given = {name: raw[name] for name in known if name in raw and name not in ("format", "hash", "folds")}
     plain = {"name": path.stem, "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
-    protocol = Protocol(
-        **{**plain, **given}, folds=folds, marks=tuple(raw.get("marks", ())), notes=tuple(raw.get("notes", ()))
-    )
+    lines = {name: tuple(raw.get(name, ())) for name in ("marks", "notes")}
+    protocol = Protocol(**{**plain, **given, **lines}, folds=folds)
     if raw.get("hash", protocol.hash) != protocol.hash:
         told = f"{raw['hash']!r}, but its folds have {protocol.hash}: edited? if it was meant, delete the line hash"
         raise UserError(f"{path}: hash: {told}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from bas.protocols.base import REPORTED, Fold, field_of
 from bas.tasks import Task
 
 THREADS = 4
+SHORT = 40  # characters of an example
 
 
 def check(
@@ -34,7 +35,8 @@ def check(
     for field in allowed:
         if field not in task.disjoint:
             raise UserError(f"--allow-overlap {field}: task {task.name} forbids only {', '.join(task.disjoint)}")
-    _check_ids(corpus, folds, known)
+    check_known(corpus, folds)
+    _check_ids(folds)
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
     notes = [*_check_classes(task, folds, known), *_check_recordings(folds, utterances)]
@@ -52,6 +54,7 @@ def check(
             continue
         (index, one, other), values = next(iter(shared.items()))
         example = sorted(values)[0]
+        example = example if len(example) <= SHORT else example[:SHORT] + "..."
         if field == "audio":  # where it lies is of one machine
             example = Path(example).name
         told = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
@@ -67,16 +70,23 @@ def check(
     return tuple(marks), tuple(notes)
 
 
-def _check_ids(corpus: Corpus, folds: Sequence[Fold], known: Mapping[str, Utterance]) -> None:
+def check_known(corpus: Corpus, folds: Sequence[Fold], also: Collection[str] = ()) -> None:
+    """UserError where a fold names an utterance that is neither of the corpus nor in `also`."""
+    known = {u.id for u in corpus.utterances}.union(also)
+    for index, fold in enumerate(folds):
+        for part, ids in fold.parts().items():
+            unknown = [i for i in ids if i not in known]
+            if unknown:
+                told = f"{len(unknown)} of its {len(ids)} ids in {part} are not of corpus {corpus.name}"
+                raise UserError(f"protocol fold {index}: {told}, e.g. {unknown[0]!r}; was it made for another corpus?")
+
+
+def _check_ids(folds: Sequence[Fold]) -> None:
     for index, fold in enumerate(folds):
         counts = Counter(i for ids in fold.parts().values() for i in ids)
         for part, ids in fold.parts().items():
             if not ids:
                 raise UserError(f"protocol fold {index}: {part} is empty; fit, valid and test need utterances")
-            unknown = [i for i in ids if i not in known]
-            if unknown:
-                told = f"{len(unknown)} of its {len(ids)} ids in {part} are not of corpus {corpus.name}"
-                raise UserError(f"protocol fold {index}: {told}, e.g. {unknown[0]!r}; was it made for another corpus?")
         id_, count = counts.most_common(1)[0]
         if count > 1:
             raise UserError(f"protocol fold {index}: {id_!r} stands there {count} times; once is allowed")
@@ -94,7 +104,7 @@ def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Uttera
             if missing and part == "fit":
                 raise UserError(
                     f"protocol fold {index}: no {task.label} {missing[0]!r} among its {len(ids)} training utterances; "
-                    f"use other folds or another --protocol-seed"
+                    f"use other folds, another seed, or leave {missing[0]!r} out"
                 )
             lacking[part] += [f"fold {index} {task.label} {name!r}" for name in missing]
     for part, cases in lacking.items():
@@ -108,6 +118,9 @@ def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Uttera
     often = [i for i, count in tests.items() if count > 1]
     if often:
         notes.append(f"{len(often)} utterances are tested in more than one fold, e.g. {often[0]!r}")
+    never = sorted(used.difference(tests))
+    if never and len(folds) > 1:
+        notes.append(f"{len(never)} utterances are tested in no fold, e.g. {never[0]!r}")
     return notes
 
 

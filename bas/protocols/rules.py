@@ -23,7 +23,7 @@ from bas.errors import UserError
 from bas.protocols import published
 from bas.protocols.allot import allot
 from bas.protocols.base import FIELDS, REPORTED, Fold, Protocol, field_of, read, slug
-from bas.protocols.check import check
+from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
@@ -62,14 +62,19 @@ def make(
     made = _from_file(corpus, task, Path(rule).expanduser()) if rule.endswith(".json") else None
     made = made or _from_rule(corpus, usable, task, rule, seed)
     lost = unusable.intersection(i for fold in made.folds for ids in fold.parts().values() for i in ids)
-    notes = (f"{len(lost)} of its utterances have no {task.label} or no features, e.g. {min(lost)!r}",) if lost else ()
+    notes = (
+        (f"{len(lost)} utterances are left out, for want of a {task.label} or features: e.g. {min(lost)!r}",)
+        if lost
+        else ()
+    )
     used = replace(corpus, utterances=usable)
+    check_known(used, made.folds, also=lost)
     kept = [fold.without(lost) for fold in made.folds]
     for index, (before, after) in enumerate(zip(made.folds, kept, strict=True)):
         if before.valid and not after.valid:
             raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
     folds = tuple(fold.in_order() for fold in _with_valid(used, task, kept, made.seed))
-    called = "published split" + ", says its file" * rule.endswith(".json") if made.published else ""
+    called = "published split" + ", says its file" * made.rule.startswith("file ") if made.published else ""
     marks, more = check(used, task, folds, published=called, allowed=allowed)
     return replace(made, folds=folds, marks=marks, notes=(*notes, *more))
 
@@ -88,12 +93,12 @@ def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule
         unit = corpus.unit if name == "id" else name
     else:
         raise _unknown(rule)
-    name = slug(corpus.name, task.name, rule, seed)
-    return Protocol(name, corpus.name, task.name, rule, seed, tuple(folds), unit, own)
+    name = slug(corpus.name, corpus.labels, task.name, rule, seed)
+    return Protocol(name, corpus.name, task.name, rule, seed, tuple(folds), unit, corpus.labels, own)
 
 
 def _unknown(rule: str) -> UserError:
-    told = f"with FIELD one of {', '.join(FIELDS)}, and FIT/VALID/TEST percents that sum to 100, as 60/20/20"
+    told = f"with FIELD one of {', '.join(FIELDS)}, and FIT/VALID/TEST percents, as 60/20/20"
     return UserError(f"protocol {rule!r}: must be {RULES}, {told}")
 
 
@@ -102,9 +107,25 @@ def _from_file(corpus: Corpus, task: Task, path: Path) -> Protocol:
     for what, there, now in (("corpus", protocol.corpus, corpus.name), ("task", protocol.task, task.name)):
         if there not in ("", now):
             raise UserError(f"{path}: {what}: made for {there!r}, not for {now!r}; make one for this {what}")
+    if protocol.labels != corpus.labels:
+        of, now = (
+            f"--labels {name}" if name else "the corpus's own labels" for name in (protocol.labels, corpus.labels)
+        )
+        raise UserError(f"{path}: labels: made for {of}, not for {now}; give the same")
     # A unit decides how sure a comparison is: the file's counts where its folds keep it whole, else the corpus's.
     unit = protocol.unit if _whole(corpus, protocol) else corpus.unit
-    return replace(protocol, corpus=corpus.name, task=task.name, unit=unit)
+    made = replace(protocol, corpus=corpus.name, task=task.name, unit=unit)
+    return made if _by_its_rule(corpus, task, made) else replace(made, rule=f"file {path.name}")
+
+
+def _by_its_rule(corpus: Corpus, task: Task, protocol: Protocol) -> bool:
+    """Whether the rule that a file names makes the file's split: else it was edited, or made otherwise."""
+    try:
+        made = _from_rule(corpus, corpus.labelled(task.label), task, protocol.rule, protocol.seed)
+        folds = _with_valid(corpus, task, made.folds, made.seed)
+    except UserError:  # no rule at all, or one whose lists lie elsewhere
+        return False
+    return replace(made, folds=folds).hash == protocol.hash and made.published == protocol.published
 
 
 def _whole(corpus: Corpus, protocol: Protocol) -> bool:
@@ -154,12 +175,12 @@ def _shares(rule: str, text: str) -> list[float]:
     if not text or (text.isdecimal() and text.isascii()):
         return []
     parts = text.split("/")
-    if (
-        len(parts) != 3
-        or not all(p.isdecimal() and p.isascii() and int(p) for p in parts)
-        or sum(map(int, parts)) != 100
-    ):
+    if len(parts) != 3 or not all(p.isdecimal() and p.isascii() and int(p) for p in parts):
         raise _unknown(rule)
+    if sum(map(int, parts)) != 100:
+        raise UserError(
+            f"protocol {rule!r}: the percents sum to {sum(map(int, parts))}; they must sum to 100, as 60/20/20"
+        )
     return [int(p) / 100 for p in parts]
 
 
