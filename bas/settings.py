@@ -1,14 +1,15 @@
 """Every number a training depends on, in one place. A preset names a set of them; a run records all.
 
 `paper` is Fang et al. 2023 as far as it says; what it leaves open is marked "ours". Ours too, for every preset:
-LayerNorm after each sub-module and ReLU (`blocks`); batches of like length (`batches`); a fifth of the training units
-held out as the valid part (`protocols`), and the weights of the epoch with the lowest loss there kept (`train`).
+LayerNorm after each sub-module and ReLU (`blocks`); batches of like length (`batches`); about a fifth of the training
+utterances held out, in whole units, as the valid part (`protocols`), and the weights of the epoch with the lowest loss
+there kept (`train`).
 
 `cpu` is for two cores: a narrower network on fewer frames, and a schedule that converges in few epochs. Its width,
 stride, optimiser and epochs were chosen by the mean accuracy of the 4-layer transformer and the simple FFN on the valid
-parts of EmoDB's five folds (Whisper tiny.en, state 2, two seeds), seven combinations tried. Those speakers are test
-speakers of other folds, so a table on EmoDB under this preset is not free of that choice. `theta_lr` is the smaller of
-two tried, by how decided the searches of two folds became on their training parts.
+parts of five folds of EmoDB (not today's; Whisper tiny.en, state 2, two seeds), seven combinations tried. Those
+speakers are test speakers of other folds, so a table on EmoDB under this preset is not free of that choice. `theta_lr`
+is the smaller of two tried, by how decided the searches of two folds became on their training parts.
 """
 
 from __future__ import annotations
