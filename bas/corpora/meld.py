@@ -83,7 +83,7 @@ def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
                     id=f"{split}_{clip}",
                     audio=flac if flac.is_file() else flac.with_suffix(".wav"),
                     label=tree.known(where, "Emotion", row["Emotion"], LABELS),
-                    speaker=row["Speaker"] or None,
+                    speaker=row["Speaker"].strip() or None,
                     session=session,
                     split=split,
                     language="en",
