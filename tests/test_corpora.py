@@ -238,7 +238,7 @@ def meld(root: Path, rows: int = 7, suffix: str = ".wav") -> Path:
         text = "\ufeff" + HEADING if split == "train" else HEADING
         for i in range(rows):
             clip = f"dia{i // 10}_utt{i % 10}"
-            text += f'{i},"Oh, I\u0092m ""here""",Joey,{CLASSES[i % 7]},x,{i // 10},{i % 10},8,21,"00:16:16,059","0"\n'
+            text += f'{i},"Oh, I\u0092m ""here""",{"Joey" + " " * (i % 2)},{CLASSES[i % 7]},x,{i // 10},{i % 10},8,21,"00:16:16,059","0"\n'
             write(root / clips / f"{clip}{suffix}")
         write(root / name, text)
     return root
@@ -253,6 +253,7 @@ def test_meld_reads_the_published_parts(tmp_path):
     assert "incomplete: 7 of 9989 rows in train_sent_emo.csv" in corpus.note
     one = by_id(corpus)["valid_dia0_utt1"]
     assert one.audio == tmp_path / "dev_splits_complete/dia0_utt1.wav"
+    assert {u.speaker for u in corpus.utterances} == {"Joey"}
     assert (one.label, one.speaker, one.text, one.language) == ("joy", "Joey", 'Oh, I\u0092m "here"', "en")
 
 
