@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +84,17 @@ def _resampler(rate: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return made
 
 
+@lru_cache(maxsize=4096)
+def _header(path: Path, changed: int, size: int) -> Any:
+    """Read once for the many stretches of one recording, unless it has changed."""
+    return soundfile.info(path)
+
+
 def _segment(utterance: Utterance) -> tuple[int, int, int]:
     """First sample, the one after the last, and the rate of the file."""
     try:
-        info = soundfile.info(utterance.audio)
+        status = utterance.audio.stat()
+        info = _header(utterance.audio, status.st_mtime_ns, status.st_size)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:  # TypeError: a headerless .raw
         raise UserError(f"{utterance.audio}: cannot be read as audio: {error}") from error
     frames, rate = int(info.frames), int(info.samplerate)

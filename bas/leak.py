@@ -222,7 +222,11 @@ def _legend(results: dict[str, Any]) -> list[str]:
         f"Leak: leaky less clean, 95 % jackknife-t interval and sign-flip p over {results['units']} units "
         f"({results['unit']}); sd: of the difference over seeds. A tie: these units do not tell the two apart.",
         *(f"Mark of the leaky split: {mark}." for mark in results["leaky"]["marks"]),
-        *(f"Of the {side} split: {note}." for side in SIDES for note in results[side]["notes"]),
+        *(
+            f"Of the {side} split of seed {results['seeds'][0]}: {note}."
+            for side in SIDES
+            for note in results[side]["notes"]
+        ),
         *([f"Note: {results['note']}."] if results["note"] else []),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,16 +142,9 @@ def _shared(folds: Sequence[Fold], known: Mapping[str, Utterance], field: str) -
 
 def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
     groups, unread = same_samples(utterances)
-    overlapping = overlaps(utterances)
+    cut = _cut_up(utterances)
     for index, fold in enumerate(folds):
         part_of = {i: part for part, ids in fold.parts().items() for i in ids}
-        for a, b in overlapping:
-            one, other = part_of.get(a), part_of.get(b)
-            if one and other and one != other:
-                raise UserError(
-                    f"protocol fold {index}: {a!r} in {one} and {b!r} in {other} overlap in time in one recording; "
-                    f"leave one of them out, or split by a field that keeps them together"
-                )
         for names in groups:
             parts = {part_of[i]: i for i in names if i in part_of}
             if len(parts) > 1:
@@ -159,26 +153,37 @@ def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) ->
                     f"protocol fold {index}: {a!r} in {one} and {b!r} in {other} are the same recording, sample for "
                     f"sample; leave one of them out (`bas corpus export` writes a manifest to delete it from)"
                 )
+        for stretches in cut:
+            _check_overlap(index, stretches, part_of)
     notes = [f"{len(groups)} recordings stand under several names, e.g. {' = '.join(groups[0])}"] if groups else []
     if unread:
         notes.append(f"{len(unread)} recordings cannot be read, so not compared with the others, e.g. of {unread[0]!r}")
     return notes
 
 
-def overlaps(utterances: Iterable[Utterance]) -> list[tuple[str, str]]:
-    """Pairs of ids that are different stretches of one recording and share more than `audio.SLACK` seconds."""
+def _cut_up(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
+    """The utterances of each recording that holds several, by their start."""
     by_file: dict[Path, list[Utterance]] = defaultdict(list)
     for u in utterances:
         by_file[u.audio].append(u)
-    found = []
-    for cuts in by_file.values():
-        spans = {(u.start, u.end): u for u in cuts}  # of equal ones `same_samples` tells
-        open_: list[Utterance] = []
-        for _, u in sorted(spans.items(), key=lambda span: span[0][0]):
-            open_ = [v for v in open_ if v.end is None or v.end > u.start + audio.SLACK]
-            found += [(v.id, u.id) for v in open_]
-            open_.append(u)
-    return found
+    return [sorted(cuts, key=lambda u: u.start) for cuts in by_file.values() if len(cuts) > 1]
+
+
+def _check_overlap(index: int, stretches: Sequence[Utterance], part_of: Mapping[str, str]) -> None:
+    """Refuses stretches of one recording in two parts that share more time than such times are rounded by."""
+    latest: dict[str, tuple[float, str]] = {}  # by part, the last end so far, and whose
+    for u in stretches:
+        part = part_of.get(u.id)
+        if part is None:
+            continue
+        for other, (end, id_) in latest.items():
+            if other != part and end > u.start + audio.SLACK:
+                raise UserError(
+                    f"protocol fold {index}: {id_!r} in {other} and {u.id!r} in {part} overlap in time in one "
+                    f"recording; leave one of them out, or split by a field that keeps them together"
+                )
+        end = math.inf if u.end is None else u.end
+        latest[part] = max(latest.get(part, (end, u.id)), (end, u.id))
 
 
 def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:
