@@ -34,13 +34,17 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     if path.suffix != ".json":
         raise UserError(f"--to {path}: must end in .json")
     if path.exists() or path.is_symlink():
-        there = read(path)
-        if (there.hash, there.name) != (protocol.hash, protocol.name):
-            raise UserError(f"{path}: another split is there ({there.hash}); name another file with --to")
+        try:
+            there = read(path).hash
+        except UserError:
+            there = "damaged, or no protocol"
+        if there != protocol.hash:
+            raise UserError(f"{path}: another split is there ({there}); name another file with --to")
     protocol.write(path)
     _show(protocol, corpus, console)
     console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
     options = [f"PROTOCOL={path}", *([f"LABELS={arguments.labels}"] if arguments.labels else [])]
+    options += [f"SPACES={' '.join(arguments.space or [])}"] * bool(arguments.space)
     options += [f"ALLOW_OVERLAP={' '.join(arguments.allow_overlap)}"] * bool(protocol.marks and arguments.allow_overlap)
     tell_next(console, f"make compare FEATURES=... {shlex.join(options)}")
     return 0
@@ -50,7 +54,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     from bas.protocols import read
 
     _show(read(arguments.file), None, console)
-    console.print("marks and notes are as written; `bas protocol check` holds them against the corpus", style="dim")
+    console.print("all of it as written; `bas protocol check` holds it against the corpus", style="dim")
     return 0
 
 

@@ -113,7 +113,8 @@ def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
         order = sorted((n / len(ids), class_, id_) for class_, ids in members.items() for n, id_ in enumerate(ids))
         folds.append(replace(fold, fit=tuple(sorted(id_ for _, _, id_ in order[:size]))))
     note = f"every fit part is cut to {size} utterances, the smallest of the seed's"
-    return replace(protocol, folds=tuple(folds), notes=(*protocol.notes, note))
+    name = f"{protocol.name}-fit{size}"
+    return replace(protocol, name=name, folds=tuple(folds), notes=(*protocol.notes, note))
 
 
 def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bas.protocols import Protocol, field_of
 from bas.run import BEST, Run
@@ -261,9 +262,9 @@ def show_retrained(run: Run, console: Console) -> None:
 
 def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """For the terminal; the first column is never broken."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
     for index, column in enumerate(heading):
         table.add_column(column, no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table

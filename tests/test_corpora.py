@@ -223,6 +223,7 @@ def test_iemocap_counts_missing_recordings(tmp_path):
 
 # --- MELD ---
 
+JOEY = ("Joey", "Joey ")
 HEADING = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 FOLDERS = {
     "train": ("train_sent_emo.csv", "train_splits"),
@@ -237,8 +238,8 @@ def meld(root: Path, rows: int = 7, suffix: str = ".wav") -> Path:
     for split, (name, clips) in FOLDERS.items():
         text = "\ufeff" + HEADING if split == "train" else HEADING
         for i in range(rows):
-            clip = f"dia{i // 10}_utt{i % 10}"
-            text += f'{i},"Oh, I\u0092m ""here""",{"Joey" + " " * (i % 2)},{CLASSES[i % 7]},x,{i // 10},{i % 10},8,21,"00:16:16,059","0"\n'
+            clip, who = f"dia{i // 10}_utt{i % 10}", JOEY[i % 2]
+            text += f'{i},"Oh, I\u0092m ""here""",{who},{CLASSES[i % 7]},x,{i // 10},{i % 10},8,21,"00:16:16,059","0"\n'
             write(root / clips / f"{clip}{suffix}")
         write(root / name, text)
     return root

@@ -210,3 +210,16 @@ def test_an_order_of_ids_is_no_part_of_a_split():
     turned = tuple(Fold(*(ids[::-1] for ids in fold.parts().values())) for fold in protocol.folds)
     assert dataclasses.replace(protocol, folds=turned).hash == protocol.hash
     assert all(list(ids) == sorted(ids) for fold in protocol.folds for ids in fold.parts().values())
+
+
+def test_overlaps_are_found_through_links_and_equal_stretches(tmp_path):
+    tone(tmp_path / "long.wav", 3.0, hertz=223.7)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "long.wav")
+    own = [{"speaker": s, "label": c} for s in "abcdef" for c in "xy"]  # have no recordings
+    apart = {"audio": tmp_path / "long.wav", "start": 0.0, "end": 1.0}
+    near = {"audio": tmp_path / "link.wav", "start": 0.5, "end": 1.5}
+    make(corpus([{**own[0], **apart}, *own[1:11], {**own[11], **near, "start": 0.96}]), EMOTION, "speaker:6")
+    rows = [{**own[0], **apart}, *own[1:11], {**own[11], **near}]
+    refused(lambda: make(corpus(rows), EMOTION, "speaker:6"), "'u000'", "'u011'", "overlap in time")
+    short = {**near, "start": 0.5, "end": 0.54}
+    make(corpus([{**own[0], **apart}, *own[1:11], {**own[11], **short}]), EMOTION, "speaker:6")

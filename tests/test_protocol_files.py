@@ -113,8 +113,12 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = 
     "a seed that is a truth": (lambda raw: raw.update(seed=True), ("seed", "True", "whole number")),
     "marks that are none": (lambda raw: raw.update(marks=3), ("marks", "3", "list of texts")),
     "a name of two lines": (lambda raw: raw.update(name="a\nb"), ("name", "one line")),
+    "a name that is markup": (
+        lambda raw: raw.update(name="cups[conceal]"),
+        ("name", "'cups[conceal]'", "letters, digits"),
+    ),
     "an unknown field": (lambda raw: raw.update(sead=1), ("sead", "unknown", "seed")),
-    "a name with a folder": (lambda raw: raw.update(name="../evil"), ("name", "'../evil'", "without a folder")),
+    "a name with a folder": (lambda raw: raw.update(name="../evil"), ("name", "'../evil'", "letters, digits")),
     "published maybe": (lambda raw: raw.update(published="yes"), ("published", "'yes'", "true, false")),
     "one class only": (
         lambda raw: (raw["folds"][0].update(fit=raw["folds"][0]["fit"][::3]), raw.pop("hash")),
@@ -145,7 +149,13 @@ def test_ids_in_another_order_are_the_same_split(tmp_path):
 
 
 def test_a_file_names_the_unit_only_where_its_folds_keep_it_whole(tmp_path):
-    for unit, used in (("text", "speaker"), ("id", "speaker"), ("label", "speaker"), ("speaker", "speaker")):
+    for unit, used in (
+        ("sex", "speaker"),
+        ("text", "speaker"),
+        ("id", "speaker"),
+        ("label", "speaker"),
+        ("speaker", "speaker"),
+    ):
         path = written(tmp_path, lambda raw, unit=unit: raw.update(unit=unit))
         assert make(acted(), EMOTION, str(path)).unit == used
     c = dialogues()
@@ -177,6 +187,26 @@ def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path):
         said = make(acted(), EMOTION, str(tmp_path / "said.json"))
         assert said.rule == "file said.json"
         assert said.marks[0].startswith("published split, says its file, with speaker on both sides")
+
+
+def test_a_file_goes_by_its_rule_also_where_a_store_lacks_utterances(tmp_path):
+    c = acted()
+    path = written(tmp_path)
+    gone = ["u000", "u050"]
+    less = make(c, EMOTION, str(path), skipped=gone)
+    assert less.rule == "speaker:5 less what is left out"
+    make(c, EMOTION, "speaker:5", skipped=gone).write(tmp_path / "gone.json")
+    assert make(c, EMOTION, str(tmp_path / "gone.json"), skipped=gone).rule == "speaker:5"
+
+
+def test_a_files_own_name_and_list_rules_are_not_believed(tmp_path):
+    path = written(tmp_path, lambda raw: raw.update(name="emodb-emobox-seed0"))
+    assert make(acted(), EMOTION, str(path)).name == "paper-cups-speaker-5-seed0"
+    c = recorded_in_folders()
+    folder = emobox_folds(tmp_path / "lists", c)
+    protocol = make(c, EMOTION, f"emobox:{folder}")
+    dataclasses.replace(protocol, rule=f"emobox:{folder}").write(tmp_path / "said.json")
+    assert make(c, EMOTION, str(tmp_path / "said.json")).told.startswith("said (file said.json), hash ")
 
 
 def test_labels_belong_to_a_split(tmp_path):
@@ -241,7 +271,7 @@ def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path, valid):
     assert [set(f.test) for f in protocol.folds] == [set(ids(c)[k::5]) for k in range(5)]
     assert all(set(f.fit) | set(f.valid) | set(f.test) == set(ids(c)) for f in protocol.folds)
     (mark,) = protocol.marks
-    assert mark.startswith("published split, with speaker on both sides: ")
+    assert mark.startswith("published split, say its lists, with speaker on both sides: ")
     if valid:
         assert all(f.valid == tuple(i for i in ids(c) if i not in f.test)[::4] for f in protocol.folds)
     else:  # held out by speaker, as everywhere
@@ -260,7 +290,9 @@ def test_emobox_without_speakers_runs_and_says_so(tmp_path):
     c = recorded_in_folders()
     c = dataclasses.replace(c, utterances=tuple(dataclasses.replace(u, speaker=None) for u in c.utterances))
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}")
-    assert protocol.marks == ("published split, though speaker is unknown for 48 utterances, e.g. 'u000'",)
+    assert protocol.marks == (
+        "published split, say its lists, though speaker is unknown for 48 utterances, e.g. 'u000'",
+    )
 
 
 def test_two_paths_of_a_list_are_not_one_utterance(tmp_path):
@@ -288,7 +320,7 @@ def test_emobox_by_key(tmp_path):
     """A manifest of EmoBox's own lines has its keys for ids."""
     c = recorded_in_folders()
     folder = emobox_folds(tmp_path, c)
-    keyed = tuple(dataclasses.replace(u, id=f"cups-{u.id}", audio=Path("x.wav")) for u in c.utterances)
+    keyed = tuple(dataclasses.replace(u, id=f"cups-{u.id}", audio=Path(f"x/{u.id}.wav")) for u in c.utterances)
     protocol = make(dataclasses.replace(c, utterances=keyed), EMOTION, f"emobox:{folder}")
     assert set(protocol.tested) == {u.id for u in keyed}
 
@@ -348,7 +380,7 @@ def test_superb_draws_the_valid_part_that_s3prl_draws(tmp_path):
         assert list(fold.fit) == sorted(fit)
         assert list(fold.valid) == sorted(valid)
     (mark,) = protocol.marks
-    assert mark.startswith("published split, with speaker on both sides: 8 values")
+    assert mark.startswith("published split, say its lists, with speaker on both sides: 8 values")
     assert mark.endswith("in fit and valid")
     (tmp_path / "Session3/test_meta_data.json").write_text('{"meta_data": [{"label": "a"}]}')
     refused(lambda: make(c, EMOTION, f"superb:{tmp_path}"), "Session3/test_meta_data.json", "meta_data", "path")

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -239,7 +240,7 @@ def _key(value: object) -> str:
     text = _text(value)
     if text != text.strip():
         raise ValueError(f"{text!r} begins or ends with a blank; remove it")
-    return text
+    return text if text.isascii() else unicodedata.normalize("NFC", text)  # "é" has two spellings; macOS uses the other
 
 
 def _sentence(value: object) -> str:

@@ -116,9 +116,8 @@ class Protocol:
         return cls(**values | {name: tuple(values[name]) for name in ("marks", "notes")})
 
 
-def slug(corpus: str, labels: str, task: str, rule: str, seed: int) -> str:
-    """A name that can be a file's: emodb-speaker-5-seed0; with the labels' scheme, and with a task but emotion."""
-    words = [corpus, *([labels] if labels else []), rule, *([task] if task != "emotion" else []), f"seed{seed}"]
+def slug(*words: str) -> str:
+    """A name that can be a file's and is shown as it is: emodb-speaker-5-seed0."""
     return re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
 
 
@@ -145,8 +144,8 @@ def read(path: Path) -> Protocol:
             isinstance(value, str) and value.isprintable()
         ):
             raise UserError(f"{path}: {field}: {value!r} is not a text of one line")
-        if field == "name" and re.search(r"[/\\]", value):
-            raise UserError(f"{path}: name: {value!r} must be a file's name, without a folder")
+        if field == "name" and value != slug(value):
+            raise UserError(f"{path}: name: {value!r} must be letters, digits, - _ and . alone")
         if field == "seed" and type(value) is not int:
             raise UserError(f"{path}: {field}: {value!r} is not a whole number")
         if field == "published" and not isinstance(value, bool):
@@ -155,7 +154,7 @@ def read(path: Path) -> Protocol:
             raise UserError(f"{path}: {field}: {value!r} is not a list of texts")
     folds = tuple(_fold(path, index, fold) for index, fold in enumerate(raw["folds"]))
     given = {name: raw[name] for name in known if name in raw and name not in ("format", "hash", "folds")}
-    plain = {"name": path.stem, "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
+    plain = {"name": slug(path.stem), "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
     lines = {name: tuple(raw.get(name, ())) for name in ("marks", "notes")}
     protocol = Protocol(**{**plain, **given, **lines}, folds=folds)
     if raw.get("hash", protocol.hash) != protocol.hash:

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from bas import audio
@@ -163,10 +164,20 @@ def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) ->
 
 def _cut_up(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
     """The utterances of each recording that holds several, by their start."""
-    by_file: dict[Path, list[Utterance]] = defaultdict(list)
+    by_file: dict[object, list[Utterance]] = defaultdict(list)
     for u in utterances:
-        by_file[u.audio].append(u)
+        by_file[_file(u.audio)].append(u)
     return [sorted(cuts, key=lambda u: u.start) for cuts in by_file.values() if len(cuts) > 1]
+
+
+@lru_cache(maxsize=4096)
+def _file(path: Path) -> object:
+    """What two names of one file share."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _check_overlap(index: int, stretches: Sequence[Utterance], part_of: Mapping[str, str]) -> None:
@@ -176,14 +187,14 @@ def _check_overlap(index: int, stretches: Sequence[Utterance], part_of: Mapping[
         part = part_of.get(u.id)
         if part is None:
             continue
+        own = math.inf if u.end is None else u.end
         for other, (end, id_) in latest.items():
-            if other != part and end > u.start + audio.SLACK:
+            if other != part and min(end, own) - u.start > audio.SLACK:
                 raise UserError(
                     f"protocol fold {index}: {id_!r} in {other} and {u.id!r} in {part} overlap in time in one "
                     f"recording; leave one of them out, or split by a field that keeps them together"
                 )
-        end = math.inf if u.end is None else u.end
-        latest[part] = max(latest.get(part, (end, u.id)), (end, u.id))
+        latest[part] = max(latest.get(part, (own, u.id)), (own, u.id))
 
 
 def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:

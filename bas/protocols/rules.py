@@ -22,12 +22,13 @@ from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols import published
 from bas.protocols.allot import allot
-from bas.protocols.base import FIELDS, REPORTED, Fold, Protocol, field_of, read, slug
+from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read, slug
 from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
 LISTS = {"emobox": published.emobox, "superb": published.superb}
+SAID = {"file": ", says its file", **dict.fromkeys(LISTS, ", say its lists")}  # who says that a split is published
 RULES = "own, FIELD, FIELD:FOLDS, FIELD:FIT/VALID/TEST, emobox:FOLDER, superb:FOLDER or FILE.json"
 
 
@@ -59,13 +60,13 @@ def make(
     if not usable:
         raise UserError(f"corpus {corpus.name}: no utterance has a {task.label}, which task {task.name} predicts")
     unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
-    made = _from_file(corpus, task, Path(rule).expanduser()) if rule.endswith(".json") else None
-    made = made or _from_rule(corpus, usable, task, rule, seed)
+    path = Path(rule).expanduser() if rule.endswith(".json") else None
+    made = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)
     lost = unusable.intersection(i for fold in made.folds for ids in fold.parts().values() for i in ids)
     notes = (
-        (f"{len(lost)} utterances are left out, for want of a {task.label} or features: e.g. {min(lost)!r}",)
+        [f"{len(lost)} utterances are left out, for want of a {task.label} or features: e.g. {min(lost)!r}"]
         if lost
-        else ()
+        else []
     )
     used = replace(corpus, utterances=usable)
     check_known(used, made.folds, also=lost)
@@ -74,9 +75,11 @@ def make(
         if before.valid and not after.valid:
             raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
     folds = tuple(fold.in_order() for fold in _with_valid(used, task, kept, made.seed))
-    called = "published split" + ", says its file" * made.rule.startswith("file ") if made.published else ""
+    whole = replace(made, folds=folds)
+    whole = whole if path is None else _known_again(corpus, used, task, made, whole, path)
+    called = "published split" + SAID.get(whole.rule.partition(" ")[0], "") if whole.published else ""
     marks, more = check(used, task, folds, published=called, allowed=allowed)
-    return replace(made, folds=folds, marks=marks, notes=(*notes, *more))
+    return replace(whole, marks=marks, notes=(*notes, *more))
 
 
 def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
@@ -93,7 +96,8 @@ def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule
         unit = corpus.unit if name == "id" else name
     else:
         raise _unknown(rule)
-    name = slug(corpus.name, corpus.labels, task.name, rule, seed)
+    task_name = "" if task.name == "emotion" else task.name
+    name = slug(*filter(None, (corpus.name, corpus.labels, rule, task_name, f"seed{seed}")))
     return Protocol(name, corpus.name, task.name, rule, seed, tuple(folds), unit, corpus.labels, own)
 
 
@@ -112,30 +116,26 @@ def _from_file(corpus: Corpus, task: Task, path: Path) -> Protocol:
             f"--labels {name}" if name else "the corpus's own labels" for name in (protocol.labels, corpus.labels)
         )
         raise UserError(f"{path}: labels: made for {of}, not for {now}; give the same")
-    # A unit decides how sure a comparison is: the file's counts where its folds keep it whole, else the corpus's.
-    unit = protocol.unit if _whole(corpus, protocol) else corpus.unit
-    made = replace(protocol, corpus=corpus.name, task=task.name, unit=unit)
-    return made if _by_its_rule(corpus, task, made) else replace(made, rule=f"file {path.name}")
+    return replace(protocol, corpus=corpus.name, task=task.name)
 
 
-def _by_its_rule(corpus: Corpus, task: Task, protocol: Protocol) -> bool:
-    """Whether the rule that a file names makes the file's split: else it was edited, or made otherwise."""
-    try:
-        made = _from_rule(corpus, corpus.labelled(task.label), task, protocol.rule, protocol.seed)
-        folds = _with_valid(corpus, task, made.folds, made.seed)
-    except UserError:  # no rule at all, or one whose lists lie elsewhere
-        return False
-    return replace(made, folds=folds).hash == protocol.hash and made.published == protocol.published
+def _known_again(corpus: Corpus, used: Corpus, task: Task, there: Protocol, whole: Protocol, path: Path) -> Protocol:
+    """`whole`, read from a file, under the name of its rule where that makes it; else under the file's.
 
-
-def _whole(corpus: Corpus, protocol: Protocol) -> bool:
-    if protocol.unit not in REPORTED or protocol.unit == "audio":
-        return False
-    value = {u.id: field_of(u, protocol.unit) for u in corpus.utterances}
-    return all(
-        {value.get(i) for i in (*fold.fit, *fold.valid)}.isdisjoint(value.get(i) for i in fold.test)
-        for fold in protocol.folds
-    )
+    there: the same before utterances of `corpus` that are not in `used` were left out.
+    """
+    unnamed = replace(whole, name=slug(path.stem), rule=f"file {slug(path.name)}", unit=corpus.unit)
+    if there.rule.partition(":")[0] in LISTS:  # they lie elsewhere, or are said to
+        return unnamed
+    for of, found, less in ((used, whole, ""), (corpus, there, " less what is left out")):
+        try:
+            made = _from_rule(of, of.labelled(task.label), task, there.rule, there.seed)
+            made = replace(made, folds=_with_valid(of, task, made.folds, made.seed))
+        except UserError:  # no rule at all, or none for this corpus
+            return unnamed
+        if made.hash == found.hash and made.published == found.published:
+            return replace(whole, name=made.name, rule=made.rule + less, unit=made.unit)
+    return unnamed
 
 
 def _by_field(
