@@ -100,3 +100,7 @@ def refused(what: Callable[[], object], *parts: str) -> str:
     assert len(message.splitlines()) == 1
     assert [part for part in parts if part not in message] == [], message
     return message
+
+
+def ids(c: Corpus) -> tuple[str, ...]:
+    return tuple(u.id for u in c.utterances)

@@ -1,20 +1,17 @@
-"""A protocol's file, the published lists of others, and the verbs about them."""
+"""A protocol's file, and the verbs about splits."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from splits import acted, check_invariants, corpus, dialogues, refused, split, values
+from splits import acted, check_invariants, corpus, dialogues, ids, refused, split, values
 
 from bas.cli import main
-from bas.corpora import Corpus
 from bas.corpora.labels import relabel
 from bas.protocols import Fold, make, read
 from bas.protocols.diff import differences
@@ -63,10 +60,6 @@ def test_a_file_written_by_hand(tmp_path):
     assert len(values(c, drawn.valid, "speaker")) == 1
     assert set(drawn.fit) | set(drawn.valid) == set(e + d + a)
     assert make(c, EMOTION, str(path), seed=9) == protocol  # what is drawn goes by the file's seed
-
-
-def ids(c: Corpus) -> tuple[str, ...]:
-    return tuple(u.id for u in c.utterances)
 
 
 def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path):
@@ -199,14 +192,9 @@ def test_a_file_goes_by_its_rule_also_where_a_store_lacks_utterances(tmp_path):
     assert make(c, EMOTION, str(tmp_path / "gone.json"), skipped=gone).rule == "speaker:5"
 
 
-def test_a_files_own_name_and_list_rules_are_not_believed(tmp_path):
+def test_a_files_own_name_is_not_believed(tmp_path):
     path = written(tmp_path, lambda raw: raw.update(name="emodb-emobox-seed0"))
     assert make(acted(), EMOTION, str(path)).name == "paper-cups-speaker-5-seed0"
-    c = recorded_in_folders()
-    folder = emobox_folds(tmp_path / "lists", c)
-    protocol = make(c, EMOTION, f"emobox:{folder}")
-    dataclasses.replace(protocol, rule=f"emobox:{folder}").write(tmp_path / "said.json")
-    assert make(c, EMOTION, str(tmp_path / "said.json")).told.startswith("said (file said.json), hash ")
 
 
 def test_labels_belong_to_a_split(tmp_path):
@@ -225,167 +213,6 @@ def test_every_id_wrong_is_told_before_valid_is_drawn(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"folds": [{"fit": ["u000.wav"], "test": ["u001.wav"]}]}))
     refused(lambda: make(acted(), EMOTION, str(path)), "fold 0", "1 of its 1 ids in fit", "'u000.wav'")
-
-
-# --- EmoBox ---
-
-
-def emobox_folds(folder: Path, c: Corpus, valid: bool = False) -> Path:
-    """Five folds over utterances, in EmoBox's layout: its own keys, paths of its own root, mp4 for wav."""
-    for k in range(5):
-        parts = {"train": [u for i, u in enumerate(c.utterances) if i % 5 != k]}
-        parts["test"] = [u for i, u in enumerate(c.utterances) if i % 5 == k]
-        if valid:
-            parts["valid"] = parts["train"][::4]
-            parts["train"] = [u for u in parts["train"] if u not in parts["valid"]]
-        for part, members in parts.items():
-            path = folder / f"fold_{k + 1}" / f"cups_{part}_fold_{k + 1}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [
-                json.dumps(
-                    {"key": f"cups-{u.id}", "dataset": "cups", "wav": f"downloads/{u.audio.with_suffix('.mp4')}"}
-                )
-                for u in members
-            ]
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            path.with_suffix(".json").write_text("{}")  # EmoBox has each list in a second form
-    return folder
-
-
-def recorded_in_folders(speakers: int = 6) -> Corpus:
-    """Names that repeat from folder to folder, as MELD's do."""
-    rows = [
-        {"speaker": f"s{s}", "label": label, "audio": Path(f"data/{s}/{label}{t}.wav")}
-        for s in range(speakers)
-        for label in "ab"
-        for t in range(4)
-    ]
-    return corpus(rows)
-
-
-@pytest.mark.parametrize("valid", [False, True])
-def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path, valid):
-    c = recorded_in_folders()
-    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c, valid)}")
-    assert protocol.rule == "emobox"
-    assert [set(f.test) for f in protocol.folds] == [set(ids(c)[k::5]) for k in range(5)]
-    assert all(set(f.fit) | set(f.valid) | set(f.test) == set(ids(c)) for f in protocol.folds)
-    (mark,) = protocol.marks
-    assert mark.startswith("published split, say its lists, with speaker on both sides: ")
-    if valid:
-        assert all(f.valid == tuple(i for i in ids(c) if i not in f.test)[::4] for f in protocol.folds)
-    else:  # held out by speaker, as everywhere
-        for fold in protocol.folds:
-            assert not values(c, fold.valid, "speaker") & values(c, fold.fit, "speaker")
-
-
-def test_emobox_without_what_could_not_be_extracted(tmp_path):
-    c = recorded_in_folders()
-    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
-    assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
-    assert protocol.notes[0] == "2 utterances are left out, for want of a label or features: e.g. 'u003'"
-
-
-def test_emobox_without_speakers_runs_and_says_so(tmp_path):
-    c = recorded_in_folders()
-    c = dataclasses.replace(c, utterances=tuple(dataclasses.replace(u, speaker=None) for u in c.utterances))
-    protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}")
-    assert protocol.marks == (
-        "published split, say its lists, though speaker is unknown for 48 utterances, e.g. 'u000'",
-    )
-
-
-def test_two_paths_of_a_list_are_not_one_utterance(tmp_path):
-    """Of a name that stands in several folders of the list, the corpus has one: which is not for us to guess."""
-    c = recorded_in_folders()
-    folder = emobox_folds(tmp_path, c)
-    rest = tuple(u for u in c.utterances if u.audio.name != "a0.wav" or u.speaker == "s2")
-    fewer = dataclasses.replace(c, utterances=rest)
-    refused(lambda: make(fewer, EMOTION, f"emobox:{folder}"), "a0", "looks like 'u016'", "complete?")
-
-
-def test_ten_folds_are_in_their_order(tmp_path):
-    c = recorded_in_folders()
-    emobox_folds(tmp_path, c)
-    for k in range(5, 10):
-        shutil.copytree(tmp_path / "fold_1", tmp_path / f"fold_{k + 1}")
-        for path in list((tmp_path / f"fold_{k + 1}").iterdir()):
-            path.rename(path.with_name(path.name.replace("fold_1", f"fold_{k + 1}")))
-    protocol = make(c, EMOTION, f"emobox:{tmp_path}")
-    assert [set(f.test) for f in protocol.folds[:5]] == [set(ids(c)[k::5]) for k in range(5)]
-    assert any("tested in more than one fold" in note for note in protocol.notes)
-
-
-def test_emobox_by_key(tmp_path):
-    """A manifest of EmoBox's own lines has its keys for ids."""
-    c = recorded_in_folders()
-    folder = emobox_folds(tmp_path, c)
-    keyed = tuple(dataclasses.replace(u, id=f"cups-{u.id}", audio=Path(f"x/{u.id}.wav")) for u in c.utterances)
-    protocol = make(dataclasses.replace(c, utterances=keyed), EMOTION, f"emobox:{folder}")
-    assert set(protocol.tested) == {u.id for u in keyed}
-
-
-def test_broken_emobox_folders(tmp_path):
-    c = recorded_in_folders()
-
-    def told(*parts: str) -> None:
-        refused(lambda: make(c, EMOTION, f"emobox:{tmp_path}"), *parts)
-
-    told(str(tmp_path), "fold_1")
-    emobox_folds(tmp_path, c)
-    train = tmp_path / "fold_2/cups_train_fold_2.jsonl"
-    lines = train.read_text()
-    train.write_text(lines + "{")
-    told(str(train), f"line {len(lines.splitlines()) + 1}", "malformed JSON")
-    train.write_text(lines + '{"key": "k"}')
-    told(str(train), "key and wav")
-    train.write_text(lines + '{"key": "k", "wav": "downloads/nowhere/z.wav"}')
-    told(str(train), "nowhere/z.wav", "no such utterance")
-    train.write_text(lines + '{"key": "k", "wav": "a0.wav"}')
-    told(str(train), "6 utterances have such a path")
-    train.write_bytes(b"\xff")
-    told(str(train), "UTF-8")
-    train.rename(tmp_path / "fold_2/old_train_fold_2.jsonl")
-    train.write_text(lines)
-    told("cups_train_fold_2.jsonl", "old_train_fold_2.jsonl", "keep one")
-    train.unlink()
-    (tmp_path / "fold_2/old_train_fold_2.jsonl").unlink()
-    told("fold_2", "no file *_train_fold_2.jsonl")
-
-
-# --- SUPERB ---
-
-
-def superb_lists(folder: Path, c: Corpus) -> Path:
-    sessions = sorted(values(c, ids(c), "session"), key=str)
-    for k, session in enumerate(sessions, 1):
-        for part, keep in (("train", False), ("test", True)):
-            rows = [{"path": str(u.audio), "label": u.label} for u in c.utterances if (u.session == session) == keep]
-            path = folder / f"Session{k}" / f"{part}_meta_data.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"labels": {}, "meta_data": rows}))
-    return folder
-
-
-def test_superb_draws_the_valid_part_that_s3prl_draws(tmp_path):
-    c = dialogues()
-    protocol = make(c, EMOTION, f"superb:{superb_lists(tmp_path, c)}")
-    assert protocol.rule == "superb"
-    for k, fold in enumerate(protocol.folds):
-        assert values(c, fold.test, "session") == {f"Ses{k}"}
-        train = [u.id for u in c.utterances if u.session != f"Ses{k}"]
-        torch.manual_seed(0)  # as s3prl's downstream/emotion/expert.py
-        kept = int((1 - 0.2) * len(train))
-        fit, valid = torch.utils.data.random_split(train, [kept, len(train) - kept])  # type: ignore[arg-type]
-        assert list(fold.fit) == sorted(fit)
-        assert list(fold.valid) == sorted(valid)
-    (mark,) = protocol.marks
-    assert mark.startswith("published split, say its lists, with speaker on both sides: 8 values")
-    assert mark.endswith("in fit and valid")
-    (tmp_path / "Session3/test_meta_data.json").write_text('{"meta_data": [{"label": "a"}]}')
-    refused(lambda: make(c, EMOTION, f"superb:{tmp_path}"), "Session3/test_meta_data.json", "meta_data", "path")
-    shutil.rmtree(tmp_path / "Session3")
-    refused(lambda: make(c, EMOTION, f"superb:{tmp_path}"), "no folder Session3")
 
 
 # --- differences and verbs ---
