@@ -33,7 +33,7 @@ Record = dict[str, Any]
 """What is known after one epoch; JSON's own types only."""
 
 CHECKPOINT_SECONDS = 5.0
-CHECKPOINT = ("model", "optimiser", "records", "best", "seconds")
+CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,16 @@ def optimise(
     training.
     """
     optimiser = _optimiser(model, settings)
+    # Whom it was trained on: weights that have seen the test part of another split must not be taken up here.
+    of = hashlib.sha256(repr((seed, members.tolist())).encode()).hexdigest()
     records: list[Record] = []
     best: dict[str, Any] = {}
     seconds = 0.0
     if checkpoint and checkpoint.exists():
         state = read_checkpoint(checkpoint)
         with _refusing(checkpoint):
+            if state["of"] != of:
+                raise ValueError("trained on other utterances, or from another seed")
             model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
@@ -100,7 +104,7 @@ def optimise(
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
             states = model.state_dict(), optimiser.state_dict()
             with replacing(checkpoint) as temporary:
-                torch.save(dict(zip(CHECKPOINT, (*states, records, best, seconds), strict=True)), temporary)
+                torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), temporary)
             written = time.monotonic()
     if keep_best:
         model.load_state_dict(best["model"])

@@ -260,7 +260,12 @@ def test_what_ran_before_does_not_matter() -> None:
 
 
 def train(
-    data: Data, setting: Settings, after_epoch: Callable[[Epoch], Record], seed: int = 0, **more: Any
+    data: Data,
+    setting: Settings,
+    after_epoch: Callable[[Epoch], Record],
+    seed: int = 0,
+    fewer: int = 0,
+    **more: Any,
 ) -> tuple[nn.Module, list[Record]]:
     seed_everything("initial weights")
     network = build(SPACE, Architecture((("layer1", "FFN"), ("layer2", "MSA"))), DIM, DIM, 2, setting.dropout)
@@ -270,7 +275,7 @@ def train(
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
-    members = torch.arange(len(data.lengths_U))
+    members = torch.arange(len(data.lengths_U) - fewer)
     records, _ = optimise(network, forward, F.cross_entropy, data, members, setting, seed, after_epoch, **more)
     assert not network.training
     return network, records
@@ -347,6 +352,9 @@ def test_a_killed_training_keeps_the_same_best_epoch(optimiser: str, best: int, 
     undisturbed = train(data, setting, after_epoch, keep_best="score")
     with pytest.raises(Killed):
         train(data, setting, fatal, keep_best="score", checkpoint=path)
+    for other in ({"seed": 1}, {"fewer": 1}):  # it may have seen what is tested here
+        with pytest.raises(UserError, match="not of this job"):
+            train(data, setting, after_epoch, keep_best="score", checkpoint=path, **other)
     resumed = train(data, setting, after_epoch, keep_best="score", checkpoint=path)
     assert resumed[1] == undisturbed[1]
     assert_same_weights(resumed[0], undisturbed[0])
