@@ -92,7 +92,7 @@ compare: .venv/run  ## search, retrain, baselines: the table | make compare FEAT
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	@$(if $(PROTOCOL)$(ALLOW_OVERLAP)$(filter-out 0,$(PROTOCOL_SEED)),echo "make: cost takes CLEAN, LEAKY and SEEDS in place of PROTOCOL, ALLOW_OVERLAP and PROTOCOL_SEED" >&2; exit 2,:)
+	@$(if $(PROTOCOL)$(ALLOW_OVERLAP)$(filter-out 0,$(PROTOCOL_SEED)),echo "make: cost takes CLEAN and LEAKY (not PROTOCOL and ALLOW_OVERLAP) and draws its own seeds" >&2; exit 2,:)
 	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007

@@ -309,7 +309,7 @@ def test_labels_are_renamed_on_request(scheme: str, labels: tuple[str | None, ..
     assert tuple(u.label for u in renamed.utterances[:2]) == labels[:2]
     assert {u.id: u.label for u in renamed.utterances} == {f"u{i}": label for i, label in enumerate(labels)}
     assert renamed.note == note
-    assert renamed == replace(corpus, utterances=renamed.utterances, note=note)
+    assert renamed == replace(corpus, utterances=renamed.utterances, labels=scheme, note=note)
     assert {u.id: u.label for u in corpus.utterances} == {f"u{i}": label for i, label in enumerate(own)}
 
 
