@@ -60,7 +60,10 @@ def measure(
     results = tabulate(folder, runs)
     write_json(folder / "leak.json", results)
     write_text(folder / "leak.md", markdown(results))
-    console.print(rich_table(_title(results), *_cells(results, (results["headline"],))))
+    heading, rows = _cells(results, (results["headline"],))
+    shown = [heading.index(name) for name in heading if name not in ("metric", "sd", "p")]  # for 80 columns
+    narrow = [[row[i] for i in shown] for row in (heading, *rows)]
+    console.print(rich_table(f"{_title(results)} ({results['headline']})", narrow[0], narrow[1:]))
     for line in _legend(results):
         console.print(line, highlight=False, markup=False)
     return results
