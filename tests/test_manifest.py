@@ -307,3 +307,11 @@ def test_a_bad_last_row_of_many_is_named(thousand):
     refused(write(thousand / "bad.csv", text + "bad,wav/0000.wav,joy,s,d,en,x,2,1\n"), "line 100002", "end", "1.0")
     doubled = text + "u0000007,wav/0000.wav,joy,s,d,en,x,0,1\n"
     refused(write(thousand / "doubled.csv", doubled), "line 100002", "id", "'u0000007'", "line 9")
+
+
+def test_a_name_in_two_unicode_forms_is_one_speaker(tmp_path):
+    """macOS takes an accent apart; two speakers of one would stand on both sides of a split."""
+    (tmp_path / "a.wav").touch()
+    names = ("Jos\u00e9", "Jose\u0301")
+    table = "id,audio,speaker\n" + "".join(f"{i},a.wav,{name}\n" for i, name in enumerate(names))
+    assert [u.speaker for u in manifest.read(write(tmp_path / "cups.csv", table)).utterances] == ["José", "José"]
