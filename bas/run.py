@@ -26,7 +26,7 @@ from bas.features.shard import versions
 from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, write_json, write_text
 from bas.loop import read_checkpoint
-from bas.protocols import Protocol, field_of, make
+from bas.protocols import Protocol, field_of, make, read
 from bas.settings import Settings
 from bas.space import SpaceFile, load_space
 from bas.tasks import EMOTION, Task
@@ -61,9 +61,9 @@ class Run:
         raw = read_json(folder / "run.json")
         try:
             self.plan = Plan.from_dict(raw["plan"])
-            self.protocol = Protocol.from_dict(read_json(folder / "protocol.json"))
         except (KeyError, TypeError) as error:
-            raise UserError(f"{folder}: run.json or protocol.json is not of this version of bas ({error})") from error
+            raise UserError(f"{folder}: run.json is not of this version of bas ({error})") from error
+        self.protocol = read(folder / "protocol.json")
         self.store = FeatureStore(Path(self.plan.features))
         self.corpus: Corpus = _stored(open_labelled(self.store.info, self.plan.labels), self.store.info)
         names = [Path(path).stem for path in self.plan.spaces]
@@ -160,7 +160,7 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
         raise UserError(f"{folder}: holds what `bas protocol cost` made; give another --name")
     elif (folder / "jobs").exists():
         raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
-    write_json(folder / "protocol.json", protocol.as_dict())
+    protocol.write(folder / "protocol.json")
     for space in spaces:
         write_text(folder / "spaces" / f"{space.name}.py", space.source)
     record = {
@@ -179,13 +179,15 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
 
 
 def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile]) -> None:
-    """Refuse what was edited since the run wrote it down, and ids in another order than finished predictions have."""
+    """Refuse what was edited since the run wrote it down."""
     path = folder / "protocol.json"
     if path.exists():
-        there = read_json(path, RENEWED)
-        folds = json.loads(json.dumps(protocol.as_dict()["folds"]))
-        if not isinstance(there, dict) or there.get("folds") != folds:
-            raise UserError(f"{path}: other folds, or in another order; restore it, or give another --name")
+        try:
+            same = read(path).folds == protocol.folds
+        except UserError:
+            same = False
+        if not same:
+            raise UserError(f"{path}: damaged, or other folds than the run's; {RENEWED}")
     for space in spaces:
         path = folder / "spaces" / f"{space.name}.py"
         if path.exists() and path.read_bytes() != space.source.encode():

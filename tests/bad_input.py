@@ -261,7 +261,7 @@ MORE = {
     "an empty result": (Case(OLD, lambda: write(JOB, "{}")), [JOB, "delete it"]),
     "other folds": (
         Case(OLD, lambda: edit("runs/old/protocol.json", leak)),
-        ["runs/old/protocol.json", "other folds", "--name"],
+        ["runs/old/protocol.json", "other folds", "delete it"],
     ),
     "another recording": (
         Case(OLD, lambda: tone(Path("wav/a1.wav"), hertz=999)),

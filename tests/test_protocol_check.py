@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from conftest import tone
 from splits import acted, corpus, notes, refused, split
 
 from bas.corpora import Corpus
-from bas.protocols import Fold, Protocol, check, make
+from bas.protocols import Fold, check, make
 from bas.tasks import EMOTION
 
 # --- hash and file ---
@@ -30,14 +29,6 @@ def test_seeds_make_the_split():
 def test_hash_is_the_same_in_every_process():
     """A pinned value: neither the process's hash seed nor the Python version may change a split."""
     assert make(acted(), EMOTION).hash == "7a349e2e4fb3"
-
-
-def test_round_trip():
-    protocol = make(acted(), EMOTION)
-    raw = json.loads(json.dumps(protocol.as_dict()))
-    assert raw["hash"] == protocol.hash
-    assert Protocol.from_dict(raw) == protocol
-    assert Protocol.from_dict(raw).hash == protocol.hash
 
 
 @pytest.mark.parametrize("to", ["fit", "valid", "other fold"])

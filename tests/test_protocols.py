@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from splits import SPEAKER_ID, Row, acted, check_invariants, corpus, dialogues, 
 
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.errors import UserError
-from bas.protocols import Protocol, make, read
+from bas.protocols import make, read
 from bas.tasks import EMOTION, Classification
 
 EMODB = Path(__file__).parents[2] / "shared/data/emodb"
@@ -121,12 +120,13 @@ def test_class_of_two_speakers_stays_in_fit():
         check_invariants(c, EMOTION, make(c, EMOTION, "speaker", seed))
 
 
-def test_odd_names():
-    names = ["", " ", "None", "s\n1", "s\t1", "ß", "\u2028", "own", "speaker:5", "\udcff"]
+def test_odd_names(tmp_path):
+    names = ["", " ", "None", "s\n1", "s\t1", "ß", "\u2028", "own", "speaker:5"]
     c = corpus([{"id": f"{label}\n{s}", "speaker": s, "label": label} for s in names for label in ("\n", "a")])
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)
-    assert Protocol.from_dict(json.loads(json.dumps(protocol.as_dict()))) == protocol
+    protocol.write(tmp_path / "odd.json")
+    assert read(tmp_path / "odd.json") == protocol
     refused(lambda: make(c, EMOTION, "id:3"), "speaker")
     refused(lambda: make(corpus([{"id": "a\nb", "label": "a"}, {"label": "b"}]), EMOTION), "'a\\nb'")
 

@@ -2,6 +2,6 @@
 
 from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read
 from bas.protocols.check import check
-from bas.protocols.rules import RULES, make
+from bas.protocols.rules import make
 
-__all__ = ["FIELDS", "RULES", "Fold", "Protocol", "check", "field_of", "make", "read"]
+__all__ = ["FIELDS", "Fold", "Protocol", "check", "field_of", "make", "read"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,6 @@ class Protocol:
             parts = (f'"{part}": {json.dumps(ids, ensure_ascii=False)}' for part, ids in fold.parts().items())
             lines.append("  {" + ",\n   ".join(parts) + "},")
         write_text(path, "\n".join(lines)[:-1] + "\n ]}\n")
-
-    @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Protocol:
-        """The inverse of `as_dict`. KeyError or TypeError where that did not write it."""
-        values: dict[str, Any] = {f.name: raw[f.name] for f in fields(cls)}
-        values["folds"] = tuple(Fold(**{part: tuple(fold[part]) for part in PARTS}) for fold in raw["folds"])
-        return cls(**values | {name: tuple(values[name]) for name in ("marks", "notes")})
 
 
 def slug(*words: str) -> str:
