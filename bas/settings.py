@@ -24,6 +24,7 @@ from bas.errors import UserError
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "one-cycle")
 NORMALISATIONS = ("none", "corpus", "speaker")
+RESIDUALS = ("block", "every")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Settings:
     weight_decay: float
     schedule: str  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
     dropout: float  # after the stem and before the classifier, the same for every architecture
+    residual: str  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
@@ -63,7 +65,7 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
         if self.weight_decay < 0:
             raise UserError(f"setting weight_decay={self.weight_decay}: must not be negative")
-        choices = {"normalise": NORMALISATIONS, "optimiser": OPTIMISERS, "schedule": SCHEDULES}
+        choices = {"normalise": NORMALISATIONS, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "residual": RESIDUALS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
@@ -108,6 +110,7 @@ PRESETS: Mapping[str, Settings] = {
         weight_decay=0.0,  # ours
         schedule="constant",  # ours
         dropout=0.0,  # ours
+        residual="block",
         tau_start=5.0,  # FBNet (Wu et al. 2019)
         tau_rate=0.045,  # FBNet
         tau_end=None,
@@ -126,6 +129,7 @@ PRESETS: Mapping[str, Settings] = {
         weight_decay=0.01,
         schedule="one-cycle",
         dropout=0.0,
+        residual="block",
         tau_start=5.0,
         tau_rate=None,
         tau_end=0.1,

@@ -66,6 +66,19 @@ class Standardise(nn.Module):
         return (x_BTI - self.mean_I) * self.scale_I
 
 
+class Residual(nn.Module):
+    """A block with a skip connection and LayerNorm around it: LayerNorm(x + block(x)), as in a vanilla transformer."""
+
+    def __init__(self, block: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.block = block
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.norm(x_BTD + self.block(x_BTD, mask_BT))
+        return out
+
+
 class Network(nn.Module):
     """Standardise, stem, slots, pool, linear head: what is trained, saved and scored.
 
@@ -96,13 +109,18 @@ class Network(nn.Module):
 
 
 class Supernet(Network):
-    """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights."""
+    """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights.
 
-    def __init__(self, space: SearchSpace, in_dim: int, dim: int, outputs: int, dropout: float = 0.0) -> None:
+    residual: every block of a slot in a `Residual`.
+    """
+
+    def __init__(
+        self, space: SearchSpace, in_dim: int, dim: int, outputs: int, dropout: float = 0.0, residual: bool = False
+    ) -> None:
         parts = {
-            name: Mixed({n: _make(name, f, in_dim, dim) for n, f in choices.items()})
+            name: Mixed({n: _make(name, f, in_dim, dim, residual) for n, f in choices.items()})
             if name in space.searched
-            else _make(name, next(iter(choices.values())), in_dim, dim)
+            else _make(name, next(iter(choices.values())), in_dim, dim, residual)
             for name, choices in _parts(space).items()
         }
         super().__init__(parts, in_dim, dim, outputs, dropout)
@@ -142,12 +160,18 @@ class Supernet(Network):
 
 
 def build(
-    space: SearchSpace, architecture: Architecture, in_dim: int, dim: int, outputs: int, dropout: float = 0.0
+    space: SearchSpace,
+    architecture: Architecture,
+    in_dim: int,
+    dim: int,
+    outputs: int,
+    dropout: float = 0.0,
+    residual: bool = False,
 ) -> Network:
     """One architecture of a space with fresh weights."""
     space.check(architecture)
     parts = {
-        name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim)
+        name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
         for name, choices in _parts(space).items()
     }
     return Network(parts, in_dim, dim, outputs, dropout)
@@ -168,9 +192,9 @@ def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
         raise UserError(f"search space: {error.args[0]} in torch.nn.ModuleDict; take another name") from error
 
 
-def _make(part: str, factory: Factory, in_dim: int, dim: int) -> nn.Module:
+def _make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
     module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
-    return module
+    return Residual(module, dim) if residual and part not in ("stem", "pool") else module
 
 
 def check(space: SearchSpace, in_dim: int, dim: int) -> None:

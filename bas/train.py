@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -64,16 +65,21 @@ def check_networks(spaces: Iterable[SpaceFile], in_dim: int, settings: Settings)
 
 @dataclass(frozen=True)
 class Job:
-    """kind: layer, linear, baseline, search or retrain. row: BEST, LINEAR, a baseline, or a search space by name."""
+    """kind: layer, linear, baseline, search, retrain or alone (one architecture of a space, by its number).
+
+    row: BEST, LINEAR, a baseline, or a search space by name.
+    """
 
     kind: str
     row: str
     fold: int
     seed: int
+    number: int | None = None  # in the order of `SearchSpace.architectures`
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.row.replace(' ', '-')}-fold{self.fold}-seed{self.seed}"
+        number = "" if self.number is None else f"-{self.number:03}"
+        return f"{self.kind}-{self.row.replace(' ', '-')}{number}-fold{self.fold}-seed{self.seed}"
 
 
 class Bench:
@@ -132,7 +138,8 @@ def run_job(bench: Bench, job: Job) -> None:
     if bench.run.done(job.name):
         return
     torch.set_num_threads(1)
-    kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, "retrain": _train, "baseline": _train}
+    trainings = dict.fromkeys(("retrain", "baseline", "alone"), _train)
+    kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
     with threadpool_limits(1):  # BLAS under scikit-learn
         result = kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold])
     write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.hash, **result})
@@ -182,7 +189,8 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
     seed_everything(job.seed, job.fold, "initial weights")
     dim = settings.width or data.dim
-    supernet = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
+    made = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout, settings.residual == "every")
+    supernet = made.to(bench.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit))
     with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
@@ -216,16 +224,10 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings = bench.run.plan.settings
     data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
-    if job.kind == "baseline":
-        space, architecture = BASELINES[job.row], BASELINES[job.row].only()
-    else:
-        space = bench.run.spaces[job.row].space
-        architecture = Architecture.of(
-            bench.run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"]
-        )
+    space, architecture = _asked(bench.run, job)
     seed_everything(job.seed, job.fold, "initial weights")
-    dim = settings.width or data.dim
-    network = build(space, architecture, data.dim, dim, len(bench.run.outputs), settings.dropout).to(bench.device)
+    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
     if settings.normalise != "none":
         network.standardise.set(*data.moments(fit))
 
@@ -233,13 +235,16 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
-    with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
+    # An audit's thousands of trainings would bury all else in TensorBoard: its report shows them.
+    told = bench.run.protocol.told, bench.run.protocol.marks
+    with nullcontext() if job.kind == "alone" else report.writer(bench.run.folder, job.name, *told) as board:
 
         def after_epoch(epoch: Epoch) -> Record:
             checked = _valid(bench, network, data, valid)
             # Early stopping: the epoch of the lowest validation loss is kept.
             record = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
-            report.train_epoch(board, record)
+            if board:
+                report.train_epoch(board, record)
             bench.tick()
             return record
 
@@ -257,7 +262,8 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         )
         predictions = bench.run.task.predict(outputs(network, data, bench.members(fold.test)))
         scored = _score(bench, predictions, fold)
-        report.trained(board, str(architecture), scored["test"]["metrics"])
+        if board:
+            report.trained(board, str(architecture), scored["test"]["metrics"])
     if job.kind == "retrain":
         _save(bench, job, network)
     return {
@@ -269,6 +275,17 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         "epochs": records,
         **scored,
     }
+
+
+def _asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
+    """What a training is of."""
+    if job.kind == "baseline":
+        return BASELINES[job.row], BASELINES[job.row].only()
+    space = run.spaces[job.row].space
+    if job.kind == "alone":
+        assert job.number is not None
+        return space, list(space.architectures())[job.number]
+    return space, Architecture.of(run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"])
 
 
 def _save(bench: Bench, job: Job, network: Network) -> None:
