@@ -96,21 +96,22 @@ class Bench:
         self.device = torch.device(self.run.plan.device)
         self.placement = placement or place_features(self.run, 1)[0]
         self.run.store.mapped_bytes = self.placement.mapped
-        self._data: dict[int, Data] = {}
+        self._data: dict[tuple[int, int], Data] = {}
 
-    def data(self, layer: int) -> Data:
+    def data(self, layer: int, stride: int) -> Data:
         """The features as extracted, averaged by the stride."""
-        if layer not in self._data:
-            ids, stride = [u.id for u in self.run.utterances], self.run.plan.settings.stride
+        key = layer, stride
+        if key not in self._data:
+            ids = [u.id for u in self.run.utterances]
             self._data = {}  # the old layer goes before the new one comes
             where = self.placement.where
-            self._data = {layer: load(self.run.store, ids, layer, stride, self.run.targets, where, self.device)}
-        return self._data[layer]
+            self._data = {key: load(self.run.store, ids, layer, stride, self.run.targets, where, self.device)}
+        return self._data[key]
 
-    def derived(self, layer: int, fold: Fold) -> Data:
+    def derived(self, layer: int, fold: Fold, settings: Settings) -> Data:
         """The features as every row of this fold is given them."""
-        data = self.data(layer)
-        if self.run.plan.settings.normalise == "speaker":
+        data = self.data(layer, settings.stride)
+        if settings.normalise == "speaker":
             return by_speaker(data, self.members(fold.fit), [u.speaker for u in self.run.utterances])
         return data
 
@@ -169,12 +170,13 @@ def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     """The layer whose linear model is best on the valid part; the lower one of equals."""
     scores: dict[int, float] = {}
     for layer in bench.run.store.info.layers:
-        scores[layer] = _linear_fit(bench, fold, bench.derived(layer, fold))[2][bench.run.headline]
+        data = bench.derived(layer, fold, bench.run.plan.settings)
+        scores[layer] = _linear_fit(bench, fold, data)[2][bench.run.headline]
     return {"layer": max(scores, key=lambda layer: (scores[layer], -layer)), "valid": scores}
 
 
 def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    data = bench.derived(bench.layer(job.fold), fold)
+    data = bench.derived(bench.layer(job.fold), fold, bench.run.plan.settings)
     begun = time.monotonic()
     model, strength, valid = _linear_fit(bench, fold, data)
     seconds = time.monotonic() - begun
@@ -186,7 +188,8 @@ def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
 def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings, space = bench.run.plan.settings, bench.run.spaces[job.row].space
-    data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
+    data = bench.derived(bench.layer(job.fold), fold, settings)
+    fit, valid = bench.members(fold.fit), bench.members(fold.valid)
     seed_everything(job.seed, job.fold, "initial weights")
     dim = settings.width or data.dim
     made = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout, settings.residual == "every")
@@ -196,7 +199,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> Record:
-            checked = {"valid": _valid(bench, supernet.discrete(supernet.argmax()), data, valid)}
+            checked = {"valid": valid_scores(bench, supernet.discrete(supernet.argmax()), data, valid)}
             report.search_epoch(board, record | checked, settings.epochs)
             bench.tick()
             return checked
@@ -207,7 +210,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
             data,
             fit,
             settings,
-            _seed(job),
+            _seed(job.fold, job.seed),
             after_epoch,
             checkpoint=_checkpoint(bench, job),
         )
@@ -222,59 +225,104 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
 
 def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    settings = bench.run.plan.settings
-    data, fit, valid = bench.derived(bench.layer(job.fold), fold), bench.members(fold.fit), bench.members(fold.valid)
     space, architecture = _asked(bench.run, job)
-    seed_everything(job.seed, job.fold, "initial weights")
+    # An audit's thousands of trainings would bury all else in TensorBoard: its report shows them.
+    told = bench.run.protocol.told, bench.run.protocol.marks
+    with nullcontext() if job.kind == "alone" else report.writer(bench.run.folder, job.name, *told) as board:
+
+        def after_epoch(record: Record) -> None:
+            if board:
+                report.train_epoch(board, record)
+            bench.tick()
+
+        fitted = fit(
+            bench,
+            space,
+            architecture,
+            bench.run.plan.settings,
+            job.fold,
+            job.seed,
+            after_epoch,
+            _checkpoint(bench, job),
+        )
+        predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
+        scored = _score(bench, predictions, fold)
+        if board:
+            report.trained(board, str(architecture), scored["test"]["metrics"])
+    if job.kind == "retrain":
+        _save(bench, job, fitted.network)
+    return {
+        "architecture": architecture.as_dict(),
+        "layer": bench.layer(job.fold),
+        "parameters": count_parameters(fitted.network),
+        "seconds": fitted.seconds,
+        "kept_epoch": fitted.kept["epoch"],
+        "epochs": fitted.records,
+        **scored,
+    }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with the weights of its best epoch, and what it was trained on."""
+
+    network: Network
+    data: Data
+    records: list[Record]
+    seconds: float
+
+    @property
+    def kept(self) -> Record:
+        """The record of the epoch whose weights the network has."""
+        return max(self.records, key=lambda r: (r["score"], -r["epoch"]))
+
+
+def fit(
+    bench: Bench,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
+
+    settings: the run's, or others (`tune`). after_epoch: is given each epoch's record: epoch, loss (training), valid
+    (loss and metrics), score (validation loss, negated); what it raises ends the training. The test part is not seen.
+    """
+    parts = bench.run.protocol.folds[fold]
+    data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
+    seed_everything(seed, fold, "initial weights")
     dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
     network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
     if settings.normalise != "none":
-        network.standardise.set(*data.moments(fit))
+        network.standardise.set(*data.moments(bench.members(parts.fit)))
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
-    # An audit's thousands of trainings would bury all else in TensorBoard: its report shows them.
-    told = bench.run.protocol.told, bench.run.protocol.marks
-    with nullcontext() if job.kind == "alone" else report.writer(bench.run.folder, job.name, *told) as board:
+    def record(epoch: Epoch) -> Record:
+        checked = valid_scores(bench, network, data, valid)
+        known = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
+        after_epoch(known)
+        return known
 
-        def after_epoch(epoch: Epoch) -> Record:
-            checked = _valid(bench, network, data, valid)
-            # Early stopping: the epoch of the lowest validation loss is kept.
-            record = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
-            if board:
-                report.train_epoch(board, record)
-            bench.tick()
-            return record
-
-        records, seconds = optimise(
-            network,
-            forward,
-            bench.run.task.loss,
-            data,
-            fit,
-            settings,
-            _seed(job),
-            after_epoch,
-            _checkpoint(bench, job),
-            keep_best="score",
-        )
-        predictions = bench.run.task.predict(outputs(network, data, bench.members(fold.test)))
-        scored = _score(bench, predictions, fold)
-        if board:
-            report.trained(board, str(architecture), scored["test"]["metrics"])
-    if job.kind == "retrain":
-        _save(bench, job, network)
-    return {
-        "architecture": architecture.as_dict(),
-        "layer": bench.layer(job.fold),
-        "parameters": count_parameters(network),
-        "seconds": seconds,
-        "kept_epoch": max(records, key=lambda r: (r["score"], -r["epoch"]))["epoch"],
-        "epochs": records,
-        **scored,
-    }
+    records, seconds = optimise(
+        network,
+        forward,
+        bench.run.task.loss,
+        data,
+        bench.members(parts.fit),
+        settings,
+        _seed(fold, seed),
+        record,
+        checkpoint,
+        keep_best="score",
+    )
+    return Fitted(network, data, records, seconds)
 
 
 def _asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
@@ -293,7 +341,7 @@ def _save(bench: Bench, job: Job, network: Network) -> None:
         torch.save(network.state_dict(), temporary)
 
 
-def _valid(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
+def valid_scores(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
     """Loss and metrics on the valid part; `network` is in eval mode."""
     found = outputs(network, data, valid)
     loss = float(bench.run.task.loss(found, data.targets_U[valid]))
@@ -307,5 +355,5 @@ def _score(bench: Bench, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
     }
 
 
-def _seed(job: Job) -> int:
-    return job.seed * 1000 + job.fold
+def _seed(fold: int, seed: int) -> int:
+    return seed * 1000 + fold

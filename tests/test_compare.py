@@ -220,7 +220,7 @@ def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
         shutil.copytree(inside / "runs/whole", folder)
         (folder / "jobs" / f"{job.name}.json").unlink(missing_ok=True)
         bench = Bench(folder)
-        data = bench.data(bench.layer(1))
+        data = bench.data(bench.layer(1), bench.run.plan.settings.stride)
         if part != "as it is":
             for u in bench.members(getattr(bench.run.protocol.folds[1], part)).tolist():
                 span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))

@@ -349,7 +349,7 @@ def test_a_run_that_streams_is_one_that_does_not(
 
     bench = Bench(folder, placement=Placement("store", share))
     assert bench.run.store.mapped_bytes == share // 4
-    assert isinstance(bench.data(0).frames_ND, Stored)
+    assert isinstance(bench.data(0, bench.run.plan.settings.stride).frames_ND, Stored)
     if normalise == "corpus":
         return
 
@@ -359,7 +359,7 @@ def test_a_run_that_streams_is_one_that_does_not(
         raise LookupError("asked")
 
     monkeypatch.setattr(train, "by_speaker", asked)
-    rows = {"search": "ser_bas3", "retrain": "ser_bas3", "baseline": "simple FFN", "linear": LINEAR, "layer": BEST}
+    rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": LINEAR, "layer": BEST}
     for kind, row in rows.items():
         bench.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)
         with pytest.raises(LookupError, match="asked"):
