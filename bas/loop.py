@@ -41,7 +41,7 @@ class Epoch:
     """What the loop hands over when an epoch is done."""
 
     index: int
-    loss: float
+    loss: float  # what the steps that moved weights minimised, the mean over their utterances
     temperature: float  # of its last step
     rate: float  # of its last step: what the learning rates were multiplied by
 
@@ -62,19 +62,25 @@ def optimise(
     after_epoch: Callable[[Epoch], Record],
     checkpoint: Path | None = None,
     keep_best: str | None = None,
+    held_out: Tensor | None = None,
 ) -> tuple[list[Record], float]:
     """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
+
+    Architecture parameters rest in the first `settings.warmup` epochs.
 
     after_epoch: called with the model in eval mode; what it returns is the epoch's record.
     keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
         None: with those of the last.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
+    held_out: utterances that the architecture parameters move on, taking turns with the weights (bi-level, first
+        order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
     Raises UserError when the training loss, the score or a weight is not finite, or the checkpoint is not of this
     training.
     """
     optimiser = _optimiser(model, settings)
     # Whom it was trained on: weights that have seen the test part of another split must not be taken up here.
-    of = hashlib.sha256(repr((seed, members.tolist())).encode()).hexdigest()
+    seen = [part.tolist() for part in (members, held_out) if part is not None]
+    of = hashlib.sha256(repr((seed, *seen)).encode()).hexdigest()
     records: list[Record] = []
     best: dict[str, Any] = {}
     seconds = 0.0
@@ -90,7 +96,8 @@ def optimise(
     for epoch in range(len(records), settings.epochs):
         begun = time.monotonic()
         seed_everything(seed, "epoch", epoch)
-        done = _one_epoch(model, forward, loss, data, members, settings, epoch, optimiser)
+        steps = _steps(data, members, held_out, settings, epoch)
+        done = _one_epoch(model, forward, loss, data, steps, settings, epoch, optimiser)
         seconds += time.monotonic() - begun
         if not math.isfinite(done.loss):
             raise UserError(f"training diverged: loss {done.loss} in epoch {epoch}; lower the setting lr={settings.lr}")
@@ -130,43 +137,77 @@ def _refusing(checkpoint: Path) -> Iterator[None]:
         raise UserError(f"{checkpoint}: {told}") from error
 
 
+@dataclass(frozen=True)
+class Step:
+    """One batch, and the groups of parameters that it moves."""
+
+    members_B: Tensor
+    moves: tuple[str, ...]
+
+
+def _steps(data: Data, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
+    """One epoch: every member once; where others are held out, a step of theta on some of them before each.
+
+    So theta moves as often in a bi-level search as in any other. The held out are gone through as often as it takes,
+    in another order each time.
+    """
+    batches = training_batches(data, members, settings.batch_size, torch.default_generator)
+    if epoch < settings.warmup or held_out is not None:
+        moves: tuple[str, ...] = ("weights",)
+    else:
+        moves = ("weights", "theta")
+    steps = [Step(batch, moves) for batch in batches]
+    if epoch < settings.warmup or held_out is None:
+        return steps
+    others: list[Tensor] = []
+    while len(others) < len(batches):
+        others.extend(training_batches(data, held_out, settings.batch_size, torch.default_generator))
+    return [step for other, own in zip(others, steps, strict=False) for step in (Step(other, ("theta",)), own)]
+
+
 def _one_epoch(
     model: nn.Module,
     forward: Forward,
     loss: Callable[[Tensor, Tensor], Tensor],
     data: Data,
-    members: Tensor,
+    steps: list[Step],
     settings: Settings,
     epoch: int,
     optimiser: torch.optim.Optimizer,
 ) -> Epoch:
     model.train()
     device = data.device
-    batches = training_batches(data, members, settings.batch_size, torch.default_generator)
-    total, rate, tau = torch.zeros((), device=device), 0.0, 0.0
-    with closing(data.batches(batches)) as read:
-        for step, (x_BTD, mask_BT, targets_B) in enumerate(read):
-            rate = settings.rate(epoch, step, len(batches))
-            tau = settings.temperature(epoch, step, len(batches))
+    total, count, rate, tau = torch.zeros((), device=device), 0, 0.0, 0.0
+    with closing(data.batches([step.members_B for step in steps])) as read:
+        for index, (step, (x_BTD, mask_BT, targets_B)) in enumerate(zip(steps, read, strict=True)):
+            rate = settings.rate(epoch, index, len(steps))
+            tau = settings.temperature(epoch, index, len(steps))
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["full_lr"]
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 outputs_BO = forward(x_BTD, mask_BT, tau)
             value = loss(outputs_BO.float(), targets_B)
             optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            # What is not moved gets no gradient, so the optimiser leaves it be: no momentum, no decay.
+            groups = [group["params"] for group in optimiser.param_groups if group["name"] in step.moves]
+            moved = [p for params in groups for p in params if p.requires_grad]  # a block's own may be frozen
+            value.backward(inputs=moved)  # type: ignore[no-untyped-call]
             optimiser.step()
-            total += value.detach() * len(targets_B)
-    return Epoch(epoch, float(total) / len(members), tau, rate)
+            if "weights" in step.moves:
+                total += value.detach() * len(targets_B)
+                count += len(targets_B)
+    return Epoch(epoch, float(total) / count, tau, rate)
 
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     # Architecture parameters are not decayed: decay would pull every search towards indecision.
     theta = [part.theta for part in model.modules() if isinstance(part, Mixed)]
     weights = [p for p in model.parameters() if all(p is not t for t in theta)]
-    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}]
+    groups: list[dict[str, Any]] = [
+        {"name": "weights", "params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}
+    ]
     if theta:
-        groups.append({"params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
+        groups.append({"name": "theta", "params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     return torch.optim.AdamW(groups, lr=settings.lr)

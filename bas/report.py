@@ -38,9 +38,9 @@ def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> No
 
 
 def train_epoch(board: SummaryWriter, record: Record) -> None:
-    """Training and validation loss, validation metrics."""
+    """Training and validation loss, validation metrics where there are any."""
     _scalars(board, {"loss/train": record["loss"]}, record["epoch"])
-    valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record["valid"].items()}
+    valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record.get("valid", {}).items()}
     _scalars(board, valid, record["epoch"])
 
 
@@ -51,7 +51,8 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
     _scalars(board, {"temperature": record["temperature"], "rate": record["rate"]}, epoch)
     _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
     _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
-    board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
+    if record["architecture"]:
+        board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
         board.add_figure("layers x blocks", _figure(rows), epoch)

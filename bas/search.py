@@ -1,11 +1,26 @@
-"""Differentiable search: the paper's single-level Gumbel-softmax over a supernet (Fang et al. 2023, section 2.2).
+"""Search: a supernet is trained, then one architecture of its space is chosen. Six strategies, one loop (`bas.loop`).
 
-A strategy is how the gates of a training step are drawn from the architecture parameters; the loop is `bas.loop`'s.
+gumbel       the paper's (Fang et al. 2023, section 2.2): weights and architecture parameters theta move together on
+             the training part, every block weighted by a Gumbel-softmax (eq. 4 and 5)
+bilevel      the same gates; theta moves on held-out speakers, the weights on the others (FBNet, Wu et al. 2019; DARTS
+             of first order, Liu et al. 2019)
+darts        softmax(theta) as it is: no noise, no temperature; single-level like gumbel, not DARTS's bi-level
+hard         straight-through: two blocks a part are drawn and computed, the first is the output, theta's gradient
+             compares them (ProxylessNAS, Cai et al. 2019, section 3.2, with Gumbel noise). GDAS (Dong & Yang 2019)
+             has the one block tell how its own scale matters: nothing, once its weights are learned
+single-path  one block a part, drawn uniformly: only weights learn. Then every architecture is scored with them on
+             held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, enumerated in place of its evolution)
+random       trains nothing, draws an architecture uniformly: what the others must beat
+
+All but single-path and random end with each part's argmax. All but bilevel and single-path see no held-out speaker.
+A cost term, `cost_weight` times the expected share of the dearest architecture's cost under softmax(theta), is added
+to the loss (ProxylessNAS, eq. 7); single-path adds each architecture's own share to its score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +28,83 @@ import torch
 from torch import Tensor
 
 from bas.batches import Data
-from bas.loop import Epoch, Record, optimise
+from bas.costs import count
+from bas.errors import UserError
+from bas.loop import Epoch, Record, optimise, seed_everything
 from bas.settings import Settings
 from bas.space import Architecture
-from bas.supernet import Supernet
+from bas.supernet import Gate, Network, Supernet
 
-Strategy = Callable[[Tensor, float], Tensor]
-"""`(theta, temperature) -> gates`, drawn once per part and batch."""
+PATHS = 1024
+"""Architectures of a space that are scored one by one under a trained supernet; a larger space's are not."""
+
+PASSES = 3
+"""Of a training step, in forward passes: the backward one is two. A step of theta alone takes a little less."""
+
+Score = Callable[[Network], Mapping[str, float]]
+"""An architecture's `loss`, and whatever else is to be known of it, on utterances held out."""
 
 
 def gumbel_softmax(theta: Tensor, temperature: float) -> Tensor:
-    """softmax((theta + g) / temperature) with g ~ Gumbel(0, 1): eq. 4, one draw for the whole batch."""
+    """softmax((theta + g) / temperature) with g ~ Gumbel(0, 1): eq. 4, over the first axis, one draw for each other."""
+    return (_perturbed(theta) / temperature).softmax(0)
+
+
+def _perturbed(theta: Tensor) -> Tensor:
+    """theta + g."""
     # Exponential draws cannot give log(0) here: float32's smallest positive number has a finite logarithm.
-    gumbel = -torch.empty_like(theta).exponential_().clamp_min(torch.finfo(theta.dtype).tiny).log()
-    return ((theta + gumbel) / temperature).softmax(0)
+    return theta - torch.empty_like(theta).exponential_().clamp_min(torch.finfo(theta.dtype).tiny).log()
+
+
+def softmax(theta: Tensor, temperature: float) -> Tensor:
+    """softmax(theta), whatever the temperature."""
+    return theta.softmax(0)
+
+
+def straight_through(theta: Tensor, temperature: float) -> list[Tensor | None]:
+    """Two candidates are drawn as softmax(theta) says, the first weighted by 1, the other by 0.
+
+    The gradient is that of the Gumbel-softmax between these two.
+    """
+    perturbed = _perturbed(theta)
+    # The largest of perturbed logits are a draw without replacement.
+    drawn = perturbed.detach().topk(min(2, len(theta)), 0).indices.cpu()
+    is_drawn = torch.stack([(drawn == c).any(0) for c in range(len(theta))])
+    soft = (perturbed / temperature).masked_fill(~is_drawn.to(theta.device), -torch.inf).softmax(0)
+    hard = torch.stack([drawn[0] == c for c in range(len(theta))]).to(soft)
+    return _only_drawn(hard + (soft - soft.detach()), is_drawn)
+
+
+def uniform_path(theta: Tensor, temperature: float) -> list[Tensor | None]:
+    """One candidate is drawn, each as likely as another; theta is asked only how many there are."""
+    number = torch.randint(len(theta), theta.shape[1:])
+    is_drawn = torch.stack([number == c for c in range(len(theta))])
+    return _only_drawn(is_drawn.to(theta), is_drawn)
+
+
+def _only_drawn(gates: Tensor, is_drawn: Tensor) -> list[Tensor | None]:
+    """The gates, with None for a candidate that nobody drew; `is_drawn` is on the CPU."""
+    return [gate if bool(any_.any()) else None for gate, any_ in zip(gates, is_drawn, strict=True)]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What tells one search from another."""
+
+    draw: Callable[[Tensor, float], Gate]
+    """`(theta, temperature)` to a part's gates. theta: `(C,)`, or `(C, B)` for an own draw of each utterance."""
+    theta: bool = True  # whether architecture parameters move and decide; else every architecture's score does
+    held_out: bool = False  # whether they move on held-out utterances
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "gumbel": Strategy(gumbel_softmax),
+    "bilevel": Strategy(gumbel_softmax, held_out=True),
+    "hard": Strategy(straight_through),
+    "single-path": Strategy(uniform_path, theta=False),
+    "darts": Strategy(softmax),
+}
+"""Those that train a supernet: all but random."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +113,10 @@ class Found:
 
     architecture: Architecture
     records: list[Record]
-    seconds: float
+    seconds: float  # of what the strategy needs to choose
+    multiply_adds: int  # likewise: of blocks that were computed, at the median length of the members
+    probabilities: dict[str, dict[str, float]] | None  # softmax(theta) by part and candidate; None: no theta
+    paths: list[Record] | None  # every architecture's score with the supernet's weights, in the order of the space
 
 
 def search(
@@ -46,24 +127,55 @@ def search(
     settings: Settings,
     seed: int,
     after_epoch: Callable[[Record], Record],
-    strategy: Strategy = gumbel_softmax,
+    held_out: Tensor | None = None,
+    score: Score | None = None,
     checkpoint: Path | None = None,
 ) -> Found:
-    """Train weights and architecture parameters together on `members`, then take each part's argmax.
+    """Train the supernet as `settings.strategy` says and choose an architecture; a function of the seed.
 
-    Nothing but the utterances `members` reaches the supernet. The record of an epoch holds loss, rate, temperature,
-    probabilities, entropy (nats) and architecture; `after_epoch` is given it, may score the current argmax on other
-    utterances, and what it returns is added.
+    Nothing but the utterances `members` reaches the supernet, and for `bilevel` those `held_out`. The record of an
+    epoch holds loss (the cost term included), rate, temperature, probabilities, entropy (nats), architecture (None for
+    single-path, which knows none before the end) and multiply_adds; `after_epoch` is given it, may score the current
+    argmax on other utterances, and what it returns is added.
+
+    score: is asked on `held_out` for every architecture at the end, in a space of at most PATHS; single-path chooses
+        by its loss, for the others it is only kept. None: no paths.
+    Raises UserError when the training diverges or single-path is asked of a larger space.
     """
+    if settings.strategy == "random":
+        return Found(_any(supernet, seed), [], 0.0, 0, None, None)
+    strategy, space = STRATEGIES[settings.strategy], supernet.space
+    if not strategy.theta and space.size > PATHS:
+        told = f"scores every architecture of a space, at most {PATHS}"
+        raise UserError(f"setting strategy={settings.strategy}: {told}; this space has {space.size}")
+    assert held_out is not None or not strategy.held_out, f"{settings.strategy} learns on utterances held out"
+    frames = int(data.lengths_U[members].median())
+    work = count(supernet, "multiply-adds", frames)
+    cost = work if settings.cost == "multiply-adds" else count(supernet, settings.cost, frames)
+    mixed = supernet.mixed()
+    shares = {name: cost.shares(name, part.theta) for name, part in mixed.items()}
+    done = 0
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
-        gates = {name: strategy(part.theta, temperature) for name, part in supernet.mixed().items()}
+        nonlocal done
+        utterances = len(x_BTD)
+        gates: dict[str, list[Tensor | None]] = {}
+        for name, part in mixed.items():
+            each = settings.noise == "utterance"
+            theta = part.theta[:, None].repeat(1, utterances) if each else part.theta
+            gates[name] = list(strategy.draw(theta, temperature))
+        drawn = [(p, n) for p, row in gates.items() for n, g in zip(mixed[p].names, row, strict=True) if g is not None]
+        done += PASSES * utterances * work.of(drawn)
         out: Tensor = supernet(x_BTD, mask_BT, gates)
         return out
 
+    def with_cost(outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
+        expected = torch.stack([part.theta.softmax(0) @ shares[name] for name, part in mixed.items()]).sum()
+        return loss(outputs_BO, targets_B) + settings.cost_weight * expected
+
     def record(epoch: Epoch) -> Record:
+        nonlocal done
         probabilities = {name: p.double() for name, p in supernet.probabilities().items()}
-        mixed = supernet.mixed()
         known = {
             "epoch": epoch.index,
             "loss": epoch.loss,
@@ -71,9 +183,42 @@ def search(
             "temperature": epoch.temperature,
             "probabilities": {n: dict(zip(mixed[n].names, p.tolist(), strict=True)) for n, p in probabilities.items()},
             "entropy": {n: float(-(p * p.clamp_min(1e-30).log()).sum()) for n, p in probabilities.items()},
-            "architecture": supernet.argmax().as_dict(),
+            "architecture": supernet.argmax().as_dict() if strategy.theta else None,
+            "multiply_adds": done,
         }
+        done = 0
         return {**known, **after_epoch(known)}
 
-    records, seconds = optimise(supernet, forward, loss, data, members, settings, seed, record, checkpoint=checkpoint)
-    return Found(supernet.argmax(), records, seconds)
+    records, seconds = optimise(
+        supernet,
+        forward,
+        with_cost if settings.cost_weight and strategy.theta else loss,
+        data,
+        members,
+        settings,
+        seed,
+        record,
+        checkpoint,
+        held_out=held_out if strategy.held_out else None,
+    )
+    spent = sum(r["multiply_adds"] for r in records)
+    begun, paths = time.monotonic(), None
+    if score and space.size <= PATHS:
+        paths = [dict(score(supernet.discrete(a))) for a in space.architectures()]
+    if strategy.theta:
+        return Found(supernet.argmax(), records, seconds, spent, records[-1]["probabilities"], paths)
+    assert paths is not None, "it chooses by the score"
+    assert held_out is not None, "on utterances held out"
+    weight = settings.cost_weight / cost.largest
+    chosen = min(
+        zip(paths, space.architectures(), strict=True), key=lambda p: p[0]["loss"] + weight * cost.of(p[1].blocks)
+    )
+    scoring = len(held_out) * sum(work.of(a.blocks) for a in space.architectures())
+    return Found(chosen[1], records, seconds + time.monotonic() - begun, spent + scoring, None, paths)
+
+
+def _any(supernet: Supernet, seed: int) -> Architecture:
+    """An architecture drawn uniformly."""
+    seed_everything(seed, "architecture")
+    drawn = {name: part.names[int(torch.randint(len(part.names), ()))] for name, part in supernet.mixed().items()}
+    return Architecture.of(drawn)

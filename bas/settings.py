@@ -15,7 +15,7 @@ is the smaller of two tried, by how decided the searches of two folds became on 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -25,6 +25,24 @@ OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "one-cycle")
 NORMALISATIONS = ("none", "corpus", "speaker")
 RESIDUALS = ("block", "every")
+STRATEGIES = ("gumbel", "bilevel", "hard", "single-path", "darts", "random")
+NOISES = ("batch", "utterance")
+COSTS = ("multiply-adds", "parameters")
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "normalise": NORMALISATIONS,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "residual": RESIDUALS,
+    "strategy": STRATEGIES,
+    "noise": NOISES,
+    "cost": COSTS,
+}
+"""The settings that are one of a few words."""
+
+SEARCH_ONLY = ("strategy", "warmup", "noise", "cost", "cost_weight", "theta_lr", "tau_start", "tau_rate", "tau_end")
+"""The settings that change a search and no other training."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,11 @@ class Settings:
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
+    strategy: str  # how a search learns and chooses: one of STRATEGIES, told in `search`
+    warmup: int  # epochs of a search, its first, in which the weights alone move
+    noise: str  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
+    cost: str  # what of a candidate is its cost: multiply-adds (of a forward pass) | parameters
+    cost_weight: float  # what the dearest architecture's cost adds to the loss of a search; 0: cost is no matter
 
     def __post_init__(self) -> None:
         for name, value in self.as_dict().items():
@@ -63,10 +86,12 @@ class Settings:
         for name in ("momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
-        if self.weight_decay < 0:
-            raise UserError(f"setting weight_decay={self.weight_decay}: must not be negative")
-        choices = {"normalise": NORMALISATIONS, "optimiser": OPTIMISERS, "schedule": SCHEDULES, "residual": RESIDUALS}
-        for name, allowed in choices.items():
+        for name in ("weight_decay", "cost_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"setting {name}={getattr(self, name)}: must not be negative")
+        if not 0 <= self.warmup < self.epochs:
+            raise UserError(f"setting warmup={self.warmup}: must be from 0 to below epochs={self.epochs}")
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
         if (self.tau_rate is None) == (self.tau_end is None):
@@ -114,6 +139,11 @@ PRESETS: Mapping[str, Settings] = {
         tau_start=5.0,  # FBNet (Wu et al. 2019)
         tau_rate=0.045,  # FBNet
         tau_end=None,
+        strategy="gumbel",
+        warmup=0,
+        noise="batch",
+        cost="multiply-adds",
+        cost_weight=0.0,
     ),
     "cpu": Settings(
         preset="cpu",
@@ -133,6 +163,11 @@ PRESETS: Mapping[str, Settings] = {
         tau_start=5.0,
         tau_rate=None,
         tau_end=0.1,
+        strategy="gumbel",
+        warmup=0,
+        noise="batch",
+        cost="multiply-adds",
+        cost_weight=0.0,
     ),
 }
 
@@ -148,13 +183,41 @@ def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r}: must be one of {', '.join(PRESETS)}")
-    kinds = {f.name: str(f.type) for f in fields(Settings) if f.name != "preset"}
-    values: dict[str, Any] = {}
-    for name, text in (changes or {}).items():
-        if name not in kinds:
-            raise UserError(f"setting {name!r}: must be one of {', '.join(kinds)}")
-        values[name] = _value(name, kinds[name], text)
-    return replace(PRESETS[preset], **values)
+    return changed(PRESETS[preset], changes or {})
+
+
+def searcher(settings: Settings, spec: str) -> Settings:
+    """The settings with a search's own ones changed: a strategy, then SEARCH_ONLY settings, joined by a plus.
+
+    spec: "gumbel", "bilevel+warmup=5+theta_lr=0.05"; what it does not name stays; "": all of it.
+    Raises UserError, naming the spec, for an unknown strategy, another setting and a value that cannot be.
+    """
+    if not spec:
+        return settings
+    strategy, *rest = spec.split("+")
+    pairs = [("strategy", strategy), *(text.partition("=")[::2] for text in rest)]
+    try:
+        changes = dict(pairs)
+        if len(changes) < len(pairs):
+            raise UserError("a setting is given twice")
+        if strategy not in STRATEGIES:
+            raise UserError(f"a strategy comes first, one of {', '.join(STRATEGIES)}")
+        return changed(settings, changes, SEARCH_ONLY)
+    except UserError as error:
+        raise UserError(f"searcher {spec!r}: {error}") from error
+
+
+def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] | None = None) -> Settings:
+    """These settings with some of them changed, each given as text; allowed: their names, None: all but the preset.
+
+    Raises UserError for another name and a value of the wrong kind.
+    """
+    kinds = {f.name: str(f.type) for f in fields(Settings)}
+    allowed = allowed or [name for name in kinds if name != "preset"]
+    for name in changes:
+        if name not in allowed:
+            raise UserError(f"setting {name!r}: must be one of {', '.join(allowed)}")
+    return replace(settings, **{name: _value(name, kinds[name], text) for name, text in changes.items()})
 
 
 def _value(name: str, kind: str, text: str) -> Any:

@@ -1,11 +1,11 @@
 """The supernet and the discrete network. Knows no block and no task: factories come from a `SearchSpace`.
 
-Axes: B utterances, T frames, I the features' width, D the network's width, O outputs.
+Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from bas.errors import UserError
 from bas.space import Architecture, Choices, Factory, SearchSpace
 
-Gates = Mapping[str, Tensor]
-"""By searched part, one weight per candidate, in the order of the space."""
+Gate = Iterable[Tensor | None]
+"""One weight per candidate of a part, in the order of the space: a number, or `(B,)`, each utterance its own.
+
+None: not drawn, so not computed. A tensor of `(C,)` or `(C, B)` will do: every candidate is.
+"""
+
+Gates = Mapping[str, Gate]
+"""By searched part."""
 
 
 class Mixed(nn.Module):
@@ -26,11 +32,17 @@ class Mixed(nn.Module):
         self.candidates = _by_name(candidates)
         self.theta = nn.Parameter(torch.zeros(len(candidates)))
 
-    def forward(self, x: Tensor, mask_BT: Tensor, gates: Tensor) -> Tensor:
-        """The sum of the candidates' outputs weighted by the gates (Fang et al. 2023, eq. 5)."""
-        out: Tensor = gates[0] * self.candidates[self.names[0]](x, mask_BT)
-        for gate, name in zip(gates[1:], self.names[1:], strict=True):
-            out = out + gate * self.candidates[name](x, mask_BT)
+    def forward(self, x: Tensor, mask_BT: Tensor, gate: Gate) -> Tensor:
+        """The sum of the candidates' outputs weighted by the gate (Fang et al. 2023, eq. 5), of those drawn alone."""
+        out: Tensor | None = None
+        for weight, name in zip(gate, self.names, strict=True):
+            if weight is None:
+                continue
+            found: Tensor = self.candidates[name](x, mask_BT)
+            # A number stays one: a tensor with axes would take bfloat16 outputs to float32.
+            weight = weight[(...,) + (None,) * (found.dim() - 1)] if weight.dim() else weight
+            out = weight * found if out is None else out + weight * found
+        assert out is not None, "no candidate was drawn"
         return out
 
 

@@ -31,7 +31,7 @@ from bas.placement import Placement, place
 from bas.protocols import Fold
 from bas.run import BEST, Run
 from bas.search import search
-from bas.settings import Settings
+from bas.settings import SEARCH_ONLY, Settings, searcher
 from bas.space import Architecture, SearchSpace, SpaceFile
 from bas.supernet import Network, Supernet, build, check, count_parameters
 
@@ -75,11 +75,13 @@ class Job:
     fold: int
     seed: int
     number: int | None = None  # in the order of `SearchSpace.architectures`
+    searcher: str = ""  # of a search: what `settings.searcher` reads; "": the run's settings
 
     @property
     def name(self) -> str:
         number = "" if self.number is None else f"-{self.number:03}"
-        return f"{self.kind}-{self.row.replace(' ', '-')}{number}-fold{self.fold}-seed{self.seed}"
+        how = f"+{self.searcher}" if self.searcher else ""
+        return f"{self.kind}-{self.row.replace(' ', '-')}{number}{how}-fold{self.fold}-seed{self.seed}"
 
 
 class Bench:
@@ -187,7 +189,7 @@ def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
 
 def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    settings, space = bench.run.plan.settings, bench.run.spaces[job.row].space
+    settings, space = searcher(bench.run.plan.settings, job.searcher), bench.run.spaces[job.row].space
     data = bench.derived(bench.layer(job.fold), fold, settings)
     fit, valid = bench.members(fold.fit), bench.members(fold.valid)
     seed_everything(job.seed, job.fold, "initial weights")
@@ -198,8 +200,12 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         supernet.standardise.set(*data.moments(fit))
     with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
 
+        def score(network: Network) -> dict[str, float]:
+            return valid_scores(bench, network, data, valid)
+
         def after_epoch(record: Record) -> Record:
-            checked = {"valid": valid_scores(bench, supernet.discrete(supernet.argmax()), data, valid)}
+            known = record["architecture"]
+            checked = {"valid": score(supernet.discrete(Architecture.of(known)))} if known else {}
             report.search_epoch(board, record | checked, settings.epochs)
             bench.tick()
             return checked
@@ -212,14 +218,21 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
             settings,
             _seed(job.fold, job.seed),
             after_epoch,
-            checkpoint=_checkpoint(bench, job),
+            valid,
+            score,
+            _checkpoint(bench, job),
         )
     _save(bench, job, supernet)
+    kept = ("loss", bench.run.headline)
     return {
         "architecture": found.architecture.as_dict(),
         "layer": bench.layer(job.fold),
+        "settings": {name: getattr(settings, name) for name in SEARCH_ONLY},
         "parameters": count_parameters(supernet),
+        "multiply_adds": found.multiply_adds,
         "seconds": found.seconds,
+        "probabilities": found.probabilities,
+        "paths": found.paths and [{name: scored[name] for name in kept} for scored in found.paths],
         "epochs": found.records,
     }
 

@@ -10,7 +10,18 @@ from itertools import pairwise
 import pytest
 
 from bas.errors import UserError
-from bas.settings import OPTIMISERS, PRESETS, SCHEDULES, Settings, settings
+from bas.settings import (
+    COSTS,
+    NOISES,
+    OPTIMISERS,
+    PRESETS,
+    SCHEDULES,
+    SEARCH_ONLY,
+    STRATEGIES,
+    Settings,
+    searcher,
+    settings,
+)
 
 NUMBERS = [f.name for f in dataclasses.fields(Settings) if "float" in str(f.type)]
 
@@ -39,6 +50,7 @@ def test_paper_is_the_papers():
     assert (paper.epochs, paper.batch_size, paper.optimiser) == (100, 32, "sgd")
     assert paper.lr == paper.theta_lr == 0.005
     assert paper.dropout == 0
+    assert (paper.strategy, paper.warmup, paper.noise, paper.cost_weight) == ("gumbel", 0, "batch", 0)
     for epoch in range(100):
         for step in (0, 6):
             assert paper.temperature(epoch, step, 7) == pytest.approx(5 * math.exp(-0.045 * epoch), rel=1e-12)
@@ -144,6 +156,12 @@ def test_a_value_of_the_wrong_kind(name, text, kind):
         ("tau_rate", "0.045", "one of them"),
         ("optimiser", "adam", OPTIMISERS[0]),
         ("schedule", "none", SCHEDULES[1]),
+        ("warmup", "-1", "from 0 to below epochs=20"),
+        ("warmup", "20", "from 0 to below epochs=20"),
+        ("cost_weight", "-0.1", "negative"),
+        *[("strategy", "snas", allowed) for allowed in STRATEGIES],
+        *[("noise", "frame", allowed) for allowed in NOISES],
+        *[("cost", "seconds", allowed) for allowed in COSTS],
         ("normalise", "true", "'true': must be one of none, corpus, speaker"),
         ("normalise", "Speaker", "must be one of none, corpus, speaker"),
     ],
@@ -170,3 +188,42 @@ def test_a_run_of_an_older_bas_is_refused_by_its_setting():
     for value in (True, False):
         with pytest.raises(UserError, match=r"normalise=.*must be one of none, corpus, speaker"):
             Settings(**{**PRESETS["cpu"].as_dict(), "normalise": value})
+
+
+# --- a search's own ---
+
+
+def test_a_searcher_changes_what_it_names() -> None:
+    cpu = settings("cpu", {"noise": "utterance"})
+    assert searcher(cpu, "") == cpu
+    assert searcher(cpu, "gumbel") == cpu
+    for name in STRATEGIES:
+        assert searcher(cpu, name) == dataclasses.replace(cpu, strategy=name)
+    changed = searcher(cpu, "bilevel+warmup=5+theta_lr=0.05+tau_rate=0.045+tau_end=none")
+    expected = {"strategy": "bilevel", "warmup": 5, "theta_lr": 0.05, "tau_rate": 0.045, "tau_end": None}
+    assert changed == dataclasses.replace(cpu, **expected)
+    assert set(SEARCH_ONLY) < {f.name for f in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("snas", STRATEGIES),
+        ("warmup=5", STRATEGIES),
+        ("gumbel+lr=0.1", SEARCH_ONLY),
+        ("gumbel+epochs=5", SEARCH_ONLY),
+        ("gumbel+preset=paper", SEARCH_ONLY),
+        ("gumbel+", SEARCH_ONLY),
+        ("gumbel+warmup", ("warmup=''", "int")),
+        ("gumbel+warmup=99", ("warmup=99", "below epochs=20")),
+        ("gumbel+noise=frame", NOISES),
+        ("gumbel+warmup=1+warmup=2", ("twice",)),
+        ("gumbel+strategy=darts", ("twice",)),
+    ],
+)
+def test_a_searcher_that_cannot_be(spec: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        searcher(settings("cpu"), spec)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert [part for part in (repr(spec), *parts) if part not in message] == [], message

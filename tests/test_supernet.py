@@ -187,6 +187,28 @@ def test_mixed_is_the_gate_weighted_sum() -> None:
     torch.testing.assert_close(Mixed(candidates)(x_BTD, mask_BT, gates), expected_BTD)
 
 
+def test_each_utterance_may_have_its_own_gate() -> None:
+    x_BTD, mask_BT = batch()
+    candidates = {"MSA": MSA(DIM), "FFN": FFN(DIM)}
+    gates_CB = torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.0, 1.0]])
+    expected_BTD = sum(g[:, None, None] * m(x_BTD, mask_BT) for g, m in zip(gates_CB, candidates.values(), strict=True))
+    torch.testing.assert_close(Mixed(candidates)(x_BTD, mask_BT, gates_CB), expected_BTD)
+    pools = {"one": MeanPool(DIM), "other": MeanPool(DIM)}
+    expected_BD = gates_CB.sum(0)[:, None] * pools["one"](x_BTD, mask_BT)
+    torch.testing.assert_close(Mixed(pools)(x_BTD, mask_BT, gates_CB), expected_BD)
+
+
+def test_a_candidate_that_is_not_drawn_is_not_computed() -> None:
+    class Never(nn.Module):
+        def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+            raise AssertionError
+
+    x_BTD, mask_BT = batch()
+    block = FFN(DIM)
+    mixed = Mixed({"never": Never(), "FFN": block})
+    assert torch.equal(mixed(x_BTD, mask_BT, [None, torch.ones(())]), block(x_BTD, mask_BT))
+
+
 def test_a_search_starts_undecided() -> None:
     for p in Supernet(SPACE, DIM, DIM, 4).probabilities().values():
         torch.testing.assert_close(p, torch.full_like(p, 1 / len(p)))
