@@ -156,8 +156,7 @@ def paired(
     if units > 1:
         kept_UN = unit_N != np.arange(units)[:, None]
         without_U = np.array([difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]) for k_N in kept_UN])
-        pseudo_U = units * difference - (units - 1) * without_U
-        half_width = float(student_t.ppf((1 + level) / 2, units - 1) * np.std(pseudo_U, ddof=1) / math.sqrt(units))
+        half_width = jackknife_t(difference, without_U, level)
         low, high = difference - half_width, difference + half_width
 
     exact = units <= EXACT_UNITS
@@ -177,6 +176,16 @@ def paired(
     test = "exact sign-flip" if exact else f"sign-flip over {DRAWN_PATTERNS:,} drawn patterns"
     method = f"{interval}; {test}"
     return Paired(difference, low, high, p, units, (len(a_SN), len(b_SN)), method, level)
+
+
+def jackknife_t(whole: float, without_U: np.ndarray, level: float) -> float:
+    """Half the width of an interval, from an estimate on all units and those without each of U >= 2 units.
+
+    Pseudo-values U·x − (U−1)·x₍₋ᵤ₎, their standard error, Student-t on U − 1 degrees of freedom.
+    """
+    units = len(without_U)
+    pseudo_U = units * whole - (units - 1) * without_U
+    return float(student_t.ppf((1 + level) / 2, units - 1) * np.std(pseudo_U, ddof=1) / math.sqrt(units))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
