@@ -1,4 +1,8 @@
-"""Many small trainings over a few processes: resumable, each on one thread, so their number changes no result."""
+"""Many small trainings, resumable: over processes of one thread each, whose number changes no result, or stacked.
+
+On a GPU, those of one shape train together (`bas.stacked`). A CPU is bound by arithmetic, to which stacking only adds:
+there, processes share the jobs.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,30 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from rich.table import Table
 
 from bas.errors import UserError
+from bas.files import read_json
 from bas.placement import Placement
 from bas.progress import bar
+from bas.stacked import NotStackableError, run_stack, stacks
 from bas.train import Bench, Job, run_job
 
 REFRESH_SECONDS = 0.5
+STACK = 32  # members that train together at most; half as many wherever the GPU's memory is too small for that
+
+Show = Callable[[int, int], None]
+"""Shows the progress: jobs that are finished, epochs that are trained, those of finished jobs among them."""
 
 _bench: Bench | None = None
 
@@ -34,12 +47,16 @@ def run_jobs(
     console: Console,
     what: str,
     placement: Placement | None = None,
+    stacked: bool | None = None,
 ) -> None:
     """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
 
-    epochs: of one job, for the progress bar. placement: see `Bench`.
+    A table before and after says what is done. epochs: of one job, for the progress bar. placement: see `Bench`.
+    stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU.
     """
-    todo = [job for job in jobs if not (folder / "jobs" / f"{job.name}.json").exists()]
+    todo = [job for job in jobs if not _path(folder, job).exists()]
+    if 0 < len(todo) < len(jobs):
+        console.print(table_of_done(folder, jobs))
     with bar(console, "epochs") as progress:
         task = progress.add_task(what, total=len(jobs) * epochs, completed=(len(jobs) - len(todo)) * epochs)
 
@@ -52,39 +69,94 @@ def run_jobs(
         if not todo:
             return
         if workers == 1:
-            count = 0
+            _run_here(folder, todo, epochs, placement, stacked, console, show)
+        else:
+            _run_over(folder, todo, workers, placement, show)
+    console.print(table_of_done(folder, jobs))
 
-            def tick() -> None:
-                nonlocal count
-                count += 1
-                show(0, count)
 
-            bench = Bench(folder, tick, placement)
-            for finished, job in enumerate(todo, 1):
-                run_job(bench, job)
-                count = finished * epochs
-                show(finished, count)
-            return
-        context = multiprocessing.get_context("spawn")
-        ticks: Synchronized[int] = context.Value("q", 0)
-        # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
-        stop = context.RawValue("b", 0)
-        arguments = (folder, placement, os.getpid(), stop, ticks)
-        with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
-            waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
+def _path(folder: Path, job: Job) -> Path:
+    return folder / "jobs" / f"{job.name}.json"
+
+
+def table_of_done(folder: Path, jobs: Sequence[Job]) -> Table:
+    """By kind and row: how many of the jobs have a result, and the seconds of one, as their results tell them."""
+    table = Table("jobs", "row", "done", "of", "s each")
+    for kind, row in dict.fromkeys((job.kind, job.row) for job in jobs):
+        paths = [_path(folder, job) for job in jobs if (job.kind, job.row) == (kind, row)]
+        found = [read_json(path) for path in paths if path.exists()]
+        seconds = [result["seconds"] for result in found if "seconds" in result]
+        each = f"{sum(seconds) / len(seconds):.1f}" if seconds else "–"
+        table.add_row(kind, row, f"{len(found):,}", f"{len(paths):,}", each)
+    return table
+
+
+def _run_here(
+    folder: Path,
+    todo: Sequence[Job],
+    epochs: int,
+    placement: Placement | None,
+    stacked: bool | None,
+    console: Console,
+    show: Show,
+) -> None:
+    finished = count = 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+        show(finished, count)
+
+    bench = Bench(folder, tick, placement)
+    together = bench.device.type == "cuda" if stacked is None else stacked
+    queue = deque(stacks(bench, todo, STACK) if together else [[job] for job in todo])
+    told = {""}
+    while queue:
+        jobs = queue.popleft()
+        why, smaller = "", False
+        if len(jobs) > 1:
             try:
-                while waiting:
-                    done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                    show(len(todo) - len(waiting), ticks.get_obj().value)
-            except BaseException as error:
-                stop.value = 1  # the running jobs end too: their checkpoints stay
-                pool.shutdown(cancel_futures=True)
-                if isinstance(error, BrokenProcessPool):
-                    told = "a worker was killed; if memory is short, use fewer --workers"
-                    raise UserError(f"{folder}: {told}") from error
-                raise
+                run_stack(bench, jobs)
+            except NotStackableError as error:
+                why = f"{jobs[0].row}: trained one by one ({error})"
+            except torch.OutOfMemoryError:
+                smaller = True  # after this clause, which holds on to the memory
+                why = f"{len(jobs)} trainings together do not fit into the GPU's memory: half as many"
+        if why not in told:
+            told.add(why)
+            console.print(why, markup=False)
+        if smaller:
+            queue = deque(stacks(bench, [*jobs, *(job for left in queue for job in left)], (len(jobs) + 1) // 2))
+            count = finished * epochs
+            continue
+        for job in jobs:
+            run_job(bench, job)  # no more than a look at those that the stack has done
+            finished += 1
+            count = max(count, finished * epochs)
+            show(finished, count)
+
+
+def _run_over(folder: Path, todo: Sequence[Job], workers: int, placement: Placement | None, show: Show) -> None:
+    context = multiprocessing.get_context("spawn")
+    ticks: Synchronized[int] = context.Value("q", 0)
+    # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
+    stop = context.RawValue("b", 0)
+    arguments = (folder, placement, os.getpid(), stop, ticks)
+    with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
+        waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                show(len(todo) - len(waiting), ticks.get_obj().value)
+        except BaseException as error:
+            stop.value = 1  # the running jobs end too: their checkpoints stay
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                told = "a worker was killed; if memory is short, use fewer --workers"
+                raise UserError(f"{folder}: {told}") from error
+            raise
 
 
 def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
