@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo corpus protocol extract features search retrain compare cost board bench check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune cost board bench check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,13 +19,17 @@ BATCH_SECONDS ?=
 PROCESSES ?= 1
 FEATURES ?=
 LAYER ?=
-SPACES ?= ser_bas3 ser_bas4
+SPACES ?=
 PRESET ?= cpu
 SET ?=
 SEEDS ?=
 PROTOCOL ?=
 PROTOCOL_SEED ?= 0
 ALLOW_OVERLAP ?=
+STRATEGIES ?=
+VARIANTS ?=
+TRIALS ?=
+TUNE ?= blocks
 CLEAN ?=
 LEAKY ?=
 LABELS ?=
@@ -89,6 +93,14 @@ retrain: .venv/run  ## search, then train what was found and score it | make ret
 compare: .venv/run  ## search, retrain, baselines: the table | make compare FEATURES=runs/features/emodb-wavlm-large PRESET=paper SET="epochs=50"
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas compare $(RUN) $(SPLIT)
+
+audit: .venv/run  ## every architecture trained: did the search work, did the choice matter? | make audit FEATURES=runs/features/emodb-wavlm-large STRATEGIES="gumbel bilevel"
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas audit $(RUN) $(SPLIT) $(STRATEGIES:%=--strategy "%") $(VARIANTS:%=--variant "%")
+
+tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for the search | make tune FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4 TRIALS=100
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas tune $(RUN) $(SPLIT) --tune $(TUNE) $(if $(TRIALS),--trials $(TRIALS))
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)

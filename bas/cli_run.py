@@ -59,7 +59,7 @@ def asked(arguments: argparse.Namespace) -> tuple[Plan, str, int]:
     features = arguments.features.resolve()
     info = StoreInfo.read(features)
     layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers, info.encoder["num_states"])
-    spaces = [load_space(name) for name in arguments.space or ["ser_bas3", "ser_bas4"]]
+    spaces = [load_space(name) for name in arguments.space or arguments.spaces]
     check_networks(spaces, info.dim, chosen)
     device = choose_device(arguments.device)
     workers = _workers(arguments.workers, device)
@@ -104,13 +104,16 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def add_run_arguments(p: argparse.ArgumentParser, seeds: int) -> None:
-    """What is trained on what, and where. seeds: how many unless the user says so."""
+def add_run_arguments(p: argparse.ArgumentParser, seeds: int, spaces: Sequence[str] = ("ser_bas3", "ser_bas4")) -> None:
+    """What is trained on what, and where. seeds, spaces: unless the user says so."""
     names = ", ".join(name for name in PRESETS["cpu"].as_dict() if name != "preset")
     p.add_argument("--features", required=True, type=Path, help="a store made by extract")
     layers = "a stored state: a number, last, middle, or best (chosen in each fold); default: the preset's"
     p.add_argument("--layer", help=layers)
-    p.add_argument("--space", action="append", help="shipped name or .py path; repeatable; default: ser_bas3 ser_bas4")
+    p.add_argument(
+        "--space", action="append", help=f"shipped name or .py path; repeatable; default: {' '.join(spaces)}"
+    )
+    p.set_defaults(spaces=spaces)
     p.add_argument("--preset", default="cpu", help=f"{' or '.join(PRESETS)}; default: %(default)s")
     change = f"change one setting; repeatable; one of {names}"
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=change)

@@ -7,7 +7,7 @@ from rich.console import Console
 from bas import report
 from bas.files import write_json, write_text
 from bas.run import BEST, Run
-from bas.tables import markdown, show, show_choices, show_retrained, tabulate, tell_protocol
+from bas.tables import announce, markdown, show, show_choices, show_retrained, tabulate
 from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
 
@@ -20,7 +20,7 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     memory: GiB that features may take in all processes together; None: half of what is free. Changes no number.
     Raises UserError when that is too little.
     """
-    _announce(run, workers, console)
+    announce(run, workers, console)
     placement, told = place_features(run, workers, memory)
     console.print(told)
     plan, folds = run.plan, range(len(run.protocol.folds))
@@ -47,19 +47,3 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     write_text(run.folder / "table.md", markdown(results))
     report.compared(run.folder, results)
     show(results, console)
-
-
-def _announce(run: Run, workers: int, console: Console) -> None:
-    plan, info, settings = run.plan, run.store.info, run.plan.settings
-    console.print(
-        f"[bold]{run.folder}[/bold]: task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
-        f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
-    )
-    console.print(
-        f"protocol {run.protocol.told}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
-        f"{workers} workers of one thread on {plan.device}"
-    )
-    console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
-    tell_protocol(run.protocol, console)
-    if run.corpus.note:
-        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

@@ -117,6 +117,31 @@ class SearchSpace:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
+def keyword_values(space: SearchSpace, name: str) -> tuple[Any, ...]:
+    """The values of a keyword over the factories that were given it, such as 8 of `partial(MSA, num_heads=8)`."""
+    parts = (*space.slots.values(), space.pool, space.stem)
+    factories = [f for part in parts for f in (part.values() if isinstance(part, Mapping) else [part])]
+    return tuple(dict.fromkeys(f.keywords[name] for f in factories if isinstance(f, partial) and name in f.keywords))
+
+
+def with_keyword(space: SearchSpace, name: str, value: Any) -> SearchSpace:
+    """The same space with another value of a keyword in every factory that was given it."""
+
+    def one(factory: Factory) -> Factory:
+        known = isinstance(factory, partial) and name in factory.keywords
+        return partial(factory, **{name: value}) if known else factory
+
+    def every(choices: Choices) -> Choices:
+        return {n: one(f) for n, f in choices.items()}
+
+    pool, stem = space.pool, space.stem
+    return SearchSpace(
+        {slot: every(choices) for slot, choices in space.slots.items()},
+        every(pool) if isinstance(pool, Mapping) else one(pool),
+        every(stem) if isinstance(stem, Mapping) else stem and one(stem),
+    )
+
+
 def describe(factory: Factory) -> str:
     """`module.Class(argument=value)`: what a signature hashes.
 

@@ -15,7 +15,8 @@ from rich.text import Text
 from bas.protocols import Protocol, field_of
 from bas.run import BEST, Run
 from bas.settings import PRESETS
-from bas.stats import Paired, paired, selection_frequency, spread, verdict_sentence
+from bas.selection import summarise, warnings
+from bas.stats import Paired, paired, spread, verdict_sentence
 from bas.train import BASELINES, LINEAR, Job
 
 REFERENCE = "4L transformer"
@@ -28,11 +29,42 @@ def searched(run: Run, space: str) -> dict[tuple[int, int], dict[str, str]]:
     return {(f, s): run.result(Job("search", space, f, s).name)["architecture"] for f, s in keys}
 
 
+def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and units of the N test utterances, fold after fold."""
+    where = [run.position[i] for i in run.protocol.tested]
+    return run.targets[where], np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
+
+
+def context(run: Run) -> dict[str, Any]:
+    """What a table must say of its run, as plain data."""
+    layers = [
+        run.result(Job("layer", BEST, f, 0).name)["layer"] if run.plan.layer == BEST else run.plan.layer
+        for f in range(len(run.protocol.folds))
+    ]
+    _, units_N = tested(run)
+    return {
+        "run": run.folder.name,
+        "corpus": run.corpus.name,
+        "note": run.corpus.note,
+        "encoder": run.store.info.encoder,
+        "layer": run.plan.layer,
+        "layers": layers,
+        "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"} | {"told": run.protocol.told},
+        "settings": run.plan.settings.as_dict(),
+        "device": run.plan.device,
+        "folds": len(run.protocol.folds),
+        "seeds": list(run.plan.seeds),
+        "tested": len(units_N),
+        "unit": run.unit,
+        "units": len(set(units_N)),
+        "without_unit": int((units_N == UNKNOWN).sum()),
+        "headline": run.headline,
+    }
+
+
 def tabulate(run: Run) -> dict[str, Any]:
     """Every number of the table from the jobs' results, as plain data."""
-    where = [run.position[i] for i in run.protocol.tested]
-    targets_N = run.targets[where]
-    units_N = np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
+    targets_N, units_N = tested(run)
     rows: list[dict[str, Any]] = []
     predictions: dict[str, np.ndarray] = {}
     for label, row in {**dict(zip(BASELINES, BASELINES, strict=True)), **_bas(run), LINEAR: LINEAR}.items():
@@ -46,51 +78,65 @@ def tabulate(run: Run) -> dict[str, Any]:
                 for name, metric in run.task.metrics.items()
                 if entry["row"] != reference
             }
-    layers = [
-        run.result(Job("layer", BEST, f, 0).name)["layer"] if run.plan.layer == BEST else run.plan.layer
-        for f in range(len(run.protocol.folds))
-    ]
     return {
-        "run": run.folder.name,
-        "corpus": run.corpus.name,
-        "note": run.corpus.note,
-        "encoder": run.store.info.encoder,
-        "layer": run.plan.layer,
-        "layers": layers,
-        "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"} | {"told": run.protocol.told},
-        "settings": run.plan.settings.as_dict(),
-        "device": run.plan.device,
-        "folds": len(run.protocol.folds),
-        "seeds": list(run.plan.seeds),
-        "tested": len(where),
-        "unit": run.unit,
-        "units": len(set(units_N)),
-        "without_unit": int((units_N == UNKNOWN).sum()),
-        "headline": run.headline,
+        **context(run),
         "rows": rows,
         "verdicts": _verdicts(run, rows),
-        "chosen": {name: selection_frequency(list(searched(run, name).values())) for name in run.spaces},
+        "decisions": {name: _decided(run, name) for name in run.spaces},
         "sequences": {name: [" > ".join(b.values()) for b in searched(run, name).values()] for name in run.spaces},
     }
+
+
+def decided(searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What searches of one space decided, by slot, and what to warn of (`bas.selection`), from their jobs' results.
+
+    A strategy that chooses without architecture parameters has no margin and no entropy: they are None.
+    """
+    chosen = [search["architecture"] for search in searches]
+    beliefs = [search["probabilities"] for search in searches]
+    believed = all(beliefs)
+    if not believed:
+        names = {slot: sorted({choice[slot] for choice in chosen}) for slot in chosen[0]}
+        beliefs = [{s: {n: float(n == choice[s]) for n in names[s]} for s in names} for choice in chosen]
+    selection = summarise(beliefs, chosen)
+    found = selection.as_dict() | {"warnings": warnings(selection)}
+    if not believed:
+        for slot in found["slots"].values():
+            slot |= {"margin": None, "entropy": None}
+    return found
+
+
+def _decided(run: Run, space: str) -> dict[str, Any]:
+    return decided([run.result(Job("search", space, f, s).name) for f, s in searched(run, space)])
 
 
 def _bas(run: Run) -> dict[str, str]:
     return {f"BAS {name}": name for name in run.spaces}
 
 
+def results_of(run: Run, row: str) -> list[list[dict[str, Any]]]:
+    """By seed and fold, the jobs of a row: the linear one, a baseline, or what the searches of a space found."""
+    seeds = run.plan.seeds[:1] if row == LINEAR else run.plan.seeds
+    kind = "linear" if row == LINEAR else "baseline" if row in BASELINES else "retrain"
+    return [[run.result(Job(kind, row, f, s).name) for f in range(len(run.protocol.folds))] for s in seeds]
+
+
+def pooled(jobs: Sequence[Sequence[Mapping[str, Any]]]) -> np.ndarray:
+    """`(S, N)` test predictions, fold after fold, of results by seed and fold."""
+    return np.array([np.concatenate([r["test"]["predictions"] for r in of_seed]) for of_seed in jobs])
+
+
 def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Pooled predictions `(S, N)` of one row, and its own numbers."""
     folds, metrics = range(len(run.protocol.folds)), run.task.metrics
-    seeds = run.plan.seeds[:1] if row == LINEAR else run.plan.seeds
-    kind = "linear" if row == LINEAR else "baseline" if row in BASELINES else "retrain"
-    jobs = [[run.result(Job(kind, row, f, s).name) for f in folds] for s in seeds]
+    jobs = results_of(run, row)
     every = [result for of_seed in jobs for result in of_seed]
-    pooled_SN = np.array([np.concatenate([r["test"]["predictions"] for r in of_seed]) for of_seed in jobs])
-    searches = [run.result(Job("search", row, f, s).name) for s in seeds for f in folds if row in run.spaces]
-    pooled = {name: spread([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in metrics.items()}
+    pooled_SN = pooled(jobs)
+    searches = [run.result(Job("search", row, f, s).name) for s in run.plan.seeds for f in folds if row in run.spaces]
+    scores = {name: spread([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in metrics.items()}
     return pooled_SN, {
-        "seeds": len(seeds),
-        "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in pooled.items()},
+        "seeds": len(jobs),
+        "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scores.items()},
         "fold_mean": {name: float(np.mean([r["test"]["metrics"][name] for r in every])) for name in metrics},
         "parameters": float(np.median([r["parameters"] for r in every])),
         "train_seconds": float(np.mean([r["seconds"] for r in every])),
@@ -112,6 +158,23 @@ def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
                 value = Paired(**{k: v for k, v in row[key][headline].items() if k != "verdict"})
                 sentences.append(verdict_sentence(row["row"], name, where, headline, value, run.unit))
     return sentences
+
+
+def announce(run: Run, workers: int, console: Console) -> None:
+    """What is about to be trained, on what."""
+    plan, info, settings = run.plan, run.store.info, run.plan.settings
+    console.print(
+        f"[bold]{run.folder}[/bold]: task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
+        f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
+    )
+    console.print(
+        f"protocol {run.protocol.told}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
+        f"{workers} workers of one thread on {plan.device}"
+    )
+    console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
+    tell_protocol(run.protocol, console)
+    if run.corpus.note:
+        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
 
 
 def tell_protocol(protocol: Protocol, console: Console) -> None:
@@ -176,6 +239,10 @@ def _legend(results: dict[str, Any]) -> list[str]:
         ),
         f"{results['headline']} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results['device']}, one thread); a searched row adds its search. params: median over folds and seeds.",
+        *(
+            ["Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."]
+            * bool(results["decisions"])
+        ),
         *(f"Mark: {m}." for m in protocol["marks"]),
         *(f"Of the split: {n}." for n in protocol["notes"]),
         *([f"Layer {BEST}: chosen on valid, by fold {results['layers']}."] if results["layer"] == BEST else []),
@@ -183,14 +250,20 @@ def _legend(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _frequencies(results: dict[str, Any]) -> list[str]:
-    """For each space and layer, how often each block was chosen over folds and seeds."""
+def _decisions(results: dict[str, Any]) -> list[str]:
+    """For each space and slot, how often each block was chosen over folds and seeds, and how surely; the warnings."""
     lines = []
-    for name, slots in results["chosen"].items():
+    for name, found in results["decisions"].items():
         top, count = Counter(results["sequences"][name]).most_common(1)[0]
-        total = len(results["sequences"][name])
-        each = [f"{slot}: " + ", ".join(f"{b} {100 * f:.0f} %" for b, f in c.items()) for slot, c in slots.items()]
-        lines.append(f"{name}, chosen over {total} searches: {'; '.join(each)}. Most often ({count}): {top}.")
+        each = []
+        for slot, of in found["slots"].items():
+            shares = ", ".join(f"{block} {100 * share:.0f} %" for block, share in of["frequency"].items())
+            surely = "" if of["margin"] is None else f" (margin {of['margin']:.2f}, entropy {of['entropy']:.2f})"
+            each.append(f"{slot}: {shares}{surely}")
+        lines.append(
+            f"{name}, chosen over {found['searches']} searches: {'; '.join(each)}. Most often ({count}): {top}."
+        )
+        lines += [f"{name}: {warning}" for warning in found["warnings"]]
     return lines
 
 
@@ -213,7 +286,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         *markdown_table(*_differences(results)),
         "",
-        *(f"- {line}" for line in (*_legend(results), *_frequencies(results), *results["verdicts"])),
+        *(f"- {line}" for line in (*_legend(results), *_decisions(results), *results["verdicts"])),
         "",
         "Settings: " + ", ".join(f"{k}={v}" for k, v in results["settings"].items()),
     ]
@@ -231,7 +304,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     for heading, rows in (_numbers(results), _differences(results)):
         console.print(rich_table(title, heading, rows))
         title = f"against the baselines (protocol {results['protocol']['told']})"
-    for line in (*_legend(results), *_frequencies(results)):
+    for line in (*_legend(results), *_decisions(results)):
         console.print(line, highlight=False)
     for line in results["verdicts"]:
         console.print(f"[bold]{line}", highlight=False)

@@ -121,7 +121,10 @@ def test_results(inside: Path) -> None:
     assert rows["logistic regression"]["metrics"]["WA"]["mean"] > 0.6  # chance is 0.33
     assert rows["3L transformer"]["parameters"] < rows["4L transformer"]["parameters"]
     for slot in ("layer1", "layer2", "layer3"):
-        assert sum(results["chosen"]["ser_bas3"][slot].values()) == pytest.approx(1.0)
+        found = results["decisions"]["ser_bas3"]["slots"][slot]
+        assert sum(found["frequency"].values()) == pytest.approx(1.0)
+        assert 0 <= found["margin"] <= 1
+        assert 0 <= found["entropy"] <= 1
     assert results["protocol"]["notes"], "the sentences stand on both sides, and the table says so"
 
 
@@ -260,7 +263,7 @@ def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixt
     assert main(["compare", *features, "--space", "mine.py", *SMALL, "--workers", "1"]) == 0
     results = json.loads((inside / "runs/tones-log-mel-layer0-cpu-who/results.json").read_text())
     assert results["protocol"]["rule"] == "text:3"
-    assert set(results["chosen"]["mine"]) == {"a", "b"}
+    assert set(results["decisions"]["mine"]["slots"]) == {"a", "b"}
     assert "BAS mine" in capsys.readouterr().out
     # The folds keep sentences whole, so sentences are the units: the speakers are the classes here.
     assert (results["unit"], results["units"]) == ("text", 3)

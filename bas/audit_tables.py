@@ -1,0 +1,235 @@
+"""An audit's report as a page and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from bas.stats import Paired, verdict_sentence
+from bas.tables import REFERENCE, markdown_table, preset_told, rich_table
+
+Table = tuple[list[str], list[list[str]]]
+"""Heading and rows."""
+
+
+def _points(value: float | None, sign: bool = False) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    """Of an effect or a paired difference."""
+    if value is None:
+        return "–"
+    middle = value.get("difference", value.get("value"))
+    return f"{_points(middle, True)} ({_points(value['low'], True)} to {_points(value['high'], True)})"
+
+
+def _against(value: dict[str, Any] | None) -> str:
+    return "–" if value is None else f"{_interval(value)}: {value['verdict']}"
+
+
+def _tau(agreement: dict[str, Any] | None) -> str:
+    return "–" if agreement is None else f"{agreement['tau']:+.2f} ± {agreement['tau_sd']:.2f}"
+
+
+def strategies(space: dict[str, Any], headline: str) -> Table:
+    """Each strategy: what its user gets, how well it ranks, what it costs."""
+    whole = next(row["cost"] for row in space["strategies"] if row["strategy"] == "exhaustive")
+    heading = ["strategy", headline, "percentile", "regret", "tau of paths", "tau of theta", "cost"]
+    rows = []
+    for row in space["strategies"]:
+        agreement = row.get("agreement", {})
+        rows.append(
+            [
+                row["strategy"],
+                f"{_points(row['mean'])} ± {_points(row['sd'])}",
+                f"{100 * row['percentile']:.0f}",
+                _points(row["regret"]["cross_fitted"], True),
+                _tau(agreement.get("paths")),
+                _tau(agreement.get("probabilities")),
+                f"{100 * row['cost'] / whole:.0f} %",
+            ]
+        )
+    return heading, rows
+
+
+def against(space: dict[str, Any], headline: str) -> Table:
+    """Each strategy against random search at its cost and against the reference."""
+    heading = ["strategy", f"{headline} of random search at its cost", "against it", f"against the {REFERENCE}"]
+    rows = []
+    for row in space["strategies"]:
+        drawn = row.get("random")
+        told = f"{_points(drawn['mean'])} ({drawn['tried']:.1f} trained)" if drawn else "–"
+        rows.append([row["strategy"], told, _against(row["against_random"]), _against(row["against_reference"])])
+    return heading, rows
+
+
+def architectures(space: dict[str, Any], headline: str) -> Table:
+    """All of them, best first."""
+    heading = ["architecture", headline, "params", "multiply-adds (G)"]
+    rows = [
+        [
+            row["architecture"],
+            f"{_points(row['mean'])} ± {_points(row['sd'])}",
+            f"{row['params']:,}",
+            f"{row['cost'] / 1e9:.0f}",
+        ]
+        for row in space["architectures"]
+    ]
+    return heading, rows
+
+
+def effects(space: dict[str, Any]) -> Table:
+    """By slot and block, the mean with it less the mean of all, here and under each variant."""
+    conditions = {"as planned": space["effects"], **{k: v["effects"] for k, v in space["variants"].items()}}
+    rows = [
+        [f"{part}: {block}", *(_interval(of[part][block]) for of in conditions.values())]
+        for part, blocks in space["effects"].items()
+        for block in blocks
+    ]
+    return ["block", *conditions], rows
+
+
+def claims(space: dict[str, Any]) -> Table:
+    """The paper's claims, here and under each variant; whether a conclusion flips."""
+    conditions = {"as planned": space["claims"], **{k: v["claims"] for k, v in space["variants"].items()}}
+    rows = []
+    for name in space["claims"]:
+        cells = [
+            f"{of[name]['conclusion']}: {_interval(of[name])}" if name in of else "–" for of in conditions.values()
+        ]
+        found = {of[name]["conclusion"] for of in conditions.values() if name in of}
+        flips = "yes" if {"confirmed", "rejected"} <= found else "no" if len(found) == 1 else "not the same"
+        rows.append([name, *cells, flips if len([c for c in cells if c != "–"]) > 1 else "–"])
+    return ["claim", *conditions, "flips"], rows
+
+
+def decisions(space: dict[str, Any]) -> Table:
+    """What each strategy's searches decided, by slot."""
+    rows = []
+    for strategy, found in space["decisions"].items():
+        for part, slot in found["slots"].items():
+            chosen = ", ".join(f"{block} {100 * share:.0f} %" for block, share in slot["frequency"].items())
+            surely = ["–" if slot[name] is None else f"{slot[name]:.2f}" for name in ("margin", "entropy")]
+            rows.append([strategy, part, chosen, *surely])
+    return ["strategy", "slot", "chosen", "margin", "entropy"], rows
+
+
+def sentences(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
+    """What the audit says, in words; the numbers are those of the tables."""
+    headline, unit = results["headline"], results["unit"]
+    where = f"{results['corpus']} under {results['protocol']['told']}"
+    lines = []
+    for row in space["strategies"]:
+        if row["against_random"] is None:
+            continue
+        name = f"{row['strategy']} on {space['space']}"
+        for key, other in (("against_random", "random search at its cost"), ("against_reference", f"the {REFERENCE}")):
+            value = Paired(**{k: v for k, v in row[key].items() if k != "verdict"})
+            lines.append(verdict_sentence(name, other, where, headline, value, unit))
+    lines += [f"{strategy}: {line}" for strategy, found in space["decisions"].items() for line in found["warnings"]]
+    return lines
+
+
+def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
+    """The space: what there is to find, and how well it can be ranked."""
+    of, ceiling = space["summary"], space["summary"]["ceiling"]
+    spread = f"{_points(of['worst'])} to {_points(of['best'])}, mean {_points(of['mean'])}"
+    lines = [f"The space: {space['size']} architectures, {results['headline']} from {spread}."]
+    if ceiling:
+        lines.append(
+            f"Between architectures the true sd is {_points(ceiling['architecture_sd'])} points, the noise of one "
+            f"training {_points(ceiling['noise_sd'])}; of the variance of means over {len(results['seeds'])} seeds "
+            f"{100 * ceiling['reliability']:.0f} % is true (95 % interval {100 * ceiling['reliability_low']:.0f} to "
+            f"{100 * ceiling['reliability_high']:.0f})."
+        )
+        lines.append(
+            f"Half of the seeds against the other half: tau {of['split_half']:+.2f}. A perfect predictor would reach "
+            f"tau {ceiling['tau']:+.2f} ({ceiling['low']:+.2f} to {ceiling['high']:+.2f}): the ceiling of both tau columns."
+        )
+    told = {
+        "a_a": "A/A check, each architecture against itself under other seeds",
+        "null": "Simulated null, two architectures that swap sides by coin for every unit",
+    }
+    for name, text in told.items():
+        found = space["false_verdicts"][name]
+        if found is None:
+            lines.append(f"{text}: needs more units or seeds.")
+            continue
+        interval = (
+            "" if found["low"] is None else f", 95 % interval {_points(found['low'])} to {_points(found['high'])}"
+        )
+        lines.append(
+            f"{text}: {found['count']} of {found['total']} verdicts are false ({_points(found['rate'])} %{interval})."
+        )
+    return lines
+
+
+def legend(results: dict[str, Any]) -> list[str]:
+    """Units, seeds, folds, the number of test utterances, and what the columns are."""
+    headline, protocol = results["headline"], results["protocol"]
+    return [
+        f"{headline} in points on {results['tested']} test utterances pooled over {results['folds']} folds (protocol "
+        f"{protocol['told']}), mean ± sd over {len(results['seeds'])} seeds; variants: the first "
+        f"{results['variant_seeds']} seeds.",
+        f"Intervals: 95 %, jackknife-t over {results['units']} units ({results['unit']}); a verdict also needs the "
+        "sign-flip test; none is corrected for the number of questions.",
+        f"{headline} of a strategy: the picks of every fold and seed, trained with that seed.",
+        "Percentile: of the other architectures, how many the pick beats (50: a blind draw), on the mean over the "
+        "other seeds. Regret: points behind the best architecture, which is chosen on one half of the seeds and valued "
+        "on the other, both ways (0 where all are equal).",
+        "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds; of paths: "
+        "one-hot in the trained supernet, valid loss; of theta: the product of probabilities.",
+        "Cost: multiply-adds of search, selection and retraining, against training every architecture. Random search "
+        "trains architectures in random order while the same multiply-adds last, and takes the best on valid; "
+        "exhaustive trains all and does so.",
+        *(f"Mark: {m}." for m in protocol["marks"]),
+        *(f"Of the split: {n}." for n in protocol["notes"]),
+        *([f"Note: {results['note']}."] if results["note"] else []),
+    ]
+
+
+def _tables(results: dict[str, Any], space: dict[str, Any]) -> list[tuple[str, Table]]:
+    headline = results["headline"]
+    found = [
+        ("Strategies", strategies(space, headline)),
+        ("Against random search and the reference", against(space, headline)),
+        ("Every architecture", architectures(space, headline)),
+        ("What a block is worth", effects(space)),
+        ("The claims of Fang et al. 2023", claims(space)),
+        ("What the searches decided", decisions(space)),
+    ]
+    return [(title, table) for title, table in found if table[1]]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole report."""
+    encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
+    lines = [
+        f"# Audit: {results['corpus']}, {encoder}, layer {results['layer']}, {preset_told(results['settings'])}, "
+        f"protocol {results['protocol']['told']}"
+    ]
+    for space in results["spaces"]:
+        lines += ["", f"## {space['space']}", "", *(f"- {line}" for line in summary(results, space))]
+        lines += [f"- {line}" for line in sentences(results, space)]
+        for title, (heading, rows) in _tables(results, space):
+            lines += ["", f"### {title}", "", *markdown_table(heading, rows)]
+    settings = "Settings: " + ", ".join(f"{k}={v}" for k, v in results["settings"].items())
+    return "\n".join([*lines, "", *(f"- {line}" for line in legend(results)), "", settings]) + "\n"
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """The same on the terminal."""
+    for space in results["spaces"]:
+        for title, (heading, rows) in _tables(results, space):
+            told = f"{space['space']}: {title[0].lower()}{title[1:]} (protocol {results['protocol']['told']})"
+            console.print(rich_table(told, heading, rows))
+        _lines([*summary(results, space), *sentences(results, space)], console)
+    _lines(legend(results), console)
+
+
+def _lines(lines: Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
