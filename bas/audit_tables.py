@@ -147,7 +147,13 @@ def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
         )
         lines.append(
             f"Half of the seeds against the other half: tau {of['split_half']:+.2f}. A perfect predictor would reach "
-            f"tau {ceiling['tau']:+.2f} ({ceiling['low']:+.2f} to {ceiling['high']:+.2f}): the ceiling of both tau columns."
+            f"tau {ceiling['tau']:+.2f} ({ceiling['low']:+.2f} to {ceiling['high']:+.2f}): the ceiling of both columns."
+        )
+    for name, taus in space["learning"].items():
+        low, least, last = min(taus), taus.index(min(taus)) + 1, len(taus)
+        lines.append(
+            f"Learning: {name} loss ranks the architectures, trained alone, with tau {low:+.2f} in epoch {least}, "
+            f"{taus[last // 2 - 1]:+.2f} in epoch {last // 2} and {taus[-1]:+.2f} in epoch {last}."
         )
     told = {
         "a_a": "A/A check, each architecture against itself under other seeds",

@@ -41,6 +41,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any
         "size": len(truth.architectures),
         "architectures": _architectures(truth, accuracy_AS),
         "summary": _summary(accuracy_AS),
+        "learning": _learning(truth, accuracy_AS.mean(1)),
         "strategies": strategies(run, truth, searches),
         "effects": effects(values_VA, truth.designs),
         "claims": claims(values_VA, truth.designs) | _simple(run, targets_N, units_N, metric),
@@ -69,6 +70,15 @@ def _summary(accuracy_AS: np.ndarray) -> dict[str, Any]:
         "split_half": ranking.split_half(accuracy_AS),
         "ceiling": asdict(ceiling) if ceiling else None,
     }
+
+
+def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, list[float]]:
+    """By epoch, Kendall's tau of the architectures' losses so far (negated) with their accuracy in the end.
+
+    Where it is negative, what learns fastest ends worst, and a search that goes by that loss is led astray.
+    """
+    losses = {"training": truth.training_AE, "validation": truth.validation_AE}
+    return {name: list(ranking.agreement(-loss_AE.T, truth_A).taus) for name, loss_AE in losses.items()}
 
 
 def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dict[str, Any]]:

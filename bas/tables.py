@@ -14,8 +14,8 @@ from rich.text import Text
 
 from bas.protocols import Protocol, field_of
 from bas.run import BEST, Run
-from bas.settings import PRESETS
 from bas.selection import summarise, warnings
+from bas.settings import PRESETS
 from bas.stats import Paired, paired, spread, verdict_sentence
 from bas.train import BASELINES, LINEAR, Job
 

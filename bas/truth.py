@@ -1,7 +1,7 @@
 """What an audit knows: every architecture trained alone, and what each search made of them.
 
-Axes: A architectures in the order of `SearchSpace.architectures`, F folds, S seeds, N test utterances pooled over the
-folds, P searches, one a fold and seed.
+Axes: A architectures in the order of `SearchSpace.architectures`, F folds, S seeds, E epochs, N test utterances pooled
+over the folds, P searches, one a fold and seed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Truth:
     architectures: tuple[Architecture, ...]
     predictions_ASN: np.ndarray
     scores_AFS: np.ndarray  # validation loss of the kept epoch, negated
+    training_AE: np.ndarray  # loss in each epoch, mean over folds and seeds
+    validation_AE: np.ndarray
     parameters_A: np.ndarray
     cost_AF: np.ndarray  # multiply-adds of one training
 
@@ -69,14 +71,17 @@ def load_truth(run: Run, name: str) -> Truth:
     """From the jobs' results, which must all be there."""
     space, folds, seeds = run.spaces[name].space, range(len(run.protocol.folds)), run.plan.seeds
     architectures = tuple(space.architectures())
-    predictions, scores, parameters = [], [], []
+    predictions, scores, training, validation, parameters = [], [], [], [], []
     for number in range(len(architectures)):
         jobs = [[run.result(Job("alone", name, f, s, number).name) for s in seeds] for f in folds]
         predictions.append([np.concatenate([of[i]["test"]["predictions"] for of in jobs]) for i in range(len(seeds))])
         scores.append([[max(e["score"] for e in result["epochs"]) for result in of_fold] for of_fold in jobs])
+        curves = [result["epochs"] for of_fold in jobs for result in of_fold]
+        training.append(np.mean([[e["loss"] for e in curve] for curve in curves], axis=0))
+        validation.append(np.mean([[e["valid"]["loss"] for e in curve] for curve in curves], axis=0))
         parameters.append(jobs[0][0]["parameters"])
     costs = [[training_cost(run, space, a, f) for f in folds] for a in architectures]
-    return Truth(name, architectures, *map(np.array, (predictions, scores, parameters, costs)))
+    return Truth(name, architectures, *map(np.array, (predictions, scores, training, validation, parameters, costs)))
 
 
 def load_searches(run: Run, name: str, strategy: str) -> Searches:

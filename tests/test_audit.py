@@ -156,11 +156,10 @@ def test_a_variant_is_trained_with_a_skip_around_every_block(folder: Path) -> No
 
 
 def truth(accuracy_AS: np.ndarray, scores_AFS: np.ndarray, costs_A: list[float]) -> Truth:
-    folds = scores_AFS.shape[1]
-    predictions = np.zeros((*accuracy_AS.shape, folds), int)
-    return Truth(
-        "s", (), predictions, scores_AFS, np.ones(len(costs_A)), np.repeat(np.array(costs_A)[:, None], folds, 1)
-    )
+    size, folds, _ = scores_AFS.shape
+    curve_AE, costs_AF = np.ones((size, 1)), np.repeat(np.array(costs_A)[:, None], folds, 1)
+    predictions_ASN = np.zeros((*accuracy_AS.shape, folds), int)
+    return Truth("s", (), predictions_ASN, scores_AFS, curve_AE, curve_AE, np.ones(size), costs_AF)
 
 
 def test_random_search_spends_what_it_may_and_takes_the_best_on_valid() -> None:
