@@ -19,6 +19,7 @@ from bas.files import locked, write_json, write_text
 from bas.judge import claims, effects, judge
 from bas.protocols import Protocol
 from bas.run import BEST, Plan, Run, start
+from bas.search import epochs_of
 from bas.settings import STRATEGIES, Settings, changed, searcher
 from bas.space import load_space
 from bas.tables import announce, context, tested
@@ -102,7 +103,9 @@ def _train(run: Run, workers: int, console: Console, memory: float | None, strat
         do([Job("linear", LINEAR, f, plan.seeds[0]) for f in folds], 1, LINEAR)
         do([Job("baseline", row, f, s) for row in BASELINES for f, s in every], epochs, "baselines")
         for spec in strategies:
-            do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every], epochs, f"searches: {spec}")
+            jobs = [Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every]
+            longest = max(epochs_of(searcher(plan.settings, spec), file.space) for file in run.spaces.values())
+            do(jobs, longest, f"searches: {spec}")
     alone = [Job("alone", n, f, s, number) for f, s in every for n, size in spaces.items() for number in range(size)]
     do(alone, epochs, "architectures")
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from bas import report
 from bas.files import write_json, write_text
 from bas.run import BEST, Run
+from bas.search import epochs_of
 from bas.tables import announce, markdown, show, show_choices, show_retrained, tabulate
 from bas.train import BASELINES, LINEAR, Job, place_features
 from bas.workers import run_jobs
@@ -32,7 +33,8 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     baselines = [Job("baseline", row, f, s) for row in BASELINES for f, s in every]
     linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
     epochs = plan.settings.epochs
-    run_jobs(run.folder, searches, epochs, workers, console, "searches", placement)
+    longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
+    run_jobs(run.folder, searches, longest, workers, console, "searches", placement)
     show_choices(run, console)
     if verb == "search":
         return

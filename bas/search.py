@@ -9,7 +9,8 @@ hard         straight-through: two blocks a part are drawn and computed, the fir
              compares them (ProxylessNAS, Cai et al. 2019, section 3.2, with Gumbel noise). GDAS (Dong & Yang 2019)
              has the one block tell how its own scale matters: nothing, once its weights are learned
 single-path  one block a part, drawn uniformly: only weights learn. Then every architecture is scored with them on
-             held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, enumerated in place of its evolution)
+             held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, enumerated in place of its evolution).
+             C times the epochs, see `epochs_of`
 random       trains nothing, draws an architecture uniformly: what the others must beat
 
 All but single-path and random end with each part's argmax. All but bilevel and single-path see no held-out speaker.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from bas.costs import count
 from bas.errors import UserError
 from bas.loop import Epoch, Record, optimise, seed_everything
 from bas.settings import Settings
-from bas.space import Architecture
+from bas.space import Architecture, SearchSpace
 from bas.supernet import Gate, Network, Supernet
 
 PATHS = 1024
@@ -107,6 +108,19 @@ STRATEGIES: Mapping[str, Strategy] = {
 """Those that train a supernet: all but random."""
 
 
+def epochs_of(settings: Settings, space: SearchSpace) -> int:
+    """Epochs of a search.
+
+    single-path computes one of a part's C candidates at a time. It takes C times as many epochs as a training: so each
+    block learns as long as it does alone, for the price of one supernet that computes all. Blocks that have learnt for
+    a third of the time are ranked by how fast they learn, not by where they end.
+    """
+    if settings.strategy == "random":
+        return 0
+    drawn_alone = STRATEGIES[settings.strategy].draw is uniform_path
+    return settings.epochs * (max(map(len, space.searched.values()), default=1) if drawn_alone else 1)
+
+
 @dataclass(frozen=True)
 class Found:
     """The end of a search."""
@@ -145,6 +159,7 @@ def search(
     if settings.strategy == "random":
         return Found(_any(supernet, seed), [], 0.0, 0, None, None)
     strategy, space = STRATEGIES[settings.strategy], supernet.space
+    settings = replace(settings, epochs=epochs_of(settings, space))
     if not strategy.theta and space.size > PATHS:
         told = f"scores every architecture of a space, at most {PATHS}"
         raise UserError(f"setting strategy={settings.strategy}: {told}; this space has {space.size}")
