@@ -1,12 +1,12 @@
 """Every architecture of a space trained alone, every strategy searched: the jobs of an audit, and its report.
 
 A run folder like any other, with the same folds and seeds for all; `variants/SPEC/` beneath it holds the same
-architectures trained again under other settings, with fewer seeds.
+architectures and baselines trained again under other settings, with fewer seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,25 @@ from rich.console import Console
 
 from bas import audit_tables, ranking
 from bas.errors import UserError
+from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
-from bas.judge import claims, effects, judge
+from bas.judge import GOOD_ENOUGH, claims, effects, judge
 from bas.protocols import Protocol
 from bas.run import BEST, Plan, Run, start
 from bas.search import epochs_of
-from bas.settings import STRATEGIES, Settings, changed, searcher
+from bas.settings import STRATEGIES, Settings, searcher, variant
 from bas.space import load_space
-from bas.tables import announce, context, tested
-from bas.train import BASELINES, LINEAR, Job, place_features
+from bas.tables import REFERENCE, announce, context, tested
+from bas.train import BASELINES, LINEAR, Job, check_networks, place_features
 from bas.truth import load_searches, load_truth, write_table
 from bas.workers import run_jobs
 
-VARIANT_SEEDS = 2  # the first of the plan's: each variant trains every architecture again
+VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
+SEEDS = 16  # at most: of so many, all halves are compared
 LARGEST = 300  # architectures that are trained one by one
+AROUND = {"block": "residual=every", "every": "residual=block"}
 OTHER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
-"""By optimiser, the other one; the rates are those of the presets."""
+"""By setting, the variant that turns it round; the rates are those of the presets."""
 
 
 def measure(
@@ -46,17 +49,13 @@ def measure(
     """Train and search what is not done yet under `folder`; write the report and the tables, show the report.
 
     strategies: specs as of `settings.searcher`; None: all but random, with their defaults. variants: specs as of
-    `varied`, or "none"; None: residual=every and the other optimiser. memory: see `compare.carry_out`.
-    UserError: an unknown spec, a space that is too large, and what `run.start` refuses.
+    `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see
+    `compare.carry_out`.
+    UserError, before anything is written: an unknown spec, a variant that some architecture cannot have, a space or a
+    number of seeds out of range; and what `run.start` refuses.
     """
     chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
-    for spec in chosen:
-        searcher(plan.settings, spec)
-    defaults = ("residual=every", OTHER[plan.settings.optimiser])
-    others = {spec: varied(plan.settings, spec) for spec in variants or defaults if spec != "none"}
-    for file in map(load_space, plan.spaces):
-        if file.space.size > LARGEST:
-            raise UserError(f"space {file.name}: {file.space.size} architectures; an audit trains {LARGEST} at most")
+    others = _checked(plan, chosen, variants)
     with locked(folder, "searching or training"):
         run = start(folder, plan, protocol)
         announce(run, workers, console)
@@ -65,10 +64,11 @@ def measure(
         for spec, settings in others.items():
             part = folder / "variants" / spec
             with locked(part, "searching or training"):
-                beside = start(part, replace(plan, settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+                aside = start(part, replace(plan, settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
                 console.print(f"[bold]{part}[/bold]")
-                _train(beside, workers, console, memory, None)
-                asides[spec] = beside
+                _train(aside, workers, console, memory, ())
+                asides[spec] = aside
+        console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, asides)
         write_json(folder / "audit.json", results)
         write_text(folder / "audit.md", audit_tables.markdown(results))
@@ -76,18 +76,31 @@ def measure(
     return results
 
 
-def varied(settings: Settings, spec: str) -> Settings:
-    """`optimiser=sgd+lr=0.005`: these settings with some of them changed."""
-    changes = dict(pair.partition("=")[::2] for pair in spec.split("+"))
-    if not all(changes.values()):
-        raise UserError(
-            f"--variant {spec!r}: must be none or settings such as residual=every or optimiser=sgd+lr=0.005"
-        )
-    return changed(settings, changes)
+def _checked(plan: Plan, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
+    """The settings of each variant; refuses what cannot be audited."""
+    if len(plan.seeds) > SEEDS:
+        raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
+    for spec in strategies:
+        if not spec:
+            raise UserError(f"searcher '': must be one of {', '.join(STRATEGIES)}")
+        searcher(plan.settings, spec)
+    files, dim = [load_space(path) for path in plan.spaces], StoreInfo.read(Path(plan.features)).dim
+    for file in files:
+        if not 2 <= file.space.size <= LARGEST:
+            raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
+    found = {}
+    for spec in variants or (AROUND[plan.settings.residual], OTHER[plan.settings.optimiser]):
+        if spec != "none":
+            found[spec] = variant(plan.settings, spec)
+            try:
+                check_networks(files, dim, found[spec])
+            except UserError as error:
+                raise UserError(f"variant {spec!r}: {error}") from error
+    return found
 
 
-def _train(run: Run, workers: int, console: Console, memory: float | None, strategies: Sequence[str] | None) -> None:
-    """strategies: None for a variant, where nothing is searched and no baseline is due."""
+def _train(run: Run, workers: int, console: Console, memory: float | None, strategies: Sequence[str]) -> None:
+    """strategies: none for a variant, where nothing is searched."""
     placement, told = place_features(run, workers, memory)
     console.print(told)
     plan, folds, epochs = run.plan, range(len(run.protocol.folds)), run.plan.settings.epochs
@@ -97,29 +110,28 @@ def _train(run: Run, workers: int, console: Console, memory: float | None, strat
 
     if plan.layer == BEST:
         do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")
-    spaces = {name: file.space.size for name, file in run.spaces.items()}
+    spaces = {name: file.space for name, file in run.spaces.items()}
     every = [(f, s) for s in plan.seeds for f in folds]
-    if strategies is not None:
-        do([Job("linear", LINEAR, f, plan.seeds[0]) for f in folds], 1, LINEAR)
-        do([Job("baseline", row, f, s) for row in BASELINES for f, s in every], epochs, "baselines")
-        for spec in strategies:
-            jobs = [Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every]
-            longest = max(epochs_of(searcher(plan.settings, spec), file.space) for file in run.spaces.values())
-            do(jobs, longest, f"searches: {spec}")
-    alone = [Job("alone", n, f, s, number) for f, s in every for n, size in spaces.items() for number in range(size)]
+    do([Job("linear", LINEAR, f, plan.seeds[0]) for f in folds], 1, LINEAR)
+    do([Job("baseline", row, f, s) for row in BASELINES for f, s in every], epochs, "baselines")
+    for spec in strategies:
+        longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
+        do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every], longest, f"searches: {spec}")
+    alone = [Job("alone", n, f, s, i) for f, s in every for n, space in spaces.items() for i in range(space.size)]
     do(alone, epochs, "architectures")
 
 
-def report(run: Run, strategies: Sequence[str], variants: dict[str, Run]) -> dict[str, Any]:
+def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> dict[str, Any]:
     """Every number of the report, from jobs that are all done; writes the tables of architectures beside it."""
     spaces = []
     for name in run.spaces:
         truth = load_truth(run, name)
         searches = [load_searches(run, name, spec) for spec in strategies]
         write_table(run, truth, searches, run.folder)
-        beside = {spec: _aside(variant, name) for spec, variant in variants.items()}
+        beside = {spec: _aside(aside, name) for spec, aside in variants.items()}
         spaces.append(judge(run, truth, searches) | {"variants": beside})
-    return {**context(run), "variant_seeds": VARIANT_SEEDS, "spaces": spaces}
+    told = {"variant_seeds": list(run.plan.seeds[:VARIANT_SEEDS]), "good_enough": GOOD_ENOUGH, "reference": REFERENCE}
+    return {**context(run), **told, "spaces": spaces}
 
 
 def _aside(run: Run, name: str) -> dict[str, Any]:
@@ -130,5 +142,5 @@ def _aside(run: Run, name: str) -> dict[str, Any]:
         "seeds": list(run.plan.seeds),
         "mean": float(values_VA[0].mean()),
         "effects": effects(values_VA, truth.designs),
-        "claims": claims(values_VA, truth.designs),
+        "claims": claims(run, values_VA, truth.designs),
     }

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from bas.stats import Paired, verdict_sentence
-from bas.tables import REFERENCE, markdown_table, preset_told, rich_table
+from bas.tables import REFERENCE, markdown_table, noted, preset_told, rich_table
 
 Table = tuple[list[str], list[list[str]]]
 """Heading and rows."""
@@ -16,6 +16,11 @@ Table = tuple[list[str], list[list[str]]]
 
 def _points(value: float | None, sign: bool = False) -> str:
     return "–" if value is None else f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+
+
+def _spread(row: dict[str, Any]) -> str:
+    """The mean, and the deviation where there is one: of a single seed there is none."""
+    return _points(row["mean"]) + (f" ± {_points(row['sd'])}" if row["sd"] else "")
 
 
 def _interval(value: dict[str, Any] | None) -> str:
@@ -31,7 +36,9 @@ def _against(value: dict[str, Any] | None) -> str:
 
 
 def _tau(agreement: dict[str, Any] | None) -> str:
-    return "–" if agreement is None else f"{agreement['tau']:+.2f} ± {agreement['tau_sd']:.2f}"
+    if agreement is None:
+        return "–"
+    return f"{agreement['tau']:+.2f} ± {agreement['tau_sd']:.2f} ({agreement['rho']:+.2f})"
 
 
 def strategies(space: dict[str, Any], headline: str) -> Table:
@@ -44,11 +51,11 @@ def strategies(space: dict[str, Any], headline: str) -> Table:
         rows.append(
             [
                 row["strategy"],
-                f"{_points(row['mean'])} ± {_points(row['sd'])}",
-                f"{100 * row['percentile']:.0f}",
-                _points(row["regret"]["cross_fitted"], True),
+                _spread(row),
+                "–" if row["percentile"] is None else f"{100 * row['percentile']:.0f}",
+                _points(row["regret"], True),
                 _tau(agreement.get("paths")),
-                _tau(agreement.get("probabilities")),
+                _tau(agreement.get("beliefs")),
                 f"{100 * row['cost'] / whole:.0f} %",
             ]
         )
@@ -62,7 +69,8 @@ def against(space: dict[str, Any], headline: str) -> Table:
     for row in space["strategies"]:
         drawn = row.get("random")
         told = f"{_points(drawn['mean'])} ({drawn['tried']:.1f} trained)" if drawn else "–"
-        rows.append([row["strategy"], told, _against(row["against_random"]), _against(row["against_reference"])])
+        sides = [_against(row.get(name)) for name in ("against_random", "against_reference")]
+        rows.append([row["strategy"], told, *sides])
     return heading, rows
 
 
@@ -72,7 +80,7 @@ def architectures(space: dict[str, Any], headline: str) -> Table:
     rows = [
         [
             row["architecture"],
-            f"{_points(row['mean'])} ± {_points(row['sd'])}",
+            _spread(row),
             f"{row['params']:,}",
             f"{row['cost'] / 1e9:.0f}",
         ]
@@ -85,7 +93,10 @@ def effects(space: dict[str, Any]) -> Table:
     """By slot and block, the mean with it less the mean of all, here and under each variant."""
     conditions = {"as planned": space["effects"], **{k: v["effects"] for k, v in space["variants"].items()}}
     rows = [
-        [f"{part}: {block}", *(_interval(of[part][block]) for of in conditions.values())]
+        [
+            f"{part}: {block}",
+            *(f"{_points(of[part][block]['mean'])}: {_interval(of[part][block])}" for of in conditions.values()),
+        ]
         for part, blocks in space["effects"].items()
         for block in blocks
     ]
@@ -123,7 +134,7 @@ def sentences(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
     where = f"{results['corpus']} under {results['protocol']['told']}"
     lines = []
     for row in space["strategies"]:
-        if row["against_random"] is None:
+        if "against_random" not in row:
             continue
         name = f"{row['strategy']} on {space['space']}"
         for key, other in (("against_random", "random search at its cost"), ("against_reference", f"the {REFERENCE}")):
@@ -153,7 +164,7 @@ def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
         low, least, last = min(taus), taus.index(min(taus)) + 1, len(taus)
         lines.append(
             f"Learning: {name} loss ranks the architectures, trained alone, with tau {low:+.2f} in epoch {least}, "
-            f"{taus[last // 2 - 1]:+.2f} in epoch {last // 2} and {taus[-1]:+.2f} in epoch {last}."
+            f"{taus[(last - 1) // 2]:+.2f} in epoch {(last + 1) // 2} and {taus[-1]:+.2f} in epoch {last}."
         )
     told = {
         "a_a": "A/A check, each architecture against itself under other seeds",
@@ -175,25 +186,30 @@ def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
 
 def legend(results: dict[str, Any]) -> list[str]:
     """Units, seeds, folds, the number of test utterances, and what the columns are."""
-    headline, protocol = results["headline"], results["protocol"]
+    headline, protocol, seeds = results["headline"], results["protocol"], results["seeds"]
+    counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
+    draws = next((row["random"]["draws"] for row in results["spaces"][0]["strategies"] if "random" in row), 0)
     return [
         f"{headline} in points on {results['tested']} test utterances pooled over {results['folds']} folds (protocol "
-        f"{protocol['told']}), mean ± sd over {len(results['seeds'])} seeds; variants: the first "
-        f"{results['variant_seeds']} seeds.",
-        f"Intervals: 95 %, jackknife-t over {results['units']} units ({results['unit']}); a verdict also needs the "
-        "sign-flip test; none is corrected for the number of questions.",
-        f"{headline} of a strategy: the picks of every fold and seed, trained with that seed.",
-        "Percentile: of the other architectures, how many the pick beats (50: a blind draw), on the mean over the "
-        "other seeds. Regret: points behind the best architecture, which is chosen on one half of the seeds and valued "
-        "on the other, both ways (0 where all are equal).",
-        "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds; of paths: "
+        f"{protocol['told']}), {counted}; of variants: seed {', '.join(map(str, results['variant_seeds']))} alone.",
+        f"Intervals: 95 %, jackknife-t over {results['units']} units ({results['unit']}). A verdict on two systems "
+        "also needs the sign-flip test; what is said of blocks and claims goes by the interval alone. Nothing is "
+        "corrected for the number of questions.",
+        f"{headline} of a strategy: the picks of every fold and seed, trained with that seed; of one drawn blindly: "
+        "mean ± sd over architectures and seeds.",
+        "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind the "
+        "best architecture, which is chosen on one half of the seeds and valued on the other, both ways (0 where all "
+        "are equal, whatever the noise). Both by the trainings of the seeds that are not the pick's own.",
+        "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds (and Spearman's "
+        "rho); of paths: "
         "one-hot in the trained supernet, valid loss; of theta: the product of probabilities.",
         "Cost: multiply-adds of search, selection and retraining, against training every architecture. Random search "
-        "trains architectures in random order while the same multiply-adds last, and takes the best on valid; "
-        "exhaustive trains all and does so.",
-        *(f"Mark: {m}." for m in protocol["marks"]),
-        *(f"Of the split: {n}." for n in protocol["notes"]),
-        *([f"Note: {results['note']}."] if results["note"] else []),
+        "trains architectures in random order while the same multiply-adds last, and takes the lowest valid loss "
+        f"(mean of {draws} draws); exhaustive trains all and does so.",
+        "Claims: an FFN in the first slot less the other blocks there; in the later slots blocks with attention less "
+        f"an FFN; the simple FFN less the {results['reference']}, good enough where it is surely less than "
+        f"{_points(results['good_enough'])} points behind.",
+        *noted(results),
     ]
 
 

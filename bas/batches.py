@@ -1,7 +1,9 @@
 """One layer's features as masked batches of like length: from the GPU, from memory, or streamed from the store.
 
+Of several layers, the frames stand side by side: all that follows is done to each dimension alone.
+
 Axes: N frames of all utterances end to end, U utterances, B of a batch, T frames of one or of a batch's longest,
-D width, G groups.
+D width (of L layers, L times a layer's), G groups.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Stored:
-    """One layer of some utterances as it lies in a store: read when asked for, `stride` frames averaged into one."""
+    """Layers of some utterances as they lie in a store: read when asked for, `stride` frames averaged into one."""
 
     store: FeatureStore
     ids: tuple[str, ...]
-    layer: int
+    layers: tuple[int, ...]
     stride: int
     device = CPU
 
@@ -52,7 +54,7 @@ class Stored:
         piece: list[str] = []
         size = 0
         for id_ in (self.ids[u] for u in members):
-            more = self.store.info.frame_bytes * self.store.num_frames(id_)
+            more = len(self.layers) * self.store.info.frame_bytes * self.store.num_frames(id_)
             if piece and size + more > PIECE_BYTES:
                 yield from self._gather(piece)
                 piece, size = [], 0
@@ -61,7 +63,8 @@ class Stored:
         yield from self._gather(piece)
 
     def _gather(self, ids: Sequence[str]) -> Iterator[States]:
-        (x_ND,), lengths = self.store.gather(ids, [self.layer])
+        x_LND, lengths = self.store.gather(ids, self.layers)
+        x_ND = x_LND.swapaxes(0, 1).reshape(x_LND.shape[1], -1)
         return (x_ND[start:stop] for start, stop in pairwise(np.cumsum([0, *lengths]).tolist()))
 
 
@@ -96,7 +99,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Data:
-    """One layer of a store for the utterances of a task, with their targets.
+    """One or several layers of a store for the utterances of a task, with their targets.
 
     Members are indices of utterances, on the CPU like all that plans a batch; batches are on the targets' device.
     """
@@ -107,10 +110,12 @@ class Data:
     targets_U: Tensor
     means_UD: Tensor  # each utterance's mean frame, float32, before the stride and `moved`
     moved: Moved | None = None  # what is done to the frames before anything sees them
+    states: int = 1  # layers side by side in a frame
 
     @property
     def dim(self) -> int:
-        return self.means_UD.shape[1]
+        """A layer's."""
+        return self.means_UD.shape[1] // self.states
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +127,10 @@ class Data:
         mask_BT = self._here(within_T < lengths_B[:, None])
         pinned = self.frames_ND.device != self.device
         x_BTD = torch.zeros(
-            (*mask_BT.shape, self.dim), dtype=self.frames_ND.dtype, device=self.frames_ND.device, pin_memory=pinned
+            (*mask_BT.shape, self.means_UD.shape[1]),
+            dtype=self.frames_ND.dtype,
+            device=self.frames_ND.device,
+            pin_memory=pinned,
         )
         for row_TD, frames_TD in zip(x_BTD, self._frames(members_B), strict=True):
             row_TD[: len(frames_TD)] = frames_TD
@@ -182,25 +190,26 @@ class Data:
 def load(
     store: FeatureStore,
     ids: Sequence[str],
-    layer: int,
+    layers: Sequence[int],
     stride: int,
     targets: np.ndarray,
     where: str,
     device: torch.device,
 ) -> Data:
-    """One layer of these utterances, `stride` frames averaged into one; read once, a piece at a time.
+    """These layers of these utterances, `stride` frames averaged into one; read once, a piece at a time.
 
     where: one of `bas.placement.PLACES`. device: where batches are wanted.
-    Raises UserError when an utterance or the layer is not in the store.
+    Raises UserError when an utterance or a layer is not in the store.
     """
-    stored = Stored(store, tuple(ids), layer, stride)
+    stored = Stored(store, tuple(ids), tuple(layers), stride)
+    width = len(layers) * store.info.dim
     lengths = [-(-store.num_frames(i) // stride) for i in ids]
     starts = np.cumsum([0, *lengths])
-    means_UD = torch.empty((len(ids), store.info.dim))
+    means_UD = torch.empty((len(ids), width))
     kept: Tensor | None = None
     if where != "store":
         keeper = device if where == "gpu" else CPU
-        kept = torch.empty((int(starts[-1]), store.info.dim), dtype=stored.dtype, device=keeper)
+        kept = torch.empty((int(starts[-1]), width), dtype=stored.dtype, device=keeper)
     for u, x_TD in enumerate(stored.raw(range(len(ids)))):
         # NumPy's mean: it adds frame after frame, and every run so far has its sums.
         means_UD[u] = torch.from_numpy(torch.from_numpy(x_TD).float().numpy().mean(axis=0))
@@ -212,18 +221,21 @@ def load(
         torch.tensor(lengths),
         torch.from_numpy(targets).to(device),
         means_UD,
+        states=len(layers),
     )
 
 
-def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int) -> tuple[int, int]:
-    """Bytes of memory that a layer takes in a process: with all its frames resident, and when it is streamed."""
+def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int, states: int = 1) -> tuple[int, int]:
+    """Bytes of memory that so many layers take in a process: with all frames resident, and when they are streamed."""
+    dim, frame_bytes = states * store.info.dim, states * store.info.frame_bytes
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
-    means = 4 * store.info.dim * len(ids)
-    batch = 4 * store.info.dim * max(lengths) * max(batch_size + 1, SCORED)
+    means = 4 * dim * len(ids)
+    batch = 4 * dim * max(lengths) * max(batch_size + 1, SCORED)
     # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, one that is being made.
-    reading = 4 * max(PIECE_BYTES, store.info.frame_bytes * max(frames))
-    return store.info.frame_bytes * sum(lengths) + means, (AHEAD + 3) * batch + reading + means
+    # Of several layers the piece is there twice, before and after they are put side by side.
+    reading = (4 + (states > 1)) * max(PIECE_BYTES, frame_bytes * max(frames))
+    return frame_bytes * sum(lengths) + means, (AHEAD + 3) * batch + reading + means
 
 
 def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
@@ -243,8 +255,8 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
     offset_GD = mean_D - mean_GD * scale_GD
     # The last group: everyone else.
     group_U = torch.tensor([groups.get(name, len(groups)) for name in speakers])
-    scale_GD = torch.cat([scale_GD, mean_D.new_ones(1, data.dim)])
-    offset_GD = torch.cat([offset_GD, mean_D.new_zeros(1, data.dim)])
+    scale_GD = torch.cat([scale_GD, torch.ones_like(mean_D)[None]])
+    offset_GD = torch.cat([offset_GD, torch.zeros_like(mean_D)[None]])
     return replace(data, moved=Moved(group_U, scale_GD, offset_GD))
 
 

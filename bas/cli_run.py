@@ -82,8 +82,10 @@ def _workers(asked: int | None, device: torch.device) -> int:
 
 
 def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
-    """Which of the encoder's states (not of those stored) is meant; "best" stays for each fold to choose."""
-    if text == "best":
+    """Which of the encoder's states (not of those stored) is meant; "best" and "mix" stay as they are."""
+    if text == "mix" and len(stored) == 1:
+        raise UserError(f"--layer mix: only state {stored[0]} is stored, nothing to mix; extract more, or name it")
+    if text in ("best", "mix"):
         return text
     named = {"last": states - 1, "middle": states // 2}
     if text in named:
@@ -93,7 +95,7 @@ def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
             )
         return named[text]
     if not text.isdecimal():
-        raise UserError(f"--layer {text!r}: must be last, middle, best, or one of {', '.join(map(str, stored))}")
+        raise UserError(f"--layer {text!r}: must be last, middle, best, mix, or one of {', '.join(map(str, stored))}")
     return int(text)
 
 
@@ -108,8 +110,8 @@ def add_run_arguments(p: argparse.ArgumentParser, seeds: int, spaces: Sequence[s
     """What is trained on what, and where. seeds, spaces: unless the user says so."""
     names = ", ".join(name for name in PRESETS["cpu"].as_dict() if name != "preset")
     p.add_argument("--features", required=True, type=Path, help="a store made by extract")
-    layers = "a stored state: a number, last, middle, or best (chosen in each fold); default: the preset's"
-    p.add_argument("--layer", help=layers)
+    layers = "a stored state: a number, last, middle, or best (chosen in each fold); mix: all, with learned weights"
+    p.add_argument("--layer", help=f"{layers}; default: the preset's")
     p.add_argument(
         "--space", action="append", help=f"shipped name or .py path; repeatable; default: {' '.join(spaces)}"
     )

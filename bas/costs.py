@@ -62,7 +62,8 @@ class Costs:
 
 def count(supernet: Supernet, measure: str, frames: int) -> Costs:
     """measure: multiply-adds, over an utterance of `frames` frames, or parameters."""
-    in_dim, dim = supernet.standardise.mean_I.numel(), supernet.head.in_features
+    width, dim = supernet.standardise.mean_I.numel(), supernet.head.in_features
+    in_dim = width if supernet.mix is None else width // len(supernet.mix.theta)
 
     def of(module: nn.Module, dim_in: int) -> int:
         return count_parameters(module) if measure == "parameters" else multiply_adds(module, dim_in, frames)
@@ -72,5 +73,5 @@ def count(supernet: Supernet, measure: str, frames: int) -> Costs:
         for name, part in supernet.mixed().items()
     }
     first = next(supernet.space.architectures())
-    whole = of(supernet.discrete(first), in_dim)
+    whole = of(supernet.discrete(first), width)
     return Costs(whole - sum(searched[part][name] for part, name in first.blocks), searched)

@@ -1,7 +1,8 @@
 """Did the search work, and did the choice matter? Every number of an audit's report, as plain data.
 
 Axes as in `bas.truth`. A strategy is valued by what its user gets: the picks of every fold and seed, trained with that
-seed, pooled over the folds. Percentile, regret and rank agreement speak of architectures: of their mean over the seeds.
+seed, pooled over the folds. Percentile and regret speak of architectures: of their means over the other seeds, because
+a pick on valid may have the luck of its own seed's trainings.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import numpy as np
 from bas import ranking
 from bas.ranking import Effect
 from bas.run import Run
-from bas.stats import Metric, Paired, paired, spread
+from bas.stats import Paired, paired, spread
 from bas.tables import REFERENCE, pooled, results_of, tested
 from bas.truth import Searches, Truth
 
-DRAWS = 20  # of random search, each over all folds and seeds
-GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the best baseline transformer
+DRAWS = 10  # of random search, each over all folds and seeds
+GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the reference
 
 
 def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any
         "learning": _learning(truth, accuracy_AS.mean(1)),
         "strategies": strategies(run, truth, searches),
         "effects": effects(values_VA, truth.designs),
-        "claims": claims(values_VA, truth.designs) | _simple(run, targets_N, units_N, metric),
+        "claims": claims(run, values_VA, truth.designs),
         "decisions": {s.strategy: s.decided for s in searches},
         "false_verdicts": {name: asdict(value) if value else None for name, value in false.items()},
     }
@@ -86,54 +87,61 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dic
     targets_N, units_N = tested(run)
     metric = run.task.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
+    truth_A = accuracy_AS.mean(1)
     sizes_F = [len(fold.test) for fold in run.protocol.folds]
     reference_SN = pooled(results_of(run, REFERENCE))
-    everything = np.arange(len(truth.architectures))
 
-    def row(name: str, picks: Sequence[np.ndarray], cost: float, tried: float, against: np.ndarray | None) -> Any:
-        systems_RN = np.concatenate([truth.composed(picks_FS, sizes_F) for picks_FS in picks])
-        by_seed = np.array([metric(targets_N, p_N) for p_N in systems_RN]).reshape(len(picks), -1).mean(0)
-        mean, sd = spread(by_seed.tolist())
-        known = np.concatenate([picks_FS.ravel() for picks_FS in picks])
+    def row(name: str, picks_FS: np.ndarray, cost: float) -> dict[str, Any]:
+        system_SN = truth.composed(picks_FS, sizes_F)
+        mean, sd = spread([metric(targets_N, p_N) for p_N in system_SN])
         return {
             "strategy": name,
             "mean": mean,
             "sd": sd,
-            "percentile": _percentile(accuracy_AS, picks),
-            "regret": asdict(ranking.regret(accuracy_AS, known.tolist())),
+            **valued(accuracy_AS, picks_FS),
             "cost": cost,
-            "tried": tried,
-            "against_random": None if against is None else _told(targets_N, systems_RN, against, units_N, metric),
-            "against_reference": _told(targets_N, systems_RN, reference_SN, units_N, metric),
+            "against_reference": told(paired(targets_N, system_SN, reference_SN, units_N, metric)),
         }
 
     rows = []
-    truth_A = accuracy_AS.mean(1)
     for found in searches:
         fold_FS = np.indices(found.picks_FS.shape)[0]
-        retraining = float(truth.cost_AF[found.picks_FS, fold_FS].mean())
-        cost = found.cost + retraining
+        cost = found.cost + float(truth.cost_AF[found.picks_FS, fold_FS].mean())
         draws, tried = random_search(truth, cost)
         random_RN = np.concatenate([truth.composed(picks_FS, sizes_F) for picks_FS in draws])
-        random_by_draw = [metric(targets_N, p_N) for p_N in random_RN]
-        scores = {"probabilities": found.probabilities_PA, "paths": found.paths_PA}
-        rows.append(
-            row(found.strategy, [found.picks_FS], cost, 1.0, random_RN)
-            | {
-                "seconds": found.seconds,
-                "random": {"mean": float(np.mean(random_by_draw)), "tried": tried},
-                "agreement": {
-                    name: None if scores_PA is None else asdict(ranking.agreement(scores_PA, truth_A))
-                    for name, scores_PA in scores.items()
-                },
-            }
-        )
-    exhaustive_FS = truth.scores_AFS.argmax(0)
-    whole = float(truth.cost_AF.mean(1).sum())
-    rows.append(row("exhaustive", [exhaustive_FS], whole, float(len(everything)), None))
-    blind = [np.full(exhaustive_FS.shape, number) for number in everything]
-    rows.append(row("one drawn blindly", blind, float(truth.cost_AF.mean()), 1.0, None))
+        mean = float(np.mean([metric(targets_N, p_N) for p_N in random_RN]))
+        against = paired(targets_N, truth.composed(found.picks_FS, sizes_F), random_RN, units_N, metric)
+        scores = {"beliefs": found.beliefs_PA, "paths": found.paths_PA}
+        agreement = {
+            name: None if scores_PA is None else asdict(ranking.agreement(scores_PA, truth_A))
+            for name, scores_PA in scores.items()
+        }
+        drawn = {"mean": mean, "tried": tried, "draws": DRAWS}
+        known: dict[str, Any] = {"seconds": found.seconds, "random": drawn}
+        known |= {"against_random": told(against), "agreement": agreement}
+        rows.append(row(found.strategy, found.picks_FS, cost) | known)
+    rows.append(row("exhaustive", truth.scores_AFS.argmax(0), float(truth.cost_AF.mean(1).sum())))
+    mean, sd = spread(accuracy_AS.ravel().tolist())
+    cost = float(truth.cost_AF.mean())
+    blind = {"mean": mean, "sd": sd, "percentile": 0.5, "regret": None, "cost": cost}
+    rows.append({"strategy": "one drawn blindly", **blind})
     return rows
+
+
+def valued(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> dict[str, float | None]:
+    """Percentile and cross-fitted regret, mean over the picks; None where the other seeds are too few."""
+    seeds = accuracy_AS.shape[1]
+    percentiles, regrets = [], []
+    for s in range(seeds):
+        others_AS = np.delete(accuracy_AS, s, axis=1)
+        if seeds > 1:
+            percentiles += [ranking.percentile(others_AS.mean(1), int(pick)) for pick in picks_FS[:, s]]
+        if seeds > 2:
+            regrets.append(ranking.regret(others_AS, picks_FS[:, s].tolist()).cross_fitted)
+    return {
+        "percentile": float(np.mean(percentiles)) if percentiles else None,
+        "regret": float(np.mean(regrets)) if regrets else None,  # type: ignore[arg-type]  # of two seeds it is a number
+    }
 
 
 def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]:
@@ -155,21 +163,7 @@ def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]
     return draws, float(np.mean(tried))
 
 
-def _percentile(accuracy_AS: np.ndarray, picks: Sequence[np.ndarray]) -> float:
-    """Mean over picks, each among means over the other seeds: a pick on valid may have its own seed's luck."""
-    seeds = accuracy_AS.shape[1]
-    found = []
-    for s in range(seeds):
-        others = [i for i in range(seeds) if i != s] or [s]
-        truth_A = accuracy_AS[:, others].mean(1)
-        found += [ranking.percentile(truth_A, int(pick)) for picks_FS in picks for pick in picks_FS[:, s]]
-    return float(np.mean(found))
-
-
-def _told(
-    targets_N: np.ndarray, a_RN: np.ndarray, b_RN: np.ndarray, units_N: np.ndarray, metric: Metric
-) -> dict[str, Any]:
-    value = paired(targets_N, a_RN, b_RN, units_N, metric)
+def told(value: Paired) -> dict[str, Any]:
     return asdict(value) | {"verdict": value.verdict}
 
 
@@ -178,9 +172,9 @@ def _effect(value: Effect) -> dict[str, Any]:
 
 
 def effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By part and block: the mean of the architectures with it less the mean of all."""
+    """By part and block: the mean of the architectures with it, and that less the mean of all."""
     found = ranking.marginal_effects(values_VA, designs)
-    return {part: {block: _effect(e) for block, e in of.effects.items()} for part, of in found.items()}
+    return {p: {b: _effect(e) | {"mean": of.means[b]} for b, e in of.effects.items()} for p, of in found.items()}
 
 
 FIRST = "an FFN comes first"
@@ -188,12 +182,28 @@ LATER = "attention comes later"
 ENOUGH = "a simple FFN is good enough"
 
 
-def claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """What Fang et al. 2023 conclude of their space, put to this corpus; nothing of a space with other blocks.
+def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """What Fang et al. 2023 conclude, put to this corpus; of their blocks only where the space has them.
 
     FIRST: an FFN in the first slot less the other blocks there. LATER: blocks with attention in the later slots less an
-    FFN there, mean over those slots.
+    FFN there, mean over those slots. ENOUGH: the simple FFN less the reference; confirmed when it is surely less than
+    GOOD_ENOUGH behind, rejected when it is surely more. All by the interval alone.
     """
+    targets_N, units_N = tested(run)
+    simple_SN, reference_SN = (pooled(results_of(run, name)) for name in ("simple FFN", REFERENCE))
+    simple = paired(targets_N, simple_SN, reference_SN, units_N, run.task.metrics[run.headline])
+    known = {"value": simple.difference, "low": simple.low, "high": simple.high, "units": simple.units}
+    if simple.significant is None:
+        conclusion = "no claim"
+    elif simple.low > -GOOD_ENOUGH:
+        conclusion = "confirmed"
+    else:
+        conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
+    return {**of_blocks(values_VA, designs), ENOUGH: known | {"conclusion": conclusion}}
+
+
+def of_blocks(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+    """FIRST and LATER."""
     slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
         return {}
@@ -206,23 +216,6 @@ def claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[
 
     first, later = slots[0], slots[1:]
     weights = {FIRST: less(first, "FFN"), LATER: np.mean([-less(slot, "FFN") for slot in later], axis=0)}
-    told = {"higher": "confirmed", "lower": "rejected", "undecided": "undecided", "no claim": "no claim"}
+    words = {"higher": "confirmed", "lower": "rejected", "undecided": "undecided", "no claim": "no claim"}
     found = {name: ranking.contrast(values_VA, weights_A) for name, weights_A in weights.items()}
-    return {name: _effect(e) | {"conclusion": told[e.verdict]} for name, e in found.items()}
-
-
-def _simple(run: Run, targets_N: np.ndarray, units_N: np.ndarray, metric: Metric) -> dict[str, dict[str, Any]]:
-    """The simple FFN against the better of the two baseline transformers: confirmed when it is surely less than
-    GOOD_ENOUGH behind, rejected when it is surely more; of a corpus with too few units, no claim."""
-    simple_SN = pooled(results_of(run, "simple FFN"))
-    others = [pooled(results_of(run, name)) for name in ("3L transformer", REFERENCE)]
-    best_SN = max(others, key=lambda p_SN: float(np.mean([metric(targets_N, p_N) for p_N in p_SN])))
-    value: Paired = paired(targets_N, simple_SN, best_SN, units_N, metric)
-    if value.significant is None:
-        conclusion = "no claim"
-    elif value.low > -GOOD_ENOUGH:
-        conclusion = "confirmed"
-    else:
-        conclusion = "rejected" if value.high < -GOOD_ENOUGH else "undecided"
-    kept = {"value": value.difference, "low": value.low, "high": value.high, "units": value.units}
-    return {ENOUGH: kept | {"conclusion": conclusion}}
+    return {name: _effect(e) | {"conclusion": words[e.verdict]} for name, e in found.items()}

@@ -24,7 +24,7 @@ from bas.batches import SCORED, Data, scoring_batches, training_batches
 from bas.errors import UserError
 from bas.files import replacing
 from bas.settings import Settings
-from bas.supernet import Mixed
+from bas.supernet import LayerMix, Mixed
 
 Forward = Callable[[Tensor, Tensor, float], Tensor]
 """`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
@@ -200,8 +200,9 @@ def _one_epoch(
 
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    # Architecture parameters are not decayed: decay would pull every search towards indecision.
-    theta = [part.theta for part in model.modules() if isinstance(part, Mixed)]
+    # Architecture parameters are not decayed: decay would pull every search towards indecision. A layer mix is one of
+    # them, in a training too: softmax weights would hardly move at the rate of the others.
+    theta = [part.theta for part in model.modules() if isinstance(part, Mixed | LayerMix)]
     weights = [p for p in model.parameters() if all(p is not t for t in theta)]
     groups: list[dict[str, Any]] = [
         {"name": "weights", "params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}

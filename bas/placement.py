@@ -20,7 +20,7 @@ PLACES = {"gpu": "on the GPU", "memory": "in the memory of each process", "store
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the frames of a layer are, one of PLACES, and the bytes that features may take in each process's memory."""
+    """Where the frames are, one of PLACES, and the bytes that features may take in each process's memory."""
 
     where: str
     share: int
@@ -36,7 +36,7 @@ def place(
 ) -> tuple[Placement, str]:
     """The fastest place that is large enough, and one line that says which and why.
 
-    whole, least: bytes that all frames of a layer take in a process, and that streaming them takes.
+    whole, least: bytes that all frames take in a process, and that streaming them takes.
     memory: GiB that features may take in all processes together; None: FREE_SHARE of what is free.
     Raises UserError when there is not even room to stream.
     """
@@ -56,7 +56,7 @@ def place(
             "raise --memory, or use fewer --workers or a smaller setting batch_size"
         )
     why = "half of what is free" if memory is None else "--memory"
-    told = f"features: {_size(whole)} a layer, {PLACES[placement.where]}"
+    told = f"features: {_size(whole)}, {PLACES[placement.where]}"
     return placement, f"{told}; in all they may take {_size(room)} ({why})"
 
 

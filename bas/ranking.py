@@ -225,7 +225,6 @@ class SlotEffects:
 
     means: dict[str, float]  # mean accuracy of the architectures with the block there
     effects: dict[str, Effect]  # that mean minus the mean of the whole space
-    pairs: dict[str, dict[str, Effect]]  # pairs[b][c]: with b minus with c, for c after b
 
 
 def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, SlotEffects]:
@@ -246,7 +245,6 @@ def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
         found[slot] = SlotEffects(
             {b: float(values_VA[0] @ share[b]) for b in blocks},
             {b: contrast(values_VA, share[b] - 1 / len(designs)) for b in blocks},
-            {b: {c: contrast(values_VA, share[b] - share[c]) for c in blocks[i + 1 :]} for i, b in enumerate(blocks)},
         )
     return found
 

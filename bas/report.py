@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.loop import Record
+from bas.space import Architecture
 
 IMAGES = 5
 """How many images of layers x blocks a search leaves: drawing one takes longer than a small epoch."""
@@ -38,24 +39,44 @@ def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> No
 
 
 def train_epoch(board: SummaryWriter, record: Record) -> None:
-    """Training and validation loss, validation metrics where there are any."""
+    """Training and validation loss, validation metrics and the weights of a layer mix where there are any."""
     _scalars(board, {"loss/train": record["loss"]}, record["epoch"])
     valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record.get("valid", {}).items()}
     _scalars(board, valid, record["epoch"])
+    _scalars(board, {f"mix/state {state}": w for state, w in record.get("mix", {}).items()}, record["epoch"])
 
 
 def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
-    """Probability of each block per layer, temperature, entropy, the chosen sequence as text, an image now and then."""
+    """Probability of each block per layer, temperature, entropy, the chosen sequence as text, an image now and then.
+
+    Of a strategy that decides without architecture parameters, the loss and the rate alone.
+    """
     epoch, rows = record["epoch"], record["probabilities"]
     train_epoch(board, record)
-    _scalars(board, {"temperature": record["temperature"], "rate": record["rate"]}, epoch)
+    _scalars(board, {"rate": record["rate"]}, epoch)
+    if not record["architecture"]:
+        return
+    _scalars(board, {"temperature": record["temperature"]}, epoch)
     _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
     _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
-    if record["architecture"]:
-        board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
+    board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
         board.add_figure("layers x blocks", _figure(rows), epoch)
+
+
+def found(
+    board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
+) -> None:
+    """What a search chose in the end; an image of the mean valid score of the supernet's paths through each block."""
+    board.add_text("architecture", str(chosen), epochs)
+    by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for architecture, value in scored:
+        for part, block in architecture.blocks:
+            by_block[part][block].append(value)
+    if by_block:
+        means = {part: {block: float(np.mean(v)) for block, v in row.items()} for part, row in by_block.items()}
+        board.add_figure(f"layers x blocks, valid {metric} of paths", _figure(means), epochs)
 
 
 def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -70,6 +91,16 @@ def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
         if np.isfinite(value):
             axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.5 else "white")
     return figure
+
+
+def mixed(board: SummaryWriter, record: Record) -> None:
+    """The weights of a layer mix over the encoder's states, where there is one."""
+    if "mix" in record:
+        figure = Figure(figsize=(1.6 + 0.3 * len(record["mix"]), 2.4), layout="constrained")
+        axes = figure.subplots()
+        axes.bar(list(record["mix"]), list(record["mix"].values()))
+        axes.set(xlabel="state", ylabel="weight")
+        board.add_figure("layer mix", figure, 0)
 
 
 def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:

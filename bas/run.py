@@ -31,13 +31,17 @@ from bas.settings import Settings
 from bas.space import SpaceFile, load_space
 from bas.tasks import EMOTION, Task
 
-BEST = "best"
+BEST, MIX = "best", "mix"
 RENEWED = "delete it: the next run writes it anew"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asked for. `layer` is a stored state's number or "best": chosen in each fold on its valid part."""
+    """What a user asked for.
+
+    layer: a stored state's number; or "best", chosen in each fold on its valid part; or "mix": all that are stored,
+        summed with learned weights.
+    """
 
     features: str
     spaces: tuple[str, ...]  # paths of the space files
@@ -83,6 +87,11 @@ class Run:
     def unit(self) -> str:
         """The field whose values are the units of a paired comparison: what the folds kept whole."""
         return self.protocol.unit
+
+    @property
+    def states(self) -> int:
+        """How many of the encoder's states feed a network."""
+        return len(self.store.info.layers) if self.plan.layer == MIX else 1
 
     def job_path(self, job: str) -> Path:
         return self.folder / "jobs" / f"{job}.json"
@@ -133,7 +142,7 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
     spaces = [load_space(s) for s in plan.spaces]
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
-    if plan.layer != BEST and plan.layer not in info.layers:
+    if plan.layer not in (BEST, MIX, *info.layers):
         held = ", ".join(map(str, info.layers))
         raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
     task = common_task(spaces)
@@ -258,8 +267,8 @@ def _made_of(
     labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
     return {
         "features": info.identity,
-        # A layer that is added later would be one more to choose from.
-        "layer": f"{BEST} of {', '.join(map(str, info.layers))}" if plan.layer == BEST else plan.layer,
+        # A layer that is added later would be one more to choose from, or to mix.
+        "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
         "task": repr(task),
         "label scheme": plan.labels,
         "protocol": protocol.hash,

@@ -96,6 +96,8 @@ class Settings:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+        if self.strategy == "single-path" and self.noise == "utterance":
+            raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
         if (self.tau_rate is None) == (self.tau_end is None):
             raise UserError("settings tau_rate and tau_end: give one of them, the other as none")
         if (self.tau_rate or self.tau_end or 0) <= 0:
@@ -197,16 +199,40 @@ def searcher(settings: Settings, spec: str) -> Settings:
     if not spec:
         return settings
     strategy, *rest = spec.split("+")
-    pairs = [("strategy", strategy), *(text.partition("=")[::2] for text in rest)]
     try:
-        changes = dict(pairs)
-        if len(changes) < len(pairs):
-            raise UserError("a setting is given twice")
         if strategy not in STRATEGIES:
             raise UserError(f"a strategy comes first, one of {', '.join(STRATEGIES)}")
-        return changed(settings, changes, SEARCH_ONLY)
+        return changed(settings, _pairs([f"strategy={strategy}", *rest]), SEARCH_ONLY)
     except UserError as error:
         raise UserError(f"searcher {spec!r}: {error}") from error
+
+
+def variant(settings: Settings, spec: str) -> Settings:
+    """The settings with some that change a training: `optimiser=sgd+lr=0.005`.
+
+    Raises UserError, naming the spec, for another setting, a value that cannot be, and where nothing changes.
+    """
+    names = [f.name for f in fields(Settings) if f.name not in ("preset", *SEARCH_ONLY)]
+    try:
+        found = changed(settings, _pairs(spec.split("+")), names)
+        if found == settings:
+            raise UserError("changes nothing")
+        return found
+    except UserError as error:
+        raise UserError(f"variant {spec!r}: {error}") from error
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE each."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"{text!r} must be NAME=VALUE, such as residual=every")
+        if name in found:
+            raise UserError(f"{name} is given twice")
+        found[name] = value
+    return found
 
 
 def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] | None = None) -> Settings:

@@ -124,6 +124,8 @@ def fit_stack(
     Raises NotStackableError where the features do not lie on the device, or a block or the loss cannot be stacked;
     UserError when a training diverges.
     """
+    if bench.run.states > 1:
+        raise NotStackableError("a layer mix learns at a rate of its own")
     made = _members(bench, space, architecture, settings, members)
     loss, task = bench.run.task.loss, bench.run.task
     stack, feed = Stack([member.network for member in made]), Feed([member.data for member in made])

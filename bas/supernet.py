@@ -1,6 +1,7 @@
 """The supernet and the discrete network. Knows no block and no task: factories come from a `SearchSpace`.
 
-Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part.
+Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part,
+L states of the encoder.
 """
 
 from __future__ import annotations
@@ -78,6 +79,24 @@ class Standardise(nn.Module):
         return (x_BTI - self.mean_I) * self.scale_I
 
 
+class LayerMix(nn.Module):
+    """The sum of several states of an encoder, weighted by softmax(theta): SUPERB (Yang et al., Interspeech 2021)."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(states))
+
+    def weights(self) -> Tensor:
+        """softmax(theta), `(L,)` float64: they sum to 1."""
+        return self.theta.detach().double().softmax(0)
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        """`(B, T, L * I)`, the states side by side, to `(B, T, I)`."""
+        x_BTLI = x_BTI.reshape(*x_BTI.shape[:-1], len(self.theta), -1)
+        out: Tensor = (x_BTLI * self.theta.softmax(0)[:, None]).sum(-2)
+        return out
+
+
 class Residual(nn.Module):
     """A block with a skip connection and LayerNorm around it: LayerNorm(x + block(x)), as in a vanilla transformer."""
 
@@ -92,22 +111,28 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Standardise, stem, slots, pool, linear head: what is trained, saved and scored.
+    """Standardise, layer mix, stem, slots, pool, linear head: what is trained, saved and scored.
 
     A part is a block, or a `Mixed` of blocks in a supernet, which then needs its gates.
-    dropout: after the stem and before the head, the same for every architecture.
+    in_dim: what the stem sees, the width of one state. dropout: after the stem and before the head, the same for
+    every architecture. states: how many of the encoder's states stand side by side in the features; several are mixed.
     """
 
-    def __init__(self, parts: Mapping[str, nn.Module], in_dim: int, dim: int, outputs: int, dropout: float) -> None:
+    def __init__(
+        self, parts: Mapping[str, nn.Module], in_dim: int, dim: int, outputs: int, dropout: float, states: int = 1
+    ) -> None:
         super().__init__()
-        self.standardise = Standardise(in_dim)
+        self.standardise = Standardise(states * in_dim)
+        self.mix = LayerMix(states) if states > 1 else None
         self.parts = _by_name(parts)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, outputs)
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
-        """Features `(B, T, I)` and mask `(B, T)` to outputs `(B, O)`."""
+        """Features `(B, T, I)`, of several states `(B, T, L * I)`, and mask `(B, T)` to outputs `(B, O)`."""
         x = self.standardise(x_BTI)
+        if self.mix is not None:
+            x = self.mix(x)
         for name, part in self.parts.items():
             if isinstance(part, Mixed):
                 assert gates is not None, "a supernet is called with gates"
@@ -127,7 +152,14 @@ class Supernet(Network):
     """
 
     def __init__(
-        self, space: SearchSpace, in_dim: int, dim: int, outputs: int, dropout: float = 0.0, residual: bool = False
+        self,
+        space: SearchSpace,
+        in_dim: int,
+        dim: int,
+        outputs: int,
+        dropout: float = 0.0,
+        residual: bool = False,
+        states: int = 1,
     ) -> None:
         parts = {
             name: Mixed({n: _make(name, f, in_dim, dim, residual) for n, f in choices.items()})
@@ -135,9 +167,9 @@ class Supernet(Network):
             else _make(name, next(iter(choices.values())), in_dim, dim, residual)
             for name, choices in _parts(space).items()
         }
-        super().__init__(parts, in_dim, dim, outputs, dropout)
+        super().__init__(parts, in_dim, dim, outputs, dropout, states)
         self.space = space
-        self._dims = (in_dim, dim, outputs, dropout)
+        self._dims = (in_dim, dim, outputs, dropout, states)
 
     def mixed(self) -> dict[str, Mixed]:
         """The searched parts by name."""
@@ -165,9 +197,8 @@ class Supernet(Network):
             name: part.candidates[architecture[name]] if isinstance(part, Mixed) else part
             for name, part in self.parts.items()
         }
-        in_dim, dim, outputs, dropout = self._dims
-        network = Network(parts, in_dim, dim, outputs, dropout)
-        network.standardise, network.head = self.standardise, self.head
+        network = Network(parts, *self._dims)
+        network.standardise, network.mix, network.head = self.standardise, self.mix, self.head
         return network.train(self.training)
 
 
@@ -179,6 +210,7 @@ def build(
     outputs: int,
     dropout: float = 0.0,
     residual: bool = False,
+    states: int = 1,
 ) -> Network:
     """One architecture of a space with fresh weights."""
     space.check(architecture)
@@ -186,7 +218,7 @@ def build(
         name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
         for name, choices in _parts(space).items()
     }
-    return Network(parts, in_dim, dim, outputs, dropout)
+    return Network(parts, in_dim, dim, outputs, dropout, states)
 
 
 def _parts(space: SearchSpace) -> dict[str, Choices]:

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bas.protocols import Protocol, field_of
-from bas.run import BEST, Run
+from bas.run import BEST, MIX, Run
 from bas.selection import summarise, warnings
 from bas.settings import PRESETS
+from bas.space import SearchSpace
 from bas.stats import Paired, paired, spread, verdict_sentence
 from bas.train import BASELINES, LINEAR, Job
 
@@ -41,6 +42,8 @@ def context(run: Run) -> dict[str, Any]:
         run.result(Job("layer", BEST, f, 0).name)["layer"] if run.plan.layer == BEST else run.plan.layer
         for f in range(len(run.protocol.folds))
     ]
+    if run.plan.layer == MIX:
+        layers = list(run.store.info.layers)
     _, units_N = tested(run)
     return {
         "run": run.folder.name,
@@ -48,7 +51,7 @@ def context(run: Run) -> dict[str, Any]:
         "note": run.corpus.note,
         "encoder": run.store.info.encoder,
         "layer": run.plan.layer,
-        "layers": layers,
+        "layers": layers,  # by fold; of a mix, those that are mixed
         "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"} | {"told": run.protocol.told},
         "settings": run.plan.settings.as_dict(),
         "device": run.plan.device,
@@ -84,11 +87,12 @@ def tabulate(run: Run) -> dict[str, Any]:
         "verdicts": _verdicts(run, rows),
         "decisions": {name: _decided(run, name) for name in run.spaces},
         "sequences": {name: [" > ".join(b.values()) for b in searched(run, name).values()] for name in run.spaces},
+        "mix": _mixes(run),
     }
 
 
-def decided(searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What searches of one space decided, by slot, and what to warn of (`bas.selection`), from their jobs' results.
+def decided(searches: Sequence[Mapping[str, Any]], space: SearchSpace) -> dict[str, Any]:
+    """What searches of a space decided, by slot, and what to warn of (`bas.selection`), from their jobs' results.
 
     A strategy that chooses without architecture parameters has no margin and no entropy: they are None.
     """
@@ -96,8 +100,7 @@ def decided(searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     beliefs = [search["probabilities"] for search in searches]
     believed = all(beliefs)
     if not believed:
-        names = {slot: sorted({choice[slot] for choice in chosen}) for slot in chosen[0]}
-        beliefs = [{s: {n: float(n == choice[s]) for n in names[s]} for s in names} for choice in chosen]
+        beliefs = [{s: {n: float(n == choice[s]) for n in c} for s, c in space.searched.items()} for choice in chosen]
     selection = summarise(beliefs, chosen)
     found = selection.as_dict() | {"warnings": warnings(selection)}
     if not believed:
@@ -107,7 +110,28 @@ def decided(searches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _decided(run: Run, space: str) -> dict[str, Any]:
-    return decided([run.result(Job("search", space, f, s).name) for f, s in searched(run, space)])
+    results = [run.result(Job("search", space, f, s).name) for f, s in searched(run, space)]
+    return decided(results, run.spaces[space].space)
+
+
+def _mixes(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    """Each state's weight in the layer mix of a row's trainings and of a space's searches, over folds and seeds."""
+    if run.plan.layer != MIX:
+        return {}
+    rows = {**dict(zip(BASELINES, BASELINES, strict=True)), **_bas(run)}
+    trained = {label: [job for of_seed in results_of(run, row) for job in of_seed] for label, row in rows.items()}
+    found = {
+        f"searches of {name}": [run.result(Job("search", name, f, s).name) for f, s in searched(run, name)]
+        for name in run.spaces
+    }
+    return {
+        label: {
+            state: dict(zip(("mean", "sd"), spread([job["mix"][state] for job in jobs]), strict=True))
+            for state in jobs[0]["mix"]
+        }
+        for label, jobs in {**trained, **found}.items()
+        if "mix" in jobs[0]  # not of a random choice
+    }
 
 
 def _bas(run: Run) -> dict[str, str]:
@@ -233,20 +257,43 @@ def _legend(results: dict[str, Any]) -> list[str]:
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
         f"units ({results['unit']}). Better or worse: the interval excludes 0 and p is at most 0.05; "
         "a tie: these units do not tell the two apart.",
-        *(
-            [f"{results['without_unit']} utterances of no known {results['unit']} count as one."]
-            * bool(results["without_unit"])
-        ),
         f"{results['headline']} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results['device']}, one thread); a searched row adds its search. params: median over folds and seeds.",
         *(
             ["Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."]
             * bool(results["decisions"])
         ),
+        *noted(results),
+        *_mix(results),
+    ]
+
+
+def noted(results: dict[str, Any]) -> list[str]:
+    """What a table of any kind must say of its split, its layer and its corpus; see `context`."""
+    protocol, without = results["protocol"], results["without_unit"]
+    mixed = ", ".join(map(str, results["layers"])) if results["layer"] == MIX else ""
+    return [
+        *([f"{without} utterances of no known {results['unit']} count as one."] if without else []),
         *(f"Mark: {m}." for m in protocol["marks"]),
         *(f"Of the split: {n}." for n in protocol["notes"]),
         *([f"Layer {BEST}: chosen on valid, by fold {results['layers']}."] if results["layer"] == BEST else []),
+        *(
+            [
+                f"Layer mix of states {mixed}: summed with softmax weights that are learned with each network, "
+                f"mean ± sd over folds and seeds where given; the {LINEAR} sees the states' means side by side."
+            ]
+            * bool(mixed)
+        ),
         *([f"Note: {results['note']}."] if results["note"] else []),
+    ]
+
+
+def _mix(results: dict[str, Any]) -> list[str]:
+    """Of a layer mix, a line a row: the weight of each state, mean and deviation over folds and seeds."""
+    return [
+        f"Layer mix, {label}: "
+        + ", ".join(f"state {s} {_points(w['mean'])} ± {_points(w['sd'])} %" for s, w in weights.items())
+        for label, weights in results["mix"].items()
     ]
 
 

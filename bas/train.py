@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from bas.files import replacing, write_json
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.placement import Placement, place
 from bas.protocols import Fold
-from bas.run import BEST, Run
-from bas.search import search
+from bas.run import BEST, MIX, Run
+from bas.search import PATHS, epochs_of, search
 from bas.settings import SEARCH_ONLY, Settings, searcher
 from bas.space import Architecture, SearchSpace, SpaceFile
 from bas.supernet import Network, Supernet, build, check, count_parameters
@@ -57,6 +57,9 @@ BASELINES: dict[str, SearchSpace] = {
 def check_networks(spaces: Iterable[SpaceFile], in_dim: int, settings: Settings) -> None:
     """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
     for name, space in {**BASELINES, **{str(s.path): s.space for s in spaces}}.items():
+        if settings.strategy == "single-path" and space.size > PATHS:
+            told = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
+            raise UserError(f"{name}: {told}: name another, such as --set strategy=gumbel")
         try:
             check(space, in_dim, settings.width or in_dim)
         except UserError as error:
@@ -85,7 +88,7 @@ class Job:
 
 
 class Bench:
-    """A run open in this process, with the features of one layer: they are read again for another layer.
+    """A run open in this process, with the features of one layer, or of a mix: they are read again for another layer.
 
     placement: where the features are; None: as for a run with one process.
     """
@@ -98,19 +101,20 @@ class Bench:
         self.device = torch.device(self.run.plan.device)
         self.placement = placement or place_features(self.run, 1)[0]
         self.run.store.mapped_bytes = self.placement.mapped
-        self._data: dict[tuple[int, int], Data] = {}
+        self._data: dict[tuple[int | str, int], Data] = {}
 
-    def data(self, layer: int, stride: int) -> Data:
+    def data(self, layer: int | str, stride: int) -> Data:
         """The features as extracted, averaged by the stride."""
         key = layer, stride
         if key not in self._data:
             ids = [u.id for u in self.run.utterances]
             self._data = {}  # the old layer goes before the new one comes
             where = self.placement.where
-            self._data = {key: load(self.run.store, ids, layer, stride, self.run.targets, where, self.device)}
+            layers = self.run.store.info.layers if layer == MIX else [int(layer)]
+            self._data = {key: load(self.run.store, ids, layers, stride, self.run.targets, where, self.device)}
         return self._data[key]
 
-    def derived(self, layer: int, fold: Fold, settings: Settings) -> Data:
+    def derived(self, layer: int | str, fold: Fold, settings: Settings) -> Data:
         """The features as every row of this fold is given them."""
         data = self.data(layer, settings.stride)
         if settings.normalise == "speaker":
@@ -120,9 +124,16 @@ class Bench:
     def members(self, ids: tuple[str, ...]) -> Tensor:
         return torch.tensor([self.run.position[i] for i in ids])
 
-    def layer(self, fold: int) -> int:
+    def layer(self, fold: int) -> int | str:
+        """The state that this fold's rows see; MIX: all that are stored."""
         layer = self.run.plan.layer
-        return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"] if layer == BEST else layer)
+        return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"]) if layer == BEST else layer
+
+    def mix(self, network: Network) -> dict[str, Any]:
+        """For a record: the weight of each state in the network's layer mix, by its number; nothing without one."""
+        if network.mix is None:
+            return {}
+        return {"mix": dict(zip(map(str, self.run.store.info.layers), network.mix.weights().tolist(), strict=True))}
 
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
         targets = self.run.targets[members.numpy()]
@@ -132,7 +143,8 @@ class Bench:
 def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:
     """Where a layer of the run's features goes while `processes` train, and a line about it; see `placement.place`."""
     settings = run.plan.settings
-    whole, least = sizes(run.store, [u.id for u in run.utterances], settings.stride, settings.batch_size)
+    ids = [u.id for u in run.utterances]
+    whole, least = sizes(run.store, ids, settings.stride, settings.batch_size, run.states)
     return place(whole, least, torch.device(run.plan.device), processes, memory)
 
 
@@ -193,8 +205,8 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     data = bench.derived(bench.layer(job.fold), fold, settings)
     fit, valid = bench.members(fold.fit), bench.members(fold.valid)
     seed_everything(job.seed, job.fold, "initial weights")
-    dim = settings.width or data.dim
-    made = Supernet(space, data.dim, dim, len(bench.run.outputs), settings.dropout, settings.residual == "every")
+    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    made = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states)
     supernet = made.to(bench.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit))
@@ -206,7 +218,8 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         def after_epoch(record: Record) -> Record:
             known = record["architecture"]
             checked = {"valid": score(supernet.discrete(Architecture.of(known)))} if known else {}
-            report.search_epoch(board, record | checked, settings.epochs)
+            checked |= bench.mix(supernet)
+            report.search_epoch(board, record | checked, epochs_of(settings, space))
             bench.tick()
             return checked
 
@@ -222,6 +235,11 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
             score,
             _checkpoint(bench, job),
         )
+        values = [path[bench.run.headline] for path in found.paths or ()]
+        scored = list(zip(space.architectures(), values, strict=False))
+        report.found(board, found.architecture, scored, bench.run.headline, len(found.records))
+        mix = bench.mix(supernet) if found.records else {}  # a random choice trains nothing
+        report.mixed(board, mix)
     _save(bench, job, supernet)
     kept = ("loss", bench.run.headline)
     return {
@@ -232,6 +250,7 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         "multiply_adds": found.multiply_adds,
         "seconds": found.seconds,
         "probabilities": found.probabilities,
+        **mix,
         "paths": found.paths and [{name: scored[name] for name in kept} for scored in found.paths],
         "epochs": found.records,
     }
@@ -260,8 +279,10 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         )
         predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
         scored = _score(bench, predictions, fold)
+        mix = bench.mix(fitted.network)
         if board:
             report.trained(board, str(architecture), scored["test"]["metrics"])
+            report.mixed(board, mix)
     if job.kind == "retrain":
         _save(bench, job, fitted.network)
     return {
@@ -270,6 +291,7 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
         "parameters": count_parameters(fitted.network),
         "seconds": fitted.seconds,
         "kept_epoch": fitted.kept["epoch"],
+        **mix,
         "epochs": fitted.records,
         **scored,
     }
@@ -309,7 +331,8 @@ def fit(
     data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
     seed_everything(seed, fold, "initial weights")
     dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
-    network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
+    made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
+    network = made.to(bench.device)
     if settings.normalise != "none":
         network.standardise.set(*data.moments(bench.members(parts.fit)))
 
@@ -320,6 +343,7 @@ def fit(
     def record(epoch: Epoch) -> Record:
         checked = valid_scores(bench, network, data, valid)
         known = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
+        known |= bench.mix(network)
         after_epoch(known)
         return known
 
@@ -329,7 +353,7 @@ def fit(
         bench.run.task.loss,
         data,
         bench.members(parts.fit),
-        settings,
+        replace(settings, warmup=0),  # that of a search: here a layer mix moves from the first step
         _seed(fold, seed),
         record,
         checkpoint,

@@ -46,7 +46,7 @@ from bas.errors import UserError
 from bas.files import replacing, write_json
 from bas.loop import Record, outputs, seed_everything
 from bas.run import Run
-from bas.search import search
+from bas.search import STRATEGIES, search, softmax
 from bas.settings import Settings
 from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
 from bas.supernet import Network, Supernet, check, count_parameters
@@ -66,7 +66,9 @@ JOURNAL = "studies.journal"
 def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> dict[str, BaseDistribution]:
     """What a trial draws, by name: settings, num_heads, and in mode "blocks" a candidate for every slot.
 
-    In mode "search" the blocks are found inside each trial by the search, and its settings are drawn too.
+    In mode "search" the blocks are found inside each trial by the search, and of its own settings those are drawn that
+    its strategy uses: theta_lr and warmup where architecture parameters move, temperatures where they are perturbed
+    (darts has none); nothing for single-path and random.
 
     All contain the preset's value. Heads and widths that some candidate of the space cannot have are left out; heads
     are drawn only where all candidates that name them have the same number, otherwise they are part of the choice.
@@ -88,10 +90,15 @@ def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> di
     if mode == "blocks":
         blocks = {BLOCK + slot: CategoricalDistribution(list(c)) for slot, c in space.searched.items()}
         return {**found, **blocks}
-    end = "tau_end" if settings.tau_rate is None else "tau_rate"
-    temperatures = {name: _around(getattr(settings, name), TEMPERATURE) for name in ("tau_start", end)}
-    warmup = CategoricalDistribution(sorted({0, settings.warmup, settings.epochs // 8, settings.epochs // 4}))
-    return {**found, "theta_lr": _around(settings.theta_lr, RATE), "warmup": warmup, **temperatures}
+    strategy = STRATEGIES.get(settings.strategy)
+    if strategy is None or not strategy.theta:
+        return found
+    found["theta_lr"] = _around(settings.theta_lr, RATE)
+    found["warmup"] = CategoricalDistribution(sorted({0, settings.warmup, settings.epochs // 8, settings.epochs // 4}))
+    if strategy.draw is not softmax:
+        end = "tau_end" if settings.tau_rate is None else "tau_rate"
+        found |= {name: _around(getattr(settings, name), TEMPERATURE) for name in ("tau_start", end)}
+    return found
 
 
 def _around(value: float, factor: float) -> FloatDistribution:
@@ -136,20 +143,24 @@ def open_journal(folder: Path) -> JournalStorage:
                     json.loads(line)
         return journal
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        told = f"damaged, or no journal ({type(error).__name__}); delete it: its trials are done again"
+        told = f"damaged, or no journal ({type(error).__name__}); delete it and jobs/tuned-*: all is tuned again"
         raise UserError(f"{path}: {told}") from error
 
 
 def begin(run: Run, mode: str) -> JournalStorage:
     """Make the studies, or take them up again. The caller holds the folder's lock: nobody else writes here.
 
-    UserError where they were made with another mode or other ranges.
+    UserError where they were made with another mode or other ranges, and for trainings of trials that are gone: the
+    new ones have the same numbers.
     """
     path = run.folder / JOURNAL
     if path.exists():  # a process that was killed leaves its last line unfinished, and its lock
         with path.open("r+b") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
         path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+    if not (path.exists() and path.stat().st_size) and any((run.folder / "jobs").glob("tuned-*")):
+        told = f"jobs/tuned-* are of a {JOURNAL} that is gone; delete them, or give another --name"
+        raise UserError(f"{run.folder}: {told}")
     journal, settings, in_dim = open_journal(run.folder), run.plan.settings, run.store.info.dim
     for space, file in run.spaces.items():
         drawn = ranges(settings, file.space, in_dim, mode)
@@ -260,7 +271,7 @@ def _searched(bench: Bench, space: SearchSpace, settings: Settings, fold: int, s
     members, valid = bench.members(parts.fit), bench.members(parts.valid)
     seed_everything(seed, fold, "initial weights")
     dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
-    supernet = Supernet(space, *dims, settings.dropout, settings.residual == "every").to(bench.device)
+    supernet = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states).to(bench.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(members))
 
@@ -314,6 +325,8 @@ def score(bench: Bench, journal: JournalStorage, job: Job) -> None:
         predictions = run.task.predict(outputs(fitted.network, fitted.data, test))
         metrics = bench.metrics(predictions, test)
         report.trained(board, str(architecture), metrics)
+        mix = bench.mix(fitted.network)
+        report.mixed(board, mix)
     with replacing(run.folder / "jobs" / f"{job.name}.pt") as temporary:
         torch.save(fitted.network.state_dict(), temporary)
     result = {
@@ -326,6 +339,7 @@ def score(bench: Bench, journal: JournalStorage, job: Job) -> None:
         "parameters": count_parameters(fitted.network),
         "seconds": fitted.seconds,
         "kept_epoch": fitted.kept["epoch"],
+        **mix,
         "epochs": fitted.records,
         "test": {"predictions": predictions.tolist(), "metrics": metrics},
     }

@@ -61,7 +61,7 @@ class Searches:
     strategy: str
     picks_FS: np.ndarray  # numbers of architectures
     decided: dict[str, Any]  # see `tables.decided`
-    probabilities_PA: np.ndarray | None  # softmax(theta) of each architecture: the product over parts; None: no theta
+    beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
     paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
     cost: float  # multiply-adds of one search and selection, mean over P
     seconds: float  # mean over P
@@ -96,10 +96,10 @@ def load_searches(run: Run, name: str, strategy: str) -> Searches:
     return Searches(
         strategy,
         np.array(picks).reshape(-1, len(run.plan.seeds)),
-        decided(results),
+        decided(results, space),
         None
         if beliefs[0] is None
-        else np.array([[np.prod([b[part][block] for part, block in a.blocks]) for a in numbers] for b in beliefs]),
+        else np.array([[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]),
         None if paths[0] is None else np.array([[-path["loss"] for path in of_one] for of_one in paths]),
         float(np.mean([result["multiply_adds"] for result in results])),
         float(np.mean([result["seconds"] for result in results])),
@@ -110,9 +110,9 @@ def training_cost(run: Run, space: SearchSpace, architecture: Architecture, fold
     """Multiply-adds of one training: forward and backward (three forwards) over fit, forward over valid, each epoch."""
     settings, parts, dim = run.plan.settings, run.protocol.folds[fold], run.store.info.dim
     outputs, around = len(run.outputs), settings.residual == "every"
-    network = build(space, architecture, dim, settings.width or dim, outputs, settings.dropout, around)
-    frames = int(np.median([-(-run.store.num_frames(i) // settings.stride) for i in parts.fit]))
-    return multiply_adds(network, dim, frames) * settings.epochs * (3 * len(parts.fit) + len(parts.valid))
+    network = build(space, architecture, dim, settings.width or dim, outputs, settings.dropout, around, run.states)
+    frames = sorted(-(-run.store.num_frames(i) // settings.stride) for i in parts.fit)[(len(parts.fit) - 1) // 2]
+    return multiply_adds(network, run.states * dim, frames) * settings.epochs * (3 * len(parts.fit) + len(parts.valid))
 
 
 def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Path) -> None:
@@ -127,7 +127,7 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                 row = {
                     "number": number,
                     "architecture": str(architecture),
-                    **architecture.as_dict(),
+                    **{f"block_{part}": block for part, block in architecture.blocks},
                     "fold": fold,
                     "seed": seed,
                     **{f"test_{metric}": value for metric, value in result["test"]["metrics"].items()},
@@ -141,8 +141,8 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                 }
                 for found in searches:
                     p = fold * len(run.plan.seeds) + index
-                    if found.probabilities_PA is not None:
-                        row[f"{found.strategy} probability"] = found.probabilities_PA[p, number]
+                    if found.beliefs_PA is not None:
+                        row[f"{found.strategy} probability"] = float(np.exp(found.beliefs_PA[p, number]))
                     if found.paths_PA is not None:
                         row[f"{found.strategy} valid_loss"] = -found.paths_PA[p, number]
                 rows.append(row)

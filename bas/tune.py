@@ -118,7 +118,7 @@ def _place(run: Run, journal: JournalStorage, workers: int, memory: float | None
         assert isinstance(drawn, CategoricalDistribution)
         strides += [s for s in drawn.choices if isinstance(s, int)]
     ids = [u.id for u in run.utterances]
-    whole, least = sizes(run.store, ids, min(strides), run.plan.settings.batch_size)
+    whole, least = sizes(run.store, ids, min(strides), run.plan.settings.batch_size, run.states)
     return place(whole, least, torch.device(run.plan.device), workers, memory)
 
 
@@ -239,7 +239,18 @@ def tabulate(run: Run, journal: JournalStorage, mode: str) -> dict[str, Any]:
                     verdicts.append(verdict_sentence(row, f"the {reference}", where, name, found, run.unit))
         rows.append(entry)
     searched: dict[str, Any] = {"decisions": {}, "sequences": {}}  # of the table's searches; here are none
-    return {**context(run), "mode": mode, "tuning": tuning, "rows": rows, "verdicts": verdicts, **searched}
+    told = {"tuning": tuning, "rows": rows, "verdicts": verdicts, "mix": _mixes(jobs)}
+    return {**context(run), "mode": mode, **told, **searched}
+
+
+def _mixes(jobs: Mapping[str, list[list[dict[str, Any]]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By row, each state's weight in the layer mix, where there is one, over folds and seeds; as `tables.tabulate`."""
+    found = {row: [r["mix"] for of_seed in of_row for r in of_seed if "mix" in r] for row, of_row in jobs.items()}
+    return {
+        row: {n: dict(zip(("mean", "sd"), spread([mix[n] for mix in mixes]), strict=True)) for n in mixes[0]}
+        for row, mixes in found.items()
+        if mixes
+    }
 
 
 def _tuning(run: Run, journal: JournalStorage, space: str) -> dict[str, Any]:

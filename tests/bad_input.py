@@ -24,11 +24,13 @@ from bas.space import SearchSpace
 space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 """
 STORE = "runs/features/cups"
-SMALL = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
+SMALL = "--space mine.py --set epochs=2 --set strategy=gumbel --set width=16 --seeds 1 --workers 1"
 EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
 CHECK = "protocol check split.json --corpus manifest --root cups.csv"
 SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protocol"
 NEW = f"search --features {STORE} {SMALL} --name new"
+AUDIT = f"audit --features {STORE} {SMALL} --name new"
+TUNE = f"tune --features {STORE} {SMALL} --name new"
 OLD = f"search --features {STORE} {SMALL} --protocol speaker:3 --name old"
 JOB = "runs/old/jobs/search-mine-fold1-seed0.json"
 CHECKPOINT = "runs/old/jobs/search-mine-fold2-seed0.checkpoint"
@@ -181,9 +183,16 @@ CASES = {
         "a negative rate": Case(f"{NEW} --set lr=-0.1"),
         "no epoch": Case(f"{NEW} --set epochs=0"),
         "not a number": Case(f"{NEW} --set epochs=many"),
+        "an unknown strategy": Case(f"{NEW} --set strategy=gumble"),
+        "a warm-up that never ends": Case(f"{NEW} --set warmup=2"),
+        "an audit of an unknown strategy": Case(f"{AUDIT} --strategy gumble"),
+        "an audit's strategy with a training's setting": Case(f"{AUDIT} --strategy gumbel+epochs=3"),
+        "an audit under no setting": Case(f"{AUDIT} --variant residual"),
+        "no trial": Case(f"{TUNE} --trials 0"),
         "heads do not divide the width": Case(f"{NEW} --set width=12"),
         "too much dropout": Case(f"{NEW} --set dropout=1.5"),
         "a layer that is not stored": Case(f"{NEW} --layer 7"),
+        "nothing to mix": Case(f"{NEW} --layer mix"),
         "no such device": Case(f"{NEW} --device cuda"),
         "no worker": Case(f"{NEW} --workers 0"),
         "no seed": Case(f"{NEW} --seeds 0"),

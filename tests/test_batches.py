@@ -38,7 +38,7 @@ class FakeStore:
 
 
 def load_from(store: FakeStore, ids: list[str], stride: int = 1, layer: int = 1, where: str = "memory") -> Data:
-    return load(store, ids, layer, stride, np.arange(len(ids)), where, CPU)
+    return load(store, ids, [layer], stride, np.arange(len(ids)), where, CPU)
 
 
 def loaded(lengths: list[int], stride: int = 1, where: str = "memory") -> tuple[FakeStore, Data]:
@@ -79,7 +79,7 @@ def test_a_short_last_group_is_the_mean_of_what_it_has():
 
 def test_stride_one_keeps_every_bit_in_the_order_asked_for():
     store = FakeStore([4, 1, 9])
-    data = load(store, ["u2", "u0"], 2, 1, np.array([7, 8]), "memory", CPU)
+    data = load(store, ["u2", "u0"], [2], 1, np.array([7, 8]), "memory", CPU)
     for u, name in enumerate(["u2", "u0"]):
         assert np.array_equal(frames(data, u), 2 * store.states[name])
     assert data.targets_U.tolist() == [7, 8]

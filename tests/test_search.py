@@ -26,7 +26,7 @@ from bas.space import Architecture, SearchSpace, load_space
 from bas.supernet import Supernet, build, count_parameters
 
 DIM = 8
-SMALL = replace(PRESETS["cpu"], width=DIM, epochs=6, batch_size=8, theta_lr=0.05)
+SMALL = replace(PRESETS["cpu"], strategy="gumbel", width=DIM, epochs=6, batch_size=8, theta_lr=0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -71,7 +71,7 @@ def both(store: FeatureStore, stride: int = 1) -> tuple[Data, Data]:
     """The resident and the streamed; more utterances than one piece holds, in an order that is not the store's."""
     ids = store.ids[::-1]
     targets = np.arange(len(ids)) % 2
-    resident, streamed = (load(store, ids, 3, stride, targets, where, CPU) for where in ("memory", "store"))
+    resident, streamed = (load(store, ids, [3], stride, targets, where, CPU) for where in ("memory", "store"))
     assert isinstance(resident.frames_ND, Tensor)
     assert isinstance(streamed.frames_ND, Stored)
     return resident, streamed
@@ -246,13 +246,13 @@ def memory(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 folder, small, allowed, bounded = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "bounded"
-trained(load(FeatureStore(small), FeatureStore(small).ids, 3, 1, np.zeros(40, int), "store", CPU))  # what torch loads
+trained(load(FeatureStore(small), FeatureStore(small).ids, [3], 1, np.zeros(40, int), "store", CPU))  # what torch loads
 store = FeatureStore(folder)
 found, told = place(*sizes(store, store.ids, 1, 4), CPU, 1, allowed / 2**30)
 assert found.where == "store", told
 store.mapped_bytes = found.mapped if bounded else 2**40
 before = memory("VmRSS")
-data = load(store, store.ids, 3, 1, np.arange(len(store.ids)) % 2, found.where, CPU)
+data = load(store, store.ids, [3], 1, np.arange(len(store.ids)) % 2, found.where, CPU)
 loaded = memory("VmHWM") - before
 everyone = torch.arange(len(store.ids))
 data.moments(everyone)

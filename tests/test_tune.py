@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import pytest
 from conftest import tone
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bas.trials
@@ -27,14 +31,17 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli import main
 from bas.files import locked
 from bas.run import Run
-from bas.settings import settings
+from bas.settings import STRATEGIES, settings
 from bas.space import SearchSpace, keyword_values, with_keyword
-from bas.train import Bench
-from bas.trials import Attempt, attempt, begin, best_of, open_journal, ranges, study_of
+from bas.train import Bench, Job
+from bas.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
 from bas.workers import run_jobs
 
-EPOCHS = 4
-SMALL = ["--set", f"epochs={EPOCHS}", "--set", "width=16", "--set", "stride=4", "--protocol", "speaker:3"]
+# A strategy with theta: most of what a search may draw is its own.
+SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=16", "stride=4", "strategy=gumbel")]
+ONE_FOLD = ["--protocol", "speaker:60/20/20"]
+THETA = {"theta_lr", "warmup"}
+TEMPERATURES = {"tau_start", "tau_end"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def tune(name: str, *more: str, trials: int = 4) -> list[str]:
     features = ["--features", "runs/features/tones-log-mel", "--layer", "last", "--space", "ser_bas3"]
     rest = ["--workers", "1", "--seeds", "1", "--trials", str(trials), "--name", name]
-    return ["tune", *features, *SMALL, *rest, *more]
+    return ["tune", *features, *SMALL, "--protocol", "speaker:3", *rest, *more]
 
 
 def trials_of(name: str, space: str = "ser_bas3") -> list[list[FrozenTrial]]:
@@ -243,7 +250,7 @@ def fresh(name: str, *more: str) -> Path:
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.trials, "STARTUP", 2)
-    bench = Bench(fresh("pruned"))
+    bench = Bench(fresh("pruned", "--set", "epochs=4"))
     journal = begin(bench.run, "blocks")
     study, given = study_of(journal, "ser_bas3", 0), bas.trials.applied
     for lr in (None, None, 1e-12, 1e30):
@@ -269,23 +276,74 @@ def baselines_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("baselines_here")
-def test_processes_share_a_study(work: Path) -> None:
-    one = ["--protocol", "speaker:60/20/20", "--workers", "2"]
-    assert main(tune("shared", *one, trials=6)) == 0
+def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads, each with its own bench and journal, for processes: two of those took longer than all the rest.
+    folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.trials.fit
+
+    def do(asked: Attempt | Job) -> None:
+        desk = Bench(folder), open_journal(folder)
+        attempt(*desk, asked) if isinstance(asked, Attempt) else score(*desk, asked)
+
+    def beside_another(*arguments: Any) -> Any:
+        if len(arguments) == 7:  # a trial: no checkpoint
+            meet.wait()
+        return fit(*arguments)
+
+    monkeypatch.setattr("bas.tune.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr("bas.tune._do", do)
+    monkeypatch.setattr(bas.trials, "fit", beside_another)
+    assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")
-    assert [t.number for t in trials] == list(range(6))
+    assert [t.number for t in trials] == list(range(4))
     told = "trials of one study ran side by side"
     assert told in Path("runs/shared/tune.md").read_text()
     assert told not in Path("runs/whole/tune.md").read_text()
 
 
 def test_the_search_can_choose_the_blocks(work: Path) -> None:
-    assert main(tune("searched", "--tune", "search", trials=2)) == 0
-    for trials in trials_of("searched"):
-        names = {"lr", "dropout", "width", "stride", "num_heads", "theta_lr", "warmup", "tau_start", "tau_end"}
-        assert set(trials[0].params) == names
-        assert list(trials[1].user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+    assert main(tune("searched", *ONE_FOLD, "--tune", "search", trials=2)) == 0
+    (trials,) = trials_of("searched")
+    names = {"lr", "dropout", "width", "stride", "num_heads", *THETA, *TEMPERATURES}
+    assert set(trials[0].params) == names
+    assert list(trials[1].user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
     assert "blocks by the search in each trial" in Path("runs/searched/tune.md").read_text()
+
+
+def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
+    bench = Bench(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
+    journal = begin(bench.run, "search")
+    attempt(bench, journal, Attempt("ser_bas3", 0, 0))
+    trial = best_of(journal, "ser_bas3", 0)
+    assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
+    assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+
+
+def test_a_layer_mix_is_tuned_too(work: Path) -> None:
+    store(work / "tones.csv", work / "two", Fake(), layers=(0, 2))
+    assert main(tune("mixed", "--features", "two", "--layer", "mix", *ONE_FOLD, "--tune", "search", trials=1)) == 0
+    mixes = results("mixed")["mix"]
+    assert list(mixes) == ["tuned ser_bas3", "4L transformer", "simple FFN"]
+    assert all(list(of_row) == ["0", "2"] for of_row in mixes.values())
+    assert all(sum(w["mean"] for w in of_row.values()) == pytest.approx(1) for of_row in mixes.values())
+    assert "Layer mix, tuned ser_bas3: state 0" in Path("runs/mixed/tune.md").read_text()
+
+
+def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree("runs/whole", "runs/again"))
+    searched, journal = tune("again", "--seeds", "2", "--tune", "search", trials=1), folder / "studies.journal"
+    for left in ("", '{"op_code":6,"worker_'):  # gone, or cut off in its first line
+        journal.unlink()
+        if left:
+            journal.write_text(left)
+        assert main(searched) == 2
+        line = capsys.readouterr().err.strip()
+        assert line.startswith("bas: runs/again: jobs/tuned-* are of a studies.journal that is gone; delete them")
+        assert "\n" not in line
+    for path in (folder / "jobs").glob("tuned-*"):
+        path.unlink()
+    assert main(searched) == 0
+    for job in (folder / "jobs").glob("tuned-*.json"):
+        assert set(json.loads(job.read_text())["params"]) >= THETA
 
 
 def test_a_mark_is_on_the_page(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,7 +389,9 @@ def test_refused_while_another_is_at_work_or_with_other_ranges(
 def test_a_damaged_journal_is_refused(work: Path, capsys: pytest.CaptureFixture[str], junk: bytes) -> None:
     (fresh("damaged") / "studies.journal").write_bytes(junk)
     assert main(tune("damaged")) == 2
-    assert "runs/damaged/studies.journal: damaged, or no journal" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "runs/damaged/studies.journal: damaged, or no journal" in line
+    assert "delete it and jobs/tuned-*" in line
 
 
 def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
@@ -355,6 +415,13 @@ def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
         SearchSpace({"a": {"2": partial(MSA, num_heads=2), "4": partial(MSA, num_heads=4)}}, MeanPool),
     ):
         assert "num_heads" not in ranges(cpu, plain, 80, "blocks")
+    own = {
+        strategy: set(ranges(settings("cpu", {"strategy": strategy}), space, 80, "search")) for strategy in STRATEGIES
+    }
+    shared = {"lr", "dropout", "width", "stride", "num_heads"}
+    assert own.pop("single-path") == own.pop("random") == shared
+    assert own.pop("darts") == shared | THETA
+    assert own == dict.fromkeys(("gumbel", "bilevel", "hard"), shared | THETA | TEMPERATURES)
 
 
 def test_a_keyword_is_changed_wherever_it_was_given() -> None:
@@ -373,12 +440,12 @@ def test_a_space_without_heads(work: Path) -> None:
         "from bas.blocks import FFN, MeanPool\nfrom bas.space import SearchSpace\n"
         'space = SearchSpace({"a": {"FFN": FFN}}, MeanPool)\n'
     )
-    words = [w if w != "ser_bas3" else "flat.py" for w in tune("flat", trials=2)]
+    words = [w if w != "ser_bas3" else "flat.py" for w in tune("flat", *ONE_FOLD, trials=2)]
     assert main(words) == 0
     assert set(trials_of("flat", "flat")[0][1].params) == {"lr", "dropout", "width", "stride", "block a"}
 
 
 def test_studies_that_all_diverge_are_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    assert main(tune("hot", "--set", "lr=1e30", trials=1)) == 2
+    assert main(tune("hot", "--set", "lr=1e30", *ONE_FOLD, trials=1)) == 2
     assert "ser_bas3, fold 0: every trial diverged; lower the setting lr" in capsys.readouterr().err
