@@ -25,7 +25,7 @@ from bas.space import SearchSpace
 from bas.supernet import Network, Supernet
 
 DIM, CLASSES, FIT, HELD_OUT = 16, 4, 512, 128
-SETTINGS = replace(PRESETS["cpu"], width=DIM, epochs=12, batch_size=64, lr=0.02, theta_lr=0.05)
+SETTINGS = replace(PRESETS["cpu"], strategy="gumbel", width=DIM, epochs=12, batch_size=64, lr=0.02, theta_lr=0.05)
 """For every strategy but one: 96 steps on the training part."""
 
 HARD = replace(SETTINGS, strategy="hard", epochs=18, theta_lr=0.03)

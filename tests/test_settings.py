@@ -194,7 +194,7 @@ def test_a_run_of_an_older_bas_is_refused_by_its_setting():
 
 
 def test_a_searcher_changes_what_it_names() -> None:
-    cpu = settings("cpu", {"noise": "utterance"})
+    cpu = settings("cpu", {"strategy": "gumbel", "tau_start": "3"})
     assert searcher(cpu, "") == cpu
     assert searcher(cpu, "gumbel") == cpu
     for name in STRATEGIES:
@@ -213,8 +213,9 @@ def test_a_searcher_changes_what_it_names() -> None:
         ("gumbel+lr=0.1", SEARCH_ONLY),
         ("gumbel+epochs=5", SEARCH_ONLY),
         ("gumbel+preset=paper", SEARCH_ONLY),
-        ("gumbel+", SEARCH_ONLY),
-        ("gumbel+warmup", ("warmup=''", "int")),
+        ("gumbel+", ("'' must be NAME=VALUE",)),
+        ("gumbel+warmup", ("'warmup' must be NAME=VALUE",)),
+        ("single-path+noise=utterance", ("noise='utterance'", "one path")),
         ("gumbel+warmup=99", ("warmup=99", "below epochs=20")),
         ("gumbel+noise=frame", NOISES),
         ("gumbel+warmup=1+warmup=2", ("twice",)),
