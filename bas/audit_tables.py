@@ -68,7 +68,10 @@ def against(space: dict[str, Any], headline: str) -> Table:
     rows = []
     for row in space["strategies"]:
         drawn = row.get("random")
-        told = f"{_points(drawn['mean'])} ({drawn['tried']:.1f} trained)" if drawn else "–"
+        told = "–"
+        if drawn:
+            rank = "" if drawn["percentile"] is None else f", percentile {100 * drawn['percentile']:.0f}"
+            told = f"{_points(drawn['mean'])} ({drawn['tried']:.1f} trained{rank})"
         sides = [_against(row.get(name)) for name in ("against_random", "against_reference")]
         rows.append([row["strategy"], told, *sides])
     return heading, rows
@@ -129,19 +132,24 @@ def decisions(space: dict[str, Any]) -> Table:
 
 
 def sentences(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
-    """What the audit says, in words; the numbers are those of the tables."""
+    """The verdict on the run's own strategy, in words, for quoting; on every strategy where that was not audited."""
     headline, unit = results["headline"], results["unit"]
     where = f"{results['corpus']} under {results['protocol']['told']}"
+    searched = [row for row in space["strategies"] if "against_random" in row]
+    own = [row for row in searched if row["strategy"] == results["settings"]["strategy"]]
     lines = []
-    for row in space["strategies"]:
-        if "against_random" not in row:
-            continue
+    for row in own or searched:
         name = f"{row['strategy']} on {space['space']}"
-        for key, other in (("against_random", "random search at its cost"), ("against_reference", f"the {REFERENCE}")):
+        others = {"against_random": "random search at its cost", "against_reference": f"the {results['reference']}"}
+        for key, other in others.items():
             value = Paired(**{k: v for k, v in row[key].items() if k != "verdict"})
             lines.append(verdict_sentence(name, other, where, headline, value, unit))
-    lines += [f"{strategy}: {line}" for strategy, found in space["decisions"].items() for line in found["warnings"]]
     return lines
+
+
+def warned(space: dict[str, Any]) -> list[str]:
+    """What to mind of the searches' decisions."""
+    return [f"{strategy}: {line}" for strategy, found in space["decisions"].items() for line in found["warnings"]]
 
 
 def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
@@ -238,6 +246,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += [f"- {line}" for line in sentences(results, space)]
         for title, (heading, rows) in _tables(results, space):
             lines += ["", f"### {title}", "", *markdown_table(heading, rows)]
+        lines += ["", *(f"- {line}" for line in warned(space))] if warned(space) else []
     settings = "Settings: " + ", ".join(f"{k}={v}" for k, v in results["settings"].items())
     return "\n".join([*lines, "", *(f"- {line}" for line in legend(results)), "", settings]) + "\n"
 
@@ -248,7 +257,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         for title, (heading, rows) in _tables(results, space):
             told = f"{space['space']}: {title[0].lower()}{title[1:]} (protocol {results['protocol']['told']})"
             console.print(rich_table(told, heading, rows))
-        _lines([*summary(results, space), *sentences(results, space)], console)
+        _lines([*warned(space), *summary(results, space), *sentences(results, space)], console)
     _lines(legend(results), console)
 
 

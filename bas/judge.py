@@ -116,7 +116,9 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dic
             name: None if scores_PA is None else asdict(ranking.agreement(scores_PA, truth_A))
             for name, scores_PA in scores.items()
         }
-        drawn = {"mean": mean, "tried": tried, "draws": DRAWS}
+        percentiles = [valued(accuracy_AS, picks_FS)["percentile"] for picks_FS in draws]
+        percentile = None if percentiles[0] is None else float(np.mean([p for p in percentiles if p is not None]))
+        drawn = {"mean": mean, "percentile": percentile, "tried": tried, "draws": DRAWS}
         known: dict[str, Any] = {"seconds": found.seconds, "random": drawn}
         known |= {"against_random": told(against), "agreement": agreement}
         rows.append(row(found.strategy, found.picks_FS, cost) | known)

@@ -135,6 +135,21 @@ def test_again_it_trains_nothing_and_says_the_same(plan: Plan, folder: Path) -> 
     assert (folder / "audit.md").read_text() == page
 
 
+def test_what_a_kill_left_undone_is_done_and_no_number_changes(plan: Plan, folder: Path) -> None:
+    page = (folder / "audit.md").read_text()
+    lost = [
+        "jobs/alone-nine-004-fold1-seed1",
+        "jobs/search-nine+single-path-fold2-seed0",
+        "jobs/baseline-simple-FFN-fold0",
+    ]
+    lost += ["variants/residual=every/jobs/alone-nine-002-fold0-seed0"]
+    for name in lost:
+        for path in folder.glob(f"{name}*.json"):
+            path.unlink()
+    measure(folder, plan, split(plan, "speaker:3", 0), STRATEGIES, ["residual=every"], 2, quiet(), None)
+    assert (folder / "audit.md").read_text() == page
+
+
 def test_the_page_says_what_its_numbers_rest_on(folder: Path) -> None:
     page = (folder / "audit.md").read_text()
     results = json.loads((folder / "audit.json").read_text())
