@@ -17,7 +17,7 @@ from bas import audit_tables, ranking
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
-from bas.judge import GOOD_ENOUGH, claims, effects, judge
+from bas.judge import GOOD_ENOUGH, baselines, claims, effects, judge
 from bas.protocols import Protocol
 from bas.run import BEST, Plan, Run, start
 from bas.search import epochs_of
@@ -59,6 +59,8 @@ def measure(
     with locked(folder, "searching or training"):
         run = start(folder, plan, protocol)
         announce(run, workers, console)
+        if len(plan.seeds) < 3:
+            console.print("note: percentiles need 2 seeds, regret needs 3", style="yellow")
         _train(run, workers, console, memory, chosen)
         asides = {}
         for spec, settings in others.items():
@@ -82,7 +84,7 @@ def _checked(plan: Plan, strategies: Sequence[str], variants: Sequence[str] | No
         raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
     for spec in strategies:
         if not spec:
-            raise UserError(f"searcher '': must be one of {', '.join(STRATEGIES)}")
+            raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")
         searcher(plan.settings, spec)
     files, dim = [load_space(path) for path in plan.spaces], StoreInfo.read(Path(plan.features)).dim
     for file in files:
@@ -138,9 +140,11 @@ def _aside(run: Run, name: str) -> dict[str, Any]:
     """What a variant says of the blocks."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
     values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.task.metrics[run.headline])
+    write_table(run, truth, (), run.folder)
     return {
         "seeds": list(run.plan.seeds),
         "mean": float(values_VA[0].mean()),
+        "baselines": baselines(run),
         "effects": effects(values_VA, truth.designs),
         "claims": claims(run, values_VA, truth.designs),
     }

@@ -18,6 +18,7 @@ from bas.ranking import Effect
 from bas.run import Run
 from bas.stats import Paired, paired, spread
 from bas.tables import REFERENCE, pooled, results_of, tested
+from bas.train import BASELINES, LINEAR
 from bas.truth import Searches, Truth
 
 DRAWS = 10  # of random search, each over all folds and seeds
@@ -42,6 +43,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any
         "size": len(truth.architectures),
         "architectures": _architectures(truth, accuracy_AS),
         "summary": _summary(accuracy_AS),
+        "baselines": baselines(run),
         "learning": _learning(truth, accuracy_AS.mean(1)),
         "strategies": strategies(run, truth, searches),
         "effects": effects(values_VA, truth.designs),
@@ -71,6 +73,16 @@ def _summary(accuracy_AS: np.ndarray) -> dict[str, Any]:
         "split_half": ranking.split_half(accuracy_AS),
         "ceiling": asdict(ceiling) if ceiling else None,
     }
+
+
+def baselines(run: Run) -> dict[str, dict[str, float]]:
+    """Mean and deviation over seeds of what is trained beside the space."""
+    targets_N, _ = tested(run)
+    metric = run.task.metrics[run.headline]
+    rows = {
+        name: spread([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))]) for name in (*BASELINES, LINEAR)
+    }
+    return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in rows.items()}
 
 
 def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, list[float]]:

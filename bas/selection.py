@@ -126,8 +126,10 @@ def _tail(count: int, total: int, chance: float) -> float:
     return float(binomtest(count, total, chance, alternative="greater").pvalue)
 
 
-def warnings(selection: Selection) -> list[str]:
+def warnings(selection: Selection, believed: bool = True) -> list[str]:
     """What a reader of the chosen blocks must know, one sentence each, collapse first.
+
+    believed: whether the searches had probabilities; otherwise nothing is said of indecision and margins.
 
     Collapse: slots of the same candidates are all alike in at least half of the searches, and more often than by
     chance. Indecision, by slot: mean normalised entropy above 0.9 or mean margin below 0.1. Disagreement, by slot: the
@@ -137,8 +139,8 @@ def warnings(selection: Selection) -> list[str]:
     searches = selection.searches
     return [
         *(_collapse(a, searches) for a in selection.alike if a.count >= COLLAPSED * searches and a.p <= LEVEL),
-        *(_indecision(name, slot) for name, slot in selection.slots.items() if _is_undecided(slot)),
-        *_disagreements(selection),
+        *(_indecision(name, slot) for name, slot in selection.slots.items() if believed and _is_undecided(slot)),
+        *_disagreements(selection, believed),
     ]
 
 
@@ -161,7 +163,7 @@ def _indecision(name: str, slot: SlotChoice) -> str:
     )
 
 
-def _disagreements(selection: Selection) -> list[str]:
+def _disagreements(selection: Selection, believed: bool) -> list[str]:
     searches, told, too_few = selection.searches, [], []
     for name, slot in selection.slots.items():
         if slot.p <= LEVEL or not slot.open:
@@ -173,7 +175,8 @@ def _disagreements(selection: Selection) -> list[str]:
         first, share = next(iter(slot.frequency.items()))
         told.append(
             f"Disagreement: {round(share * searches)} of {searches} searches chose {first} for {name}, no more than "
-            f"chance among {candidates} candidates gives (p {slot.p:.2g}), with a mean margin of {slot.margin:.2f}."
+            f"chance among {candidates} candidates gives (p {slot.p:.2g})"
+            + (f", with a mean margin of {slot.margin:.2f}." if believed else ".")
         )
     if too_few:
         plural = "es are" if searches > 1 else " is"

@@ -204,7 +204,7 @@ def searcher(settings: Settings, spec: str) -> Settings:
             raise UserError(f"a strategy comes first, one of {', '.join(STRATEGIES)}")
         return changed(settings, _pairs([f"strategy={strategy}", *rest]), SEARCH_ONLY)
     except UserError as error:
-        raise UserError(f"searcher {spec!r}: {error}") from error
+        raise UserError(f"strategy {spec!r}: {error}") from error
 
 
 def variant(settings: Settings, spec: str) -> Settings:
@@ -216,7 +216,7 @@ def variant(settings: Settings, spec: str) -> Settings:
     try:
         found = changed(settings, _pairs(spec.split("+")), names)
         if found == settings:
-            raise UserError("changes nothing")
+            raise UserError("changes nothing; leave it out, or give another value")
         return found
     except UserError as error:
         raise UserError(f"variant {spec!r}: {error}") from error

@@ -102,7 +102,7 @@ def decided(searches: Sequence[Mapping[str, Any]], space: SearchSpace) -> dict[s
     if not believed:
         beliefs = [{s: {n: float(n == choice[s]) for n in c} for s, c in space.searched.items()} for choice in chosen]
     selection = summarise(beliefs, chosen)
-    found = selection.as_dict() | {"warnings": warnings(selection)}
+    found = selection.as_dict() | {"warnings": warnings(selection, believed)}
     if not believed:
         for slot in found["slots"].values():
             slot |= {"margin": None, "entropy": None}

@@ -142,9 +142,9 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                 for found in searches:
                     p = fold * len(run.plan.seeds) + index
                     if found.beliefs_PA is not None:
-                        row[f"{found.strategy} probability"] = float(np.exp(found.beliefs_PA[p, number]))
+                        row[f"{found.strategy}_probability"] = float(np.exp(found.beliefs_PA[p, number]))
                     if found.paths_PA is not None:
-                        row[f"{found.strategy} valid_loss"] = -found.paths_PA[p, number]
+                        row[f"{found.strategy}_valid_loss"] = -found.paths_PA[p, number]
                 rows.append(row)
     frame = pd.DataFrame(rows)
     for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):

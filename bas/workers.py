@@ -12,9 +12,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -143,7 +144,8 @@ def _run_over(folder: Path, todo: Sequence[Job], workers: int, placement: Placem
     stop = context.RawValue("b", 0)
     arguments = (folder, placement, os.getpid(), stop, ticks)
     with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
-        waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
+        with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
+            waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
         try:
             while waiting:
                 done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
@@ -157,6 +159,19 @@ def _run_over(folder: Path, todo: Sequence[Job], workers: int, placement: Placem
                 told = "a worker was killed; if memory is short, use fewer --workers"
                 raise UserError(f"{folder}: {told}") from error
             raise
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is not heard for a moment. Nothing but the main thread may ask for that, or hears one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:

@@ -75,8 +75,8 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
     assert row.kept_epoch == result["kept_epoch"]
     searched = run.result(Job("search", "nine", 2, 1, searcher="gumbel").name)
     p = searched["epochs"][-1]["probabilities"]
-    assert row["gumbel probability"] == pytest.approx(p["layer1"]["FFN"] * p["layer2"]["MSA"])
-    assert row["gumbel valid_loss"] == searched["paths"][int(row.number)]["loss"]
+    assert row["gumbel_probability"] == pytest.approx(p["layer1"]["FFN"] * p["layer2"]["MSA"])
+    assert row["gumbel_valid_loss"] == searched["paths"][int(row.number)]["loss"]
 
 
 def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
@@ -224,10 +224,10 @@ def test_a_conclusion_that_flips_is_called_so() -> None:
 @pytest.mark.parametrize(
     ("strategies", "variants", "words"),
     [
-        (["gumble"], None, "searcher 'gumble': a strategy comes first, one of gumbel"),
-        (["gumbel+epochs=3"], None, "searcher 'gumbel+epochs=3': setting 'epochs': must be one of strategy"),
-        ([""], None, "searcher '': must be one of gumbel"),
-        (["gumbel+"], None, "searcher 'gumbel+': '' must be NAME=VALUE"),
+        (["gumble"], None, "strategy 'gumble': a strategy comes first, one of gumbel"),
+        (["gumbel+epochs=3"], None, "strategy 'gumbel+epochs=3': setting 'epochs': must be one of strategy"),
+        ([""], None, "strategy '': must be one of gumbel"),
+        (["gumbel+"], None, "strategy 'gumbel+': '' must be NAME=VALUE"),
         (None, ["residual"], "variant 'residual': 'residual' must be NAME=VALUE, such as residual=every"),
         (None, ["residual="], "variant 'residual=': 'residual=' must be NAME=VALUE"),
         (None, ["residual=all"], "variant 'residual=all': setting residual='all': must be one of block, every"),
