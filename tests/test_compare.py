@@ -24,10 +24,24 @@ import bas.loop
 from bas.cli import main
 from bas.files import locked
 from bas.progress import bar
+from bas.space import load_space
 from bas.train import BASELINES, Bench, Job, run_job
 from bas.workers import run_jobs
 
-SMALL = ["--set", "epochs=3", "--set", "width=16", "--set", "stride=4", "--set", "dropout=0.1", "--seeds", "2"]
+SMALL = [
+    "--set",
+    "strategy=gumbel",
+    "--set",
+    "epochs=3",
+    "--set",
+    "width=16",
+    "--set",
+    "stride=4",
+    "--set",
+    "dropout=0.1",
+    "--seeds",
+    "2",
+]
 OWN_SPACE = '''"""A user's block and task."""
 import torch
 from torch import nn
@@ -270,6 +284,23 @@ def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixt
     assert {r["against_reference"]["WA"]["verdict"] for r in results["rows"] if r["against_reference"]} == {"no claim"}
 
 
+def test_the_default_strategy_chooses_by_valid(inside: Path) -> None:
+    """single-path: the path of the lowest validation loss; TensorBoard shows paths, and no probabilities."""
+    assert main(compare("paths", "--set", "strategy=single-path", "--seeds", "1", "--workers", "1", verb="search")) == 0
+    for fold in range(5):
+        found = json.loads((inside / f"runs/paths/jobs/search-ser_bas3-fold{fold}-seed0.json").read_text())
+        numbers = list(load_space("ser_bas3").space.architectures())
+        best = min(zip(found["paths"], numbers, strict=True), key=lambda pair: pair[0]["loss"])[1]
+        assert found["architecture"] == best.as_dict()
+        assert found["probabilities"] is None
+        assert len(found["epochs"]) == 3 * 3, "each of three blocks learns as long as alone"
+    events = EventAccumulator(str(inside / "runs/paths/tb/search-ser_bas3-fold0-seed0"))
+    events.Reload()
+    assert events.Tags()["images"] == ["layers x blocks, valid WA of paths"]
+    assert not any(tag.startswith(("probability", "entropy")) for tag in events.Tags()["scalars"])
+    assert len(events.Tensors("architecture/text_summary")) == 1
+
+
 def test_tensorboard(inside: Path) -> None:
     events = EventAccumulator(str(inside / "runs/whole/tb/search-ser_bas3-fold0-seed0"))
     events.Reload()
@@ -279,7 +310,7 @@ def test_tensorboard(inside: Path) -> None:
     for tag in ("temperature", "entropy/layer1", "loss/train", "loss/valid", "valid/WA"):
         assert tag in tags["scalars"]
     assert "layers x blocks" in tags["images"]
-    assert len(events.Tensors("architecture/text_summary")) == 3
+    assert len(events.Tensors("architecture/text_summary")) == 3 + 1  # epochs, and what was chosen in the end
     row = EventAccumulator(str(inside / "runs/whole/tb/rows/BAS-ser_bas3"))
     row.Reload()
     assert "_hparams_/session_start_info" in row.summary_metadata

@@ -355,7 +355,7 @@ def test_a_users_block_and_task_in_one_short_file(tmp_path: Path) -> None:
         mine.task.loss,
         data,
         torch.arange(4),
-        settings("cpu", {"epochs": "2"}),
+        settings("cpu", {"epochs": "2", "strategy": "gumbel"}),
         0,
         lambda record: {},
     )
