@@ -25,10 +25,8 @@ def _spread(row: dict[str, Any]) -> str:
     return _points(row["mean"]) + (f" ± {_points(row['sd'])}" if row["sd"] else "")
 
 
-def _interval(value: dict[str, Any] | None) -> str:
+def _interval(value: dict[str, Any]) -> str:
     """Of an effect or a paired difference."""
-    if value is None:
-        return "–"
     middle = value.get("difference", value.get("value"))
     return f"{_points(middle, True)} ({_points(value['low'], True)} to {_points(value['high'], True)})"
 
