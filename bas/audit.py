@@ -14,17 +14,18 @@ from typing import Any
 from rich.console import Console
 
 from bas import audit_tables, ranking
+from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
 from bas.judge import GOOD_ENOUGH, baselines, claims, effects, judge
 from bas.protocols import Protocol
-from bas.run import BEST, Plan, Run, start
+from bas.run import BEST, Job, Plan, Run, start
 from bas.search import epochs_of
 from bas.settings import STRATEGIES, Settings, searcher, variant
 from bas.space import load_space
 from bas.tables import REFERENCE, announce, context, tested
-from bas.train import BASELINES, LINEAR, Job, check_networks, place_features
+from bas.train import BASELINES, LINEAR, check_networks
 from bas.truth import load_searches, load_truth, write_table
 from bas.workers import run_jobs
 

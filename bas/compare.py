@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 
 from bas import report
+from bas.bench import place_features
 from bas.files import write_json, write_text
-from bas.run import BEST, Run
+from bas.run import BEST, Job, Run
 from bas.search import epochs_of
 from bas.tables import announce, markdown, show, show_choices, show_retrained, tabulate
-from bas.train import BASELINES, LINEAR, Job, place_features
+from bas.train import BASELINES, LINEAR
 from bas.workers import run_jobs
 
 

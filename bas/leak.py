@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
 from bas.protocols import Protocol, field_of
-from bas.run import BEST, Plan, Run, common_task, open_labelled, split, start
+from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
 from bas.tables import UNKNOWN, markdown_table, preset_told, rich_table, tell_protocol
-from bas.train import BASELINES, LINEAR, Job, place_features
+from bas.train import BASELINES, LINEAR
 from bas.workers import run_jobs
 
 ROWS = (LINEAR, *BASELINES)

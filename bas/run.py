@@ -57,6 +57,27 @@ class Plan:
         return cls(**{**raw, **names})
 
 
+@dataclass(frozen=True)
+class Job:
+    """kind: layer, linear, baseline, search, retrain or alone (one architecture of a space, by its number).
+
+    row: BEST, the linear row, a baseline, or a search space by name.
+    """
+
+    kind: str
+    row: str
+    fold: int
+    seed: int
+    number: int | None = None  # in the order of `SearchSpace.architectures`
+    searcher: str = ""  # of a search: what `settings.searcher` reads; "": the run's settings
+
+    @property
+    def name(self) -> str:
+        number = "" if self.number is None else f"-{self.number:03}"
+        how = f"+{self.searcher}" if self.searcher else ""
+        return f"{self.kind}-{self.row.replace(' ', '-')}{number}{how}-fold{self.fold}-seed{self.seed}"
+
+
 class Run:
     """An open run folder with everything a job needs. Opens alike in the parent and in every worker process."""
 

@@ -14,8 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +23,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bas import report
 from bas.batches import SCORED, Data, scoring_batches, training_batches
+from bas.bench import Bench, Fitted, seed_of
 from bas.errors import UserError
-from bas.files import write_json
-from bas.loop import Record, outputs, seed_everything
+from bas.loop import Record, seed_everything
+from bas.run import Job
 from bas.settings import Settings
 from bas.space import Architecture, SearchSpace
-from bas.supernet import Network, build, count_parameters
-from bas.train import Bench, Fitted, Job, _asked, _checkpoint, _save, _score, _seed
+from bas.supernet import Network, build
+from bas.train import asked, board_of, finish, keep
 
 KINDS = ("retrain", "baseline", "alone")
 """Of jobs that can stand in a stack."""
@@ -49,7 +49,7 @@ def stacks(bench: Bench, jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in stacks of at most `size`: one architecture on one layer each; a job of another kind stands alone."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        same = (_asked(bench.run, job)[1], bench.layer(job.fold)) if job.kind in KINDS else (job.name,)
+        same = (asked(bench.run, job)[1], bench.layer(job.fold)) if job.kind in KINDS else (job.name,)
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
@@ -63,7 +63,7 @@ def run_stack(bench: Bench, jobs: Sequence[Job]) -> None:
     todo = [job for job in jobs if not bench.run.done(job.name)]
     if not todo:
         return
-    space, architecture = _asked(bench.run, todo[0])
+    space, architecture = asked(bench.run, todo[0])
     members = [(job.fold, job.seed) for job in todo]
 
     def after_epoch() -> None:
@@ -72,32 +72,11 @@ def run_stack(bench: Bench, jobs: Sequence[Job]) -> None:
 
     fitted = fit_stack(bench, space, architecture, bench.run.plan.settings, members, after_epoch)
     for job, one in zip(todo, fitted, strict=True):
-        _finish(bench, job, architecture, one)
-
-
-def _finish(bench: Bench, job: Job, architecture: Architecture, fitted: Fitted) -> None:
-    fold = bench.run.protocol.folds[job.fold]
-    predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
-    scored = _score(bench, predictions, fold)
-    told = bench.run.protocol.told, bench.run.protocol.marks
-    with nullcontext() if job.kind == "alone" else report.writer(bench.run.folder, job.name, *told) as board:
-        if board:
-            for record in fitted.records:
-                report.train_epoch(board, record)
-            report.trained(board, str(architecture), scored["test"]["metrics"])
-    if job.kind == "retrain":
-        _save(bench, job, fitted.network)
-    result = {
-        "architecture": architecture.as_dict(),
-        "layer": bench.layer(job.fold),
-        "parameters": count_parameters(fitted.network),
-        "seconds": fitted.seconds,
-        "kept_epoch": fitted.kept["epoch"],
-        "epochs": fitted.records,
-        **scored,
-    }
-    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.hash, **result})
-    _checkpoint(bench, job).unlink(missing_ok=True)  # of a try one by one
+        with board_of(bench, job) as board:
+            if board:
+                for record in one.records:
+                    report.train_epoch(board, record)
+            keep(bench, job, finish(bench, job, architecture, one, board))
 
 
 @dataclass(frozen=True)
@@ -187,7 +166,7 @@ def _members(
         network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
         if moments:
             network.standardise.set(*moments)
-        made.append(Member(network, data, fit, valid, _seed(fold, seed)))
+        made.append(Member(network, data, fit, valid, seed_of(fold, seed)))
     return made
 
 

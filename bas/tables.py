@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bas.protocols import Protocol, field_of
-from bas.run import BEST, MIX, Run
+from bas.run import BEST, MIX, Job, Run
 from bas.selection import summarise, warnings
 from bas.settings import PRESETS
 from bas.space import SearchSpace
 from bas.stats import Paired, paired, spread, verdict_sentence
-from bas.train import BASELINES, LINEAR, Job
+from bas.train import BASELINES, LINEAR
 
 REFERENCE = "4L transformer"
 UNKNOWN = "unknown"

@@ -24,7 +24,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from bas import report
+from bas.bench import Bench, find, fit
 from bas.errors import UserError
-from bas.files import replacing, write_json
-from bas.loop import Record, outputs, seed_everything
-from bas.run import Run
-from bas.search import STRATEGIES, search, softmax
+from bas.loop import Record
+from bas.run import Job, Run
+from bas.search import STRATEGIES, softmax
 from bas.settings import Settings
 from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
-from bas.supernet import Network, Supernet, check, count_parameters
-from bas.train import Bench, Job, fit, valid_scores
+from bas.supernet import check
+from bas.train import checkpoint, finish, keep
 
 HEADS = (2, 4, 8)
 RATE, TEMPERATURE = 10.0, 3.0  # how many times less and more than the preset's is tried
@@ -238,7 +238,9 @@ def attempt(bench: Bench, journal: JournalStorage, asked: Attempt) -> None:
         if any(name.startswith(BLOCK) for name in trial.params):
             architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in space.searched})
         else:
-            architecture = _searched(bench, space, settings, asked.fold, seed)
+            # Only the training that follows may be pruned.
+            _, searched = find(bench, space, settings, asked.fold, seed, lambda record: None, paths=False)
+            architecture = searched.architecture
         found["architecture"] = architecture.as_dict()
         fitted = fit(bench, space, architecture, settings, asked.fold, seed, after_epoch)
         value = fitted.kept["valid"]["loss"]
@@ -264,34 +266,6 @@ def _sampler(asked: Attempt) -> optuna.samplers.TPESampler:
         return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"), constant_liar=True)
 
 
-def _searched(bench: Bench, space: SearchSpace, settings: Settings, fold: int, seed: int) -> Architecture:
-    """What the search finds under a trial's settings. Only the training that follows may be pruned."""
-    parts = bench.run.protocol.folds[fold]
-    data = bench.derived(bench.layer(fold), parts, settings)
-    members, valid = bench.members(parts.fit), bench.members(parts.valid)
-    seed_everything(seed, fold, "initial weights")
-    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
-    supernet = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states).to(bench.device)
-    if settings.normalise != "none":
-        supernet.standardise.set(*data.moments(members))
-
-    def loss_on_valid(network: Network) -> dict[str, float]:
-        return valid_scores(bench, network, data, valid)
-
-    found = search(
-        supernet,
-        bench.run.task.loss,
-        data,
-        members,
-        settings,
-        seed * 1000 + fold,
-        lambda record: {},
-        held_out=valid,
-        score=loss_on_valid if settings.strategy == "single-path" else None,  # the others only keep what it says
-    )
-    return found.architecture
-
-
 def _show_trial(run: Run, asked: Attempt, trial: FrozenTrial) -> None:
     """TensorBoard: one entry of HParams, of validation figures alone."""
     protocol, attributes = run.protocol, trial.user_attrs
@@ -307,41 +281,18 @@ def _show_trial(run: Run, asked: Attempt, trial: FrozenTrial) -> None:
 
 def score(bench: Bench, journal: JournalStorage, job: Job) -> None:
     """Train a study's best trial with this seed and score it on the test part, once. The result is as of `run_job`."""
-    run, fold = bench.run, bench.run.protocol.folds[job.fold]
+    run = bench.run
     if run.done(job.name):
         return
     trial = best_of(journal, job.row, job.fold)
     assert trial.number == job.number
     settings, space = applied(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
-    checkpoint = run.folder / "jobs" / f"{job.name}.checkpoint"
     with report.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
         fitted = fit(
             *(bench, space, architecture, settings, job.fold, job.seed),
             lambda record: report.train_epoch(board, record),
-            checkpoint,
+            checkpoint(bench, job),
         )
-        test = bench.members(fold.test)
-        predictions = run.task.predict(outputs(fitted.network, fitted.data, test))
-        metrics = bench.metrics(predictions, test)
-        report.trained(board, str(architecture), metrics)
-        mix = bench.mix(fitted.network)
-        report.mixed(board, mix)
-    with replacing(run.folder / "jobs" / f"{job.name}.pt") as temporary:
-        torch.save(fitted.network.state_dict(), temporary)
-    result = {
-        "job": asdict(job),
-        "protocol": run.protocol.hash,
-        "params": trial.params,
-        "settings": settings.as_dict(),
-        "architecture": architecture.as_dict(),
-        "layer": bench.layer(job.fold),
-        "parameters": count_parameters(fitted.network),
-        "seconds": fitted.seconds,
-        "kept_epoch": fitted.kept["epoch"],
-        **mix,
-        "epochs": fitted.records,
-        "test": {"predictions": predictions.tolist(), "metrics": metrics},
-    }
-    write_json(run.job_path(job.name), result)
-    checkpoint.unlink(missing_ok=True)
+        result = finish(bench, job, architecture, fitted, board)
+    keep(bench, job, {"params": trial.params, "settings": settings.as_dict(), **result})

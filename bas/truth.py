@@ -17,12 +17,11 @@ import pandas as pd
 
 from bas.costs import multiply_adds
 from bas.files import replacing
-from bas.run import Run
+from bas.run import Job, Run
 from bas.space import Architecture, SearchSpace
 from bas.stats import Metric
 from bas.supernet import build
 from bas.tables import decided
-from bas.train import Job
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,12 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from bas.batches import sizes
+from bas.bench import Bench
 from bas.errors import UserError
 from bas.files import write_json, write_text
 from bas.placement import Placement, place
 from bas.progress import bar
-from bas.run import BEST, Run
+from bas.run import BEST, Job, Run
 from bas.stats import paired, spread, verdict_sentence
 from bas.tables import (
     REFERENCE,
@@ -46,7 +47,7 @@ from bas.tables import (
     show,
     tested,
 )
-from bas.train import LINEAR, Bench, Job
+from bas.train import LINEAR
 from bas.trials import BLOCK, FINISHED, Attempt, attempt, begin, best_of, drawn_from, open_journal, score, study_of
 from bas.workers import REFRESH_SECONDS, run_jobs
 

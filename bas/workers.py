@@ -24,12 +24,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bas.bench import Bench
 from bas.errors import UserError
 from bas.files import read_json
 from bas.placement import Placement
 from bas.progress import bar
+from bas.run import Job
 from bas.stacked import NotStackableError, run_stack, stacks
-from bas.train import Bench, Job, run_job
+from bas.train import run_job
 
 REFRESH_SECONDS = 0.5
 STACK = 32  # members that train together at most; half as many wherever the GPU's memory is too small for that

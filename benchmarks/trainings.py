@@ -23,6 +23,7 @@ from reading import ratio, take_turns
 from torch import Tensor
 
 from bas import audio
+from bas.bench import Bench, fit
 from bas.corpora import open_corpus
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
@@ -32,7 +33,6 @@ from bas.run import Plan, split, start
 from bas.settings import settings
 from bas.space import load_space
 from bas.stacked import fit_stack
-from bas.train import Bench, fit
 
 PAGE = Path(__file__).with_suffix(".md")
 SPACE = "ser_bas4"

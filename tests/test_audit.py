@@ -18,10 +18,9 @@ from bas.audit_tables import claims as claims_table
 from bas.audit_tables import markdown
 from bas.cli import main
 from bas.judge import ENOUGH, FIRST, LATER, of_blocks, random_search, valued
-from bas.run import Plan, Run, split
+from bas.run import Job, Plan, Run, split
 from bas.settings import settings, variant
 from bas.tables import decided
-from bas.train import Job
 from bas.truth import Truth, load_searches, load_truth
 
 SPACE = '''"""Nine architectures."""

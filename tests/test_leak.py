@@ -14,10 +14,10 @@ from stores import Fake, quiet, store
 
 from bas.cli import main
 from bas.leak import ROWS, _cells, _splits, measure
-from bas.run import Plan, Run, split
+from bas.run import Job, Plan, Run, split
 from bas.settings import settings
 from bas.stats import Paired, paired
-from bas.train import LINEAR, Job
+from bas.train import LINEAR
 
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 

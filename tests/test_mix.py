@@ -20,19 +20,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bas.batches import CPU, Data, by_speaker, load, sizes
+from bas.bench import Bench
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli import main
 from bas.costs import count, multiply_adds
 from bas.features.store import FeatureStore
 from bas.loop import optimise, outputs, seed_everything
 from bas.placement import Placement
-from bas.run import MIX, Run
+from bas.run import MIX, Job, Run
 from bas.search import search
 from bas.settings import PRESETS
 from bas.space import Architecture, SearchSpace
 from bas.stacked import NotStackableError, fit_stack
 from bas.supernet import FrameLinear, LayerMix, Network, Supernet, build, count_parameters
-from bas.train import BASELINES, Bench, Job, run_job
+from bas.train import BASELINES, run_job
 from bas.truth import training_cost
 
 DIM, STATES, TOLD = 4, 3, 1

@@ -16,14 +16,15 @@ from conftest import tone
 from stores import Fake, quiet, store
 
 import bas.workers
+from bas.bench import Bench
 from bas.errors import UserError
 from bas.loop import optimise, outputs
 from bas.placement import Placement
-from bas.run import Plan, Run, split, start
+from bas.run import Job, Plan, Run, split, start
 from bas.settings import settings
 from bas.space import SearchSpace
 from bas.stacked import Feed, Stack, Update, _members, _one_epoch, _trained, stacks
-from bas.train import BASELINES, Bench, Job
+from bas.train import BASELINES
 from bas.workers import run_jobs
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -315,7 +316,7 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
     jobs = alone(run, 26, 25)
     whole = new_run(tmp_path / "whole", features)
     run_jobs(whole.folder, jobs, 3, 1, quiet(), "audit", stacked=True)
-    write_json, written = bas.stacked.write_json, []
+    write_json, written = bas.train.write_json, []
 
     def dies(path: Path, value: Any) -> None:
         written.append(path)
@@ -324,7 +325,7 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
         write_json(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.stacked.write_json", dies)
+        patch.setattr("bas.train.write_json", dies)
         with pytest.raises(KeyboardInterrupt):
             run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
     assert len(results(run)) == 13

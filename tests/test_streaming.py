@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas import compare, train
+from bas import bench as bench_
+from bas import compare
 from bas.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes
+from bas.bench import Bench
 from bas.cli import main
 from bas.corpora import Corpus, Utterance
 from bas.features.shard import Contents, shard_path, write_shard
@@ -29,10 +31,10 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.loop import optimise, outputs, seed_everything
 from bas.placement import Placement
 from bas.protocols import Fold, Protocol
-from bas.run import BEST, Plan, _made_of
+from bas.run import BEST, Job, Plan, _made_of
 from bas.settings import NORMALISATIONS, PRESETS
 from bas.tasks import Classification
-from bas.train import LINEAR, Bench, Job, run_job
+from bas.train import LINEAR, run_job
 
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
@@ -358,7 +360,7 @@ def test_a_run_that_streams_is_one_that_does_not(
         assert speakers == [u.speaker for u in bench.run.utterances]
         raise LookupError("asked")
 
-    monkeypatch.setattr(train, "by_speaker", asked)
+    monkeypatch.setattr(bench_, "by_speaker", asked)
     rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": LINEAR, "layer": BEST}
     for kind, row in rows.items():
         bench.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)

@@ -27,13 +27,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import bas.trials
 from bas.batches import Data
+from bas.bench import Bench
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli import main
 from bas.files import locked
-from bas.run import Run
+from bas.run import Job, Run
 from bas.settings import STRATEGIES, settings
 from bas.space import SearchSpace, keyword_values, with_keyword
-from bas.train import Bench, Job
 from bas.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
 from bas.workers import run_jobs
 
