@@ -7,7 +7,6 @@ train on equally many.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
-from bas.protocols import Protocol, field_of
+from bas.protocols import Protocol, field_of, thin
 from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
@@ -105,20 +104,12 @@ def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Prot
 
 def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
     """The same with `size` utterances to train on in every fold, drawn so that each class keeps its share."""
-    folds = []
-    for index, fold in enumerate(protocol.folds):
-        rng = Random(f"cut/{protocol.seed}/{index}")
-        members: dict[str, list[str]] = defaultdict(list)
-        for id_ in sorted(fold.fit):
-            members[label[id_]].append(id_)
-        for ids in members.values():
-            rng.shuffle(ids)
-        # The n-th of a class of N stands at n / N: the first `size` of all hold each class's share, rounded.
-        order = sorted((n / len(ids), class_, id_) for class_, ids in members.items() for n, id_ in enumerate(ids))
-        folds.append(replace(fold, fit=tuple(sorted(id_ for _, _, id_ in order[:size]))))
+    rngs = [Random(f"cut/{protocol.seed}/{index}") for index in range(len(protocol.folds))]
+    pairs = zip(protocol.folds, rngs, strict=True)
+    folds = tuple(replace(fold, fit=thin(fold.fit, label, size, rng)) for fold, rng in pairs)
     note = f"every fit part is cut to {size} utterances, the smallest of the seed's"
     name = f"{protocol.name}-fit{size}"
-    return replace(protocol, name=name, folds=tuple(folds), notes=(*protocol.notes, note))
+    return replace(protocol, name=name, folds=folds, notes=(*protocol.notes, note))
 
 
 def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:

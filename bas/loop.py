@@ -66,6 +66,7 @@ def optimise(
 ) -> tuple[list[Record], float]:
     """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
 
+    A module's attribute `rate` multiplies the learning rate of its own parameters.
     Architecture parameters rest in the first `settings.warmup` epochs.
 
     after_epoch: called with the model in eval mode; what it returns is the epoch's record.
@@ -204,8 +205,15 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     # them, in a training too: softmax weights would hardly move at the rate of the others.
     theta = [part.theta for part in model.modules() if isinstance(part, Mixed | LayerMix)]
     weights = [p for p in model.parameters() if all(p is not t for t in theta)]
+    rates = {id(p): float(getattr(m, "rate", 1.0)) for m in model.modules() for p in m.parameters(recurse=False)}
     groups: list[dict[str, Any]] = [
-        {"name": "weights", "params": weights, "weight_decay": settings.weight_decay, "full_lr": settings.lr}
+        {
+            "name": "weights",
+            "params": [p for p in weights if rates[id(p)] == rate],
+            "weight_decay": settings.weight_decay,
+            "full_lr": rate * settings.lr,
+        }
+        for rate in dict.fromkeys(rates[id(p)] for p in weights)
     ]
     if theta:
         groups.append({"name": "theta", "params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})

@@ -150,14 +150,9 @@ def paired(
         assert math.isfinite(mean), "the metric is not finite on a subset or a swap: no interval can be had"
         return mean
 
-    difference = difference_of(a_RN, b_RN, targets_N)
-
-    low, high = -math.inf, math.inf
-    if units > 1:
-        kept_UN = unit_N != np.arange(units)[:, None]
-        without_U = np.array([difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]) for k_N in kept_UN])
-        half_width = jackknife_t(difference, without_U, level)
-        low, high = difference - half_width, difference + half_width
+    difference, low, high = interval(
+        lambda k_N: difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]), units_N, level
+    )
 
     exact = units <= EXACT_UNITS
     if exact:
@@ -172,10 +167,27 @@ def paired(
         count += abs(swapped) >= threshold
     p = count / len(flips_PU) if exact else (1 + count) / (1 + DRAWN_PATTERNS)
 
-    interval = f"jackknife-t over {units} units" if units > 1 else "no interval from 1 unit"
+    spread_by = f"jackknife-t over {units} units" if units > 1 else "no interval from 1 unit"
     test = "exact sign-flip" if exact else f"sign-flip over {DRAWN_PATTERNS:,} drawn patterns"
-    method = f"{interval}; {test}"
+    method = f"{spread_by}; {test}"
     return Paired(difference, low, high, p, units, (len(a_SN), len(b_SN)), method, level)
+
+
+def interval(
+    estimate: Callable[[np.ndarray], float], units_N: np.ndarray, level: float = 0.95
+) -> tuple[float, float, float]:
+    """An estimate on all units and its interval, by `jackknife_t`: as in `paired`, of whatever it is.
+
+    estimate: of the utterances that a boolean mask `(N,)` keeps. A choice that is made again for each mask, such as the
+    best of several rows, is part of the estimate. One unit alone: (-inf, inf).
+    """
+    labels_U, unit_N = np.unique(units_N, return_inverse=True)
+    whole = estimate(np.ones(len(units_N), bool))
+    if len(labels_U) < 2:
+        return whole, -math.inf, math.inf
+    without_U = np.array([estimate(unit_N != u) for u in range(len(labels_U))])
+    half_width = jackknife_t(whole, without_U, level)
+    return whole, whole - half_width, whole + half_width
 
 
 def jackknife_t(whole: float, without_U: np.ndarray, level: float) -> float:

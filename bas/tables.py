@@ -77,7 +77,7 @@ def tabulate(run: Run) -> dict[str, Any]:
         for key, reference in (("against_reference", REFERENCE), ("against_linear", LINEAR)):
             a_SN, b_SN = predictions[entry["row"]], predictions[reference]
             entry[key] = {
-                name: _plain(paired(targets_N, a_SN, b_SN, units_N, metric))
+                name: plain(paired(targets_N, a_SN, b_SN, units_N, metric))
                 for name, metric in run.task.metrics.items()
                 if entry["row"] != reference
             }
@@ -168,7 +168,7 @@ def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[st
     }
 
 
-def _plain(value: Paired) -> dict[str, Any]:
+def plain(value: Paired) -> dict[str, Any]:
     return {**asdict(value), "verdict": value.verdict}
 
 

@@ -39,6 +39,8 @@ STACK = 32  # members that train together at most; half as many wherever the GPU
 Show = Callable[[int, int], None]
 """Shows the progress: jobs that are finished, epochs that are trained, those of finished jobs among them."""
 
+Work = Callable[[Bench, Job], None]
+
 _bench: Bench | None = None
 
 
@@ -51,11 +53,13 @@ def run_jobs(
     what: str,
     placement: Placement | None = None,
     stacked: bool | None = None,
+    work: Work = run_job,
 ) -> None:
     """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
 
     A table before and after says what is done. epochs: of one job, for the progress bar. placement: see `Bench`.
     stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU.
+    work: does one job and writes its result; a module's own function, so that a worker process finds it.
     """
     todo = [job for job in jobs if not _path(folder, job).exists()]
     if 0 < len(todo) < len(jobs):
@@ -72,9 +76,9 @@ def run_jobs(
         if not todo:
             return
         if workers == 1:
-            _run_here(folder, todo, epochs, placement, stacked, console, show)
+            _run_here(folder, todo, epochs, placement, stacked, console, show, work)
         else:
-            _run_over(folder, todo, workers, placement, show)
+            _run_over(folder, todo, workers, placement, show, work)
     console.print(table_of_done(folder, jobs))
 
 
@@ -102,6 +106,7 @@ def _run_here(
     stacked: bool | None,
     console: Console,
     show: Show,
+    work: Work,
 ) -> None:
     finished = count = 0
 
@@ -133,13 +138,15 @@ def _run_here(
             count = finished * epochs
             continue
         for job in jobs:
-            run_job(bench, job)  # no more than a look at those that the stack has done
+            work(bench, job)  # no more than a look at those that the stack has done
             finished += 1
             count = max(count, finished * epochs)
             show(finished, count)
 
 
-def _run_over(folder: Path, todo: Sequence[Job], workers: int, placement: Placement | None, show: Show) -> None:
+def _run_over(
+    folder: Path, todo: Sequence[Job], workers: int, placement: Placement | None, show: Show, work: Work
+) -> None:
     context = multiprocessing.get_context("spawn")
     ticks: Synchronized[int] = context.Value("q", 0)
     # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
@@ -147,7 +154,7 @@ def _run_over(folder: Path, todo: Sequence[Job], workers: int, placement: Placem
     arguments = (folder, placement, os.getpid(), stop, ticks)
     with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
         with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
-            waiting: set[Future[None]] = {pool.submit(_work, job) for job in todo}
+            waiting: set[Future[None]] = {pool.submit(_work, work, job) for job in todo}
         try:
             while waiting:
                 done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
@@ -188,9 +195,9 @@ def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, 
     _bench = Bench(folder, tick, placement)
 
 
-def _work(job: Job) -> None:
+def _work(work: Work, job: Job) -> None:
     assert _bench is not None
-    run_job(_bench, job)
+    work(_bench, job)
 
 
 def _die_with(parent: int, stop: c_byte) -> None:

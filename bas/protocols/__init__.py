@@ -1,7 +1,8 @@
 """Splits: folds whose parts never share what the task forbids; named, hashed, written down, checked, compared."""
 
+from bas.protocols.allot import thin
 from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read
 from bas.protocols.check import check
 from bas.protocols.rules import make
 
-__all__ = ["FIELDS", "Fold", "Protocol", "check", "field_of", "make", "read"]
+__all__ = ["FIELDS", "Fold", "Protocol", "check", "field_of", "make", "read", "thin"]

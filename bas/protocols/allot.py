@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 import numpy as np
@@ -84,3 +85,15 @@ def _strata(groups: Sequence[Sequence[Utterance]], label: str) -> tuple[np.ndarr
         for index, count in of_unit.items():
             row_S[index] = count
     return counts_US, np.array([kind[0] == "class" for kind in kinds])
+
+
+def thin(ids: Iterable[str], label: Mapping[str, str], size: int, rng: Random) -> tuple[str, ...]:
+    """`size` of these utterances, sorted, drawn so that each class keeps its share; equal draws are nested by size."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for id_ in sorted(ids):
+        members[label[id_]].append(id_)
+    for drawn in members.values():
+        rng.shuffle(drawn)
+    # The n-th of a class of N stands at n / N: the first `size` of all hold each class's share, rounded.
+    order = sorted((n / len(drawn), class_, id_) for class_, drawn in members.items() for n, id_ in enumerate(drawn))
+    return tuple(sorted(id_ for _, _, id_ in order[:size]))

@@ -1,0 +1,57 @@
+"""The verb about layers: probe. Thin, like `bas.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bas.cli_features import RUNS, tell_next
+from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.errors import UserError
+
+PERCENTS = (10, 25, 50)
+
+
+def probe(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.store import StoreInfo
+    from bas.files import locked
+    from bas.run import split
+    from bas.studies.probe import Asked, carry_out
+
+    if wrong := [p for p in arguments.percent if not 0 < p < 100]:
+        raise UserError(f"--percent {wrong[0]}: must be above 0 and below 100; the whole is always probed")
+    if arguments.layer:
+        raise UserError(f"--layer {arguments.layer}: a probe reads every stored state; extract with --layers to have fewer")
+    folders: list[Path] = list(dict.fromkeys(arguments.features))
+    names = [folder.resolve().name for folder in folders]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
+    stores = []
+    for name, folder in zip(names, folders, strict=True):
+        layers = StoreInfo.read(folder).layers
+        layer = "mix" if len(layers) > 1 else str(layers[0])
+        plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
+        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        stores.append(Asked(name, plan, protocol))
+    more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    folder = RUNS / (arguments.name or f"probe-{names[0]}{more}-{arguments.preset}")
+    with locked(folder, "probing"):
+        carry_out(folder, stores, arguments.percent, workers, console, arguments.memory)
+    console.print(f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True)
+    tell_next(console, f"make search FEATURES={folders[0]} LAYER=best")
+    return 0
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("probe", "which layer: every hidden state and their mixes, probed by linear and dense heads")
+    add_run_arguments(p, seeds=3, spaces=("ser_bas3",))
+    several = next(a for a in p._actions if a.dest == "features")
+    several.nargs, several.help = "+", "stores made by extract: of several encoders, several corpora"
+    add_protocol_arguments(p)
+    told = "of the training part, for the learning curves; default: %(default)s; without a number: none"
+    p.add_argument("--percent", type=int, nargs="*", default=list(PERCENTS), help=told)
+    p.set_defaults(verb=probe)

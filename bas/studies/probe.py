@@ -1,0 +1,104 @@
+"""Which layer carries it: every hidden state of every store probed, and what each way of choosing one would claim.
+
+A folder for each store, with two runs in it. `disjoint`: the folds of the asked protocol, where a layer is chosen on
+the valid part of each fold. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances whoever speaks them,
+five times so that each is tested once; speakers stand on both sides, and it is marked. What the two and a choice by
+test accuracy differ in is the bias of the paper's protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rich.console import Console
+
+from bas.bench import place_features
+from bas.files import write_json, write_text
+from bas.protocols import Fold, Protocol, field_of, make, thin
+from bas.run import BEST, Job, Plan, Run, start
+from bas.studies import probe_page, probe_stats
+from bas.studies.few import COUNTS, few_job, run_few
+from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
+from bas.tables import announce
+from bas.workers import run_jobs
+
+DISJOINT, RANDOM = "disjoint", "random"
+ROTATIONS = 5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One store to probe: its plan, of all the states that are stored, and its split."""
+
+    name: str  # of its folder
+    plan: Plan
+    protocol: Protocol
+
+
+def carry_out(
+    folder: Path,
+    asked: Sequence[Asked],
+    percents: Sequence[int],
+    workers: int,
+    console: Console,
+    memory: float | None = None,
+) -> dict[str, Any]:
+    """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
+
+    percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
+    `compare.carry_out`.
+    """
+    found = []
+    for one in asked:
+        part = folder / one.name
+        run = start(part / DISJOINT, one.plan, one.protocol)
+        random = start(part / RANDOM, one.plan, _random(run))
+        announce(run, workers, console)
+        _train(run, percents, workers, console, memory)
+        _train(random, (), workers, console, memory)
+        found.append(probe_stats.tabulate(run, random, percents))
+    results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found)}
+    write_json(folder / "results.json", results)
+    write_text(folder / "table.md", probe_page.markdown(results))
+    probe_page.draw(folder, results)
+    probe_page.show(results, console)
+    return results
+
+
+def _random(run: Run) -> Protocol:
+    """Three fifths fit, one valid, one test, drawn over utterances; each fifth is tested once.
+
+    Where the disjoint folds have fewer to train on, these are thinned to as many: a leak is no larger training part.
+    """
+    seed, task = run.protocol.seed, run.task
+    drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
+    label = {u.id: field_of(u, task.label) or "" for u in run.utterances}
+    size = min(len(fold.fit) for fold in run.protocol.folds)
+    tests = [fold.test for fold in drawn.folds]
+    folds = []
+    for index, test in enumerate(tests):
+        valid = tests[(index + 1) % ROTATIONS]
+        rest = [i for fifth in tests for i in fifth if fifth not in (test, valid)]
+        fit = thin(rest, label, size, Random(f"random/{seed}/{index}"))
+        folds.append(Fold(fit, valid, test).in_order())
+    rule = f"id:60/20/20, {ROTATIONS} rotations"
+    return replace(drawn, name=f"{run.corpus.name}-id-60-20-20-seed{seed}", rule=rule, folds=tuple(folds))
+
+
+def _train(run: Run, percents: Sequence[int], workers: int, console: Console, memory: float | None) -> None:
+    plan, folds = run.plan, range(len(run.protocol.folds))
+    placement, told = place_features(run, workers, memory)
+    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+    if run.folder.name == DISJOINT and run.states > 1:
+        choices = [Job("layer", BEST, f, 0) for f in folds]
+        run_jobs(run.folder, choices, 1, workers, console, "LAYER=best", placement)
+        few = [few_job(f) for f in folds]
+        run_jobs(run.folder, few, len(COUNTS), workers, console, "few labels", placement, work=run_few)
+    for percent in (WHOLE, *percents):
+        jobs = [probe_job(f, s, percent) for s in plan.seeds for f in folds]
+        told = f"probes, {percent} %"
+        run_jobs(run.folder, jobs, epochs_of(plan.settings, percent), workers, console, told, placement, work=run_probe)

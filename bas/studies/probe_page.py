@@ -1,0 +1,257 @@
+"""A probe's report: the page, the figures, TensorBoard, and what the terminal shows of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from bas import report
+from bas.files import replacing
+from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
+from bas.studies.probe_stats import AGGREGATES, CHOSEN
+from bas.tables import markdown_table, noted, preset_told, rich_table
+
+Rows = tuple[list[str], list[list[str]]]
+
+CLAIMS = {
+    "disjoint, valid": "on validation speakers, as here",
+    "disjoint, test": "by test accuracy",
+    "random, valid": "on a validation part, speakers on both sides (MARKED)",
+    "random, test": "by test accuracy, speakers on both sides (MARKED): the paper's way",
+}
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _spread(found: Mapping[str, float]) -> str:
+    return f"{100 * found['mean']:.1f} ± {100 * found['sd']:.1f}"
+
+
+def _between(low: float, high: float, sign: str = "+") -> str:
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if math.isfinite(low + high) else "–"
+
+
+def _against(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    interval = f" ({_between(found['low'], found['high'])})" if math.isfinite(found["low"]) else ""
+    return f"{100 * found['difference']:+.1f}{interval}: {found['verdict']}"
+
+
+def _encoder(store: Mapping[str, Any]) -> str:
+    return str(store["encoder"]["name"]).rstrip("/").rpartition("/")[2]
+
+
+def _title(store: Mapping[str, Any]) -> str:
+    return f"{store['corpus']}, {_encoder(store)}"
+
+
+def _layers(store: Mapping[str, Any], kind: str) -> Rows:
+    metrics, headline = list(store["heads"][kind][state_name(store["states"][0])]["metrics"]), store["headline"]
+    last = store["states"][-1]
+    heading = ["reads", *metrics, f"interval of {headline}", f"against state {last}", f"against the {SOFTMAX}"]
+    rows = []
+    for name, row in store["heads"][kind].items():
+        cells = [_spread(row["metrics"][m]) for m in metrics]
+        against = [_against(row["against"].get(other)) for other in ("last", "softmax")]
+        rows.append([name, *cells, _between(row["low"], row["high"], ""), *against])
+    return heading, rows
+
+
+def _claims(store: Mapping[str, Any]) -> Rows:
+    heading = ["the best layer is chosen", *(f"{kind}: {store['headline']}" for kind in KINDS)]
+    heading += [f"{kind}: more than here" for kind in KINDS]
+    rows = []
+    for name, told in CLAIMS.items():
+        found = [store["biases"][kind]["claims"][name] for kind in KINDS]
+        more = ["–" if name == next(iter(CLAIMS)) else f"{100 * f['bias']:+.1f} ({_between(f['low'], f['high'])})" for f in found]
+        rows.append([told, *(_points(f["claims"]) for f in found), *more])
+    return heading, rows
+
+
+def _reductions(found: Mapping[str, Any]) -> Rows:
+    def cell(one: Mapping[str, float]) -> str:
+        if "sd" in one:
+            return f"{100 * one['mean']:+.0f} % ± {100 * one['sd']:.0f}"
+        told = f" ({100 * one['low']:+.0f} to {100 * one['high']:+.0f})" if math.isfinite(one["low"]) else ""
+        return f"{100 * one['reduction']:+.0f} %{told}"
+
+    return ["errors less than the", *KINDS], [[name, *(cell(found[kind][name]) for kind in KINDS)] for name in AGGREGATES]
+
+
+def _few(store: Mapping[str, Any]) -> Rows:
+    heading = ["labelled utterances a class", "states it picks", *(f"{kind}: {store['headline']}" for kind in KINDS)]
+    heading += [f"{kind}: less than by validation" for kind in KINDS]
+    found, told = {kind: store["few"][kind] for kind in KINDS}, {"0": "none: the middle state", "all": "all, by cross-validation"}
+    rows = []
+    for count, row in found[KINDS[0]]["rows"].items():
+        picks = ", ".join(f"{state} × {n}" for state, n in row["picks"].items() if n)
+        reached = [found[kind]["rows"][count] for kind in KINDS]
+        cells = [_spread(r) if r["draws"] > 1 else _points(r["mean"]) for r in reached]
+        lost = [f"{100 * (found[kind]['valid'] - r['mean']):.1f}" for kind, r in zip(KINDS, reached, strict=True)]
+        rows.append([told.get(count, count), picks, *cells, *lost])
+    return heading, rows
+
+
+def _curves(store: Mapping[str, Any], kind: str) -> Rows:
+    curves = store["curves"]
+    names = [head for head in next(iter(curves.values())) if head.startswith(kind)]
+    rows = [[name.removeprefix(f"{kind} "), *(_spread(found[name]) for found in curves.values())] for name in names]
+    return [f"{kind}, {store['headline']}", *(f"{percent} % to train on" for percent in curves)], rows
+
+
+def _said(store: Mapping[str, Any]) -> list[str]:
+    """What the tables come to, in sentences."""
+    if "chosen" not in store:
+        return ["One state is stored: there is no layer to choose."]
+    lines = []
+    states = store["states"]
+    middle, last = states[len(states) // 2], states[-1]
+    for kind in KINDS:
+        rows = store["heads"][kind]
+        found = rows[state_name(middle)]["against"].get("last")
+        if found:
+            verb = {"better": "is better than", "worse": "is worse than"}.get(found["verdict"], "is not shown to differ from")
+            lines.append(f"{kind}: the middle state {middle} {verb} the last, {last}: {_against(found)}.")
+        chosen = ", ".join(map(str, store["chosen"][kind]))
+        lines.append(f"{kind}: chosen on valid, by fold: {chosen}; best by test accuracy: {store['biases'][kind]['best']['disjoint']}.")
+    lines.append(f"LAYER=best takes, by fold: {', '.join(map(str, store['chosen']['LAYER=best']))}.")
+    return lines
+
+
+def _legend(store: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Protocol {store['protocol']['told']}; {store['folds']} folds, {len(store['seeds'])} seeds, "
+        f"{store['fit']['ours']:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
+        f"{store['tested']} test utterances; intervals of 95 %, jackknife-t over {store['units']} units ({store['unit']}); "
+        "verdicts by interval and sign-flip test.",
+        "linear: the mean frame into a linear layer. dense: two pointwise layers of 256 with ReLU over the frames, their "
+        "mean, a linear layer. Each keeps its epoch of the lowest validation loss.",
+        f"{MEAN}: of all states; {SOFTMAX}: SUPERB's; 1x1 mix: free weights, the paper's; first k: a softmax mix.",
+        f"{CHOSEN}: in each fold the state with the best {store['headline']} on its valid part, over seeds.",
+        f"Speakers on both sides: {store['random']['rule']}, drawn over utterances, {store['fit']['random']:.0f} to train on; "
+        "a layer chosen by test accuracy is chosen anew without each unit.",
+        *noted(store),
+    ]
+
+
+def _sections(store: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+    found = [(f"{kind} heads", _layers(store, kind)) for kind in KINDS]
+    if "chosen" not in store:
+        return found
+    found.append(("what each way of choosing claims", _claims(store)))
+    found.append((f"errors that the layer {CHOSEN} makes less", _reductions(store["reduction"])))
+    found.append(("the layer from few labels", _few(store)))
+    if len(store["curves"]) > 1:
+        found += [(f"learning curves, {kind}", _curves(store, kind)) for kind in KINDS]
+    return found
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole report as a page."""
+    lines = ["# Which layer?", ""]
+    for store in results["stores"]:
+        lines += [f"## {_title(store)}", "", f"{preset_told(store['settings'])}.", ""]
+        for title, rows in _sections(store):
+            lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
+        lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]
+        lines += ["Settings: " + ", ".join(f"{k}={v}" for k, v in store["settings"].items()), ""]
+    if results["mean"]:
+        lines += ["## Mean over stores", "", *markdown_table(*_reductions(results["mean"])), ""]
+    return "\n".join(lines)
+
+
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """The tables that answer the question; all are on the page."""
+    for store in results["stores"]:
+        for title, (heading, rows) in _sections(store):
+            if not title.startswith("learning"):
+                console.print(rich_table(f"{_title(store)}: {title}", heading, rows))
+        for line in (*_legend(store), *_said(store)):
+            console.print(line, highlight=False, markup=False)
+
+
+def draw(folder: Path, results: Mapping[str, Any]) -> None:
+    """`figures/*.png`, and the same in TensorBoard."""
+    figures = {f"layers of {store['store']}": _layer_curve(store) for store in results["stores"]}
+    figures |= {
+        f"learning curves of {s['store']}": _learning(s) for s in results["stores"] if len(s.get("curves", ())) > 1
+    }
+    for corpus in dict.fromkeys(store["corpus"] for store in results["stores"]):
+        of_corpus = [store for store in results["stores"] if store["corpus"] == corpus]
+        figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
+    marks = sorted({mark for store in results["stores"] for mark in store["protocol"]["marks"]})
+    told = "; ".join(dict.fromkeys(store["protocol"]["told"] for store in results["stores"]))
+    with report.writer(folder, "probe", told, marks) as board:
+        for name, figure in figures.items():
+            with replacing(folder / "figures" / f"{name.replace(' ', '-')}.png") as temporary:
+                figure.savefig(temporary, format="png", dpi=150)
+            board.add_figure(name, figure, 0, close=False)
+
+
+def _layer_curve(store: Mapping[str, Any]) -> Figure:
+    """Headline by state with its interval; dashed, what the mixes reach."""
+    figure = Figure(figsize=(5.0 + 0.2 * len(store["states"]), 3.6), layout="constrained")
+    axes = figure.subplots()
+    for kind, colour in zip(KINDS, ("tab:blue", "tab:orange"), strict=True):
+        rows = [store["heads"][kind][state_name(s)] for s in store["states"]]
+        values = np.array([row["metrics"][store["headline"]]["mean"] for row in rows])
+        ends = np.array([[row["low"], row["high"]] for row in rows]).T
+        axes.plot(store["states"], values, marker="o", color=colour, label=kind)
+        if np.isfinite(ends).all():
+            axes.fill_between(store["states"], *ends, color=colour, alpha=0.15)
+        for aggregate, style in zip(AGGREGATES, ("dotted", "dashed", "dashdot"), strict=True):
+            if aggregate in store["heads"][kind]:
+                value = store["heads"][kind][aggregate]["metrics"][store["headline"]]["mean"]
+                axes.axhline(value, color=colour, linestyle=style, linewidth=1, label=f"{kind}, {aggregate}")
+    axes.set(title=_title(store), xlabel="state", ylabel=store["headline"], xticks=store["states"])
+    axes.legend(fontsize="x-small")
+    return figure
+
+
+def _learning(store: Mapping[str, Any]) -> Figure:
+    """Headline by the share of the fit part, a line for each state and aggregate."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    percents = list(map(int, store["curves"]))
+    for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
+        states = len(store["states"])
+        for index, name in enumerate([*map(state_name, store["states"]), *AGGREGATES]):
+            found = [curve[f"{kind} {name}"] for curve in store["curves"].values()]
+            style = "solid" if index < states else ("dotted", "dashed", "dashdot")[index - states]
+            shade = colormaps["viridis"](index / max(1, states - 1)) if index < states else "black"
+            axes.plot(percents, [f["mean"] for f in found], marker=".", linestyle=style, color=shade, label=name)
+        axes.set(title=kind, xlabel="% of the fit part", xscale="log", xticks=percents, xticklabels=percents)
+    axes.set(ylabel=store["headline"])
+    axes.legend(fontsize="x-small")
+    return figure
+
+
+def _heatmap(stores: Sequence[Mapping[str, Any]]) -> Figure:
+    """Encoders x layers, the headline of each state; the best of each row is framed."""
+    most = max(len(store["states"]) for store in stores)
+    figure = Figure(figsize=(3 + 0.45 * most * len(KINDS), 1.4 + 0.5 * len(stores)), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
+        states = sorted({s for store in stores for s in store["states"]})
+        grid = np.full((len(stores), len(states)), np.nan)
+        for row, store in enumerate(stores):
+            for state in store["states"]:
+                found = store["heads"][kind][state_name(state)]["metrics"][store["headline"]]["mean"]
+                grid[row, states.index(state)] = found
+        image = axes.imshow(grid, cmap="viridis", aspect="auto")
+        for (y, x), value in np.ndenumerate(grid):
+            if np.isfinite(value):
+                weight = "bold" if value == np.nanmax(grid[y]) else "normal"
+                axes.text(x, y, _points(value), ha="center", va="center", color="white", fontsize="x-small", weight=weight)
+        axes.set(title=kind, xlabel="state", xticks=range(len(states)), xticklabels=states)
+        axes.set(yticks=range(len(stores)), yticklabels=[_encoder(store) for store in stores])
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
