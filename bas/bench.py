@@ -5,7 +5,7 @@ Nothing here scores a test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from bas.batches import Data, by_speaker, load, sizes
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.placement import Placement, place
-from bas.protocols import Fold
+from bas.protocols import Fold, field_of
 from bas.run import BEST, MIX, Job, Run
 from bas.search import Found, search
 from bas.settings import Settings
@@ -58,6 +58,20 @@ class Bench:
         if settings.normalise == "speaker":
             return by_speaker(data, self.members(fold.fit), [u.speaker for u in self.run.utterances])
         return data
+
+    def training_means(self, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a fold's fit and valid parts: each utterance's mean frame of every stored state `(U, L, D)`, as the fold's
+        rows are given it, its target, and its unit of what the task keeps disjoint."""
+        run, parts = self.run, self.run.protocol.folds[fold]
+        members = self.members((*parts.fit, *parts.valid))
+        # One layer after the other, unless all are there: of many, one may be all that memory holds.
+        layers: Sequence[int | str] = [MIX] if run.plan.layer == MIX else run.store.info.layers
+        means = [self.derived(layer, parts, run.plan.settings).mean_frames(members) for layer in layers]
+        x_ULD = torch.cat(means, 1).reshape(len(members), len(run.store.info.layers), -1).numpy()
+        utterances = [run.utterances[int(u)] for u in members]
+        disjoint = run.task.disjoint[0] if run.task.disjoint else "id"
+        units = [field_of(u, disjoint) or u.id for u in utterances]
+        return x_ULD, run.targets[members.numpy()], np.array(units)
 
     def members(self, ids: tuple[str, ...]) -> Tensor:
         return torch.tensor([self.run.position[i] for i in ids])

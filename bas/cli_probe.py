@@ -24,7 +24,9 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     if wrong := [p for p in arguments.percent if not 0 < p < 100]:
         raise UserError(f"--percent {wrong[0]}: must be above 0 and below 100; the whole is always probed")
     if arguments.layer:
-        raise UserError(f"--layer {arguments.layer}: a probe reads every stored state; extract with --layers to have fewer")
+        raise UserError(
+            f"--layer {arguments.layer}: a probe reads every stored state; extract with --layers to have fewer"
+        )
     folders: list[Path] = list(dict.fromkeys(arguments.features))
     names = [folder.resolve().name for folder in folders]
     if doubled := [name for name in names if names.count(name) > 1]:
@@ -40,7 +42,9 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     folder = RUNS / (arguments.name or f"probe-{names[0]}{more}-{arguments.preset}")
     with locked(folder, "probing"):
         carry_out(folder, stores, arguments.percent, workers, console, arguments.memory)
-    console.print(f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True)
+    console.print(
+        f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True
+    )
     tell_next(console, f"make search FEATURES={folders[0]} LAYER=best")
     return 0
 

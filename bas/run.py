@@ -39,7 +39,7 @@ RENEWED = "delete it: the next run writes it anew"
 class Plan:
     """What a user asked for.
 
-    layer: a stored state's number; or "best", chosen in each fold on its valid part; or "mix": all that are stored,
+    layer: a stored state's number; or "best", chosen in each fold on its training utterances; or "mix": all that are stored,
         summed with learned weights.
     """
 

@@ -27,6 +27,7 @@ from bas.bench import Bench, Fitted, find, fit
 from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
 from bas.files import replacing, write_json
+from bas.layers import best, cross_validated
 from bas.loop import Record, outputs
 from bas.protocols import Fold
 from bas.run import Job, Run
@@ -91,24 +92,24 @@ def _linear_fit(bench: Bench, fold: Fold, data: Data) -> tuple[Any, float, dict[
     """Standardised mean frames into the task's linear model: fitted on fit, its strength chosen on valid."""
     headline, fit, valid = bench.run.headline, bench.members(fold.fit), bench.members(fold.valid)
     fit_UD, valid_UD = data.mean_frames(fit).numpy(), data.mean_frames(valid).numpy()
-    best: tuple[Any, float, dict[str, float]] | None = None
+    found: tuple[Any, float, dict[str, float]] | None = None
     for strength in STRENGTHS:
         model = make_pipeline(StandardScaler(), bench.run.task.linear(strength))
         model.fit(fit_UD, bench.run.targets[fit.numpy()])
         metrics = bench.metrics(model.predict(valid_UD), valid)
-        if best is None or metrics[headline] > best[2][headline]:
-            best = model, strength, metrics
-    assert best is not None
-    return best
+        if found is None or metrics[headline] > found[2][headline]:
+            found = model, strength, metrics
+    assert found is not None
+    return found
 
 
 def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    """The layer whose linear model is best on the valid part; the lower one of equals."""
-    scores: dict[int, float] = {}
-    for layer in bench.run.store.info.layers:
-        data = bench.derived(layer, fold, bench.run.plan.settings)
-        scores[layer] = _linear_fit(bench, fold, data)[2][bench.run.headline]
-    return {"layer": max(scores, key=lambda layer: (scores[layer], -layer)), "valid": scores}
+    """The layer whose linear model does best in cross-validation over the fold's training speakers; see `layers`."""
+    run = bench.run
+    x_ULD, targets_U, units_U = bench.training_means(job.fold)
+    metric = run.task.metrics[run.headline]
+    scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
+    return {"layer": best(scores), "cross_validated": scores}
 
 
 def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -39,9 +40,12 @@ STACK = 32  # members that train together at most; half as many wherever the GPU
 Show = Callable[[int, int], None]
 """Shows the progress: jobs that are finished, epochs that are trained, those of finished jobs among them."""
 
-Work = Callable[[Bench, Job], None]
+Open = Callable[[Path, Callable[[], None], Placement | None], Any]
+"""Opens a folder to work in: the folder, what to call after every epoch, where the features go."""
+Work = Callable[[Any, Job], None]
+"""Does one job in what `Open` made, and writes its result."""
 
-_bench: Bench | None = None
+_bench: Any = None
 
 
 def run_jobs(
@@ -54,12 +58,13 @@ def run_jobs(
     placement: Placement | None = None,
     stacked: bool | None = None,
     work: Work = run_job,
+    opened: Open = Bench,
 ) -> None:
     """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
 
     A table before and after says what is done. epochs: of one job, for the progress bar. placement: see `Bench`.
     stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU.
-    work: does one job and writes its result; a module's own function, so that a worker process finds it.
+    work, opened: functions of a module, so that a worker process finds them. Only `run_job`'s own jobs are stacked.
     """
     todo = [job for job in jobs if not _path(folder, job).exists()]
     if 0 < len(todo) < len(jobs):
@@ -76,9 +81,9 @@ def run_jobs(
         if not todo:
             return
         if workers == 1:
-            _run_here(folder, todo, epochs, placement, stacked, console, show, work)
+            _run_here(folder, todo, epochs, placement, stacked, console, show, work, opened)
         else:
-            _run_over(folder, todo, workers, placement, show, work)
+            _run_over(folder, todo, workers, placement, show, work, opened)
     console.print(table_of_done(folder, jobs))
 
 
@@ -107,6 +112,7 @@ def _run_here(
     console: Console,
     show: Show,
     work: Work,
+    opened: Open,
 ) -> None:
     finished = count = 0
 
@@ -115,8 +121,8 @@ def _run_here(
         count += 1
         show(finished, count)
 
-    bench = Bench(folder, tick, placement)
-    together = bench.device.type == "cuda" if stacked is None else stacked
+    bench = opened(folder, tick, placement)
+    together = work is run_job and (bench.device.type == "cuda" if stacked is None else stacked)
     queue = deque(stacks(bench, todo, STACK) if together else [[job] for job in todo])
     told = {""}
     while queue:
@@ -145,13 +151,19 @@ def _run_here(
 
 
 def _run_over(
-    folder: Path, todo: Sequence[Job], workers: int, placement: Placement | None, show: Show, work: Work
+    folder: Path,
+    todo: Sequence[Job],
+    workers: int,
+    placement: Placement | None,
+    show: Show,
+    work: Work,
+    opened: Open,
 ) -> None:
     context = multiprocessing.get_context("spawn")
     ticks: Synchronized[int] = context.Value("q", 0)
     # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
     stop = context.RawValue("b", 0)
-    arguments = (folder, placement, os.getpid(), stop, ticks)
+    arguments = (opened, folder, placement, os.getpid(), stop, ticks)
     with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
         with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
             waiting: set[Future[None]] = {pool.submit(_work, work, job) for job in todo}
@@ -183,7 +195,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, heard)
 
 
-def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
+def _open(
+    opened: Open, folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]
+) -> None:
     global _bench
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
     threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
@@ -192,7 +206,7 @@ def _open(folder: Path, placement: Placement | None, parent: int, stop: c_byte, 
         with ticks.get_lock():
             ticks.value += 1
 
-    _bench = Bench(folder, tick, placement)
+    _bench = opened(folder, tick, placement)
 
 
 def _work(work: Work, job: Job) -> None:

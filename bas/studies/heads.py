@@ -62,7 +62,7 @@ class Mixes(nn.Module):
         if self.free_L is None:
             return self.alone_IL
         states = self.alone_IL.shape[1]
-        soft = [mix.theta.softmax(0) for mix in self.soft]
+        soft = [mix.theta.softmax(0) for mix in self._mixes()]
         first, *rest = [nn.functional.pad(weights_K, (0, states - len(weights_K))) for weights_K in soft]
         return torch.cat([self.alone_IL, torch.stack([first, self.free_L, *rest])])
 
@@ -70,9 +70,11 @@ class Mixes(nn.Module):
         """Which input each parameter belongs to."""
         if self.free_L is None:
             return []
-        first, *rest = [mix.theta for mix in self.soft]
-        start = len(self.alone_IL)
-        return list(enumerate([first, self.free_L, *rest], start))
+        first, *rest = [mix.theta for mix in self._mixes()]
+        return list(enumerate([first, self.free_L, *rest], len(self.alone_IL)))
+
+    def _mixes(self) -> list[LayerMix]:
+        return [mix for mix in self.soft if isinstance(mix, LayerMix)]
 
 
 class Stacked(nn.Module):
@@ -136,7 +138,7 @@ class Heads(nn.Module):
         return torch.cat([linear_IBO, dense_IBO]).transpose(0, 1)
 
     def _by_state(self, x_ND: Tensor) -> Tensor:
-        return x_ND.unflatten(1, (self.states, -1)).transpose(0, 1)
+        return x_ND.reshape(len(x_ND), self.states, -1).transpose(0, 1)
 
 
 class Watched(nn.Module):

@@ -1,9 +1,9 @@
 """Which layer carries it: every hidden state of every store probed, and what each way of choosing one would claim.
 
 A folder for each store, with two runs in it. `disjoint`: the folds of the asked protocol, where a layer is chosen on
-the valid part of each fold. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances whoever speaks them,
-five times so that each is tested once; speakers stand on both sides, and it is marked. What the two and a choice by
-test accuracy differ in is the bias of the paper's protocol.
+the training speakers of each fold. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances whoever speaks
+them, five times so that each is tested once; speakers stand on both sides, and it is marked. What the two and a choice
+by test accuracy differ in is the bias of the paper's protocol.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rich.console import Console
 from bas.bench import place_features
 from bas.files import write_json, write_text
 from bas.protocols import Fold, Protocol, field_of, make, thin
-from bas.run import BEST, Job, Plan, Run, start
-from bas.studies import probe_page, probe_stats
+from bas.run import Plan, Run, start
+from bas.studies import probe_page, probe_stats, transfer
 from bas.studies.few import COUNTS, few_job, run_few
 from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
 from bas.tables import announce
@@ -52,7 +52,7 @@ def carry_out(
     percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
     `compare.carry_out`.
     """
-    found = []
+    found, runs = [], []
     for one in asked:
         part = folder / one.name
         run = start(part / DISJOINT, one.plan, one.protocol)
@@ -61,7 +61,10 @@ def carry_out(
         _train(run, percents, workers, console, memory)
         _train(random, (), workers, console, memory)
         found.append(probe_stats.tabulate(run, random, percents))
-    results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found)}
+        runs.append(run)
+    groups = transfer.groups(runs)
+    between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console, memory) for g in groups]
+    results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found), "transfer": between}
     write_json(folder / "results.json", results)
     write_text(folder / "table.md", probe_page.markdown(results))
     probe_page.draw(folder, results)
@@ -94,8 +97,6 @@ def _train(run: Run, percents: Sequence[int], workers: int, console: Console, me
     placement, told = place_features(run, workers, memory)
     console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
     if run.folder.name == DISJOINT and run.states > 1:
-        choices = [Job("layer", BEST, f, 0) for f in folds]
-        run_jobs(run.folder, choices, 1, workers, console, "LAYER=best", placement)
         few = [few_job(f) for f in folds]
         run_jobs(run.folder, few, len(COUNTS), workers, console, "few labels", placement, work=run_few)
     for percent in (WHOLE, *percents):

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bas.run import BEST, Job, Run
+from bas.layers import middle
+from bas.run import Run
 from bas.stats import Metric, interval, paired, spread
-from bas.studies.few import few_job, middle
+from bas.studies.few import ALL, few_job
 from bas.studies.heads import FREE, KINDS, MEAN, SOFTMAX, input_names, state_name
 from bas.studies.probing import WHOLE, probe_job
 from bas.tables import context, plain, tested
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
-CHOSEN = "chosen on valid"
+CHOSEN, ON_VALID = "chosen by training speakers", "chosen on valid"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
         test[head] = np.array([[row[f][n] for f, n in zip(fold_N, row_N, strict=True)] for row in of_seed])
     valid = []
     for f in range(len(folds)):
-        means = {}
+        means: dict[str, tuple[float, float]] = {}
         for head in heads:
             scores = [row[f]["heads"][head]["valid"] for row in results]
-            means[head] = tuple(float(np.mean([s[name] for s in scores])) for name in (run.headline, "loss"))
+            means[head] = float(np.mean([s[run.headline] for s in scores])), float(np.mean([s["loss"] for s in scores]))
         valid.append(means)
     seconds = float(np.mean([r["seconds"] for row in results for r in row]))
     return Probed(test, valid, fold_N, seconds)
@@ -63,6 +64,11 @@ def chosen_states(found: Probed, kind: str, states: Sequence[int]) -> list[int]:
         return headline, -loss, -state
 
     return [max(states, key=lambda state: rank(valid, state)) for valid in found.valid]
+
+
+def by_training(run: Run) -> list[int]:
+    """By fold, the state that its training speakers name in cross-validation: what `LAYER=best` takes."""
+    return [int(run.result(few_job(f).name)["layers"][ALL][0]) for f in range(len(run.protocol.folds))]
 
 
 def take(found: Probed, kind: str, by_fold: Sequence[int]) -> np.ndarray:
@@ -97,20 +103,19 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
     }
     if len(states) == 1:
         return result
-    honest = {kind: chosen_states(whole, kind, states) for kind in KINDS}
+    searched = by_training(run)
+    on_valid = {kind: chosen_states(whole, kind, states) for kind in KINDS}
     for kind in KINDS:
-        row_SN = take(whole, kind, honest[kind])
-        result["heads"][kind][CHOSEN] = _numbers(run, row_SN, whole, kind, inputs, units_N)
-    searched = [int(run.result(Job("layer", BEST, f, 0).name)["layer"]) for f in range(len(run.protocol.folds))]
+        for name, by_fold in ((CHOSEN, searched), (ON_VALID, on_valid[kind])):
+            result["heads"][kind][name] = _numbers(run, take(whole, kind, by_fold), whole, kind, inputs, units_N)
     result |= {
-        "chosen": {**honest, "LAYER=best": searched},
-        "by_best": {kind: _numbers(run, take(whole, kind, searched), whole, kind, inputs, units_N) for kind in KINDS},
+        "chosen": {CHOSEN: searched, **on_valid},
         "biases": {kind: _biases(run, random, kind) for kind in KINDS},
         "reduction": {
-            kind: {name: _reduction(run, whole, kind, honest[kind], name, targets_N, units_N) for name in AGGREGATES}
+            kind: {name: _reduction(run, whole, kind, searched, name, targets_N, units_N) for name in AGGREGATES}
             for kind in KINDS
         },
-        "few": {kind: _few(run, whole, kind, honest[kind], targets_N) for kind in KINDS},
+        "few": {kind: _few(run, whole, kind, targets_N) for kind in KINDS},
         "curves": {
             str(percent): _curve(
                 run, whole if percent == WHOLE else probed(run, percent, run.protocol.tested), targets_N
@@ -149,9 +154,10 @@ def _mean(metric: Metric, targets_N: np.ndarray, row_SN: np.ndarray) -> Callable
 
 
 def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
-    """What four ways to find the best layer claim for it, on the utterances that both splits test.
+    """What five ways to find the best layer claim for it, on the utterances that both splits test.
 
-    Intervals over the disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
+    The first, by the training speakers of disjoint folds, is what the others are held against. Intervals over the
+    disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
     """
     both = set(random.protocol.tested)
     ids = [i for i in run.protocol.tested if i in both]
@@ -160,7 +166,8 @@ def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
     targets_N, units_N, metric = run.targets[where], np.array([unit[i] for i in ids]), run.task.metrics[run.headline]
     states = run.store.info.layers
     ours, theirs = probed(run, WHOLE, ids), probed(random, WHOLE, ids)
-    claims: dict[str, Callable[[np.ndarray], float]] = {}
+    honest = _mean(metric, targets_N, take(ours, kind, by_training(run)))
+    claims: dict[str, Callable[[np.ndarray], float]] = {"disjoint, training": honest}
     best: dict[str, int] = {}
     for split, found in (("disjoint", ours), ("random", theirs)):
         claims[f"{split}, valid"] = _mean(metric, targets_N, take(found, kind, chosen_states(found, kind, states)))
@@ -168,7 +175,6 @@ def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
         claims[f"{split}, test"] = lambda k_N, of=of_state: max(claim(k_N) for claim in of.values())  # type: ignore[misc]
         everyone = np.ones(len(ids), bool)
         best[split] = max(states, key=lambda s, of=of_state: (of[s](everyone), -s))  # type: ignore[misc]
-    honest = claims["disjoint, valid"]
     found_claims = {}
     for name, claim in claims.items():
         value, low, high = interval(lambda k_N, c=claim: c(k_N) - honest(k_N), units_N)  # type: ignore[misc]
@@ -185,7 +191,7 @@ def _reduction(
     targets_N: np.ndarray,
     units_N: np.ndarray,
 ) -> dict[str, float]:
-    """What share of an aggregate's errors the layer chosen on valid leaves out: the paper's error reduction."""
+    """What share of an aggregate's errors the layers `by_fold` leave out: the paper's error reduction."""
     metric = run.task.metrics[run.headline]
     single = _mean(metric, targets_N, take(found, kind, by_fold))
     whole = _mean(metric, targets_N, found.test_SN[f"{kind} {aggregate}"])
@@ -204,7 +210,7 @@ def error_reduction(single: float, aggregate: float) -> float:
     return 1 - (1 - single) / (1 - aggregate)
 
 
-def _few(run: Run, found: Probed, kind: str, honest: Sequence[int], targets_N: np.ndarray) -> dict[str, Any]:
+def _few(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[str, Any]:
     """What the layers that few labels name reach, each probe trained on all; by how many were labelled.
 
     Beside them, with no label at all, the middle state; and what knowing the test part would have taken.
@@ -225,7 +231,7 @@ def _few(run: Run, found: Probed, kind: str, honest: Sequence[int], targets_N: n
         picks = [layer for by_fold in draws for layer in by_fold]
         rows[count] = {"mean": mean, "sd": sd, "draws": len(draws), "picks": {s: picks.count(s) for s in states}}
     middle_row = {"mean": every[middle(states)], "sd": 0.0, "draws": 1, "picks": {middle(states): len(results)}}
-    return {"rows": {"0": middle_row, **rows}, "valid": reaches(honest), "best": every[best], "best_state": best}
+    return {"rows": {"0": middle_row, **rows}, "all": rows[ALL]["mean"], "best": every[best], "best_state": best}
 
 
 def _curve(run: Run, found: Probed, targets_N: np.ndarray) -> dict[str, dict[str, float]]:

@@ -1,0 +1,63 @@
+"""Which stored state to read, from training utterances alone: `LAYER=best`, and what few labels can tell.
+
+A linear model on standardised mean frames, cross-validated over whole units of what the task keeps disjoint: all
+training speakers vote, where a valid part holds two or three. (On EmoDB a choice on the valid part cost three points
+against this; a figure of `LAYER=best` on EmoDB is not free of that.)
+
+Axes: U training utterances, L states, D width of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bas.errors import UserError
+from bas.stats import Metric
+from bas.tasks import Task
+
+FOLDS = 5
+STRENGTH = 0.03
+"""Inverse regularisation: what few labels leave nothing to choose on."""
+
+
+def middle(states: Sequence[int]) -> int:
+    """What one would read without any label."""
+    return states[len(states) // 2]
+
+
+def cross_validated(
+    x_ULD: np.ndarray, targets_U: np.ndarray, units_U: np.ndarray, states: Sequence[int], task: Task, metric: Metric
+) -> dict[int, float]:
+    """Each state's score on utterances whose unit its model has not seen, pooled over the folds.
+
+    units_U: what no two folds share; with one unit alone, folds over utterances.
+    Raises UserError where no fold leaves two classes to train on.
+    """
+    units = len(set(units_U))
+    if units > 1:
+        every = GroupKFold(min(FOLDS, units)).split(targets_U, groups=units_U)
+    else:
+        every = StratifiedKFold(FOLDS).split(targets_U, targets_U)
+    # Of one class alone there is nothing to learn.
+    splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit])) > 1]
+    if not splits:
+        raise UserError(f"the best layer cannot be estimated: the training {task.disjoint[0]}s say one class each")
+    scores = {}
+    for index, state in enumerate(states):
+        predicted = []
+        for fit, held in splits:
+            model = make_pipeline(StandardScaler(), task.linear(STRENGTH))
+            predicted.append(model.fit(x_ULD[fit, index], targets_U[fit]).predict(x_ULD[held, index]))
+        scores[state] = metric(targets_U[np.concatenate([held for _, held in splits])], np.concatenate(predicted))
+    return scores
+
+
+def best(scores: dict[int, float]) -> int:
+    """The state with the best score; of equals, the one nearest to the middle of all, then the lower."""
+    centre = middle(list(scores))
+    return max(scores, key=lambda state: (scores[state], -abs(state - centre), -state))
