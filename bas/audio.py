@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import torch
+from torchaudio.functional import loudness
 from torchaudio.transforms import Resample
 
 from bas.corpora import Utterance
@@ -22,6 +23,8 @@ SAMPLE_RATE = 16_000
 SLACK = 0.05
 UNKNOWN = 2**63 - 1  # frames, by libsndfile: of a FLAC file that was written to a pipe
 DENSEST = 5_000  # samples to a byte: more than any format makes even of silence
+GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
+HEADROOM = 0.25  # torchaudio's filters clip at 1.0, and K-weighting makes a peak at most 3.2 times as high
 Wave = npt.NDArray[np.float32]
 
 
@@ -75,6 +78,24 @@ def load(utterance: Utterance) -> Wave:
         raise UserError(f"{utterance.audio}: {utterance.id} holds NaN or infinite samples")
     mono = torch.from_numpy(wave.mean(axis=1))
     return np.asarray(_resampler(rate)(mono).numpy(), dtype=np.float32)
+
+
+def to_loudness(wave: Wave, target: float = -23.0) -> Wave:
+    """The wave `(samples,)` at 16 kHz with such a gain that its gated loudness (ITU-R BS.1770-4) is `target`, in LUFS.
+
+    Never clipped: samples may come out beyond 1.0. What is shorter than one gating block of 400 ms is measured
+    repeated until it fills one. The recording's level plays no part: the absolute gate (-70 LUFS) is applied with the
+    peak at -12 dB full scale. The filters are torchaudio's, some 0.1 LU below the standard's own coefficients.
+    Raises UserError for silence; the caller, who knows whose wave it is, puts the name before it.
+    """
+    peak = float(np.abs(wave).max(initial=0.0))
+    level = -np.inf
+    if peak > 0:
+        repeated = np.tile(wave, -(-GATING_BLOCK // wave.size)).astype(np.float64) * (HEADROOM / peak)
+        level = float(loudness(torch.from_numpy(repeated)[None], SAMPLE_RATE)) - 20 * np.log10(HEADROOM / peak)
+    if not np.isfinite(level):  # NaN where no block passes the gate
+        raise UserError(f"silence: no gain brings it to {target:g} LUFS")
+    return np.asarray(wave * 10 ** ((target - level) / 20), dtype=np.float32)
 
 
 @lru_cache(maxsize=8)
