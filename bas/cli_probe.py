@@ -12,7 +12,7 @@ from bas.cli_features import RUNS, tell_next
 from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
 from bas.errors import UserError
 
-PERCENTS = (10, 25, 50)
+PERCENTS = (10, 30)
 
 
 def probe(arguments: argparse.Namespace, console: Console) -> int:

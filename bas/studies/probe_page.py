@@ -21,7 +21,7 @@ from bas.tables import markdown_table, noted, preset_told, rich_table
 Rows = tuple[list[str], list[list[str]]]
 
 CLAIMS = {
-    "disjoint, training": "by training speakers",
+    "disjoint, training": "by training speakers (LAYER=best)",
     "disjoint, valid": "on valid",
     "disjoint, test": "on test",
     "random, valid": "on valid, MARKED",
@@ -136,10 +136,10 @@ def _said(store: Mapping[str, Any]) -> list[str]:
             )
             lines.append(f"{kind}: the middle state {middle} {verb} the last, {last}: {_against(found)}.")
         lines.append(
-            f"{kind}: chosen on valid, by fold: {_listed(store['chosen'][kind])}; best on test: "
+            f"{kind}: {ON_VALID}, by fold: {_listed(store['chosen'][kind])}; best on test: "
             f"{store['biases'][kind]['best']['disjoint']}."
         )
-    lines.append(f"{CHOSEN.capitalize()}, by fold: {_listed(store['chosen'][CHOSEN])}. LAYER=best takes these.")
+    lines.append(f"{CHOSEN} takes, by fold: {_listed(store['chosen'][CHOSEN])}.")
     return lines
 
 
@@ -167,7 +167,7 @@ def _sections(store: dict[str, Any]) -> list[tuple[str, Rows]]:
     if "chosen" not in store:
         return found
     found.append(("what each way of choosing claims", _claims(store)))
-    found.append((f"errors that the layer {CHOSEN} saves", _reductions(store["reduction"])))
+    found.append((f"errors that one layer, {CHOSEN}, saves", _reductions(store["reduction"])))
     found.append(("the layer from few labels", _few(store)))
     if len(store["curves"]) > 1:
         found += [(f"learning curves, {kind}", _curves(store, kind)) for kind in KINDS]

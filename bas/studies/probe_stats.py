@@ -21,7 +21,7 @@ from bas.studies.probing import WHOLE, probe_job
 from bas.tables import context, plain, tested
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
-CHOSEN, ON_VALID = "chosen by training speakers", "chosen on valid"
+CHOSEN, ON_VALID = "LAYER=best", "best on valid"
 
 
 @dataclass(frozen=True)
