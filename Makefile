@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune cost board bench check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe dynamics cost board bench check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,10 @@ ALLOW_OVERLAP ?=
 STRATEGIES ?=
 VARIANTS ?=
 TRIALS ?=
+PERCENTS ?= 10 30
+ROTATIONS ?=
+AS_RECORDED ?=
+KEEP_WEIGHTS ?=
 TUNE ?= blocks
 CLEAN ?=
 LEAKY ?=
@@ -102,6 +106,19 @@ tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas tune $(RUN) $(SPLIT) --tune $(TUNE) $(if $(TRIALS),--trials $(TRIALS))
 
+probe: .venv/run  ## which layer: every hidden state and their mixes, probed | make probe FEATURES="runs/features/emodb-wavlm-large runs/features/emodb-hubert-base"
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	@$(if $(LAYER),echo "make: LAYER=$(LAYER): a probe reads every stored state; extract with LAYERS to have fewer" >&2; exit 2,:)
+	$(BIN)/bas probe $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --percent $(PERCENTS)
+
+dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | make dynamics CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large PRESET=paper
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,microsoft/wavlm-large)
+	$(BIN)/bas dynamics $(CORPUS_ROOT) --encoder "$(ENCODER)" $(if $(REVISION),--revision "$(REVISION)") \
+		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(filter-out 0,$(AS_RECORDED)),--as-recorded) \
+		$(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(if $(ROTATIONS),--rotations $(ROTATIONS)) \
+		--preset $(PRESET) $(SET:%=--set %) --device $(DEVICE) $(if $(filter-out 0,$(KEEP_WEIGHTS)),--keep-weights) \
+		$(if $(NAME),--name "$(NAME)")
+
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	@$(if $(PROTOCOL)$(ALLOW_OVERLAP)$(filter-out 0,$(PROTOCOL_SEED)),echo "make: cost takes CLEAN and LEAKY (not PROTOCOL and ALLOW_OVERLAP) and draws its own seeds" >&2; exit 2,:)
@@ -132,8 +149,9 @@ need = $(if $($(1)),,echo "make: $(1) is not set; for example $(1)=$(2)" >&2; ex
 # One stamp a kind of installation; each is made again when pyproject.toml changes.
 .venv/run: EXTRA :=
 .venv/demo: EXTRA := [demo]
-.venv/test: EXTRA := [demo,dev]
-.venv/run .venv/demo .venv/test: pyproject.toml
+.venv/dynamics: EXTRA := [dynamics]
+.venv/test: EXTRA := [demo,dev,dynamics]
+.venv/run .venv/demo .venv/dynamics .venv/test: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than 3.11; name another, such as PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

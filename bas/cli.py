@@ -11,7 +11,17 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bas import __version__, cli_audit, cli_corpus, cli_features, cli_probe, cli_protocol, cli_run, cli_tune
+from bas import (
+    __version__,
+    cli_audit,
+    cli_corpus,
+    cli_dynamics,
+    cli_features,
+    cli_probe,
+    cli_protocol,
+    cli_run,
+    cli_tune,
+)
 from bas.cli_features import RUNS, fill
 from bas.errors import UserError
 
@@ -72,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
-    for room in (cli_corpus, cli_features, cli_protocol, cli_run, cli_audit, cli_tune, cli_probe):
+    for room in (cli_corpus, cli_features, cli_protocol, cli_run, cli_audit, cli_tune, cli_probe, cli_dynamics):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")

@@ -39,8 +39,8 @@ RENEWED = "delete it: the next run writes it anew"
 class Plan:
     """What a user asked for.
 
-    layer: a stored state's number; or "best", chosen in each fold on its training utterances; or "mix": all that are stored,
-        summed with learned weights.
+    layer: a stored state's number; or "best", chosen in each fold by its training utterances; or "mix": all that are
+        stored, summed with learned weights.
     """
 
     features: str

@@ -276,7 +276,10 @@ def noted(results: dict[str, Any]) -> list[str]:
         *([f"{without} utterances of no known {results['unit']} count as one."] if without else []),
         *(f"Mark: {m}." for m in protocol["marks"]),
         *(f"Of the split: {n}." for n in protocol["notes"]),
-        *([f"Layer {BEST}: by cross-validation over the training part, by fold {results['layers']}."] if results["layer"] == BEST else []),
+        *(
+            [f"Layer {BEST}: by cross-validation over the training part, by fold {results['layers']}."]
+            * (results["layer"] == BEST)
+        ),
         *(
             [
                 f"Layer mix of states {mixed}: summed with softmax weights that are learned with each network, "

@@ -31,6 +31,8 @@ SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protoco
 NEW = f"search --features {STORE} {SMALL} --name new"
 AUDIT = f"audit --features {STORE} {SMALL} --name new"
 TUNE = f"tune --features {STORE} {SMALL} --name new"
+PROBE = f"probe --features {STORE} {SMALL} --name new"
+DYNAMICS = "dynamics --corpus manifest --root cups.csv --name new --encoder"
 OLD = f"search --features {STORE} {SMALL} --protocol speaker:3 --name old"
 JOB = "runs/old/jobs/search-mine-fold1-seed0.json"
 CHECKPOINT = "runs/old/jobs/search-mine-fold2-seed0.checkpoint"
@@ -189,6 +191,15 @@ CASES = {
         "an audit's strategy with a training's setting": Case(f"{AUDIT} --strategy gumbel+epochs=3"),
         "an audit under no setting": Case(f"{AUDIT} --variant residual"),
         "no trial": Case(f"{TUNE} --trials 0"),
+        "a probe of one layer": Case(f"{PROBE} --layer 0"),
+        "a share that is the whole": Case(f"{PROBE} --percent 100"),
+        "two stores of one name": Case(
+            f"{PROBE} --features {STORE} other/cups", lambda: shutil.copytree(STORE, "other/cups")
+        ),
+        "an unknown setting of a fine-tuning": Case(f"{DYNAMICS} ./encoder --set epoch=3"),
+        "checkpoints between evaluations": Case(f"{DYNAMICS} ./encoder --set checkpoint_every=7"),
+        "an encoder without weights to tune": Case(f"{DYNAMICS} log-mel"),
+        "more rotations than folds": Case(f"{DYNAMICS} ./encoder --rotations 9"),
         "heads do not divide the width": Case(f"{NEW} --set width=12"),
         "too much dropout": Case(f"{NEW} --set dropout=1.5"),
         "a layer that is not stored": Case(f"{NEW} --layer 7"),
