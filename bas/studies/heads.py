@@ -28,16 +28,20 @@ KINDS = ("linear", "dense")
 MEAN, SOFTMAX, FREE = "uniform mean", "softmax mix", "1x1 mix"
 
 
-def input_names(states: Sequence[int]) -> tuple[str, ...]:
+def input_names(states: Sequence[int], cumulative: bool = True) -> tuple[str, ...]:
     """What the heads of either kind read, in order; states: the numbers of those that are stored.
 
     Every state; with several, their uniform mean, SUPERB's softmax mix, the paper's mix with free weights (a 1x1
-    convolution over states) and the softmax mixes of the first k for 1 < k < L.
+    convolution over states) and, if cumulative, the softmax mixes of the first k for 1 < k < L.
     """
     alone = [state_name(s) for s in states]
     if len(states) == 1:
         return tuple(alone)
-    return (*alone, MEAN, SOFTMAX, FREE, *(f"first {k}" for k in range(2, len(states))))
+    return (*alone, MEAN, SOFTMAX, FREE, *(f"first {k}" for k in _cumulated(len(states), cumulative)))
+
+
+def _cumulated(states: int, cumulative: bool) -> range:
+    return range(2, states if cumulative else 2)
 
 
 def state_name(state: int) -> str:
@@ -49,14 +53,16 @@ class Mixes(nn.Module):
 
     alone_IL: Tensor
 
-    def __init__(self, states: int) -> None:
+    def __init__(self, states: int, cumulative: bool) -> None:
         super().__init__()
         fixed_IL = torch.eye(states)
         if states > 1:
             fixed_IL = torch.cat([fixed_IL, torch.full((1, states), 1 / states)])
         self.register_buffer("alone_IL", fixed_IL)
         self.free_L = nn.Parameter(torch.full((states,), 1 / states)) if states > 1 else None
-        self.soft = nn.ModuleList(LayerMix(k) for k in ((states, *range(2, states)) if states > 1 else ()))
+        self.soft = nn.ModuleList(
+            LayerMix(k) for k in ((states, *_cumulated(states, cumulative)) if states > 1 else ())
+        )
 
     def forward(self) -> Tensor:
         if self.free_L is None:
@@ -99,15 +105,15 @@ class Heads(nn.Module):
     heads, means, whose deviation is a fraction of theirs, for the linear ones.
     """
 
-    def __init__(self, states: Sequence[int], dim: int, outputs: int) -> None:
-        """states: their numbers; dim: the width of one."""
+    def __init__(self, states: Sequence[int], dim: int, outputs: int, cumulative: bool = True) -> None:
+        """states: their numbers; dim: the width of one; cumulative: see `input_names`."""
         super().__init__()
-        inputs = input_names(states)
+        inputs = input_names(states, cumulative)
         self.names = [f"{kind} {name}" for kind in KINDS for name in inputs]
         self.states = len(states)
         self.standardise = Standardise(len(states) * dim)
         self.standardise_mean = Standardise(len(states) * dim)
-        self.linear_mixes, self.dense_mixes = Mixes(len(states)), Mixes(len(states))
+        self.linear_mixes, self.dense_mixes = (Mixes(len(states), cumulative) for _ in KINDS)
         self.linear = Stacked(len(inputs), dim, outputs, LINEAR_RATE)
         self.first = Stacked(len(inputs), dim, HIDDEN)
         self.second = Stacked(len(inputs), HIDDEN, HIDDEN)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -96,10 +97,12 @@ def _train(run: Run, percents: Sequence[int], workers: int, console: Console, me
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, told = place_features(run, workers, memory)
     console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
-    if run.folder.name == DISJOINT and run.states > 1:
+    disjoint = run.folder.name == DISJOINT
+    if disjoint and run.states > 1:
         few = [few_job(f) for f in folds]
         run_jobs(run.folder, few, len(COUNTS), workers, console, "few labels", placement, work=run_few)
     for percent in (WHOLE, *percents):
         jobs = [probe_job(f, s, percent) for s in plan.seeds for f in folds]
-        told = f"probes, {percent} %"
-        run_jobs(run.folder, jobs, epochs_of(plan.settings, percent), workers, console, told, placement, work=run_probe)
+        told, epochs = f"probes, {percent} %", epochs_of(plan.settings, percent)
+        work = partial(run_probe, cumulative=disjoint)
+        run_jobs(run.folder, jobs, epochs, workers, console, told, placement, work=work)

@@ -54,8 +54,11 @@ def epochs_of(settings: Settings, percent: int) -> int:
     return math.ceil(settings.epochs * math.sqrt(WHOLE / percent))
 
 
-def run_probe(bench: Bench, job: Job) -> None:
-    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left."""
+def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
+    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left.
+
+    cumulative: probe the mixes of the first k states too.
+    """
     if bench.run.done(job.name):
         return
     torch.set_num_threads(1)
@@ -81,6 +84,7 @@ def run_probe(bench: Bench, job: Job) -> None:
             (job.fold, job.seed),
             bench.tick,
             checkpoint(bench, job),
+            cumulative,
         )
         valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     found: dict[str, Any] = {}
@@ -105,14 +109,16 @@ def train_heads(
     seed: tuple[int, int],
     tick: Callable[[], None],
     path: Path | None = None,
+    cumulative: bool = True,
 ) -> Trained:
     """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
 
     seed: fold and seed. tick: called after every epoch. path: of the checkpoint.
+    cumulative: see `heads.input_names`.
     Raises UserError when a training diverges.
     """
     seed_everything(*seed, "initial weights")
-    heads = Heads(states, data.dim, num_outputs)
+    heads = Heads(states, data.dim, num_outputs, cumulative)
     if settings.normalise != "none":
         heads.standardise.set(*data.moments(fit))
         mean_BD = data.mean_frames(fit)
