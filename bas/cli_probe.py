@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     console.print(
         f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True
     )
-    tell_next(console, f"make search FEATURES={folders[0]} LAYER=best")
+    tell_next(console, f"make search FEATURES={shlex.quote(str(folders[0]))} LAYER=best")
     return 0
 
 

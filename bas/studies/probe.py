@@ -24,7 +24,7 @@ from bas.run import Plan, Run, start
 from bas.studies import probe_page, probe_stats, transfer
 from bas.studies.few import COUNTS, few_job, run_few
 from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
-from bas.tables import announce
+from bas.tables import tell_protocol
 from bas.workers import run_jobs
 
 DISJOINT, RANDOM = "disjoint", "random"
@@ -58,7 +58,7 @@ def carry_out(
         part = folder / one.name
         run = start(part / DISJOINT, one.plan, one.protocol)
         random = start(part / RANDOM, one.plan, _random(run))
-        announce(run, workers, console)
+        _announce(run, console)
         _train(run, percents, workers, console, memory)
         _train(random, (), workers, console, memory)
         found.append(probe_stats.tabulate(run, random, percents))
@@ -71,6 +71,15 @@ def carry_out(
     probe_page.draw(folder, results)
     probe_page.show(results, console)
     return results
+
+
+def _announce(run: Run, console: Console) -> None:
+    info, states = run.store.info, ", ".join(map(str, run.store.info.layers))
+    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances; {info.encoder['name']}"
+    console.print(f"[bold]{run.folder.parent}[/bold]: {told}, states {states}; {len(run.plan.seeds)} seeds")
+    tell_protocol(run.protocol, console)
+    if run.corpus.note:
+        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
 
 
 def _random(run: Run) -> Protocol:

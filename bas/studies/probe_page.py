@@ -238,6 +238,8 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results["stores"] for mark in store["protocol"]["marks"]})
     told = "; ".join(dict.fromkeys(store["protocol"]["told"] for store in results["stores"]))
+    for old in (folder / "tb").glob("**/events.*"):  # one file, however often they are drawn
+        old.unlink()
     with report.writer(folder, "probe", told, marks) as board:
         for name, figure in figures.items():
             with replacing(folder / "figures" / f"{name.replace(' ', '-')}.png") as temporary:

@@ -35,12 +35,15 @@ class Probed:
 
 
 def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
-    """The predictions on these utterances, each of which some fold tests."""
+    """The predictions on these utterances: those that the folds test, in their order, or some of them."""
     folds, seeds = run.protocol.folds, run.plan.seeds
     results = [[run.result(probe_job(f, s, percent).name) for f in range(len(folds))] for s in seeds]
     heads = list(results[0][0]["heads"])
-    place = {id_: (f, n) for f, fold in enumerate(folds) for n, id_ in enumerate(fold.test)}
-    fold_N, row_N = (np.array(column) for column in zip(*(place[i] for i in ids), strict=True))
+    places = [(f, n) for f, fold in enumerate(folds) for n in range(len(fold.test))]
+    if tuple(ids) != run.protocol.tested:  # which lists an utterance twice where two folds test it
+        found = dict(zip(run.protocol.tested, places, strict=True))
+        places = [found[i] for i in ids]
+    fold_N, row_N = (np.array(column) for column in zip(*places, strict=True))
     test = {}
     for head in heads:
         of_seed = [[np.array(r["heads"][head]["test"]["predictions"]) for r in row] for row in results]

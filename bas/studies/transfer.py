@@ -243,6 +243,7 @@ def run_transfer(pool: Pool, job: Job) -> None:
             (job.fold, job.seed),
             pool.tick,
             checkpoint,
+            cumulative=False,
         )
         metric = pool.task.metrics[pool.runs[0].headline]
         on_valid_BHO = outputs(trained.heads, data, valid)
