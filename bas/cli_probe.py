@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,8 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
         plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
         protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
         stores.append(Asked(name, plan, protocol))
-    more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
+    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
     folder = RUNS / (arguments.name or f"probe-{names[0]}{more}-{arguments.preset}")
     with locked(folder, "probing"):
         carry_out(folder, stores, arguments.percent, workers, console, arguments.memory)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bas.corpora import Utterance, open_corpus
-from bas.protocols import make
+from bas.protocols import make, thin
 from bas.protocols.allot import allot
 from bas.tasks import EMOTION
 
@@ -96,3 +96,22 @@ def test_emodb_has_a_woman_and_a_man_in_every_test_fold():
             assert {sex[i] for i in fold.test} == {"female", "male"}
             assert len(fold.test) == pytest.approx(107, abs=30)
             assert len(fold.valid) / (len(fold.fit) + len(fold.valid)) == pytest.approx(0.2, abs=0.07)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.integers(0, 999).map(str), st.sampled_from("aaabbc"), min_size=1), st.integers(), st.data())
+def test_thinned_parts_are_nested_and_keep_each_class_its_share(label, seed, data):
+    smaller, larger = sorted(data.draw(st.integers(0, len(label))) for _ in range(2))
+    ids = data.draw(st.permutations(list(label)))
+    few, more, every = (thin(ids, label, size, Random(seed)) for size in (smaller, larger, len(label) + 1))
+    assert set(few) <= set(more) <= set(every) == set(label)
+    assert (len(few), len(more)) == (smaller, larger)
+    assert list(more) == sorted(more)
+    assert thin(sorted(ids), label, larger, Random(seed)) == more, "in whatever order they come"
+    whole, kept = Counter(label.values()), Counter(label[i] for i in more)
+    assert all(abs(kept[c] - whole[c] * larger / len(label)) <= 1 + 1e-9 for c in whole)
+
+
+def test_another_draw_thins_to_others():
+    label = {f"{i:02}": "ab"[i % 2] for i in range(40)}
+    assert len({thin(label, label, 20, Random(seed)) for seed in range(10)}) == 10

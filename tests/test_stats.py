@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from bas.stats import (
     MIN_UNITS,
     Metric,
     Paired,
+    interval,
+    jackknife_t,
     paired,
     selection_frequency,
     spread,
@@ -391,3 +394,31 @@ def test_selection_frequency() -> None:
     assert list(frequency) == ["encoder", "pool", "head"]
     assert list(frequency["encoder"]) == ["conv", "attention", "lstm"]
     assert selection_frequency([]) == {}
+
+
+# --- an interval of anything ---
+
+
+@pytest.mark.parametrize("units", [1, 2, 9])
+def test_the_interval_of_a_difference_is_that_of_a_paired_comparison(units: int) -> None:
+    targets_N, a_SN, b_SN, units_N = draw_case(8, units=units)
+
+    def mean(row_SN: np.ndarray, k_N: np.ndarray) -> float:
+        return float(np.mean([ua(targets_N[k_N], row_N[k_N]) for row_N in row_SN]))
+
+    compared = paired(targets_N, a_SN, b_SN, units_N, ua, level=0.9)
+    names_N = np.array([f"s{u}" for u in units_N])
+    found = interval(lambda k_N: mean(a_SN, k_N) - mean(b_SN, k_N), names_N, 0.9)
+    assert found == pytest.approx((compared.difference, compared.low, compared.high))
+    assert math.isinf(found[2]) == (units == 1)
+
+
+def test_a_choice_within_the_estimate_is_made_again_without_each_unit() -> None:
+    """Row a is the better one only thanks to unit 0: without it b is taken."""
+    a_N, b_N = np.array([1, 1, 1, 0, 0, 0, 1, 0.0]), np.array([0, 0, 1, 0, 1, 0, 0, 1.0])
+    units_N = np.repeat(np.arange(4), 2)
+    whole, low, high = interval(lambda k_N: max(a_N[k_N].mean(), b_N[k_N].mean()), units_N)
+    without_U = np.array([3 / 6, 3 / 6, 4 / 6, 3 / 6])  # b, a or b, a, a
+    assert whole == 4 / 8
+    assert (high - low) / 2 == pytest.approx(jackknife_t(0.5, without_U, 0.95))
+    assert (high - low) / 2 != pytest.approx(jackknife_t(0.5, np.array([2 / 6, 3 / 6, 4 / 6, 3 / 6]), 0.95))

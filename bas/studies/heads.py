@@ -136,7 +136,8 @@ class Heads(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         x_ND = x_BTD[mask_BT]
-        mean_LBD = self._by_state(self.standardise_mean(_means(x_ND, mask_BT)))
+        with torch.autocast(x_ND.device.type, enabled=False):  # in bfloat16 what differs would be lost beside the mean
+            mean_LBD = self._by_state(self.standardise_mean(_means(x_ND, mask_BT)))
         linear_IBO = self.linear(_mixed(self.linear_mixes(), mean_LBD))
         x_LND = self._by_state(self.standardise(x_ND))
         hidden_INF = self.second(self.first(_mixed(self.dense_mixes(), x_LND)).relu()).relu()

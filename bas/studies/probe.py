@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from bas.bench import place_features
+from bas.errors import UserError
 from bas.files import write_json, write_text
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.run import Plan, Run, start
@@ -53,18 +54,21 @@ def carry_out(
     percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
     `compare.carry_out`.
     """
-    found, runs = [], []
+    # Whatever is refused is refused before hours of training.
+    pairs = []
     for one in asked:
-        part = folder / one.name
-        run = start(part / DISJOINT, one.plan, one.protocol)
-        random = start(part / RANDOM, one.plan, _random(run))
+        run = start(folder / one.name / DISJOINT, one.plan, one.protocol)
+        pairs.append((run, start(folder / one.name / RANDOM, one.plan, _random(run))))
+    groups = transfer.groups([run for run, _ in pairs])
+    for group in groups:
+        transfer.check(group, workers, memory)
+    found = []
+    for run, random in pairs:
         _announce(run, console)
         _train(run, percents, workers, console, memory)
         _train(random, (), workers, console, memory)
         found.append(probe_stats.tabulate(run, random, percents))
-        runs.append(run)
-    groups = transfer.groups(runs)
-    between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console, memory) for g in groups]
+    between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
     results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found), "transfer": between}
     write_json(folder / "results.json", results)
     write_text(folder / "table.md", probe_page.markdown(results))
@@ -88,7 +92,10 @@ def _random(run: Run) -> Protocol:
     Where the disjoint folds have fewer to train on, these are thinned to as many: a leak is no larger training part.
     """
     seed, task = run.protocol.seed, run.task
-    drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
+    try:
+        drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
+    except UserError as error:
+        raise UserError(f"the random split that is probed beside: {error}") from error
     label = {u.id: field_of(u, task.label) or "" for u in run.utterances}
     size = min(len(fold.fit) for fold in run.protocol.folds)
     tests = [fold.test for fold in drawn.folds]

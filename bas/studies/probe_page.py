@@ -85,6 +85,8 @@ def _claims(store: Mapping[str, Any]) -> Rows:
 
 def _reductions(found: Mapping[str, Any]) -> Rows:
     def cell(one: Mapping[str, float]) -> str:
+        if not math.isfinite(next(iter(one.values()))):
+            return "–"
         if "sd" in one:
             return f"{100 * one['mean']:+.0f} % ± {100 * one['sd']:.0f}"
         told = f" ({100 * one['low']:+.0f} to {100 * one['high']:+.0f})" if math.isfinite(one["low"]) else ""
@@ -156,19 +158,18 @@ def _legend(store: dict[str, Any]) -> list[str]:
         f"{CHOSEN}: in each fold the state whose linear model does best in cross-validation over whole speakers of fit "
         f"and valid; {ON_VALID}: the state whose head has the best {headline} there, over seeds.",
         f"MARKED: {store['random']['rule']}, drawn over utterances, speakers on both sides, {fit['random']:.0f} to "
-        "train on; with a choice on test the paper's protocol. A choice on test is, for an interval, made anew without "
-        "each unit.",
+        "train on; with a choice on test the paper's protocol. On test one state is chosen for all folds, for an "
+        "interval anew without each unit; else each fold has its own.",
         *noted(store),
     ]
 
 
 def _sections(store: dict[str, Any]) -> list[tuple[str, Rows]]:
     found = [(f"{kind} heads", _layers(store, kind)) for kind in KINDS]
-    if "chosen" not in store:
-        return found
-    found.append(("what each way of choosing claims", _claims(store)))
-    found.append((f"errors that one layer, {CHOSEN}, saves", _reductions(store["reduction"])))
-    found.append(("the layer from few labels", _few(store)))
+    if "chosen" in store:
+        found.append(("what each way of choosing claims", _claims(store)))
+        found.append((f"errors that one layer, {CHOSEN}, saves", _reductions(store["reduction"])))
+        found.append(("the layer from few labels", _few(store)))
     if len(store["curves"]) > 1:
         found += [(f"learning curves, {kind}", _curves(store, kind)) for kind in KINDS]
     return found
@@ -185,7 +186,13 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += ["Settings: " + ", ".join(f"{k}={v}" for k, v in store["settings"].items()), ""]
     for found in results["transfer"]:
         lines += [f"## Transfer, {_encoder(found)}", ""]
-        lines += [f"{found['metric']} on {', '.join(found['classes'])} (labels {found['labels']}).", ""]
+        told = f"{found['metric']} on {', '.join(found['classes'])} (labels {found['labels']})"
+        lines += [
+            f"{told}; 95 % intervals over the target's units.",
+            "",
+            *(f"- Mark: {m}." for m in found["marks"]),
+            "",
+        ]
         for kind in KINDS:
             lines += [f"### {kind[0].upper()}{kind[1:]} heads", "", *markdown_table(*_transfer(found, kind)), ""]
     if results["mean"]:
@@ -202,6 +209,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         for line in (*_said(store), *_legend(store)):
             console.print(line, highlight=False, markup=False)
     for found in results["transfer"]:
+        for mark in found["marks"]:
+            console.print(f"mark: {mark}", style="bold yellow", highlight=False, markup=False)
         for kind in KINDS:
             console.print(rich_table(f"{_encoder(found)}, {kind}: {found['metric']}", *_transfer(found, kind)))
 
@@ -230,9 +239,7 @@ def _transfer(found: Mapping[str, Any], kind: str) -> Rows:
 def draw(folder: Path, results: Mapping[str, Any]) -> None:
     """`figures/*.png`, and the same in TensorBoard."""
     figures = {f"layers of {store['store']}": _layer_curve(store) for store in results["stores"]}
-    figures |= {
-        f"learning curves of {s['store']}": _learning(s) for s in results["stores"] if len(s.get("curves", ())) > 1
-    }
+    figures |= {f"learning curves of {s['store']}": _learning(s) for s in results["stores"] if len(s["curves"]) > 1}
     for corpus in dict.fromkeys(store["corpus"] for store in results["stores"]):
         of_corpus = [store for store in results["stores"] if store["corpus"] == corpus]
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)

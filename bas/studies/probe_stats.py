@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,10 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
             for name, r in (("ours", run), ("random", random))
         },
     }
+    shares = sorted({*percents, WHOLE})
+    result["curves"] = {
+        str(p): _curve(run, whole if p == WHOLE else probed(run, p, run.protocol.tested), targets_N) for p in shares
+    }
     if len(states) == 1:
         return result
     searched = by_training(run)
@@ -119,12 +124,6 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
             for kind in KINDS
         },
         "few": {kind: _few(run, whole, kind, targets_N) for kind in KINDS},
-        "curves": {
-            str(percent): _curve(
-                run, whole if percent == WHOLE else probed(run, percent, run.protocol.tested), targets_N
-            )
-            for percent in sorted({*percents, WHOLE})
-        },
     }
     return result
 
@@ -207,9 +206,9 @@ def _reduction(
 
 
 def error_reduction(single: float, aggregate: float) -> float:
-    """(error of the aggregate - error of the one) / error of the aggregate; without any error 0 or minus infinity."""
+    """(error of the aggregate - error of the one) / error of the aggregate; NaN where that makes none."""
     if aggregate >= 1:
-        return 0.0 if single >= 1 else -math.inf
+        return math.nan
     return 1 - (1 - single) / (1 - aggregate)
 
 
@@ -246,15 +245,11 @@ def _curve(run: Run, found: Probed, targets_N: np.ndarray) -> dict[str, dict[str
 
 def averaged(stores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Over several stores, as the paper does over corpora: the error reductions, each store counting once."""
-    several = [store for store in stores if "reduction" in store]
+    several = [store["reduction"] for store in stores if "reduction" in store]
     if len(several) < 2:
         return {}
-    return {
-        kind: {
-            name: dict(
-                zip(("mean", "sd"), spread([s["reduction"][kind][name]["reduction"] for s in several]), strict=True)
-            )
-            for name in AGGREGATES
-        }
-        for kind in KINDS
-    }
+    mean: dict[str, Any] = {kind: {} for kind in KINDS}
+    for kind, name in product(KINDS, AGGREGATES):
+        found = [value for value in (one[kind][name]["reduction"] for one in several) if math.isfinite(value)]
+        mean[kind][name] = dict(zip(("mean", "sd"), spread(found) if found else (math.nan, 0.0), strict=True))
+    return mean

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bas.batches import Data
 from bas.bench import Bench, seed_of
+from bas.errors import UserError
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.protocols import thin
 from bas.run import MIX, Job
@@ -70,7 +71,7 @@ def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
         size = max(1, round(len(ids) * percent / WHOLE))
         ids = thin(ids, label, size, Random(f"share/{job.seed}/{job.fold}"))
     fit, valid, test = bench.members(ids), bench.members(parts.valid), bench.members(parts.test)
-    data = bench.derived(MIX, parts, settings)
+    data = bench.derived(MIX, replace(parts, fit=ids), settings)
     changed = replace(settings, warmup=0, epochs=epochs_of(settings, percent))
     with threadpool_limits(1):
         trained = train_heads(
@@ -85,6 +86,7 @@ def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
             bench.tick,
             checkpoint(bench, job),
             cumulative,
+            changed.epochs // settings.epochs,  # as many looks at valid, whatever the share
         )
         valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     found: dict[str, Any] = {}
@@ -110,11 +112,12 @@ def train_heads(
     tick: Callable[[], None],
     path: Path | None = None,
     cumulative: bool = True,
+    every: int = 1,
 ) -> Trained:
     """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
 
     seed: fold and seed. tick: called after every epoch. path: of the checkpoint.
-    cumulative: see `heads.input_names`.
+    cumulative: see `heads.input_names`. every: epochs from one look at `valid` to the next; the last is one.
     Raises UserError when a training diverges.
     """
     seed_everything(*seed, "initial weights")
@@ -134,12 +137,15 @@ def train_heads(
         return torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)]).sum()
 
     def record(epoch: Epoch) -> Record:
-        out_BHO = outputs(watched, data, valid)
-        loss_H = torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)])
-        watched.keep(-loss_H)
+        if (settings.epochs - 1 - epoch.index) % every == 0:
+            out_BHO = outputs(watched, data, valid)
+            loss_H = torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)])
+            watched.keep(-loss_H)
         tick()
         return {"epoch": epoch.index, "loss": epoch.loss}
 
     _, seconds = optimise(watched, forward, summed, data, fit, settings, seed_of(*seed), record, path)
+    if not watched.score_H.isfinite().all():
+        raise UserError(f"probing diverged: no validation loss is finite; lower the setting lr={settings.lr}")
     kept = dict(zip(heads.names, (-watched.score_H).tolist(), strict=True))
     return Trained(watched.best.eval(), kept, seconds)

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,26 @@ from bas.studies.probing import train_heads
 from bas.tables import UNKNOWN
 from bas.workers import run_jobs
 
-EXCEPT = "all but "
+EXCEPT, ALL = "all but ", "all "
 
 PRETRAINED: Mapping[str, str] = {
-    "xls-r-": "128 languages",
-    "xlsr-53": "53 languages",
-    "mms-": "1,400 languages",
+    "wav2vec2-xls-r-*": "128 languages",
+    "wav2vec2-large-xlsr-53": "53 languages",
     "mhubert-147": "147 languages",
-    "chinese-": "Mandarin",
-    ".en": "English",
-    "-en": "English",
-    "whisper-": "99 languages",
-    "wav2vec2-": "English",
-    "hubert-": "English",
-    "wavlm-": "English",
-    "unispeech-sat-": "English",
-    "data2vec-audio-": "English",
+    "whisper-*[.-]en": "English",
+    "whisper-*": "99 languages",
+    "wav2vec2-base": "English",
+    "wav2vec2-base-960h": "English",
+    "wav2vec2-large": "English",
+    "wav2vec2-large-lv60": "English",
+    "hubert-*-ls960*": "English",
+    "hubert-*-ll60k*": "English",
+    "wavlm-*": "English",
+    "unispeech-sat-*": "English",
+    "data2vec-audio-*": "English",
     "log-mel": "nothing",
 }
-"""By a part of a public checkpoint's name; the first that is in it."""
+"""By the names of public checkpoints; the first that fits."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Pool:
         self.corpus_U: list[str] = []
         self.language_U: list[str | None] = []
         self.unit_U: list[str] = []
-        self.speaker_U: list[str | None] = []
+        self.speaker_U: list[str] = []
         self.targets_U = np.empty(0, np.int64)
         for run in self.runs:
             kept = [u for u in run.utterances if run.outputs[int(run.targets[run.position[u.id]])] in self.classes]
@@ -88,8 +90,11 @@ class Pool:
             self.language_U += [u.language for u in kept]
             # Speakers of two corpora may have one name.
             self.unit_U += [f"{run.corpus.name}/{field_of(u, run.unit) or UNKNOWN}" for u in kept]
-            self.speaker_U += [None if u.speaker is None else f"{run.corpus.name}/{u.speaker}" for u in kept]
+            self.speaker_U += [f"{run.corpus.name}/{u.speaker or u.id}" for u in kept]
             self.targets_U = np.append(self.targets_U, self.task.targets(kept, self.classes))
+        self.speakers_of: dict[str, set[str]] = {}  # by language
+        for speaker, language in zip(self.speaker_U, self.language_U, strict=True):
+            self.speakers_of.setdefault(language or "", set()).add(speaker)
         self._data: Data | None = None
 
     def data(self) -> Data:
@@ -124,8 +129,9 @@ class Pool:
     def holds(self, source: Source, u: int) -> bool:
         if source.corpus is not None:
             return self.corpus_U[u] == source.corpus
-        # What language an utterance is in must be known where one is left out.
-        return self.language_U[u] not in (None, source.left_out)
+        # What language an utterance is in must be known where one is left out, and who else speaks it is left out too.
+        speaks = self.speakers_of.get(source.left_out or "", set())
+        return self.language_U[u] is not None and self.speaker_U[u] not in speaks
 
     def training(self, source: Source, fold: int) -> tuple[Tensor, Tensor]:
         """The fit and the valid part of a source in a fold; a corpus with fewer folds begins again."""
@@ -140,7 +146,7 @@ class Pool:
         """What a source's probes are tested on in a fold, by corpus, or by the language that is left out."""
         if source.left_out is not None:
             members = [u for u, language in enumerate(self.language_U) if language == source.left_out]
-            return {source.left_out: torch.tensor(members)}
+            return {f"{ALL}{source.left_out}": torch.tensor(members)}
         found = {}
         for run, where in zip(self.runs, self.where, strict=True):
             ids: Sequence[str] = list(where)
@@ -160,25 +166,27 @@ def common_classes(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that share an encoder and a scheme of labels but no corpus, where those are two or more."""
+    """The runs that share an encoder and a scheme of labels, where those are two or more corpora.
+
+    UserError: two corpora of one name.
+    """
     by_encoder: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         info = run.store.info
         key = *(info.encoder[name] for name in ("revision", "input", "precision")), info.layers, run.corpus.labels
         others = by_encoder.setdefault(key, [])
-        if run.corpus.labels and all(run.corpus.name != other.corpus.name for other in others):
+        if run.corpus.labels:
+            if run.corpus.name in [other.corpus.name for other in others]:
+                raise UserError(
+                    f"transfer: two corpora of one encoder are named {run.corpus.name}; rename one, or probe it apart"
+                )
             others.append(run)
     return [found for found in by_encoder.values() if len(found) > 1]
 
 
-def carry_out(
-    folder: Path, runs: Sequence[Run], workers: int, console: Console, memory: float | None = None
-) -> dict[str, Any]:
-    """Train and test what is not done yet under `folder`; the matrix as plain data.
-
-    Raises UserError where fewer than two classes are common, two stores hold the same recording, or the features of all
-    corpora do not fit into memory.
-    """
+def check(runs: Sequence[Run], workers: int, memory: float | None) -> None:
+    """Raises UserError where fewer than two classes are common, two corpora hold the same recording, or the features of
+    all of them do not fit into memory."""
     classes = common_classes(runs)
     if len(classes) < 2:
         told = ", ".join(f"{run.corpus.name} ({', '.join(run.outputs)})" for run in runs)
@@ -188,6 +196,11 @@ def carry_out(
     frames = sum(-(-r.store.num_frames(u.id) // r.plan.settings.stride) for r in runs for u in r.utterances)
     whole = frames * info.frame_bytes * len(info.layers)
     place(2 * whole, 2 * whole, torch.device("cpu"), workers, memory)  # while it is put together, all is there twice
+
+
+def carry_out(folder: Path, runs: Sequence[Run], workers: int, console: Console) -> dict[str, Any]:
+    """Train and test what is not done yet under `folder`; the matrix as plain data. `check` has been asked."""
+    classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
     pool = Pool(folder)
     for source in pool.sources():
@@ -200,8 +213,8 @@ def carry_out(
 
 def pretraining(encoder: str) -> str:
     """The languages an encoder was pretrained on, as far as its name tells."""
-    name = encoder.rstrip("/").rpartition("/")[2]
-    return next((languages for part, languages in PRETRAINED.items() if part in name), "unknown")
+    name = encoder.rstrip("/").rpartition("/")[2].lower()
+    return next((languages for pattern, languages in PRETRAINED.items() if fnmatchcase(name, pattern)), "unknown")
 
 
 def name_of(runs: Sequence[Run]) -> str:
@@ -284,6 +297,7 @@ def tabulate(pool: Pool) -> dict[str, Any]:
     return {
         "encoder": pool.runs[0].store.info.encoder,
         "pretraining": pretraining(pool.runs[0].store.info.encoder["name"]),
+        "marks": sorted({mark for run in pool.runs for mark in run.protocol.marks}),
         "corpora": {run.corpus.name: {"languages": _languages(pool, run.corpus.name)} for run in pool.runs},
         "classes": list(pool.classes),
         "labels": pool.runs[0].corpus.labels,
