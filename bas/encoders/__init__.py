@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, first_line
+from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable, first_line
 from bas.encoders.logmel import LOG_MEL, LogMel
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
 from bas.errors import UserError
 
-__all__ = ["LOG_MEL", "PRECISIONS", "WAVEFORM_MODELS", "Encoder", "EncoderInfo", "load_encoder"]
+__all__ = ["LOG_MEL", "PRECISIONS", "WAVEFORM_MODELS", "Encoder", "EncoderInfo", "Tunable", "load_encoder", "tunable"]
 
 
 def load_encoder(
@@ -69,6 +70,20 @@ def load_encoder(
         return Waveform(name, config, device, revision, precision)
     allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
     raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
+
+
+def tunable(encoder: Encoder) -> Tunable:
+    """The same, as one that can be trained. UserError for one that cannot."""
+    info = encoder.info
+    if not isinstance(encoder, Waveform | Whisper):
+        raise UserError(f"encoder {info.name!r}: it has no weights to train; name a speech encoder")
+    if info.model_type in ("sew", "sew-d"):
+        told = "puts out other frames than its states have"
+        raise UserError(f"encoder {info.name!r}: {info.model_type} {told}, so it is not fine-tuned here")
+    if any(isinstance(module, nn.BatchNorm1d) for module in encoder.trunk.modules()):
+        told = "in training it would normalise utterances by those they share a batch with"
+        raise UserError(f"encoder {info.name!r}: {told} (BatchNorm), so it is not fine-tuned here")
+    return encoder
 
 
 def _refuse_real_length(name: str, real_length: bool) -> None:

@@ -2,11 +2,17 @@
 
 Axes: B waves, L hidden states (state 0 is what enters the first transformer layer), T frames, D width.
 Frozen means: `eval`, no gradient, no dropout.
+
+References
+    Wagner et al., *Dawn of the transformer era in speech emotion recognition*, IEEE TPAMI 2023: the convolutional front
+        stays frozen while all behind it is trained.
+    Park et al., *SpecAugment*, Interspeech 2019.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +21,7 @@ from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bas.audio import SAMPLE_RATE, Wave
 from bas.errors import UserError
@@ -65,10 +71,62 @@ class Encoder(Protocol):
         """
 
 
+class Tunable(Encoder, Protocol):
+    """An encoder that can be trained, but for its convolutional front. For one thread at a time while it is."""
+
+    trunk: nn.Module
+    """All that may be trained. Frozen as it comes; in `train` mode it drops units, layers and spans of the input
+    (SpecAugment) as the model's own configuration says."""
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Each prepared wave's `(T, D)` as the model puts it out, with a gradient where the trunk has one.
+
+        All waves have the same batch key; in `eval` mode none notices the others.
+        """
+
+    def cut(self, states_LTD: Tensor) -> Tensor:
+        """Of one wave's states, `(L, T, D)`: what the model would put out if it ended with each of them.
+
+        They are normalised where the model ends with a norm. So the last equals `outputs`.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a new folder in the layout of `transformers`, whole or not at all.
+
+        `load_encoder` of that folder computes the same bits.
+        """
+
+
+def spans(length: int, share: float, span: int, least: int) -> Tensor:
+    """`(length,)`, true where SpecAugment masks: spans at random places, of about `share` in all, `least` of them.
+
+    From torch's own generator, and of one wave alone, whatever it shares a batch with. No span fits: nothing is masked.
+    """
+    mask_T = torch.zeros(length, dtype=torch.bool)
+    wanted = max(int(share * length / span + float(torch.rand(()))), least)
+    for start in torch.randperm(max(0, length - span + 1))[: min(wanted, length // span)].tolist():
+        mask_T[start : start + span] = True
+    return mask_T
+
+
+def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) -> None:
+    """Write `state` under the configuration of `model`, with the extractor's, as the new folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    model.save_pretrained(temporary, state_dict=state)
+    extractor.save_pretrained(temporary)
+    for file in temporary.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    temporary.rename(folder)
+
+
 def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
     """The model, or a UserError where `transformers` would put random numbers for weights that are not there."""
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is refused below, in a line
     given: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write

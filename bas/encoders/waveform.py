@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from bas.audio import SAMPLE_RATE, Wave
-from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of
+from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
 
 # Behind their convolutional front these look at padding nowhere: one convolution over frames that are zeroed where they
 # are padding, then masked attention. In the others padding leaks: data2vec-audio stacks five convolutions, and from the
@@ -41,9 +42,11 @@ class Waveform:
         # What comes out of the front goes into the model where the waveform did.
         self._front, model.feature_extractor = freeze(model.feature_extractor, device), nn.Identity()
         self._model = freeze(model, device)
+        self.trunk: nn.Module = self._model
         if config.model_type == "wavlm":  # of a mask that transformers makes; nothing a user could mend
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         self._extractor = load_extractor(name, revision, Wav2Vec2FeatureExtractor, Wav2Vec2FeatureExtractor)
+        self._norm_last = getattr(config, "do_stable_layer_norm", False)
         # A BatchNorm before the positional convolution (some HuBERT) turns zeroed frames into something else.
         self._pads = config.model_type in PADDABLE and not getattr(config, "conv_pos_batch_norm", False)
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
@@ -77,16 +80,46 @@ class Waveform:
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        fronts = [self._front(x.to(self.device, self._dtype)[None])[0].T for x in inputs]
+        frames, found = self._forward(inputs, states=True)
+        # Each cut out before the states are joined: what was padding is never copied.
+        return [torch.stack([x_BTD[i, :n] for x_BTD in found.hidden_states]) for i, n in enumerate(frames)]
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        frames, found = self._forward(inputs, states=False)
+        return [x_TD[:n] for x_TD, n in zip(found.last_hidden_state, frames, strict=True)]
+
+    def cut(self, states_LTD: Tensor) -> Tensor:
+        if not self._norm_last:
+            return states_LTD
+        normed_LTD: Tensor = self._model.encoder.layer_norm(states_LTD)
+        return normed_LTD
+
+    def save(self, folder: Path) -> None:
+        front = {f"feature_extractor.{name}": value for name, value in self._front.state_dict().items()}
+        save_as(folder, self._model, {**self._model.state_dict(), **front}, self._extractor)
+
+    def _forward(self, inputs: Sequence[Tensor], states: bool) -> tuple[list[int], Any]:
+        """How many frames each wave has, and what the model returns for all of them, padded."""
+        with torch.no_grad():
+            fronts = [self._front(x.to(self.device, self._dtype)[None])[0].T for x in inputs]
+        frames = [len(front_TC) for front_TC in fronts]
         mask_BN = None
-        if len({len(front_TC) for front_TC in fronts}) > 1:
+        if len(set(frames)) > 1:
             assert self._pads, "all waves have the same batch key"
             samples_B = torch.tensor([len(x) for x in inputs], device=self.device)
             mask_BN = torch.arange(max(map(len, inputs)), device=self.device) < samples_B[:, None]
         x_BCT = pad_sequence(fronts, batch_first=True).mT
-        states = self._model(x_BCT, attention_mask=mask_BN, output_hidden_states=True).hidden_states
-        # Each cut out before the states are joined: what was padding is never copied.
-        return [torch.stack([x_BTD[i, : len(front)] for x_BTD in states]) for i, front in enumerate(fronts)]
+        dropped_BT = self._spans(frames) if self._model.training else None
+        given = {"attention_mask": mask_BN, "mask_time_indices": dropped_BT, "output_hidden_states": states}
+        return frames, self._model(x_BCT, **given)
+
+    def _spans(self, frames: Sequence[int]) -> Tensor | None:
+        """Where SpecAugment masks: `transformers` counts padding too, and refuses waves shorter than a span."""
+        config = self._model.config
+        if not (getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0):
+            return None
+        how = config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+        return pad_sequence([spans(n, *how) for n in frames], batch_first=True).to(self.device)
 
     def _frames(self, num_samples: int) -> int:
         """How many frames the front makes of so many samples."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import gelu, pad
+from torch import Tensor, nn
+from torch.nn.functional import dropout, gelu, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from bas.audio import SAMPLE_RATE, Wave
-from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of
+from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
 from bas.errors import UserError
 
 # Windows that go through the model at once, however long a recording is: enough to fill a GPU.
@@ -46,8 +47,10 @@ class Whisper:
         self._real_length = real_length
         self._dtype = getattr(torch, precision)
         self._model = freeze(load_weights(name, revision, self._dtype).get_encoder(), device)
+        # Without the two convolutions, and the positions, which OpenAI did not train either.
+        self.trunk: nn.Module = nn.ModuleDict({"layers": self._model.layers, "layer_norm": self._model.layer_norm})
         default = partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins)
-        extractor = load_extractor(name, revision, WhisperFeatureExtractor, default)
+        self._extractor = extractor = load_extractor(name, revision, WhisperFeatureExtractor, default)
         told = (extractor.feature_size, extractor.nb_max_frames)
         if told != (config.num_mel_bins, 2 * config.max_source_positions):
             raise UserError(f"encoder {name!r}: its preprocessor makes (bands, frames) {told}, which the model refuses")
@@ -85,23 +88,65 @@ class Whisper:
         states: list[Tensor] = []
         windows: list[tuple[Tensor, Tensor]] = []  # what goes in, and where the real frames of what comes out go
         for mel_MF in inputs:
-            frames = mel_MF.shape[1] - self._tail
-            shape = (self.info.num_states, -(-frames // 2), self.info.dim)
+            shape = (self.info.num_states, self._length(mel_MF), self.info.dim)
             states.append(torch.empty(shape, dtype=self._dtype, device=self.device))
-            for start in range(0, frames, self._frames):
-                stop = start + self._frames
-                if self._real_length:
-                    window_MF = mel_MF[:, start : min(stop, frames)]
-                else:  # the last frame is silence: it stands for all that follow
-                    window_MF = mel_MF[:, start:stop]
-                    window_MF = pad(window_MF, (0, self._frames - window_MF.shape[1]), mode="replicate")
-                windows.append((window_MF, states[-1][:, start // 2 : stop // 2]))
+            windows += [(window_MF, states[-1][:, place]) for window_MF, place in self._windows(mel_MF)]
         for i in range(0, len(windows), WINDOWS):
             some = windows[i : i + WINDOWS]
             for layer, x_BTD in enumerate(self._layers([window_MF for window_MF, _ in some])):
                 for x_TD, (_, out_LTD) in zip(x_BTD, some, strict=True):
                     out_LTD[layer] = x_TD[: out_LTD.shape[1]]
         return states
+
+    def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if self.trunk.training:
+            inputs = [self._augmented(mel_MF) for mel_MF in inputs]
+        windows = [window for mel_MF in inputs for window in self._windows(mel_MF)]
+        found: list[Tensor] = []
+        for i in range(0, len(windows), WINDOWS):
+            some = windows[i : i + WINDOWS]
+            *_, last_BTD = self._layers([window_MF for window_MF, _ in some])
+            found += [x_TD[: place.stop - place.start] for x_TD, (_, place) in zip(last_BTD, some, strict=True)]
+        return list(torch.split(torch.cat(found), [self._length(mel_MF) for mel_MF in inputs]))
+
+    def cut(self, states_LTD: Tensor) -> Tensor:
+        return torch.cat([self._model.layer_norm(states_LTD[:-1]), states_LTD[-1:]])
+
+    def save(self, folder: Path) -> None:
+        # Its decoder is left out: it takes no part, and was not loaded to stay.
+        state = {f"encoder.{name}": value for name, value in self._model.state_dict().items()}
+        save_as(folder, self._model, state, self._extractor)
+
+    def _length(self, mel_MF: Tensor) -> int:
+        """Frames of the states."""
+        frames: int = mel_MF.shape[1] - self._tail
+        return -(-frames // 2)
+
+    def _windows(self, mel_MF: Tensor) -> Iterator[tuple[Tensor, slice]]:
+        """What goes into the model, window after window, and the frames of the states that it makes."""
+        frames = mel_MF.shape[1] - self._tail
+        for start in range(0, frames, self._frames):
+            stop = min(start + self._frames, frames)
+            if self._real_length:
+                window_MF = mel_MF[:, start:stop]
+            else:  # the last frame is silence: it stands for all that follow
+                window_MF = mel_MF[:, start : start + self._frames]
+                window_MF = pad(window_MF, (0, self._frames - window_MF.shape[1]), mode="replicate")
+            yield window_MF, slice(start // 2, -(-stop // 2))
+
+    def _augmented(self, mel_MF: Tensor) -> Tensor:
+        """SpecAugment over time and bands, as `WhisperModel` does, on the recording's own frames alone."""
+        config, frames = self._model.config, mel_MF.shape[1] - self._tail
+        if not config.apply_spec_augment:
+            return mel_MF
+        mask_MF = torch.zeros(mel_MF.shape, dtype=torch.bool)
+        if config.mask_time_prob > 0:
+            how = config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
+            mask_MF[:, :frames] |= spans(frames, *how)
+        if config.mask_feature_prob > 0:
+            how = config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks
+            mask_MF |= spans(len(mel_MF), *how)[:, None]
+        return mel_MF.masked_fill(mask_MF, 0.0)
 
     def _log_mel(self, wave: Wave) -> Tensor:
         """What `WhisperFeatureExtractor` makes of one window, less most of the silence up to 30 s: `(M, F + tail)`."""
@@ -134,9 +179,13 @@ class Whisper:
             lowest = torch.finfo(self._dtype).min
             mask_B11T = torch.where(padding_B11F[..., ::2], lowest, 0.0).to(self._dtype)
         x_BTD = gelu(model.conv2(x_BDF)).mT
+        training = self.trunk.training
         x_BTD = x_BTD + model.embed_positions.weight[: x_BTD.shape[1]]
+        x_BTD = dropout(x_BTD, model.dropout, training)
         for layer in model.layers:
             yield x_BTD
+            if training and float(torch.rand(())) < model.layerdrop:
+                continue
             output = layer(x_BTD, mask_B11T)
             x_BTD = output[0] if isinstance(output, tuple) else output  # a tuple in transformers 5.0
         yield model.layer_norm(x_BTD)

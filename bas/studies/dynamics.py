@@ -1,0 +1,363 @@
+"""The study: what becomes of an encoder's embeddings while it is fine-tuned, from recordings to tables and figures.
+
+After *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (the paper), whose subsets 1, 2
+and 3 are the parts fit, valid and test of each fold of a protocol; a fold is called a rotation, its test part the third
+part. Fine-tuning sees fit, and stops by valid; everything is measured on the third part.
+
+    run.json         what was asked for, what decides the numbers, versions
+    protocol.json    the folds by utterance id
+    corpus.csv       a manifest of the recordings as prepared: 16 kHz mono, one loudness, under audio/
+    prepared.json    how they were, and which could not be
+    acoustic.npz     eGeMAPS and more of every third part
+    rotation0.csv    a third part by itself: what its feature stores are read with
+    rotation0/       finetune.json; checkpoints/, features/, means/ and analysis/ by step
+    results.json     everything; table.md, figures/ and tb/ show it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from rich.console import Console
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from bas import acoustics, audio, report
+from bas.corpora import Corpus, Utterance, export, open_corpus
+from bas.corpora.labels import relabel
+from bas.encoders import Tunable, load_encoder, tunable
+from bas.errors import UserError
+from bas.features.plan import recording_hashes
+from bas.features.shard import versions
+from bas.files import locked, read_json, replacing, write_json, write_text
+from bas.loop import seed_everything
+from bas.progress import bar
+from bas.protocols import Protocol, make
+from bas.studies import dynamics_tables
+from bas.studies.analysis import AnalysisSettings, analyse
+from bas.studies.checkpoints import embed, mean_states, own_head, read_means, refitted
+from bas.studies.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
+from bas.tables import tell_protocol
+from bas.tasks import EMOTION
+
+LOUDNESS = -23.0
+"""LUFS, the paper's."""
+
+FEW = 30
+"""Speakers; below it, one third part would be a handful of them, so every speaker is in one in turn."""
+
+MANY_RULE, FEW_RULE = "speaker:64/20/16", "speaker:5"  # the paper's, and ours
+REMEDY = "give another --name, or delete that folder"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asked for."""
+
+    corpus: str  # the reader's name
+    root: str
+    encoder: str
+    revision: str | None
+    real_length: bool
+    labels: str | None  # a scheme of bas.corpora.labels; None: the corpus's own words
+    protocol: str | None  # a rule; None: MANY_RULE, or FEW_RULE below FEW speakers
+    protocol_seed: int
+    loudness: float | None  # LUFS; None: as recorded
+    preset: str
+    settings: Tuning
+    seed: int
+    device: str  # cpu | cuda
+    analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open run folder."""
+
+    folder: Path
+    plan: Plan
+    protocol: Protocol
+    corpus: Corpus  # as prepared
+    acoustic: acoustics.Acoustic
+    context: dict[str, Any]  # of the results
+
+
+def carry_out(
+    folder: Path, plan: Plan, console: Console, *, rotations: int | None = None, keep_weights: bool = False
+) -> dict[str, Any]:
+    """Do what is not done yet of the first `rotations` folds (None: all), and write the results of these.
+
+    keep_weights: leave the weights of every checkpoint, from now on; else of each rotation's last alone, the others
+    when they are measured.
+    Raises UserError for whatever corpus, labels, encoder, protocol or settings are refused for, for a folder that was
+    made of other things, and where another process is at work in it.
+    """
+    with locked(folder, "fine-tuning"):
+        study = _start(folder, plan, rotations, console)
+        count = len(study.protocol.folds) if rotations is None else rotations
+        done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
+        told = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
+        results = {**study.context, "finetuned": told, **dynamics_tables.tabulate(done)}
+        write_json(folder / "results.json", results)
+        write_text(folder / "table.md", _heading(results) + dynamics_tables.markdown(results))
+        for old in (folder / "tb").glob("**/figures/events.*"):  # one file, however often they are drawn
+            old.unlink()
+        with report.writer(folder, "figures", study.protocol.told, study.protocol.marks) as board:
+            for name, figure in dynamics_tables.figures(results).items():
+                with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
+                    figure.savefig(stream, format="png", dpi=150)
+                board.add_figure(name, figure, 0)
+    return results
+
+
+def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
+    """Make the run's folder, or take it up again when it was made of the same things."""
+    corpus = open_corpus(plan.corpus, Path(plan.root))
+    corpus = relabel(corpus, plan.labels) if plan.labels else corpus
+    encoder = _load(plan, plan.encoder, plan.revision)
+    rule, why = _rule(corpus, plan)
+    protocol = make(corpus, EMOTION, rule, plan.protocol_seed)
+    corpus = replace(corpus, utterances=corpus.labelled())
+    if rotations is not None and not 1 <= rotations <= len(protocol.folds):
+        raise UserError(f"--rotations {rotations}: {protocol.rule} makes 1 to {len(protocol.folds)}")
+    made_of = _made_of(plan, corpus, encoder, protocol)
+    if (folder / "run.json").exists():
+        _check_same(folder, made_of)
+    elif any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds something else; {REMEDY}")
+    write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
+    prepared, skipped = _prepare(corpus, encoder, folder, plan.loudness, console)
+    if skipped:
+        protocol = make(corpus, EMOTION, rule, plan.protocol_seed, skipped=skipped)
+    protocol.write(folder / "protocol.json")
+    console.print(f"protocol: {protocol.told}{why}", highlight=False, markup=False)
+    tell_protocol(protocol, console)
+    tested = tuple(dict.fromkeys(protocol.tested))
+    acoustic = _acoustic(folder / "acoustic.npz", {u.id: u for u in prepared.utterances}, tested, console)
+    context = {
+        "corpus": corpus.name,
+        "note": corpus.note,
+        "encoder": encoder.info.as_dict(),
+        "protocol": {
+            **{name: value for name, value in protocol.as_dict().items() if name != "folds"},
+            "told": protocol.told + why,
+            "rotations": len(protocol.folds),
+        },
+        "preset": plan.preset,
+        "finetuning": asdict(plan.settings),
+        "loudness": plan.loudness,
+        "seed": plan.seed,
+        "device": plan.device,
+        "skipped": skipped,
+        "versions": versions(),
+    }
+    return Study(folder, plan, protocol, prepared, acoustic, context)
+
+
+def _load(plan: Plan, name: str, revision: str | None) -> Tunable:
+    seed_everything(plan.seed, "weights")  # a masking vector that the files lack is drawn
+    return tunable(load_encoder(name, torch.device(plan.device), revision, real_length=plan.real_length))
+
+
+def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
+    """The rule of the protocol, and what to say of its choice."""
+    if plan.protocol:
+        return plan.protocol, ""
+    speakers = len({u.speaker for u in corpus.labelled()})
+    if speakers < FEW:
+        return FEW_RULE, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
+    return MANY_RULE, f"; the default with {speakers} speakers"
+
+
+def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -> dict[str, Any]:
+    """Whatever changes a number, by name."""
+    hashes = recording_hashes(corpus.utterances, lambda: None)
+    recordings = [[u.id, hashes.get(u.id)] for u in corpus.utterances]
+    fields = [[u.id, u.label, u.speaker, u.text] for u in corpus.utterances]
+    return {
+        "study": "dynamics",
+        "encoder": encoder.info.revision,
+        "input": encoder.info.input,
+        "recordings": _digest(recordings),
+        "label scheme": plan.labels,
+        "labels": _digest(fields),
+        "protocol": protocol.hash,
+        "loudness": plan.loudness,
+        "seed": plan.seed,
+        "device": plan.device,
+        **{f"version of {name}": versions()[name] for name in ("bas", "torch", "transformers", "scikit-learn")},
+        **{f"setting {name}": value for name, value in asdict(plan.settings).items()},
+        "analysis": _digest(asdict(plan.analysis)),
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
+    there = read_json(folder / "run.json", REMEDY)
+    old = there.get("made_of") if isinstance(there, dict) else None
+    if not isinstance(old, dict) or old.keys() != made_of.keys():
+        raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
+    for name, value in made_of.items():
+        if old[name] != value:
+            raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; {REMEDY}")
+
+
+def _prepare(
+    corpus: Corpus, encoder: Tunable, folder: Path, loudness: float | None, console: Console
+) -> tuple[Corpus, dict[str, str]]:
+    """The corpus with the recordings as everything after reads them; by id, why an utterance is left out."""
+    path = folder / "prepared.json"
+    if not path.exists():
+        kept: list[Utterance] = []
+        skipped: dict[str, str] = {}
+        with bar(console, "utterances") as progress:
+            line = progress.add_task("prepare", total=len(corpus.utterances))
+            for index, utterance in enumerate(corpus.utterances):
+                wav = folder / "audio" / f"{index:06}.wav"  # an id may be no file's name
+                try:
+                    if not wav.exists():
+                        _write(utterance, wav, encoder, loudness)
+                    kept.append(replace(utterance, audio=wav, start=0.0, end=None))
+                except UserError as error:
+                    skipped[utterance.id] = str(error)
+                progress.advance(line)
+        if not kept:
+            raise UserError(
+                f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}"
+            )
+        export.write(replace(corpus, utterances=tuple(kept)), folder / "corpus.csv")
+        write_json(path, {"loudness": loudness, "rate": audio.SAMPLE_RATE, "kept": len(kept), "skipped": skipped})
+    found: dict[str, str] = read_json(path)["skipped"]
+    for id_, why in found.items():
+        console.print(f"skipped: {id_}: {why}", style="yellow", highlight=False, markup=False)
+    prepared = open_corpus("manifest", folder / "corpus.csv")
+    return replace(prepared, name=corpus.name), found
+
+
+def _write(utterance: Utterance, wav: Path, encoder: Tunable, loudness: float | None) -> None:
+    """UserError naming the utterance that cannot be used."""
+    wave = audio.load(utterance)
+    if not encoder.min_samples <= len(wave) <= (encoder.max_samples or len(wave)):
+        seconds = len(wave) / audio.SAMPLE_RATE
+        raise UserError(f"{utterance.audio}: {seconds:.2f} s is too short or too long for the encoder")
+    if loudness is not None:
+        try:
+            wave = audio.to_loudness(wave, loudness)
+        except UserError as error:
+            raise UserError(f"{utterance.audio}: {error}") from error
+    with replacing(wav) as temporary:
+        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # beyond 1.0 too
+
+
+def _acoustic(path: Path, utterances: dict[str, Utterance], ids: Sequence[str], console: Console) -> acoustics.Acoustic:
+    if path.exists():
+        return acoustics.Acoustic.load(path)
+    with bar(console, "utterances") as progress:
+        line = progress.add_task("eGeMAPS", total=len(ids))
+        waves = ((id_, audio.load(utterances[id_])) for id_ in ids)
+        found = acoustics.measure(waves, lambda: progress.advance(line))
+    found.save(path)
+    return found
+
+
+def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> dict[str, Any]:
+    """One fold: fine-tune, then measure every checkpoint."""
+    where, plan = study.folder / f"rotation{index}", study.plan
+    known = {u.id: u for u in study.corpus.utterances}
+    parts = {name: [known[i] for i in ids] for name, ids in study.protocol.folds[index].parts().items()}
+    told = ", ".join(f"{name} {len(part)} of {len({u.speaker for u in part})} speakers" for name, part in parts.items())
+    console.print(f"{where} ({index + 1} of {count}): {told}", highlight=False, markup=False)
+    with report.writer(study.folder, f"rotation{index}", study.protocol.told, study.protocol.marks) as board:
+        done = read_finished(where)
+        if done is None:
+            encoder = _load(plan, plan.encoder, plan.revision)
+            seed = 1000 * plan.seed + index
+            done = finetune(encoder, EMOTION, parts["fit"], parts["valid"], plan.settings, seed, where, board, console)
+            del encoder  # not beside the checkpoint's on a GPU
+        line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
+        console.print(line, highlight=False, markup=False)
+        found = []
+        for step in done["steps"]:
+            with console.status(f"step {step}"):
+                found.append(_measure(study, index, step, parts, done))
+            _tell(found[-1], board, console)
+            weights = checkpoint_of(where, step)
+            if not keep_weights and step != done["steps"][-1] and weights.exists():
+                shutil.rmtree(weights)
+    return {"rotation": index, "steps": done["steps"], "checkpoints": found, "finetune": done}
+
+
+def _measure(
+    study: Study, index: int, step: int, parts: dict[str, list[Utterance]], done: dict[str, Any]
+) -> dict[str, Any]:
+    """The analysis of one checkpoint on the third part, and how good the model is when it is cut off early."""
+    where, plan, name = study.folder / f"rotation{index}", study.plan, f"step-{step:05}"
+    path = where / "analysis" / f"{name}.json"
+    if path.exists():
+        there: dict[str, Any] = read_json(path, "delete it: it is made anew")
+        return there
+    manifest = study.folder / f"{where.name}.csv"
+    export.write(replace(study.corpus, utterances=tuple(parts["test"])), manifest)
+    third = open_corpus("manifest", manifest)
+    parts = {**parts, "test": list(third.utterances)}
+    ids = tuple(u.id for u in third.utterances)
+    targets = {part: EMOTION.targets(utterances, done["outputs"]) for part, utterances in parts.items()}
+    encoder = _load(plan, str(checkpoint_of(where, step).resolve()), None)
+    store, means = where / "features" / name, where / "means" / f"{name}.npz"
+    x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
+    analysed = analyse(
+        x_LUD,
+        read_means(where / "means" / "step-00000.npz", ids)[0] if step else None,
+        study.acoustic.of(ids),
+        targets["test"],
+        np.array([u.speaker or "" for u in third.utterances]),
+        [u.text for u in third.utterances],
+        plan.analysis,
+        plan.seed,
+        plan.device,
+    )
+    cut: dict[str, Any] = {"own": own_head(cut_LUD, *read_head(where, step), targets["test"])}
+    if step in (0, done["steps"][-1]):
+        size = plan.settings.micro_batch
+        states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
+        cut["refitted"] = refitted(states, targets, EMOTION)
+    found = {"step": step, **analysed, "ids": list(ids), "cut": cut}
+    write_json(path, found)
+    return read_json(path)  # type: ignore[no-any-return]
+
+
+def _tell(found: dict[str, Any], board: SummaryWriter, console: Console) -> None:
+    own = {name: found["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
+    for name, value in own.items():
+        board.add_scalar(f"third part/{name}", value, found["step"])
+    told = ", ".join(f"{name} {100 * value:.1f}" for name, value in own.items())
+    console.print(f"  step {found['step']}: {told} on the third part", highlight=False, markup=False)
+
+
+def _heading(results: dict[str, Any]) -> str:
+    """What the page is of."""
+    protocol, encoder, how = results["protocol"], results["encoder"], results["finetuning"]
+    done = len(results["finetuned"])
+    loudness = "as recorded" if results["loudness"] is None else f"{results['loudness']:g} LUFS"
+    lines = [
+        f"# {encoder['name'].rstrip('/').rpartition('/')[2]} fine-tuned on {results['corpus']}",
+        "",
+        *(f"**MARK: {mark}**\n" for mark in protocol["marks"]),
+        f"Protocol {protocol['told']}; {done} of {protocol['rotations']} rotations. Encoder {encoder['revision']}, "
+        f"{encoder['input'] or 'as recorded'}; recordings at {loudness}, {len(results['skipped'])} left out. "
+        f"Preset {results['preset']}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
+        f"seed {results['seed']}, {results['device']}.",
+        *(f"\nNote: {note}." for note in (*filter(None, [results["note"]]), *protocol["notes"])),
+    ]
+    return "\n".join(lines) + "\n\n"
