@@ -22,6 +22,7 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     from bas.files import locked
     from bas.run import split
     from bas.studies.probe import Asked, carry_out
+    from bas.studies.probing import READ
 
     if wrong := [p for p in arguments.percent if not 0 < p < 100]:
         raise UserError(f"--percent {wrong[0]}: must be above 0 and below 100; the whole is always probed")
@@ -29,6 +30,9 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
         raise UserError(
             f"--layer {arguments.layer}: a probe reads every stored state; extract with --layers to have fewer"
         )
+    for text in arguments.set:
+        if text.partition("=")[0] not in READ:
+            raise UserError(f"--set {text}: a probe reads {', '.join(READ)}")
     folders: list[Path] = list(dict.fromkeys(arguments.features))
     names = [folder.resolve().name for folder in folders]
     if doubled := [name for name in names if names.count(name) > 1]:

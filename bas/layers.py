@@ -44,11 +44,13 @@ def cross_validated(
     if units > 1:
         every = GroupKFold(min(FOLDS, units)).split(targets_U, groups=units_U)
     else:
-        every = StratifiedKFold(FOLDS).split(targets_U, targets_U)
+        few = int(np.unique(targets_U, return_counts=True)[1].min())
+        every = StratifiedKFold(max(2, min(FOLDS, few))).split(targets_U, targets_U)
     # Of one class alone there is nothing to learn.
     splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit])) > 1]
     if not splits:
-        raise UserError(f"the best layer cannot be estimated: the training {task.disjoint[0]}s say one class each")
+        unit = task.disjoint[0] if task.disjoint else "utterance"
+        raise UserError(f"the best layer cannot be estimated: each training {unit} is of one class")
     scores = {}
     for index, state in enumerate(states):
         predicted = []

@@ -59,36 +59,37 @@ class Mixes(nn.Module):
         if states > 1:
             fixed_IL = torch.cat([fixed_IL, torch.full((1, states), 1 / states)])
         self.register_buffer("alone_IL", fixed_IL)
-        self.free_L = nn.Parameter(torch.full((states,), 1 / states)) if states > 1 else None
-        self.soft = nn.ModuleList(
-            LayerMix(k) for k in ((states, *_cumulated(states, cumulative)) if states > 1 else ())
-        )
+        # The first is the 1x1 mix: its theta are the weights themselves, and learn at the rate of the others'.
+        sizes = (states, states, *_cumulated(states, cumulative)) if states > 1 else ()
+        self.learnt = nn.ModuleList(map(LayerMix, sizes))
+        if states > 1:
+            nn.init.constant_(self._mixes()[0].theta, 1 / states)
 
     def forward(self) -> Tensor:
-        if self.free_L is None:
+        if not self.learnt:
             return self.alone_IL
         states = self.alone_IL.shape[1]
-        soft = [mix.theta.softmax(0) for mix in self._mixes()]
-        first, *rest = [nn.functional.pad(weights_K, (0, states - len(weights_K))) for weights_K in soft]
-        return torch.cat([self.alone_IL, torch.stack([first, self.free_L, *rest])])
+        free, *soft = [mix.theta for mix in self._mixes()]
+        whole, *rest = [nn.functional.pad(theta.softmax(0), (0, states - len(theta))) for theta in soft]
+        return torch.cat([self.alone_IL, torch.stack([whole, free, *rest])])
 
     def of_inputs(self) -> list[tuple[int, nn.Parameter]]:
         """Which input each parameter belongs to."""
-        if self.free_L is None:
+        if not self.learnt:
             return []
-        first, *rest = [mix.theta for mix in self._mixes()]
-        return list(enumerate([first, self.free_L, *rest], len(self.alone_IL)))
+        free, whole, *rest = [mix.theta for mix in self._mixes()]
+        return list(enumerate([whole, free, *rest], len(self.alone_IL)))
 
     def _mixes(self) -> list[LayerMix]:
-        return [mix for mix in self.soft if isinstance(mix, LayerMix)]
+        return [mix for mix in self.learnt if isinstance(mix, LayerMix)]
 
 
 class Stacked(nn.Module):
     """I linear layers side by side, each with weights of its own: `(I, N, D)` to `(I, N, F)`. As `nn.Linear` begins."""
 
-    def __init__(self, inputs: int, dim: int, out: int, rate: float = 1.0) -> None:
+    def __init__(self, inputs: int, dim: int, out: int, learning_rate_factor: float = 1.0) -> None:
         super().__init__()
-        self.rate = rate
+        self.learning_rate_factor = learning_rate_factor
         bound = 1 / math.sqrt(dim)
         self.weight_IDF = nn.Parameter(torch.empty(inputs, dim, out).uniform_(-bound, bound))
         self.bias_I1F = nn.Parameter(torch.empty(inputs, 1, out).uniform_(-bound, bound))

@@ -70,7 +70,7 @@ def carry_out(
         found.append(probe_stats.tabulate(run, random, percents))
     between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
     results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found), "transfer": between}
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", probe_stats.finite(results))
     write_text(folder / "table.md", probe_page.markdown(results))
     probe_page.draw(folder, results)
     probe_page.show(results, console)

@@ -22,7 +22,12 @@ from bas.studies.probing import WHOLE, probe_job
 from bas.tables import context, plain, tested
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
+WHOSE = ("ours", "paper")
 CHOSEN, ON_VALID = "LAYER=best", "best on valid"
+
+
+Estimate = Callable[[np.ndarray], float]
+"""A number, of the utterances that a boolean mask `(N,)` keeps."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Probed:
     valid: Sequence[Mapping[str, tuple[float, float]]]  # by fold: mean over seeds of the headline and of the loss
     fold_N: np.ndarray  # which fold tested each utterance
     seconds: float  # of one job, the mean
+    mixes: Mapping[str, list[float]]  # the weight of each state, the mean over folds and seeds
 
 
 def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
@@ -57,7 +63,9 @@ def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
             means[head] = float(np.mean([s[run.headline] for s in scores])), float(np.mean([s["loss"] for s in scores]))
         valid.append(means)
     seconds = float(np.mean([r["seconds"] for row in results for r in row]))
-    return Probed(test, valid, fold_N, seconds)
+    every = [result["heads"] for row in results for result in row]
+    mixes = {head: np.mean([found[head]["mix"] for found in every], axis=0).tolist() for head in heads}
+    return Probed(test, valid, fold_N, seconds, mixes)
 
 
 def chosen_states(found: Probed, kind: str, states: Sequence[int]) -> list[int]:
@@ -119,10 +127,8 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
     result |= {
         "chosen": {CHOSEN: searched, **on_valid},
         "biases": {kind: _biases(run, random, kind) for kind in KINDS},
-        "reduction": {
-            kind: {name: _reduction(run, whole, kind, searched, name, targets_N, units_N) for name in AGGREGATES}
-            for kind in KINDS
-        },
+        "reduction": {kind: _reductions(run, random, kind, searched) for kind in KINDS},
+        "mixes": _weights(whole),
         "few": {kind: _few(run, whole, kind, targets_N) for kind in KINDS},
     }
     return result
@@ -150,9 +156,42 @@ def _numbers(
     return {"metrics": metrics, "low": low, "high": high, "against": against}
 
 
-def _mean(metric: Metric, targets_N: np.ndarray, row_SN: np.ndarray) -> Callable[[np.ndarray], float]:
+def _weights(found: Probed) -> dict[str, dict[str, list[float]]]:
+    """Of the two learnt mixes of all states."""
+    return {kind: {name: found.mixes[f"{kind} {name}"] for name in (SOFTMAX, FREE)} for kind in KINDS}
+
+
+def _mean(metric: Metric, targets_N: np.ndarray, row_SN: np.ndarray) -> Estimate:
     """The metric's mean over seeds, of the utterances that a mask keeps."""
     return lambda k_N: float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in row_SN]))
+
+
+@dataclass(frozen=True)
+class Both:
+    """What both splits predict of the utterances that both test, in the disjoint one's order."""
+
+    targets_N: np.ndarray
+    units_N: np.ndarray
+    disjoint: Probed
+    random: Probed
+
+
+def _both(run: Run, random: Run) -> Both:
+    unit, also = dict(zip(run.protocol.tested, tested(run)[1], strict=True)), set(random.protocol.tested)
+    ids = [i for i in dict.fromkeys(run.protocol.tested) if i in also]
+    targets_N = run.targets[[run.position[i] for i in ids]]
+    found = (probed(one, WHOLE, ids) for one in (run, random))
+    return Both(targets_N, np.array([unit[i] for i in ids]), *found)
+
+
+def _of_states(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[int, Estimate]:
+    metric = run.task.metrics[run.headline]
+    return {s: _mean(metric, targets_N, found.test_SN[f"{kind} {state_name(s)}"]) for s in run.store.info.layers}
+
+
+def _best(of_state: Mapping[int, Estimate]) -> Estimate:
+    """The best state's, chosen on just the utterances that are kept."""
+    return lambda k_N: max(estimate(k_N) for estimate in of_state.values())
 
 
 def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
@@ -161,48 +200,45 @@ def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
     The first, by the training speakers of disjoint folds, is what the others are held against. Intervals over the
     disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
     """
-    both = set(random.protocol.tested)
-    ids = [i for i in run.protocol.tested if i in both]
-    where = [run.position[i] for i in ids]
-    unit = dict(zip(run.protocol.tested, tested(run)[1], strict=True))
-    targets_N, units_N, metric = run.targets[where], np.array([unit[i] for i in ids]), run.task.metrics[run.headline]
-    states = run.store.info.layers
-    ours, theirs = probed(run, WHOLE, ids), probed(random, WHOLE, ids)
-    honest = _mean(metric, targets_N, take(ours, kind, by_training(run)))
-    claims: dict[str, Callable[[np.ndarray], float]] = {"disjoint, training": honest}
+    both, metric, states = _both(run, random), run.task.metrics[run.headline], run.store.info.layers
+    honest = _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))
+    claims: dict[str, Estimate] = {"disjoint, training": honest}
     best: dict[str, int] = {}
-    for split, found in (("disjoint", ours), ("random", theirs)):
-        claims[f"{split}, valid"] = _mean(metric, targets_N, take(found, kind, chosen_states(found, kind, states)))
-        of_state = {s: _mean(metric, targets_N, found.test_SN[f"{kind} {state_name(s)}"]) for s in states}
-        claims[f"{split}, test"] = lambda k_N, of=of_state: max(claim(k_N) for claim in of.values())  # type: ignore[misc]
-        everyone = np.ones(len(ids), bool)
-        best[split] = max(states, key=lambda s, of=of_state: (of[s](everyone), -s))  # type: ignore[misc]
+    everyone = np.ones(len(both.targets_N), bool)
+    for split, found in (("disjoint", both.disjoint), ("random", both.random)):
+        on_valid = take(found, kind, chosen_states(found, kind, states))
+        of_state = _of_states(run, found, kind, both.targets_N)
+        claims[f"{split}, valid"], claims[f"{split}, test"] = _mean(metric, both.targets_N, on_valid), _best(of_state)
+        reached = {state: estimate(everyone) for state, estimate in of_state.items()}
+        best[split] = max(states, key=lambda s, of=reached: (of[s], -s))  # type: ignore[misc]
     found_claims = {}
     for name, claim in claims.items():
-        value, low, high = interval(lambda k_N, c=claim: c(k_N) - honest(k_N), units_N)  # type: ignore[misc]
-        found_claims[name] = {"claims": claim(np.ones(len(ids), bool)), "bias": value, "low": low, "high": high}
-    return {"tested": len(ids), "claims": found_claims, "best": best}
+        value, low, high = interval(lambda k_N, c=claim: c(k_N) - honest(k_N), both.units_N)  # type: ignore[misc]
+        found_claims[name] = {"claims": claim(everyone), "bias": value, "low": low, "high": high}
+    return {"tested": len(everyone), "claims": found_claims, "best": best}
 
 
-def _reduction(
-    run: Run,
-    found: Probed,
-    kind: str,
-    by_fold: Sequence[int],
-    aggregate: str,
-    targets_N: np.ndarray,
-    units_N: np.ndarray,
-) -> dict[str, float]:
-    """What share of an aggregate's errors the layers `by_fold` leave out: the paper's error reduction."""
-    metric = run.task.metrics[run.headline]
-    single = _mean(metric, targets_N, take(found, kind, by_fold))
-    whole = _mean(metric, targets_N, found.test_SN[f"{kind} {aggregate}"])
+def _reductions(run: Run, random: Run, kind: str, by_fold: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
+    """What share of an aggregate's errors one layer leaves out: here, and as the paper finds it.
 
-    def reduction(k_N: np.ndarray) -> float:
-        return error_reduction(single(k_N), whole(k_N))
-
-    value, low, high = interval(reduction, units_N)
-    return {"reduction": value, "low": low, "high": high}
+    ours: the layers `by_fold`, on the disjoint split. paper: the best layer on test, on the random split.
+    """
+    both, metric = _both(run, random), run.task.metrics[run.headline]
+    singles: dict[str, tuple[Probed, Estimate]] = {
+        "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_fold))),
+        "paper": (both.random, _best(_of_states(run, both.random, kind, both.targets_N))),
+    }
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for whose, (probes, single) in singles.items():
+        found[whose] = {}
+        for name in AGGREGATES:
+            whole = _mean(metric, both.targets_N, probes.test_SN[f"{kind} {name}"])
+            value, low, high = interval(
+                lambda k_N, one=single, all_=whole: error_reduction(one(k_N), all_(k_N)),  # type: ignore[misc]
+                both.units_N,
+            )
+            found[whose][name] = {"reduction": value, "low": low, "high": high}
+    return found
 
 
 def error_reduction(single: float, aggregate: float) -> float:
@@ -244,12 +280,26 @@ def _curve(run: Run, found: Probed, targets_N: np.ndarray) -> dict[str, dict[str
 
 
 def averaged(stores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Over several stores, as the paper does over corpora: the error reductions, each store counting once."""
-    several = [store["reduction"] for store in stores if "reduction" in store]
-    if len(several) < 2:
+    """The error reductions over several corpora, as the paper averages: each counts once, its encoders' mean."""
+    by_corpus: dict[str, list[Mapping[str, Any]]] = {}
+    for store in stores:
+        if "reduction" in store:
+            by_corpus.setdefault(store["corpus"], []).append(store["reduction"])
+    if len(by_corpus) < 2:
         return {}
-    mean: dict[str, Any] = {kind: {} for kind in KINDS}
-    for kind, name in product(KINDS, AGGREGATES):
-        found = [value for value in (one[kind][name]["reduction"] for one in several) if math.isfinite(value)]
-        mean[kind][name] = dict(zip(("mean", "sd"), spread(found) if found else (math.nan, 0.0), strict=True))
+    mean: dict[str, Any] = {kind: {whose: {} for whose in WHOSE} for kind in KINDS}
+    for kind, whose, name in product(KINDS, WHOSE, AGGREGATES):
+        each = [[one[kind][whose][name]["reduction"] for one in of_corpus] for of_corpus in by_corpus.values()]
+        known = [[value for value in values if math.isfinite(value)] for values in each]
+        found = [float(np.mean(values)) for values in known if values]
+        mean[kind][whose][name] = dict(zip(("mean", "sd"), spread(found) if found else (math.nan, 0.0), strict=True))
     return mean
+
+
+def finite(value: Any) -> Any:
+    """The same with null for what is no number in JSON: an interval of one unit, a reduction of no error."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,6 +30,12 @@ from bas.train import checkpoint, keep
 WHOLE = 100
 """Percent of the fit part."""
 
+READ = (
+    *("stride", "normalise", "epochs", "batch_size"),
+    *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
+)
+"""The settings that a probe reads."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,8 +55,7 @@ def probe_job(fold: int, seed: int, percent: int = WHOLE) -> Job:
 def epochs_of(settings: Settings, percent: int) -> int:
     """Epochs of a training on so much of the fit part.
 
-    They grow with the root of what is left out: as many steps at a tenth would be ten times the epochs, and the heads
-    have converged, at none would be too few.
+    They grow with the root of what is left out: between as many epochs, which are too few steps, and as many steps.
     """
     return math.ceil(settings.epochs * math.sqrt(WHOLE / percent))
 
@@ -86,7 +91,7 @@ def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
             bench.tick,
             checkpoint(bench, job),
             cumulative,
-            changed.epochs // settings.epochs,  # as many looks at valid, whatever the share
+            round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
         )
         valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     found: dict[str, Any] = {}

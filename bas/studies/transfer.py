@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +31,12 @@ from bas.protocols import field_of
 from bas.run import Job, Run
 from bas.stats import interval
 from bas.studies.heads import KINDS, state_name
+from bas.studies.pretraining import pretraining
 from bas.studies.probing import train_heads
 from bas.tables import UNKNOWN
 from bas.workers import run_jobs
 
 EXCEPT, ALL = "all but ", "all "
-
-PRETRAINED: Mapping[str, str] = {
-    "wav2vec2-xls-r-*": "128 languages",
-    "wav2vec2-large-xlsr-53": "53 languages",
-    "mhubert-147": "147 languages",
-    "whisper-*[.-]en": "English",
-    "whisper-*": "99 languages",
-    "wav2vec2-base": "English",
-    "wav2vec2-base-960h": "English",
-    "wav2vec2-large": "English",
-    "wav2vec2-large-lv60": "English",
-    "hubert-*-ls960*": "English",
-    "hubert-*-ll60k*": "English",
-    "wavlm-*": "English",
-    "unispeech-sat-*": "English",
-    "data2vec-audio-*": "English",
-    "log-mel": "nothing",
-}
-"""By the names of public checkpoints; the first that fits."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +99,19 @@ class Pool:
         return self._data
 
     def sources(self) -> list[Source]:
-        """Every corpus, and all but each language where several are known."""
+        """Every corpus, and all but each language where several are known: those that can be trained and tested."""
+        return [source for source in self.asked() if self.usable(source)]
+
+    def usable(self, source: Source) -> bool:
+        """Whether every fold has all classes to train on, someone to validate on, and all to test on."""
+        for fold in range(self.folds(source)):
+            fit, valid = self.training(source, fold)
+            tested = self.tests(source, fold).values()
+            if len(set(self.targets_U[fit])) < len(self.classes) or not all(map(len, (valid, *tested))):
+                return False
+        return True
+
+    def asked(self) -> list[Source]:
         corpora = list(dict.fromkeys(self.corpus_U))
         languages = sorted({language for language in self.language_U if language})
         found = [Source(name, corpus=name) for name in corpora]
@@ -140,7 +133,7 @@ class Pool:
             of_fold = run.protocol.folds[fold % len(run.protocol.folds)]
             for ids, members in zip((of_fold.fit, of_fold.valid), parts, strict=True):
                 members.extend(where[i] for i in ids if i in where and self.holds(source, where[i]))
-        return torch.tensor(parts[0]), torch.tensor(parts[1])
+        return torch.tensor(parts[0], dtype=torch.long), torch.tensor(parts[1], dtype=torch.long)
 
     def tests(self, source: Source, fold: int) -> dict[str, Tensor]:
         """What a source's probes are tested on in a fold, by corpus, or by the language that is left out."""
@@ -181,12 +174,12 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
                     f"transfer: two corpora of one encoder are named {run.corpus.name}; rename one, or probe it apart"
                 )
             others.append(run)
-    return [found for found in by_encoder.values() if len(found) > 1]
+    return [sorted(found, key=lambda run: run.corpus.name) for found in by_encoder.values() if len(found) > 1]
 
 
 def check(runs: Sequence[Run], workers: int, memory: float | None) -> None:
-    """Raises UserError where fewer than two classes are common, two corpora hold the same recording, or the features of
-    all of them do not fit into memory."""
+    """Raises UserError where fewer than two classes are common, two corpora hold the same file, or the features of all
+    of them do not fit into memory."""
     classes = common_classes(runs)
     if len(classes) < 2:
         told = ", ".join(f"{run.corpus.name} ({', '.join(run.outputs)})" for run in runs)
@@ -202,7 +195,14 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: int, console: Console)
     """Train and test what is not done yet under `folder`; the matrix as plain data. `check` has been asked."""
     classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
+    for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     pool = Pool(folder)
+    for source in set(pool.asked()) - set(pool.sources()):
+        told = (
+            f"transfer: nothing is trained on {source.name}: some fold of it lacks a class, or someone to validate on"
+        )
+        console.print(told, style="yellow", highlight=False, markup=False)
     for source in pool.sources():
         jobs = [Job("transfer", source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
         epochs = pool.settings.epochs
@@ -211,15 +211,9 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: int, console: Console)
     return tabulate(pool)
 
 
-def pretraining(encoder: str) -> str:
-    """The languages an encoder was pretrained on, as far as its name tells."""
-    name = encoder.rstrip("/").rpartition("/")[2].lower()
-    return next((languages for pattern, languages in PRETRAINED.items() if fnmatchcase(name, pattern)), "unknown")
-
-
 def name_of(runs: Sequence[Run]) -> str:
     """Of the folder that holds the transfers between just these runs."""
-    made_of = [[str(run.folder.parent.name), run.protocol.hash, run.outputs] for run in runs]
+    made_of = [read_json(run.folder / "run.json")["made_of"] for run in runs]
     return "transfer-" + hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]
 
 
@@ -297,6 +291,7 @@ def tabulate(pool: Pool) -> dict[str, Any]:
     return {
         "encoder": pool.runs[0].store.info.encoder,
         "pretraining": pretraining(pool.runs[0].store.info.encoder["name"]),
+        "left_out": sorted(source.name for source in set(pool.asked()) - set(pool.sources())),
         "marks": sorted({mark for run in pool.runs for mark in run.protocol.marks}),
         "corpora": {run.corpus.name: {"languages": _languages(pool, run.corpus.name)} for run in pool.runs},
         "classes": list(pool.classes),

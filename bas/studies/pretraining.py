@@ -1,0 +1,31 @@
+"""Which languages an encoder was pretrained on, as far as its name tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+PRETRAINED: Mapping[str, str] = {
+    "wav2vec2-xls-r-*": "128 languages",
+    "wav2vec2-large-xlsr-53": "53 languages",
+    "mhubert-147": "147 languages",
+    "whisper-*[.-]en": "English",
+    "whisper-*": "99 languages",
+    "wav2vec2-base": "English",
+    "wav2vec2-base-960h": "English",
+    "wav2vec2-large": "English",
+    "wav2vec2-large-lv60": "English",
+    "hubert-*-ls960*": "English",
+    "hubert-*-ll60k*": "English",
+    "wavlm-*": "English",
+    "unispeech-sat-*": "English",
+    "data2vec-audio-*": "English",
+    "log-mel": "nothing",
+}
+"""By the names of public checkpoints; the first that fits."""
+
+
+def pretraining(encoder: str) -> str:
+    """The languages an encoder was pretrained on, as far as its name tells."""
+    name = encoder.rstrip("/").rpartition("/")[2].lower()
+    return next((languages for pattern, languages in PRETRAINED.items() if fnmatchcase(name, pattern)), "unknown")
