@@ -39,10 +39,9 @@ def batch(lengths: tuple[int, ...] = (4, 7, 1, 6), states: int = L) -> tuple[Ten
 def weights(made: Heads, kind: str) -> dict[str, Tensor]:
     """The weights over the states by input, written out."""
     mixes = made.linear_mixes if kind == "linear" else made.dense_mixes
-    every, *firsts = [mix.theta for mix in mixes.soft]
-    assert mixes.free_L is not None
+    free, every, *firsts = [mix.theta for mix in mixes.learnt]
     found = dict(zip(INPUTS, torch.eye(L), strict=False))
-    found |= {MEAN: torch.full((L,), 1 / L), SOFTMAX: every.exp() / every.exp().sum(), FREE: mixes.free_L}
+    found |= {MEAN: torch.full((L,), 1 / L), SOFTMAX: every.exp() / every.exp().sum(), FREE: free}
     for k, theta_K in enumerate(firsts, 2):
         found[f"first {k}"] = torch.cat([theta_K.exp() / theta_K.exp().sum(), torch.zeros(L - k)])
     return found
@@ -188,7 +187,7 @@ def data(utterances: int = 12) -> Data:
     return Data(frames_ND, lengths_U.cumsum(0) - lengths_U, lengths_U, torch.arange(utterances) % 3, means_UD, None, L)
 
 
-def test_linear_heads_learn_faster_and_softmax_mixes_at_the_rate_of_mixes() -> None:
+def test_linear_heads_learn_faster_and_mixes_at_the_rate_of_mixes() -> None:
     """One step of plain gradient descent."""
     made, of = heads(), data()
     sgd = {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "epochs": 1}
@@ -201,7 +200,7 @@ def test_linear_heads_learn_faster_and_softmax_mixes_at_the_rate_of_mixes() -> N
     gradient = torch.autograd.grad(loss(made(x_BTD, mask_BT), targets_B), list(made.parameters()))
     before = [p.detach().clone() for p in made.parameters()]
     optimise(made, lambda x, mask, _: made(x, mask), loss, of, torch.arange(12), settings, 0, lambda epoch: {})
-    rates = {"linear.": LINEAR_RATE * 0.01, "linear_mixes.soft": 0.3, "dense_mixes.soft": 0.3}
+    rates = {"linear.": LINEAR_RATE * 0.01, "linear_mixes.learnt": 0.3, "dense_mixes.learnt": 0.3}
     for (name, now), old, grad in zip(made.named_parameters(), before, gradient, strict=True):
         rate = next((rate for start, rate in rates.items() if name.startswith(start)), 0.01)
         assert grad.any(), name

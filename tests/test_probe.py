@@ -27,10 +27,12 @@ from bas.studies.probe_stats import (
     AGGREGATES,
     CHOSEN,
     ON_VALID,
+    WHOSE,
     Probed,
     averaged,
     chosen_states,
     error_reduction,
+    finite,
     take,
 )
 from bas.studies.probing import probe_job
@@ -170,8 +172,10 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
             assert claim["bias"] == pytest.approx(claim["claims"] - claims["disjoint, training"])
             assert claim["low"] <= claim["bias"] <= claim["high"]
         for name in AGGREGATES:
-            errors = 1 - claims["disjoint, training"], 1 - accuracy(ours, f"{kind} {name}")
-            assert store["reduction"][kind][name]["reduction"] == pytest.approx((errors[1] - errors[0]) / errors[1])
+            for whose, single, run in (("ours", "disjoint, training", ours), ("paper", "random, test", theirs)):
+                errors = 1 - claims[single], 1 - accuracy(run, f"{kind} {name}")
+                reduction = store["reduction"][kind][whose][name]["reduction"]
+                assert reduction == pytest.approx((errors[1] - errors[0]) / errors[1])
 
 
 def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[str, Any]) -> None:
@@ -201,10 +205,10 @@ def test_a_state_is_chosen_on_valid_alone() -> None:
         valid((0.7, 0.4), (0.7, 0.3), (0.6, 0.1)),
         valid((0.7, 0.3), (0.7, 0.3), (0.7, 0.3)),
     ]
-    found = Probed({}, folds, np.array([]), 0.0)  # without any prediction on a test part
+    found = Probed({}, folds, np.array([]), 0.0, {})  # without any prediction on a test part
     assert chosen_states(found, "dense", (0, 4, 8)) == [4, 4, 0]
     test_SN = {f"dense state {s}": np.array([[10, 20, 30, 40], [11, 21, 31, 41]]) + 100 * s for s in (0, 4, 8)}
-    found = Probed(test_SN, folds, np.array([1, 0, 2, 1]), 0.0)
+    found = Probed(test_SN, folds, np.array([1, 0, 2, 1]), 0.0, {})
     assert take(found, "dense", [8, 4, 0]).tolist() == [[410, 820, 30, 440], [411, 821, 31, 441]]
 
 
@@ -213,11 +217,21 @@ def test_error_reduction() -> None:
     assert error_reduction(0.8, 0.9) == pytest.approx(-1)
     assert (error_reduction(1.0, 0.9), error_reduction(0.9, 0.9)) == (1.0, 0.0)
     assert math.isnan(error_reduction(1.0, 1.0)), "there is nothing to reduce"
-    one, other = ({"reduction": {k: {n: {"reduction": v} for n in AGGREGATES} for k in KINDS}} for v in (0.2, 0.4))
-    assert averaged([one, {}]) == {}, "one store is no mean"
-    none = {"reduction": {k: {n: {"reduction": math.nan} for n in AGGREGATES} for k in KINDS}}
-    mean = averaged([one, {}, other, none])["dense"][FREE]
-    assert mean == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.02**0.5)}
+
+
+def test_error_reductions_are_averaged_by_corpus() -> None:
+    def of(corpus: str, value: float) -> dict[str, Any]:
+        whose = {w: {n: {"reduction": value} for n in AGGREGATES} for w in WHOSE}
+        return {"corpus": corpus, "reduction": dict.fromkeys(KINDS, whose)}
+
+    assert averaged([of("a", 0.2), of("a", 0.4), {"corpus": "b"}]) == {}, "one corpus is no mean"
+    mean = averaged([of("a", 0.1), of("a", 0.3), {"corpus": "b"}, of("c", 0.4), of("d", math.nan)])
+    assert mean["dense"]["paper"][FREE] == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.02**0.5)}
+
+
+def test_what_is_no_number_in_json_is_null() -> None:
+    raw = {"low": -math.inf, "rows": [{"high": math.nan}, (1.0, "a", None, True)], "n": 3}
+    assert finite(raw) == {"low": None, "rows": [{"high": None}, [1.0, "a", None, True]], "n": 3}
 
 
 # --- the split with speakers on both sides ---

@@ -19,11 +19,12 @@ from test_probing import Corpus, Told, begun, plan
 from bas.protocols import field_of
 from bas.run import Job, Run, split
 from bas.stats import ua
-from bas.studies import few, probe_page, transfer
+from bas.studies import few, probe_page
 from bas.studies.heads import KINDS
+from bas.studies.pretraining import pretraining
 from bas.studies.probe import Asked
 from bas.studies.probe import carry_out as probe_all
-from bas.studies.transfer import Pool, Source, carry_out, check, groups, run_transfer
+from bas.studies.transfer import Pool, Source, carry_out, check, groups, name_of, run_transfer
 
 TOLD = 1
 EPOCHS = "15"
@@ -150,6 +151,26 @@ def test_who_speaks_the_language_is_left_out_with_it(pool: Pool) -> None:
     assert not trained & tested
 
 
+def test_a_source_that_no_one_can_be_trained_on_is_left_out(pool: Pool) -> None:
+    """Of beta one speaker's language is known; of the two others none, so nothing is left beside them."""
+    pool.language_U = [
+        language if speaker == "beta/s1" else "xx" if corpus == "alpha" else None
+        for language, speaker, corpus in zip(pool.language_U, pool.speaker_U, pool.corpus_U, strict=True)
+    ]
+    pool.speakers_of = {"xx": {s for s in pool.speaker_U if s.startswith("alpha/")}, "en": {"beta/s1"}}
+    left_out = [source for source in pool.asked() if not pool.usable(source)]
+    assert left_out
+    assert all(source.left_out for source in left_out)
+    assert pool.sources() == [source for source in pool.asked() if source not in left_out]
+
+
+def test_other_settings_are_other_transfers(work: Path, tmp_path: Path) -> None:
+    of = [work / name / "disjoint" for name in ("alpha", "gamma")]
+    begun(tmp_path / "alpha/disjoint", plan(work / "alpha", labels="common", epochs="3"))
+    names = [name_of([Run(one), Run(of[1])]) for one in (of[0], of[0], tmp_path / "alpha/disjoint")]
+    assert names[0] == names[1] != names[2]
+
+
 def test_two_corpora_of_one_name_are_refused(work: Path) -> None:
     alpha, _, gamma = runs(work)
     gamma.corpus = replace(gamma.corpus, name="alpha")
@@ -260,7 +281,9 @@ def test_a_killed_transfer_goes_on_and_a_finished_one_rests(work: Path, tmp_path
 
 def test_only_stores_of_one_encoder_under_common_labels_are_compared(work: Path, tmp_path: Path) -> None:
     alpha, beta, gamma = runs(work)
-    assert [[r.corpus.name for r in g] for g in groups([gamma, alpha, beta])] == [["gamma", "alpha", "beta"]]
+    assert [[r.corpus.name for r in g] for g in groups([gamma, alpha, beta])] == [["alpha", "beta", "gamma"]], (
+        "in whatever order"
+    )
     assert groups([alpha]) == []
     plain = [begun(tmp_path / name, plan(work / name)) for name in ("alpha", "gamma")]
     assert groups(plain) == [], "each has its own words"
@@ -323,9 +346,9 @@ def test_units_are_of_the_corpus(pool: Pool) -> None:
     assert len(speakers) == 2
     assert len(set(speakers)) == 1
     assert len(set(pool.unit_U)) == 3 * 8
-    assert transfer.pretraining("openai/whisper-tiny.en") == "English"
-    assert transfer.pretraining("facebook/wav2vec2-xls-r-300m") == "128 languages"
-    assert transfer.pretraining("facebook/hubert-large-ll60k") == "English"
-    assert transfer.pretraining("utter-project/mHuBERT-147") == "147 languages"
+    assert pretraining("openai/whisper-tiny.en") == "English"
+    assert pretraining("facebook/wav2vec2-xls-r-300m") == "128 languages"
+    assert pretraining("facebook/hubert-large-ll60k") == "English"
+    assert pretraining("utter-project/mHuBERT-147") == "147 languages"
     for other in ("someone/else", "rinna/japanese-hubert-base", "facebook/wav2vec2-base-10k-voxpopuli", "./hubert"):
-        assert transfer.pretraining(other) == "unknown"
+        assert pretraining(other) == "unknown"
