@@ -32,6 +32,7 @@ TRIALS ?=
 PERCENTS ?= 10 30
 ROTATIONS ?=
 AS_RECORDED ?=
+TEXT_ENCODER ?=
 KEEP_WEIGHTS ?=
 TUNE ?= blocks
 CLEAN ?=
@@ -117,6 +118,7 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(filter-out 0,$(AS_RECORDED)),--as-recorded) \
 		$(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(if $(ROTATIONS),--rotations $(ROTATIONS)) \
 		--preset $(PRESET) $(SET:%=--set %) --device $(DEVICE) $(if $(filter-out 0,$(KEEP_WEIGHTS)),--keep-weights) \
+		$(if $(TEXT_ENCODER),--text-encoder "$(TEXT_ENCODER)") \
 		$(if $(NAME),--name "$(NAME)")
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5

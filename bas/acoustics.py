@@ -65,11 +65,8 @@ class Acoustic:
         return Acoustic(tuple(ids), self.names, self.families, self.values_UF[rows], self.clipped_U[rows])
 
     def family(self, *families: str) -> np.ndarray:
-        """`(U, columns)` of these families, in openSMILE's order, a NaN filled with the mean of its column."""
-        values = self.values_UF[:, [family in families for family in self.families]]
-        known = np.isfinite(values)
-        means = np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1)
-        return np.where(known, values, means)
+        """`(U, columns)` of these families, in openSMILE's order; NaN where there is no value."""
+        return self.values_UF[:, [family in families for family in self.families]]
 
     @property
     def missing(self) -> dict[str, int]:
@@ -103,7 +100,8 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     and counted. on_progress: called after each utterance.
     Raises UserError when openSMILE is not installed.
     """
-    smile = _smile()
+    opensmile = _opensmile()
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     names = tuple(smile.feature_names)
     ids, rows, clipped = [], [], []
     for id_, wave in waves:
@@ -119,20 +117,32 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     return Acoustic(tuple(ids), names + BESIDE, families + (OTHER,) * len(BESIDE), values_UF, np.array(clipped))
 
 
+def filled(values_UF: np.ndarray) -> np.ndarray:
+    """A NaN as the mean of what is known of its column; 0 throughout where nothing is."""
+    known_UF = np.isfinite(values_UF)
+    means_F = np.where(known_UF, values_UF, 0).sum(0) / np.maximum(known_UF.sum(0), 1)
+    return np.where(known_UF, values_UF, means_F)
+
+
 def family_of(name: str) -> str:
     """Of one of the 88 names."""
     (family,) = [family for family, beginnings in FAMILIES.items() if name.startswith(beginnings)]
     return family
 
 
-def _smile() -> Any:
+def opensmile_version() -> str:
+    """What `measure` measures with. Raises UserError when it is not installed."""
+    return str(_opensmile().__version__)
+
+
+def _opensmile() -> Any:
     try:
         import opensmile
     except ImportError as error:
         raise UserError(
             "acoustic features need opensmile, which is not installed: `make dynamics` installs it"
         ) from error
-    return opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    return opensmile
 
 
 def _told(names: Sequence[str], values_F: np.ndarray) -> np.ndarray:

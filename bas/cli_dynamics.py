@@ -20,6 +20,8 @@ def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
     from bas.studies.dynamics import LOUDNESS, Plan, carry_out
     from bas.studies.finetune import settings
 
+    if arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: must be 0 or more")
     chosen = settings(arguments.preset, dict(_pair(text) for text in arguments.set))
     root = arguments.root.expanduser()
     plan = Plan(
@@ -32,6 +34,7 @@ def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
         arguments.protocol,
         arguments.protocol_seed,
         None if arguments.as_recorded else LOUDNESS,
+        arguments.text_encoder,
         arguments.preset,
         chosen,
         arguments.seed,
@@ -64,6 +67,10 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--real-length", action="store_true", help="Whisper: the recording, not 30 s; not exact, and faster")
     p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
     p.add_argument("--as-recorded", action="store_true", help="leave the loudness; default: all at -23 LUFS")
+    texts = (
+        "a text encoder, by hub name or local folder: likeness to vectors of the texts; default: to which text it is"
+    )
+    p.add_argument("--text-encoder", metavar="NAME", help=texts)
     rules = "speaker:5, speaker:64/20/16, own, a protocol's FILE.json, ... (README)"
     p.add_argument(
         "--protocol", metavar="RULE", help=f"{rules}; default: speaker:64/20/16, below 30 speakers speaker:5"

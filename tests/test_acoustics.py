@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import refusal
 
-from bas.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, measure
+from bas.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, filled, measure, opensmile_version
 
 RATE = 16_000
 needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed")
@@ -89,7 +89,7 @@ def test_what_has_no_frame_has_no_value_and_is_told() -> None:
     assert acoustic.missing[pitch] == 3
     assert acoustic.missing["loudness_sma3_amean"] == 1
     assert "duration" not in acoustic.missing
-    assert np.isfinite(acoustic.family(*FAMILIES)).all()
+    assert np.isfinite(filled(acoustic.family(*FAMILIES))).all()
 
 
 @needs_opensmile
@@ -118,8 +118,8 @@ def test_entropy_is_high_for_noise_and_low_for_a_tone() -> None:
 
 def test_a_hole_is_filled_with_the_mean_of_its_column() -> None:
     acoustic = by_hand([[1, np.nan, 5], [3, np.nan, np.nan], [np.nan, np.nan, 7]])
-    assert acoustic.family("energy", "frequency").tolist() == [[1, 0], [3, 0], [2, 0]]
-    assert acoustic.family(OTHER).tolist() == [[5], [6], [7]]
+    assert filled(acoustic.family("energy", "frequency")).tolist() == [[1, 0], [3, 0], [2, 0]]
+    assert filled(acoustic.family(OTHER)).tolist() == [[5], [6], [7]]
     assert acoustic.missing == {"f0": 1, "f1": 3, "f2": 1}
 
 
@@ -162,3 +162,4 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
 def test_without_opensmile_a_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opensmile", None)
     assert "`make dynamics` installs it" in refusal(measure, [("a", voice())])
+    assert "`make dynamics` installs it" in refusal(opensmile_version)

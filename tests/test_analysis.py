@@ -222,6 +222,41 @@ def test_missing_and_constant_features_are_told() -> None:
     json.dumps(told, allow_nan=False)
 
 
+@pytest.mark.parametrize("value", [3.3, np.nan])
+def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: dict) -> None:
+    planted = Planted()
+    values = planted.acoustic.values_UF.copy()
+    values[:, [family == "energy" for family in planted.acoustic.families]] = value
+    planted.acoustic = replace(planted.acoustic, values_UF=values)
+    told = planted.analyse()
+    assert told["cka"]["energy"]["refused"].startswith("energy tells nothing apart")
+    assert told["cka"]["spectral"] == found["cka"]["spectral"]
+    assert "debiased" in told["cka"]["egemaps"]
+    planted.acoustic = replace(planted.acoustic, values_UF=np.full_like(values, value))
+    told = planted.analyse()
+    for name in ("egemaps", *FAMILIES):
+        assert told["cka"][name]["refused"].startswith(f"{name} tells nothing apart")
+    assert told["svcca"]["egemaps"][0] == {"value": None, "dims": (0, 0), "refused": told["cka"]["egemaps"]["refused"]}
+    assert told["cka"]["text"] == found["cka"]["text"]
+    json.dumps(told, allow_nan=False)
+
+
+def test_texts_whose_vectors_are_equal_have_no_likeness() -> None:
+    planted = Planted()
+    planted.texts = np.ones((UTTERANCES, 5))
+    assert planted.analyse()["cka"]["text"]["refused"].startswith("text tells nothing apart")
+
+
+def test_the_probes_are_given_what_is_missing_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted, seen = Planted(), []
+    values = planted.acoustic.values_UF.copy()
+    values[3, 0] = np.nan
+    planted.acoustic = replace(planted.acoustic, values_UF=values)
+    monkeypatch.setattr(analysis, "probes", lambda x_LUD, egemaps_UE, *more: seen.append(egemaps_UE))
+    planted.analyse()
+    assert np.array_equal(seen[0], values[:, :12], equal_nan=True)
+
+
 def test_the_fit_never_sees_the_tested_speaker() -> None:
     planted = Planted()
     splits, _ = speaker_splits(planted.classes, planted.speakers, 5, rng_of(0, "ridge"))

@@ -274,6 +274,30 @@ def test_a_dimension_that_is_constant_where_it_was_fitted_tells_nothing() -> Non
     assert answers[0] == answers[1]
 
 
+def test_a_hole_is_filled_with_the_mean_of_the_fit_part() -> None:
+    x_LUD, classes_U, _ = planted(states=1)
+    split = published_split(classes_U, rng_of(0))
+    x_LUD[:, split.test, 1] += 50  # a mean over all would be another
+    holes, by_hand = x_LUD.copy(), x_LUD.copy()
+    for part in (split.fit, split.valid, split.test):
+        holes[:, part[:4], 1] = by_hand[:, part[:4], 1] = np.nan
+    by_hand[np.isnan(by_hand)] = np.nanmean(by_hand[0, split.fit, 1])
+    holes[..., 2] = np.nan  # nobody has it: it tells nothing
+    by_hand[..., 2] = 0.0
+    mean_D, sd_D = classifiers._moments(torch.tensor(holes[0, split.fit]))
+    assert mean_D[1].item() == pytest.approx(np.nanmean(holes[0, split.fit, 1]), rel=1e-6)
+    assert sd_D[1].item() == pytest.approx(np.nanstd(holes[0, split.fit, 1]), rel=1e-6)
+    members = [Member(0, split, (0, 0))]
+    feeds = [classifiers.Feed(torch.tensor(x), torch.tensor(classes_U), members) for x in (holes, by_hand)]
+    for feed in feeds:  # whose deviation is that of what is known, by hand as with holes
+        feed.sd_MD = feeds[0].sd_MD
+    weights = [torch.randn(1, 10, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)]
+    index_AB = torch.arange(120)[None]
+    one, two = (feed.logits(weights, torch.tensor([0]), index_AB) for feed in feeds)
+    np.testing.assert_allclose(one, two, atol=1e-4)
+    assert len(train_probes(holes, classes_U, members, 0, FEW)[0].predictions) == split.test.size
+
+
 def test_macro_f1_is_scikit_learns_over_the_classes_present() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):

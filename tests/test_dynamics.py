@@ -16,20 +16,25 @@ import soundfile
 import torch
 from conftest import refusal
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_encoders import save
 from test_finetune import hisses, numbers, weights
+from test_texts import bert  # noqa: F401 (a fixture)
 
 from bas import audio, cli_dynamics
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import load_encoder, tunable
+from bas.encoders.base import revision_of
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
 from bas.protocols import read
 from bas.studies import dynamics
+from bas.studies import prepared as prepared_module
 from bas.studies.analysis import AnalysisSettings
-from bas.studies.checkpoints import mean_states, own_head, refitted, scored
+from bas.studies.checkpoints import mean_states, refitted
 from bas.studies.dynamics import Plan, carry_out
 from bas.studies.finetune import PRESETS, Tuning, checkpoint_of, read_head
+from bas.studies.prepared import prepare, texts_of
 from bas.tasks import EMOTION
 
 CPU = torch.device("cpu")
@@ -71,7 +76,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = []
     for s in range(SPEAKERS):
         for i, u in enumerate(voices(root / "wav", EACH, f"s{s}u")):
-            sex, text = ("female", "male")[s % 2], f"sentence {i % 3}"
+            sex, text = ("female", "male")[s % 2], ("the door", "the door is open", "closed")[i % 3]
             made.append(replace(u, speaker=f"s{s}", sex=sex, text=text, language="de"))
     export.write(Corpus("hisses", tuple(made), protocol="own", unit="speaker"), root / "hisses.csv")
     save(root / "model", "hubert-layer")
@@ -82,6 +87,7 @@ def plan(given: Path, **changes: Any) -> Plan:
     asked = {
         **{"corpus": "manifest", "root": str(given / "hisses.csv"), "encoder": str(given / "model"), "revision": None},
         **{"real_length": False, "labels": None, "protocol": None, "protocol_seed": 0, "loudness": -23.0},
+        **{"text_encoder": None},
         **{"preset": "cpu", "settings": HOW, "seed": 0, "device": "cpu", "analysis": FAST},
     }
     return Plan(**{**asked, **changes})
@@ -191,31 +197,6 @@ def test_the_first_and_the_last_are_refitted(done: tuple[Path, dict[str, Any], s
     assert again["predictions"] == cut["refitted"]["predictions"]
 
 
-def test_refitting_fits_on_fit_and_chooses_on_valid() -> None:
-    """A direction that tells the classes in fit alone is no help; the test part plays no role in the choice."""
-    rng = np.random.default_rng(0)
-    targets = {part: rng.integers(0, 2, n) for part, n in (("fit", 60), ("valid", 40), ("test", 50))}
-    parts = {part: rng.standard_normal((2, len(t), 5)) for part, t in targets.items()}
-    for part, t in targets.items():
-        parts[part][1, :, 3] += 6.0 * t
-    found = refitted(parts, targets, EMOTION)
-    assert found["WA"][1] > 0.95
-    assert found["WA"][0] < 0.75
-    changed = refitted({**parts, "test": parts["test"][:, ::-1]}, targets, EMOTION)
-    assert changed["strengths"] == found["strengths"]
-    blind = refitted(parts, {**targets, "valid": 1 - targets["valid"]}, EMOTION)
-    assert blind["strengths"][1] <= found["strengths"][1]
-
-
-def test_own_head_and_scores() -> None:
-    cut_LUD = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
-    found = own_head(cut_LUD, np.eye(2), np.array([0.0, 0.5]), np.array([0, 1, 0]))
-    assert found["predictions"] == [[0, 1, 1]]
-    assert found["WA"] == [pytest.approx(2 / 3)]
-    assert found["UA"] == [pytest.approx(0.75)]
-    assert scored([np.array([0, 1, 0])], np.array([0, 1, 0]))["macro_f1"] == [1.0]
-
-
 def test_the_third_part_decides_nothing(done: tuple[Path, dict[str, Any], str], given: Path, tmp_path: Path) -> None:
     """With its labels turned round, and its recordings others, the fine-tuning is the same bit by bit."""
     folder, _, _ = done
@@ -252,6 +233,60 @@ def test_what_is_done_is_not_done_again(
     carry_out(folder, plan(given), quiet(), rotations=1)
     assert json.loads(lost.read_text()) == before
     assert (folder / "table.md").read_text() == (done[0] / "table.md").read_text()
+    for job in ("rotation0", "rotation0/third", "figures"):
+        assert len(list((folder / "tb" / job).glob("events.*"))) == 1
+    events = EventAccumulator(str(folder / "tb/rotation0/third"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("third part/WA")] == [0, 4, 8]
+
+
+def test_what_is_lost_with_its_weights_is_had_anew_with_the_rotation(
+    done: tuple[Path, dict[str, Any], str], given: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path / "run")
+    where = tmp_path / "run/rotation0"
+    first, last = where / "analysis/step-00000.json", where / "analysis/step-00008.json"
+
+    def told() -> str:
+        return refusal(carry_out, tmp_path / "run", plan(given), quiet(), rotations=1)
+
+    kept = {path: path.read_text() for path in (first, last)}
+    last.write_text("{")
+    assert told().endswith(f"; delete {last}: it is made anew")  # its weights are there
+    last.unlink()
+    (where / "means/step-00000.npz").unlink()
+    assert told().endswith(f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made anew")
+    last.write_text(kept[last])
+    first.write_text("{")
+    assert told().endswith(f"; delete {where}: it is made anew")
+    first.unlink()
+    assert told() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made anew"
+
+
+def test_vectors_of_the_texts_are_measured_and_told(
+    done: tuple[Path, dict[str, Any], str],
+    given: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bert: str,  # noqa: F811
+) -> None:
+    folder, asked = tmp_path / "run", plan(given, text_encoder=bert)
+    missing = refusal(carry_out, folder, replace(asked, text_encoder=f"{bert}-none"), quiet())
+    assert missing.startswith(f"text encoder '{bert}-none': cannot be loaded")
+    assert not folder.exists()
+    shutil.copytree(done[0], folder)
+    path = folder / "rotation0/analysis/step-00008.json"
+    before = json.loads(path.read_text())["cka"]
+    assert f"made with text encoder None, now {bert}" in refusal(carry_out, folder, asked, quiet())
+    path.unlink()
+    monkeypatch.setattr(dynamics, "_check_same", lambda folder, made_of: None)  # as if it had been begun so
+    carry_out(folder, asked, quiet(), rotations=1)
+    after = json.loads(path.read_text())["cka"]
+    assert after.pop("text") != before.pop("text")
+    assert after == before
+    assert f"- text: embeddings of {Path(bert).name}." in (folder / "table.md").read_text()
+    made_of = json.loads((folder / "run.json").read_text())["made_of"]
+    assert made_of["text encoder's revision"] == revision_of(bert, None)
 
 
 def test_weights_are_kept_on_request(given: Path, tmp_path: Path) -> None:
@@ -275,6 +310,9 @@ def test_another_plan_is_refused(done: tuple[Path, dict[str, Any], str], given: 
     assert refused(loudness=None) == f"{folder}: made with loudness -23.0, now None; {tail}"
     assert "setting lr 0.001, now 0.5" in refused(settings=replace(HOW, lr=0.5))
     assert "made with protocol" in refused(protocol_seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamics.acoustics, "opensmile_version", lambda: "0")
+        assert refused().endswith(f", now 0; {tail}")
     assert "made with analysis" in refused(analysis=replace(FAST, seeds=3))
     assert "made with encoder sha256:" in refused(encoder=str(save(tmp_path / "other", "hubert-layer", seed=1)))
     source = open_corpus("manifest", given / "hisses.csv")
@@ -312,14 +350,24 @@ def test_what_cannot_be_used_is_left_out_and_told(given: Path, tmp_path: Path, m
         source[index] = replace(source[index], audio=tmp_path / f"{name}.wav")
     corpus = Corpus("hisses", tuple(source), protocol="own", unit="speaker")
     encoder, console = tunable(load_encoder(str(given / "model"), CPU)), quiet()
-    prepared, skipped = dynamics._prepare(corpus, encoder, tmp_path / "run", -23.0, console)
+    prepared, skipped = prepare(corpus, encoder, tmp_path / "run", -23.0, console)
     assert skipped.keys() == {source[0].id, source[9].id}
     assert "silence" in skipped[source[0].id]
     assert "too short" in skipped[source[9].id]
     assert {u.id for u in prepared.utterances} == {u.id for u in source} - skipped.keys()
     assert f"skipped: {source[0].id}" in console.file.getvalue()  # type: ignore[attr-defined]
-    monkeypatch.setattr(dynamics, "_write", None)
-    assert dynamics._prepare(corpus, encoder, tmp_path / "run", -23.0, quiet()) == (prepared, skipped)
+    monkeypatch.setattr(prepared_module, "_write", None)
+    assert prepare(corpus, encoder, tmp_path / "run", -23.0, quiet()) == (prepared, skipped)
+
+
+def test_texts_become_vectors_on_request(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = open_corpus("manifest", given / "hisses.csv")
+    monkeypatch.setattr(prepared_module, "embed_texts", lambda name, texts, device: np.eye(len(texts)))
+    plain, vectors = texts_of(corpus, None, CPU), texts_of(corpus, "bert", CPU)
+    assert plain == {u.id: u.text for u in corpus.utterances}
+    assert [int(vectors[u.id].argmax()) for u in corpus.utterances] == list(range(len(corpus.utterances)))
+    mute = replace(corpus, utterances=(replace(corpus.utterances[0], text=None), *corpus.utterances[1:]))
+    assert refusal(texts_of, mute, "bert", CPU) == "--text-encoder: 1 utterances of hisses have no text"
 
 
 def test_the_verb(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,4 +395,5 @@ def test_the_verb(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder, asked, more = seen[1]
     assert (folder, asked.settings, asked.loudness) == (Path("runs/x"), replace(Tuning(), lr=3e-5), None)
     assert more == {"rotations": 2, "keep_weights": True}
+    assert refusal(call, "--seed", "-1") == "--seed -1: must be 0 or more"
     assert refusal(call, "--set", "lr") == "--set 'lr': must be NAME=VALUE, such as lr=1e-4"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_analysis import Planted
 
+from bas.acoustics import FAMILIES
 from bas.stats import paired, wa
 from bas.studies.classifiers import macro_f1
 from bas.studies.dynamics_tables import figures, markdown, tabulate
@@ -51,7 +52,12 @@ def rotations() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def results(rotations: list[dict[str, Any]]) -> dict[str, Any]:
-    return tabulate(rotations)
+    return paged(rotations)
+
+
+def paged(rotations: list[dict[str, Any]], text_encoder: str | None = None) -> dict[str, Any]:
+    """As a page has them."""
+    return {**tabulate(rotations), "text_encoder": text_encoder}
 
 
 def test_a_row_is_a_step_and_counts_who_has_it(results: dict[str, Any]) -> None:
@@ -192,7 +198,7 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(results: 
 
 
 def test_equal_steps_need_no_last_row(rotations: list) -> None:
-    found = tabulate(rotations[:1])
+    found = paged(rotations[:1])
     labels = [text.get_text() for text in figures(found)["cka-egemaps"].axes[0].get_yticklabels()]
     assert labels == ["0", "10", "20"]
     assert "Means over 1 rotation" in markdown(found)
@@ -206,7 +212,7 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list) -> Non
         checkpoint["ridge"] = {"refused": "a single speaker"}
         for kind in ("linear", "relu"):
             checkpoint["probes"][kind]["grouped"] = {"refused": "a single speaker"}
-    found = tabulate(some)
+    found = paged(some)
     assert found["cka"]["text"]["rotations"] == found["ridge"]["rotations"] == 2
     assert found["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
     assert found["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
@@ -215,8 +221,41 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list) -> Non
     json.dumps(found, allow_nan=False)
     assert "f1-linear" in figures(found)
     every = [copy.deepcopy(some[0]) for _ in range(2)]
-    found = tabulate(every)
+    found = paged(every)
     assert found["cka"]["text"] == {"refused": "no text repeats"}
     assert found["ridge"] == {"refused": "a single speaker"}
     assert not {"cka-text", "r2"} & set(figures(found))
     assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(found)
+    assert "- text: " not in markdown(found)
+
+
+def test_the_page_says_what_the_texts_were(rotations: list, results: dict[str, Any]) -> None:
+    assert "- text: which sentence it is." in markdown(results)
+    assert "- text: embeddings of bert." in markdown(paged(rotations, "models/bert/"))
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: list, all_of_it: bool) -> None:
+    some = copy.deepcopy(rotations)
+    names = ("egemaps", *FAMILIES) if all_of_it else ("energy",)
+    for checkpoint in (c for of in some for c in of["checkpoints"]):
+        for name in names:
+            checkpoint["cka"][name] = {"refused": f"{name} tells nothing apart"}
+        for r2 in checkpoint["ridge"]["r2"]:
+            r2[:] = [None if f in names else v for f, v in zip(checkpoint["ridge"]["families"], r2, strict=True)]
+    found = paged(some)
+    page, made = markdown(found), figures(found)
+    for name in names:
+        assert f"CKA with {name}: 0 of 3 rotations; the others: {name} tells nothing apart." in page
+    assert {"cka-egemaps", "cka-families"} & set(made) == (set() if all_of_it else {"cka-egemaps", "cka-families"})
+    if not all_of_it:
+        assert [a.get_title() for a in made["cka-families"].axes if "energy" in a.get_title()] == []
+    likeness = page[page.index("## Likeness") : page.index("## Emotion")].splitlines()[2]
+    assert ("energy" in likeness, "eGeMAPS" in likeness, "spectral" in likeness) == (
+        False,
+        not all_of_it,
+        not all_of_it,
+    )
+    assert "nan" not in "".join(line for line in page.splitlines() if line.startswith("|"))
+    assert "| – |" in page[page.index("## Acoustic") :]
+    json.dumps(found, allow_nan=False)

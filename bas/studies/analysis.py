@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from bas.acoustics import FAMILIES, Acoustic
-from bas.similarity import CONSTANT, cka, cka_by_chance, standardised, svcca
+from bas.acoustics import FAMILIES, Acoustic, filled
+from bas.errors import UserError
+from bas.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardised, svcca
 from bas.studies.classifiers import AnalysisSettings, Split, probes, rng_of, speaker_splits
 
 __all__ = ["AnalysisSettings", "analyse", "ridge"]
@@ -46,31 +47,29 @@ def analyse(
     classes_U: class indices from 0. texts_U: what is said, or `(U, E)` embeddings of it. device: where probes train.
 
         targets, speakers    of the utterances, in order
-        missing, clipped     acoustic features without a value (filled with their mean); utterances clipped
+        missing, clipped     acoustic features without a value (filled with their mean: for cka and svcca of all
+                             utterances, else of those fitted); utterances clipped
         cka                  by `egemaps`, each of its families, `start` and `text`: {debiased, plain: {value, mean,
                              p95, p: by state}}; `start` has values alone; {refused: why} where there is none
         svcca                egemaps, start: by state {value, dims, refused}
         probes               by linear, relu and published, grouped: {note, states, egemaps}, see `probes`
         ridge                {names, families, r2: by state and name, note}, see `ridge`
 
-    Equal for equal arguments; on a GPU up to rounding. Raises UserError where CKA is not defined (`bas.similarity`).
+    Equal for equal arguments; on a GPU up to rounding. A description that does not vary is refused by itself; raises
+    UserError where CKA is not defined for a state (`bas.similarity`).
     """
     states, utterances, _ = x_LUD.shape
     assert len(acoustic.ids) == classes_U.size == speakers_U.size == len(texts_U) == utterances
     assert start_LUD is None or start_LUD.shape == x_LUD.shape
     own_LUD = np.stack([standardised(x_UD) for x_UD in x_LUD])
     begun_LUD = own_LUD if start_LUD is None else np.stack([standardised(x_UD) for x_UD in start_LUD])
-    described = {name: acoustic.family(*families) for name, families in _descriptions().items()}
-    text = _text(texts_U)
-    if isinstance(text, np.ndarray):
-        described["text"] = text
-    by_chance = {
-        name: _by_state([cka_by_chance(x_UD, standardised(y), settings.permutations, seed) for x_UD in own_LUD])
-        for name, y in described.items()
-    }
+    described = {name: standardised(filled(acoustic.family(*of))) for name, of in _descriptions().items()}
+    of_all: dict[str, np.ndarray | str] = {**described, "text": _text(texts_U)}
+    by_chance = {name: _by_chance(own_LUD, name, y, settings, seed) for name, y in of_all.items()}
     from_start = [cka(x_UD, y_UD) for x_UD, y_UD in zip(own_LUD, begun_LUD, strict=True)]
     start = {kind: {"value": [found[kind] for found in from_start]} for kind in ("debiased", "plain")}
-    egemaps_UE = acoustic.family(*EGEMAPS)
+    why = by_chance["egemaps"].get("refused")
+    egemaps = [Svcca(None, (0, 0), why) if why else svcca(x_UD, described["egemaps"]) for x_UD in own_LUD]
     return {
         "utterances": utterances,
         "states": states,
@@ -80,12 +79,12 @@ def analyse(
         "speakers": speakers_U.tolist(),
         "missing": acoustic.missing,
         "clipped": int(np.count_nonzero(acoustic.clipped_U)),
-        "cka": {**by_chance, "start": start, **({"text": {"refused": text}} if isinstance(text, str) else {})},
+        "cka": {**by_chance, "start": start},
         "svcca": {
-            "egemaps": [asdict(svcca(x_UD, standardised(egemaps_UE))) for x_UD in own_LUD],
+            "egemaps": [asdict(found) for found in egemaps],
             "start": [asdict(svcca(x_UD, y_UD)) for x_UD, y_UD in zip(own_LUD, begun_LUD, strict=True)],
         },
-        "probes": probes(x_LUD, egemaps_UE, classes_U, speakers_U, settings, seed, device),
+        "probes": probes(x_LUD, acoustic.family(*EGEMAPS), classes_U, speakers_U, settings, seed, device),
         "ridge": ridge(x_LUD, acoustic, classes_U, speakers_U, settings, seed),
     }
 
@@ -94,7 +93,17 @@ def _descriptions() -> dict[str, tuple[str, ...]]:
     return {"egemaps": EGEMAPS, **{family: (family,) for family in EGEMAPS}}
 
 
-def _by_state(found: Sequence[Any]) -> dict[str, dict[str, list[float]]]:
+def _by_chance(
+    own_LUD: np.ndarray, name: str, y_UE: np.ndarray | str, settings: AnalysisSettings, seed: int
+) -> dict[str, Any]:
+    """CKA of each state with a description, or why there is none."""
+    if isinstance(y_UE, str):
+        return {"refused": y_UE}
+    try:
+        cka(y_UE, y_UE)  # so that what is raised below is the state's
+    except UserError:
+        return {"refused": f"{name} tells nothing apart: all utterances are alike in it, or every two equally far"}
+    found = [cka_by_chance(x_UD, y_UE, settings.permutations, seed) for x_UD in own_LUD]
     fields = ("value", "mean", "p95", "p")
     return {
         kind: {field: [getattr(of[kind], field) for of in found] for field in fields} for kind in ("debiased", "plain")
@@ -102,17 +111,17 @@ def _by_state(found: Sequence[Any]) -> dict[str, dict[str, list[float]]]:
 
 
 def _text(texts_U: Sequence[str | None] | np.ndarray) -> np.ndarray | str:
-    """Embeddings as they are; of sentences that repeat, which it is; or why there is nothing to compare with."""
+    """Embeddings, or of sentences that repeat, which it is, standardised; or why there is nothing to compare with."""
     if isinstance(texts_U, np.ndarray) and texts_U.ndim == 2:
-        return texts_U
+        return standardised(texts_U)
     if any(text is None for text in texts_U):
         return "not every utterance has a text"
     names, which_U = np.unique(np.asarray(texts_U, np.str_), return_inverse=True)
     if len(names) == 1:
         return "all utterances have the same text"
     if len(names) == len(which_U):
-        return "no text repeats: give embeddings of the texts"
-    return np.eye(len(names))[which_U]
+        return "no text repeats: it takes a text encoder"
+    return standardised(np.eye(len(names))[which_U])
 
 
 def ridge(

@@ -56,18 +56,18 @@ def embed(
         x_LUD, cut_LUD = (np.stack(part, axis=1) for part in zip(*rows, strict=True))
         with replacing(means) as temporary, temporary.open("wb") as stream:
             np.savez(stream, ids=np.array(ids, np.str_), x_LUD=x_LUD, cut_LUD=cut_LUD)
-    return read_means(means, ids)
+    return read_means(means, ids, "delete it: it is made anew")
 
 
-def read_means(means: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What `embed` left there. UserError where it is not of these utterances."""
+def read_means(means: Path, ids: Sequence[str], remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """What `embed` left there. UserError where it is not of these utterances; remedy: what a user may do then."""
     try:
         with np.load(means, allow_pickle=False) as held:
             if held["ids"].tolist() != list(ids):
                 raise ValueError("of other utterances")
             return held["x_LUD"], held["cut_LUD"]
     except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-        raise UserError(f"{means}: damaged, or of other utterances; delete it: it is made anew") from error
+        raise UserError(f"{means}: missing, damaged or of other utterances; {remedy}") from error
 
 
 def mean_states(encoder: Tunable, utterances: Sequence[Utterance], size: int) -> np.ndarray:

@@ -150,6 +150,7 @@ def probes(
 ) -> dict[str, Any]:
     """Classifiers on each state and, in the same way, on eGeMAPS: `linear`, and `relu` with one hidden layer.
 
+    egemaps: NaN where there is no value.
     `published`: 80/10/10 at random, which is marked. `grouped`: whole speakers. Of each, under `states` (by state) and
     `egemaps`, lists by seed: macro_f1 (of the test part; grouped: of all utterances, each tested once), epochs (mean
     over folds), and grouped: predictions by utterance. `note` says what the split was; {refused: why} without one.
@@ -215,9 +216,10 @@ def train_probes(
 ) -> list[Probed]:
     """Train the members side by side, and return each one's answers on its test part.
 
-    A member standardises by its fit part, has its own weights, order and Adam, and ends when its own validation loss
-    has not improved by `settings.improvement` for `settings.patience` epochs, with the weights of its lowest. So its
-    numbers are those that it has alone (to rounding). hidden: 0 for a linear probe, else the units of a ReLU layer.
+    A member fills a NaN with the mean of its fit part and standardises by it, has its own weights, order and Adam, and
+    ends when its own validation loss has not improved by `settings.improvement` for `settings.patience` epochs, with
+    the weights of its lowest. So its numbers are those that it has alone (to rounding). hidden: 0 for a linear probe,
+    else the units of a ReLU layer.
     """
     width, classes = x_LUD.shape[2], int(classes_U.max()) + 1
     sizes = (width, hidden, classes) if hidden else (width, classes)
@@ -295,7 +297,7 @@ class Feed:
     def logits(self, weights: Sequence[Tensor], members_A: Tensor, index_AB: Tensor) -> Tensor:
         members_A = members_A.to(self.x.device)
         z = self.x[self.first_M[members_A][:, None] + index_AB.clamp(min=0)]
-        z = (z - self.mean_MD[members_A][:, None]) / self.sd_MD[members_A][:, None]
+        z = ((z - self.mean_MD[members_A][:, None]) / self.sd_MD[members_A][:, None]).nan_to_num_()
         for layer in range(0, len(weights), 2):
             z = torch.baddbmm(weights[layer + 1][:, None], z.relu() if layer else z, weights[layer])
         return z
@@ -308,8 +310,11 @@ class Feed:
 
 
 def _moments(x_ND: Tensor) -> tuple[Tensor, Tensor]:
-    sd_D = x_ND.std(0, correction=0)
-    return x_ND.mean(0), torch.where(sd_D > CONSTANT * x_ND.abs().amax(0), sd_D, torch.inf)
+    """Mean and deviation of what is known of each column; the deviation is infinite where it does not vary."""
+    x_ND = x_ND.double()  # torch's nanmean of a constant in float32 is not that constant
+    mean_D = x_ND.nanmean(0)
+    sd_D = (x_ND - mean_D).square().nanmean(0).sqrt()
+    return mean_D.float(), torch.where(sd_D > CONSTANT * x_ND.abs().nan_to_num().amax(0), sd_D, torch.inf).float()
 
 
 def _padded(rows: Sequence[Tensor]) -> Tensor:

@@ -19,32 +19,33 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import acoustics, audio, report
+from bas import acoustics, report
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.corpora.labels import relabel
 from bas.encoders import Tunable, load_encoder, tunable
+from bas.encoders.base import revision_of
 from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import versions
 from bas.files import locked, read_json, replacing, write_json, write_text
 from bas.loop import seed_everything
-from bas.progress import bar
 from bas.protocols import Protocol, make
 from bas.studies import dynamics_tables
 from bas.studies.analysis import AnalysisSettings, analyse
 from bas.studies.checkpoints import embed, mean_states, own_head, read_means, refitted
 from bas.studies.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
+from bas.studies.prepared import acoustic_of, prepare, texts_of
 from bas.tables import tell_protocol
 from bas.tasks import EMOTION
 
@@ -71,6 +72,7 @@ class Plan:
     protocol: str | None  # a rule; None: MANY_RULE, or FEW_RULE below FEW speakers
     protocol_seed: int
     loudness: float | None  # LUFS; None: as recorded
+    text_encoder: str | None  # what makes vectors of the texts; None: a text is known by itself, where it repeats
     preset: str
     settings: Tuning
     seed: int
@@ -87,6 +89,7 @@ class Study:
     protocol: Protocol
     corpus: Corpus  # as prepared
     acoustic: acoustics.Acoustic
+    texts: dict[str, Any]  # by id: what is said, as a vector where a text encoder was named
     context: dict[str, Any]  # of the results
 
 
@@ -108,9 +111,7 @@ def carry_out(
         results = {**study.context, "finetuned": told, **dynamics_tables.tabulate(done)}
         write_json(folder / "results.json", results)
         write_text(folder / "table.md", _heading(results) + dynamics_tables.markdown(results))
-        for old in (folder / "tb").glob("**/figures/events.*"):  # one file, however often they are drawn
-            old.unlink()
-        with report.writer(folder, "figures", study.protocol.told, study.protocol.marks) as board:
+        with _board(study, "figures", anew=True) as board:
             for name, figure in dynamics_tables.figures(results).items():
                 with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
                     figure.savefig(stream, format="png", dpi=150)
@@ -126,6 +127,7 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     rule, why = _rule(corpus, plan)
     protocol = make(corpus, EMOTION, rule, plan.protocol_seed)
     corpus = replace(corpus, utterances=corpus.labelled())
+    texts = texts_of(corpus, plan.text_encoder, torch.device(plan.device))
     if rotations is not None and not 1 <= rotations <= len(protocol.folds):
         raise UserError(f"--rotations {rotations}: {protocol.rule} makes 1 to {len(protocol.folds)}")
     made_of = _made_of(plan, corpus, encoder, protocol)
@@ -134,14 +136,14 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     elif any(path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder}: holds something else; {REMEDY}")
     write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
-    prepared, skipped = _prepare(corpus, encoder, folder, plan.loudness, console)
+    prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)
     if skipped:
         protocol = make(corpus, EMOTION, rule, plan.protocol_seed, skipped=skipped)
     protocol.write(folder / "protocol.json")
     console.print(f"protocol: {protocol.told}{why}", highlight=False, markup=False)
     tell_protocol(protocol, console)
     tested = tuple(dict.fromkeys(protocol.tested))
-    acoustic = _acoustic(folder / "acoustic.npz", {u.id: u for u in prepared.utterances}, tested, console)
+    acoustic = acoustic_of(prepared, tested, folder, console)
     context = {
         "corpus": corpus.name,
         "note": corpus.note,
@@ -154,12 +156,13 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
         "preset": plan.preset,
         "finetuning": asdict(plan.settings),
         "loudness": plan.loudness,
+        "text_encoder": plan.text_encoder,
         "seed": plan.seed,
         "device": plan.device,
         "skipped": skipped,
         "versions": versions(),
     }
-    return Study(folder, plan, protocol, prepared, acoustic, context)
+    return Study(folder, plan, protocol, prepared, acoustic, texts, context)
 
 
 def _load(plan: Plan, name: str, revision: str | None) -> Tunable:
@@ -191,12 +194,24 @@ def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -
         "labels": _digest(fields),
         "protocol": protocol.hash,
         "loudness": plan.loudness,
+        "text encoder": plan.text_encoder,
+        "text encoder's revision": _text_revision(plan.text_encoder),
         "seed": plan.seed,
         "device": plan.device,
+        "version of opensmile": acoustics.opensmile_version(),
         **{f"version of {name}": versions()[name] for name in ("bas", "torch", "transformers", "scikit-learn")},
         **{f"setting {name}": value for name, value in asdict(plan.settings).items()},
         "analysis": _digest(asdict(plan.analysis)),
     }
+
+
+def _text_revision(name: str | None) -> str | None:
+    """Of a text encoder that was loaded; the cache keeps a hub's files under their commit."""
+    from transformers.utils.hub import cached_file  # seconds to import, needed here only
+
+    if name is None:
+        return None
+    return revision_of(name, None if Path(name).is_dir() else Path(str(cached_file(name, "config.json"))).parent.name)
 
 
 def _digest(value: Any) -> str:
@@ -213,64 +228,6 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
             raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; {REMEDY}")
 
 
-def _prepare(
-    corpus: Corpus, encoder: Tunable, folder: Path, loudness: float | None, console: Console
-) -> tuple[Corpus, dict[str, str]]:
-    """The corpus with the recordings as everything after reads them; by id, why an utterance is left out."""
-    path = folder / "prepared.json"
-    if not path.exists():
-        kept: list[Utterance] = []
-        skipped: dict[str, str] = {}
-        with bar(console, "utterances") as progress:
-            line = progress.add_task("prepare", total=len(corpus.utterances))
-            for index, utterance in enumerate(corpus.utterances):
-                wav = folder / "audio" / f"{index:06}.wav"  # an id may be no file's name
-                try:
-                    if not wav.exists():
-                        _write(utterance, wav, encoder, loudness)
-                    kept.append(replace(utterance, audio=wav, start=0.0, end=None))
-                except UserError as error:
-                    skipped[utterance.id] = str(error)
-                progress.advance(line)
-        if not kept:
-            raise UserError(
-                f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}"
-            )
-        export.write(replace(corpus, utterances=tuple(kept)), folder / "corpus.csv")
-        write_json(path, {"loudness": loudness, "rate": audio.SAMPLE_RATE, "kept": len(kept), "skipped": skipped})
-    found: dict[str, str] = read_json(path)["skipped"]
-    for id_, why in found.items():
-        console.print(f"skipped: {id_}: {why}", style="yellow", highlight=False, markup=False)
-    prepared = open_corpus("manifest", folder / "corpus.csv")
-    return replace(prepared, name=corpus.name), found
-
-
-def _write(utterance: Utterance, wav: Path, encoder: Tunable, loudness: float | None) -> None:
-    """UserError naming the utterance that cannot be used."""
-    wave = audio.load(utterance)
-    if not encoder.min_samples <= len(wave) <= (encoder.max_samples or len(wave)):
-        seconds = len(wave) / audio.SAMPLE_RATE
-        raise UserError(f"{utterance.audio}: {seconds:.2f} s is too short or too long for the encoder")
-    if loudness is not None:
-        try:
-            wave = audio.to_loudness(wave, loudness)
-        except UserError as error:
-            raise UserError(f"{utterance.audio}: {error}") from error
-    with replacing(wav) as temporary:
-        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # beyond 1.0 too
-
-
-def _acoustic(path: Path, utterances: dict[str, Utterance], ids: Sequence[str], console: Console) -> acoustics.Acoustic:
-    if path.exists():
-        return acoustics.Acoustic.load(path)
-    with bar(console, "utterances") as progress:
-        line = progress.add_task("eGeMAPS", total=len(ids))
-        waves = ((id_, audio.load(utterances[id_])) for id_ in ids)
-        found = acoustics.measure(waves, lambda: progress.advance(line))
-    found.save(path)
-    return found
-
-
 def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> dict[str, Any]:
     """One fold: fine-tune, then measure every checkpoint."""
     where, plan = study.folder / f"rotation{index}", study.plan
@@ -278,16 +235,16 @@ def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: C
     parts = {name: [known[i] for i in ids] for name, ids in study.protocol.folds[index].parts().items()}
     told = ", ".join(f"{name} {len(part)} of {len({u.speaker for u in part})} speakers" for name, part in parts.items())
     console.print(f"{where} ({index + 1} of {count}): {told}", highlight=False, markup=False)
-    with report.writer(study.folder, f"rotation{index}", study.protocol.told, study.protocol.marks) as board:
-        done = read_finished(where)
-        if done is None:
-            encoder = _load(plan, plan.encoder, plan.revision)
-            seed = 1000 * plan.seed + index
+    done = read_finished(where)
+    if done is None:
+        encoder, seed = _load(plan, plan.encoder, plan.revision), 1000 * plan.seed + index
+        with _board(study, where.name, anew=False) as board:
             done = finetune(encoder, EMOTION, parts["fit"], parts["valid"], plan.settings, seed, where, board, console)
-            del encoder  # not beside the checkpoint's on a GPU
-        line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
-        console.print(line, highlight=False, markup=False)
-        found = []
+        del encoder  # not beside the checkpoint's on a GPU
+    line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
+    console.print(line, highlight=False, markup=False)
+    found = []
+    with _board(study, f"{where.name}/third", anew=True) as board:
         for step in done["steps"]:
             with console.status(f"step {step}"):
                 found.append(_measure(study, index, step, parts, done))
@@ -303,26 +260,29 @@ def _measure(
 ) -> dict[str, Any]:
     """The analysis of one checkpoint on the third part, and how good the model is when it is cut off early."""
     where, plan, name = study.folder / f"rotation{index}", study.plan, f"step-{step:05}"
-    path = where / "analysis" / f"{name}.json"
+    path, weights = where / "analysis" / f"{name}.json", checkpoint_of(where, step)
     if path.exists():
-        there: dict[str, Any] = read_json(path, "delete it: it is made anew")
+        there: dict[str, Any] = read_json(path, f"delete {path if weights.is_dir() else where}: it is made anew")
         return there
+    if not weights.is_dir():
+        raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made anew")
     manifest = study.folder / f"{where.name}.csv"
     export.write(replace(study.corpus, utterances=tuple(parts["test"])), manifest)
     third = open_corpus("manifest", manifest)
     parts = {**parts, "test": list(third.utterances)}
     ids = tuple(u.id for u in third.utterances)
     targets = {part: EMOTION.targets(utterances, done["outputs"]) for part, utterances in parts.items()}
-    encoder = _load(plan, str(checkpoint_of(where, step).resolve()), None)
+    texts = [study.texts[i] for i in ids]
+    encoder = _load(plan, str(weights.resolve()), None)
     store, means = where / "features" / name, where / "means" / f"{name}.npz"
     x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
     analysed = analyse(
         x_LUD,
-        read_means(where / "means" / "step-00000.npz", ids)[0] if step else None,
+        read_means(where / "means" / "step-00000.npz", ids, f"delete {where}: it is made anew")[0] if step else None,
         study.acoustic.of(ids),
         targets["test"],
         np.array([u.speaker or "" for u in third.utterances]),
-        [u.text for u in third.utterances],
+        texts if plan.text_encoder is None else np.stack(texts),
         plan.analysis,
         plan.seed,
         plan.device,
@@ -335,6 +295,16 @@ def _measure(
     found = {"step": step, **analysed, "ids": list(ids), "cut": cut}
     write_json(path, found)
     return read_json(path)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _board(study: Study, job: str, anew: bool) -> Iterator[SummaryWriter]:
+    """TensorBoard's writer of a job; anew: in place of what it wrote before, so that nothing is there twice."""
+    if anew:
+        for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
+            old.unlink()
+    with report.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
+        yield board
 
 
 def _tell(found: dict[str, Any], board: SummaryWriter, console: Console) -> None:

@@ -25,15 +25,17 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     it. A × is a cell that is not above chance. f1-linear: the paper's Figure 2, for new speakers and as published;
     f1-relu: the same with a hidden layer. r2: what of the acoustics can be read out. cut: the model cut off early.
     """
-    cka = results["cka"]
-    found = {
-        "cka-egemaps": _heatmaps(results, {f"eGeMAPS, {kind}": cka["egemaps"][kind] for kind in ("debiased", "plain")}),
-        "cka-families": _heatmaps(results, {f"{family}, debiased": cka[family]["debiased"] for family in FAMILIES}),
-        "cka-start": _heatmaps(results, {"the state at step 0, debiased": cka["start"]["debiased"]}),
-        "cut": _cut(results),
+    cka = {name: of for name, of in results["cka"].items() if "refused" not in of}
+    panels = {
+        "cka-families": {f"{family}, debiased": cka[family]["debiased"] for family in FAMILIES if family in cka},
+        "cka-start": {"the state at step 0, debiased": cka["start"]["debiased"]},
     }
-    if "refused" not in cka["text"]:
-        found["cka-text"] = _heatmaps(results, {"the text, debiased": cka["text"]["debiased"]})
+    if "egemaps" in cka:
+        panels["cka-egemaps"] = {f"eGeMAPS, {kind}": cka["egemaps"][kind] for kind in ("debiased", "plain")}
+    if "text" in cka:
+        panels["cka-text"] = {"the text, debiased": cka["text"]["debiased"]}
+    found = {name: _heatmaps(results, of) for name, of in panels.items() if of}
+    found["cut"] = _cut(results)
     for kind in KINDS:
         if any("refused" not in of for of in results["probes"][kind].values()):
             found[f"f1-{kind}"] = _scores(results, kind)
@@ -43,11 +45,15 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def medians(ridge: Mapping[str, Any], row: int) -> dict[str, list[float]]:
-    """By state: the median R² of each family, and that of each feature beside eGeMAPS, at a row."""
+    """By state: the median R² of each family, and that of each feature beside eGeMAPS, at a row; NaN: none varies."""
     r2_LF = np.array(ridge["r2"][row], np.float64)
     families_F = np.array(ridge["families"])
     others = {ridge["names"][f]: r2_LF[:, f].tolist() for f in np.flatnonzero(families_F == OTHER)}
-    return {family: np.nanmedian(r2_LF[:, families_F == family], axis=1).tolist() for family in FAMILIES} | others
+    of = {family: r2_LF[:, families_F == family] for family in FAMILIES}
+    none_L = np.full(len(r2_LF), np.nan)
+    return {
+        f: (np.nanmedian(r2, axis=1) if np.isfinite(r2).any() else none_L).tolist() for f, r2 in of.items()
+    } | others
 
 
 def _shown(results: Mapping[str, Any]) -> list[tuple[int, str]]:

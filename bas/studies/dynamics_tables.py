@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,32 +62,32 @@ def _fine_tuning(results: Mapping[str, Any]) -> Table:
 
 def _likeness(results: Mapping[str, Any]) -> Table:
     """By state, CKA at step 0 and at the last; `×`: not above chance."""
-    names = [name for name, of in results["cka"].items() if name not in ("egemaps", "start") and "refused" not in of]
-    heading = ["state", "eGeMAPS", "change", "by chance", "eGeMAPS, plain", "by chance", *names, "with step 0"]
+    known = {name: of for name, of in results["cka"].items() if "refused" not in of}
+    names = [name for name in known if name not in ("egemaps", "start")]
+    egemaps = ["eGeMAPS", "change", "by chance", "eGeMAPS, plain", "by chance"] if "egemaps" in known else []
     rows = []
     for state in range(results["states"]):
 
         def pair(name: str, kind: str, state: int = state) -> str:
-            of = results["cka"][name][kind]
+            of = known[name][kind]
             ends = [f"{of['mean'][row][state]:.3f}" + " ×" * of["by_chance"][row][state] for row in (0, -1)]
             return " → ".join(ends)
 
-        of = results["cka"]["egemaps"]
-        change, count = of["debiased"]["change"], of["rotations"]
-        sd = f" ± {change['sd'][state]:.3f}" if count > 1 else ""
-        rows.append(
-            [
-                str(state),
+        cells = []
+        if egemaps:
+            of = known["egemaps"]
+            change, count = of["debiased"]["change"], of["rotations"]
+            sd = f" ± {change['sd'][state]:.3f}" if count > 1 else ""
+            cells = [
                 pair("egemaps", "debiased"),
                 f"{change['mean'][state]:+.3f}{sd}, fell in {change['fell'][state]} of {count}",
                 f"{of['debiased']['chance'][-1][state]:.3f}",
                 pair("egemaps", "plain"),
                 f"{of['plain']['chance'][-1][state]:.3f}",
-                *(pair(name, "debiased") for name in names),
-                f"{results['cka']['start']['debiased']['mean'][-1][state]:.3f}",
             ]
-        )
-    return heading, rows
+        cells += [*(pair(name, "debiased") for name in names), f"{known['start']['debiased']['mean'][-1][state]:.3f}"]
+        rows.append([str(state), *cells])
+    return ["state", *egemaps, *names, "with step 0"], rows
 
 
 def _scores(results: Mapping[str, Any]) -> Table:
@@ -113,10 +114,15 @@ def _told(results: Mapping[str, Any]) -> Table | list[str]:
         return [f"None: {ridge['refused']}."]
     first, last = (medians(ridge, row) for row in (0, -1))
     rows = [
-        [str(state), *(f"{first[name][state]:.2f} → {last[name][state]:.2f}" for name in first)]
+        [str(state), *(_ends(first[name][state], last[name][state]) for name in first)]
         for state in range(results["states"])
     ]
     return ["state", *first], rows
+
+
+def _ends(first: float, last: float) -> str:
+    """NaN: a feature that does not vary."""
+    return "–" if math.isnan(first) else f"{first:.2f} → {last:.2f}"
 
 
 def _cuts(results: Mapping[str, Any]) -> Table:
@@ -152,6 +158,8 @@ def _legend(results: Mapping[str, Any]) -> list[str]:
     parts |= {"ridge": results["ridge"]}
     partial = [(name, of, why) for name, of in parts.items() if (why := of.get("refused") or of["others"])]
     missing = ", ".join(f"{name} ({n})" for name, n in results["missing"].items())
+    encoder = (results["text_encoder"] or "").rstrip("/").rpartition("/")[2]
+    text = f"text: embeddings of {encoder}." if encoder else "text: which sentence it is."
     lines = [
         f"Means over {count} rotations, each on its own third part; → leads from step 0 to the last checkpoint.",
         f"Not every rotation has step {', '.join(fewer)}: its mean is over those." if fewer else "",
@@ -159,6 +167,7 @@ def _legend(results: Mapping[str, Any]) -> list[str]:
         "rises with the width of a state and falls with the utterances). By chance: the 95th percentile of "
         f"{settings['permutations']} permutations of the utterances, mean over rotations, at the last checkpoint; a × "
         "is a mean that is not above it. Change: mean ± sd over rotations; no test is made of it.",
+        text * ("refused" not in results["cka"]["text"]),
         *(f"{name}: {of.get('rotations', 0)} of {count} rotations; the others: {why}." for name, of, why in partial),
         *(
             f"SVCCA with {SIDES[name]} is refused: {of['refused']}."
@@ -168,7 +177,8 @@ def _legend(results: Mapping[str, Any]) -> list[str]:
             + "."
             for name, of in results["svcca"].items()
         ),
-        f"Acoustic features that some utterances do not have, filled with their mean: {missing}." if missing else "",
+        "Acoustic features that some utterances do not have, filled with their mean, in probes and ridge with that of "
+        f"the fitted: {missing}." * bool(missing),
         f"Utterances beyond full scale, where openSMILE clips: {results['clipped']}." * bool(results["clipped"]),
         f"Emotion: macro F1 in points of a classifier on a state, mean ± sd over {settings['seeds']} seeds; linear, "
         f"and relu with one hidden layer of {settings['hidden']}. Grouped: {notes['grouped']}.",

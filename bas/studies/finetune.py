@@ -49,15 +49,17 @@ class Tuning:
     """The numbers of a fine-tuning; the defaults are the paper's.
 
     batch: the paper says 16; but its 350 steps are 9.6 epochs of 4,662 utterances, and its 50 steps 1.4, so a step took
-    8 batches of 16 together. Inferred, not told. improvement, patience: it stops once the validation loss was not lower
-    by `improvement` than the lowest before in so many evaluations.
+    8 batches of 16 together. Inferred, not told. micro_batch: where nothing is dropped or masked in training it changes
+    no number but by rounding; where something is (dropout, layer drop, SpecAugment), each micro-batch has its own
+    draws, so another size is another sample of the same. improvement, patience: it stops once the validation loss was
+    not lower by `improvement` than the lowest before in so many evaluations.
     """
 
     lr: float = 1e-5  # of AdamW, constant
     weight_decay: float = 0.01  # ours
     epochs: int = 50  # at most
     batch: int = 128  # utterances of a step
-    micro_batch: int = 16  # utterances that go through the encoder together; changes memory and time, no number
+    micro_batch: int = 16  # utterances that go through the encoder together: memory and time
     evaluate_every: int = 10  # steps
     checkpoint_every: int = 50  # steps
     improvement: float = 0.025

@@ -29,6 +29,8 @@ def embed_texts(name: str, texts: Sequence[str], device: torch.device) -> np.nda
         model = AutoModel.from_pretrained(name, trust_remote_code=False).to(device).eval()
     except Exception as error:  # transformers makes a model of whatever the files say
         raise UserError(f"text encoder {name!r}: cannot be loaded: {first_line(error)}") from error
+    if tokenizer.pad_token is None or model.config.is_encoder_decoder:
+        raise UserError(f"text encoder {name!r}: has a decoder, or no padding; name an encoder such as BERT")
     rows: dict[str, np.ndarray] = {}
     unique = sorted(set(texts), key=len)
     for start in range(0, len(unique), BATCH):
