@@ -114,6 +114,7 @@ probe: .venv/run  ## which layer: every hidden state and their mixes, probed | m
 
 dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | make dynamics CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large PRESET=paper
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,microsoft/wavlm-large)
+	@$(if $(SEEDS)$(WORKERS)$(MEMORY)$(FEATURES)$(SPACES)$(LAYER)$(ALLOW_OVERLAP),echo "make: dynamics does not read SEEDS, WORKERS, MEMORY, FEATURES, SPACES, LAYER and ALLOW_OVERLAP" >&2; exit 2,:)
 	$(BIN)/bas dynamics $(CORPUS_ROOT) --encoder "$(ENCODER)" $(if $(REVISION),--revision "$(REVISION)") \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(filter-out 0,$(AS_RECORDED)),--as-recorded) \
 		$(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(if $(ROTATIONS),--rotations $(ROTATIONS)) \

@@ -11,8 +11,11 @@ References
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +110,7 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     for id_, wave in waves:
         ids.append(id_)
         clipped.append(int(np.count_nonzero(np.abs(wave) > 1)))
-        with warnings.catch_warnings(action="ignore"):  # that it is too short: `missing` tells
+        with _interrupts_later(), warnings.catch_warnings(action="ignore"):  # too short: `missing` tells
             found_F = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE).to_numpy()[0]
         rows.append([*_told(names, found_F.astype(np.float64)), *_beside(wave)])
         on_progress()
@@ -122,6 +125,22 @@ def filled(values_UF: np.ndarray) -> np.ndarray:
     known_UF = np.isfinite(values_UF)
     means_F = np.where(known_UF, values_UF, 0).sum(0) / np.maximum(known_UF.sum(0), 1)
     return np.where(known_UF, values_UF, means_F)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C takes effect after the block: inside openSMILE's callbacks it would be lost, and the features with it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def family_of(name: str) -> str:

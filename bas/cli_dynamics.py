@@ -14,6 +14,11 @@ from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
 
 PRESETS = ("paper", "cpu")
+SETTINGS = (
+    *("lr", "weight_decay", "epochs", "batch", "micro_batch"),
+    *("evaluate_every", "checkpoint_every", "improvement", "patience"),
+)
+"""The fields of `finetune.Tuning`, which imports torch."""
 
 
 def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
@@ -78,7 +83,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--protocol-seed", type=int, default=0, help="which speakers share a fold; default: %(default)s")
     p.add_argument("--rotations", type=int, metavar="N", help="the first N folds alone; default: all")
     p.add_argument("--preset", default="cpu", choices=PRESETS, help="of the fine-tuning; default: %(default)s")
-    change = "change one setting, such as lr=1e-4; repeatable; names: bas/studies/finetune.py"
+    change = f"change one setting, such as lr=1e-4; repeatable; one of {', '.join(SETTINGS)}"
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=change)
     p.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")

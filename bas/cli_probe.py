@@ -13,6 +13,7 @@ from rich.console import Console
 from bas.cli_features import RUNS, tell_next
 from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
 from bas.errors import UserError
+from bas.settings import PROBED
 
 PERCENTS = (10, 30)
 
@@ -22,7 +23,6 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     from bas.files import locked
     from bas.run import split
     from bas.studies.probe import Asked, carry_out
-    from bas.studies.probing import READ
 
     if wrong := [p for p in arguments.percent if not 0 < p < 100]:
         raise UserError(f"--percent {wrong[0]}: must be above 0 and below 100; the whole is always probed")
@@ -31,8 +31,8 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
             f"--layer {arguments.layer}: a probe reads every stored state; extract with --layers to have fewer"
         )
     for text in arguments.set:
-        if text.partition("=")[0] not in READ:
-            raise UserError(f"--set {text}: a probe reads {', '.join(READ)}")
+        if text.partition("=")[0] not in PROBED:
+            raise UserError(f"--set {text}: a probe reads {', '.join(PROBED)}")
     folders: list[Path] = list(dict.fromkeys(arguments.features))
     names = [folder.resolve().name for folder in folders]
     if doubled := [name for name in names if names.count(name) > 1]:
@@ -60,9 +60,11 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("probe", "which layer: every hidden state and their mixes, probed by linear and dense heads")
     add_run_arguments(p, seeds=3, spaces=("ser_bas3",))
-    several = next(a for a in p._actions if a.dest == "features")
+    several, layer, change = (next(a for a in p._actions if a.dest == name) for name in ("features", "layer", "set"))
     several.nargs, several.help = "+", "stores made by extract: of several encoders, several corpora"
+    layer.help = argparse.SUPPRESS  # all are read
+    change.help = f"change one setting; repeatable; one of {', '.join(PROBED)}"
     add_protocol_arguments(p)
-    told = "of the training part, for the learning curves; default: %(default)s; without a number: none"
+    told = "of the training part, for the learning curves; default: 10 30; without a number: none"
     p.add_argument("--percent", type=int, nargs="*", default=list(PERCENTS), help=told)
     p.set_defaults(verb=probe)

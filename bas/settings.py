@@ -43,6 +43,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """The settings that are one of a few words."""
 
+PROBED = (
+    *("stride", "normalise", "epochs", "batch_size"),
+    *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
+)
+"""The settings that a probe of layers reads."""
+
 SEARCH_ONLY = ("strategy", "warmup", "noise", "cost", "cost_weight", "theta_lr", "tau_start", "tau_rate", "tau_end")
 """The settings that change a search and no other training."""
 

@@ -31,7 +31,7 @@ SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protoco
 NEW = f"search --features {STORE} {SMALL} --name new"
 AUDIT = f"audit --features {STORE} {SMALL} --name new"
 TUNE = f"tune --features {STORE} {SMALL} --name new"
-PROBE = f"probe --features {STORE} {SMALL} --name new"
+PROBE = f"probe --features {STORE} --space mine.py --set epochs=2 --seeds 1 --workers 1 --name new"
 DYNAMICS = "dynamics --corpus manifest --root cups.csv --name new --encoder"
 OLD = f"search --features {STORE} {SMALL} --protocol speaker:3 --name old"
 JOB = "runs/old/jobs/search-mine-fold1-seed0.json"

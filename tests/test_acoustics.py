@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import refusal
 
+from bas import acoustics
 from bas.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, filled, measure, opensmile_version
 
 RATE = 16_000
@@ -163,3 +169,28 @@ def test_without_opensmile_a_line_says_what_installs_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "opensmile", None)
     assert "`make dynamics` installs it" in refusal(measure, [("a", voice())])
     assert "`make dynamics` installs it" in refusal(opensmile_version)
+
+
+def test_an_interrupt_waits_for_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a callback of openSMILE it would be lost, and the utterance's features would be NaN."""
+    measured: list[str] = []
+
+    class Smile:
+        feature_names = ("loudness_sma3_amean", "F0semitoneFrom27.5Hz_sma3nz_amean")
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def process_signal(self, wave: Any, rate: int) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):  # time for the interpreter to hear it
+                pass
+            measured.append("whole")
+            return pd.DataFrame(np.ones((1, len(self.feature_names))))
+
+    kinds = SimpleNamespace(eGeMAPSv02="", Functionals="")
+    module = SimpleNamespace(Smile=Smile, FeatureSet=kinds, FeatureLevel=kinds)
+    monkeypatch.setattr(acoustics, "_opensmile", lambda: module)
+    with pytest.raises(KeyboardInterrupt):
+        measure([("a", np.ones(1600, np.float32)), ("b", np.ones(1600, np.float32))])
+    assert measured == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -315,7 +315,7 @@ def test_few_labels_are_of_fit_and_valid_alone(run: Run, fresh: Run, monkeypatch
     data = bench.data("mix", 1)
     open_ = {i: data.mean_frames(bench.members((i,))).numpy().tobytes() for i in (*parts.fit, *parts.valid)}
     known = {bytes_: run.utterances[run.position[i]] for i, bytes_ in open_.items()}
-    assert len(drawn) == few.DRAWS * len(COUNTS) + 1
+    assert len(drawn) == few.DRAWS * 2 + 1, "20 of a class there are not"
     ids = []
     for x_ULD, targets_U, units_U in drawn:
         utterances = [known[x_LD.tobytes()] for x_LD in x_ULD]
@@ -323,9 +323,9 @@ def test_few_labels_are_of_fit_and_valid_alone(run: Run, fresh: Run, monkeypatch
         assert [run.outputs[t] for t in targets_U] == [u.label for u in utterances]
         ids.append({u.id for u in utterances})
     assert ids[-1] == set(open_), "at last, all"
-    five, ten, twenty = (ids[n * few.DRAWS : (n + 1) * few.DRAWS] for n in range(3))
+    five, ten = (ids[n * few.DRAWS : (n + 1) * few.DRAWS] for n in range(2))
     assert [len(i) for i in five + ten] == [10] * few.DRAWS + [20] * few.DRAWS
-    assert all(a < b <= c for a, b, c in zip(five, ten, twenty, strict=True)), "a draw grows"
+    assert all(a < b for a, b in zip(five, ten, strict=True)), "a draw grows"
     assert len({tuple(sorted(i)) for i in five}) > few.DRAWS // 2
 
 
@@ -335,7 +335,7 @@ def test_all_labels_name_the_layer_that_a_run_takes(fresh: Run, monkeypatch: pyt
     run_few(bench, few_job(0))
     run_job(bench, Job("layer", BEST, 0, 0))
     layers = fresh.result(few_job(0).name)["layers"]
-    assert list(layers) == [*map(str, COUNTS), ALL]
+    assert list(layers) == [*map(str, COUNTS[:2]), ALL], "20 of a class there are not"
     assert layers[ALL] == [fresh.result("layer-best-fold0-seed0")["layer"]] == [1]
     before = json.dumps(layers)
     run_few(bench, few_job(0))

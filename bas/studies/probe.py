@@ -80,7 +80,7 @@ def carry_out(
 def _announce(run: Run, console: Console) -> None:
     info, states = run.store.info, ", ".join(map(str, run.store.info.layers))
     told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances; {info.encoder['name']}"
-    console.print(f"[bold]{run.folder.parent}[/bold]: {told}, states {states}; {len(run.plan.seeds)} seeds")
+    console.print(f"[bold]{run.folder.parent}[/bold]: {told}, states {states}; seeds {len(run.plan.seeds)}")
     tell_protocol(run.protocol, console)
     if run.corpus.note:
         console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

@@ -14,15 +14,15 @@ from rich.console import Console
 
 from bas import report
 from bas.files import replacing
+from bas.settings import PROBED
 from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
 from bas.studies.probe_stats import AGGREGATES, CHOSEN, ON_VALID, WHOSE
-from bas.studies.probing import READ
 from bas.tables import markdown_table, noted, preset_told, rich_table
 
 Rows = tuple[list[str], list[list[str]]]
 
 CLAIMS = {
-    "disjoint, training": "by training speakers (LAYER=best)",
+    "disjoint, training": "LAYER=best",
     "disjoint, valid": "on valid",
     "disjoint, test": "on test",
     "random, valid": "on valid, MARKED",
@@ -36,7 +36,7 @@ def _points(value: float) -> str:
 
 
 def _spread(found: Mapping[str, float]) -> str:
-    return f"{100 * found['mean']:.1f} ± {100 * found['sd']:.1f}"
+    return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['sd']:.1f}" if found["sd"] else "")  # 0: one seed
 
 
 def _between(low: float, high: float, sign: str = "+") -> str:
@@ -47,7 +47,7 @@ def _against(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "–"
     interval = f" ({_between(found['low'], found['high'])})" if math.isfinite(found["low"]) else ""
-    return f"{100 * found['difference']:+.1f}{interval}: {found['verdict']}"
+    return f"{100 * found['difference']:+.1f}{interval}, p {found['p']:.2g}: {found['verdict']}"
 
 
 def _encoder(store: Mapping[str, Any]) -> str:
@@ -71,16 +71,13 @@ def _layers(store: Mapping[str, Any], kind: str) -> Rows:
 
 
 def _claims(store: Mapping[str, Any]) -> Rows:
-    heading = ["layer chosen", *(f"{kind}: {store['headline']}" for kind in KINDS)]
-    heading += [f"{kind}: more than the first" for kind in KINDS]
-    rows = []
-    for name, told in CLAIMS.items():
-        found = [store["biases"][kind]["claims"][name] for kind in KINDS]
-        more = [
-            "–" if name == next(iter(CLAIMS)) else f"{100 * f['bias']:+.1f} ({_between(f['low'], f['high'])})"
-            for f in found
-        ]
-        rows.append([told, *(_points(f["claims"]) for f in found), *more])
+    heading, rows = ["layer chosen"], [[told] for told in CLAIMS.values()]
+    for kind in KINDS:
+        heading += [kind, "more"]
+        for cells, name in zip(rows, CLAIMS, strict=True):
+            found = store["biases"][kind]["claims"][name]
+            more = f"{100 * found['bias']:+.1f} ({_between(found['low'], found['high'])})"
+            cells += [_points(found["claims"]), "–" if name == next(iter(CLAIMS)) else more]
     return heading, rows
 
 
@@ -152,12 +149,12 @@ def _said(store: Mapping[str, Any]) -> list[str]:
 
 
 def _legend(store: dict[str, Any]) -> list[str]:
-    headline, fit = store["headline"], store["fit"]
+    headline, fit, count = store["headline"], store["fit"], len(store["seeds"])
     return [
-        f"Protocol {store['protocol']['told']}; {store['folds']} folds, {len(store['seeds'])} seeds, {fit['ours']:.0f} "
-        f"training utterances a fold. Metrics in points, mean ± deviation over seeds, on {store['tested']} test "
-        f"utterances; 95 % intervals, jackknife-t over {store['units']} units ({store['unit']}); better, worse or tie "
-        "by interval and sign-flip test.",
+        f"Protocol {store['protocol']['told']}; {store['folds']} folds, {count} seed{'s' * (count > 1)}, "
+        f"{fit['ours']:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
+        f"{store['tested']} test utterances; 95 % intervals: jackknife-t over {store['units']} units "
+        f"({store['unit']}); better, worse or tie by interval and sign-flip test (p).",
         "linear: the mean frame into a linear layer. dense: two pointwise layers of 256 with ReLU over the frames, "
         "their mean, a linear layer. Each keeps its epoch of the lowest validation loss.",
         f"{MEAN}: of all states; {SOFTMAX}: SUPERB's; 1x1 mix: free weights, the paper's; first k: a softmax mix.",
@@ -165,7 +162,8 @@ def _legend(store: dict[str, Any]) -> list[str]:
         f"and valid; {ON_VALID}: the state whose head has the best {headline} there, over seeds.",
         f"MARKED: {store['random']['rule']}, drawn over utterances, speakers on both sides, {fit['random']:.0f} to "
         "train on; with a choice on test the paper's protocol. On test one state is chosen for all folds, for an "
-        "interval anew without each unit, which still makes it too narrow; else each fold has its own.",
+        "interval anew without each unit, which still makes it too narrow; else each fold has its own. More: than the "
+        "first row claims.",
         "Nothing is corrected for the number of rows; the middle against the last was the question asked beforehand. A "
         "learning curve thins the fit part alone: the valid part is whole at every share.",
         *noted(store),
@@ -191,7 +189,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         for title, rows in _sections(store):
             lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
         lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]
-        lines += ["Settings: " + ", ".join(f"{name}={store['settings'][name]}" for name in ("preset", *READ)), ""]
+        lines += ["Settings: " + ", ".join(f"{name}={store['settings'][name]}" for name in ("preset", *PROBED)), ""]
     for found in results["transfer"]:
         lines += [f"## Transfer, {_encoder(found)}", ""]
         told = f"{found['metric']} on {', '.join(found['classes'])} (labels {found['labels']})"
@@ -213,8 +211,9 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     for store in results["stores"]:
         console.print(rich_table(f"{_title(store)}: {store['headline']}", *_brief(store)))
         if "biases" in store:
-            console.print(rich_table("how the best layer is chosen, and what it then claims", *_claims(store)))
-        for line in (*_said(store), *_legend(store)):
+            title = "what each way to choose the layer claims (MARKED: speakers on both sides)"
+            console.print(rich_table(title, *_claims(store)))
+        for line in _said(store):
             console.print(line, highlight=False, markup=False)
     for found in results["transfer"]:
         for mark in found["marks"]:

@@ -263,7 +263,7 @@ def _few(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[str,
     every = {s: reaches([s] * len(results)) for s in states}
     best = max(states, key=lambda s: (every[s], -s))
     rows = {}
-    for count in results[0]:
+    for count in (count for count in results[0] if all(count in found for found in results)):
         draws = [[r[count][draw] for r in results] for draw in range(len(results[0][count]))]
         mean, sd = spread([reaches(by_fold) for by_fold in draws])
         picks = [layer for by_fold in draws for layer in by_fold]

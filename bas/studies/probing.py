@@ -30,12 +30,6 @@ from bas.train import checkpoint, keep
 WHOLE = 100
 """Percent of the fit part."""
 
-READ = (
-    *("stride", "normalise", "epochs", "batch_size"),
-    *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
-)
-"""The settings that a probe reads."""
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
