@@ -130,11 +130,12 @@ def filled(values_UF: np.ndarray) -> np.ndarray:
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
     """Ctrl-C takes effect after the block: inside openSMILE's callbacks it would be lost, and the features with it."""
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):  # where none is heard
         yield
         return
     heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
         yield
     finally:
