@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli_features import DEVICES, RUNS, choose_device, tell_next
-from bas.corpora import READERS
+from bas.cli_features import DEVICES, RUNS, add_encoder_arguments, choose_device, tell_next
+from bas.cli_run import pair
 from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
 
@@ -27,7 +26,7 @@ def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
 
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: must be 0 or more")
-    chosen = settings(arguments.preset, dict(_pair(text) for text in arguments.set))
+    chosen = settings(arguments.preset, dict(pair(text) for text in arguments.set))
     root = arguments.root.expanduser()
     plan = Plan(
         arguments.corpus,
@@ -55,21 +54,10 @@ def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set {text!r}: must be NAME=VALUE, such as lr=1e-4")
-    return name, value
-
-
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("dynamics", "fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint")
-    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-    p.add_argument("--encoder", required=True, help="a hub name or a local model folder")
-    p.add_argument("--revision", help="the hub's revision; default: its newest")
-    p.add_argument("--real-length", action="store_true", help="Whisper: the recording, not 30 s; not exact, and faster")
+    add_encoder_arguments(p, "a hub name or a local model folder")
     p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
     p.add_argument("--as-recorded", action="store_true", help="leave the loudness; default: all at -23 LUFS")
     texts = (

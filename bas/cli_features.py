@@ -163,17 +163,22 @@ def _ids(path: Path) -> list[str]:
         raise UserError(f"--ids {path}: cannot be read: {error.strerror}") from error
 
 
+def add_encoder_arguments(p: argparse.ArgumentParser, encoders: str) -> None:
+    """An encoder over a corpus."""
+    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+    p.add_argument("--encoder", required=True, help=encoders)
+    p.add_argument("--revision", help="the hub's revision; default: its newest")
+    p.add_argument("--real-length", action="store_true", help="Whisper: the recording, not 30 s; not exact, and faster")
+
+
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
-    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-    p.add_argument("--encoder", required=True, help="a hub name, a local model folder, or log-mel")
-    p.add_argument("--revision", help="the hub's revision; default: its newest")
+    add_encoder_arguments(p, "a hub name, a local model folder, or log-mel")
     p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
     p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
-    p.add_argument("--real-length", action="store_true", help="Whisper: encode the recording, not 30 s; not exact")
     p.add_argument(
         "--longest", type=above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
     )

@@ -53,7 +53,7 @@ def asked(arguments: argparse.Namespace) -> tuple[Plan, str, int]:
     from bas.space import load_space
     from bas.train import check_networks
 
-    chosen = settings(arguments.preset, dict(_pair(text) for text in arguments.set))
+    chosen = settings(arguments.preset, dict(pair(text) for text in arguments.set))
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: must be 1 or more")
     features = arguments.features.resolve()
@@ -99,7 +99,7 @@ def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
     return int(text)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set {text!r}: must be NAME=VALUE, such as epochs=30")

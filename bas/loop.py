@@ -32,6 +32,9 @@ Forward = Callable[[Tensor, Tensor, float], Tensor]
 Record = dict[str, Any]
 """What is known after one epoch; JSON's own types only."""
 
+FACTOR = "learning_rate_factor"
+"""An attribute of a module: what multiplies the learning rate of its own parameters."""
+
 CHECKPOINT_SECONDS = 5.0
 CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
@@ -66,7 +69,6 @@ def optimise(
 ) -> tuple[list[Record], float]:
     """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
 
-    A module's attribute `learning_rate_factor` multiplies the learning rate of its own parameters.
     Architecture parameters rest in the first `settings.warmup` epochs.
 
     after_epoch: called with the model in eval mode; what it returns is the epoch's record.
@@ -205,8 +207,7 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     # them, in a training too: softmax weights would hardly move at the rate of the others.
     theta = [part.theta for part in model.modules() if isinstance(part, Mixed | LayerMix)]
     weights = [p for p in model.parameters() if all(p is not t for t in theta)]
-    factor = "learning_rate_factor"
-    rates = {id(p): float(getattr(m, factor, 1.0)) for m in model.modules() for p in m.parameters(recurse=False)}
+    rates = {id(p): float(getattr(m, FACTOR, 1.0)) for m in model.modules() for p in m.parameters(recurse=False)}
     groups: list[dict[str, Any]] = [
         {
             "name": "weights",

@@ -25,7 +25,7 @@ from bas import report
 from bas.batches import SCORED, Data, scoring_batches, training_batches
 from bas.bench import Bench, Fitted, seed_of
 from bas.errors import UserError
-from bas.loop import Record, seed_everything
+from bas.loop import FACTOR, Record, seed_everything
 from bas.run import Job
 from bas.settings import Settings
 from bas.space import Architecture, SearchSpace
@@ -106,6 +106,8 @@ def fit_stack(
     if bench.run.states > 1:
         raise NotStackableError("a layer mix learns at a rate of its own")
     made = _members(bench, space, architecture, settings, members)
+    if any(hasattr(module, FACTOR) for module in made[0].network.modules()):
+        raise NotStackableError("a module learns at a rate of its own")
     loss, task = bench.run.task.loss, bench.run.task
     stack, feed = Stack([member.network for member in made]), Feed([member.data for member in made])
     update = Update(stack.flat_MP, settings)

@@ -54,7 +54,19 @@ def ua(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
 
 
 def wf1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """F1 per class weighted by its support, in 0..1, as scikit-learn's f1_score(average="weighted").
+    """F1 per class weighted by its support, in 0..1, as scikit-learn's f1_score(average="weighted")."""
+    support_K, f1_K = _f1(targets_N, predictions_N)
+    return float(support_K @ f1_K / targets_N.size)
+
+
+def macro_f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Mean F1 over the classes present in the targets, in 0..1."""
+    support_K, f1_K = _f1(targets_N, predictions_N)
+    return float(f1_K[support_K > 0].mean())
+
+
+def _f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each class stands in the targets, and its F1.
 
     Written with bincount: a randomisation test calls it tens of thousands of times.
     """
@@ -63,8 +75,7 @@ def wf1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
     hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
     # A class that is only predicted has no support, so no weight: cut it off.
     predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
-    f1_K = 2 * hits_K / np.maximum(support_K + predicted_K, 1)
-    return float(support_K @ f1_K / targets_N.size)
+    return support_K, 2 * hits_K / np.maximum(support_K + predicted_K, 1)
 
 
 @dataclass(frozen=True)

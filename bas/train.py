@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas import report
-from bas.batches import Data
 from bas.bench import Bench, Fitted, find, fit
 from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
@@ -34,7 +33,9 @@ from bas.run import Job, Run
 from bas.search import PATHS, epochs_of
 from bas.settings import SEARCH_ONLY, Settings, searcher
 from bas.space import Architecture, SearchSpace, SpaceFile
+from bas.stats import Metric
 from bas.supernet import Network, check, count_parameters
+from bas.tasks import Task
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse regularisation of the linear row: the best on the valid part is taken."""
@@ -88,19 +89,17 @@ def checkpoint(bench: Bench, job: Job) -> Path:
     return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
 
 
-def _linear_fit(bench: Bench, fold: Fold, data: Data) -> tuple[Any, float, dict[str, float]]:
-    """Standardised mean frames into the task's linear model: fitted on fit, its strength chosen on valid."""
-    headline, fit, valid = bench.run.headline, bench.members(fold.fit), bench.members(fold.valid)
-    fit_UD, valid_UD = data.mean_frames(fit).numpy(), data.mean_frames(valid).numpy()
-    found: tuple[Any, float, dict[str, float]] | None = None
-    for strength in STRENGTHS:
-        model = make_pipeline(StandardScaler(), bench.run.task.linear(strength))
-        model.fit(fit_UD, bench.run.targets[fit.numpy()])
-        metrics = bench.metrics(model.predict(valid_UD), valid)
-        if found is None or metrics[headline] > found[2][headline]:
-            found = model, strength, metrics
-    assert found is not None
-    return found
+def fit_linear(
+    task: Task, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
+) -> tuple[Any, float]:
+    """The task's linear model on standardised means, `(U, D)` and their targets: fitted on `fit`.
+
+    And its inverse regularisation, of STRENGTHS: the best on `valid`, the strongest regularisation of equals.
+    """
+    made = {strength: make_pipeline(StandardScaler(), task.linear(strength)).fit(*fit) for strength in STRENGTHS}
+    scores = {strength: metric(valid[1], model.predict(valid[0])) for strength, model in made.items()}
+    best_strength = max(STRENGTHS, key=lambda strength: (scores[strength], -strength))
+    return made[best_strength], best_strength
 
 
 def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
@@ -115,11 +114,15 @@ def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     data = bench.derived(bench.layer(job.fold), fold, bench.run.plan.settings)
     begun = time.monotonic()
-    model, strength, valid = _linear_fit(bench, fold, data)
+    fitted, valid = bench.members(fold.fit), bench.members(fold.valid)
+    on_fit, on_valid = ((data.mean_frames(of).numpy(), bench.run.targets[of.numpy()]) for of in (fitted, valid))
+    metric = bench.run.task.metrics[bench.run.headline]
+    model, strength = fit_linear(bench.run.task, metric, on_fit, on_valid)
     seconds = time.monotonic() - begun
     predictions = model.predict(data.mean_frames(bench.members(fold.test)).numpy())
     parameters = int(sum(getattr(model[-1], name).size for name in ("coef_", "intercept_")))
-    found = {"strength": strength, "valid": valid, "parameters": parameters, "seconds": seconds}
+    scored = bench.metrics(model.predict(on_valid[0]), valid)
+    found = {"strength": strength, "valid": scored, "parameters": parameters, "seconds": seconds}
     return {**found, **_score(bench, predictions, fold)}
 
 

@@ -396,4 +396,4 @@ def test_the_verb(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (folder, asked.settings, asked.loudness) == (Path("runs/x"), replace(Tuning(), lr=3e-5), None)
     assert more == {"rotations": 2, "keep_weights": True}
     assert refusal(call, "--seed", "-1") == "--seed -1: must be 0 or more"
-    assert refusal(call, "--set", "lr") == "--set 'lr': must be NAME=VALUE, such as lr=1e-4"
+    assert refusal(call, "--set", "lr") == "--set 'lr': must be NAME=VALUE, such as epochs=30"

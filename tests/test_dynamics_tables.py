@@ -12,9 +12,10 @@ import pytest
 from test_analysis import Planted
 
 from bas.acoustics import FAMILIES
-from bas.stats import paired, wa
-from bas.studies.classifiers import macro_f1
-from bas.studies.dynamics_tables import figures, markdown, tabulate
+from bas.stats import macro_f1, paired, wa
+from bas.studies.dynamics_figures import figures
+from bas.studies.dynamics_numbers import tabulate
+from bas.studies.dynamics_tables import markdown
 
 STEPS = ([0, 10, 20], [0, 10], [0, 10, 15])
 

@@ -228,7 +228,7 @@ def test_it_stops_when_validation_does_not_improve(given: Path, tmp_path: Path) 
     result = run(tmp_path, given, replace(QUICK, improvement=9.0, patience=2, epochs=50, checkpoint_every=2))
     assert [r["step"] for r in result["records"]] == result["steps"] == [0, 2, 4]
     loss = result["records"][0]["valid"]["loss"]
-    assert result["stopped"] == f"validation loss not 9 below {loss:.3f} in 2 evaluations"
+    assert result["stopped"] == f"2 evaluations without a validation loss 9 below {loss:.3f}"
 
 
 def test_divergence_is_told(given: Path, tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bas import audio
 from bas.corpora import Corpus, Utterance
@@ -22,14 +20,12 @@ from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.files import replacing
-from bas.stats import Metric, ua, wa
-from bas.studies.classifiers import macro_f1
+from bas.stats import Metric, macro_f1, ua, wa
 from bas.studies.finetune import micro_batches
 from bas.tasks import Task
+from bas.train import fit_linear
 
 METRICS: Mapping[str, Metric] = {"WA": wa, "UA": ua, "macro_f1": macro_f1}
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""Inverse regularisation of the refitted classifier: the best on subset 2 is taken, the strongest of equals."""
 
 
 def embed(
@@ -95,14 +91,9 @@ def refitted(parts: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray],
     """
     predictions, strengths = [], []
     for fit_UD, valid_UD, test_UD in zip(parts["fit"], parts["valid"], parts["test"], strict=True):
-        best = -1.0
-        for strength in STRENGTHS:
-            model = make_pipeline(StandardScaler(), task.linear(strength)).fit(fit_UD, targets["fit"])
-            value = wa(targets["valid"], model.predict(valid_UD))
-            if value > best:
-                best, kept, chosen = value, model, strength
-        predictions.append(kept.predict(test_UD))
-        strengths.append(chosen)
+        model, strength = fit_linear(task, wa, (fit_UD, targets["fit"]), (valid_UD, targets["valid"]))
+        predictions.append(model.predict(test_UD))
+        strengths.append(strength)
     return {**scored(predictions, targets["test"]), "strengths": strengths}
 
 

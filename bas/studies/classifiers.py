@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bas.errors import UserError
 from bas.similarity import CONSTANT
+from bas.stats import macro_f1
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults of Adam
 # Numbers: below it stay the weights of probes trained at once, and the features they are checked on. On a CPU these are
@@ -57,15 +58,6 @@ class AnalysisSettings:
             raise UserError(f"analysis setting folds={self.folds}: it takes 3 or more to fit, validate and test")
         if self.improvement < 0 or not self.strengths or min(self.strengths) <= 0:
             raise UserError("analysis settings: improvement must not be negative, strengths must be above 0")
-
-
-def macro_f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """Mean F1 over the classes present in the targets, in 0..1. Class indices from 0."""
-    support_K = np.bincount(targets_N)
-    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
-    predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
-    present_K = support_K > 0
-    return float(np.mean(2 * hits_K[present_K] / (support_K + predicted_K)[present_K]))
 
 
 @dataclass(frozen=True)

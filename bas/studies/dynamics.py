@@ -41,9 +41,11 @@ from bas.features.shard import versions
 from bas.files import locked, read_json, replacing, write_json, write_text
 from bas.loop import seed_everything
 from bas.protocols import Protocol, make
-from bas.studies import dynamics_tables
 from bas.studies.analysis import AnalysisSettings, analyse
 from bas.studies.checkpoints import embed, mean_states, own_head, read_means, refitted
+from bas.studies.dynamics_figures import figures
+from bas.studies.dynamics_numbers import tabulate
+from bas.studies.dynamics_tables import markdown
 from bas.studies.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
 from bas.studies.prepared import acoustic_of, prepare, texts_of
 from bas.tables import tell_protocol
@@ -108,11 +110,11 @@ def carry_out(
         count = len(study.protocol.folds) if rotations is None else rotations
         done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
         told = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
-        results = {**study.context, "finetuned": told, **dynamics_tables.tabulate(done)}
+        results = {**study.context, "finetuned": told, **tabulate(done)}
         write_json(folder / "results.json", results)
-        write_text(folder / "table.md", _heading(results) + dynamics_tables.markdown(results))
+        write_text(folder / "table.md", _heading(results) + markdown(results))
         with _board(study, "figures", anew=True) as board:
-            for name, figure in dynamics_tables.figures(results).items():
+            for name, figure in figures(results).items():
                 with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
                     figure.savefig(stream, format="png", dpi=150)
                 board.add_figure(name, figure, 0)
@@ -311,8 +313,8 @@ def _tell(found: dict[str, Any], board: SummaryWriter, console: Console) -> None
     own = {name: found["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
     for name, value in own.items():
         board.add_scalar(f"third part/{name}", value, found["step"])
-    told = ", ".join(f"{name} {100 * value:.1f}" for name, value in own.items())
-    console.print(f"  step {found['step']}: {told} on the third part", highlight=False, markup=False)
+    told = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in own.items())
+    console.print(f"  step {found['step']}: {told} on the test part", highlight=False, markup=False)
 
 
 def _heading(results: dict[str, Any]) -> str:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from bas.acoustics import FAMILIES
-from bas.stats import Metric, paired, wa
-from bas.studies.classifiers import macro_f1
+from bas.stats import Metric, macro_f1, paired, wa
 
 LAST = "last"
 KINDS, SPLITS = ("linear", "relu"), ("grouped", "published")

@@ -8,11 +8,9 @@ from typing import Any
 
 from bas.stats import MIN_UNITS
 from bas.studies.classifiers import MARK
-from bas.studies.dynamics_figures import figures, medians
-from bas.studies.dynamics_numbers import KINDS, LAST, SPLITS, tabulate
+from bas.studies.dynamics_figures import medians
+from bas.studies.dynamics_numbers import KINDS, LAST, SPLITS
 from bas.tables import markdown_table
-
-__all__ = ["figures", "markdown", "tabulate"]
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
 

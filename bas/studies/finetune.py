@@ -295,7 +295,7 @@ def _why_stopped(records: Sequence[Record], settings: Tuning, last: bool) -> str
         lower = record["valid"]["loss"] < best - settings.improvement
         best, since = (record["valid"]["loss"], 0) if lower else (best, since + 1)
     if since >= settings.patience:
-        return f"validation loss not {settings.improvement:g} below {best:.3f} in {settings.patience} evaluations"
+        return f"{settings.patience} evaluations without a validation loss {settings.improvement:g} below {best:.3f}"
     return f"{settings.epochs} epochs are over" if last else ""
 
 

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from bas import report
 from bas.files import replacing
+from bas.layers import middle
 from bas.settings import PROBED
 from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
 from bas.studies.probe_stats import AGGREGATES, CHOSEN, ON_VALID, WHOSE
+from bas.studies.transfer import UNUSABLE
 from bas.tables import markdown_table, noted, preset_told, rich_table
 
 Rows = tuple[list[str], list[list[str]]]
@@ -128,15 +130,15 @@ def _said(store: Mapping[str, Any]) -> list[str]:
         return ["One state is stored: there is no layer to choose."]
     lines = []
     states = store["states"]
-    middle, last = states[len(states) // 2], states[-1]
+    centre, last = middle(states), states[-1]
     for kind in KINDS:
         rows = store["heads"][kind]
-        found = rows[state_name(middle)]["against"].get("last")
+        found = rows[state_name(centre)]["against"].get("last")
         if found:
             verb = {"better": "is better than", "worse": "is worse than"}.get(
                 found["verdict"], "is not shown to differ from"
             )
-            lines.append(f"{kind}: the middle state {middle} {verb} the last, {last}: {_against(found)}.")
+            lines.append(f"{kind}: the middle state {centre} {verb} the last, {last}: {_against(found)}.")
         lines.append(
             f"{kind}: {ON_VALID}, by fold: {_listed(store['chosen'][kind])}; best on test: "
             f"{store['biases'][kind]['best']['disjoint']}."
@@ -193,16 +195,15 @@ def markdown(results: Mapping[str, Any]) -> str:
     for found in results["transfer"]:
         lines += [f"## Transfer, {_encoder(found)}", ""]
         told = f"{found['metric']} on {', '.join(found['classes'])} (labels {found['labels']})"
-        lines += [
-            f"{told}; 95 % intervals over the target's units.",
-            "",
-            *(f"- Mark: {m}." for m in found["marks"]),
-            "",
-        ]
+        lines += [f"{told}; 95 % intervals over the target's units.", ""]
+        said = [f"- Mark: {mark}." for mark in found["marks"]]
+        if found["left_out"]:
+            said.append(f"- Not trained on, for {UNUSABLE}: {', '.join(found['left_out'])}.")
+        lines += [*said, ""] if said else []
         for kind in KINDS:
             lines += [f"### {kind[0].upper()}{kind[1:]} heads", "", *markdown_table(*_transfer(found, kind)), ""]
     if results["mean"]:
-        lines += ["## Mean over stores", "", *markdown_table(*_reductions(results["mean"])), ""]
+        lines += ["## Mean over corpora", "", *markdown_table(*_reductions(results["mean"])), ""]
     return "\n".join(lines)
 
 

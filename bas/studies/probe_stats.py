@@ -94,8 +94,7 @@ def take(found: Probed, kind: str, by_fold: Sequence[int]) -> np.ndarray:
 
 def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
     """Every number of one store's report, as plain data. Metrics and differences in 0..1."""
-    targets_N, units_N = tested(run)
-    states = run.store.info.layers
+    states, everyone = run.store.info.layers, tested(run)
     whole = probed(run, WHOLE, run.protocol.tested)
     inputs = input_names(states)
     result: dict[str, Any] = {
@@ -106,7 +105,10 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
         "languages": sorted({u.language for u in run.utterances if u.language}),
         "classes": list(run.outputs),
         "seconds": whole.seconds,
-        "heads": {kind: {name: _row(run, whole, kind, name, inputs, units_N) for name in inputs} for kind in KINDS},
+        "heads": {
+            kind: {name: _numbers(run, everyone, whole, kind, whole.test_SN[f"{kind} {name}"]) for name in inputs}
+            for kind in KINDS
+        },
         "random": {"told": random.protocol.told, "marks": list(random.protocol.marks), "rule": random.protocol.rule},
         "fit": {
             name: float(np.mean([len(f.fit) for f in r.protocol.folds]))
@@ -115,42 +117,41 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> dict[str, Any]:
     }
     shares = sorted({*percents, WHOLE})
     result["curves"] = {
-        str(p): _curve(run, whole if p == WHOLE else probed(run, p, run.protocol.tested), targets_N) for p in shares
+        str(p): _curve(run, whole if p == WHOLE else probed(run, p, run.protocol.tested)) for p in shares
     }
     if len(states) == 1:
         return result
-    searched = by_training(run)
+    searched, both = by_training(run), _both(run, random)
     on_valid = {kind: chosen_states(whole, kind, states) for kind in KINDS}
     for kind in KINDS:
         for name, by_fold in ((CHOSEN, searched), (ON_VALID, on_valid[kind])):
-            result["heads"][kind][name] = _numbers(run, take(whole, kind, by_fold), whole, kind, inputs, units_N)
+            result["heads"][kind][name] = _numbers(run, everyone, whole, kind, take(whole, kind, by_fold))
     result |= {
         "chosen": {CHOSEN: searched, **on_valid},
-        "biases": {kind: _biases(run, random, kind) for kind in KINDS},
-        "reduction": {kind: _reductions(run, random, kind, searched) for kind in KINDS},
+        "biases": {kind: _biases(run, both, kind) for kind in KINDS},
+        "reduction": {kind: _reductions(run, both, kind) for kind in KINDS},
         "mixes": _weights(whole),
-        "few": {kind: _few(run, whole, kind, targets_N) for kind in KINDS},
+        "few": {kind: _few(run, whole, kind) for kind in KINDS},
     }
     return result
 
 
-def _row(run: Run, found: Probed, kind: str, name: str, inputs: Sequence[str], units_N: np.ndarray) -> dict[str, Any]:
-    return _numbers(run, found.test_SN[f"{kind} {name}"], found, kind, inputs, units_N)
-
-
 def _numbers(
-    run: Run, row_SN: np.ndarray, found: Probed, kind: str, inputs: Sequence[str], units_N: np.ndarray
+    run: Run, everyone: tuple[np.ndarray, np.ndarray], found: Probed, kind: str, row_SN: np.ndarray
 ) -> dict[str, Any]:
-    """A row's metrics, the interval of its headline, and what it has over the last state and the softmax mix."""
-    targets_N, metric = tested(run)[0], run.task.metrics[run.headline]
+    """A row's metrics, the interval of its headline, and what it has over the last state and the softmax mix.
+
+    everyone: targets and units of the utterances.
+    """
+    (targets_N, units_N), metric = everyone, run.task.metrics[run.headline]
     scores = {name: spread([m(targets_N, p_N) for p_N in row_SN]) for name, m in run.task.metrics.items()}
     _, low, high = interval(_mean(metric, targets_N, row_SN), units_N)
     states = run.store.info.layers
     others = {"last": state_name(states[-1]), "softmax": SOFTMAX}
     against = {
-        name: plain(paired(targets_N, row_SN, found.test_SN[f"{kind} {other}"], units_N, metric))
+        name: plain(paired(targets_N, row_SN, other_SN, units_N, metric))
         for name, other in others.items()
-        if other in inputs and not np.array_equal(found.test_SN[f"{kind} {other}"], row_SN)
+        if (other_SN := found.test_SN.get(f"{kind} {other}")) is not None and not np.array_equal(other_SN, row_SN)
     }
     metrics = {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scores.items()}
     return {"metrics": metrics, "low": low, "high": high, "against": against}
@@ -194,13 +195,13 @@ def _best(of_state: Mapping[int, Estimate]) -> Estimate:
     return lambda k_N: max(estimate(k_N) for estimate in of_state.values())
 
 
-def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
+def _biases(run: Run, both: Both, kind: str) -> dict[str, Any]:
     """What five ways to find the best layer claim for it, on the utterances that both splits test.
 
     The first, by the training speakers of disjoint folds, is what the others are held against. Intervals over the
     disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
     """
-    both, metric, states = _both(run, random), run.task.metrics[run.headline], run.store.info.layers
+    metric, states = run.task.metrics[run.headline], run.store.info.layers
     honest = _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))
     claims: dict[str, Estimate] = {"disjoint, training": honest}
     best: dict[str, int] = {}
@@ -218,14 +219,14 @@ def _biases(run: Run, random: Run, kind: str) -> dict[str, Any]:
     return {"tested": len(everyone), "claims": found_claims, "best": best}
 
 
-def _reductions(run: Run, random: Run, kind: str, by_fold: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
+def _reductions(run: Run, both: Both, kind: str) -> dict[str, dict[str, dict[str, float]]]:
     """What share of an aggregate's errors one layer leaves out: here, and as the paper finds it.
 
-    ours: the layers `by_fold`, on the disjoint split. paper: the best layer on test, on the random split.
+    ours: that of the training speakers, on the disjoint split. paper: the best on test, on the random split.
     """
-    both, metric = _both(run, random), run.task.metrics[run.headline]
+    metric = run.task.metrics[run.headline]
     singles: dict[str, tuple[Probed, Estimate]] = {
-        "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_fold))),
+        "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))),
         "paper": (both.random, _best(_of_states(run, both.random, kind, both.targets_N))),
     }
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -248,12 +249,12 @@ def error_reduction(single: float, aggregate: float) -> float:
     return 1 - (1 - single) / (1 - aggregate)
 
 
-def _few(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[str, Any]:
+def _few(run: Run, found: Probed, kind: str) -> dict[str, Any]:
     """What the layers that few labels name reach, each probe trained on all; by how many were labelled.
 
     Beside them, with no label at all, the middle state; and what knowing the test part would have taken.
     """
-    metric, states = run.task.metrics[run.headline], run.store.info.layers
+    metric, states, (targets_N, _) = run.task.metrics[run.headline], run.store.info.layers, tested(run)
     results = [run.result(few_job(f).name)["layers"] for f in range(len(run.protocol.folds))]
     everyone = np.ones(len(targets_N), bool)
 
@@ -272,9 +273,9 @@ def _few(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[str,
     return {"rows": {"0": middle_row, **rows}, "all": rows[ALL]["mean"], "best": every[best], "best_state": best}
 
 
-def _curve(run: Run, found: Probed, targets_N: np.ndarray) -> dict[str, dict[str, float]]:
+def _curve(run: Run, found: Probed) -> dict[str, dict[str, float]]:
     """By head, the headline's mean and deviation over seeds."""
-    metric = run.task.metrics[run.headline]
+    metric, (targets_N, _) = run.task.metrics[run.headline], tested(run)
     rows = {head: spread([metric(targets_N, p_N) for p_N in of_SN]) for head, of_SN in found.test_SN.items()}
     return {head: {"mean": mean, "sd": sd} for head, (mean, sd) in rows.items()}
 

@@ -1,8 +1,8 @@
 """Probes trained on one corpus and tested on another, and trained on all languages but one and tested on that.
 
 Of the stores of one encoder, on the classes that all their corpora have under a common scheme of labels. A source's
-folds and valid parts are those of its own protocol; the layer is chosen on the source's valid part alone, as whoever
-has no labels of the target must. A corpus is tested on itself by its own folds.
+folds and valid parts are those of its own protocol; the layer is the one that the source's speakers name, as for
+whoever has no labels of the target. A corpus is tested on itself by its own folds.
 
 Axes: U utterances of all corpora, N of one target, R rows of predictions.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor
 from bas.batches import Data, by_speaker, load
 from bas.errors import UserError
 from bas.files import read_json, write_json
+from bas.layers import best, cross_validated
 from bas.loop import outputs
 from bas.placement import Placement, place
 from bas.protocols import field_of
@@ -37,6 +38,7 @@ from bas.tables import UNKNOWN
 from bas.workers import run_jobs
 
 EXCEPT, ALL = "all but ", "all "
+UNUSABLE = "want of a class, or of someone to validate on, in some fold"
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,7 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: int, console: Console)
         left.unlink()
     pool = Pool(folder)
     for source in set(pool.asked()) - set(pool.sources()):
-        told = (
-            f"transfer: nothing is trained on {source.name}: some fold of it lacks a class, or someone to validate on"
-        )
+        told = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"
         console.print(told, style="yellow", highlight=False, markup=False)
     for source in pool.sources():
         jobs = [Job("transfer", source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
@@ -252,27 +252,27 @@ def run_transfer(pool: Pool, job: Job) -> None:
             checkpoint,
             cumulative=False,
         )
-        metric = pool.task.metrics[pool.runs[0].headline]
-        on_valid_BHO = outputs(trained.heads, data, valid)
-        scored = {
-            name: (
-                metric(pool.targets_U[valid.numpy()], pool.task.predict(on_valid_BHO[:, h])),
-                trained.valid_loss[name],
-            )
-            for h, name in enumerate(trained.heads.names)
-        }
         tests = {}
         for target, members in pool.tests(source, job.fold).items():
             out_BHO = outputs(trained.heads, data, members)
             found = {name: pool.task.predict(out_BHO[:, h]).tolist() for h, name in enumerate(trained.heads.names)}
             tests[target] = {"members": members.tolist(), "heads": found}
-    result = {"job": asdict(job), "fit": len(fit), "seconds": trained.seconds, "valid": scored, "tests": tests}
+        layer = _layer(pool, data, torch.cat([fit, valid]))
+    result = {"job": asdict(job), "fit": len(fit), "seconds": trained.seconds, "layer": layer, "tests": tests}
     write_json(path, result)
     checkpoint.unlink(missing_ok=True)
 
 
+def _layer(pool: Pool, data: Data, training: Tensor) -> int:
+    """The state that the source's own speakers name, as `LAYER=best` does."""
+    x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
+    units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
+    metric = pool.task.metrics[pool.runs[0].headline]
+    return best(cross_validated(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
+
+
 def tabulate(pool: Pool) -> dict[str, Any]:
-    """By kind of head, source and target: UA of the layer chosen on the source's valid part, and of each state."""
+    """By kind of head, source and target: UA of the layer that the source's speakers name, and of each state."""
     metric_name = "UA" if "UA" in pool.task.metrics else pool.runs[0].headline  # priors differ from corpus to corpus
     matrix: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
     for source in pool.sources():
@@ -284,7 +284,7 @@ def tabulate(pool: Pool) -> dict[str, Any]:
             for s in pool.runs[0].plan.seeds
         ]
         for kind in KINDS:
-            chosen = [_chosen([row[f]["valid"] for row in results], kind, pool.states) for f in range(len(results[0]))]
+            chosen = [result["layer"] for result in results[0]]  # no seed has a say in it
             matrix[kind][source.name] = {
                 target: _cell(pool, results, target, kind, chosen, metric_name) for target in results[0][0]["tests"]
             }
@@ -305,16 +305,6 @@ def tabulate(pool: Pool) -> dict[str, Any]:
 def _languages(pool: Pool, corpus: str) -> list[str]:
     found = {language for name, language in zip(pool.corpus_U, pool.language_U, strict=True) if name == corpus}
     return sorted(language for language in found if language)
-
-
-def _chosen(valids: Sequence[Mapping[str, Sequence[float]]], kind: str, states: Sequence[int]) -> int:
-    """Of the results of each seed: the state whose head has the best mean headline, of equals the lower loss."""
-
-    def rank(state: int) -> tuple[float, float, int]:
-        headline, loss = np.mean([valid[f"{kind} {state_name(state)}"] for valid in valids], axis=0)
-        return float(headline), -float(loss), -state
-
-    return max(states, key=rank)
 
 
 def _cell(
