@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,16 @@ CPU = torch.device("cpu")
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """`x_BTD` float32 with zeros on padding, `mask_BT`, targets."""
+
+
+class Batched(Protocol):
+    """What a training loop asks of its data."""
+
+    @property
+    def lengths_U(self) -> Tensor: ...
+    @property
+    def device(self) -> torch.device: ...
+    def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]: ...
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,7 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
     return replace(data, moved=Moved(group_U, scale_GD, offset_GD))
 
 
-def training_batches(data: Data, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """One epoch in random order: utterances of like length stand together, so that little is padding.
 
     The order depends on the generator alone. No batch holds a single utterance unless there is only one, or `size` is
@@ -276,7 +287,7 @@ def training_batches(data: Data, members: Tensor, size: int, generator: torch.Ge
     return [batches[int(i)] for i in order]
 
 
-def scoring_batches(data: Data, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def scoring_batches(data: Batched, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Fixed batches by length: `(positions in members, members)`."""
     order = data.lengths_U[members].argsort(stable=True)
     for positions in torch.split(order, size):

@@ -90,7 +90,7 @@ def _told(corpus: Corpus) -> list[str]:
     if field == "own":
         rule = "its own train, valid and test" + ", the published ones" * corpus.published
     lines = [
-        f"scored by: {corpus.protocol} ({rule}), {corpus.metric}, compared over {corpus.unit}s",
+        f"scored by: {corpus.protocol} ({rule}), {corpus.headlines[0]}, compared over {corpus.unit}s",
         "duration: not known, no recording was opened",
     ]
     if corpus.note:

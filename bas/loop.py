@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.batches import SCORED, Data, scoring_batches, training_batches
+from bas.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.errors import UserError
 from bas.files import replacing
 from bas.settings import Settings
@@ -58,7 +58,7 @@ def optimise(
     model: nn.Module,
     forward: Forward,
     loss: Callable[[Tensor, Tensor], Tensor],
-    data: Data,
+    data: Batched,
     members: Tensor,
     settings: Settings,
     seed: int,
@@ -148,7 +148,7 @@ class Step:
     moves: tuple[str, ...]
 
 
-def _steps(data: Data, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
+def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
     """One epoch: every member once; where others are held out, a step of theta on some of them before each.
 
     So theta moves as often in a bi-level search as in any other. The held out are gone through as often as it takes,
@@ -172,7 +172,7 @@ def _one_epoch(
     model: nn.Module,
     forward: Forward,
     loss: Callable[[Tensor, Tensor], Tensor],
-    data: Data,
+    data: Batched,
     steps: list[Step],
     settings: Settings,
     epoch: int,
@@ -225,7 +225,7 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, data: Data, members: Tensor, size: int = SCORED) -> Tensor:
+def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED) -> Tensor:
     """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout."""
     assert not model.training
     device = data.device

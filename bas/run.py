@@ -29,6 +29,7 @@ from bas.loop import read_checkpoint
 from bas.protocols import Protocol, field_of, make, read
 from bas.settings import Settings
 from bas.space import SpaceFile, load_space
+from bas.stats import Metric
 from bas.tasks import EMOTION, Task
 
 BEST, MIX = "best", "mix"
@@ -102,7 +103,12 @@ class Run:
     @property
     def headline(self) -> str:
         """The metric that choices and verdicts go by: the corpus's, where the task has it, else the task's first."""
-        return self.corpus.metric if self.corpus.metric in self.task.metrics else next(iter(self.task.metrics))
+        return next((name for name in self.corpus.headlines if name in self.metrics), next(iter(self.metrics)))
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The task's metrics of these outputs, by name."""
+        return self.task.metrics(self.outputs)
 
     @property
     def unit(self) -> str:

@@ -26,7 +26,8 @@ class Utterance:
     the field refuses the utterance by name. `session` is whatever was recorded together (IEMOCAP:
     the session; MELD: the dialogue). `script` is what several sessions play from (IEMOCAP: the script
     or the scenario). `sex` is female or male. `split` is the corpus's own part: train, valid or test.
-    `shares` are, by emotion, the shares of listeners (0 to 1) that perceived it.
+    `shares` are, by emotion, the shares of listeners (0 to 1) that perceived it; `raters` is how many listeners each
+    is a share of.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Utterance:
     script: str | None = None
     sex: str | None = None
     shares: tuple[tuple[str, float], ...] = ()
+    raters: int | None = None
     words: tuple[Word, ...] = ()
     start: float = 0.0
     end: float | None = None
@@ -59,7 +61,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     protocol: str
     unit: str
-    metric: str = "WA"  # the headline of its papers, where the task has it
+    headlines: tuple[str, ...] = ("WA",)  # the metrics it is scored by, each for the tasks that have it
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
     labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own words
     note: str = ""  # shown with every result, e.g. that the speech is synthetic

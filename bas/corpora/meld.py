@@ -52,7 +52,7 @@ def read(root: Path) -> Corpus:
         notes.append(f"left out, no audio: {', '.join(gone)}")
     utterances = tuple(u for split in rows for u in rows[split] if u.id not in gone)
     note = "; ".join(filter(None, notes))
-    return Corpus("meld", utterances, protocol="own", unit="session", metric="WF1", published=True, note=note)
+    return Corpus("meld", utterances, protocol="own", unit="session", headlines=("WF1",), published=True, note=note)
 
 
 def _any_mp4(utterances: list[Utterance]) -> bool:
