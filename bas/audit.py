@@ -24,8 +24,8 @@ from bas.run import BEST, Job, Plan, Run, start
 from bas.search import epochs_of
 from bas.settings import STRATEGIES, Settings, searcher, variant
 from bas.space import load_space
-from bas.tables import REFERENCE, announce, context, tested
-from bas.train import BASELINES, LINEAR, check_networks
+from bas.tables import announce, context, tested
+from bas.train import check_networks
 from bas.truth import load_searches, load_truth, write_table
 from bas.workers import run_jobs
 
@@ -115,8 +115,8 @@ def _train(run: Run, workers: int, console: Console, memory: float | None, strat
         do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")
     spaces = {name: file.space for name, file in run.spaces.items()}
     every = [(f, s) for s in plan.seeds for f in folds]
-    do([Job("linear", LINEAR, f, plan.seeds[0]) for f in folds], 1, LINEAR)
-    do([Job("baseline", row, f, s) for row in BASELINES for f, s in every], epochs, "baselines")
+    do([Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
+    do([Job("baseline", row, f, s) for row in run.baselines for f, s in every], epochs, "baselines")
     for spec in strategies:
         longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
         do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every], longest, f"searches: {spec}")
@@ -133,14 +133,14 @@ def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> 
         write_table(run, truth, searches, run.folder)
         beside = {spec: _aside(aside, name) for spec, aside in variants.items()}
         spaces.append(judge(run, truth, searches) | {"variants": beside})
-    told = {"variant_seeds": list(run.plan.seeds[:VARIANT_SEEDS]), "good_enough": GOOD_ENOUGH, "reference": REFERENCE}
+    told = {"variant_seeds": list(run.plan.seeds[:VARIANT_SEEDS]), "good_enough": GOOD_ENOUGH}
     return {**context(run), **told, "spaces": spaces}
 
 
 def _aside(run: Run, name: str) -> dict[str, Any]:
     """What a variant says of the blocks."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
-    values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.task.metrics[run.headline])
+    values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
     write_table(run, truth, (), run.folder)
     return {
         "seeds": list(run.plan.seeds),

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from bas.stats import Paired, verdict_sentence
-from bas.tables import REFERENCE, markdown_table, noted, preset_told, rich_table
+from bas.tables import markdown_table, noted, over_folds, preset_told, rich_table
 
 FALSE = 0.05  # of verdicts, at most
 
@@ -62,9 +62,9 @@ def strategies(space: dict[str, Any], headline: str) -> Table:
     return heading, rows
 
 
-def against(space: dict[str, Any], headline: str) -> Table:
+def against(space: dict[str, Any], headline: str, reference: str) -> Table:
     """Each strategy against random search at its cost and against the reference."""
-    heading = ["strategy", f"{headline} of random search at its cost", "against it", f"against the {REFERENCE}"]
+    heading = ["strategy", f"{headline} of random search at its cost", "against it", f"against the {reference}"]
     rows = []
     for row in space["strategies"]:
         drawn = row.get("random")
@@ -209,7 +209,7 @@ def legend(results: dict[str, Any]) -> list[str]:
     counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
     draws = next((row["random"]["draws"] for row in results["spaces"][0]["strategies"] if "random" in row), 0)
     return [
-        f"{headline} in points on {results['tested']} test utterances pooled over {results['folds']} folds (protocol "
+        f"{headline} in points on {results['tested']} test utterances {over_folds(results)} (protocol "
         f"{protocol['told']}), {counted}; of variants: seed {', '.join(map(str, results['variant_seeds']))} alone.",
         f"Intervals: 95 %, jackknife-t over {results['units']} units ({results['unit']}). A verdict on two systems "
         "also needs the sign-flip test; what is said of blocks and claims goes by the interval alone. Nothing is "
@@ -237,7 +237,7 @@ def _tables(results: dict[str, Any], space: dict[str, Any]) -> list[tuple[str, T
     headline = results["headline"]
     found = [
         ("Strategies", strategies(space, headline)),
-        ("Against random search and the reference", against(space, headline)),
+        ("Against random search and the reference", against(space, headline, results["reference"])),
         ("Every architecture", architectures(space, headline)),
         ("What a block is worth", effects(space)),
         ("The claims of Fang et al. 2023", claims(space)),

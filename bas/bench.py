@@ -89,7 +89,7 @@ class Bench:
 
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
         targets = self.run.targets[members.numpy()]
-        return {name: metric(targets, predictions) for name, metric in self.run.task.metrics.items()}
+        return {name: metric(targets, predictions) for name, metric in self.run.metrics.items()}
 
 
 def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:

@@ -10,7 +10,6 @@ from bas.files import write_json, write_text
 from bas.run import BEST, Job, Run
 from bas.search import epochs_of
 from bas.tables import announce, markdown, show, show_choices, show_retrained, tabulate
-from bas.train import BASELINES, LINEAR
 from bas.workers import run_jobs
 
 
@@ -31,8 +30,8 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     every = [(f, s) for s in plan.seeds for f in folds]
     searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
     retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
-    baselines = [Job("baseline", row, f, s) for row in BASELINES for f, s in every]
-    linear = [Job("linear", LINEAR, f, plan.seeds[0]) for f in folds]
+    baselines = [Job("baseline", row, f, s) for row in run.baselines for f, s in every]
+    linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     epochs = plan.settings.epochs
     longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
     run_jobs(run.folder, searches, longest, workers, console, "searches", placement)
@@ -43,7 +42,7 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     if verb == "retrain":
         show_retrained(run, console)
         return
-    run_jobs(run.folder, linear, 1, workers, console, LINEAR, placement)
+    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
     run_jobs(run.folder, baselines, epochs, workers, console, "baselines", placement)
     results = tabulate(run)
     write_json(run.folder / "results.json", results)

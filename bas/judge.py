@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from bas import ranking
+from bas.baselines import SIMPLE
 from bas.ranking import Effect
 from bas.run import Run
 from bas.stats import Paired, paired, spread
-from bas.tables import REFERENCE, pooled, results_of, tested
-from bas.train import BASELINES, LINEAR
+from bas.tables import pooled, results_of, tested
 from bas.truth import Searches, Truth
 
 DRAWS = 10  # of random search, each over all folds and seeds
@@ -31,7 +31,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any
     searches: one a strategy. All jobs must be done, the baselines too.
     """
     targets_N, units_N = tested(run)
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
     values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, metric)
     false = {
@@ -78,9 +78,10 @@ def _summary(accuracy_AS: np.ndarray) -> dict[str, Any]:
 def baselines(run: Run) -> dict[str, dict[str, float]]:
     """Mean and deviation over seeds of what is trained beside the space."""
     targets_N, _ = tested(run)
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     rows = {
-        name: spread([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))]) for name in (*BASELINES, LINEAR)
+        name: spread([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))])
+        for name in (*run.baselines, *run.task.linears)
     }
     return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in rows.items()}
 
@@ -97,11 +98,11 @@ def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, list[float]]:
 def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dict[str, Any]]:
     """A row for every strategy, one for exhaustive search and one for an architecture drawn blindly."""
     targets_N, units_N = tested(run)
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
     truth_A = accuracy_AS.mean(1)
     sizes_F = [len(fold.test) for fold in run.protocol.folds]
-    reference_SN = pooled(results_of(run, REFERENCE))
+    reference_SN = pooled(results_of(run, run.reference))
 
     def row(name: str, picks_FS: np.ndarray, cost: float) -> dict[str, Any]:
         system_SN = truth.composed(picks_FS, sizes_F)
@@ -201,11 +202,13 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
 
     FIRST: an FFN in the first slot less the other blocks there. LATER: blocks with attention in the later slots less an
     FFN there, mean over those slots. ENOUGH: the simple FFN less the reference; confirmed when it is surely less than
-    GOOD_ENOUGH behind, rejected when it is surely more. All by the interval alone.
+    GOOD_ENOUGH behind, rejected when it is surely more; only where both are baselines. All by the interval alone.
     """
+    if SIMPLE not in run.baselines:
+        return of_blocks(values_VA, designs)
     targets_N, units_N = tested(run)
-    simple_SN, reference_SN = (pooled(results_of(run, name)) for name in ("simple FFN", REFERENCE))
-    simple = paired(targets_N, simple_SN, reference_SN, units_N, run.task.metrics[run.headline])
+    simple_SN, reference_SN = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
+    simple = paired(targets_N, simple_SN, reference_SN, units_N, run.metrics[run.headline])
     known = {"value": simple.difference, "low": simple.low, "high": simple.high, "units": simple.units}
     if simple.significant is None:
         conclusion = "no claim"

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bas.errors import UserError
 from bas.stats import Metric
-from bas.tasks import Task
+from bas.tasks import Task, together
 
 FOLDS = 5
 STRENGTH = 0.03
@@ -37,29 +37,35 @@ def cross_validated(
 ) -> dict[int, float]:
     """Each state's score on utterances whose unit its model has not seen, pooled over the folds.
 
-    units_U: what no two folds share; with one unit alone, folds over utterances.
-    Raises UserError where no fold leaves two classes to train on.
+    targets_U: classes, or shares `(U, O)`. units_U: what no two folds share; with one alone, folds over utterances.
+    Raises UserError where no fold leaves two different targets to train on.
     """
     units = len(set(units_U))
     if units > 1:
         every = GroupKFold(min(FOLDS, units)).split(targets_U, groups=units_U)
+    elif task.classes is None:
+        every = KFold(min(FOLDS, len(targets_U)), shuffle=True, random_state=0).split(targets_U)
     else:
         few = int(np.unique(targets_U, return_counts=True)[1].min())
         every = StratifiedKFold(max(2, min(FOLDS, few))).split(targets_U, targets_U)
     # Of one class alone there is nothing to learn.
-    splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit])) > 1]
+    splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit], axis=0)) > 1]
     if not splits:
         unit = task.disjoint[0] if task.disjoint else "utterance"
         raise UserError(f"the best layer cannot be estimated: each training {unit} is of one class")
+    linear = next(iter(task.linears.values()))
+    held_U = np.concatenate([held for _, held in splits])
+    parts_U = np.repeat(np.arange(len(splits)), [len(held) for _, held in splits])
+    targets = together(task, targets_U[held_U], parts_U)
     scores = {}
     for index, state in enumerate(states):
         predicted = []
         for fit, held in splits:
-            model = make_pipeline(StandardScaler(), task.linear(STRENGTH))
+            model = make_pipeline(StandardScaler(), linear(STRENGTH))
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # at the end of its precision
                 model.fit(x_ULD[fit, index], targets_U[fit])
             predicted.append(model.predict(x_ULD[held, index]))
-        scores[state] = metric(targets_U[np.concatenate([held for _, held in splits])], np.concatenate(predicted))
+        scores[state] = metric(targets, np.concatenate(predicted))
     return scores
 
 

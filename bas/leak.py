@@ -25,10 +25,8 @@ from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, sta
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
 from bas.tables import UNKNOWN, markdown_table, preset_told, rich_table, tell_protocol
-from bas.train import BASELINES, LINEAR
 from bas.workers import run_jobs
 
-ROWS = (LINEAR, *BASELINES)
 SIDES = ("clean", "leaky")
 
 
@@ -75,9 +73,11 @@ def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Prot
     A seed's fit parts are cut to the smallest of them, so that no model is better for having more to train on.
     """
     task = common_task([load_space(path) for path in plan.spaces])
+    if task.classes is None:
+        raise UserError(f"task {task.name}: the cost of a leak is measured for tasks with classes only")
     info = StoreInfo.read(Path(plan.features))
     corpus = open_labelled(info, plan.labels)
-    label = {u.id: field_of(u, task.label) or "" for u in corpus.utterances}
+    label = {u.id: field_of(u, task.classes) or "" for u in corpus.utterances}
     units = {u.id: field_of(u, corpus.unit) for u in corpus.utterances}
     pairs = []
     for seed in plan.seeds:
@@ -112,12 +112,17 @@ def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
     return replace(protocol, name=name, folds=folds, notes=(*protocol.notes, note))
 
 
+def _rows(run: Run) -> dict[str, str]:
+    """What is trained, and the kind of its jobs."""
+    return {run.linear: "linear", **dict.fromkeys(run.baselines, "baseline")}
+
+
 def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
     placement, _ = place_features(run, workers, memory)
     folds, (seed,) = range(len(run.protocol.folds)), run.plan.seeds
     if run.plan.layer == BEST:
         run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
-    jobs = [Job("linear" if row == LINEAR else "baseline", row, f, seed) for row in ROWS for f in folds]
+    jobs = [Job(kind, row, f, seed) for row, kind in _rows(run).items() for f in folds]
     run_jobs(run.folder, jobs, run.plan.settings.epochs, workers, console, "trainings", placement)
 
 
@@ -129,10 +134,10 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> dict[str, Any]:
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
     rows = []
-    for row in ROWS:
+    for row in _rows(first):
         predictions = {side: np.array([_predictions(run, row, ids) for run in runs[side]]) for side in SIDES}
         metrics = {}
-        for name, metric in first.task.metrics.items():
+        for name, metric in first.metrics.items():
             scores = {side: [metric(targets_N, p_N) for p_N in predictions[side]] for side in SIDES}
             difference = paired(targets_N, predictions["leaky"], predictions["clean"], units_N, metric)
             each = [a - b for a, b in zip(scores["leaky"], scores["clean"], strict=True)]
@@ -171,7 +176,7 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> dict[str, Any]:
 
 def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
     """Of these utterances, in their order; of one that several folds test, the last fold's."""
-    kind, (seed,) = "linear" if row == LINEAR else "baseline", run.plan.seeds
+    kind, (seed,) = _rows(run)[row], run.plan.seeds
     found: dict[str, int] = {}
     for index, fold in enumerate(run.protocol.folds):
         predictions = run.result(Job(kind, row, index, seed).name)["test"]["predictions"]

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bas.baselines import common_baselines
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.corpora.labels import relabel
 from bas.errors import UserError
@@ -28,7 +29,7 @@ from bas.files import read_json, write_json, write_text
 from bas.loop import read_checkpoint
 from bas.protocols import Protocol, field_of, make, read
 from bas.settings import Settings
-from bas.space import SpaceFile, load_space
+from bas.space import SearchSpace, SpaceFile, load_space
 from bas.stats import Metric
 from bas.tasks import EMOTION, Task
 
@@ -95,6 +96,7 @@ class Run:
         names = [Path(path).stem for path in self.plan.spaces]
         self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
         self.task = common_task(self.spaces.values())
+        self.baselines: Mapping[str, SearchSpace] = common_baselines(list(self.spaces.values()))
         self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
@@ -109,6 +111,16 @@ class Run:
     def metrics(self) -> Mapping[str, Metric]:
         """The task's metrics of these outputs, by name."""
         return self.task.metrics(self.outputs)
+
+    @property
+    def reference(self) -> str:
+        """The baseline that differences are against."""
+        return next(iter(self.baselines))
+
+    @property
+    def linear(self) -> str:
+        """The task's linear row."""
+        return next(iter(self.task.linears))
 
     @property
     def unit(self) -> str:
@@ -173,6 +185,7 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
         held = ", ".join(map(str, info.layers))
         raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
     task = common_task(spaces)
+    common_baselines(spaces)  # refuses several
     task.outputs(corpus.labelled(task.label))  # refuses too few of them
     if plan.settings.normalise == "speaker":
         _check_speakers(corpus, task, protocol)

@@ -54,11 +54,13 @@ class SearchSpace:
     pool: `(x_BTD, mask_BT) -> x_BD`, one factory or choices to search over.
     stem: `(x_BTI, mask_BT) -> x_BTD`, one factory or choices; `None` is a linear map of each frame to the
         run's width, and nothing at all where that width is the encoder's own.
+    each_output: a network of its own for each output of the task; for a baseline, it cannot be searched.
     """
 
     slots: Mapping[str, Choices]
     pool: Factory | Choices
     stem: Factory | Choices | None = None
+    each_output: bool = False
     searched: Mapping[str, Choices] = field(init=False, repr=False)
     """Every part that has a name to choose: the slots, and stem and pool where choices were given."""
 
@@ -114,6 +116,7 @@ class SearchSpace:
         for part, value in (("stem", self.stem), ("pool", self.pool)):
             if value is not None and not isinstance(value, Mapping):
                 lines.append(f"{part}={describe(value)}")
+        lines += ["each output"] * self.each_output
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
@@ -139,6 +142,7 @@ def with_keyword(space: SearchSpace, name: str, value: Any) -> SearchSpace:
         {slot: every(choices) for slot, choices in space.slots.items()},
         every(pool) if isinstance(pool, Mapping) else one(pool),
         every(stem) if isinstance(stem, Mapping) else stem and one(stem),
+        space.each_output,
     )
 
 
@@ -177,6 +181,7 @@ class SpaceFile:
     source: str
     space: SearchSpace
     task: Any  # bas.tasks.Task, or None for emotion recognition; this room imports nothing above it
+    baselines: Mapping[str, SearchSpace] | None = None  # None: those of bas.baselines
 
     @property
     def digest(self) -> str:
@@ -207,7 +212,14 @@ def load_space(name_or_path: str) -> SpaceFile:
     space = getattr(module, "space", None)
     if not isinstance(space, SearchSpace):
         raise UserError(f"{path}: defines no `space = SearchSpace(...)`")
-    return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None))
+    if space.each_output:
+        raise UserError(f"{path}: space: each_output is for baselines; a search has one network for all outputs")
+    baselines = getattr(module, "baselines", None)
+    if baselines is not None:
+        sound = isinstance(baselines, Mapping) and baselines
+        if not sound or not all(isinstance(b, SearchSpace) and b.size == 1 for b in baselines.values()):
+            raise UserError(f"{path}: baselines: must be names with a SearchSpace of one architecture each")
+    return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None), baselines)
 
 
 def _run(source: str, path: Path) -> ModuleType:

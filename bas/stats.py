@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""metric(targets_N, predictions_N): a finite number, larger is better."""
+"""metric(targets_N, predictions_N): a finite number, larger is better. Either may have a row an utterance."""
 
 Verdict = Literal["better", "worse", "tie", "no claim"]
 
@@ -122,7 +122,8 @@ def paired(
 
     a_SN and b_SN hold one row of predictions per seed (the two may have different numbers of seeds); every utterance
     is tested exactly once per row, so the folds are pooled. units_N labels the independent unit of each utterance.
-    The metric may be any: class indices for WA, UA and WF1, or real targets and predictions for a correlation.
+    The metric may be any: class indices for WA, UA and WF1; for `bas.shares`, rows of targets and predictions
+    `(S, N, O)`.
 
     Estimate: the mean over seeds of metric(targets, a[s]) minus the same of b, on pooled predictions.
 
@@ -142,19 +143,18 @@ def paired(
     Both speak of new speakers for systems trained this way. They hold neither the noise of a seed that all units share
     (`spread` shows it), nor the folds' overlap in training data, nor a correction for many comparisons.
     """
-    n = targets_N.size
+    n = len(targets_N)
     assert n > 0, "no utterances"
-    assert targets_N.shape == units_N.shape == (n,), (targets_N.shape, units_N.shape)
-    assert a_SN.shape == (len(a_SN), n), (a_SN.shape, n)
-    assert b_SN.shape == (len(b_SN), n), (b_SN.shape, n)
+    assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
+    assert a_SN.shape[1:] == b_SN.shape[1:], (a_SN.shape, b_SN.shape)
+    assert a_SN.shape[1] == n, (a_SN.shape, n)
     assert min(len(a_SN), len(b_SN)) > 0, "no seeds"
     assert 0 < level < 1, level
 
     labels_U, unit_N = np.unique(units_N, return_inverse=True)
     units = labels_U.size
     rows = math.lcm(len(a_SN), len(b_SN))
-    a_RN = np.tile(a_SN, (rows // len(a_SN), 1))
-    b_RN = np.tile(b_SN, (rows // len(b_SN), 1))
+    a_RN, b_RN = (np.concatenate([x_SN] * (rows // len(x_SN))) for x_SN in (a_SN, b_SN))
 
     def difference_of(x_RM: np.ndarray, y_RM: np.ndarray, targets_M: np.ndarray) -> float:
         mean = sum(metric(targets_M, x_M) - metric(targets_M, y_M) for x_M, y_M in zip(x_RM, y_RM, strict=True)) / rows
@@ -173,7 +173,7 @@ def paired(
     threshold = abs(difference) - TOLERANCE
     count = 0
     for flip_U in flips_PU:
-        flip_N = flip_U[unit_N]
+        flip_N = flip_U[unit_N].reshape(-1, *[1] * (a_SN.ndim - 2))
         swapped = difference_of(np.where(flip_N, b_RN, a_RN), np.where(flip_N, a_RN, b_RN), targets_N)
         count += abs(swapped) >= threshold
     p = count / len(flips_PU) if exact else (1 + count) / (1 + DRAWN_PATTERNS)

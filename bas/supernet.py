@@ -6,7 +6,8 @@ L states of the encoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,22 @@ class Network(nn.Module):
         return out
 
 
+class PerOutput(Network):
+    """A network of its own for each output: they share the standardisation and nothing else."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        nn.Module.__init__(self)
+        self.standardise = networks[0].standardise
+        self.mix = None  # each has its own
+        for network in networks:
+            network.standardise = self.standardise
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
+        """As of a `Network`; output o is the o-th network's."""
+        return torch.cat([network(x_BTI, mask_BT) for network in self.networks], -1)
+
+
 class Supernet(Network):
     """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights.
 
@@ -167,6 +184,7 @@ class Supernet(Network):
             else _make(name, next(iter(choices.values())), in_dim, dim, residual)
             for name, choices in _parts(space).items()
         }
+        assert not space.each_output, "a supernet has one network for all outputs"
         super().__init__(parts, in_dim, dim, outputs, dropout, states)
         self.space = space
         self._dims = (in_dim, dim, outputs, dropout, states)
@@ -214,6 +232,10 @@ def build(
 ) -> Network:
     """One architecture of a space with fresh weights."""
     space.check(architecture)
+    if space.each_output:
+        alike = replace(space, each_output=False)
+        made = [build(alike, architecture, in_dim, dim, 1, dropout, residual, states) for _ in range(outputs)]
+        return PerOutput(made)
     parts = {
         name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
         for name, choices in _parts(space).items()

@@ -18,10 +18,10 @@ from bas.selection import summarise, warnings
 from bas.settings import PRESETS
 from bas.space import SearchSpace
 from bas.stats import Paired, paired, spread, verdict_sentence
-from bas.train import BASELINES, LINEAR
+from bas.tasks import together
 
-REFERENCE = "4L transformer"
 UNKNOWN = "unknown"
+MOST = 3  # metrics beside each other on a terminal
 
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], dict[str, str]]:
@@ -31,9 +31,11 @@ def searched(run: Run, space: str) -> dict[tuple[int, int], dict[str, str]]:
 
 
 def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and units of the N test utterances, fold after fold."""
+    """Targets, as the metrics take them, and units of the N test utterances, fold after fold."""
     where = [run.position[i] for i in run.protocol.tested]
-    return run.targets[where], np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
+    folds_N = np.repeat(np.arange(len(run.protocol.folds)), [len(fold.test) for fold in run.protocol.folds])
+    units_N = np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
+    return together(run.task, run.targets[where], folds_N), units_N
 
 
 def context(run: Run) -> dict[str, Any]:
@@ -62,6 +64,9 @@ def context(run: Run) -> dict[str, Any]:
         "units": len(set(units_N)),
         "without_unit": int((units_N == UNKNOWN).sum()),
         "headline": run.headline,
+        "pooled": run.task.pooled,
+        "reference": run.reference,
+        "linear": run.linear,
     }
 
 
@@ -70,20 +75,23 @@ def tabulate(run: Run) -> dict[str, Any]:
     targets_N, units_N = tested(run)
     rows: list[dict[str, Any]] = []
     predictions: dict[str, np.ndarray] = {}
-    for label, row in {**dict(zip(BASELINES, BASELINES, strict=True)), **_bas(run), LINEAR: LINEAR}.items():
+    for label, row in _rows(run).items():
         predictions[label], numbers = _row(run, row, targets_N)
         rows.append({"row": label, **numbers})
     for entry in rows:
-        for key, reference in (("against_reference", REFERENCE), ("against_linear", LINEAR)):
+        for key, reference in (("against_reference", run.reference), ("against_linear", run.linear)):
             a_SN, b_SN = predictions[entry["row"]], predictions[reference]
             entry[key] = {
                 name: plain(paired(targets_N, a_SN, b_SN, units_N, metric))
-                for name, metric in run.task.metrics.items()
+                for name, metric in run.metrics.items()
                 if entry["row"] != reference
             }
+    tested_on = [run.utterances[run.position[i]] for i in run.protocol.tested]
+    ceiling = run.task.ceiling(tested_on, run.outputs, targets_N)
     return {
         **context(run),
         "rows": rows,
+        "ceiling": asdict(ceiling) if ceiling else None,
         "verdicts": _verdicts(run, rows),
         "decisions": {name: _decided(run, name) for name in run.spaces},
         "sequences": {name: [" > ".join(b.values()) for b in searched(run, name).values()] for name in run.spaces},
@@ -118,7 +126,7 @@ def _mixes(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     """Each state's weight in the layer mix of a row's trainings and of a space's searches, over folds and seeds."""
     if run.plan.layer != MIX:
         return {}
-    rows = {**dict(zip(BASELINES, BASELINES, strict=True)), **_bas(run)}
+    rows = {label: row for label, row in _rows(run).items() if row not in run.task.linears}
     trained = {label: [job for of_seed in results_of(run, row) for job in of_seed] for label, row in rows.items()}
     found = {
         f"searches of {name}": [run.result(Job("search", name, f, s).name) for f, s in searched(run, name)]
@@ -134,25 +142,31 @@ def _mixes(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
+def _rows(run: Run) -> dict[str, str]:
+    """By label, every row of the table: the baselines, what the searches found, the linear ones."""
+    return {**{n: n for n in run.baselines}, **_bas(run), **{n: n for n in run.task.linears}}
+
+
 def _bas(run: Run) -> dict[str, str]:
     return {f"BAS {name}": name for name in run.spaces}
 
 
 def results_of(run: Run, row: str) -> list[list[dict[str, Any]]]:
-    """By seed and fold, the jobs of a row: the linear one, a baseline, or what the searches of a space found."""
-    seeds = run.plan.seeds[:1] if row == LINEAR else run.plan.seeds
-    kind = "linear" if row == LINEAR else "baseline" if row in BASELINES else "retrain"
+    """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
+    linear = row in run.task.linears
+    seeds = run.plan.seeds[:1] if linear else run.plan.seeds
+    kind = "linear" if linear else "baseline" if row in run.baselines else "retrain"
     return [[run.result(Job(kind, row, f, s).name) for f in range(len(run.protocol.folds))] for s in seeds]
 
 
 def pooled(jobs: Sequence[Sequence[Mapping[str, Any]]]) -> np.ndarray:
-    """`(S, N)` test predictions, fold after fold, of results by seed and fold."""
+    """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold."""
     return np.array([np.concatenate([r["test"]["predictions"] for r in of_seed]) for of_seed in jobs])
 
 
 def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Pooled predictions `(S, N)` of one row, and its own numbers."""
-    folds, metrics = range(len(run.protocol.folds)), run.task.metrics
+    folds, metrics = range(len(run.protocol.folds)), run.metrics
     jobs = results_of(run, row)
     every = [result for of_seed in jobs for result in of_seed]
     pooled_SN = pooled(jobs)
@@ -160,6 +174,7 @@ def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[st
     scores = {name: spread([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in metrics.items()}
     return pooled_SN, {
         "seeds": len(jobs),
+        "remarks": list(run.task.remarks(run.outputs, targets_N, pooled_SN)),
         "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scores.items()},
         "fold_mean": {name: float(np.mean([r["test"]["metrics"][name] for r in every])) for name in metrics},
         "parameters": float(np.median([r["parameters"] for r in every])),
@@ -177,7 +192,7 @@ def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
     headline, sentences = run.headline, []
     where = f"{run.corpus.name} under {run.protocol.told}"  # a sentence is quoted without its table
     for row in rows:
-        for key, name in (("against_reference", f"the {REFERENCE}"), ("against_linear", f"the {LINEAR}")):
+        for key, name in (("against_reference", f"the {run.reference}"), ("against_linear", f"the {run.linear}")):
             if row["row"] in _bas(run):
                 value = Paired(**{k: v for k, v in row[key][headline].items() if k != "verdict"})
                 sentences.append(verdict_sentence(row["row"], name, where, headline, value, run.unit))
@@ -213,17 +228,25 @@ def _points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _numbers(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: metrics in points as mean ± deviation over seeds, and what a row costs."""
-    headline = results["headline"]
-    heading = ["model", *results["rows"][0]["metrics"], f"{headline} by fold", "params", "s"]
+def _numbers(results: dict[str, Any], most: int | None = None) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: metrics in points as mean ± deviation over seeds, and what a row costs.
+
+    most: metrics that there is room for, the headline first; None: all, in the task's order.
+    """
+    headline, names = results["headline"], list(results["rows"][0]["metrics"])
+    if most and len(names) > most:
+        names = list(dict.fromkeys([headline, *names]))[:most]
+    heading = ["model", *names, f"{headline} by fold", "params", "s"]
     rows = []
     for row in results["rows"]:
         deviation = row["seeds"] > 1
         rows.append(
             [
                 row["row"],
-                *(_points(m["mean"]) + f" ± {_points(m['sd'])}" * deviation for m in row["metrics"].values()),
+                *(
+                    _points(m["mean"]) + f" ± {_points(m['sd'])}" * deviation
+                    for m in map(row["metrics"].__getitem__, names)
+                ),
                 _points(row["fold_mean"][headline]),
                 f"{row['parameters']:,.0f}",
                 f"{row['train_seconds']:.1f}" + (f" + {row['search_seconds']:.1f}" if row["search_seconds"] else ""),
@@ -243,7 +266,7 @@ def _differences(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         interval = f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}"
         return f"{100 * d['difference']:+.1f} ({interval}), p {d['p']:.2g}: {d['verdict']}"
 
-    heading = ["model", f"{headline} against the {REFERENCE}", f"{headline} against the {LINEAR}"]
+    heading = ["model", *(f"{headline} against the {results[name]}" for name in ("reference", "linear"))]
     rows = [[row["row"], cell(row["against_reference"]), cell(row["against_linear"])] for row in results["rows"]]
     return heading, rows
 
@@ -251,9 +274,9 @@ def _differences(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _legend(results: dict[str, Any]) -> list[str]:
     protocol = results["protocol"]
     return [
-        f"Metrics in points on {results['tested']} test utterances pooled over {results['folds']} folds "
+        f"Metrics in points on {results['tested']} test utterances {over_folds(results)} "
         f"(protocol {protocol['told']}), mean ± sd over {len(results['seeds'])} seeds; "
-        f"the {LINEAR} has no seed.",
+        f"the {results['linear']} has no seed.",
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
         f"units ({results['unit']}). Better or worse: the interval excludes 0 and p is at most 0.05; "
         "a tie: these units do not tell the two apart.",
@@ -263,9 +286,27 @@ def _legend(results: dict[str, Any]) -> list[str]:
             ["Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."]
             * bool(results["decisions"])
         ),
+        *(f"{row['row']}: {remark}." for row in results["rows"] for remark in row["remarks"]),
+        *_ceiling(results),
         *noted(results),
         *_mix(results),
     ]
+
+
+def over_folds(results: Mapping[str, Any]) -> str:
+    """How the folds come together in a metric."""
+    folds = results["folds"]
+    return f"pooled over {folds} folds" if results["pooled"] else f"within each of {folds} folds, then averaged"
+
+
+def _ceiling(results: dict[str, Any]) -> list[str]:
+    """What the targets' own noise leaves to reach."""
+    if not results["ceiling"]:
+        return []
+    values = results["ceiling"]["metrics"].items()
+    reached = ", ".join(f"{name} {_points(v)} ({_points(low)} to {_points(high)})" for name, (v, low, high) in values)
+    told = f"{results['ceiling']['raters']:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
+    return [f"Ceiling, what knowing every true share would reach with {told}: {reached}."]
 
 
 def noted(results: dict[str, Any]) -> list[str]:
@@ -283,7 +324,8 @@ def noted(results: dict[str, Any]) -> list[str]:
         *(
             [
                 f"Layer mix of states {mixed}: summed with softmax weights that are learned with each network, "
-                f"mean ± sd over folds and seeds where given; the {LINEAR} sees the states' means side by side."
+                f"mean ± sd over folds and seeds where given; the {results['linear']} sees the states' means side by "
+                "side."
             ]
             * bool(mixed)
         ),
@@ -351,7 +393,7 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 def show(results: dict[str, Any], console: Console) -> None:
     """The same on the terminal."""
     title = f"{results['corpus']}: which downstream model? (protocol {results['protocol']['told']})"
-    for heading, rows in (_numbers(results), _differences(results)):
+    for heading, rows in (_numbers(results, MOST), _differences(results)):
         console.print(rich_table(title, heading, rows))
         title = f"against the baselines (protocol {results['protocol']['told']})"
     for line in (*_legend(results), *_decisions(results)):
@@ -375,9 +417,9 @@ def show_retrained(run: Run, console: Console) -> None:
         rows = []
         for fold, seed in searched(run, name):
             result = run.result(Job("retrain", name, fold, seed).name)
-            values = [_points(result["test"]["metrics"][m]) for m in run.task.metrics]
+            values = [_points(result["test"]["metrics"][m]) for m in run.metrics]
             rows.append([str(fold), str(seed), " > ".join(result["architecture"].values()), *values])
-        heading = ("fold", "seed", "architecture", *run.task.metrics)
+        heading = ("fold", "seed", "architecture", *run.metrics)
         console.print(
             rich_table(f"{name}: retrained, on each fold's test part (protocol {run.protocol.told})", heading, rows)
         )

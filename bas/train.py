@@ -7,10 +7,9 @@ number of workers changes nothing. A job sees its test part once, in `_score`, w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas import report
+from bas.baselines import common_baselines
 from bas.bench import Bench, Fitted, find, fit
-from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
 from bas.files import replacing, write_json
 from bas.layers import best, cross_validated
@@ -35,30 +34,15 @@ from bas.settings import SEARCH_ONLY, Settings, searcher
 from bas.space import Architecture, SearchSpace, SpaceFile
 from bas.stats import Metric
 from bas.supernet import Network, check, count_parameters
-from bas.tasks import Task
+from bas.tasks import Linear
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse regularisation of the linear row: the best on the valid part is taken."""
 
-LINEAR = "logistic regression"
 
-
-def _transformer(layers: int) -> SearchSpace:
-    block = partial(TransformerBlock, num_heads=8)
-    return SearchSpace({f"layer{i}": {"MSA+FFN": block} for i in range(1, layers + 1)}, MeanPool)
-
-
-BASELINES: dict[str, SearchSpace] = {
-    "3L transformer": _transformer(3),
-    "4L transformer": _transformer(4),
-    "simple FFN": SearchSpace({"layer1": {"MLP": SimpleFFN}}, MeanPool),
-}
-"""The paper's Table 1 beside what a search finds; each a space of one architecture."""
-
-
-def check_networks(spaces: Iterable[SpaceFile], in_dim: int, settings: Settings) -> None:
+def check_networks(files: Sequence[SpaceFile], in_dim: int, settings: Settings) -> None:
     """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
-    for name, space in {**BASELINES, **{str(s.path): s.space for s in spaces}}.items():
+    for name, space in {**common_baselines(files), **{str(f.path): f.space for f in files}}.items():
         if settings.strategy == "single-path" and space.size > PATHS:
             told = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
             raise UserError(f"{name}: {told}: name another, such as --set strategy=gumbel")
@@ -73,7 +57,7 @@ def run_job(bench: Bench, job: Job) -> None:
     if bench.run.done(job.name):
         return
     torch.set_num_threads(1)
-    trainings = dict.fromkeys(("retrain", "baseline", "alone"), _train)
+    trainings = dict.fromkeys(("retrain", "baseline", "alone"), train)
     kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
     with threadpool_limits(1):  # BLAS under scikit-learn
         keep(bench, job, kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold]))
@@ -90,13 +74,13 @@ def checkpoint(bench: Bench, job: Job) -> Path:
 
 
 def fit_linear(
-    task: Task, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
+    linear: Linear, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
 ) -> tuple[Any, float]:
-    """The task's linear model on standardised means, `(U, D)` and their targets: fitted on `fit`.
+    """A task's linear model on standardised means, `(U, D)` and their targets: fitted on `fit`.
 
     And its inverse regularisation, of STRENGTHS: the best on `valid`, the strongest regularisation of equals.
     """
-    made = {strength: make_pipeline(StandardScaler(), task.linear(strength)).fit(*fit) for strength in STRENGTHS}
+    made = {strength: make_pipeline(StandardScaler(), linear(strength)).fit(*fit) for strength in STRENGTHS}
     scores = {strength: metric(valid[1], model.predict(valid[0])) for strength, model in made.items()}
     best_strength = max(STRENGTHS, key=lambda strength: (scores[strength], -strength))
     return made[best_strength], best_strength
@@ -106,7 +90,7 @@ def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     """The layer whose linear model does best in cross-validation over the fold's training speakers; see `layers`."""
     run = bench.run
     x_ULD, targets_U, units_U = bench.training_means(job.fold)
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
     return {"layer": best(scores), "cross_validated": scores}
 
@@ -116,11 +100,11 @@ def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     begun = time.monotonic()
     fitted, valid = bench.members(fold.fit), bench.members(fold.valid)
     on_fit, on_valid = ((data.mean_frames(of).numpy(), bench.run.targets[of.numpy()]) for of in (fitted, valid))
-    metric = bench.run.task.metrics[bench.run.headline]
-    model, strength = fit_linear(bench.run.task, metric, on_fit, on_valid)
+    metric = bench.run.metrics[bench.run.headline]
+    model, strength = fit_linear(bench.run.task.linears[job.row], metric, on_fit, on_valid)
     seconds = time.monotonic() - begun
     predictions = model.predict(data.mean_frames(bench.members(fold.test)).numpy())
-    parameters = int(sum(getattr(model[-1], name).size for name in ("coef_", "intercept_")))
+    parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
     scored = bench.metrics(model.predict(on_valid[0]), valid)
     found = {"strength": strength, "valid": scored, "parameters": parameters, "seconds": seconds}
     return {**found, **_score(bench, predictions, fold)}
@@ -156,7 +140,8 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     }
 
 
-def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+def train(bench: Bench, job: Job, fold: Fold, also: Callable[[Fitted], None] = lambda fitted: None) -> dict[str, Any]:
+    """Train what the job asks for and score it on its test part; the job's result. also: is given what was trained."""
     space, architecture = asked(bench.run, job)
     with board_of(bench, job) as board:
 
@@ -167,6 +152,7 @@ def _train(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
         settings, path = bench.run.plan.settings, checkpoint(bench, job)
         fitted = fit(bench, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        also(fitted)
         return finish(bench, job, architecture, fitted, board)
 
 
@@ -204,7 +190,7 @@ def finish(
 def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     """What a training is of."""
     if job.kind == "baseline":
-        return BASELINES[job.row], BASELINES[job.row].only()
+        return run.baselines[job.row], run.baselines[job.row].only()
     space = run.spaces[job.row].space
     if job.kind == "alone":
         assert job.number is not None

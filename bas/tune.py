@@ -36,7 +36,6 @@ from bas.progress import bar
 from bas.run import BEST, Job, Run
 from bas.stats import paired, spread, verdict_sentence
 from bas.tables import (
-    REFERENCE,
     announce,
     context,
     markdown,
@@ -47,11 +46,9 @@ from bas.tables import (
     show,
     tested,
 )
-from bas.train import LINEAR
 from bas.trials import BLOCK, FINISHED, Attempt, attempt, begin, best_of, drawn_from, open_journal, score, study_of
 from bas.workers import REFRESH_SECONDS, run_jobs
 
-BASELINES = (REFERENCE, "simple FFN")
 FEW = 10  # complete trials say nothing about what mattered
 TOLD = {
     "blocks": "blocks and settings by Optuna (TPE)",
@@ -93,9 +90,9 @@ def carry_out(
     ]
     left_over = [chain for chain in scores if not run.done(chain[0].name)]
     _side_by_side(run.folder, left_over, len(scores), workers, placement, console, "trainings")
-    linear = [Job("linear", LINEAR, f, seeds[0]) for f in folds]
-    baselines = [Job("baseline", row, f, s) for row in BASELINES for s in seeds for f in folds]
-    run_jobs(run.folder, linear, 1, workers, console, LINEAR, placement)
+    linear = [Job("linear", row, f, seeds[0]) for row in run.task.linears for f in folds]
+    baselines = [Job("baseline", row, f, s) for row in _baselines(run) for s in seeds for f in folds]
+    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
     run_jobs(run.folder, baselines, run.plan.settings.epochs, workers, console, "baselines", placement)
     results = tabulate(run, journal, mode)
     write_json(run.folder / "tune.json", results)
@@ -214,34 +211,41 @@ def tabulate(run: Run, journal: JournalStorage, mode: str) -> dict[str, Any]:
         ]
         for space in run.spaces
     }
-    jobs |= {row: results_of(run, row) for row in (*BASELINES, LINEAR)}
+    jobs |= {row: results_of(run, row) for row in (*_baselines(run), *run.task.linears)}
     predictions = {row: pooled(of_row) for row, of_row in jobs.items()}
     rows, verdicts = [], []
     where = f"{run.corpus.name} under {run.protocol.told}"
     for row, of_row in jobs.items():
         every = [result for of_seed in of_row for result in of_seed]
-        metrics = {n: spread([m(targets_N, p_N) for p_N in predictions[row]]) for n, m in run.task.metrics.items()}
+        metrics = {n: spread([m(targets_N, p_N) for p_N in predictions[row]]) for n, m in run.metrics.items()}
         tuned = tuning.get(row.removeprefix("tuned "))
         entry: dict[str, Any] = {
             "row": row,
             "seeds": len(of_row),
+            "remarks": list(run.task.remarks(run.outputs, targets_N, predictions[row])),
             "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in metrics.items()},
             "fold_mean": {name: float(np.mean([r["test"]["metrics"][name] for r in every])) for name in metrics},
             "parameters": float(np.median([r["parameters"] for r in every])),
             "train_seconds": float(np.mean([r["seconds"] for r in every])),
             "search_seconds": float(np.mean([fold["seconds"] for fold in tuned["folds"]])) if tuned else None,
         }
-        for key, reference in (("against_reference", REFERENCE), ("against_linear", LINEAR)):
+        for key, reference in (("against_reference", run.reference), ("against_linear", run.linear)):
             entry[key] = {}
-            for name, metric in run.task.metrics.items() if row != reference else ():
+            for name, metric in run.metrics.items() if row != reference else ():
                 found = paired(targets_N, predictions[row], predictions[reference], units_N, metric)
                 entry[key][name] = asdict(found) | {"verdict": found.verdict}
                 if tuned and name == headline:
                     verdicts.append(verdict_sentence(row, f"the {reference}", where, name, found, run.unit))
         rows.append(entry)
     searched: dict[str, Any] = {"decisions": {}, "sequences": {}}  # of the table's searches; here are none
-    told = {"tuning": tuning, "rows": rows, "verdicts": verdicts, "mix": _mixes(jobs)}
+    told = {"tuning": tuning, "rows": rows, "ceiling": None, "verdicts": verdicts, "mix": _mixes(jobs)}
     return {**context(run), "mode": mode, **told, **searched}
+
+
+def _baselines(run: Run) -> tuple[str, ...]:
+    """The reference and the last, of theirs the simple FFN."""
+    first, *others = run.baselines
+    return (first, *others[-1:])
 
 
 def _mixes(jobs: Mapping[str, list[list[dict[str, Any]]]]) -> dict[str, dict[str, dict[str, float]]]:

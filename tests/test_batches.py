@@ -274,15 +274,15 @@ def test_predictions_fit_the_metrics():
     predictions = EMOTION.predict(outputs_BO)
     assert predictions.tolist() == [1, 0, 2]
     targets = np.array([1, 2, 2])
-    assert next(iter(EMOTION.metrics)) == "WA"
-    assert EMOTION.metrics["WA"](targets, predictions) == pytest.approx(accuracy_score(targets, predictions))
-    assert all(0 < metric(targets, predictions) < 1 for metric in EMOTION.metrics.values())
+    assert next(iter(EMOTION.metrics(()))) == "WA"
+    assert EMOTION.metrics(())["WA"](targets, predictions) == pytest.approx(accuracy_score(targets, predictions))
+    assert all(0 < metric(targets, predictions) < 1 for metric in EMOTION.metrics(()).values())
 
 
 def test_linear_learns_what_is_linear():
     rng = np.random.default_rng(0)
     targets = np.repeat([0, 1, 2], 20)
     x_UD = np.eye(3)[targets] + rng.normal(0, 0.1, (60, 3))
-    strong, weak = (EMOTION.linear(s).fit(x_UD, targets) for s in (1.0, 0.001))
+    strong, weak = (EMOTION.linears["logistic regression"](s).fit(x_UD, targets) for s in (1.0, 0.001))
     assert strong.predict(x_UD).tolist() == targets.tolist()
     assert np.abs(strong.coef_).sum() > 10 * np.abs(weak.coef_).sum()

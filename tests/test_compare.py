@@ -21,13 +21,14 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bas.loop
+from bas.baselines import BASELINES
 from bas.bench import Bench
 from bas.cli import main
 from bas.files import locked
 from bas.progress import bar
 from bas.run import Job
 from bas.space import load_space
-from bas.train import BASELINES, run_job
+from bas.train import run_job
 from bas.workers import run_jobs
 
 SMALL = [

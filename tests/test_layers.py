@@ -34,7 +34,7 @@ def test_the_state_that_tells_the_class_is_found(carries: int) -> None:
 
 def test_scores_are_those_of_scikit_learn_over_whole_speakers() -> None:
     x_ULD = planted(0)
-    model = make_pipeline(StandardScaler(), EMOTION.linear(STRENGTH))
+    model = make_pipeline(StandardScaler(), EMOTION.linears["logistic regression"](STRENGTH))
     predicted = cross_val_predict(model, x_ULD[:, 1], TARGETS, cv=GroupKFold(FOLDS), groups=UNITS)
     assert cross_validated(x_ULD, TARGETS, UNITS, (0, 1, 2), EMOTION, wa)[1] == wa(TARGETS, predicted)
 

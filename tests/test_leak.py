@@ -12,12 +12,12 @@ import pytest
 from conftest import refusal
 from stores import Fake, quiet, store
 
+from bas.baselines import BASELINES
 from bas.cli import main
-from bas.leak import ROWS, _cells, _splits, measure
+from bas.leak import _cells, _splits, measure
 from bas.run import Job, Plan, Run, split
 from bas.settings import settings
 from bas.stats import Paired, paired
-from bas.train import LINEAR
 
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 
@@ -47,7 +47,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
     assert (results["clean"]["rule"], results["leaky"]["rule"]) == ("speaker:5", "id:5")
     assert results["clean"]["marks"] == ()
     assert results["leaky"]["marks"][0].startswith("allowed by --allow-overlap, with speaker on both sides: ")
-    assert [row["row"] for row in results["rows"]] == list(ROWS)
+    assert [row["row"] for row in results["rows"]] == ["logistic regression", *BASELINES]
     assert (results["tested"], results["units"], results["unit"], results["seeds"]) == (48, 8, "speaker", [0, 1])
     assert len({*results["clean"]["hashes"], *results["leaky"]["hashes"]}) == 4  # every seed splits anew
     predictions = {}
@@ -57,14 +57,14 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
             run = Run(tmp_path / "leak" / f"{side}-seed{seed}")
             found = {}
             for fold, parts in enumerate(run.protocol.folds):
-                job = run.result(Job("linear", LINEAR, fold, seed).name)
+                job = run.result(Job("linear", "logistic regression", fold, seed).name)
                 assert job["protocol"] == run.protocol.hash
                 found |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
             rows.append([found[u.id] for u in run.utterances])
         predictions[side] = np.array(rows)
     speakers = np.array([u.speaker for u in run.utterances])
-    by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.task.metrics["WA"])
-    (linear,) = [row for row in results["rows"] if row["row"] == LINEAR]
+    by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.metrics["WA"])
+    (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
     found = linear["metrics"]["WA"]["leak"]
     assert (found["difference"], found["low"], found["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
     hits = {side: float(np.mean(p == run.targets)) for side, p in predictions.items()}

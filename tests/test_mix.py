@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bas.baselines import BASELINES
 from bas.batches import CPU, Data, by_speaker, load, sizes
 from bas.bench import Bench
 from bas.blocks import FFN, MSA, MeanPool
@@ -33,7 +34,7 @@ from bas.settings import PRESETS
 from bas.space import Architecture, SearchSpace
 from bas.stacked import NotStackableError, fit_stack
 from bas.supernet import FrameLinear, LayerMix, Network, Supernet, build, count_parameters
-from bas.train import BASELINES, run_job
+from bas.train import run_job
 from bas.truth import training_cost
 
 DIM, STATES, TOLD = 4, 3, 1

@@ -16,6 +16,7 @@ from conftest import tone
 from stores import Fake, quiet, store
 
 import bas.workers
+from bas.baselines import BASELINES
 from bas.bench import Bench
 from bas.errors import UserError
 from bas.loop import optimise, outputs
@@ -24,7 +25,6 @@ from bas.run import Job, Plan, Run, split, start
 from bas.settings import settings
 from bas.space import SearchSpace
 from bas.stacked import Feed, Stack, Update, _members, _one_epoch, _trained, stacks
-from bas.train import BASELINES
 from bas.workers import run_jobs
 
 SPACES = Path(__file__).parents[1] / "search_spaces"

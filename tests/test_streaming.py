@@ -34,7 +34,7 @@ from bas.protocols import Fold, Protocol
 from bas.run import BEST, Job, Plan, _made_of
 from bas.settings import NORMALISATIONS, PRESETS
 from bas.tasks import Classification
-from bas.train import LINEAR, run_job
+from bas.train import run_job
 
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
@@ -361,7 +361,8 @@ def test_a_run_that_streams_is_one_that_does_not(
         raise LookupError("asked")
 
     monkeypatch.setattr(bench_, "by_speaker", asked)
-    rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": LINEAR, "layer": BEST}
+    rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": "logistic regression"}
+    rows["layer"] = BEST
     for kind, row in rows.items():
         bench.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)
         with pytest.raises(LookupError, match="asked"):

@@ -98,17 +98,17 @@ def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Uttera
     """Refuses a fit part without a class; notes classes that other parts lack, and utterances in no part or in many."""
     notes = []
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
-    every = {getattr(known[i], task.label) for i in used}
     lacking: dict[str, list[str]] = defaultdict(list)
+    class_of = {i: getattr(known[i], task.classes) for i in used} if task.classes else {}
     for index, fold in enumerate(folds):
-        for part, ids in fold.parts().items():
-            missing = sorted(every - {getattr(known[i], task.label) for i in ids})
+        for part, ids in fold.parts().items() if task.classes else ():
+            missing = sorted(set(class_of.values()) - {class_of[i] for i in ids})
             if missing and part == "fit":
                 raise UserError(
-                    f"protocol fold {index}: no {task.label} {missing[0]!r} among its {len(ids)} training utterances; "
-                    f"use other folds, another seed, or leave {missing[0]!r} out"
+                    f"protocol fold {index}: no {task.classes} {missing[0]!r} among its {len(ids)} training "
+                    f"utterances; use other folds, another seed, or leave {missing[0]!r} out"
                 )
-            lacking[part] += [f"fold {index} {task.label} {name!r}" for name in missing]
+            lacking[part] += [f"fold {index} {task.classes} {name!r}" for name in missing]
     for part, cases in lacking.items():
         if cases:
             more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""

@@ -27,6 +27,7 @@ from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
+BALANCED = "label"  # what parts hold their share of where a task has no classes: the emotion that was meant
 LISTS = {"emobox": published.emobox, "superb": published.superb}
 SAID = {"file": ", says its file", **dict.fromkeys(LISTS, ", say its lists")}  # who says that a split is published
 RULES = "own, FIELD, FIELD:FOLDS, FIELD:FIT/VALID/TEST, emobox:FOLDER, superb:FOLDER or FILE.json"
@@ -51,8 +52,8 @@ def make(
     parts, and whatever `check` refuses.
     """
     rule = rule or task.protocol or corpus.protocol
-    for field in (task.label, *task.disjoint):
-        if field not in FIELDS:
+    for field in (task.classes, *task.disjoint):
+        if field and field not in FIELDS:
             raise UserError(
                 f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
             )
@@ -152,7 +153,7 @@ def _by_field(
             + " need one each"
         )
     if shares:
-        parts = allot(groups, task.label, shares, [[0]], Random(f"{seed}"))
+        parts = allot(groups, task.classes or BALANCED, shares, [[0]], Random(f"{seed}"))
         return [Fold(*(_ids(groups[unit] for unit in units) for units in parts))]
     if count < 2:
         raise UserError(f"protocol {rule}: must have 2 folds or more, such as {name}:5")
@@ -160,7 +161,7 @@ def _by_field(
         tests = [[unit] for unit in sorted(groups)]
     else:
         others = [[p for p in range(count) if p != fold] for fold in range(count)]
-        tests = allot(groups, task.label, [1 / count] * count, others, Random(f"{seed}"))
+        tests = allot(groups, task.classes or BALANCED, [1 / count] * count, others, Random(f"{seed}"))
     folds = []
     for index, units in enumerate(tests):
         training = {unit: members for unit, members in groups.items() if unit not in units}
@@ -246,7 +247,7 @@ def _hold_out(
             f"corpus {corpus.name}: only {told} is left to train on; "
             f"fit and valid need one each: use another rule, or more folds"
         )
-    return tuple(allot(training, task.label, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1])
+    return tuple(allot(training, task.classes or BALANCED, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1])
 
 
 def _ids(groups: Iterable[list[Utterance]]) -> tuple[str, ...]:

@@ -91,7 +91,9 @@ def refitted(parts: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray],
     """
     predictions, strengths = [], []
     for fit_UD, valid_UD, test_UD in zip(parts["fit"], parts["valid"], parts["test"], strict=True):
-        model, strength = fit_linear(task, wa, (fit_UD, targets["fit"]), (valid_UD, targets["valid"]))
+        model, strength = fit_linear(
+            next(iter(task.linears.values())), wa, (fit_UD, targets["fit"]), (valid_UD, targets["valid"])
+        )
         predictions.append(model.predict(test_UD))
         strengths.append(strength)
     return {**scored(predictions, targets["test"]), "strengths": strengths}

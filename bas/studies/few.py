@@ -38,7 +38,7 @@ def run_few(bench: Bench, job: Job) -> None:
     torch.set_num_threads(1)
     run, states = bench.run, bench.run.store.info.layers
     x_ULD, targets_U, units_U = bench.training_means(job.fold)
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
 
     def estimate(drawn: np.ndarray) -> int:
         return best(cross_validated(x_ULD[drawn], targets_U[drawn], units_U[drawn], states, run.task, metric))

@@ -165,7 +165,7 @@ class Classifier:
             for members, logits_BO in self.passes(utterances[start : start + size]):
                 logits_UO[[start + i for i in members]] = logits_BO.cpu()
         predictions_U = self.task.predict(logits_UO)
-        metrics = {name: metric(targets_U, predictions_U) for name, metric in self.task.metrics.items()}
+        metrics = {name: metric(targets_U, predictions_U) for name, metric in self.task.metrics(self.outputs).items()}
         return {"loss": float(self.task.loss(logits_UO, torch.from_numpy(targets_U))), **metrics}
 
     def save(self, folder: Path) -> None:

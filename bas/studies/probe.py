@@ -21,7 +21,8 @@ from bas.bench import place_features
 from bas.errors import UserError
 from bas.files import write_json, write_text
 from bas.protocols import Fold, Protocol, field_of, make, thin
-from bas.run import Plan, Run, start
+from bas.run import BEST, Plan, Run, common_task, start
+from bas.space import load_space
 from bas.studies import probe_page, probe_stats, transfer
 from bas.studies.few import COUNTS, few_job, run_few
 from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
@@ -57,6 +58,9 @@ def carry_out(
     # Whatever is refused is refused before hours of training.
     pairs = []
     for one in asked:
+        task = common_task([load_space(path) for path in one.plan.spaces])
+        if task.classes is None:
+            raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with LAYER={BEST}")
         run = start(folder / one.name / DISJOINT, one.plan, one.protocol)
         pairs.append((run, start(folder / one.name / RANDOM, one.plan, _random(run))))
     groups = transfer.groups([run for run, _ in pairs])

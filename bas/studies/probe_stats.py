@@ -143,8 +143,8 @@ def _numbers(
 
     everyone: targets and units of the utterances.
     """
-    (targets_N, units_N), metric = everyone, run.task.metrics[run.headline]
-    scores = {name: spread([m(targets_N, p_N) for p_N in row_SN]) for name, m in run.task.metrics.items()}
+    (targets_N, units_N), metric = everyone, run.metrics[run.headline]
+    scores = {name: spread([m(targets_N, p_N) for p_N in row_SN]) for name, m in run.metrics.items()}
     _, low, high = interval(_mean(metric, targets_N, row_SN), units_N)
     states = run.store.info.layers
     others = {"last": state_name(states[-1]), "softmax": SOFTMAX}
@@ -186,7 +186,7 @@ def _both(run: Run, random: Run) -> Both:
 
 
 def _of_states(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[int, Estimate]:
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     return {s: _mean(metric, targets_N, found.test_SN[f"{kind} {state_name(s)}"]) for s in run.store.info.layers}
 
 
@@ -201,7 +201,7 @@ def _biases(run: Run, both: Both, kind: str) -> dict[str, Any]:
     The first, by the training speakers of disjoint folds, is what the others are held against. Intervals over the
     disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
     """
-    metric, states = run.task.metrics[run.headline], run.store.info.layers
+    metric, states = run.metrics[run.headline], run.store.info.layers
     honest = _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))
     claims: dict[str, Estimate] = {"disjoint, training": honest}
     best: dict[str, int] = {}
@@ -224,7 +224,7 @@ def _reductions(run: Run, both: Both, kind: str) -> dict[str, dict[str, dict[str
 
     ours: that of the training speakers, on the disjoint split. paper: the best on test, on the random split.
     """
-    metric = run.task.metrics[run.headline]
+    metric = run.metrics[run.headline]
     singles: dict[str, tuple[Probed, Estimate]] = {
         "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))),
         "paper": (both.random, _best(_of_states(run, both.random, kind, both.targets_N))),
@@ -254,7 +254,7 @@ def _few(run: Run, found: Probed, kind: str) -> dict[str, Any]:
 
     Beside them, with no label at all, the middle state; and what knowing the test part would have taken.
     """
-    metric, states, (targets_N, _) = run.task.metrics[run.headline], run.store.info.layers, tested(run)
+    metric, states, (targets_N, _) = run.metrics[run.headline], run.store.info.layers, tested(run)
     results = [run.result(few_job(f).name)["layers"] for f in range(len(run.protocol.folds))]
     everyone = np.ones(len(targets_N), bool)
 
@@ -275,7 +275,7 @@ def _few(run: Run, found: Probed, kind: str) -> dict[str, Any]:
 
 def _curve(run: Run, found: Probed) -> dict[str, dict[str, float]]:
     """By head, the headline's mean and deviation over seeds."""
-    metric, (targets_N, _) = run.task.metrics[run.headline], tested(run)
+    metric, (targets_N, _) = run.metrics[run.headline], tested(run)
     rows = {head: spread([metric(targets_N, p_N) for p_N in of_SN]) for head, of_SN in found.test_SN.items()}
     return {head: {"mean": mean, "sd": sd} for head, (mean, sd) in rows.items()}
 

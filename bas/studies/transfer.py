@@ -267,13 +267,13 @@ def _layer(pool: Pool, data: Data, training: Tensor) -> int:
     """The state that the source's own speakers name, as `LAYER=best` does."""
     x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
     units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
-    metric = pool.task.metrics[pool.runs[0].headline]
+    metric = pool.runs[0].metrics[pool.runs[0].headline]
     return best(cross_validated(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
 
 
 def tabulate(pool: Pool) -> dict[str, Any]:
     """By kind of head, source and target: UA of the layer that the source's speakers name, and of each state."""
-    metric_name = "UA" if "UA" in pool.task.metrics else pool.runs[0].headline  # priors differ from corpus to corpus
+    metric_name = "UA" if "UA" in pool.runs[0].metrics else pool.runs[0].headline  # priors differ from corpus to corpus
     matrix: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
     for source in pool.sources():
         results = [
@@ -321,7 +321,7 @@ def _cell(
             return np.concatenate(members), np.array([np.concatenate(row) for row in found])
         return np.array(members[0]), np.array([fold for row in found for fold in row])
 
-    metric = pool.task.metrics[name]
+    metric = pool.runs[0].metrics[name]
 
     def mean(states: Sequence[int]) -> tuple[float, float, float]:
         members_N, rows_RN = rows(states)
