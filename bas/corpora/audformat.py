@@ -22,7 +22,7 @@ NAMES = {
     "label": ("emotion", "label"),
     "text": ("transcription", "text"),
     "sex": ("gender", "sex"),
-    **{name: (name,) for name in ("id", "speaker", "session", "language", "script", "shares", "words")},
+    **{name: (name,) for name in ("id", "speaker", "session", "language", "script", "shares", "raters", "words")},
 }
 OWN = ("label", "id")  # what a segment does not have from its file
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
@@ -40,7 +40,7 @@ def read(root: Path) -> Corpus:
     An utterance is a row of a table with an emotion: a column of the scheme `emotion`, else one named so, else the same
     of `label`. Tables whose name ends with `gold_standard` count before the others; those must agree. The other fields
     come from the same row of any table, or from its file's: speaker, transcription (else text), gender (else sex; child
-    and other leave it unknown), language, session, script, shares, words; and the split from the tables' splits, dev
+    and other leave it unknown), language, session, script, shares, raters, words; and the split from the tables' splits, dev
     being valid. Gender and language may also stand in the labels of the scheme `speaker`, and the one language of the
     header is everybody's. The id is the column `id`, else the file without suffix, with its times if it is a segment.
     The protocol is chosen as for a manifest, `bas.corpora.manifest.read`. A pickled table is never opened: a pickle can
@@ -221,7 +221,7 @@ def write(corpus: Corpus, folder: Path) -> None:
     """Write the corpus as an audformat database into the new or empty `folder`; `read` gives its utterances back.
 
     Tables: `emotion` has a row for every utterance; `files` (or, where one has a start or an end, `segments`) all else
-    that is known, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the gender and the
+    that is known, raters as text, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the gender and the
     language that all utterances of a speaker share. Recordings stay where they are, named relative to the folder where
     they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept: `read` chooses one.
     The folder appears when all is written.
@@ -288,6 +288,7 @@ def _database(corpus: Corpus, rows: Sequence[tuple[str, float, float | None]]) -
         "script": [u.script for u in utterances],
         "transcription": [u.text for u in utterances],
         "shares": [_json(dict(u.shares)) for u in utterances],
+        "raters": [None if u.raters is None else str(u.raters) for u in utterances],
         "words": [_json([[w.start, w.end, w.text] for w in u.words]) for u in utterances],
     }
     schemes: dict[str, Any] = {
