@@ -15,13 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bas.corpora import intervals
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.intervals import Intervals
 from bas.corpora.recordings import Recordings
 from bas.errors import UserError
 
 COLUMNS = (
     *("id", "audio", "label", "speaker", "session", "split", "language", "text"),
-    *("script", "sex", "shares", "start", "end", "words"),
+    *("script", "sex", "shares", "raters", "start", "end", "words"),
 )
 REQUIRED = ("id", "audio")
 SUFFIXES = (".csv", ".jsonl", ".json")
@@ -44,8 +46,10 @@ def read(path: Path) -> Corpus:
 
     Columns: id and audio (required; audio relative to the manifest's folder unless absolute), label, speaker, session,
     split (train, valid, test; dev, val and validation mean valid), language, text, script, sex (female, male), shares
-    (a JSON object: emotion to the share of listeners, 0 to 1), start and end of the utterance in the audio (seconds),
-    words (a JSON list of [start, end, "text"], seconds from the utterance's start). Empty or null is "not known".
+    (a JSON object: emotion to the share of listeners, 0 to 1), raters (how many listeners each share is of), start and
+    end of the utterance in the audio (seconds), words (a JSON list of [start, end, "text"], seconds from the
+    utterance's start; or the name of a Praat TextGrid, `.TextGrid`, or of a CTM file, `.ctm`, that holds such times,
+    relative to the manifest's folder; see `bas.corpora.intervals`). Empty or null is "not known".
 
     Two forms of others are read, told by the first row, and in them unknown columns are ignored. Where `id` or `audio`
     is no column, file_name, path or file may name the recording, emotion the label, speaker_id the speaker, gender the
@@ -56,8 +60,9 @@ def read(path: Path) -> Corpus:
     The protocol is "own" if every row has a split, else "session" if every row has one and there are 3 to 10, else
     "speaker:5".
     UserError, one line with file, line, field and remedy: an unknown, doubled or missing column, a malformed line, not
-    UTF-8, a doubled id, an unknown split or sex, a blank around a value that is compared, a bad time, share or word, no
-    row at all, a recording that is no readable file. Missing recordings are counted over all rows first.
+    UTF-8, a doubled id, an unknown split or sex, a blank around a value that is compared, a bad time, share, number of
+    raters or word, an annotation file without the utterance's words, no row at all, a recording that is no readable
+    file. Missing recordings are counted over all rows first.
     """
     if path.is_dir():
         raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
@@ -65,13 +70,13 @@ def read(path: Path) -> Corpus:
         raise UserError(f"{path}: no such manifest file" + ": the link leads nowhere" * path.is_symlink())
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
-    recordings = Recordings(path.parent)
+    recordings, annotations = Recordings(path.parent), Intervals(path.parent)
     utterances: list[Utterance] = []
     numbers = array("Q")
     for number, row, names in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
         if names["audio"] == "wav":
             recordings.folders = tuple(path.absolute().parents)
-        utterances.append(_utterance(f"{path} line {number}", row, names, recordings))
+        utterances.append(_utterance(f"{path} line {number}", row, names, recordings, annotations))
         numbers.append(number)
     if not utterances:
         raise UserError(f"{path}: no utterance; expected one line for each, with {' and '.join(REQUIRED)} at least")
@@ -205,8 +210,15 @@ def _ours(where: str, columns: Sequence[str], others: Names) -> dict[str, str]:
     return found
 
 
-def _utterance(where: str, row: dict[str, Any], names: dict[str, str], recordings: Recordings) -> Utterance:
+def _utterance(
+    where: str, row: dict[str, Any], names: dict[str, str], recordings: Recordings, annotations: Intervals
+) -> Utterance:
     fields: dict[str, Any] = {}
+    annotation = row.get("words")
+    if isinstance(annotation, str) and annotation.lower().endswith(intervals.SUFFIXES):
+        row = {column: value for column, value in row.items() if column != "words"}
+    else:
+        annotation = None
     for column, value in row.items():
         try:
             fields[column] = PARSERS[column](value)
@@ -226,6 +238,11 @@ def _utterance(where: str, row: dict[str, Any], names: dict[str, str], recording
     start, end = fields.get("start", 0.0), fields.get("end")
     if end is not None and end <= start:
         raise UserError(f"{where}: {names['end']}: {end} is not after the start, {start}")
+    if annotation:
+        try:
+            fields["words"] = annotations.words(annotation, fields["id"])
+        except UserError as error:
+            raise UserError(f"{where}: {names['words']}: {error}") from None
     return Utterance(**fields)
 
 
@@ -294,8 +311,15 @@ def _shares(value: object) -> tuple[tuple[str, float], ...]:
     return tuple((_key(emotion), float(share)) for emotion, share in found.items())
 
 
+def _raters(value: object) -> int:
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise ValueError(f"{value!r} is not a number of listeners; expected a whole number from 1 on")
+    return int(text)
+
+
 def _words(value: object) -> tuple[Word, ...]:
-    found = _json(value, expected := '[[start, end, "text"]]')
+    found = _json(value, expected := '[[start, end, "text"]], or in a manifest the name of a .TextGrid or .ctm file')
     if not isinstance(found, list):
         raise ValueError(f"{found!r} is not {expected}")
     words = []
@@ -317,5 +341,5 @@ def _often(parser: Callable[[Any], str]) -> Callable[[Any], str]:
 PARSERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("label", "speaker", "session", "language", "script"), _often(_key)),
     **{"id": _key, "audio": _text, "text": _sentence, "type": _text, "split": _often(_split), "sex": _often(_sex)},
-    **{"shares": _shares, "start": _seconds, "end": _seconds, "words": _words},
+    **{"shares": _shares, "raters": _raters, "start": _seconds, "end": _seconds, "words": _words},
 }

@@ -1,8 +1,9 @@
 """Stores made of stores: some layers or utterances of one, or several of one encoder put together. Nothing is encoded.
 
 Each shard of the result is cut from one shard of a source, with the checksums that were taken when its states were
-computed. As with an extraction, plan.json says what is to come until all shards are there; store.json comes last, and
-the same command goes on after a kill, or makes again what was deleted.
+computed; `bas.features.derive` puts its stores together in the same way. As with an extraction, plan.json says what is
+to come until all shards are there; store.json comes last, and the same command goes on after a kill, or makes again
+what was deleted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from rich.console import Console
@@ -20,20 +22,66 @@ from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import Contents, Shard, States, fault, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import locked, write_json
+from bas.files import locked, write_json, write_text
 from bas.progress import bar
 
 LEFT_OUT = "left out by subset"
 ELSEWHERE = "not in the merged stores"
 
 
+class Piece(Protocol):
+    """What becomes one shard of the store `plan`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    def frames(self) -> int:
+        """Of one layer, all utterances."""
+
+    def written(self, path: Path, plan: StoreInfo) -> bool:
+        """Whether an earlier start of the same command finished this shard."""
+
+    def write(self, path: Path, plan: StoreInfo) -> None: ...
+
+
 @dataclass(frozen=True)
-class _Piece:
-    """What becomes one shard: these utterances of shard `index` of a store."""
+class _Cut:
+    """These utterances of shard `index` of a store."""
 
     store: FeatureStore
     index: int
     ids: tuple[str, ...]
+
+    def frames(self) -> int:
+        held = self.store.shard(self.index).contents
+        return int(np.diff(held.offsets)[self._columns(held)].sum())
+
+    def written(self, path: Path, plan: StoreInfo) -> bool:
+        held = contents_at(path, plan)
+        return held is not None and held.checksum == self._contents(plan.layers).checksum
+
+    def write(self, path: Path, plan: StoreInfo) -> None:
+        contents = self._contents(plan.layers)
+        columns = self._columns(self.store.shard(self.index).contents)
+        write_shard(path, contents, lambda layer, u: intact(self.store, self.index, layer, columns[u]))
+
+    def _contents(self, layers: Sequence[int]) -> Contents:
+        """What the shard will say of itself: the source's words, cut."""
+        held = self.store.shard(self.index).contents
+        columns, rows = self._columns(held), [held.layers.index(layer) for layer in layers]
+        return replace(
+            held,
+            layers=tuple(layers),
+            ids=self.ids,
+            offsets=offsets(np.diff(held.offsets)[columns].tolist()),
+            crc32=held.crc32[np.ix_(rows, columns)],
+            recordings=tuple(held.recordings[u] for u in columns),
+            skipped={},
+        )
+
+    def _columns(self, held: Contents) -> list[int]:
+        place = {id_: u for u, id_ in enumerate(held.ids)}
+        return [place[id_] for id_ in self.ids]
 
 
 def subset(
@@ -44,11 +92,12 @@ def subset(
     The utterances left out stand in `skipped`, so that a run knows they are. The identity stays that of the source
     where all utterances do.
 
-    Raises UserError for a layer or an utterance that is not stored, a source that is damaged, too little disk, and a
-    folder `into` that holds something else.
+    Raises UserError for a layer or an utterance that is not stored, a source that is damaged or derived, too little
+    disk, and a folder `into` that holds something else.
     """
     store = FeatureStore(folder)
     info = store.info
+    _refuse_derived(store, "subset")
     for layer in layers or ():
         if layer not in info.layers:
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
@@ -64,7 +113,7 @@ def subset(
         skipped={**info.skipped, **{id_: LEFT_OUT for id_ in store.ids if id_ not in wanted}},
         made_by="subset",
     )
-    return _assemble(plan, _pieces(store, wanted), into, console)
+    return put_together(plan, _pieces(store, wanted), into, console)
 
 
 def merge(
@@ -80,6 +129,8 @@ def merge(
     """
     stores = [FeatureStore(folder) for folder in folders]
     first = stores[0].info
+    for store in stores:
+        _refuse_derived(store, "merge")
     for store in stores[1:]:
         _alike(stores[0], store)
     origins = {(store.info.corpus, store.info.root) for store in stores}
@@ -92,7 +143,7 @@ def merge(
     else:
         told = " and ".join(f"{reader} {path}" for reader, path in sorted(origins))
         raise UserError(f"the stores are of {told}: name one that lists all with --corpus and --root")
-    pieces: list[_Piece] = []
+    pieces: list[_Cut] = []
     held: dict[str, FeatureStore] = {}
     for store in stores:
         for id_ in store.ids:
@@ -111,11 +162,17 @@ def merge(
         skipped={u.id: reasons.get(u.id, ELSEWHERE) for u in opened.utterances if u.id not in held},
         made_by="merge",
     )
-    return _assemble(plan, pieces, into, console)
+    return put_together(plan, pieces, into, console)
 
 
-def _pieces(store: FeatureStore, wanted: Collection[str]) -> list[_Piece]:
-    cut = [_Piece(store, i, tuple(id_ for id_ in ids if id_ in wanted)) for i, ids in enumerate(store.info.shards)]
+def _refuse_derived(store: FeatureStore, verb: str) -> None:
+    if store.info.derived:
+        told = f"derived ({store.info.derived}), so no source of a {verb}"
+        raise UserError(f"{store.folder}: {told}; {verb} what it was derived from, and derive of that")
+
+
+def _pieces(store: FeatureStore, wanted: Collection[str]) -> list[_Cut]:
+    cut = [_Cut(store, i, tuple(id_ for id_ in ids if id_ in wanted)) for i, ids in enumerate(store.info.shards)]
     return [piece for piece in cut if piece.ids]
 
 
@@ -150,19 +207,22 @@ def _known(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple[str, s
             raise UserError(f"{named[0]} {named[1]}: {utterance.id} ({utterance.audio}) {told} in {store.folder}")
 
 
-def _assemble(plan: StoreInfo, pieces: Sequence[_Piece], into: Path, console: Console) -> FeatureStore:
-    """Write the shards that are not there yet, then store.json."""
+def put_together(
+    plan: StoreInfo, pieces: Sequence[Piece], into: Path, console: Console, beside: Mapping[str, str] | None = None
+) -> FeatureStore:
+    """Write the shards that are not there yet, then store.json.
+
+    beside: texts of further files by name, written before the shards. Raises UserError for too little disk, and a
+    folder `into` that holds something else.
+    """
     plan = replace(plan, shards=tuple(piece.ids for piece in pieces))
     with locked(into, "writing"):
         _refuse_other(into, plan)
         for left in into.glob("*.tmp"):  # by a process that was killed while it wrote
             left.unlink()
-        todo: list[tuple[Path, _Piece, Contents]] = []
-        for index, piece in enumerate(pieces):
-            path, contents = shard_path(into, index), _contents(piece, plan.layers)
-            if not _written(path, contents):
-                todo.append((path, piece, contents))
-        size = sum(int(np.prod(contents.shape)) for _, _, contents in todo) * np.dtype(plan.dtype).itemsize
+        paths = [(shard_path(into, index), piece) for index, piece in enumerate(pieces)]
+        todo = [(path, piece) for path, piece in paths if not piece.written(path, plan)]
+        size = sum(piece.frames() for _, piece in todo) * plan.frame_bytes * len(plan.layers)
         free = shutil.disk_usage(into).free
         console.print(
             f"{into}: {plan.num_utterances} utterances, layers {', '.join(map(str, plan.layers))}; "
@@ -173,12 +233,14 @@ def _assemble(plan: StoreInfo, pieces: Sequence[_Piece], into: Path, console: Co
         )
         if size > free:
             raise UserError(f"{into}: needs {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
+        for name, text in (beside or {}).items():
+            write_text(into / name, text)
         if not (into / "store.json").exists():
             write_json(into / "plan.json", plan.as_dict())
         with bar(console, "shards") as progress:
-            task = progress.add_task("copy", total=len(todo))
-            for path, piece, contents in todo:
-                _copy(path, piece, contents)
+            task = progress.add_task("derive" if plan.derived else "copy", total=len(todo))
+            for path, piece in todo:
+                piece.write(path, plan)
                 progress.advance(task)
         if not (into / "store.json").exists():
             write_json(into / "store.json", plan.as_dict())
@@ -197,44 +259,20 @@ def _refuse_other(into: Path, plan: StoreInfo) -> None:
             raise UserError(f"{into}: holds another store ({name} differs); name another folder with --into")
 
 
-def _contents(piece: _Piece, layers: Sequence[int]) -> Contents:
-    """What the shard will say of itself: the source's words, cut."""
-    held = piece.store.shard(piece.index).contents
-    columns, rows = _columns(piece, held), [held.layers.index(layer) for layer in layers]
-    return replace(
-        held,
-        layers=tuple(layers),
-        ids=piece.ids,
-        offsets=offsets(np.diff(held.offsets)[columns].tolist()),
-        crc32=held.crc32[np.ix_(rows, columns)],
-        recordings=tuple(held.recordings[u] for u in columns),
-        skipped={},
-    )
-
-
-def _columns(piece: _Piece, held: Contents) -> list[int]:
-    place = {id_: u for u, id_ in enumerate(held.ids)}
-    return [place[id_] for id_ in piece.ids]
-
-
-def _written(path: Path, contents: Contents) -> bool:
-    """Whether an earlier start of the same command finished this shard."""
+def contents_at(path: Path, plan: StoreInfo) -> Contents | None:
+    """What the shard says of itself; None where there is none of this store's."""
     try:
-        return path.exists() and Shard(path, contents.encoder).contents.checksum == contents.checksum
+        return Shard(path, plan.encoder).contents if path.exists() else None
     except UserError:
-        return False
+        return None
 
 
-def _copy(path: Path, piece: _Piece, contents: Contents) -> None:
-    source = piece.store.shard(piece.index)
-    columns = _columns(piece, source.contents)
-
-    def states(layer: int, u: int) -> States:
-        block = source.read(layer, columns[u])
-        why = fault(block, int(contents.crc32[contents.layers.index(layer), u]))
-        if why:
-            mend = f"see `bas features verify {piece.store.folder}`"
-            raise UserError(f"{source.path}: {contents.ids[u]}: layer {layer}: {why}; {mend}")
-        return block
-
-    write_shard(path, contents, states)
+def intact(store: FeatureStore, index: int, layer: int, u: int) -> States:
+    """One layer of utterance `u` of a shard, `(T, D)`. UserError where it is not what was computed."""
+    source = store.shard(index)
+    block = source.read(layer, u)
+    why = fault(block, int(source.contents.crc32[source.contents.layers.index(layer), u]))
+    if why:
+        told = f"{source.contents.ids[u]}: layer {layer}: {why}; see `bas features verify {store.folder}`"
+        raise UserError(f"{source.path}: {told}")
+    return block

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.features.store import StoreInfo, open_shard
+from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
+from bas.files import read_json
 from bas.progress import bar
 
 SHOWN = 3  # skipped utterances
 PATIENT = 100  # shards that are opened without a progress bar
+_POOLED = {
+    "mean": "the mean over each {one}'s frames",
+    "centre": "the frame at the centre of each {one}",
+    "inside": "the frames inside {rows}",
+}
 
 
 def describe(folder: Path, console: Console) -> dict[str, str]:
@@ -30,16 +36,18 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
             written[", ".join(f"{name} {version}" for name, version in contents.versions.items())] += 1
             progress.advance(task)
     encoder = info.encoder
+    rows, each, derived = _derived(folder, info)
     hours = sum(info.recordings[id_][1] for ids in info.shards for id_ in ids) / encoder["sample_rate"] / 3600
     size = sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
     found = {
         "corpus": f"{info.corpus}, {info.root}",
-        "held": f"{info.num_utterances:,} utterances, {hours:.2f} h, {frames:,} frames",
+        "held": f"{info.num_utterances:,} utterances, {hours:.2f} h, {frames:,} {rows}",
+        **derived,
         "encoder": f"{encoder['name']} ({encoder['model_type']})",
         "revision": encoder["revision"],
         "input": f"{encoder['sample_rate'] / 1000:g} kHz" + (f", {encoder['input']}" if encoder["input"] else ""),
         "layers": f"{', '.join(map(str, info.layers))} of 0 to {encoder['num_states'] - 1}",
-        "frames": f"{info.dim} wide, {encoder['frame_rate']:g} a second",
+        "frames": f"{info.dim} wide, {each}",
         "computed": f"in {encoder['precision']} on {info.device}, stored as {info.dtype}",
         "size": f"{size:,} bytes in {len(info.shards)} shards",
         "made by": info.command,
@@ -52,6 +60,27 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
     if (folder / "plan.json").exists():
         found["under way"] = f"more of it: `{info.command}` is running, or was stopped; the same command goes on"
     return found
+
+
+def _derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str, str]]:
+    """What a row of the store is called, how many there are of it, and the lines that a derived store has beside."""
+    rate = f"{info.encoder['frame_rate']:g} a second"
+    if not info.derived:
+        return "frames", rate, {}
+    if info.made_by == "append":
+        raw = read_json(folder / METADATA, f"run the same `{info.command}` again")
+        columns = f"{', '.join(raw['columns'])}: the last {len(raw['columns'])} of a frame's {info.dim} numbers"
+        return "frames", rate, {"derived from": raw["parent"], "metadata": columns}
+    pooling, segments, digest = info.derived.split()
+    one, rows = ("word", "words") if segments == "words" else ("random stretch", "random stretches")
+    raw = read_json(folder / SEGMENTS, f"run the same `{info.command}` again")
+    counts = Counter(raw["source"].values())
+    sources = (("corpus", "with the corpus's times"), ("aligned", "aligned"), ("pseudo", "cut into pseudo-segments"))
+    told = {
+        "derived from": f"{raw['parent']}: {_POOLED[pooling].format(one=one, rows=rows)}",
+        "segments": f"{rows} {digest}: utterances {', '.join(f'{counts[name]:,} {text}' for name, text in sources)}",
+    }
+    return ("frames", f"at {rate}", told) if pooling == "inside" else (rows, f"one a {one}, of {rate}", told)
 
 
 def _some(skipped: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@
     crc32       (L, U)     of each layer's (T, D) bytes of each utterance, taken when they were computed
     recordings  (U,)       a hash over the bytes and the times each utterance was computed from
     attributes             layers, skipped (JSON: id to reason), encoder, revision, input, precision, dtype,
-                           frame_rate, sample_rate, versions (JSON), checksum
+                           frame_rate, sample_rate, versions (JSON), checksum; derived, in a derived store
 
 L layers, N frames of all the shard's utterances end to end, D width, U utterances, T frames of one.
 """
@@ -55,6 +55,7 @@ class Contents:
     versions: dict[str, str] = field(
         default_factory=lambda: versions()
     )  # of what computed it, also once copied; two where layers came later
+    derived: str = ""  # as in store.json
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,7 +65,8 @@ class Contents:
     def made_by(self) -> dict[str, Any]:
         """The attributes that say which features these are."""
         names = ("revision", "input", "precision", "frame_rate", "sample_rate")
-        return {"encoder": self.encoder["name"], **{n: self.encoder[n] for n in names}, "dtype": self.dtype}
+        derived = {"derived": self.derived} if self.derived else {}
+        return {"encoder": self.encoder["name"], **{n: self.encoder[n] for n in names}, "dtype": self.dtype, **derived}
 
     @property
     def checksum(self) -> str:
@@ -173,6 +175,7 @@ class Shard:
                     tuple(r.decode() for r in file["recordings"][:]),
                     json.loads(attributes["skipped"]),
                     json.loads(attributes["versions"]),
+                    str(attributes.get("derived", "")),
                 )
                 begin = data.id.get_offset() or 0  # None: no frame in it
                 intact = attributes["checksum"] == contents.checksum and data.shape == contents.shape

@@ -2,6 +2,8 @@
 
     store.json       what the store is; there once it is complete
     plan.json        what an extraction is about to make of it; there until that is complete
+    segments.json    of a derived store: the store it was derived from, and the stretches of each utterance
+    metadata.json    of a store with metadata: the store it was put beside, and the columns of each utterance
     shard-00000.h5   see `bas.features.shard`
 
 While layers or utterances are added, the store stays readable as it was.
@@ -26,11 +28,14 @@ from bas.features.shard import Shard, States, offsets, shard_path
 from bas.files import read_json
 
 FORMAT = 2
+SEGMENTS = "segments.json"
+METADATA = "metadata.json"
 DTYPES = ("float16", "float32")
 OPEN_SHARDS = 128  # mapped at a time, a file descriptor each; macOS allows a process 256
 MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
 AROUND_BYTES = 2**17  # of neighbours that the kernel maps along with what is read: 64 KiB at either end
-MADE_BY = ("extract", "subset", "merge")
+MADE_BY = ("extract", "subset", "merge", "derive", "append")
+DERIVING = ("derive", "append")
 ENCODER: dict[str, type | tuple[type, ...]] = {  # fields of bas.encoders.EncoderInfo, which imports torch
     **dict.fromkeys(("name", "revision", "model_type", "input", "precision"), str),
     **dict.fromkeys(("num_states", "dim", "sample_rate"), int),
@@ -53,13 +58,16 @@ class StoreInfo:
     dtype: str  # one of DTYPES
     made_by: str = "extract"  # one of MADE_BY
     format: int = FORMAT
+    derived: str = ""  # pooling, name and digest of the segments (see `bas.features.derive`); or "metadata", fields and
+    #   digest of the columns (`bas.features.metadata`); "": the encoder's frames
 
     @property
     def identity(self) -> str:
         """A short hash of what decides the features, whichever layers of them are stored and however they are cut."""
         held = sorted((id_, self.recordings[id_][0]) for ids in self.shards for id_ in ids)
         encoder = [self.encoder[name] for name in ("revision", "input", "precision")]
-        return hashlib.sha256(json.dumps([held, encoder, self.dtype, self.format]).encode()).hexdigest()[:12]
+        derived = [self.derived] if self.derived else []
+        return hashlib.sha256(json.dumps([held, encoder, self.dtype, self.format, *derived]).encode()).hexdigest()[:12]
 
     @property
     def command(self) -> str:
@@ -126,6 +134,7 @@ class StoreInfo:
             "dtype": self.dtype in DTYPES,
             "made_by": self.made_by in MADE_BY,
             **{name: isinstance(getattr(self, name), str) for name in ("corpus", "root", "device")},
+            "derived": isinstance(self.derived, str) and bool(self.derived) == (self.made_by in DERIVING),
         }
         return next((name for name, holds in sound.items() if not holds), "")
 
@@ -141,7 +150,8 @@ def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
     told = "belongs to another store than store.json; delete it and extract again"
     held = shard.contents
     digests = tuple(info.recordings.get(i, ("", 0))[0] for i in info.shards[index])
-    if (held.ids, held.recordings, held.dtype) != (info.shards[index], digests, info.dtype):
+    found = (held.ids, held.recordings, held.dtype, held.derived)
+    if found != (info.shards[index], digests, info.dtype, info.derived):
         raise UserError(f"{shard.path}: {told}")
     if not set(info.layers) <= set(held.layers):
         raise UserError(f"{shard.path}: holds layers {held.layers}: {told}")

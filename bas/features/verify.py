@@ -1,7 +1,7 @@
 """Is a store what it says it is? Five checks, each on its own: what one finds does not keep the next from looking.
 
 The bytes are held against the checksums taken when they were computed, the ids and recordings against the corpus as it
-is now, and a sample of the states against the encoder itself.
+is now, and a sample of the states against the encoder itself, or of a derived store against what it was derived from.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from rich.console import Console
 
 from bas import audio
 from bas.corpora import Corpus, Utterance, open_corpus
-from bas.encoders import LOG_MEL, Encoder, load_encoder
+from bas.encoders import LOG_MEL, Encoder, load_encoder, padded_as
 from bas.errors import UserError
+from bas.features import metadata
+from bas.features.derive import frame_times, origin, pooled, spans
+from bas.features.metadata import Columns
 from bas.features.plan import recording_hashes
 from bas.features.shard import Shard, States, shard_path
-from bas.features.store import StoreInfo, open_shard
+from bas.features.store import FeatureStore, StoreInfo, open_shard
 from bas.progress import bar
+from bas.segments import Segments
 
 SPARE_FRAMES = 2  # that an encoder's convolutions may make more or less of than frame_rate says
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
@@ -54,7 +58,8 @@ def verify(
 ) -> Iterator[Finding]:
     """Check the store and yield what was found, check after check: files, entries, shards, labels, encoder.
 
-    sample: utterances that are encoded again, drawn with `seed`; 0: none, and no encoder is loaded.
+    sample: utterances that are encoded again, drawn with `seed`; 0: none, and no encoder is loaded. Those of a derived
+    store are derived again instead, where the store it was derived from is there: a check "derivation", no "encoder".
     encoder: what to load instead of the name in the store (of equal files: its revision is held against the store's).
 
     Raises UserError where no complete store is; everything else is a finding.
@@ -64,6 +69,9 @@ def verify(
     yield _entries(info)
     found, intact = _shards(folder, info, console)
     yield found
+    if info.derived:
+        yield _derivation(folder, info, intact, sample, seed)
+        sample = 0
     try:
         corpus = open_corpus(info.corpus, Path(info.root))
     except (UserError, OSError) as error:
@@ -148,16 +156,75 @@ def _miscounted(shard: Shard) -> list[str]:
 
 
 def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
+    if not info.derived and (why := _too_many(info, shard, u)):
+        return why
+    try:
+        return shard.fault(u)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _too_many(info: StoreInfo, shard: Shard, u: int) -> str:
+    """Where an utterance has more or fewer frames than its recording makes."""
     samples = info.recordings[shard.contents.ids[u]][1]
     frames = int(shard.contents.offsets[u + 1] - shard.contents.offsets[u])
     expected = samples / info.encoder["sample_rate"] * info.encoder["frame_rate"]
     # A recording may break off a little before its header says: `audio.load` lets it.
     if abs(frames - expected) > SPARE_FRAMES + audio.SLACK * info.encoder["frame_rate"]:
         return f"{frames} frames, but {samples / info.encoder['sample_rate']:.2f} s make about {expected:.0f}"
+    return ""
+
+
+def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, seed: int) -> Finding:
+    """The rows against the segments or columns; of some utterances against what deriving them again gives."""
+    again = f"delete the folder and run `{info.command}` again"
     try:
-        return shard.fault(u)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        parent, of = metadata.origin(folder, info) if info.made_by == "append" else origin(folder, info)
+    except UserError as error:
+        return Finding("derivation", "nothing derived again", (str(error),), f"run the same `{info.command}` again")
+    store, source, told = FeatureStore(folder), None, f"derived again from {parent}"
+    try:
+        source = FeatureStore(parent)
+    except UserError as error:
+        told = f"nothing derived again: {error}"
+    wrong = [f"{id_}: {why}" for id_ in sorted(intact) if (why := _miscut(store, source, of, id_))]
+    chosen = random.Random(seed).sample(sorted(intact), min(sample, len(intact))) if source else []
+    for id_ in chosen:
+        assert source is not None
+        try:
+            found = max(_off(store, source, of, id_, layer) for layer in info.layers)
+            if found > TOLERANCE["float32"]:
+                wrong.append(f"{id_}: differs by {found:.2g} from what {parent} gives now")
+        except UserError as error:
+            wrong.append(str(error))
+    told = f"{info.derived}: {len(intact)} utterances; " + f"{len(chosen)} of them " * bool(source) + told
+    return Finding("derivation", told, tuple(wrong), again if wrong else "")
+
+
+def _miscut(store: FeatureStore, source: FeatureStore | None, of: Segments | Columns, id_: str) -> str:
+    """Where an utterance has not as many rows as its segments make."""
+    if isinstance(of, Columns):
+        return "" if id_ in of.of else "has no metadata"
+    if id_ not in of.of:
+        return "has no segments"
+    pooling, rows, expected = store.info.derived.split()[0], store.num_frames(id_), len(of.of[id_])
+    if pooling == "inside":
+        if source is None or id_ not in source:  # who knows how many frames there were?
+            return ""
+        times_T = frame_times(source.num_frames(id_), store.info.encoder["frame_rate"])
+        expected = len(spans(times_T, of.of[id_], pooling))
+    return "" if rows == expected else f"{rows} rows, but its {of.name} make {expected}"
+
+
+def _off(store: FeatureStore, source: FeatureStore, of: Segments | Columns, id_: str, layer: int) -> float:
+    """How far one layer of an utterance is from what the source gives now."""
+    block_TD = source.read(id_, layer)
+    if isinstance(of, Columns):
+        return difference(store.read(id_, layer), of.beside(block_TD, id_))
+    times_T = frame_times(len(block_TD), store.info.encoder["frame_rate"])
+    return difference(
+        store.read(id_, layer), pooled(block_TD, spans(times_T, of.of[id_], store.info.derived.split()[0]))
+    )
 
 
 def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding, set[str]]:
@@ -249,13 +316,14 @@ def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
     local = there["revision"].startswith("sha256:")
     if local and not Path(name).is_dir():
         raise UserError(f"encoder {name!r}: the store was made with a folder of files, and it is not here")
-    encoder = load_encoder(
+    plain = load_encoder(
         name,
         device,
         None if local or name == LOG_MEL or Path(name).is_dir() else there["revision"],
         precision=there["precision"],
         real_length="real length" in there["input"],
     )
+    encoder = padded_as(plain, there["input"])
     now = encoder.info.as_dict()
     for field in ("revision", "input", "precision", "dim", "frame_rate", "num_states"):
         if now[field] != there[field]:
