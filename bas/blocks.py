@@ -4,16 +4,31 @@ Axes: B utterances of a batch, T frames, D width, H heads, K width of one head.
 `mask_BT` is true on real frames. What stands on padding is nobody's business: a block must not let it reach a real
 frame, and may leave any finite number there; a pool must not look at it.
 
+A stem is `(x_BTI, mask_BT) -> x_BTD`, I the features' width. Real frames come first, at least one an utterance.
+
 What Fang et al. 2023 leave open is set here, once: LayerNorm after each sub-module (the vanilla transformer's, which
 their eq. 3 abbreviates), ReLU, an output projection after the heads.
+
+References
+    Fang et al., 2023: MSA, FFN and the transformer layer as candidates, and their baselines.
+    Mohapatra et al., ACM Multimedia 2023 (arXiv 2308.14359): convolution, LSTM, attention of the last state.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bas.errors import UserError
+
+
+def zeroed(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Zeros on padding, so that no frame near it sees what stands there: `(B, T, D)`."""
+    return x_BTD.masked_fill(~mask_BT[..., None], 0.0)
 
 
 class Attention(nn.Module):
@@ -95,12 +110,109 @@ class SimpleFFN(nn.Module):
         return out
 
 
+class Convolution(nn.Module):
+    """A convolution over time, padding "same", then ReLU; beyond either end of an utterance it sees zeros."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.over_time = nn.Conv1d(dim, dim, kernel, padding="same")
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.over_time(zeroed(x_BTD, mask_BT).mT).relu().mT)
+        return out
+
+
+class LSTM(nn.Module):
+    """A long short-term memory forward in time; a frame's output is the state after it.
+
+    LayerNorm after it, which Mohapatra et al. do not have: its small states would hardly count in a mix of blocks, and
+    a model of a few hundred steps would stay at the mean. In float32 under autocast too: a state sums up all frames.
+    """
+
+    def __init__(self, dim: int, layers: int = 1) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, dim, layers, batch_first=True)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        frames_B = mask_BT.sum(1).cpu()  # a packed sequence wants them there
+        assert int(frames_B.min()) > 0, "an utterance without a frame"
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            packed = pack_padded_sequence(x_BTD.float(), frames_B, batch_first=True, enforce_sorted=False)
+            states_BTD, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BTD.shape[1])
+        out: Tensor = self.norm(states_BTD)
+        return out
+
+
+class ConvStem(nn.Module):
+    """Convolutions over time that shrink the features' width to the network's in equal steps, each with ReLU.
+
+    Mohapatra et al. take three of kernel 3 (1024 to 768, 384 and 192), and then the larger of every two frames; here
+    a stem keeps the frames.
+    """
+
+    def __init__(self, in_dim: int, dim: int, kernel: int, layers: int) -> None:
+        super().__init__()
+        widths = [in_dim + (dim - in_dim) * i // layers for i in range(layers + 1)]
+        self.over_time = nn.ModuleList(nn.Conv1d(a, b, kernel, padding="same") for a, b in pairwise(widths))
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        for convolution in self.over_time:
+            x_BTI = convolution(zeroed(x_BTI, mask_BT).mT).relu().mT
+        return x_BTI
+
+
+def _behind(dim: int, hidden: bool) -> nn.Module:
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) if hidden else nn.Identity()
+
+
 class MeanPool(nn.Module):
-    """Mean over the real frames of each utterance."""
+    """Mean over the real frames of each utterance.
+
+    hidden: a dense layer with ReLU behind it. The network's head is linear; with this it is a feed-forward network.
+    """
+
+    def __init__(self, dim: int, hidden: bool = False) -> None:
+        super().__init__()
+        self.behind = _behind(dim, hidden)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.behind(zeroed(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))
+        return out
+
+
+class LastState(nn.Module):
+    """The last real frame of each utterance: behind an LSTM, its state when all is heard."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        x_BTD = x_BTD.masked_fill(~mask_BT[..., None], 0.0)
-        return x_BTD.sum(1) / mask_BT.sum(1, keepdim=True)
+        last_B11 = (mask_BT.sum(1) - 1)[:, None, None]
+        return x_BTD.take_along_dim(last_B11, 1)[:, 0]
+
+
+class LastStateAttention(nn.Module):
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) whose query is a linear map of the last real frame.
+
+    Keys and values are all real frames as they are: so it is in the code of Mohapatra et al. hidden: as in `MeanPool`.
+    """
+
+    def __init__(self, dim: int, hidden: bool = False) -> None:
+        super().__init__()
+        self.last = LastState(dim)
+        self.query = nn.Linear(dim, dim)
+        self.behind = _behind(dim, hidden)
+
+    def weights(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """How much of each frame is taken: `(B, T)`, 0 on padding, summing to 1."""
+        query_BD = self.query(self.last(x_BTD, mask_BT))
+        scores_BT = torch.einsum("btd,bd->bt", x_BTD, query_BD) / x_BTD.shape[-1] ** 0.5
+        weights_BT: Tensor = scores_BT.masked_fill(~mask_BT, -torch.inf).softmax(-1)
+        return weights_BT
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        pooled_BD = torch.einsum("bt,btd->bd", self.weights(x_BTD, mask_BT), zeroed(x_BTD, mask_BT))
+        out: Tensor = self.behind(pooled_BD)
+        return out

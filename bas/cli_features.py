@@ -1,4 +1,4 @@
-"""The verbs on feature stores: extract, and under `bas features` info, verify, subset, merge. Thin, like `bas.cli`."""
+"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin, like `bas.cli`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def extract(arguments: argparse.Namespace, console: Console) -> int:
 
 def fill(arguments: argparse.Namespace, console: Console) -> Path:
     """Carry out an extraction; the store's folder."""
-    from bas.encoders import load_encoder
+    from bas.encoders import Encoder, Padded, load_encoder
     from bas.features.extract import Group
     from bas.features.extract import extract as extract_into
     from bas.features.plan import Request
@@ -47,13 +47,15 @@ def fill(arguments: argparse.Namespace, console: Console) -> Path:
     if corpus.note:
         console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
     group = Group.of_torchrun()
-    encoder = load_encoder(
+    encoder: Encoder = load_encoder(
         arguments.encoder,
         choose_device(arguments.device, group.local_rank),
         arguments.revision,
         precision=arguments.precision,
         real_length=arguments.real_length,
     )
+    if arguments.pad_audio is not None:
+        encoder = Padded(encoder, arguments.pad_audio)
     encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
     folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
     request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
@@ -112,6 +114,46 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
     folders = [arguments.folder, *arguments.others]
     make(folders, arguments.into, console, corpus=arguments.corpus, root=root)
     console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def derive(arguments: argparse.Namespace, console: Console) -> int:
+    from bas import audio
+    from bas.alignment import Aligner
+    from bas.features.derive import beside
+    from bas.features.derive import derive as make
+    from bas.features.store import FeatureStore
+    from bas.progress import bar
+    from bas.segments import random_like, word_segments
+
+    folder: Path = arguments.features
+    store = FeatureStore(folder)
+    corpus = open_corpus(store.info.corpus, Path(store.info.root))
+    utterances = [u for u in corpus.utterances if u.id in store]
+    aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
+    with bar(console, "utterances") as progress:
+        task = progress.add_task("words", total=len(utterances))
+        segments = word_segments(utterances, aligner, lambda: progress.advance(task))
+    told = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
+    console.print(f"{corpus.name}: words of {len(utterances)} utterances: {told}", highlight=False, markup=False)
+    if arguments.segments == "random":
+        segments = random_like(segments, {u.id: audio.duration(u) for u in utterances})
+    into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)
+    make(folder, into, segments, arguments.pooling, console)
+    console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
+    return 0
+
+
+def append(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.metadata import append as make
+    from bas.features.metadata import beside
+
+    layers = _layers(arguments.layers)
+    into: Path = arguments.into or beside(arguments.folder, arguments.fields, layers)
+    make(arguments.folder, into, arguments.fields, console, layers)
+    console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
     return 0
 
 
@@ -182,6 +224,12 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument(
         "--longest", type=above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
     )
+    p.add_argument(
+        "--pad-audio",
+        type=above_0,
+        metavar="SECONDS",
+        help="silence behind each recording up to so many, its frames stored too",
+    )
     p.add_argument("--batch-seconds", type=above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
     p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
@@ -217,6 +265,37 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
     p.add_argument("--root", type=Path, help="what it reads; default: that of the stores")
     p.set_defaults(verb=merge)
+
+    p = kind("append", "a new store with metadata beside each frame, one-hot; the same command goes on after a kill")
+    p.add_argument("--fields", required=True, nargs="+", metavar="FIELD", help="some of sex, language, speaker")
+    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-with-FIELDS")
+    p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
+    p.set_defaults(verb=append)
+
+    text = "a new store of one row a word, or of the frames inside words; the same command goes on after a kill"
+    p = kinds.add_parser("derive", help=text, description=text)
+    p.add_argument("--features", required=True, type=Path, metavar="FOLDER", help="a feature store")
+    p.add_argument(
+        "--pooling",
+        required=True,
+        choices=("mean", "centre", "inside"),
+        help="of a word's frames: their mean (acoustic word embeddings), the centre frame, or each frame as it is",
+    )
+    p.add_argument(
+        "--segments",
+        default="words",
+        choices=("words", "random"),
+        help="words, or a control: random stretches of the same lengths; default: %(default)s",
+    )
+    p.add_argument(
+        "--aligner",
+        metavar="MODEL",
+        help="a CTC model, by hub name or folder, for utterances with a text and no word times; default: those are cut "
+        "into equal pseudo-segments",
+    )
+    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-SEGMENTS-POOLING")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="the aligner's; default: cuda where there is one")
+    p.set_defaults(verb=derive)
 
 
 def _count(text: str) -> int:

@@ -13,6 +13,8 @@ from conftest import refusal
 import bas.corpora
 from bas.corpora import READERS, Corpus, Utterance, open_corpus, synthetic
 from bas.corpora.labels import SCHEMES, relabel
+from bas.protocols.rules import make
+from bas.tasks import Shares
 
 HIDDEN = b"\x00\x05\x16\x07"  # what macOS writes into its ._ files
 
@@ -211,6 +213,7 @@ def hume(root: Path, parts: dict[str, list[str]], heading: str = f"filename,{EMO
     return root
 
 
+UNKNOWN = "who speaks is unknown: each recording counts as a speaker of its own, so intervals are too narrow"
 PARTS = {
     "train": [f"00001.wav,{HEARD}", f"00002.wav,{HEARD}"],
     "devel": [f"31747.wav,{HEARD}"],
@@ -228,7 +231,21 @@ def test_hume_reads_shares_and_parts(tmp_path: Path) -> None:
     assert shares["41672"] == shares["00001"]
     assert {(u.label, u.speaker, u.sex, u.language) for u in corpus.utterances} == {(None, None, None, None)}
     assert all(u.audio == tmp_path / f"wav/{u.id}.wav" for u in corpus.utterances)
-    assert (corpus.protocol, corpus.unit, corpus.published, corpus.note) == ("own", "id", True, "")
+    assert (corpus.protocol, corpus.unit, corpus.published, corpus.note) == ("own", "id", True, UNKNOWN)
+
+
+def test_hume_with_a_blind_test_part_is_tested_on_devel(tmp_path: Path) -> None:
+    rows = {
+        "train": [f"0000{n}.wav,{HEARD}" for n in range(6)],
+        "devel": [f"31747.wav,{HEARD}", f"31748.wav,{HEARD}"],
+        "test": [f"41671.wav,{BLIND}"],
+    }
+    corpus = open_corpus("hume", hume(tmp_path, rows))
+    assert corpus.note == f"{UNKNOWN}; the test part is blind: devel is tested on, and valid is held out from train"
+    (fold,) = make(corpus, Shares()).folds
+    assert fold.test == ("31747", "31748")
+    assert len(fold.fit) + len(fold.valid) == 6
+    assert fold.valid
 
 
 def test_hume_names_rows_without_a_recording(tmp_path: Path) -> None:
@@ -237,7 +254,7 @@ def test_hume_names_rows_without_a_recording(tmp_path: Path) -> None:
     put(tmp_path, "wav/99999.wav")  # in no list
     corpus = open_corpus("hume", tmp_path)
     assert [u.id for u in corpus.utterances] == ["00001", "31747", "41671", "41672"]
-    assert corpus.note == "incomplete: 4 of 5 utterances; missing: 00002"
+    assert corpus.note == f"incomplete: 4 of 5 utterances; missing: 00002; {UNKNOWN}"
 
 
 @pytest.mark.parametrize("share", ["1.5", "-0.1", "?", "", "nan", "high"])

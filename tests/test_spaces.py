@@ -217,7 +217,8 @@ def test_enumeration_is_complete_and_ordered(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("ser_bas3", 27), ("ser_bas4", 81), ("speaker_id", 9), ("stem and pool", 8)]
+    ("name", "size"),
+    [("ser_bas3", 27), ("ser_bas4", 81), ("speaker_id", 9), ("emotion_share", 32), ("stem and pool", 8)],
 )
 def test_sizes(name: str, size: int) -> None:
     assert space_of(name).size == size

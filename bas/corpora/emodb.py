@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bas.corpora import tree
@@ -49,31 +50,43 @@ SENTENCES = {
     "b10": "Die wird auf dem Platz sein, wo wir sie im-mer hin-le-gen.",
 }
 
+Judged = tuple[tuple[tuple[str, float], ...], int]
+"""Shares of listeners, and how many they were."""
+
+JUDGED = ("Nr.", "Satz", "erkannt", "natuerlich")  # the columns of erkennung.txt
+LISTENERS = (20, 21)  # "20 subjects" says erklaerung.txt, but the percentages of all takes of b03 are of 21
+
 
 def read(root: Path) -> Corpus:
-    """Read the folder that holds `wav/` (and, for word times, `silb/`), or `wav/` itself.
+    """Read the folder that holds `wav/` (and beside it `silb/` and `erkennung.txt`), or `wav/` itself.
 
     `wav/03a01Fa.wav` is speaker 03, sentence a01, emotion letter F, take a. Word times (seconds) come from
     `silb/03a01Fa.silb`; an utterance without that file, or whose syllables do not fit the sentence, has no words.
     What `silb` names and `wav` lacks is missing; the other label folders also name takes that were never distributed.
     The sex is that of the corpus description's table of speakers.
+    `erkennung.txt`, where it lies, tells the shares of listeners to whom a take sounded natural and who recognised the
+    emotion meant. "natural" comes first: the distributed takes are those that 80 % or more recognised, which leaves
+    little to predict; the rest of the list is not read.
     UserError: no recording, a file name with an unknown speaker, sentence or emotion, a syllable line that is no time
-    and label.
+    and label, a line of `erkennung.txt` that is not number, take and two percentages of its listeners.
     """
     wav = root / "wav" if (root / "wav").is_dir() else root
     silb = wav.parent / "silb"
     paths = tree.recordings(wav, "*.wav", "03a01Fa.wav and 534 more")
-    utterances = tuple(_utterance(path, silb) for path in paths)
+    judged = _judged(wav.parent / "erkennung.txt")
+    utterances = tuple(_utterance(path, silb, judged) for path in paths)
     found = {u.id for u in utterances}
     named = {path.stem for path in silb.glob("*.silb") if not path.name.startswith(".")}
     note = tree.incomplete(found, UTTERANCES, named - found)
-    return Corpus("emodb", utterances, protocol="speaker:5", unit="speaker", note=note)
+    headlines = ("WA", "Spearman natural")
+    return Corpus("emodb", utterances, protocol="speaker:5", unit="speaker", headlines=headlines, note=note)
 
 
-def _utterance(path: Path, silb: Path) -> Utterance:
+def _utterance(path: Path, silb: Path, judged: Mapping[str, Judged]) -> Utterance:
     pattern = r"(\d\d)([a-z]\d\d)([A-Z])[a-z]"
     speaker, code, letter = tree.parsed(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)").groups()
     sentence = tree.known(path, "sentence code", code, SENTENCES)
+    shares, raters = judged.get(path.stem, ((), None))
     return Utterance(
         id=path.stem,
         audio=path,
@@ -82,8 +95,56 @@ def _utterance(path: Path, silb: Path) -> Utterance:
         sex=tree.known(path, "speaker", speaker, SPEAKERS),
         language="de",
         text=sentence.replace("-", ""),
+        shares=shares,
+        raters=raters,
         words=_words(silb / f"{path.stem}.silb", sentence),
     )
+
+
+def _judged(path: Path) -> dict[str, Judged]:
+    """By take, the shares of its listeners and how many they were; nothing without the file.
+
+    Latin-1, tabs between the columns, no-break spaces behind the numbers, decimal commas.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(encoding="latin-1") as file:
+        lines = [tuple(field.strip() for field in line.split("\t")) for line in file]
+    if lines[:1] != [JUDGED]:
+        raise UserError(f"{path} line 1: must be the columns {', '.join(JUDGED)}, with tabs between")
+    found: dict[str, Judged] = {}
+    for number, fields in enumerate(lines[1:], 2):
+        if not any(fields):
+            continue
+        where = f"{path} line {number}"
+        if len(fields) != len(JUDGED):
+            raise UserError(f"{where}: {len(fields)} fields; expected {', '.join(JUDGED)}, with tabs between")
+        _, take, recognised, natural = fields
+        if not take.endswith(".wav") or take[:-4] in found:
+            raise UserError(f"{where}: {JUDGED[1]} is {take!r}; expected a take such as 03a01Fa.wav, each once")
+        percents = [_percent(f"{where}: {name}", text) for name, text in zip(JUDGED[2:], fields[2:], strict=True)]
+        listeners = [n for n in LISTENERS if all(round(_count(p, n) * 100 / n, 2) == p for p in percents)]
+        if not listeners:
+            told = f"{JUDGED[2]} {recognised} and {JUDGED[3]} {natural}"
+            raise UserError(f"{where}: {told} are not the percentages of {' or '.join(map(str, LISTENERS))} listeners")
+        raters = listeners[0]
+        of_recognised, of_natural = (_count(p, raters) / raters for p in percents)
+        found[take[:-4]] = (("natural", of_natural), ("recognised", of_recognised)), raters
+    return found
+
+
+def _percent(where: str, text: str) -> float:
+    try:
+        percent = float(text.replace(",", "."))
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100:
+        raise UserError(f"{where} is {text!r}; expected a percentage of 0 to 100")
+    return percent
+
+
+def _count(percent: float, listeners: int) -> int:
+    return round(percent * listeners / 100)
 
 
 def _words(path: Path, sentence: str) -> tuple[Word, ...]:

@@ -8,6 +8,7 @@ one. The lists say neither who speaks nor in which language, and the test part i
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from bas.corpora import tree
@@ -27,6 +28,8 @@ EMOTIONS = (
     "Tiredness",
 )
 BLIND = "?"
+UNKNOWN = "who speaks is unknown: each recording counts as a speaker of its own, so intervals are too narrow"
+DEVEL = "the test part is blind: devel is tested on, and valid is held out from train"
 
 
 def read(root: Path) -> Corpus:
@@ -35,15 +38,21 @@ def read(root: Path) -> Corpus:
     A row is `filename` (such as 31746.wav) and nine shares of 0 to 1; a test row of question marks has none. There are
     no labels. Rows without a recording are left out and named in the note; a recording that no list names is not read.
     The speakers being unknown, a comparison's units are the recordings (`id`), as if each had a speaker of its own.
+    Where all of test is blind, as it was published, devel is the test part. The note says both.
     UserError: no recording, one whose name is no number, a missing list or column, a share that is not one.
     """
     present = {path.name: path for path in tree.recordings(root, "wav/*.wav", "lab/train.csv and wav/31746.wav")}
     for path in present.values():
         tree.parsed(path, r"\d+", "31746.wav")
     listed = [u for name, split in PARTS.items() for u in _part(root, name, split)]
+    notes = [UNKNOWN]
+    if not any(u.shares for u in listed if u.split == "test"):
+        listed = [replace(u, split="test") if u.split == "valid" else u for u in listed]
+        notes.append(DEVEL)
     utterances = tuple(u for u in listed if u.audio.name in present)
     missing = [u.id for u in listed if u.audio.name not in present]
-    note = tree.incomplete((u.id for u in utterances), len(listed), missing)
+    incomplete = tree.incomplete((u.id for u in utterances), len(listed), missing)
+    note = "; ".join([incomplete, *notes] if incomplete else notes)
     return Corpus("hume", utterances, protocol="own", unit="id", published=True, note=note)
 
 

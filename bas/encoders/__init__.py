@@ -9,11 +9,23 @@ from torch import nn
 
 from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable, first_line
 from bas.encoders.logmel import LOG_MEL, LogMel
+from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
 from bas.errors import UserError
 
-__all__ = ["LOG_MEL", "PRECISIONS", "WAVEFORM_MODELS", "Encoder", "EncoderInfo", "Tunable", "load_encoder", "tunable"]
+__all__ = [
+    "LOG_MEL",
+    "PRECISIONS",
+    "WAVEFORM_MODELS",
+    "Encoder",
+    "EncoderInfo",
+    "Padded",
+    "Tunable",
+    "load_encoder",
+    "padded_as",
+    "tunable",
+]
 
 
 def load_encoder(

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bas import audio
 from bas.corpora import Corpus, Utterance
-from bas.encoders import Encoder
+from bas.encoders import Encoder, Padded
 from bas.errors import UserError
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import journaled, missing_layers
@@ -57,8 +57,8 @@ def make_plan(
 ) -> StoreInfo:
     """The plan that completes or extends what stands in `folder`; new shards are cut for so many processes.
 
-    Raises UserError for a layer that the encoder has not, a folder that holds features of another kind or of
-    recordings that have changed since, and a corpus of which nothing can be read.
+    Raises UserError for a layer that the encoder has not, a recording longer than what all are padded to, a folder that
+    holds features of another kind or of recordings that have changed since, and a corpus of which nothing can be read.
     """
     if request.dtype not in DTYPES:
         raise UserError(f"dtype {request.dtype!r} is not one of {', '.join(DTYPES)}")
@@ -151,7 +151,10 @@ def _layers(encoder: Encoder, asked: Sequence[int] | None) -> tuple[int, ...]:
 def _survey(
     corpus: Corpus, encoder: Encoder, longest: float | None, console: Console
 ) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
-    """Of each utterance a hash over its file's bytes and its times, and its samples; or why it cannot be used."""
+    """Of each utterance a hash over its file's bytes and its times, and its samples; or why it cannot be used.
+
+    Where the encoder pads, the samples are those it pads to.
+    """
     limit = encoder.max_samples if longest is None else round(longest * audio.SAMPLE_RATE)
     begun = time.monotonic()
     with bar(console, "recordings") as progress:
@@ -161,6 +164,8 @@ def _survey(
             progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
 
         lengths = dict(_in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
+        if isinstance(encoder, Padded):
+            lengths = _padded(corpus.utterances, lengths, encoder.samples)
         usable = [u for u in corpus.utterances if isinstance(lengths[u.id], int)]
         digests = recording_hashes(usable, tick)
         progress.update(task, completed=2 * len(corpus.utterances))
@@ -176,6 +181,19 @@ def _survey(
     if not recordings:
         raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}")
     return recordings, skipped
+
+
+def _padded(utterances: Iterable[Utterance], lengths: Mapping[str, int | str], samples: int) -> dict[str, int | str]:
+    """`samples` for every length. UserError for what is longer: it would have to be cut."""
+    found = {u: n for u in utterances if isinstance(n := lengths[u.id], int)}
+    longest = max(found, key=found.__getitem__, default=None)
+    if longest is not None and found[longest] > samples:
+        seconds, most = samples / audio.SAMPLE_RATE, found[longest] / audio.SAMPLE_RATE
+        told = f"{most:.2f} s, the longest of {sum(n > samples for n in found.values())} beyond the {seconds:g} s"
+        raise UserError(
+            f"{longest.audio}: {longest.id}: {told} of --pad-audio; raise that, or skip them with --longest {seconds:g}"
+        )
+    return {id_: samples if isinstance(n, int) else n for id_, n in lengths.items()}
 
 
 def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
