@@ -29,6 +29,9 @@ Verdict = Literal["better", "worse", "tie", "no claim"]
 MIN_UNITS = 6  # The smallest two-sided sign-flip p is 2 / 2**U: 0.0625 with five units, 0.03125 with six.
 EXACT_UNITS = 12  # Up to here every sign pattern is tried: at most 2**11 of them, by symmetry.
 DRAWN_PATTERNS = 9_999
+FEWER_PATTERNS = 999  # where a row of predictions has more than MANY numbers: some 40 ms a metric
+MANY = 30_000
+BLOCKS = 400  # More units are left out in so many random blocks.
 TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a draw.
 
 
@@ -137,8 +140,9 @@ def paired(
     p: two-sided randomisation test. For each sign pattern the predictions of the chosen units change sides between a
     and b, all seeds together. Exact over all 2**U patterns, the identity among them, up to 12 units (half of them are
     tried: the complement of a pattern only negates the difference); above, (1 + count) / (1 + B) over B = 9,999
-    patterns drawn from `seed`. With unequal numbers of seeds the rows of each are repeated to the least common
-    multiple, which changes no mean; the test is then exact only if the two are exchangeable as averaged.
+    patterns drawn from `seed` (of very many predictions, 999). With unequal numbers of seeds the rows of each are
+    repeated to the least common multiple, which changes no mean; the test is then exact only if the two are
+    exchangeable as averaged.
 
     Both speak of new speakers for systems trained this way. They hold neither the noise of a seed that all units share
     (`spread` shows it), nor the folds' overlap in training data, nor a correction for many comparisons.
@@ -169,17 +173,18 @@ def paired(
     if exact:
         flips_PU = (np.arange(2 ** (units - 1))[:, None] >> np.arange(units)) & 1 == 1  # the last unit never flips
     else:
-        flips_PU = np.random.default_rng(seed).integers(0, 2, (DRAWN_PATTERNS, units)) == 1
+        drawn = DRAWN_PATTERNS if a_SN[0].size <= MANY else FEWER_PATTERNS
+        flips_PU = np.random.default_rng(seed).integers(0, 2, (drawn, units)) == 1
     threshold = abs(difference) - TOLERANCE
     count = 0
     for flip_U in flips_PU:
         flip_N = flip_U[unit_N].reshape(-1, *[1] * (a_SN.ndim - 2))
         swapped = difference_of(np.where(flip_N, b_RN, a_RN), np.where(flip_N, a_RN, b_RN), targets_N)
         count += abs(swapped) >= threshold
-    p = count / len(flips_PU) if exact else (1 + count) / (1 + DRAWN_PATTERNS)
+    p = count / len(flips_PU) if exact else (1 + count) / (1 + len(flips_PU))
 
     spread_by = f"jackknife-t over {units} units" if units > 1 else "no interval from 1 unit"
-    test = "exact sign-flip" if exact else f"sign-flip over {DRAWN_PATTERNS:,} drawn patterns"
+    test = "exact sign-flip" if exact else f"sign-flip over {len(flips_PU):,} drawn patterns"
     method = f"{spread_by}; {test}"
     return Paired(difference, low, high, p, units, (len(a_SN), len(b_SN)), method, level)
 
@@ -190,9 +195,13 @@ def interval(
     """An estimate on all units and its interval, by `jackknife_t`: as in `paired`, of whatever it is.
 
     estimate: of the utterances that a boolean mask `(N,)` keeps. A choice that is made again for each mask, such as the
-    best of several rows, is part of the estimate. One unit alone: (-inf, inf).
+    best of several rows, is part of the estimate. One unit alone: (-inf, inf). More than BLOCKS units are put together
+    at random into as many blocks, which widens the interval by little (Kott, *JOS* 17(4):521, 2001).
     """
     labels_U, unit_N = np.unique(units_N, return_inverse=True)
+    if len(labels_U) > BLOCKS:
+        unit_N = (np.random.default_rng(0).permutation(len(labels_U)) % BLOCKS)[unit_N]
+        labels_U = np.arange(BLOCKS)
     whole = estimate(np.ones(len(units_N), bool))
     if len(labels_U) < 2:
         return whole, -math.inf, math.inf

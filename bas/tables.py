@@ -78,14 +78,12 @@ def tabulate(run: Run) -> dict[str, Any]:
     for label, row in _rows(run).items():
         predictions[label], numbers = _row(run, row, targets_N)
         rows.append({"row": label, **numbers})
+    headline, metric = run.headline, run.metrics[run.headline]
     for entry in rows:
         for key, reference in (("against_reference", run.reference), ("against_linear", run.linear)):
             a_SN, b_SN = predictions[entry["row"]], predictions[reference]
-            entry[key] = {
-                name: plain(paired(targets_N, a_SN, b_SN, units_N, metric))
-                for name, metric in run.metrics.items()
-                if entry["row"] != reference
-            }
+            other = entry["row"] != reference
+            entry[key] = {headline: plain(paired(targets_N, a_SN, b_SN, units_N, metric))} if other else {}
     tested_on = [run.utterances[run.position[i]] for i in run.protocol.tested]
     ceiling = run.task.ceiling(tested_on, run.outputs, targets_N)
     return {

@@ -231,11 +231,11 @@ def tabulate(run: Run, journal: JournalStorage, mode: str) -> dict[str, Any]:
         }
         for key, reference in (("against_reference", run.reference), ("against_linear", run.linear)):
             entry[key] = {}
-            for name, metric in run.metrics.items() if row != reference else ():
-                found = paired(targets_N, predictions[row], predictions[reference], units_N, metric)
-                entry[key][name] = asdict(found) | {"verdict": found.verdict}
-                if tuned and name == headline:
-                    verdicts.append(verdict_sentence(row, f"the {reference}", where, name, found, run.unit))
+            if row != reference:
+                found = paired(targets_N, predictions[row], predictions[reference], units_N, run.metrics[headline])
+                entry[key][headline] = asdict(found) | {"verdict": found.verdict}
+                if tuned:
+                    verdicts.append(verdict_sentence(row, f"the {reference}", where, headline, found, run.unit))
         rows.append(entry)
     searched: dict[str, Any] = {"decisions": {}, "sequences": {}}  # of the table's searches; here are none
     told = {"tuning": tuning, "rows": rows, "ceiling": None, "verdicts": verdicts, "mix": _mixes(jobs)}
