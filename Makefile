@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe dynamics cost board bench check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost board bench check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +16,7 @@ PRECISION ?= float32
 REAL_LENGTH ?=
 LONGEST ?=
 BATCH_SECONDS ?=
+PAD_AUDIO ?=
 PROCESSES ?= 1
 FEATURES ?=
 LAYER ?=
@@ -33,7 +34,10 @@ PERCENTS ?= 10 30
 ROTATIONS ?=
 AS_RECORDED ?=
 TEXT_ENCODER ?=
+ALIGNER ?=
+WORD ?=
 KEEP_WEIGHTS ?=
+METADATA ?=
 TUNE ?= blocks
 CLEAN ?=
 LEAKY ?=
@@ -75,7 +79,7 @@ extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make e
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
 		--corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
 		--precision $(PRECISION) --device $(DEVICE) $(if $(filter-out 0,$(REAL_LENGTH)),--real-length) \
-		$(if $(LONGEST),--longest $(LONGEST)) $(if $(BATCH_SECONDS),--batch-seconds $(BATCH_SECONDS)) \
+		$(if $(LONGEST),--longest $(LONGEST)) $(if $(BATCH_SECONDS),--batch-seconds $(BATCH_SECONDS)) $(if $(PAD_AUDIO),--pad-audio $(PAD_AUDIO)) \
 		$(if $(REVISION),--revision "$(REVISION)") $(if $(FEATURES),--features "$(FEATURES)")
 
 features: .venv/run  ## what a feature store is, and whether it is whole | make features FEATURES=runs/features/emodb-wavlm-large
@@ -111,6 +115,16 @@ probe: .venv/run  ## which layer: every hidden state and their mixes, probed | m
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	@$(if $(LAYER),echo "make: LAYER=$(LAYER): a probe reads every stored state; extract with LAYERS to have fewer" >&2; exit 2,:)
 	$(BIN)/bas probe $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --percent $(PERCENTS)
+
+words: .venv/run  ## word means against raw frames and controls, alone and with text | make words FEATURES=runs/features/emodb-wavlm-large TEXT_ENCODER=bert-base-german-cased
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large) $(call need,TEXT_ENCODER,bert-base-german-cased)
+	@$(if $(LAYER),echo "make: LAYER=$(LAYER): words reads every stored state; extract with LAYERS to have fewer" >&2; exit 2,:)
+	$(BIN)/bas words $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --text-encoder "$(TEXT_ENCODER)" \
+		$(if $(ALIGNER),--aligner "$(ALIGNER)") $(WORD:%=--word "%")
+
+shares: .venv/dynamics  ## how many listeners heard each emotion: encoder x attention, and what attention looks at | make shares FEATURES="runs/features/emodb-wavlm-large runs/features/emodb-hubert-base" METADATA=sex
+	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
+	$(BIN)/bas shares $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) $(if $(METADATA),--metadata $(METADATA))
 
 dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | make dynamics CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large PRESET=paper
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,microsoft/wavlm-large)

@@ -1,6 +1,6 @@
-"""Acoustic features that have names: eGeMAPSv02 by openSMILE, and three more.
+"""Acoustic features that have names: eGeMAPSv02 by openSMILE, and three more; loudness and pitch over time.
 
-Axes: U utterances, F features, S samples, T frames, K frequencies.
+Axes: U utterances, F features, S samples, T frames, K frequencies, N frames of all utterances end to end.
 
 References
     Eyben, Scherer, Schuller, Sundberg, André, Busso, Devillers, Epps, Laukka, Narayanan and Truong, *IEEE Trans.
@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ BESIDE = ("duration", "spectral entropy", "zero-crossing rate")
 
 OTHER = "other"  # the family of BESIDE
 FRAME, HOP = 400, 160  # samples: 25 and 10 ms
+STEP = 0.01  # seconds from frame to frame of a contour
+LOUDNESS, PITCH = ("Loudness_sma3", 0.01), ("F0semitoneFrom27.5Hz_sma3nz", 0.03)
+"""Low-level descriptors of eGeMAPS, and the seconds from a frame's time to its centre: windows of 20 and of 60 ms that
+begin there."""
+
 FULL_SCALE = 32_767 / 32_768  # openSMILE's Python casts to 16 bit, and what is beyond wraps around
 
 
@@ -120,6 +127,90 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     return Acoustic(tuple(ids), names + BESIDE, families + (OTHER,) * len(BESIDE), values_UF, np.array(clipped))
 
 
+CONTOURS = ("seconds_U", "frames_U", "loudness_N", "pitch_N")
+
+
+@dataclass(frozen=True)
+class Contours:
+    """Loudness and pitch over time, a frame every STEP seconds; of all utterances end to end."""
+
+    ids: tuple[str, ...]
+    seconds_U: np.ndarray  # of the recording
+    frames_U: np.ndarray
+    loudness_N: np.ndarray  # as perceived, in sone; NaN: too short to tell
+    pitch_N: np.ndarray  # semitones above 27.5 Hz; NaN: unvoiced
+
+    def of(self, id_: str, starts_T: np.ndarray, stops_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean loudness and mean pitch of an utterance in each stretch [start, stop) of seconds, each `(T,)`.
+
+        Frames count where their centres are. NaN: there is none, or none that is voiced.
+        """
+        here = self._frames[id_]
+        loudness_T, pitch_T = (
+            _means(values_N[here], centre, starts_T, stops_T)
+            for values_N, (_, centre) in ((self.loudness_N, LOUDNESS), (self.pitch_N, PITCH))
+        )
+        return loudness_T, pitch_T
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """By utterance, of the recording."""
+        return dict(zip(self.ids, self.seconds_U.tolist(), strict=True))
+
+    @cached_property
+    def _frames(self) -> dict[str, slice]:
+        edges = np.cumsum([0, *self.frames_U]).tolist()
+        return {id_: slice(*edge) for id_, edge in zip(self.ids, pairwise(edges), strict=True)}
+
+    def save(self, path: Path) -> None:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            arrays = {name: getattr(self, name) for name in CONTOURS}
+            np.savez(stream, ids=np.array(self.ids, np.str_), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Contours:
+        """Raises UserError naming the file when it cannot be read."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                return cls(tuple(map(str, held["ids"])), *(held[name] for name in CONTOURS))
+        except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+            raise UserError(f"{path}: damaged; delete it: the contours are measured anew") from error
+
+
+def _means(values_N: np.ndarray, centre: float, starts_T: np.ndarray, stops_T: np.ndarray) -> np.ndarray:
+    times_N = STEP * np.arange(len(values_N)) + centre
+    known_N = np.isfinite(values_N)
+    sums_N, counts_N = (np.concatenate([[0], np.cumsum(x)]) for x in (np.where(known_N, values_N, 0), known_N))
+    # Centres and limits are both whole hundredths often enough: rounding decides nothing.
+    first_T, last_T = (times_N.searchsorted(edges_T - 1e-6) for edges_T in (starts_T, stops_T))
+    count_T = counts_N[last_T] - counts_N[first_T]
+    means_T: np.ndarray = np.where(count_T, (sums_N[last_T] - sums_N[first_T]) / np.maximum(count_T, 1), np.nan)
+    return means_T
+
+
+def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Contours:
+    """Loudness and pitch of each `(id, 16 kHz wave)`, some 50 ms each; what is beyond full scale is clipped.
+
+    An utterance too short for openSMILE (below about 60 ms) has one frame without a value.
+    on_progress: called after each utterance. Raises UserError when openSMILE is not installed.
+    """
+    opensmile = _opensmile()
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.LowLevelDescriptors)
+    ids, seconds, loudness, pitch = [], [], [], []
+    for id_, wave in waves:
+        ids.append(id_)
+        seconds.append(len(wave) / SAMPLE_RATE)
+        with _interrupts_later(), warnings.catch_warnings(action="ignore"):
+            found = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE)
+        loudness.append(found[LOUDNESS[0]].to_numpy().astype(np.float64))
+        semitones_T = found[PITCH[0]].to_numpy().astype(np.float64)
+        pitch.append(np.where(semitones_T > 0, semitones_T, np.nan))  # 0: unvoiced
+        on_progress()
+    assert ids, "no utterances"
+    frames = np.array([len(x_T) for x_T in loudness])
+    return Contours(tuple(ids), np.array(seconds), frames, np.concatenate(loudness), np.concatenate(pitch))
+
+
 def filled(values_UF: np.ndarray) -> np.ndarray:
     """A NaN as the mean of what is known of its column; 0 throughout where nothing is."""
     known_UF = np.isfinite(values_UF)
@@ -160,7 +251,7 @@ def _opensmile() -> Any:
         import opensmile
     except ImportError as error:
         raise UserError(
-            "acoustic features need opensmile, which is not installed: `make dynamics` installs it"
+            "acoustic features need opensmile, which is not installed: `make dynamics` and `make shares` install it"
         ) from error
     return opensmile
 

@@ -20,7 +20,9 @@ from bas import (
     cli_probe,
     cli_protocol,
     cli_run,
+    cli_shares,
     cli_tune,
+    cli_words,
 )
 from bas.cli_features import RUNS, fill
 from bas.errors import UserError
@@ -82,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
-    for room in (cli_corpus, cli_features, cli_protocol, cli_run, cli_audit, cli_tune, cli_probe, cli_dynamics):
+    studies = (cli_audit, cli_tune, cli_probe, cli_dynamics, cli_words, cli_shares)
+    for room in (cli_corpus, cli_features, cli_protocol, cli_run, *studies):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")

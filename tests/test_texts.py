@@ -40,3 +40,17 @@ def test_padding_changes_no_text(bert: str) -> None:
 def test_no_text_encoder_is_told_in_a_line(tmp_path: Path) -> None:
     told = refusal(embed_texts, str(tmp_path / "bert"), ["the door"], CPU)
     assert told.startswith(f"text encoder '{tmp_path}/bert': cannot be loaded: ")
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(bert: str, tmp_path: Path) -> None:
+    """But for the pooler's, which nothing here uses: a masked language model has none."""
+    model = BertModel.from_pretrained(bert)
+    for left_out in ("pooler.dense.weight", "encoder.layer.1.output.dense.weight"):
+        folder = tmp_path / left_out
+        BertTokenizer.from_pretrained(bert).save_pretrained(folder)
+        model.save_pretrained(folder, state_dict={k: v for k, v in model.state_dict().items() if k != left_out})
+    assert np.array_equal(
+        embed_texts(str(tmp_path / "pooler.dense.weight"), ["the door"], CPU), embed_texts(bert, ["the door"], CPU)
+    )
+    told = refusal(embed_texts, str(folder), ["the door"], CPU)
+    assert told == f"text encoder {str(folder)!r}: 1 weights are missing from its files, {left_out} the first"

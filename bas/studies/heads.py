@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,17 @@ class Stacked(nn.Module):
         return torch.baddbmm(self.bias_I1F, x_IND, self.weight_IDF)
 
 
-class Heads(nn.Module):
+class SideBySide(nn.Module):
+    """Heads that share nothing but the batches: frames and their mask to `(B, H, O)`."""
+
+    names: list[str]  # of the H heads
+
+    def adopt(self, others: Self, which_H: Tensor) -> None:
+        """Take the weights that some heads have in `others`; the rest keep theirs."""
+        raise NotImplementedError
+
+
+class Heads(SideBySide):
     """A linear and a dense head on each input, `(B, T, L * D)` frames to `(B, H, O)`: first all linear, then all dense.
 
     Linear: the mean over the real frames, then a linear layer. Dense: two pointwise layers of HIDDEN with ReLU over the
@@ -135,6 +146,15 @@ class Heads(nn.Module):
         weights: list[float] = self.mixes_of(kind)()[index].tolist()
         return weights
 
+    @torch.no_grad()
+    def adopt(self, others: Self, which_H: Tensor) -> None:
+        for kind, which_I in zip(KINDS, which_H.chunk(len(KINDS)), strict=True):
+            adopt_stacked(self.of_kind(kind), others.of_kind(kind), which_I)
+            mixes = zip(self.mixes_of(kind).of_inputs(), others.mixes_of(kind).of_inputs(), strict=True)
+            for (index, own), (_, other) in mixes:
+                if which_I[index]:
+                    own.copy_(other)
+
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         x_ND = x_BTD[mask_BT]
         with torch.autocast(x_ND.device.type, enabled=False):  # in bfloat16 what differs would be lost beside the mean
@@ -149,15 +169,18 @@ class Heads(nn.Module):
         return x_ND.reshape(len(x_ND), self.states, -1).transpose(0, 1)
 
 
-class Watched(nn.Module):
+Kind = TypeVar("Kind", bound=SideBySide)
+
+
+class Watched(nn.Module, Generic[Kind]):
     """Heads that learn, and beside them each head as it was when its score was best: early stopping for each alone."""
 
     score_H: Tensor
 
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, heads: Kind) -> None:
         super().__init__()
-        self.heads = heads
-        self.best = copy.deepcopy(heads).requires_grad_(False)
+        self.heads: Kind = heads
+        self.best: Kind = copy.deepcopy(heads).requires_grad_(False)
         self.register_buffer("score_H", torch.full((len(heads.names),), -math.inf))
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -169,13 +192,14 @@ class Watched(nn.Module):
         """Take over the heads whose score is above that of all before."""
         better_H = score_H > self.score_H
         self.score_H.copy_(torch.where(better_H, score_H, self.score_H))
-        for kind, better_I in zip(KINDS, better_H.chunk(len(KINDS)), strict=True):
-            for now, kept in zip(self.heads.of_kind(kind), self.best.of_kind(kind), strict=True):
-                kept.copy_(torch.where(better_I[:, None, None], now, kept))
-            mixes = zip(self.heads.mixes_of(kind).of_inputs(), self.best.mixes_of(kind).of_inputs(), strict=True)
-            for (index, now), (_, kept) in mixes:
-                if better_I[index]:
-                    kept.copy_(now)
+        self.best.adopt(self.heads, better_H)
+
+
+@torch.no_grad()
+def adopt_stacked(own: Sequence[nn.Parameter], others: Sequence[nn.Parameter], which_I: Tensor) -> None:
+    """Of parameters `(I, ., .)`, take those of some inputs."""
+    for mine, theirs in zip(own, others, strict=True):
+        mine.copy_(torch.where(which_I[:, None, None], theirs, mine))
 
 
 def _mixed(weights_IL: Tensor, x_LND: Tensor) -> Tensor:

@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bas.batches import Data
+from bas.batches import Batched, Data
 from bas.bench import Bench, seed_of
 from bas.errors import UserError
 from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.protocols import thin
 from bas.run import MIX, Job
 from bas.settings import Settings
-from bas.studies.heads import Heads, Watched
+from bas.studies.heads import Heads, Kind, Watched
 from bas.train import checkpoint, keep
 
 WHOLE = 100
@@ -34,10 +34,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Generic[Kind]):
     """The heads, each with the weights of its best epoch, and what each reached there on the valid part."""
 
-    heads: Heads
+    heads: Kind
     valid_loss: dict[str, float]
     seconds: float
 
@@ -112,11 +112,11 @@ def train_heads(
     path: Path | None = None,
     cumulative: bool = True,
     every: int = 1,
-) -> Trained:
+) -> Trained[Heads]:
     """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
 
     seed: fold and seed. tick: called after every epoch. path: of the checkpoint.
-    cumulative: see `heads.input_names`. every: epochs from one look at `valid` to the next; the last is one.
+    cumulative: see `heads.input_names`. every: see `train`.
     Raises UserError when a training diverges.
     """
     seed_everything(*seed, "initial weights")
@@ -125,8 +125,30 @@ def train_heads(
         heads.standardise.set(*data.moments(fit))
         mean_BD = data.mean_frames(fit)
         heads.standardise_mean.set(mean_BD.mean(0), mean_BD.std(0, correction=0))
-    watched = Watched(heads).to(data.device)
     targets_B = data.targets_U[valid.to(data.device)]
+    return train(heads, loss, data, fit, valid, targets_B, settings, seed, tick, path, every)
+
+
+def train(
+    heads: Kind,
+    loss: Loss,
+    data: Batched,
+    fit: Tensor,
+    valid: Tensor,
+    targets_B: Tensor,
+    settings: Settings,
+    seed: tuple[int, int],
+    tick: Callable[[], None],
+    path: Path | None = None,
+    every: int = 1,
+) -> Trained[Kind]:
+    """Train heads side by side on the utterances `fit` of `data`; each ends with the weights of its own best epoch.
+
+    targets_B: of `valid`, on the data's device. seed: fold and seed. tick: called after every epoch. path: of the
+    checkpoint. every: epochs from one look at `valid` to the next; the last is one.
+    Raises UserError when a training diverges.
+    """
+    watched = Watched(heads).to(data.device)
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         out: Tensor = watched(x_BTD, mask_BT)

@@ -1,0 +1,162 @@
+"""Stores with what is known of a speaker beside the encoder's states: optional inputs of any network.
+
+Behind each frame's D numbers come M columns that are one-hot by field: 1 in the column of the utterance's sex, language
+or speaker, 0 in the others. Unknown: zeros. The paper on emotion shares (arXiv 2308.14359) leaves open whether they
+help. A store like any other; metadata.json beside the shards tells the columns and the store they were put beside.
+
+T frames of one utterance, D width of the encoder, M columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bas.corpora import Utterance, open_corpus
+from bas.errors import UserError
+from bas.features.assemble import contents_at, intact, put_together
+from bas.features.shard import States, as_bytes, write_shard
+from bas.features.store import METADATA, FeatureStore, StoreInfo
+from bas.files import read_json
+
+FIELDS = ("sex", "language", "speaker")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What each column means, and which are 1 in each utterance."""
+
+    names: tuple[str, ...]  # FIELD=VALUE
+    of: Mapping[str, tuple[str, ...]]  # by utterance id
+
+    @property
+    def digest(self) -> str:
+        what = [self.names, sorted(self.of.items())]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+    def beside(self, block_TD: States, id_: str) -> States:
+        """`(T, D + M)` of the block's dtype."""
+        ones_M = np.isin(self.names, self.of[id_]).astype(block_TD.dtype)
+        return np.concatenate([block_TD, np.broadcast_to(ones_M, (len(block_TD), len(ones_M)))], axis=1)
+
+
+def append(
+    folder: Path, into: Path, fields: Sequence[str], console: Console, layers: Collection[int] | None = None
+) -> FeatureStore:
+    """Make the store `into` of the store `folder`: all its utterances, these layers (None: all), the fields' columns.
+
+    fields: some of FIELDS. Resumed after a kill; nothing to do where the store is there.
+    Raises UserError for another field, one that has fewer than two values, a store that is damaged or itself derived,
+    a layer that is not stored, a corpus that lacks an utterance, too little disk, and a folder `into` that holds
+    something else.
+    """
+    store = FeatureStore(folder)
+    info = store.info
+    if info.derived:
+        raise UserError(f"{folder}: is itself derived ({info.derived}); name the store of frames that it was made of")
+    for layer in layers or ():
+        if layer not in info.layers:
+            raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
+    corpus = open_corpus(info.corpus, Path(info.root))
+    known = {u.id: u for u in corpus.utterances}
+    missing = [id_ for id_ in store.ids if id_ not in known]
+    if missing:
+        told = f"{len(missing)} of its utterances are not in the corpus, {missing[0]} the first"
+        raise UserError(f"{folder}: {told}: the corpus is another than the store's, extract it anew")
+    columns = columns_of([known[id_] for id_ in store.ids], fields, corpus.name)
+    plan = replace(
+        info,
+        encoder={**info.encoder, "dim": info.dim + len(columns.names)},
+        layers=tuple(layer for layer in info.layers if layers is None or layer in layers),
+        made_by="append",
+        derived=f"metadata {'+'.join(fields)} {columns.digest}",
+    )
+    pieces = [_Piece(store, index, columns) for index, ids in enumerate(info.shards) if ids]
+    held = {"parent": str(folder.resolve()), "columns": columns.names, "of": columns.of}
+    return put_together(plan, pieces, into, console, {METADATA: json.dumps(held, ensure_ascii=False)})
+
+
+def beside(folder: Path, fields: Sequence[str], layers: Collection[int] | None = None) -> Path:
+    """Where a store with these fields stands unless told otherwise."""
+    some = "" if layers is None else "-layer" + "-".join(map(str, sorted(layers)))
+    return folder.with_name(f"{folder.name}-with-{'-'.join(fields)}{some}")
+
+
+def columns_of(utterances: Sequence[Utterance], fields: Sequence[str], corpus: str) -> Columns:
+    """A column for each value of each field. UserError for an unknown field, and one of fewer than two values."""
+    names: list[str] = []
+    for field in fields:
+        if field not in FIELDS or list(fields).count(field) > 1:
+            raise UserError(f"metadata {field!r}: must be one of {', '.join(FIELDS)}, each once")
+        values = sorted({getattr(u, field) for u in utterances} - {None})
+        if len(values) < 2:
+            why = f"is {values[0]} throughout" if values else "is known of no utterance"
+            raise UserError(f"metadata {field}: {field} {why} in {corpus}: it tells nothing apart; leave it out")
+        names += [f"{field}={value}" for value in values]
+    of = {
+        u.id: tuple(f"{field}={getattr(u, field)}" for field in fields if getattr(u, field) is not None)
+        for u in utterances
+    }
+    return Columns(tuple(names), of)
+
+
+def origin(folder: Path, info: StoreInfo) -> tuple[Path, Columns]:
+    """The store that the columns were put beside, and the columns. UserError where these are not what it says."""
+    remedy = f"run the same `{info.command}` again"
+    raw: Any = read_json(folder / METADATA, remedy)
+    try:
+        parent, of = Path(raw["parent"]), {str(id_): tuple(ones) for id_, ones in raw["of"].items()}
+        columns = Columns(tuple(raw["columns"]), of)
+        found = columns.digest
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / METADATA}: damaged ({error}); {remedy}") from error
+    if info.derived.split()[-1] != found:
+        raise UserError(f"{folder / METADATA}: holds columns {found}, the store has {info.derived}; {remedy}")
+    return parent, columns
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Shard `index` of a store, with the columns."""
+
+    store: FeatureStore
+    index: int
+    columns: Columns
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.store.info.shards[self.index]
+
+    def frames(self) -> int:
+        return int(self.store.shard(self.index).contents.offsets[-1])
+
+    def written(self, path: Path, plan: StoreInfo) -> bool:
+        """By what it says of itself: its states would have to be made to know their checksums."""
+        held, there = self.store.shard(self.index).contents, contents_at(path, plan)
+        return there is not None and (there.derived, there.layers, there.dtype, there.ids, there.recordings) == (
+            (plan.derived, plan.layers, plan.dtype, held.ids, held.recordings)
+        )
+
+    def write(self, path: Path, plan: StoreInfo) -> None:
+        def states(layer: int, u: int) -> States:
+            return self.columns.beside(intact(self.store, self.index, layer, u), self.ids[u])
+
+        # Made twice rather than held: a shard may be as large as memory.
+        crc32 = [[zlib.crc32(as_bytes(states(layer, u))) for u in range(len(self.ids))] for layer in plan.layers]
+        contents = replace(
+            self.store.shard(self.index).contents,
+            encoder=plan.encoder,
+            layers=plan.layers,
+            crc32=np.array(crc32, dtype=np.uint32),
+            skipped={},
+            derived=plan.derived,
+        )
+        write_shard(path, contents, states)
