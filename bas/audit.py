@@ -19,12 +19,13 @@ from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
 from bas.judge import GOOD_ENOUGH, baselines, claims, effects, judge
+from bas.page import announce
 from bas.protocols import Protocol
 from bas.run import BEST, Job, Plan, Run, start
 from bas.search import epochs_of
 from bas.settings import STRATEGIES, Settings, searcher, variant
 from bas.space import load_space
-from bas.tables import announce, context, tested
+from bas.tables import context, tested
 from bas.train import check_networks
 from bas.truth import load_searches, load_truth, write_table
 from bas.workers import run_jobs

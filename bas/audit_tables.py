@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from bas.page import markdown_table, noted, over_folds, preset_told, rich_table
 from bas.stats import Paired, verdict_sentence
-from bas.tables import markdown_table, noted, over_folds, preset_told, rich_table
 
 FALSE = 0.05  # of verdicts, at most
 

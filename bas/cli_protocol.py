@@ -112,8 +112,8 @@ def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
     """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
+    from bas.page import rich_table, tell_protocol
     from bas.protocols import field_of
-    from bas.tables import rich_table, tell_protocol
 
     known = {u.id: u for u in corpus.utterances} if corpus else {}
     labels = {u.label for u in known.values() if u.label is not None}

@@ -7,9 +7,10 @@ from rich.console import Console
 from bas import report
 from bas.bench import place_features
 from bas.files import write_json, write_text
+from bas.page import announce, markdown, show, show_choices, show_retrained
 from bas.run import BEST, Job, Run
 from bas.search import epochs_of
-from bas.tables import announce, markdown, show, show_choices, show_retrained, tabulate
+from bas.tables import tabulate
 from bas.workers import run_jobs
 
 

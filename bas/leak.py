@@ -20,11 +20,12 @@ from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.files import locked, write_json, write_text
+from bas.page import markdown_table, preset_told, rich_table, tell_protocol
 from bas.protocols import Protocol, field_of, thin
 from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
 from bas.stats import Paired, paired, spread
-from bas.tables import UNKNOWN, markdown_table, preset_told, rich_table, tell_protocol
+from bas.tables import UNKNOWN
 from bas.workers import run_jobs
 
 SIDES = ("clean", "leaky")

@@ -31,21 +31,12 @@ from bas.batches import sizes
 from bas.bench import Bench
 from bas.errors import UserError
 from bas.files import write_json, write_text
+from bas.page import announce, markdown, markdown_table, rich_table, show
 from bas.placement import Placement, place
 from bas.progress import bar
 from bas.run import BEST, Job, Run
 from bas.stats import paired, spread, verdict_sentence
-from bas.tables import (
-    announce,
-    context,
-    markdown,
-    markdown_table,
-    pooled,
-    results_of,
-    rich_table,
-    show,
-    tested,
-)
+from bas.tables import context, pooled, results_of, tested
 from bas.trials import BLOCK, FINISHED, Attempt, attempt, begin, best_of, drawn_from, open_journal, score, study_of
 from bas.workers import REFRESH_SECONDS, run_jobs
 
@@ -359,7 +350,7 @@ def _legend(results: dict[str, Any]) -> list[str]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The table of `tables.markdown`, and how its tuned rows came about."""
+    """The table of `page.markdown`, and how its tuned rows came about."""
     lines = [markdown(results).rstrip("\n")]
     for space in results["tuning"]:
         lines += ["", f"## {space}: the best trial of each fold", "", *markdown_table(*_chosen(results, space))]

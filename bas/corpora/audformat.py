@@ -40,11 +40,11 @@ def read(root: Path) -> Corpus:
     An utterance is a row of a table with an emotion: a column of the scheme `emotion`, else one named so, else the same
     of `label`. Tables whose name ends with `gold_standard` count before the others; those must agree. The other fields
     come from the same row of any table, or from its file's: speaker, transcription (else text), gender (else sex; child
-    and other leave it unknown), language, session, script, shares, raters, words; and the split from the tables' splits, dev
-    being valid. Gender and language may also stand in the labels of the scheme `speaker`, and the one language of the
-    header is everybody's. The id is the column `id`, else the file without suffix, with its times if it is a segment.
-    The protocol is chosen as for a manifest, `bas.corpora.manifest.read`. A pickled table is never opened: a pickle can
-    run any code.
+    and other leave it unknown), language, session, script, shares, raters, words; and the split from the tables'
+    splits, dev being valid. Gender and language may also stand in the labels of the scheme `speaker`, and the one
+    language of the header is everybody's. The id is the column `id`, else the file without suffix, with its times if it
+    is a segment. The protocol is chosen as for a manifest, `bas.corpora.manifest.read`. A pickled table is never
+    opened: a pickle can run any code.
     UserError: no db.yaml, a broken one, a broken table, no emotion column, an emotion that is no text, columns that
     disagree, a doubled row or id, missing recordings.
     """
@@ -221,10 +221,10 @@ def write(corpus: Corpus, folder: Path) -> None:
     """Write the corpus as an audformat database into the new or empty `folder`; `read` gives its utterances back.
 
     Tables: `emotion` has a row for every utterance; `files` (or, where one has a start or an end, `segments`) all else
-    that is known, raters as text, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the gender and the
-    language that all utterances of a speaker share. Recordings stay where they are, named relative to the folder where
-    they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept: `read` chooses one.
-    The folder appears when all is written.
+    that is known, raters as text, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the
+    gender and the language that all utterances of a speaker share. Recordings stay where they are, named relative to
+    the folder where they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept:
+    `read` chooses one. The folder appears when all is written.
     UserError: a folder that holds something; two utterances that are the same piece of one recording; a label of more
     than one line.
     """

@@ -40,6 +40,7 @@ from bas.features.plan import recording_hashes
 from bas.features.shard import versions
 from bas.files import locked, read_json, replacing, write_json, write_text
 from bas.loop import seed_everything
+from bas.page import tell_protocol
 from bas.protocols import Protocol, make
 from bas.studies.analysis import AnalysisSettings, analyse
 from bas.studies.checkpoints import embed, mean_states, own_head, read_means, refitted
@@ -48,7 +49,6 @@ from bas.studies.dynamics_numbers import tabulate
 from bas.studies.dynamics_tables import markdown
 from bas.studies.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
 from bas.studies.prepared import acoustic_of, prepare, texts_of
-from bas.tables import tell_protocol
 from bas.tasks import EMOTION
 
 LOUDNESS = -23.0

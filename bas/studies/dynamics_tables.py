@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from bas.page import markdown_table
 from bas.stats import MIN_UNITS
 from bas.studies.classifiers import MARK
 from bas.studies.dynamics_figures import medians
 from bas.studies.dynamics_numbers import KINDS, LAST, SPLITS
-from bas.tables import markdown_table
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
 

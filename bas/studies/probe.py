@@ -20,13 +20,13 @@ from rich.console import Console
 from bas.bench import place_features
 from bas.errors import UserError
 from bas.files import write_json, write_text
+from bas.page import tell_protocol
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.run import BEST, Plan, Run, common_task, start
 from bas.space import load_space
 from bas.studies import probe_page, probe_stats, transfer
 from bas.studies.few import COUNTS, few_job, run_few
 from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
-from bas.tables import tell_protocol
 from bas.workers import run_jobs
 
 DISJOINT, RANDOM = "disjoint", "random"

@@ -15,11 +15,11 @@ from rich.console import Console
 from bas import report
 from bas.files import replacing
 from bas.layers import middle
+from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.settings import PROBED
 from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
 from bas.studies.probe_stats import AGGREGATES, CHOSEN, ON_VALID, WHOSE
 from bas.studies.transfer import UNUSABLE
-from bas.tables import markdown_table, noted, preset_told, rich_table
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -25,6 +25,7 @@ from bas.errors import UserError
 from bas.features import metadata
 from bas.features.store import StoreInfo
 from bas.files import write_json, write_text
+from bas.page import tell_protocol
 from bas.progress import bar
 from bas.protocols import Protocol
 from bas.run import BEST, MIX, Job, Plan, Run, common_task, start
@@ -34,7 +35,7 @@ from bas.studies.attention import Attention, export, run_shares
 from bas.studies.contours import correlate, examples, heard
 from bas.studies.probe_stats import finite
 from bas.studies.shares_stats import Pairs, Predicted, ceiling, pairs_of, rows_of, tabulate
-from bas.tables import tell_protocol, tested
+from bas.tables import tested
 from bas.workers import run_jobs
 
 CONTOURS = "contours.npz"

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from bas import report
 from bas.files import replacing
+from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.stats import Paired, verdict_sentence
 from bas.studies.contours import DRAWS, LEAST, MEASURES
-from bas.tables import markdown_table, noted, preset_told, rich_table
 
 Rows = tuple[list[str], list[list[str]]]
 

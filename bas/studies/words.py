@@ -29,6 +29,7 @@ from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, replacing, write_json, write_text
 from bas.layers import middle
+from bas.page import tell_protocol
 from bas.progress import bar
 from bas.protocols import Protocol
 from bas.run import Plan, Run, start
@@ -49,7 +50,6 @@ from bas.studies.words_training import (
     run_words,
     words_job,
 )
-from bas.tables import tell_protocol
 from bas.workers import run_jobs
 
 NEAREST = 5  # neighbours of a word in the table

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.studies.words_heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
 from bas.studies.words_stats import CONTROLS
 from bas.studies.words_training import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
-from bas.tables import markdown_table, noted, preset_told, rich_table
 
 Rows = tuple[list[str], list[list[str]]]
 
