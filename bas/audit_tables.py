@@ -225,10 +225,15 @@ def legend(results: dict[str, Any]) -> list[str]:
         "Cost: multiply-adds of search, selection and retraining, against training every architecture. Random search "
         "trains architectures in random order while the same multiply-adds last, and takes the lowest valid loss "
         f"(mean of {draws} draws); exhaustive trains all and does so.",
-        "Claims: an FFN in the first slot less the other blocks there; in the later slots blocks with attention less "
-        f"an FFN; the simple FFN less the {results['reference']}, good enough where it is surely less than "
-        f"{_points(results['good_enough'])} points behind. Flips: yes, where one confirms and another rejects; not the "
-        "same, where one of them is undecided.",
+        *(
+            [
+                "Claims: an FFN in the first slot less the other blocks there; in the later slots blocks with "
+                f"attention less an FFN; the simple FFN less the {results['reference']}, good enough where it is "
+                f"surely less than {_points(results['good_enough'])} points behind. Flips: yes, where one confirms and "
+                "another rejects; not the same, where one of them is undecided."
+            ]
+            * any(space["claims"] for space in results["spaces"])
+        ),
         *noted(results),
     ]
 

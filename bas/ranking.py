@@ -190,9 +190,9 @@ class Effect:
 
 def deleted(targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric) -> np.ndarray:
     """The metric of every architecture, mean over seeds: `(1 + U, A)`, on all utterances, then without each unit."""
-    n = targets_N.size
-    assert targets_N.shape == units_N.shape == (n,), (targets_N.shape, units_N.shape)
-    assert predictions_ASN.shape == (*predictions_ASN.shape[:2], n), (predictions_ASN.shape, n)
+    n = len(targets_N)
+    assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
+    assert predictions_ASN.shape[2] == n, (predictions_ASN.shape, n)
     labels_U, whole_N = np.unique(units_N), np.ones(n, bool)
     # Nothing is left without the only unit; `contrast` then gives no interval.
     kept_VN = [whole_N, *(units_N != label for label in labels_U)] if labels_U.size > 1 else [whole_N, whole_N]
@@ -308,7 +308,7 @@ def simulated_null(
     count = 0
     for _ in range(draws):
         a_SN, b_SN = predictions_ASN[rng.choice(len(predictions_ASN), 2, replace=False)]
-        flip_N = rng.integers(0, 2, labels_U.size)[unit_N] == 1
+        flip_N = (rng.integers(0, 2, labels_U.size)[unit_N] == 1).reshape(-1, *[1] * (predictions_ASN.ndim - 3))
         count += _false(targets_N, np.where(flip_N, b_SN, a_SN), np.where(flip_N, a_SN, b_SN), units_N, metric)
     low, high = binomtest(count, draws).proportion_ci(method="exact")
     return FalseVerdicts(count / draws, count, draws, float(low), float(high))
