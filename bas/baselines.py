@@ -31,11 +31,15 @@ BASELINES: Mapping[str, SearchSpace] = {
 def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
     """The baselines of these spaces; BASELINES where a file defines none.
 
-    Raises UserError where two files differ in them.
+    Raises UserError where two files differ in them, or one has the name of a space or of a linear row.
     """
     told = {file.name: file.baselines or BASELINES for file in files}
     first, *others = told
     for name in others:
         if {n: s.signature for n, s in told[name].items()} != {n: s.signature for n, s in told[first].items()}:
             raise UserError(f"spaces {first} and {name}: other baselines; run them apart")
+    taken = {*told, *(row for file in files if file.task for row in file.task.linears)}
+    for name in told[first]:
+        if name in taken:
+            raise UserError(f"space {first}: baselines: {name!r} is the name of another row; rename it")
     return told[first]

@@ -55,7 +55,7 @@ def _numbers(results: dict[str, Any], most: int | None = None) -> tuple[list[str
     headline, names = results["headline"], list(results["rows"][0]["metrics"])
     if most and len(names) > most:
         names = list(dict.fromkeys([headline, *names]))[:most]
-    heading = ["model", *names, f"{headline} by fold", "params", "s"]
+    heading = ["model", *names, *([f"interval of {headline}"] * (not most)), f"{headline} by fold", "params", "s"]
     rows = []
     for row in results["rows"]:
         deviation = row["seeds"] > 1
@@ -66,6 +66,7 @@ def _numbers(results: dict[str, Any], most: int | None = None) -> tuple[list[str
                     _points(m["mean"]) + f" ± {_points(m['sd'])}" * deviation
                     for m in map(row["metrics"].__getitem__, names)
                 ),
+                *([" to ".join(map(_points, row["interval"]))] * (not most)),
                 _points(row["fold_mean"][headline]),
                 f"{row['parameters']:,.0f}",
                 f"{row['train_seconds']:.1f}" + (f" + {row['search_seconds']:.1f}" if row["search_seconds"] else ""),

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -219,6 +220,11 @@ def load_space(name_or_path: str) -> SpaceFile:
         sound = isinstance(baselines, Mapping) and baselines
         if not sound or not all(isinstance(b, SearchSpace) and b.size == 1 for b in baselines.values()):
             raise UserError(f"{path}: baselines: must be names with a SearchSpace of one architecture each")
+        for name in baselines:
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w+,. -]*", name):
+                raise UserError(f"{path}: baselines: {name!r} must be of letters, digits, blanks and +,.-_ alone")
+        if len({name.replace(" ", "-") for name in baselines}) < len(baselines):
+            raise UserError(f"{path}: baselines: two names are alike but for blanks and hyphens")
     return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None), baselines)
 
 

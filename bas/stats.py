@@ -183,7 +183,8 @@ def paired(
         count += abs(swapped) >= threshold
     p = count / len(flips_PU) if exact else (1 + count) / (1 + len(flips_PU))
 
-    spread_by = f"jackknife-t over {units} units" if units > 1 else "no interval from 1 unit"
+    blocks = f" in {BLOCKS} blocks" * (units > BLOCKS)
+    spread_by = f"jackknife-t over {units} units{blocks}" if units > 1 else "no interval from 1 unit"
     test = "exact sign-flip" if exact else f"sign-flip over {len(flips_PU):,} drawn patterns"
     method = f"{spread_by}; {test}"
     return Paired(difference, low, high, p, units, (len(a_SN), len(b_SN)), method, level)

@@ -147,7 +147,10 @@ class Network(nn.Module):
 
 
 class PerOutput(Network):
-    """A network of its own for each output: they share the standardisation and nothing else."""
+    """A network of its own for each output: they share the standardisation and nothing that learns.
+
+    The epoch whose weights are kept is the best of all together.
+    """
 
     def __init__(self, networks: Sequence[Network]) -> None:
         nn.Module.__init__(self)

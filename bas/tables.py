@@ -12,7 +12,7 @@ from bas.protocols import field_of
 from bas.run import BEST, MIX, Job, Run
 from bas.selection import summarise, warnings
 from bas.space import SearchSpace
-from bas.stats import Paired, paired, spread, verdict_sentence
+from bas.stats import Paired, interval, paired, spread, verdict_sentence
 from bas.tasks import together
 
 UNKNOWN = "unknown"
@@ -78,17 +78,22 @@ def tabulate(run: Run) -> dict[str, Any]:
             a_SN, b_SN = predictions[entry["row"]], predictions[reference]
             other = entry["row"] != reference
             entry[key] = {headline: plain(paired(targets_N, a_SN, b_SN, units_N, metric))} if other else {}
-    tested_on = [run.utterances[run.position[i]] for i in run.protocol.tested]
-    ceiling = run.task.ceiling(tested_on, run.outputs, targets_N)
     return {
         **context(run),
         "rows": rows,
-        "ceiling": asdict(ceiling) if ceiling else None,
+        "ceiling": ceiling(run),
         "verdicts": _verdicts(run, rows),
         "decisions": {name: _decided(run, name) for name in run.spaces},
         "sequences": {name: [" > ".join(b.values()) for b in searched(run, name).values()] for name in run.spaces},
         "mix": _mixes(run),
     }
+
+
+def ceiling(run: Run) -> dict[str, Any] | None:
+    """What the tested utterances' targets leave to reach, see `Task.ceiling`; as plain data."""
+    utterances = [run.utterances[run.position[i]] for i in run.protocol.tested]
+    found = run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
+    return asdict(found) if found else None
 
 
 def decided(searches: Sequence[Mapping[str, Any]], space: SearchSpace) -> dict[str, Any]:
@@ -165,6 +170,7 @@ def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[st
     searches = [run.result(Job("search", row, f, s).name) for s in run.plan.seeds for f in folds if row in run.spaces]
     scores = {name: spread([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in metrics.items()}
     return pooled_SN, {
+        "interval": interval_of(run, pooled_SN),
         "seeds": len(jobs),
         "remarks": list(run.task.remarks(run.outputs, targets_N, pooled_SN)),
         "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scores.items()},
@@ -173,6 +179,16 @@ def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[st
         "train_seconds": float(np.mean([r["seconds"] for r in every])),
         "search_seconds": float(np.mean([r["seconds"] for r in searches])) if searches else None,
     }
+
+
+def interval_of(run: Run, pooled_SN: np.ndarray) -> list[float]:
+    """Ends of the interval of a row's headline, the mean over seeds; see `stats.interval`."""
+    (targets_N, units_N), metric = tested(run), run.metrics[run.headline]
+
+    def mean(kept_N: np.ndarray) -> float:
+        return float(np.mean([metric(targets_N[kept_N], p_N[kept_N]) for p_N in pooled_SN]))
+
+    return list(interval(mean, units_N)[1:])
 
 
 def plain(value: Paired) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,9 +72,12 @@ class Task(Protocol):
         """What must be told of a row's predictions by seed, beside its metrics. targets: of `together`."""
 
     def ceiling(
-        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray
+        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
-        """What the best of models could reach on these targets (of `together`), by metric; None: unknown, or all."""
+        """What the best of models could reach on these targets (of `together`), by metric; None: unknown, or all.
+
+        chosen_by: outputs that the utterances were chosen by, see `bas.corpora.Corpus`.
+        """
 
 
 def together(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
@@ -130,7 +133,7 @@ class Classification:
         return ()
 
     def ceiling(
-        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray
+        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
         return None
 
@@ -198,23 +201,42 @@ class Shares:
         return shares.constant(outputs, targets, predictions_SN)
 
     def ceiling(
-        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray
+        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
         raters = [u.raters for u in utterances]
         known = np.array([r for r in raters if r is not None])
-        return shares.ceiling(targets, known, self.metrics(outputs)) if len(known) == len(raters) else None
+        metrics = self.metrics(outputs)
+        if set(outputs).intersection(chosen_by):
+            # Votes that were cut off at a threshold tell nothing of their noise; nor do means over them.
+            kept = [f"Spearman {output}" for output in outputs if output not in chosen_by]
+            metrics = {name: metrics[name] for name in kept if name in metrics}
+        return shares.ceiling(targets, known, metrics) if metrics and len(known) == len(raters) else None
 
 
 def _logistic(strength: float) -> Any:
     return LogisticRegression(C=strength, max_iter=2000)
 
 
+class _Ridge(Ridge):  # type: ignore[misc]  # scikit-learn has no types
+    """Of one output too, predictions are `(N, 1)`."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return np.reshape(super().predict(X), (len(X), -1))
+
+
+class _Mean(DummyRegressor):  # type: ignore[misc]
+    """Likewise."""
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        return np.reshape(super().predict(X), (len(X), -1))
+
+
 def _ridge(strength: float) -> Any:
-    return Ridge(alpha=1 / strength)
+    return _Ridge(alpha=1 / strength)
 
 
 def _mean(strength: float) -> Any:
-    return DummyRegressor()
+    return _Mean()
 
 
 EMOTION = Classification()

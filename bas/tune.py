@@ -36,7 +36,7 @@ from bas.placement import Placement, place
 from bas.progress import bar
 from bas.run import BEST, Job, Run
 from bas.stats import paired, spread, verdict_sentence
-from bas.tables import context, pooled, results_of, tested
+from bas.tables import ceiling, context, interval_of, pooled, results_of, tested
 from bas.trials import BLOCK, FINISHED, Attempt, attempt, begin, best_of, drawn_from, open_journal, score, study_of
 from bas.workers import REFRESH_SECONDS, run_jobs
 
@@ -213,6 +213,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: str) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "row": row,
             "seeds": len(of_row),
+            "interval": interval_of(run, predictions[row]),
             "remarks": list(run.task.remarks(run.outputs, targets_N, predictions[row])),
             "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in metrics.items()},
             "fold_mean": {name: float(np.mean([r["test"]["metrics"][name] for r in every])) for name in metrics},
@@ -229,7 +230,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: str) -> dict[str, Any]:
                     verdicts.append(verdict_sentence(row, f"the {reference}", where, headline, found, run.unit))
         rows.append(entry)
     searched: dict[str, Any] = {"decisions": {}, "sequences": {}}  # of the table's searches; here are none
-    told = {"tuning": tuning, "rows": rows, "ceiling": None, "verdicts": verdicts, "mix": _mixes(jobs)}
+    told = {"tuning": tuning, "rows": rows, "ceiling": ceiling(run), "verdicts": verdicts, "mix": _mixes(jobs)}
     return {**context(run), "mode": mode, **told, **searched}
 
 

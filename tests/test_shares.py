@@ -14,6 +14,7 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.dummy import DummyRegressor
 
 from bas import shares
+from bas.baselines import common_baselines
 from bas.blocks import FFN, MeanPool
 from bas.corpora import Utterance
 from bas.layers import cross_validated
@@ -175,19 +176,27 @@ def test_losses_and_predictions() -> None:
 def test_a_ceiling_needs_the_number_of_listeners() -> None:
     some = [utterance(f"u{i}", raters=20, joy=i / 20) for i in range(20)]
     targets = together(ONE, ONE.targets(some, ("joy",)), np.zeros(20))
-    found = ONE.ceiling(some, ("joy",), targets)
+    found = ONE.ceiling(some, ("joy",), targets, ())
     assert found is not None
     assert 0.7 < found.metrics["Spearman"][0] < 1
-    assert ONE.ceiling([*some[1:], utterance("u0", joy=0.0)], ("joy",), targets) is None
+    assert ONE.ceiling([*some[1:], utterance("u0", joy=0.0)], ("joy",), targets, ()) is None
+    # What the utterances were chosen by is cut off: neither it nor a mean over it has a ceiling.
+    two = together(ONE, np.column_stack([ONE.targets(some, ("joy",))] * 2), np.zeros(20))
+    cut = ONE.ceiling(some, ("joy", "fear"), two, ("fear",))
+    assert cut is not None
+    assert list(cut.metrics) == ["Spearman joy"]
+    assert ONE.ceiling(some, ("joy",), targets, ("joy",)) is None
 
 
-def test_the_best_layer_for_shares() -> None:
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_best_layer_for_shares(outputs: int) -> None:
     rng = np.random.default_rng(0)
-    targets_UO, units = rng.random((60, 2)).astype(np.float32), np.repeat(np.arange(6), 10)
+    targets_UO, units = rng.random((60, outputs)).astype(np.float32), np.repeat(np.arange(6), 10)
     x_ULD = rng.normal(size=(60, 3, 4))
-    x_ULD[:, 1, :2] = targets_UO * 5
+    x_ULD[:, 1, :outputs] = targets_UO * 5
+    metric = ONE.metrics(("a", "b")[:outputs])["Spearman"]
     for of_units in (units, np.zeros(60, int)):
-        found = cross_validated(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, ONE.metrics(("a", "b"))["Spearman"])
+        found = cross_validated(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, metric)
         assert max(found, key=found.__getitem__) == 5
         assert found[5] > 0.9
 
@@ -222,6 +231,15 @@ def test_baselines_of_a_file(tmp_path: Path) -> None:
     found = load_space(str(path)).baselines
     assert found is not None
     assert list(found) == ["plain"]
+    for wrong, told in (
+        (f"{{'a/b': {one}}}", "'a/b' must be of letters, digits, blanks and +,.-_ alone"),
+        (f"{{'a b': {one}, 'a-b': {one}}}", "two names are alike but for blanks and hyphens"),
+    ):
+        path.write_text(f"{head}{both}baselines = {wrong}\n")
+        assert refusal(load_space, str(path)) == f"{path}: baselines: {told}"
+    path.write_text(f"{head}from bas.tasks import Shares\n{both}task = Shares()\nbaselines = {{'mean share': {one}}}\n")
+    expected = "space mine: baselines: 'mean share' is the name of another row; rename it"
+    assert refusal(common_baselines, [load_space(str(path))]) == expected
     expected = f"{path}: baselines: must be names with a SearchSpace of one architecture each"
     for wrong in ("{}", "[]", "{'searched': space}", "{'b': FFN}"):
         path.write_text(f"{head}{both}baselines = {wrong}\n")

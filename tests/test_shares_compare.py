@@ -107,3 +107,16 @@ def test_audited_and_tuned(features: list[str]) -> None:
     assert main(["tune", *common, "tune", "--seeds", "1", "--trials", "1"]) == 0
     rows = [row["row"] for row in json.loads(Path("runs/tune/tune.json").read_text())["rows"]]
     assert rows == ["tuned mine", "recurrent", "one each", "ridge regression", "mean share"]
+
+
+def test_one_share_alone(features: list[str]) -> None:
+    text = SPACE.replace("OBJECTIVE", "mse").replace("Shares(", 'Shares(("bright",), ')
+    Path("mine.py").write_text(text, encoding="utf-8")
+    changes = [word for text in (*SETTINGS, "epochs=1") for word in ("--set", text)]
+    assert main(["compare", *features, "--space", "mine.py", *changes, "--seeds", "1", "--name", "run"]) == 0
+    results = json.loads(Path("runs/run/results.json").read_text())
+    rows = {row["row"]: row for row in results["rows"]}
+    assert list(rows["recurrent"]["metrics"]) == ["Spearman", "Pearson", "1-MAE"]
+    low, high = rows["ridge regression"]["interval"]
+    assert low < rows["ridge regression"]["metrics"]["Spearman"]["mean"] < high
+    assert "| interval of Spearman |" in Path("runs/run/table.md").read_text()

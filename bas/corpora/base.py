@@ -62,6 +62,7 @@ class Corpus:
     protocol: str
     unit: str
     headlines: tuple[str, ...] = ("WA",)  # the metrics it is scored by, each for the tasks that have it
+    chosen_by: tuple[str, ...] = ()  # of its shares, those that its utterances were chosen by
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
     labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own words
     note: str = ""  # shown with every result, e.g. that the speech is synthetic

@@ -78,8 +78,15 @@ def read(root: Path) -> Corpus:
     found = {u.id for u in utterances}
     named = {path.stem for path in silb.glob("*.silb") if not path.name.startswith(".")}
     note = tree.incomplete(found, UTTERANCES, named - found)
-    headlines = ("WA", "Spearman natural")
-    return Corpus("emodb", utterances, protocol="speaker:5", unit="speaker", headlines=headlines, note=note)
+    return Corpus(
+        "emodb",
+        utterances,
+        protocol="speaker:5",
+        unit="speaker",
+        headlines=("WA", "Spearman natural"),
+        chosen_by=("recognised",),
+        note=note,
+    )
 
 
 def _utterance(path: Path, silb: Path, judged: Mapping[str, Judged]) -> Utterance:

@@ -34,8 +34,8 @@ from bas.studies import shares_page
 from bas.studies.attention import Attention, export, run_shares
 from bas.studies.contours import correlate, examples, heard
 from bas.studies.probe_stats import finite
-from bas.studies.shares_stats import Pairs, Predicted, ceiling, pairs_of, rows_of, tabulate
-from bas.tables import tested
+from bas.studies.shares_stats import Pairs, Predicted, pairs_of, rows_of, tabulate
+from bas.tables import ceiling, tested
 from bas.workers import run_jobs
 
 CONTOURS = "contours.npz"

@@ -39,13 +39,14 @@ def _ablation(results: Mapping[str, Any]) -> Rows:
     linears = [row for row in first["rows"] if row not in first["against_linear"]]
     headline, ceiling = first["headline"], results["ceiling"]
     heading = ["store", "network", "without attention", "with attention", "with less without", *linears]
-    heading += ["ceiling"] * bool(ceiling)
+    reached = ceiling["metrics"].get(headline) if ceiling else None
+    heading += ["ceiling"] * bool(reached)
     rows = []
     for store in results["stores"]:
         for pair in store["attention"]:
             without, with_ = (_spread(store["rows"][pair[row]]["metrics"][headline]) for row in ("other", "row"))
             beside = [_spread(store["rows"][row]["metrics"][headline]) for row in linears]
-            most = [f"{100 * ceiling['metrics'][headline][0]:.1f}"] if ceiling else []
+            most = [f"{100 * reached[0]:.1f}"] if reached else []
             rows.append([store["store"], pair["other"], without, with_, _against(pair), *beside, *most])
     return heading, rows
 
@@ -266,7 +267,7 @@ def _bars(results: Mapping[str, Any]) -> Figure:
         bars = np.abs(ends - means) if np.isfinite(ends).all() else None
         marker = "o" if name in first["against_linear"] else "s"
         axes.errorbar(x, means, bars, fmt=marker, markersize=4, capsize=2, label=name)
-    if results["ceiling"]:
+    if results["ceiling"] and headline in results["ceiling"]["metrics"]:
         axes.axhline(results["ceiling"]["metrics"][headline][0], color="black", linestyle="dashed", label="ceiling")
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(ylabel=headline, title=first["corpus"])

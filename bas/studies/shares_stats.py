@@ -7,7 +7,7 @@ Axes: N test utterances pooled over the folds, S seeds, O outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,13 +95,6 @@ def tabulate(found: Predicted, pairs: Pairs) -> dict[str, Any]:
 def rows_of(found: Predicted) -> dict[str, dict[str, Any]]:
     """Every row's own numbers."""
     return {row: _row(found, row) for row in found.of}
-
-
-def ceiling(run: Run) -> dict[str, Any] | None:
-    """See `tasks.Task.ceiling`; of the tested utterances."""
-    on = [run.utterances[run.position[i]] for i in run.protocol.tested]
-    found = run.task.ceiling(on, run.outputs, tested(run)[0])
-    return asdict(found) if found else None
 
 
 def _pair(found: Predicted, row: str, other: str) -> dict[str, Any]:
