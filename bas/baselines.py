@@ -38,7 +38,7 @@ def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
     for name in others:
         if {n: s.signature for n, s in told[name].items()} != {n: s.signature for n, s in told[first].items()}:
             raise UserError(f"spaces {first} and {name}: other baselines; run them apart")
-    taken = {*told, *(row for file in files if file.task for row in file.task.linears)}
+    taken = {*told, *(row for file in files for row in getattr(file.task, "linears", ()))}
     for name in told[first]:
         if name in taken:
             raise UserError(f"space {first}: baselines: {name!r} is the name of another row; rename it")

@@ -118,7 +118,10 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add_protocol_arguments(p)
     protocol, overlap = (next(a for a in p._actions if a.dest == name) for name in ("protocol", "allow_overlap"))
     protocol.help, overlap.help = f"of the first task: {protocol.help}", f"of the first task: {overlap.help}"
-    told = "of the BERT family in transformers, a hub name or a folder; or random: untrained, which every row says"
+    told = (
+        "of the BERT family in transformers, a hub name or a folder, which is taken as trained; or random: untrained, "
+        "which every row says"
+    )
     p.add_argument("--text-encoder", required=True, metavar="NAME", help=told)
     told = "a CTC model, by hub name or folder, for utterances with a text and no word times; default: pseudo-segments"
     p.add_argument("--aligner", metavar="MODEL", help=told)

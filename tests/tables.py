@@ -18,7 +18,9 @@ def rich(folder: Path) -> Corpus:
         *("s1", "female", (("joy", 0.75), ("fear", 0.0)), 20, (Word(0.1, 0.30000000000000004, "Er"),), 0.25, 1.1),
     )
     others = (
-        replace(first, id="2", label="no", sex=None, language=None, shares=(), raters=None, words=(), start=1.1, end=None),
+        replace(
+            first, id="2", label="no", sex=None, language=None, shares=(), raters=None, words=(), start=1.1, end=None
+        ),
         replace(first, id="3", audio=folder / "in/ä.wav", label=None, speaker="null", sex="male", split="valid"),
         Utterance("4", folder / "beside.wav"),
         Utterance("5", folder / "beside.wav", speaker="NA", split="test", language="Swiss German", start=0.5),

@@ -320,7 +320,7 @@ def test_a_corpus_without_shares_and_a_space_without_attention(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store(write(tmp_path, "bare", shares=""), tmp_path / "bare", shard_bytes=10**6)
-    assert "no utterance has a shares, which task emotion-share predicts" in refused(capsys, words(["bare"], "x"))
+    assert "no utterance has shares, which task emotion-share predicts" in refused(capsys, words(["bare"], "x"))
     (tmp_path / "own.py").write_text(
         "from bas.blocks import FFN, MeanPool\nfrom bas.space import SearchSpace\nfrom bas.tasks import Shares\n"
         "space = SearchSpace({'a': {'FFN': FFN}}, MeanPool)\ntask = Shares()\nbaselines = {'one': space}\n"

@@ -117,7 +117,6 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
     assert len(before) == 2 * (16 * 3 + 6 * 5) + 4
     with monkeypatch.context() as patch:
         patch.setattr("bas.studies.words_training.train", None)
-        patch.setattr("bas.studies.words.lexicon", None)
         patch.setattr("bas.studies.words.similarity", FEWER)
         more = ("--protocol", "speaker:3", "--word", "Hund")
         assert main(words([work / "talk", work / "mel"], "whole", *more)) == 0
@@ -291,7 +290,7 @@ def test_what_is_refused_in_one_line(
     ("more", "told"),
     [
         (["--text-encoder", "other"], ["made with text encoder random, now other", "--name"]),
-        (["--word", "Hut"], ["word 'Hut'"]),
+        (["--word", "Hut"], ["--word Hut: nobody says it"]),
         (["--protocol", "speaker:2"], ["--name"]),
     ],
 )

@@ -256,7 +256,9 @@ def _refuse_other(into: Path, plan: StoreInfo) -> None:
         raise UserError(f"{into}: holds shards but no store.json; delete them or name another folder with --into")
     for name in [field.name for field in fields(plan)] if there else []:
         if getattr(there, name) != getattr(plan, name):
-            raise UserError(f"{into}: holds another store ({name} differs); name another folder with --into")
+            raise UserError(
+                f"{into}: holds another store ({name} differs); delete it, or name another folder with --into"
+            )
 
 
 def contents_at(path: Path, plan: StoreInfo) -> Contents | None:

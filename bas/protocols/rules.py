@@ -58,8 +58,9 @@ def make(
                 f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
             )
     usable = tuple(u for u in corpus.labelled(task.label) if u.id not in skipped)
+    the = task.label if task.classes is None else f"a {task.label}"
     if not usable:
-        raise UserError(f"corpus {corpus.name}: no utterance has a {task.label}, which task {task.name} predicts")
+        raise UserError(f"corpus {corpus.name}: no utterance has {the}, which task {task.name} predicts")
     unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
     path = Path(rule).expanduser() if rule.endswith(".json") else None
     made = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)

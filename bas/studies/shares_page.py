@@ -171,7 +171,8 @@ def _looked(results: Mapping[str, Any]) -> list[str]:
     stride = results["stores"][0]["settings"]["stride"]
     return [
         "Attention: the weight of each frame in the pool, mean over seeds, for every test utterance by the network of "
-        f"its fold (attention.h5). Frames are means of {stride}. Rank correlations over an utterance's frames (pitch: "
+        f"its fold (attention.h5); of a network whose score may be 0 they say nothing. Frames are means of "
+        f"{stride}. Rank correlations over an utterance's frames (pitch: "
         f"over voiced ones, {LEAST} at least), mean over utterances; given time: partial. Shown: the 95 % jackknife "
         "interval over units excludes 0 (other speakers, and the networks of their folds, would show it) and p is at "
         f"most 0.05 against {DRAWS} circular shifts of the weights within each utterance (these weights do). Energy is "

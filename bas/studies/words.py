@@ -35,7 +35,7 @@ from bas.protocols import Protocol
 from bas.run import Plan, Run, start
 from bas.segments import PSEUDO_SECONDS, Segments, random_like, word_segments
 from bas.studies import words_figures, words_page, words_stats
-from bas.studies.lexicon import lexicon, words_of
+from bas.studies.lexicon import lexicon, word_type, words_of
 from bas.studies.neighbours import similarity, table
 from bas.studies.probe_stats import finite
 from bas.studies.words_training import (
@@ -96,6 +96,9 @@ def carry_out(
     """
     # Whatever is refused is refused before hours of training.
     spoken = [_spoken(folder / one.name, one, text_encoder, aligner, console) for one in asked]
+    said = {word_type(word.text) for one in spoken for words in one.segments["words"].of.values() for word in words}
+    if never := [word for word in shown if word_type(word) not in said]:
+        raise UserError(f"--word {never[0]}: nobody says it; frequent words are {', '.join(_often(spoken))}")
     runs = [[start(folder / one.name / task, plan, split) for task, plan, split in one.tasks] for one in asked]
     stores = []
     for one in spoken:
@@ -140,11 +143,16 @@ def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, 
     inputs = {name: str(beside(features, *of)) for name, of in DERIVED.items()}
     record = Record(inputs, words.digest, segments["random"].digest, text_encoder, False)
     if (folder / RECORD).exists():
-        record = replace(record, untrained=_same(folder, record).untrained)
+        _same(folder, record)
+    found = lexicon(text_encoder, utterances, words, device)
+    record = replace(record, untrained=found.random)
+    if (folder / RECORD).exists():
         vectors_NE, _ = read_lexicon(folder)
+        if vectors_NE.shape != found.vectors_WE.shape or not np.allclose(vectors_NE, found.vectors_WE, atol=1e-2):
+            told = f"made with other weights of the text encoder {text_encoder}"
+            raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
     else:
-        found = lexicon(text_encoder, utterances, words, device)
-        record, vectors_NE = replace(record, untrained=found.random), found.vectors_WE
+        vectors_NE = found.vectors_WE
         with replacing(folder / LEXICON) as temporary, temporary.open("wb") as stream:
             ids, starts = list(found.starts), list(found.starts.values())
             np.savez(stream, vectors=vectors_NE, ids=np.array(ids), starts=np.array(starts))
@@ -152,8 +160,8 @@ def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, 
     return _Spoken(asked, corpus.name, utterances, segments, record, vectors_NE)
 
 
-def _same(folder: Path, record: Record) -> Record:
-    """What an earlier start recorded. UserError where it is not of the same words, or the same text encoder."""
+def _same(folder: Path, record: Record) -> None:
+    """UserError where an earlier start recorded other words, or another text encoder."""
     raw = read_json(folder / RECORD)
     try:
         there = Record(**raw)
@@ -164,7 +172,6 @@ def _same(folder: Path, record: Record) -> Record:
         if old != value:
             told = f"made with {name.replace('_', ' ')} {old}, now {value}"
             raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
-    return there
 
 
 def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Console) -> None:
@@ -205,6 +212,10 @@ def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
     states = store.info.layers
     of = words_of(one.utterances, one.segments["words"], [u.speaker or u.id for u in one.utterances])
     awe_LWD, _ = store.gather([u.id for u in one.utterances], states)
+    if not np.isfinite(awe_LWD).all():
+        raise UserError(
+            f"{store.folder}: a word's vector is not finite: damaged, or overflowed; extract its parent anew"
+        )
     try:
         found = similarity(awe_LWD.swapaxes(0, 1), one.vectors_NE, of)
     except UserError as error:
@@ -225,6 +236,13 @@ def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
             if len(table_) == SHOWN:
                 break
     return {"lns": found, "why": "", "neighbours": table_, "neighbours_state": state}
+
+
+def _often(spoken: Sequence[_Spoken]) -> list[str]:
+    """The most frequent words of all stores, to name some."""
+    every = (word for one in spoken for words in one.segments["words"].of.values() for word in words)
+    counts = Counter(type_ for word in every if (type_ := word_type(word.text)))
+    return [word for word, _ in counts.most_common(SHOWN)] or ["none at all"]
 
 
 def _frequent(types_W: np.ndarray) -> list[str]:

@@ -84,6 +84,23 @@ def _summary(lines: Sequence[Mapping[str, Any]]) -> Rows:
     return [lines[0]["headline"], *names], cells
 
 
+def _layers(task: str, stores: Sequence[Mapping[str, Any]]) -> Rows:
+    """Layer by layer, raw frames and word means of all encoders side by side."""
+    found = {s["store"]: t for s in stores for t in s["tasks"] if t["task"] == task}
+    columns = [(name, row) for name in found for row in (RAW, WORDS)]
+    heads = dict.fromkeys(head for t in found.values() for head in _heads(t) if head.startswith("state "))
+    told = [
+        [
+            _spread(of["metrics"][found[name]["headline"]]) if (of := found[name]["rows"][row].get(head)) else "–"
+            for name, row in columns
+        ]
+        for head in heads
+    ]
+    headline = next(iter(found.values()))["headline"]
+    rows = [[head, *cells] for head, cells in zip(heads, told, strict=True)]
+    return [headline, *(f"{name}, {row}" for name, row in columns)], rows
+
+
 def _lns(store: Mapping[str, Any]) -> Rows:
     """By state, the overlap, the mean over k, and what each null gives."""
     found = store["lns"]
@@ -148,9 +165,11 @@ def _task_legend(task: dict[str, Any]) -> list[str]:
         f"Protocol {task['protocol']['told']}; {task['folds']} folds, {count} seed{'s' * (count > 1)}, "
         f"{task['fit']:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
         f"{task['tested']} test utterances; 95 % intervals: jackknife-t over {task['units']} units ({task['unit']}); "
-        "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as it stands.",
-        f"Frames of {', '.join(FRAMES)} are means of {stride}, {1000 * stride / rate:.0f} ms each; words are never "
-        f"averaged. Units of a training utterance: {units}.",
+        "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as it stands. One answer "
+        f"for all gives {100 * task['constant']:.1f}.",
+        f"Frames of {', '.join(FRAMES)} are means of {stride}, {1000 * stride / rate:.0f} ms each, some of them "
+        "across the border of two words; word means are of frames as they are, and are never averaged. Units of a "
+        f"training utterance: {units}.",
         *([] if task["fused"] else ["Text is fused for the first task alone; this one has its inputs alone."]),
         *noted(task | {"layer": "every"}),
     ]
@@ -201,6 +220,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [*(f"- {line}" for s in results["stores"] for t in s["tasks"] for line in t["verdicts"]), ""]
     for task, stores in results["summary"].items():
         lines += [f"## All stores, {task}: the mean over states", "", *markdown_table(*_summary(stores)), ""]
+        if len(stores) > 1:
+            lines += [f"## All stores, {task}: layer by layer", ""]
+            lines += [*markdown_table(*_layers(task, results["stores"])), ""]
     for store in results["stores"]:
         lines += [f"## {store['corpus']}, {encoder_of(store)}", "", _words_told(store), ""]
         for task in store["tasks"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bas.errors import UserError
 from bas.run import Run
 from bas.stats import Metric, interval, paired, spread
 from bas.studies.words_heads import FUSIONS
@@ -21,6 +22,9 @@ from bas.studies.words_training import (
     RANDOM,
     RAW,
     WORDS,
+    Record,
+    made_of,
+    read_lexicon,
     rows,
     words_job,
 )
@@ -63,8 +67,14 @@ def tabulate(run: Run, fused: bool) -> dict[str, Any]:
     """Every number of one task's report on one store, as plain data. Metrics and differences in 0..1.
 
     Over all states a row's metric is their mean, each state read by a classifier of its own; no state is chosen.
+    Raises UserError where a job is of other words, or of another text encoder, than the run's folder holds.
     """
     targets_N, units_N = tested(run)
+    known = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
+    jobs = [words_job(row, f, s).name for row in rows(fused) for f, s in _every(run)]
+    if others := [job for job in jobs if run.result(job).get("made_of") != known]:
+        told = f"{len(others)} of its jobs are of other words, or of another text encoder"
+        raise UserError(f"{run.folder}: {told}: delete its jobs, they are done again, or give another --name")
     found = {row: predictions(run, row) for row in rows(fused)}
     for of_head in found.values():
         if len(of_head) > 1:
@@ -83,6 +93,7 @@ def tabulate(run: Run, fused: bool) -> dict[str, Any]:
         }
         for a, b in pairs(fused)
     }
+    constant = _constant(run, targets_N)
     seconds = {row: [run.result(words_job(row, f, s).name)["seconds"] for f, s in _every(run)] for row in found}
     first = {row: run.result(words_job(row, *next(iter(_every(run)))).name) for row in found}
     return {
@@ -95,7 +106,8 @@ def tabulate(run: Run, fused: bool) -> dict[str, Any]:
         "rows": numbers,
         "pairs": compared,
         "comparisons": sum(map(len, compared.values())),
-        "verdicts": _verdicts(run, compared),
+        "constant": constant,
+        "verdicts": _verdicts(run, compared, numbers[WORDS], constant),
         "units_of": {row: result["units"] for row, result in first.items()},
         "seconds": {row: float(np.mean(of_row)) for row, of_row in seconds.items()},
     }
@@ -126,9 +138,21 @@ def _numbers(
     return {"metrics": told, "low": low, "high": high}
 
 
-def _verdicts(run: Run, compared: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Whether word means beat what ASKED names, in sentences."""
+def _constant(run: Run, targets_N: np.ndarray) -> float:
+    """The headline of the best answer that is the same for all utterances; 0 where answers are ranked."""
+    if run.task.classes is None:
+        return 0.0
+    answers = [np.full(len(targets_N), k) for k in range(len(run.outputs))]
+    return max(run.metrics[run.headline](targets_N, answer_N) for answer_N in answers)
+
+
+def _verdicts(
+    run: Run, compared: Mapping[str, Mapping[str, Mapping[str, Any]]], words: Mapping[str, Any], constant: float
+) -> list[str]:
+    """Whether word means beat what ASKED names, in sentences; and where these are no better than a constant answer."""
     lines, states = [], run.store.info.layers
+    low = list(words.values())[-1]["low"]
+    useless = "" if low > constant else f"; but one answer for all gives {100 * constant:.1f}, no less than they"
     over = f"mean over states {', '.join(map(str, states))}" if len(states) > 1 else f"state {states[0]}"
     for other, told in ASKED.items():
         of_head = compared[f"{WORDS} against {other}"]
@@ -137,8 +161,8 @@ def _verdicts(run: Run, compared: Mapping[str, Mapping[str, Mapping[str, Any]]])
         counted = ", ".join(f"{by_state.count(v)} {v}" for v in ANSWERS if v in by_state)
         each = f"; by state: {counted}" if len(states) > 1 else ""
         lines.append(
-            f"AWE beat {told}, on {run.corpus.name}, task {run.task.name}: {ANSWERS[known['verdict']]} "
-            f"({over}: {run.headline} {told_difference(known)}{each})."
+            f"AWE beat {told}, on {run.folder.parent.name}, task {run.task.name}: {ANSWERS[known['verdict']]} "
+            f"({over}: {run.headline} {told_difference(known)}{each}){useless}."
         )
     return lines
 

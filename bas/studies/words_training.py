@@ -10,6 +10,7 @@ L states, D width of one, E of a lexical vector, W words of one utterance, C = L
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -82,6 +83,12 @@ def read_lexicon(folder: Path) -> tuple[np.ndarray, dict[str, int]]:
         raise UserError(f"{path}: missing or damaged; delete {folder / RECORD}: both are made again") from error
 
 
+def made_of(record: Record, vectors_NE: np.ndarray) -> dict[str, str]:
+    """What a job's numbers depend on beside its run: digests of the segments and of the lexical vectors."""
+    lexical = hashlib.sha256(vectors_NE.tobytes()).hexdigest()[:12]
+    return {"words": record.words, "random": record.random, "lexicon": lexical}
+
+
 def words_job(row: str, fold: int, seed: int) -> Job:
     """row: of `rows`."""
     return Job("words", row, fold, seed)
@@ -139,6 +146,7 @@ class WordsBench(Bench):
         _, segments = origin(self.stores[WORDS].folder, self.stores[WORDS].info)
         self.words: list[tuple[Word, ...]] = [segments.of[u.id] for u in self.run.utterances]
         vectors_NE, starts = read_lexicon(folder.parent)
+        self.made_of = made_of(record, vectors_NE)
         counts_U = torch.tensor([len(words) for words in self.words])
         starts_U = torch.tensor([starts[u.id] for u in self.run.utterances])
         self.texts = Texts(*(x.to(self.device) for x in (torch.from_numpy(vectors_NE), starts_U, counts_U)))
@@ -250,4 +258,5 @@ def run_words(bench: WordsBench, job: Job) -> None:
             "test": {"predictions": on_test.tolist(), "metrics": bench.metrics(on_test, test)},
         }
     units = float(placed.lengths_U[fit].float().mean())
-    keep(bench, job, {"fit": len(fit), "units": units, "seconds": trained.seconds, "heads": found})
+    known = {"fit": len(fit), "units": units, "seconds": trained.seconds, "made_of": bench.made_of}
+    keep(bench, job, known | {"heads": found})
