@@ -94,6 +94,6 @@ def thin(ids: Iterable[str], label: Mapping[str, str], size: int, rng: Random) -
         members[label[id_]].append(id_)
     for drawn in members.values():
         rng.shuffle(drawn)
-    # The n-th of a class of N stands at n / N: the first `size` of all hold each class's share, rounded.
+    # The n-th of a class of N stands at n / N, from 0: rare classes come first, then all keep their share.
     order = sorted((n / len(drawn), class_, id_) for class_, drawn in members.items() for n, id_ in enumerate(drawn))
     return tuple(sorted(id_ for _, _, id_ in order[:size]))
