@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli_features import tell_next
+from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
 from bas.errors import UserError
 from bas.settings import PROBED
 
@@ -33,26 +31,20 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     for text in arguments.set:
         if text.partition("=")[0] not in PROBED:
             raise UserError(f"--set {text}: a probe reads {', '.join(PROBED)}")
-    folders: list[Path] = list(dict.fromkeys(arguments.features))
-    names = [folder.resolve().name for folder in folders]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
+    given = study_stores(arguments)
+    first = next(iter(given.values()))
     stores = []
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in given.items():
         layers = StoreInfo.read(folder).layers
         layer = "mix" if len(layers) > 1 else str(layers[0])
         plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
         protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
         stores.append(Asked(name, plan, protocol))
-    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
-    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
-    folder = RUNS / (arguments.name or f"probe-{names[0]}{more}-{arguments.preset}")
+    folder = study_folder(arguments, list(given))
     with locked(folder, "probing"):
         carry_out(folder, stores, arguments.percent, workers, console, arguments.memory)
-    console.print(
-        f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True
-    )
-    tell_next(console, f"make search FEATURES={shlex.quote(str(folders[0]))} LAYER=best")
+    tell_report(folder, console)
+    tell_next(console, f"make search FEATURES={shlex.quote(str(first))} LAYER=best")
     return 0
 
 

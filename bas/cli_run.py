@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shlex
 import sys
@@ -97,6 +98,27 @@ def _layer(text: str, stored: Sequence[int], states: int) -> int | str:
     if not text.isdecimal():
         raise UserError(f"--layer {text!r}: must be last, middle, best, mix, or one of {', '.join(map(str, stored))}")
     return int(text)
+
+
+def study_stores(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The stores that a study over several was given, by the name of their folder."""
+    folders = list(dict.fromkeys(arguments.features))
+    names = [folder.resolve().name for folder in folders]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
+    return dict(zip(names, folders, strict=True))
+
+
+def study_folder(arguments: argparse.Namespace, names: Sequence[str]) -> Path:
+    """Where a study of stores of these names goes."""
+    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
+    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
+    return RUNS / (arguments.name or f"{arguments.command}-{names[0]}{more}-{arguments.preset}")
+
+
+def tell_report(folder: Path, console: Console) -> None:
+    told = f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli_features import tell_next
+from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
 from bas.errors import UserError
 from bas.settings import PRESETS, SEARCH_ONLY
 
@@ -29,34 +27,28 @@ def shares(arguments: argparse.Namespace, console: Console) -> int:
     for text in arguments.set:
         if text.partition("=")[0] not in READ:
             raise UserError(f"--set {text}: nothing is searched here; this reads {', '.join(READ)}")
-    folders: list[Path] = list(dict.fromkeys(arguments.features))
-    names = [folder.resolve().name for folder in folders]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
+    given = study_stores(arguments)
+    first = next(iter(given.values()))
     layers = arguments.layer or [None]
-    if len(layers) not in (1, len(folders)):
-        raise UserError(f"--layer {' '.join(layers)}: one for all of {len(folders)} stores, or one for each")
-    layers = layers * len(folders) if len(layers) == 1 else layers
+    if len(layers) not in (1, len(given)):
+        raise UserError(f"--layer {' '.join(layers)}: one for all of {len(given)} stores, or one for each")
+    layers = layers * len(given) if len(layers) == 1 else layers
     fields = list(dict.fromkeys(arguments.metadata))
     stores = []
-    for name, folder, layer in zip(names, folders, layers, strict=True):
+    for name, folder, layer in zip(given, given.values(), layers, strict=True):
         derived = StoreInfo.read(folder).derived
         if derived:
             raise UserError(f"--features {folder}: is derived ({derived}); name the store that it was made of")
         plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
         protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
         stores.append(Asked(name, plan, protocol))
-    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
-    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
-    folder = RUNS / (arguments.name or f"shares-{names[0]}{more}-{arguments.preset}")
+    folder = study_folder(arguments, list(given))
     with locked(folder, "studying shares"):
         carry_out(folder, stores, fields, workers, console, arguments.memory)
-    console.print(
-        f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True
-    )
+    tell_report(folder, console)
     spaces = " ".join(arguments.space or [SPACE])
     layer = f" LAYER={layers[0]}" if layers[0] else ""
-    tell_next(console, f"make compare FEATURES={shlex.quote(str(folders[0]))}{layer} SPACES={shlex.quote(spaces)}")
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(first))}{layer} SPACES={shlex.quote(spaces)}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli_features import tell_next
+from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
 from bas.errors import UserError
 from bas.settings import PROBED
 
@@ -37,11 +36,9 @@ def words(arguments: argparse.Namespace, console: Console) -> int:
     for text in arguments.set:
         if text.partition("=")[0] not in READ:
             raise UserError(f"--set {text}: the words study reads {', '.join(READ)}")
-    folders: list[Path] = list(dict.fromkeys(arguments.features))
-    names = [folder.resolve().name for folder in folders]
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
-    for folder in folders:
+    given = study_stores(arguments)
+    first = next(iter(given.values()))
+    for folder in given.values():
         if StoreInfo.read(folder).derived:
             raise UserError(f"--features {folder}: is itself derived; name the store of frames that it was made of")
     if arguments.preset == "cpu":
@@ -49,22 +46,18 @@ def words(arguments: argparse.Namespace, console: Console) -> int:
     encoder = Path(arguments.text_encoder).expanduser()
     text_encoder = str(encoder.resolve()) if encoder.is_dir() else arguments.text_encoder
     stores, left_out = [], []
-    for name, folder in zip(names, folders, strict=True):
+    for name, folder in given.items():
         tasks, workers, missing = _tasks(arguments, folder)
         stores.append(Asked(name, tasks))
         left_out += [f"{name}: {line}" for line in missing]
     for line in left_out:
         console.print(f"left out of {line}", style="bold yellow", highlight=False, markup=False)
-    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
-    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
-    folder = RUNS / (arguments.name or f"words-{names[0]}{more}-{arguments.preset}")
+    folder = study_folder(arguments, list(given))
     shown, memory = arguments.word, arguments.memory
     with locked(folder, "studying words"):
         carry_out(folder, stores, text_encoder, arguments.aligner, shown, left_out, workers, console, memory)
-    console.print(
-        f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures", soft_wrap=True
-    )
-    awe = folders[0].with_name(f"{folders[0].name}-words-mean")
+    tell_report(folder, console)
+    awe = first.with_name(f"{first.name}-words-mean")
     tell_next(console, f"make compare FEATURES={shlex.quote(str(awe))} LAYER=best")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -30,6 +31,16 @@ def announce(run: Run, workers: int, console: Console) -> None:
         f"{workers} workers of one thread on {plan.device}"
     )
     console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
+    tell_protocol(run.protocol, console)
+    if run.corpus.note:
+        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
+
+
+def announce_study(run: Run, name: Path, reads: str, console: Console) -> None:
+    """Likewise of a store that a study reads. name: of the run's folder, or the one it is in."""
+    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances"
+    told += f"; {run.store.info.encoder['name']}, {reads}; seeds {len(run.plan.seeds)}"
+    console.print(f"[bold]{name}[/bold]: {told}")
     tell_protocol(run.protocol, console)
     if run.corpus.note:
         console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from bas.files import replacing
 from bas.loop import Record
 from bas.space import Architecture
 
@@ -31,6 +33,18 @@ def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Itera
         yield board
     finally:
         board.close()
+
+
+def draw(folder: Path, job: str, protocol: str, marks: Sequence[str], figures: Mapping[str, Figure]) -> None:
+    """Figures by name: as files in `figures/`, and in TensorBoard; drawn again, they take the place of the old ones."""
+    for old in (folder / "tb").glob("**/events.*"):
+        old.unlink()
+    with writer(folder, job, protocol, marks) as board:
+        for name, figure in figures.items():
+            path = folder / "figures" / f"{re.sub('[^a-zA-Z0-9_.]+', '-', name).strip('-')}.png"
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format="png", dpi=150)
+            board.add_figure(name, figure, 0, close=False)
 
 
 def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> None:

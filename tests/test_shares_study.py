@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,6 @@ def words(features: Sequence[str], name: str, *more: str, seeds: int = SEEDS) ->
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven speakers, two stores of three states, one of them padded; one finished study, and what it said."""
-    if find_spec("opensmile") is None:
-        pytest.skip("opensmile is not installed")
     root, said, here = tmp_path_factory.mktemp("shares"), StringIO(), Path.cwd()
     store(write(root), root / "plain", shard_bytes=10**6)
     store(root / "cups.csv", root / "padded", Padded(Fake(), 0.6), shard_bytes=10**6)  # type: ignore[arg-type]

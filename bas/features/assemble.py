@@ -45,6 +45,25 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True)
+class Remade:
+    """Of shard `index` of a store, all utterances with other states in their place: what derived pieces share."""
+
+    store: FeatureStore
+    index: int
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.store.info.shards[self.index]
+
+    def written(self, path: Path, plan: StoreInfo) -> bool:
+        """By what it says of itself: its states would have to be made to know their checksums."""
+        held, there = self.store.shard(self.index).contents, contents_at(path, plan)
+        return there is not None and (there.derived, there.layers, there.dtype, there.ids, there.recordings) == (
+            (plan.derived, plan.layers, plan.dtype, held.ids, held.recordings)
+        )
+
+
+@dataclass(frozen=True)
 class _Cut:
     """These utterances of shard `index` of a store."""
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bas.corpora import Word
 from bas.errors import UserError
-from bas.features.assemble import contents_at, intact, put_together
+from bas.features.assemble import Remade, intact, put_together
 from bas.features.shard import States, as_bytes, offsets, write_shard
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
 from bas.files import read_json
@@ -107,27 +107,14 @@ def origin(folder: Path, info: StoreInfo) -> tuple[Path, Segments]:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Piece(Remade):
     """Shard `index` of a store, pooled."""
 
-    store: FeatureStore
-    index: int
     segments: Segments
     pooling: str
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self.store.info.shards[self.index]
-
     def frames(self) -> int:
         return sum(map(len, self._spans()))
-
-    def written(self, path: Path, plan: StoreInfo) -> bool:
-        """By what it says of itself: its states would have to be made to know their checksums."""
-        held, there = self.store.shard(self.index).contents, contents_at(path, plan)
-        return there is not None and (there.derived, there.layers, there.dtype, there.ids, there.recordings) == (
-            (plan.derived, plan.layers, plan.dtype, held.ids, held.recordings)
-        )
 
     def write(self, path: Path, plan: StoreInfo) -> None:
         rows = self._spans()

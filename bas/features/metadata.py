@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bas.corpora import Utterance, open_corpus
 from bas.errors import UserError
-from bas.features.assemble import contents_at, intact, put_together
+from bas.features.assemble import Remade, intact, put_together
 from bas.features.shard import States, as_bytes, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
 from bas.files import read_json
@@ -124,26 +124,13 @@ def origin(folder: Path, info: StoreInfo) -> tuple[Path, Columns]:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Piece(Remade):
     """Shard `index` of a store, with the columns."""
 
-    store: FeatureStore
-    index: int
     columns: Columns
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self.store.info.shards[self.index]
 
     def frames(self) -> int:
         return int(self.store.shard(self.index).contents.offsets[-1])
-
-    def written(self, path: Path, plan: StoreInfo) -> bool:
-        """By what it says of itself: its states would have to be made to know their checksums."""
-        held, there = self.store.shard(self.index).contents, contents_at(path, plan)
-        return there is not None and (there.derived, there.layers, there.dtype, there.ids, there.recordings) == (
-            (plan.derived, plan.layers, plan.dtype, held.ids, held.recordings)
-        )
 
     def write(self, path: Path, plan: StoreInfo) -> None:
         def states(layer: int, u: int) -> States:

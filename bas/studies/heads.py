@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Self, TypeVar
 
@@ -99,14 +100,14 @@ class Stacked(nn.Module):
         return torch.baddbmm(self.bias_I1F, x_IND, self.weight_IDF)
 
 
-class SideBySide(nn.Module):
+class SideBySide(nn.Module, ABC):
     """Heads that share nothing but the batches: frames and their mask to `(B, H, O)`."""
 
     names: list[str]  # of the H heads
 
+    @abstractmethod
     def adopt(self, others: Self, which_H: Tensor) -> None:
         """Take the weights that some heads have in `others`; the rest keep theirs."""
-        raise NotImplementedError
 
 
 class Heads(SideBySide):

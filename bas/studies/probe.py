@@ -20,7 +20,7 @@ from rich.console import Console
 from bas.bench import place_features
 from bas.errors import UserError
 from bas.files import write_json, write_text
-from bas.page import tell_protocol
+from bas.page import announce_study
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.run import BEST, Plan, Run, common_task, start
 from bas.space import load_space
@@ -68,7 +68,8 @@ def carry_out(
         transfer.check(group, workers, memory)
     found = []
     for run, random in pairs:
-        _announce(run, console)
+        told = ", ".join(map(str, run.store.info.layers))
+        announce_study(run, run.folder.parent, f"states {told}", console)
         _train(run, percents, workers, console, memory)
         _train(random, (), workers, console, memory)
         found.append(probe_stats.tabulate(run, random, percents))
@@ -79,15 +80,6 @@ def carry_out(
     probe_page.draw(folder, results)
     probe_page.show(results, console)
     return results
-
-
-def _announce(run: Run, console: Console) -> None:
-    info, states = run.store.info, ", ".join(map(str, run.store.info.layers))
-    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances; {info.encoder['name']}"
-    console.print(f"[bold]{run.folder.parent}[/bold]: {told}, states {states}; seeds {len(run.plan.seeds)}")
-    tell_protocol(run.protocol, console)
-    if run.corpus.note:
-        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
 
 
 def _random(run: Run) -> Protocol:

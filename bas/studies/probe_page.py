@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bas import report
-from bas.files import replacing
 from bas.layers import middle
 from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.settings import PROBED
@@ -253,13 +252,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results["stores"] for mark in store["protocol"]["marks"]})
     told = "; ".join(dict.fromkeys(store["protocol"]["told"] for store in results["stores"]))
-    for old in (folder / "tb").glob("**/events.*"):  # one file, however often they are drawn
-        old.unlink()
-    with report.writer(folder, "probe", told, marks) as board:
-        for name, figure in figures.items():
-            with replacing(folder / "figures" / f"{name.replace(' ', '-')}.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            board.add_figure(name, figure, 0, close=False)
+    report.draw(folder, "probe", told, marks, figures)
 
 
 def _layer_curve(store: Mapping[str, Any]) -> Figure:

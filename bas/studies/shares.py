@@ -25,7 +25,7 @@ from bas.errors import UserError
 from bas.features import metadata
 from bas.features.store import StoreInfo
 from bas.files import write_json, write_text
-from bas.page import tell_protocol
+from bas.page import announce_study
 from bas.progress import bar
 from bas.protocols import Protocol
 from bas.run import BEST, MIX, Job, Plan, Run, common_task, start
@@ -81,7 +81,8 @@ def carry_out(
     pairs = _pairs(runs[0])
     more = [_with_metadata(folder, asked[0], fields, console)] if fields else []
     for run in (*runs, *more):
-        _announce(run, console)
+        extra = f" with {run.store.info.derived.split()[1]}" if run.store.info.derived else ""
+        announce_study(run, run.folder, f"layer {run.plan.layer}{extra}", console)
         _train(run, workers, console, memory)
     contour = _contours(runs[0], console)
     found = [Predicted.by(run) for run in runs]
@@ -153,16 +154,6 @@ def _with_metadata(folder: Path, one: Asked, fields: Sequence[str], console: Con
     metadata.append(features, into, fields, console, layers)
     plan = replace(one.plan, features=str(into.resolve()))
     return start(folder / f"{one.name}-with-{'-'.join(fields)}", plan, one.protocol)
-
-
-def _announce(run: Run, console: Console) -> None:
-    info = run.store.info
-    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances; {info.encoder['name']}"
-    extra = f" with {info.derived.split()[1]}" if info.derived else ""
-    console.print(f"[bold]{run.folder}[/bold]: {told}{extra}, layer {run.plan.layer}; seeds {len(run.plan.seeds)}")
-    tell_protocol(run.protocol, console)
-    if run.corpus.note:
-        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
 
 
 def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:

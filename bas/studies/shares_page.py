@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bas import report
-from bas.files import replacing
 from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.stats import Paired, verdict_sentence
 from bas.studies.contours import DRAWS, LEAST, MEASURES
@@ -244,14 +243,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
             if found:
                 figures[f"attention of {model} on {store['store']}"] = _examples(model, store["store"], found)
     protocol = results["stores"][0]["protocol"]
-    for old in (folder / "tb").glob("**/events.*"):  # one file, however often they are drawn
-        old.unlink()
-    with report.writer(folder, "shares", protocol["told"], protocol["marks"]) as board:
-        for name, figure in figures.items():
-            path = folder / "figures" / f"{''.join(c if c.isalnum() or c in '-_.' else '-' for c in name)}.png"
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            board.add_figure(name, figure, 0, close=False)
+    report.draw(folder, "shares", protocol["told"], protocol["marks"], figures)
 
 
 def _bars(results: Mapping[str, Any]) -> Figure:

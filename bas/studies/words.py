@@ -29,7 +29,7 @@ from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore, StoreInfo
 from bas.files import read_json, replacing, write_json, write_text
 from bas.layers import middle
-from bas.page import tell_protocol
+from bas.page import announce_study
 from bas.progress import bar
 from bas.protocols import Protocol
 from bas.run import Plan, Run, start
@@ -109,7 +109,8 @@ def carry_out(
     for of_store, found in zip(runs, stores, strict=True):
         found["tasks"] = []
         for index, run in enumerate(of_store):
-            _announce(run, console)
+            told = ", ".join(map(str, run.store.info.layers))
+            announce_study(run, run.folder, f"states {told}", console)
             _train(run, index == 0, workers, console, memory)
             found["tasks"].append(words_stats.tabulate(run, index == 0))
     results = {
@@ -249,15 +250,6 @@ def _frequent(types_W: np.ndarray) -> list[str]:
     """The types of LETTERS or more, the most frequent first."""
     counts = Counter(str(type_) for type_ in types_W if len(type_) >= LETTERS)
     return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def _announce(run: Run, console: Console) -> None:
-    info, states = run.store.info, ", ".join(map(str, run.store.info.layers))
-    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances; {info.encoder['name']}"
-    console.print(f"[bold]{run.folder}[/bold]: {told}, states {states}; seeds {len(run.plan.seeds)}")
-    tell_protocol(run.protocol, console)
-    if run.corpus.note:
-        console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
 
 
 def _train(run: Run, fused: bool, workers: int, console: Console, memory: float | None) -> None:

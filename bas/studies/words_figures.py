@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from bas import report
 from bas.encoders.logmel import LOG_MEL
-from bas.files import replacing
 from bas.studies.words_heads import ALONE, FUSIONS, TEXT
 from bas.studies.words_page import MARK, NULLS, encoder_of
 from bas.studies.words_training import FUSED, INPUTS, RAW, WORDS
@@ -36,13 +35,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
     marks = sorted({mark for task in tasks for mark in task["protocol"]["marks"]})
     marks += [MARK.lower()] if results["text_encoder"]["untrained"] else []
     told = "; ".join(dict.fromkeys(task["protocol"]["told"] for task in tasks))
-    for old in (folder / "tb").glob("**/events.*"):  # one file, however often they are drawn
-        old.unlink()
-    with report.writer(folder, "words", told, marks) as board:
-        for name, figure in figures.items():
-            with replacing(folder / "figures" / f"{name.replace(', ', '-').replace(' ', '-')}.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            board.add_figure(name, figure, 0, close=False)
+    report.draw(folder, "words", told, marks, figures)
 
 
 def _mel(results: Mapping[str, Any], store: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
