@@ -1,6 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost board bench check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost board bench nano check test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,6 +48,9 @@ MEMORY ?=
 DEVICE ?= auto
 NAME ?=
 PORT ?= 6006
+SPEECH ?=
+TEACHER ?=
+STEPS ?=
 
 help:  ## this page
 	@echo "bas: which downstream model should sit on frozen speech features?"
@@ -148,6 +151,11 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 	$(BIN)/python benchmarks/features.py $(if $(CORPUS),--corpus "$(CORPUS)" --root "$(ROOT)") $(if $(ENCODER),--whisper "$(ENCODER)") \
 		$(if $(filter-out auto,$(DEVICE)),--device $(DEVICE))
 
+nano: .venv/nano  ## train bas-hubert-nano anew, hours on a CPU | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
+	@$(call need,SPEECH,path/to/LibriSpeech)
+	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") \
+		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) --device $(DEVICE)
+
 check: .venv/test  ## ruff, mypy, import contracts | make check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -167,8 +175,9 @@ need = $(if $($(1)),,echo "make: $(1) is not set; for example $(1)=$(2)" >&2; ex
 .venv/run: EXTRA :=
 .venv/demo: EXTRA := [demo]
 .venv/dynamics: EXTRA := [dynamics]
-.venv/test: EXTRA := [demo,dev,dynamics]
-.venv/run .venv/demo .venv/dynamics .venv/test: pyproject.toml
+.venv/nano: EXTRA := [nano]
+.venv/test: EXTRA := [dev,dynamics,nano]
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than 3.11; name another, such as PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

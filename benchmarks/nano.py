@@ -1,0 +1,288 @@
+"""What `bas-hubert-nano` is worth: a linear probe on each state's mean, beside the same network with random weights,
+log-mel and any other encoder; and how fast it is. Writes nano.md and figures/nano-layers.png.
+
+The probe is the logistic regression of every table of `bas`. In each fold its state is chosen by cross-validation over
+the training speakers, its regularisation on the valid part; the test speakers are seen once. Everything is done for
+several seeds: of the folds, and of the random weights.
+
+Axes: U utterances, L states, D width, S seeds, N utterances as all folds together test them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from features import QUIET, commit, machine
+from joblib import Parallel, delayed
+from matplotlib.figure import Figure
+from transformers import HubertConfig, HubertModel
+
+from bas.audio import duration
+from bas.corpora import Corpus, open_corpus
+from bas.encoders import LOG_MEL, NANO, files_of, load_encoder
+from bas.errors import UserError
+from bas.features.extract import extract
+from bas.features.plan import Request
+from bas.features.store import FeatureStore
+from bas.files import write_text
+from bas.layers import best, cross_validated
+from bas.protocols import Fold, make
+from bas.stats import Paired, interval, paired, spread, ua, wa
+from bas.tasks import EMOTION
+from bas.train import fit_linear
+
+PAGE = Path(__file__).with_suffix(".md")
+RANDOM, DEVIATION = "random weights", "log-mel, mean and deviation"
+POINTS = {RANDOM: 10, DEVIATION: 5}  # that it is to be better by
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One row: class indices of its predictions, by each state and by the one that training speakers choose."""
+
+    states: dict[int, np.ndarray]  # (S, N)
+    chosen: np.ndarray  # (S, N)
+    picks: list[int]  # by seed and fold
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--root", required=True, type=Path)
+    parser.add_argument("--beside", nargs="*", default=[], metavar="NAME=ENCODER", help="other encoders to show")
+    parser.add_argument("--real-length", action="store_true", help="for Whisper: without the padding to 30 s")
+    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="of the timing; default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        page = measure(arguments)
+    except UserError as error:
+        sys.exit(f"benchmarks/nano.py: {error}")
+    write_text(PAGE, page)
+    print(page, f"\nwritten: {PAGE}", sep="")
+
+
+def measure(arguments: argparse.Namespace) -> str:
+    corpus = open_corpus(arguments.corpus, arguments.root)
+    with tempfile.TemporaryDirectory(prefix="nano-") as temporary:
+        work = Path(temporary)
+        speeds = [speed(corpus, work / f"round{i}") for i in range(arguments.rounds + 1)][1:]
+        nano = means(corpus, NANO, work)
+        seeds = range(arguments.seeds)
+        inputs = {
+            NANO: [nano] * len(seeds),
+            RANDOM: [means(corpus, random_weights(work / f"random{seed}", seed), work) for seed in seeds],
+            "log-mel, mean": [log_mel(corpus, work)[:, :, :80]] * len(seeds),
+            DEVIATION: [log_mel(corpus, work)] * len(seeds),
+        }
+        for text in arguments.beside:
+            name, _, encoder = text.partition("=")
+            long = arguments.real_length and "whisper" in encoder.lower()
+            inputs[name] = [means(corpus, encoder, work, real_length=long)] * len(seeds)
+    rows = {name: probe(corpus, of_seed) for name, of_seed in inputs.items()}
+    return tell(arguments, corpus, rows, speeds)
+
+
+def speed(corpus: Corpus, folder: Path) -> float:
+    """Seconds of speech that one second of extraction takes in, all states written; loading counts."""
+    begun = time.perf_counter()
+    extract(corpus, load_encoder(NANO, torch.device("cpu")), folder, Request(corpus.name, folder), QUIET)
+    return sum(duration(u) for u in corpus.utterances) / (time.perf_counter() - begun)
+
+
+def random_weights(folder: Path, seed: int) -> str:
+    """The network of `bas-hubert-nano` as it is before it has learnt anything."""
+    torch.manual_seed(seed)
+    HubertModel(HubertConfig.from_pretrained(files_of(NANO))).save_pretrained(folder)
+    preprocessor = "preprocessor_config.json"
+    (folder / preprocessor).write_bytes((Path(files_of(NANO)) / preprocessor).read_bytes())
+    return str(folder)
+
+
+def means(corpus: Corpus, encoder: str, work: Path, *, real_length: bool = False) -> np.ndarray:
+    """Each utterance's mean frame of every state, `(U, L, D)`, through a feature store as anyone's."""
+    store = stored(corpus, encoder, work, real_length)
+    each = [store.gather([u.id], store.info.layers)[0].astype(np.float32).mean(1) for u in corpus.utterances]
+    return np.stack(each)
+
+
+def log_mel(corpus: Corpus, work: Path) -> np.ndarray:
+    """`(U, 1, 2 D)`: the mean of each band, and its deviation over time."""
+    store = stored(corpus, LOG_MEL, work, False)
+    frames = [store.read(u.id, 0).astype(np.float32) for u in corpus.utterances]
+    return np.stack([np.concatenate([x_TD.mean(0), x_TD.std(0)]) for x_TD in frames])[:, None]
+
+
+def stored(corpus: Corpus, encoder: str, work: Path, real_length: bool) -> FeatureStore:
+    folder = work / f"store-{encoder.replace('/', '-')}"
+    if not folder.exists():
+        made = load_encoder(encoder, torch.device("cpu"), real_length=real_length)
+        extract(corpus, made, folder, Request(corpus.name, folder), QUIET)
+    return FeatureStore(folder)
+
+
+def probe(corpus: Corpus, inputs: Sequence[np.ndarray]) -> Probed:
+    """inputs: `(U, L, D)` for each seed."""
+    jobs = []
+    for seed, x_ULD in enumerate(inputs):
+        jobs += [delayed(probe_fold)(corpus, x_ULD, fold) for fold in folds_of(corpus, seed)]
+    done = Parallel(n_jobs=-1)(jobs)
+    states = range(inputs[0].shape[1])
+    predictions = np.zeros((len(states) + 1, len(inputs), len(corpus.utterances)), np.int64)
+    at = [(seed, fold) for seed in range(len(inputs)) for fold in folds_of(corpus, seed)]
+    where = {u.id: i for i, u in enumerate(corpus.utterances)}
+    for (seed, fold), (of_states, pick) in zip(at, done, strict=True):
+        tested = [where[i] for i in fold.test]
+        predictions[:-1, seed, tested] = of_states
+        predictions[-1, seed, tested] = of_states[pick]
+    return Probed(dict(zip(states, predictions, strict=False)), predictions[-1], [pick for _, pick in done])
+
+
+def folds_of(corpus: Corpus, seed: int) -> tuple[Fold, ...]:
+    return make(corpus, EMOTION, "speaker:5", seed).folds
+
+
+def probe_fold(corpus: Corpus, x_ULD: np.ndarray, fold: Fold) -> tuple[np.ndarray, int]:
+    """Predictions `(L, N)` for the fold's test part by each state, and the state that training speakers choose."""
+    where = {u.id: i for i, u in enumerate(corpus.utterances)}
+    fit, valid, test = ([where[i] for i in part] for part in (fold.fit, fold.valid, fold.test))
+    targets = targets_of(corpus)
+    speakers = np.array([u.speaker for u in corpus.utterances])
+    trained, states = fit + valid, range(x_ULD.shape[1])
+    linear = next(iter(EMOTION.linears.values()))
+    scores = cross_validated(x_ULD[trained], targets[trained], speakers[trained], states, EMOTION, wa)
+    predictions = []
+    for state in states:
+        x_UD = x_ULD[:, state]
+        model, _ = fit_linear(linear, wa, (x_UD[fit], targets[fit]), (x_UD[valid], targets[valid]))
+        predictions.append(model.predict(x_UD[test]))
+    return np.stack(predictions), best(scores)
+
+
+def targets_of(corpus: Corpus) -> np.ndarray:
+    return EMOTION.targets(corpus.utterances, EMOTION.outputs(corpus.utterances))
+
+
+def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed], speeds: Sequence[float]) -> str:
+    targets_N, speakers_N = targets_of(corpus), np.array([u.speaker for u in corpus.utterances])
+
+    def between(found: Paired) -> str:
+        told = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        return f"{told}, p {found.p:.2g}: {found.verdict}"
+
+    def score(predictions_SN: np.ndarray) -> tuple[float, float, float]:
+        def mean(kept_N: np.ndarray) -> float:
+            return float(np.mean([wa(targets_N[kept_N], p_N[kept_N]) for p_N in predictions_SN]))
+
+        return tuple(100 * x for x in interval(mean, speakers_N))  # type: ignore[return-value]
+
+    def against(one: Probed, other: Probed) -> Paired:
+        return paired(targets_N, one.chosen, other.chosen, speakers_N, wa)
+
+    table = ["| input | WA | UA | interval of WA | states chosen | against random weights | against log-mel |"]
+    table.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, row in rows.items():
+        cells = [name]
+        for metric in (wa, ua):
+            mean, deviation = spread([metric(targets_N, p_N) for p_N in row.chosen])
+            cells.append(f"{100 * mean:.1f} ± {100 * deviation:.1f}")
+        _, low, high = score(row.chosen)
+        cells.append(f"{low:.1f} to {high:.1f}")
+        cells.append(", ".join(f"{s} × {row.picks.count(s)}" for s in sorted(set(row.picks))))
+        cells += ["–" if name == other else between(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
+        table.append(f"| {' | '.join(cells)} |")
+
+    deepest = max(len(row.states) for row in rows.values())
+    curves = [f"| input | {' | '.join(f'state {i}' for i in range(deepest))} |", "| --- |" + " --- |" * deepest]
+    found = {name: {state: score(p_SN) for state, p_SN in row.states.items()} for name, row in rows.items()}
+    for name, of_state in found.items():
+        told = [f"{whole:.1f} ({low:.1f} to {high:.1f})" for whole, low, high in of_state.values()]
+        curves.append(f"| {' | '.join([name, *told, *[''] * (deepest - len(told))])} |")
+    draw(found)
+
+    bars = []
+    for other, points in POINTS.items():
+        difference = 100 * against(rows[NANO], rows[other]).difference
+        verb = "reached" if difference >= points else "MISSED"
+        bars.append(f"- at least {points} points of WA over {other}: {difference:+.1f}, {verb};")
+    middle = float(np.median(speeds))
+    bars.append(
+        f"- at least 100 times real time: {middle:.0f} ({min(speeds):.0f} to {max(speeds):.0f}), "
+        f"{'reached' if middle >= 100 else 'MISSED'}."
+    )
+    beside = "".join(f" {text.partition('=')[0]}={Path(text.partition('=')[2]).name}" for text in arguments.beside)
+    return PAGE_TEXT.format(
+        command=f"python benchmarks/nano.py --corpus {arguments.corpus} --root path/to/{arguments.corpus}"
+        + (f" --beside{beside}" if beside else "")
+        + " --real-length" * arguments.real_length,
+        date=date.today().isoformat(),
+        commit=commit(),
+        machine=machine(torch.device("cpu")),
+        corpus=corpus.name,
+        utterances=len(corpus.utterances),
+        speakers=len(set(speakers_N)),
+        seeds=arguments.seeds,
+        rounds=arguments.rounds,
+        bars="\n".join(bars),
+        table="\n".join(table),
+        curves="\n".join(curves),
+    )
+
+
+def draw(found: dict[str, dict[int, tuple[float, float, float]]]) -> None:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="state", ylabel="WA, 95 % interval over speakers")
+    for i, (name, of_state) in enumerate(found.items()):
+        at = np.array(list(of_state)) + 0.03 * i
+        whole, low, high = np.array(list(of_state.values())).T
+        if len(at) == 1:
+            axes.axhline(whole[0], color=f"C{i}", linestyle="dashed", linewidth=1, label=name)
+        else:
+            axes.errorbar(at, whole, (whole - low, high - whole), color=f"C{i}", capsize=3, marker="o", label=name)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    path = PAGE.parent / "figures" / "nano-layers.png"
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+PAGE_TEXT = """# bas-hubert-nano: what its states hold
+
+`{command}`, {date}, commit {commit}, on {machine}.
+{corpus}, {utterances} utterances of {speakers} speakers, none of whom the encoder has heard. Logistic regression on the
+mean over time; five folds of whole speakers, {seeds} seeds (of the folds, and of the random weights). In each fold the
+state is chosen by cross-validation over the training speakers, the regularisation on the valid part. Points; mean ±
+deviation over seeds; intervals of 95 % and p over speakers.
+
+What it was to reach:
+
+{bars}
+
+{table}
+
+## By state
+
+State 0 enters the first transformer layer.
+
+![accuracy by state](figures/nano-layers.png)
+
+{curves}
+
+A row of this table is no result to cite: which state is best is seen on the test speakers here.
+
+Speed: all of {corpus} extracted by `bas`, every state written, the loading of the encoder counted; seconds of speech a
+second, the median of {rounds} rounds with the lowest and highest.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The speech that `bas-hubert-nano` learns from: LibriSpeech's, and what espeak-ng says in many languages and voices.
+
+An item is one utterance, told by its number alone: what is said, by whom and what is done to the sound depend on the
+seed and that number, so that any process may make any part. A part is one file of `PART` items; what is there is kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from augment import augment
+
+from bas.audio import SAMPLE_RATE, Wave, load
+from bas.corpora import Utterance, espeak
+from bas.errors import UserError
+from bas.files import replacing
+
+PART = 200  # items
+LONGEST = 12.0  # seconds of an item; what is longer is cut
+HELD_OUT = 20  # one LibriSpeech speaker, and one espeak item, in so many is never trained on
+
+# espeak-ng's voice and the locale whose names (of countries, languages, currencies, units) it is given to say: the
+# Unicode consortium's lists, in Babel, are the words at hand in so many languages under a free licence.
+LANGUAGES = {
+    "af": "af", "ar": "ar", "az": "az", "bg": "bg", "bn": "bn", "ca": "ca", "cmn": "zh", "cs": "cs", "cy": "cy",
+    "da": "da", "de": "de", "el": "el", "en-gb-x-rp": "en_GB", "en-us": "en", "es": "es", "es-419": "es_419",
+    "et": "et", "eu": "eu", "fa": "fa", "fi": "fi", "fr": "fr", "ga": "ga", "hi": "hi", "hr": "hr", "hu": "hu",
+    "hy": "hy",
+    "id": "id", "is": "is", "it": "it", "ka": "ka", "kk": "kk", "ko": "ko", "lt": "lt", "lv": "lv", "ms": "ms",
+    "nb": "nb", "nl": "nl", "pl": "pl", "pt": "pt_PT", "pt-br": "pt", "ro": "ro", "ru": "ru", "sk": "sk", "sl": "sl",
+    "sq": "sq", "sr": "sr", "sv": "sv", "sw": "sw", "ta": "ta", "te": "te", "tr": "tr", "uk": "uk", "vi": "vi",
+}  # fmt: skip
+# Variants of espeak-ng that sound like people, more or less; the robots are left out.
+VARIANTS = """
+    Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed
+    adam anika announcer antonio aunty belinda benjamin boris caleb croak david ed edward f1 f2 f3 f4 f5 grandma
+    grandpa gustave ian iven john klatt klatt2 klatt3 klatt4 linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel
+    norbert pablo paul pedro quincy rob robert sandro shelby steph steph2 travis victor whisper whisperf zac
+""".split()  # noqa: SIM905
+ENDINGS = (".", ".", ".", "?", "!", "...")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What there is to say. variants: how often each LibriSpeech utterance comes, the first time as it is."""
+
+    recordings: tuple[Path, ...]
+    variants: int
+    spoken: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.recordings) * self.variants + self.spoken
+
+    @property
+    def parts(self) -> int:
+        return -(-len(self) // PART)
+
+    def held_out(self, item: int) -> bool:
+        """Whether the item is for validation: by its speaker, or for espeak-ng by its number."""
+        if item < len(self.recordings) * self.variants:
+            return int(speaker(self.recordings[item % len(self.recordings)])) % HELD_OUT == 0
+        return item % HELD_OUT == 0
+
+    def make(self, item: int) -> Wave:
+        """The item's samples, at 16 kHz."""
+        rng = np.random.default_rng([self.seed, item])
+        again, which = divmod(item, len(self.recordings))
+        if again < self.variants:
+            path = self.recordings[which]
+            wave = load(Utterance(id=path.stem, audio=path))
+        else:
+            wave = speak(rng)
+        start = rng.integers(max(1, wave.size - int(LONGEST * SAMPLE_RATE)))
+        wave = wave[start : start + int(LONGEST * SAMPLE_RATE)]
+        # Held-out speech is judged as it was recorded.
+        return wave if again == 0 or self.held_out(item) else augment(wave, rng)
+
+
+def pool(folder: Path, variants: int, spoken: int, seed: int) -> Pool:
+    """UserError where the folder holds no LibriSpeech."""
+    recordings = tuple(sorted(folder.rglob("*.flac")))
+    if not recordings or not all(speaker(path).isdecimal() for path in recordings):
+        raise UserError(f"{folder}: no LibriSpeech here; expected SPEAKER-CHAPTER-NUMBER.flac in it or in its folders")
+    return Pool(recordings, variants, spoken, seed)
+
+
+def speaker(recording: Path) -> str:
+    return recording.stem.split("-")[0]
+
+
+def speak(rng: np.random.Generator) -> Wave:
+    """Some names, said by espeak-ng in one of its languages and voices, at some pitch, pitch range and rate."""
+    voice = str(rng.choice(sorted(LANGUAGES)))
+    names = _names(LANGUAGES[voice])
+    chosen = [names[i] for i in rng.integers(len(names), size=rng.integers(3, 9))]
+    joined = "".join(f"{', ' if i and rng.random() < 0.25 else ' '}{name}" for i, name in enumerate(chosen))
+    line = espeak.Line(
+        text=joined.strip() + str(rng.choice(ENDINGS)),
+        voice=f"{voice}+{rng.choice(VARIANTS)}",
+        pitch=int(rng.integers(10, 95)),
+        range=int(rng.integers(5, 99)),
+        rate_wpm=int(rng.integers(110, 270)),
+        seed=int(rng.integers(1, 2**31)),
+    )
+    library, data = espeak.find()
+    with tempfile.TemporaryDirectory(prefix="nano-") as short:
+        link = Path(short) / "espeak-ng-data"  # espeak-ng cuts a data path off at 160 characters
+        link.symlink_to(data, target_is_directory=True)
+        samples, _ = espeak.speak(library, link, line)
+    return samples.astype(np.float32)
+
+
+@cache
+def _names(locale: str) -> list[str]:
+    from babel import Locale
+
+    known = Locale.parse(locale)
+    tables = (known.territories, known.languages, known.currencies)
+    names = {name for table in tables for name in table.values()}
+    names |= {name for width in known.months["format"].values() for name in width.values()}
+    return sorted(n for n in names if 3 <= len(n) <= 30 and not any(c in n for c in "()0123456789&/–"))
+
+
+def make_part(pool: Pool, part: int, file: Path) -> None:
+    """Write the items of the part: their samples one behind the other, and how many each has."""
+    torch.set_num_threads(1)
+    waves = [pool.make(item) for item in range(part * PART, min((part + 1) * PART, len(pool)))]
+    peaks = [max(float(np.abs(wave).max(initial=0.0)), 1e-4) for wave in waves]
+    samples = [np.round(wave / peak * 0.99 * 32767).astype(np.int16) for wave, peak in zip(waves, peaks, strict=True)]
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, samples=np.concatenate(samples), lengths=np.array([s.size for s in samples]))
+
+
+def make_speech(pool: Pool, folder: Path, workers: int, on_part: Callable[[int], None]) -> list[Path]:
+    """All parts, those that are missing made by so many processes. on_part is told of each how many items it has."""
+    files = [folder / f"speech-{part:04d}.npz" for part in range(pool.parts)]
+    sizes = [min(PART, len(pool) - part * PART) for part in range(pool.parts)]
+    # Not forked: threads of torch and of the progress bar are at work here.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        made = {}
+        for part, file in enumerate(files):
+            if file.exists():
+                on_part(sizes[part])
+            else:
+                made[processes.submit(make_part, pool, part, file)] = sizes[part]
+        for future in as_completed(made):
+            future.result()
+            on_part(made[future])
+    return files
+
+
+def read_part(file: Path) -> list[npt.NDArray[np.int16]]:
+    """The items of a part, as they were written."""
+    with np.load(file) as there:
+        samples, lengths = there["samples"], there["lengths"]
+    return np.split(samples, np.cumsum(lengths)[:-1])
+
+
+def to_wave(samples: npt.NDArray[np.int16]) -> Wave:
+    return samples.astype(np.float32) / 32768
+
+
+def read_all(files: Sequence[Path]) -> list[npt.NDArray[np.int16]]:
+    return [item for file in files for item in read_part(file)]
