@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +15,13 @@ import pytest
 import soundfile
 import torch
 from conftest import refusal
+from rich.console import Console
 
 TOOLS = Path(__file__).parents[1] / "tools" / "nano"
 sys.path.insert(0, str(TOOLS))
 import augment  # noqa: E402
 import pretrain  # noqa: E402
+import recipe  # noqa: E402
 import speech  # noqa: E402
 import targets  # noqa: E402
 
@@ -132,17 +134,15 @@ def train(folder: Path, steps: int, stop: int | None = None, lr: float = 1e-3) -
     waves = [8000 * np.sin(2 * np.pi * 200 * 2**i * np.arange(24_000) / 16_000) for i in range(5)]
     units = [np.full(targets.num_frames(24_000), i, np.uint16) for i in range(5)]
     data = pretrain.Speech([wave.astype(np.int16) for wave in waves], units, recipe)
-    model, said = pretrain.new_model(0), []
+    model = pretrain.new_model(0)
     torch.manual_seed(1)
     head = pretrain.Units(16, 5)
 
-    def told(step: int, found: dict[str, float]) -> None:
-        said.append(found)
+    def on_step(step: int) -> None:
         if step == stop:
             raise KeyboardInterrupt
 
-    pretrain.learn(model, head, data, data, recipe, folder / "checkpoint.pt", CPU, told)
-    return model, said
+    return model, pretrain.learn(model, head, data, data, recipe, folder / "checkpoint.pt", CPU, on_step)
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, small: None) -> None:
@@ -151,14 +151,18 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, small: No
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", 6, stop=5)
     resumed, said = train(tmp_path / "killed", 6)
-    assert len(said) == 2, "from step 4 on"
+    assert [found["step"] for found in said] == [2, 4, 6]
+    _, again = train(tmp_path / "killed", 6)
+    assert again == said, "killed after the last checkpoint: nothing is left to do"
+    weights, _ = pretrain.learnt(tmp_path / "killed" / "checkpoint.pt")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+        assert torch.equal(value, weights[name]), "what the next stage begins with"
 
 
 def test_masked_prediction_learns(tmp_path: Path, small: None) -> None:
     _, said = train(tmp_path, 60, lr=1e-2)
-    assert said[-1]["held-out loss"] < 0.5 * said[1]["held-out loss"]
+    assert said[-1]["held-out loss"] < 0.5 * said[0]["held-out loss"]
     assert said[-1]["held-out right"] > 0.8
 
 
@@ -174,32 +178,117 @@ def test_a_perfect_student_explains_everything() -> None:
     assert none == pytest.approx(0)
 
 
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The recipe as a program of its own, on three recordings and 22 synthetic ones."""
+    command = [sys.executable, str(TOOLS / "recipe.py"), "--variants", "1", "--spoken", "22", "--device", "cpu"]
+    return subprocess.run([*command, "--workers", "1", *map(str, words)], capture_output=True, text=True)
+
+
 @needs_speech
 def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert: Path) -> None:
-    command = [sys.executable, str(TOOLS / "recipe.py"), "--speech", str(libri(tmp_path / "libri", (19, 20, 40)))]
-    command += ["--variants", "1", "--spoken", "22", "--steps", "2", "2", "2", "--work", str(tmp_path / "work")]
-    command += ["--teacher", str(hubert), "--teacher-states", "1", "2", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    made = tmp_path / "work" / "bas-hubert-nano"
+    work = tmp_path / "work"
+    words = ["--speech", libri(tmp_path / "libri", (19, 21, 40)), "--work", work, "--teacher", hubert, "--steps", "2"]
+    done = run(*words, "2", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    made = work / "hubert-nano"
     assert f"ENCODER={made}" in done.stdout.replace("\n", "")
     training = json.loads((made / "training.json").read_text())
     assert list(training["stages"]) == ["1-mfcc", "2-own", "3-teacher"]
+    assert training["LibriSpeech speakers held out"] == 1
     weights = (made / "model.safetensors").read_bytes()
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    # As if it had been killed between two stages: all after the second is done again, from what the second left.
+    shutil.rmtree(work / "3-teacher")
+    assert run(*words, "2", "2").returncode == 0
     assert (made / "model.safetensors").read_bytes() == weights
-    other = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True)
-    assert other.returncode == 2
-    assert other.stderr == (
-        f"nano: {tmp_path / 'work'}: made with --seed 0, now 1; give another --work, or delete that folder\n"
-    )
-    wrong = subprocess.run([*command, "--teacher-states", "1", "7"], capture_output=True, text=True)
-    assert (wrong.returncode, wrong.stderr) == (2, f"nano: --teacher-states 7: {hubert} has states 0 to 2\n")
+    other = run(*words, "2", "3")
+    told = "made with steps [2, 2, 2], now [2, 2, 3]; give another --work, or delete that folder"
+    assert (other.returncode, other.stderr) == (2, f"nano: {work}: {told}\n")
 
 
-def test_units_and_frames_have_one_number_for_each_frame(tmp_path: Path) -> None:
-    assert dataclasses.asdict(targets.Source()) == {"encoder": "", "states": (0,), "real_length": False}
+@needs_speech
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--teacher TEACHER --teacher-states 1 7", "--teacher-states 7: TEACHER has states 0 to 2"),
+        ("--teacher TEACHER --teacher-states 1", "--teacher-states: name 2, the earlier first"),
+        ("--teacher log-mel", "--teacher log-mel: 100 frames a second; must be 50"),
+        ("--real-length", "--real-length and --teacher-states are of a --teacher; name one, or leave them out"),
+        ("--steps 2 0", "--steps 2 0: must be 2 numbers of 1 or more"),
+        ("--teacher TEACHER --steps 2 2", "--steps 2 2: must be 3 numbers of 1 or more"),
+        ("--variants 0", "--variants 0: must be 1 or more"),
+        ("--speech .", "WORK: holds something, but no made_of.json; give another --work, or delete that folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    words: str, told: str, tmp_path: Path, hubert: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "speech-0000.npz").touch()
+    monkeypatch.chdir(libri(tmp_path / "libri"))
+    given = words.replace("TEACHER", str(hubert)).split()
+    monkeypatch.setattr(sys, "argv", ["recipe.py", "--speech", ".", "--work", str(work), *given])
+    assert recipe.main() == 2
+    assert capsys.readouterr().err == f"nano: {told.replace('TEACHER', str(hubert)).replace('WORK', str(work))}\n"
+    assert sorted(path.name for path in work.iterdir() if path.name != ".lock") == ["speech-0000.npz"]
+
+
+def test_held_out_items_are_never_trained_on(tmp_path: Path) -> None:
+    pool = speech.pool(libri(tmp_path), variants=2, spoken=20, seed=0)
+    work = recipe.Work(tmp_path, pool, [], CPU, 1, Console())
+    every = [np.full(8_000, 100 * (i + 1), np.int16) for i in range(len(pool))]
+    labels = [np.full(targets.num_frames(8_000), i, np.uint16) for i in range(len(pool))]
+    how = pretrain.Recipe(steps=1, seed=0, mixed=1.0)
+    seen = {}
+    for held_out in (False, True):
+        part = work._part(every, labels, how, held_out)
+        seen[held_out] = {int(i) for step in range(20) for i in part.batch(step)[1].unique()}
+    assert seen[True] == {i for i in range(len(pool)) if pool.held_out(i)}
+    assert seen[False] == set(range(len(pool))) - seen[True]
+
+
+def test_hidden_frames_are_hidden(small: None) -> None:
+    """With all of them hidden the model cannot tell two waves apart; with none it can."""
+    model, heard = pretrain.new_model(0).eval(), []
+
+    def head(states: Any, *_: Any) -> tuple[torch.Tensor, float]:
+        heard.append(states[-1])
+        return torch.zeros(()), 0.0
+
+    for all_hidden in (True, False):
+        for seed in (0, 1):
+            wave_BS = torch.from_numpy(np.random.default_rng(seed).standard_normal((1, 16_000)).astype(np.float32))
+            batch = wave_BS, torch.zeros(1, 49), torch.full((1, 49), all_hidden)
+            with torch.no_grad():
+                pretrain._judge(model, head, batch, CPU)
+    assert torch.equal(heard[0], heard[1])
+    assert not torch.allclose(heard[2], heard[3], atol=1e-3)
+
+
+@pytest.mark.parametrize("at", [4_000, 8_111, 12_345])
+def test_a_frame_of_mfcc_and_one_of_the_model_hear_the_same_samples(at: int) -> None:
+    """A click shows in the frames whose window holds it, and in no others."""
+    wave = (1e-4 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
+    clicked = wave.copy()
+    clicked[at] = 0.9
+    frames = np.flatnonzero(np.abs(targets.mfcc(clicked)[:, 0] - targets.mfcc(wave)[:, 0]) > 5)
+    hears = [t for t in range(targets.num_frames(16_000)) if targets.HOP * t <= at < targets.HOP * t + targets.WINDOW]
+    assert set(frames) <= set(hears)  # a window weighs next to nothing at its ends
+    assert len(frames) > 0
+    front = pretrain.new_model(0).feature_extractor.eval()
+    x_BS = torch.from_numpy(wave)[None].requires_grad_()
+    weight_T = torch.zeros(49)
+    weight_T[hears[0]] = 1.0
+    # Without its norm over time, which lets every frame hear every other by a scale.
+    front.conv_layers[0].layer_norm = torch.nn.Identity()
+    (front(x_BS)[0].sum(0) * weight_T).sum().backward()
+    heard = x_BS.grad[0].nonzero().flatten()
+    assert (int(heard[0]), int(heard[-1])) == (targets.HOP * hears[0], targets.HOP * hears[0] + targets.WINDOW - 1)
+
+
+def test_there_is_one_row_of_mfcc_for_each_frame_of_the_model() -> None:
+    front = pretrain.new_model(0).feature_extractor
     for samples in (400, 719, 720, 16_000):
         wave = (0.1 * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
-        assert targets.Source().of(wave).shape == (1, targets.num_frames(samples), 39)
+        assert targets.mfcc(wave).shape == (targets.num_frames(samples), 39)
+        assert front(torch.from_numpy(wave)[None]).shape[-1] == targets.num_frames(samples)

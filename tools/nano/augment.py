@@ -1,6 +1,6 @@
 """What happens to speech between a mouth and a file: pitch and speed, rooms, noise, microphones, codecs.
 
-All of it by well-known means: the phase vocoder (Flanagan and Golden, 1966) and resampling of torchaudio, rooms as
+All of it by well-known means: the phase vocoder (Flanagan and Golden, 1966), linear interpolation, rooms as
 exponentially decaying noise (Moorer, *About this reverberation business*, 1979), codecs of libsndfile.
 """
 
@@ -37,7 +37,7 @@ def augment(wave: Wave, rng: np.random.Generator) -> Wave:
 def pitch_and_speed(wave: Wave, pitch: float, speed: float) -> Wave:
     """All frequencies times `pitch` (so the vocal tract changes with the voice), so many times as fast.
 
-    The phase vocoder stretches the time, resampling then takes pitch and time together.
+    The phase vocoder stretches the time, interpolation then takes pitch and time together.
     """
     window = torch.hann_window(WINDOW)
     spectrum = torch.stft(torch.from_numpy(wave), WINDOW, HOP, window=window, return_complex=True)
@@ -45,7 +45,7 @@ def pitch_and_speed(wave: Wave, pitch: float, speed: float) -> Wave:
     stretched = phase_vocoder(spectrum, speed / pitch, advance)
     slow = torch.istft(stretched, WINDOW, HOP, window=window).numpy()
     at = np.arange(0, slow.size - 1, pitch)
-    if pitch > 1:  # nothing may fold back
+    if pitch > 1:  # little may fold back
         slow = sosfilt(butter(6, 0.98 / pitch, output="sos"), slow)
     return np.interp(at, np.arange(slow.size), slow).astype(np.float32)
 

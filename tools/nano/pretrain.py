@@ -10,6 +10,7 @@ References
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ class Speech:
 class Units(nn.Module):
     """Which unit a hidden frame is of: a softmax over cosines with one vector a unit, at `TEMPERATURE`."""
 
+    told = "right"
+
     def __init__(self, dim: int, units: int) -> None:
         super().__init__()
         self.project = nn.Linear(dim, PROJECTED)
@@ -145,6 +148,8 @@ class Units(nn.Module):
 
 class Teacher(nn.Module):
     """What a teacher's states are, standardised, from some of the student's: the last for its last."""
+
+    told = "explained"
 
     def __init__(self, dim: int, read: Sequence[int], mean_MD: Tensor, scale_MD: Tensor) -> None:
         super().__init__()
@@ -169,51 +174,63 @@ def new_model(seed: int) -> HubertModel:
 
 def learn(
     model: HubertModel,
-    head: nn.Module,
+    head: Units | Teacher,
     train: Speech,
     held_out: Speech,
     recipe: Recipe,
     checkpoint: Path,
     device: torch.device,
-    told: Callable[[int, dict[str, float]], None],
-) -> None:
-    """Train the model in place. Goes on from `checkpoint`, where there is one, to the same bits on a CPU.
+    on_step: Callable[[int], None],
+) -> list[dict[str, float]]:
+    """Train the model in place; at each checkpoint its step, the seconds so far and what held-out speech says.
 
-    told: is called after each step with what it was, and at checkpoints with what the held-out speech says.
+    Goes on from `checkpoint`, where there is one, to the same bits on a CPU.
     """
     both = nn.ModuleList([model, head]).to(device).train()
     optimiser = torch.optim.AdamW(both.parameters(), recipe.lr, (0.9, 0.98), weight_decay=recipe.weight_decay)
-    first = 0
+    first, said, before = 0, [], 0.0
     if checkpoint.exists():
         there = torch.load(checkpoint, map_location=device, weights_only=True)
         assert there["recipe"] == asdict(recipe), f"{checkpoint} is of another recipe"
         both.load_state_dict(there["weights"])
         optimiser.load_state_dict(there["optimiser"])
-        first = there["step"]
+        said = there["said"]
+        first, before = int(said[-1]["step"]), said[-1]["seconds"]
+    begun = time.monotonic()
+    on_step(first)
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * recipe.rate(step)
-        loss, right = _judge(model, head, train.batch(step), device)
+        loss, found = _judge(model, head, train.batch(step), device)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), recipe.clip)
         optimiser.step()
-        said = {"loss": float(loss.detach()), "right": right}
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            said |= {f"held-out {name}": value for name, value in validate(model, head, held_out, device).items()}
+            on_others = validate(model, head, held_out, device)
+            now = {"loss": float(loss.detach()), head.told: found, **{f"held-out {k}": v for k, v in on_others.items()}}
+            seconds = before + time.monotonic() - begun
+            said.append({"step": step + 1, "seconds": round(seconds), **{k: round(v, 4) for k, v in now.items()}})
             state = {"weights": both.state_dict(), "optimiser": optimiser.state_dict()}
             with replacing(checkpoint) as temporary:
-                torch.save({**state, "recipe": asdict(recipe), "step": step + 1}, temporary)
-        told(step + 1, said)
+                torch.save({**state, "recipe": asdict(recipe), "said": said}, temporary)
+        on_step(step + 1)
+    return said
+
+
+def learnt(checkpoint: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """The model's weights at a checkpoint of `learn`, in full precision, and what it said."""
+    there = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {k.removeprefix("0."): v for k, v in there["weights"].items() if k.startswith("0.")}, there["said"]
 
 
 @torch.no_grad()
-def validate(model: HubertModel, head: nn.Module, held_out: Speech, device: torch.device) -> dict[str, float]:
-    """Over the same five batches, always."""
+def validate(model: HubertModel, head: Units | Teacher, held_out: Speech, device: torch.device) -> dict[str, float]:
+    """Over the same five batches, always, with nothing mixed in."""
     found = [_judge(model, head, held_out.batch(step, mix=False), device) for step in range(5)]
     return {
         "loss": float(np.mean([float(loss) for loss, _ in found])),
-        "right": float(np.mean([right for _, right in found])),
+        head.told: float(np.mean([told for _, told in found])),
     }
 
 

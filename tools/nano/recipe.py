@@ -13,30 +13,32 @@ speech says of them stay in the work folder; a killed run goes on from there. Fr
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.util
 import json
 import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pretrain import Recipe, Speech, Teacher, Units, learn, new_model
+from pretrain import CONFIG, Recipe, Speech, Teacher, Units, learn, learnt, new_model
 from rich.console import Console
-from speech import Pool, make_speech, pool, read_part
+from speech import Pool, make_speech, pool, read_part, speaker
 from targets import HOP, Source, cluster, measure, num_frames
-from torch import nn
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
 from bas.audio import SAMPLE_RATE
-from bas.cli_features import choose_device
-from bas.encoders import load_encoder
+from bas.cli_features import DEVICES, choose_device
+from bas.corpora import espeak
+from bas.encoders import EncoderInfo, load_encoder
 from bas.errors import UserError
 from bas.files import locked, read_json, write_json
 from bas.progress import bar
@@ -45,6 +47,7 @@ CLUSTERS = (100, 250)  # units of stage 1 and of stage 2
 OWN_STATE = 4  # the state of stage 1 that stage 2's units are of, out of 0 to 6
 STUDENT_STATES = (4, 6)  # that are to tell the teacher's states, in stage 3
 STARTS = 0.03  # of masks in stage 3: about a quarter of the frames are hidden
+CODE = ("speech.py", "augment.py", "targets.py", "pretrain.py")
 
 
 @dataclass(frozen=True)
@@ -68,40 +71,28 @@ class Work:
     workers: int
     console: Console
 
-    def run(self, stage: Stage, model: HubertModel) -> dict[str, object]:
+    def run(self, stage: Stage, model: HubertModel) -> dict[str, float]:
         """Train the model in place by the stage, or load what the stage left; what held-out speech says of it."""
         folder = self.folder / stage.name
-        said, weights = folder / "said.json", folder / "model"
-        if said.exists():
-            model.load_state_dict(HubertModel.from_pretrained(weights, dtype=torch.float32).state_dict())
-            return dict(json.loads(said.read_text(encoding="utf-8")))
-        folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        frames = self._measured(stage, folder)
-        items, targets = self._items(stage, frames)
-        head = self._head(stage, model.config.hidden_size, frames)
-        out = [self.pool.held_out(i) for i in range(len(self.pool))]
-        parts = [
-            Speech(*([x for x, o in zip(xs, out, strict=True) if o == held] for xs in (items, targets)), stage.recipe)
-            for held in (False, True)
-        ]
-        history: list[dict[str, float]] = []
-        with bar(self.console, "steps") as progress:
-            task = progress.add_task(stage.name, total=stage.recipe.steps)
+        checkpoint, weights = folder / "checkpoint.pt", folder / "model"
+        if not weights.exists():  # the last thing that a stage writes
+            folder.mkdir(parents=True, exist_ok=True)
+            frames = self._measured(stage, folder)
+            items, targets = self._items(stage, frames)
+            head = self._head(stage, model.config.hidden_size, frames)
+            train, held_out = (self._part(items, targets, stage.recipe, held) for held in (False, True))
+            with bar(self.console, "steps") as progress:
+                task = progress.add_task(stage.name, total=stage.recipe.steps)
 
-            def told(step: int, found: dict[str, float]) -> None:
-                progress.update(task, completed=step)
-                if "held-out loss" in found:
-                    history.append({"step": step, **{k: round(v, 4) for k, v in found.items()}})
-                    with (folder / "history.jsonl").open("a", encoding="utf-8") as stream:
-                        stream.write(json.dumps(history[-1]) + "\n")
+                def on_step(step: int) -> None:
+                    progress.update(task, completed=step)
 
-            learn(model, head, parts[0], parts[1], stage.recipe, folder / "checkpoint.pt", self.device, told)
-        model.to("cpu")
-        save(model, weights)
-        found = {"minutes": round((time.monotonic() - began) / 60, 1), "steps": stage.recipe.steps, **history[-1]}
-        write_json(said, found)
-        return dict(found)
+                learn(model, head, train, held_out, stage.recipe, checkpoint, self.device, on_step)
+            model.to("cpu")
+            save(model, weights)
+        state, said = learnt(checkpoint)
+        model.load_state_dict(state)
+        return said[-1]
 
     def _measured(self, stage: Stage, folder: Path) -> list[Path]:
         with bar(self.console, "parts") as progress:
@@ -124,7 +115,12 @@ class Work:
             return cluster(frames, stage.clusters, stage.recipe.seed)
         return (np.load(file, mmap_mode="r").swapaxes(0, 1) for file in frames)
 
-    def _head(self, stage: Stage, dim: int, frames: Sequence[Path]) -> nn.Module:
+    def _part(self, items: Sequence[Any], targets: Sequence[Any], recipe: Recipe, held_out: bool) -> Speech:
+        """What is trained on, or what is held out."""
+        of = [i for i in range(len(self.pool)) if self.pool.held_out(i) == held_out]
+        return Speech([items[i] for i in of], [targets[i] for i in of], recipe)
+
+    def _head(self, stage: Stage, dim: int, frames: Sequence[Path]) -> Units | Teacher:
         torch.manual_seed(stage.recipe.seed + 1)
         if stage.clusters:
             return Units(dim, stage.clusters)
@@ -145,84 +141,133 @@ def save(model: HubertModel, folder: Path) -> None:
     temporary.rename(folder)
 
 
-def check_same(a: argparse.Namespace) -> None:
-    """UserError where the work folder was made with other arguments."""
-    path, now = a.work / "arguments.json", {k: v for k, v in vars(a).items() if k not in ("work", "device")}
-    now |= {"speech": str(a.speech.resolve())}
-    there = read_json(path) if path.exists() else now
-    if wrong := [k for k in now if now[k] != there.get(k)]:
-        told = f"made with --{wrong[0].replace('_', '-')} {there.get(wrong[0])}, now {now[wrong[0]]}"
-        raise UserError(f"{a.work}: {told}; give another --work, or delete that folder")
-    write_json(path, now)
+def made_of(a: argparse.Namespace, spoken: Pool, teacher: EncoderInfo | None) -> dict[str, Any]:
+    """All that decides what the work folder holds."""
+    names = "".join(f"{path.name} {path.stat().st_size} " for path in spoken.recordings)
+    code = b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)
+    return {
+        "variants": a.variants,
+        "spoken": a.spoken,
+        "steps": a.steps,
+        "seed": a.seed,
+        "teacher": [teacher.revision, teacher.input] if teacher else None,
+        "teacher-states": a.teacher_states,
+        "speech": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "constants": [CONFIG, CLUSTERS, OWN_STATE, STUDENT_STATES, STARTS, asdict(Recipe(1, 0))],
+        "code": hashlib.sha256(code).hexdigest()[:16],
+        "versions": {name: version(name) for name in ("babel", "espeakng-loader")},
+    }
 
 
-def carry_out(a: argparse.Namespace, console: Console) -> None:
+def check_same(folder: Path, made: dict[str, Any]) -> None:
+    """UserError where the work folder was made of other things."""
+    path = folder / "made_of.json"
+    made = json.loads(json.dumps(made))
+    remedy = "give another --work, or delete that folder"
+    if path.exists():
+        there = read_json(path, remedy)
+        if wrong := [name for name in made if there.get(name) != made[name]]:
+            told = f"made with {wrong[0]} {there.get(wrong[0])}, now {made[wrong[0]]}"
+            raise UserError(f"{folder}: {told}; {remedy}")
+    elif any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds something, but no made_of.json; {remedy}")
+    write_json(path, made)
+
+
+def asked(a: argparse.Namespace) -> EncoderInfo | None:
+    """The teacher, with its states put in; UserError, before hours of work, for whatever cannot be."""
+    for name in ("variants", "workers"):
+        if getattr(a, name) < 1:
+            raise UserError(f"--{name} {getattr(a, name)}: must be 1 or more")
+    if a.spoken < 0:
+        raise UserError(f"--spoken {a.spoken}: must be 0 or more")
+    stages = 3 if a.teacher else 2
+    if len(a.steps) < stages or min(a.steps[:stages]) < 1:
+        raise UserError(f"--steps {' '.join(map(str, a.steps))}: must be {stages} numbers of 1 or more")
+    a.steps = a.steps[:stages]
+    if not importlib.util.find_spec("babel"):
+        raise UserError("what espeak-ng is to say comes from Babel: pip install 'bas[nano]'")
+    espeak.find()
+    if not a.teacher:
+        if a.real_length or a.teacher_states:
+            raise UserError("--real-length and --teacher-states are of a --teacher; name one, or leave them out")
+        return None
+    info = load_encoder(a.teacher, torch.device("cpu"), real_length=a.real_length).info
+    last = info.num_states - 1
+    a.teacher_states = a.teacher_states or [info.num_states // 2, last]
+    if wrong := [s for s in a.teacher_states if not 0 <= s <= last]:
+        raise UserError(f"--teacher-states {wrong[0]}: {a.teacher} has states 0 to {last}")
+    if len(a.teacher_states) != len(STUDENT_STATES):
+        raise UserError(f"--teacher-states: name {len(STUDENT_STATES)}, the earlier first")
+    if info.frame_rate != SAMPLE_RATE / HOP:
+        raise UserError(f"--teacher {a.teacher}: {info.frame_rate:g} frames a second; must be {SAMPLE_RATE / HOP:g}")
+    return info
+
+
+def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Console) -> None:
     device = choose_device(a.device)
-    workers = os.cpu_count() or 1
-    if a.teacher:  # before hours of work: can it be loaded, and has it such states?
-        known = load_encoder(a.teacher, torch.device("cpu"), real_length=a.real_length).info
-        if wrong := [s for s in a.teacher_states if not 0 <= s < known.num_states]:
-            raise UserError(f"--teacher-states {wrong[0]}: {a.teacher} has states 0 to {known.num_states - 1}")
-        if len(a.teacher_states) != len(STUDENT_STATES):
-            raise UserError(f"--teacher-states: name {len(STUDENT_STATES)}, the earlier first")
     spoken = pool(a.speech, a.variants, a.spoken, a.seed)
-    check_same(a)
+    check_same(a.work, made_of(a, spoken, teacher))
     with bar(console, "utterances") as progress:
         task = progress.add_task("speech", total=len(spoken))
-        files = make_speech(spoken, a.work / "speech", workers, lambda n: progress.advance(task, n))
-    work = Work(a.work, spoken, files, device, workers, console)
-    recipes = [Recipe(steps=steps, seed=a.seed) for steps in a.steps]
-    model = new_model(a.seed)
+        files = make_speech(spoken, a.work / "speech", a.workers, lambda n: progress.advance(task, n))
+    work = Work(a.work, spoken, files, device, a.workers, console)
     own = Source(str(a.work / "1-mfcc" / "model"), (OWN_STATE,))
     stages = [
-        Stage("1-mfcc", Source(), CLUSTERS[0], recipes[0]),
-        Stage("2-own", own, CLUSTERS[1], recipes[1]),
+        Stage("1-mfcc", Source(), CLUSTERS[0], Recipe(steps=a.steps[0], seed=a.seed)),
+        Stage("2-own", own, CLUSTERS[1], Recipe(steps=a.steps[1], seed=a.seed)),
     ]
-    if a.teacher:
-        teacher = Source(a.teacher, tuple(a.teacher_states), a.real_length)
-        light = Recipe(steps=a.steps[2], seed=a.seed, starts=STARTS)
-        stages.append(Stage("3-teacher", teacher, 0, light))
+    if teacher:
+        states = Source(a.teacher, tuple(a.teacher_states), a.real_length)
+        stages.append(Stage("3-teacher", states, 0, Recipe(steps=a.steps[2], seed=a.seed, starts=STARTS)))
+    model = new_model(a.seed)
     said = {stage.name: work.run(stage, model) for stage in stages}
-    out = a.work / "bas-hubert-nano"
+    out = a.work / "hubert-nano"
     save(model, out)
-    frames = sum(num_frames(len(x)) for file in files for x in read_part(file))
+    held = [i for i in range(len(spoken)) if spoken.held_out(i)]
+    seconds = [num_frames(len(x)) * HOP / SAMPLE_RATE for file in files for x in read_part(file)]
     write_json(
         out / "training.json",
         {
             "parameters": sum(p.numel() for p in model.parameters()),
-            "hours of speech": round(frames * HOP / SAMPLE_RATE / 3600, 2),
+            "hours trained on": round((sum(seconds) - sum(seconds[i] for i in held)) / 3600, 2),
             "LibriSpeech utterances": len(spoken.recordings),
-            "variants of each": spoken.variants,
+            "LibriSpeech speakers held out": len({speaker(r) for i, r in enumerate(spoken.recordings) if i in held}),
+            "variants": spoken.variants,
             "espeak-ng utterances": spoken.spoken,
             "seed": a.seed,
-            "teacher": f"{Path(a.teacher).name}, states {a.teacher_states}" if a.teacher else None,
+            "teacher": f"{Path(a.teacher).name}, states {a.teacher_states}" if teacher else None,
             "stages": said,
-            "hardware": f"{device.type}, {workers} cores, {platform.machine()}",
+            "hardware": f"{device.type}, {a.workers} workers, {platform.machine()}",
             "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "espeakng-loader")},
         },
     )
     console.print(f"model: {out}", highlight=False, soft_wrap=True)
-    console.print(f"[bold]next:[/] make extract CORPUS=emodb ROOT=path/to/emodb ENCODER={out}", soft_wrap=True)
+    told = f"make extract CORPUS=emodb ROOT=path/to/emodb ENCODER={out}"
+    console.print(f"[bold]next:[/] {told}", highlight=False, soft_wrap=True)
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     p.add_argument("--speech", type=Path, required=True, help="LibriSpeech's folder, or a sample of it")
     p.add_argument("--teacher", default="", help="an encoder, by hub name or folder; default: no third stage")
-    p.add_argument("--teacher-states", type=int, nargs="+", default=[2, 4], help="default: %(default)s")
+    p.add_argument("--teacher-states", type=int, nargs="+", help="two; default: its middle and its last")
     p.add_argument("--real-length", action="store_true", help="for Whisper: without the padding to 30 s")
     p.add_argument("--variants", type=int, default=6, help="of each utterance, one unchanged; default: %(default)s")
     p.add_argument("--spoken", type=int, default=5000, help="utterances by espeak-ng; default: %(default)s")
-    p.add_argument("--steps", type=int, nargs=3, default=[800, 800, 2000], help="a stage; default: %(default)s")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", default="auto")
+    p.add_argument("--steps", type=int, nargs="+", default=[800, 800, 2000], help="of each stage; default: %(default)s")
+    p.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    p.add_argument("--workers", type=int, default=cores, help="processes that make speech and targets; default: cores")
     p.add_argument("--work", type=Path, default=Path("runs/nano"), help="default: %(default)s")
     a = p.parse_args()
     try:
+        teacher = asked(a)
         with locked(a.work, "training"):
-            carry_out(a, Console(soft_wrap=not sys.stdout.isatty()))
-    except UserError as error:
-        print(f"nano: {error}", file=sys.stderr)
+            carry_out(a, teacher, Console(soft_wrap=not sys.stdout.isatty()))
+    except (UserError, OSError) as error:
+        print(f"nano: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nano: interrupted; the same command goes on from here", file=sys.stderr)

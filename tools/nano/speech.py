@@ -6,13 +6,15 @@ seed and that number, so that any process may make any part. A part is one file 
 
 from __future__ import annotations
 
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +27,12 @@ from bas.errors import UserError
 from bas.files import replacing
 
 PART = 200  # items
-LONGEST = 12.0  # seconds of an item; what is longer is cut
-HELD_OUT = 20  # one LibriSpeech speaker, and one espeak item, in so many is never trained on
+LONGEST = 12.0  # seconds of a recording; what is longer is cut, before it is made slower or faster
+# LibriSpeech speakers and espeak items whose number this divides are never trained on. (K-means, and the mean and
+# deviation of a teacher's states, see their frames too.)
+HELD_OUT = 20
 
-# espeak-ng's voice and the locale whose names (of countries, languages, currencies, units) it is given to say: the
+# espeak-ng's voice and the locale whose names (of countries, languages, currencies, months) it is given to say: the
 # Unicode consortium's lists, in Babel, are the words at hand in so many languages under a free licence.
 LANGUAGES = {
     "af": "af", "ar": "ar", "az": "az", "bg": "bg", "bn": "bn", "ca": "ca", "cmn": "zh", "cs": "cs", "cy": "cy",
@@ -145,18 +149,31 @@ def make_speech(pool: Pool, folder: Path, workers: int, on_part: Callable[[int],
     """All parts, those that are missing made by so many processes. on_part is told of each how many items it has."""
     files = [folder / f"speech-{part:04d}.npz" for part in range(pool.parts)]
     sizes = [min(PART, len(pool) - part * PART) for part in range(pool.parts)]
-    # Not forked: threads of torch and of the progress bar are at work here.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        made = {}
-        for part, file in enumerate(files):
-            if file.exists():
-                on_part(sizes[part])
-            else:
-                made[processes.submit(make_part, pool, part, file)] = sizes[part]
-        for future in as_completed(made):
-            future.result()
-            on_part(made[future])
+    for file, size in zip(files, sizes, strict=True):
+        if file.exists():
+            on_part(size)
+    missing = {part: (pool, part, file) for part, file in enumerate(files) if not file.exists()}
+    in_processes(make_part, missing, workers, lambda part: on_part(sizes[part]))
     return files
+
+
+def in_processes(
+    call: Callable[..., None], given: Mapping[int, tuple[Any, ...]], workers: int, done: Callable[[int], None]
+) -> None:
+    """`call` of each key's arguments, in so many processes. An error, or Ctrl-C, begins no more of them.
+
+    Those at work are waited for: what they write is not lost.
+    """
+    # Not forked: threads of torch and of the progress bar are at work here.
+    spawn = get_context("spawn")
+    processes = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    try:
+        keys = {processes.submit(call, *arguments): key for key, arguments in given.items()}
+        for future in as_completed(keys):
+            future.result()
+            done(keys[future])
+    finally:
+        processes.shutdown(cancel_futures=True)
 
 
 def read_part(file: Path) -> list[npt.NDArray[np.int16]]:
@@ -168,7 +185,3 @@ def read_part(file: Path) -> list[npt.NDArray[np.int16]]:
 
 def to_wave(samples: npt.NDArray[np.int16]) -> Wave:
     return samples.astype(np.float32) / 32768
-
-
-def read_all(files: Sequence[Path]) -> list[npt.NDArray[np.int16]]:
-    return [item for file in files for item in read_part(file)]

@@ -12,16 +12,14 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
-from speech import read_part, to_wave
+from speech import in_processes, read_part, to_wave
 from torchaudio.functional import compute_deltas
 from torchaudio.transforms import MFCC
 
@@ -45,7 +43,8 @@ class Source:
         """`(L, T, D)` float32, for the wave's frames."""
         frames = num_frames(wave.size)
         found = self._encoded(wave) if self.encoder else mfcc(wave)[None]
-        # A teacher's frames may begin some milliseconds elsewhere, and be one fewer or more.
+        # A teacher's frame may lie some milliseconds elsewhere (Whisper's 12.5 ms earlier), and be one fewer or more.
+        assert abs(found.shape[1] - frames) <= 2, f"{found.shape[1]} frames for {frames}"
         return found[:, np.minimum(np.arange(frames), found.shape[1] - 1)]
 
     def _encoded(self, wave: Wave) -> np.ndarray:
@@ -90,21 +89,27 @@ def measure(
 ) -> list[Path]:
     """A file `(L, T, D)` for each part of the speech; what is missing is made by so many processes."""
     made = [folder / file.name.replace("speech", "frames").replace(".npz", ".npy") for file in files]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        futures = []
-        for file, into in zip(files, made, strict=True):
-            if into.exists():
-                on_part()
-            else:
-                futures.append(processes.submit(_measure, source, file, into))
-        for future in as_completed(futures):
-            future.result()
-            on_part()
+    missing = {i: (source, file, made[i]) for i, file in enumerate(files) if not made[i].exists()}
+    for _ in range(len(files) - len(missing)):
+        on_part()
+    in_processes(_measure, missing, workers, lambda part: on_part())
     return made
 
 
 def cluster(frames: Sequence[Path], clusters: int, seed: int) -> Iterator[np.ndarray]:
-    """The units of each part's frames, `(T,)` uint16, by k-means over some frames of all parts."""
+    """The units of each part's frames, `(T,)` uint16, by k-means over some frames of all parts.
+
+    Kept beside the frames: a training that goes on must find the same numbers for the same units.
+    """
+    units = [file.with_name(file.name.replace("frames", "units")) for file in frames]
+    if not all(file.exists() for file in units):
+        for file, of_part in zip(units, _cluster(frames, clusters, seed), strict=True):
+            with replacing(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, of_part)
+    return (np.load(file) for file in units)
+
+
+def _cluster(frames: Sequence[Path], clusters: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     share = FITTED // len(frames)
     parts = [np.load(file, mmap_mode="r")[0] for file in frames]
