@@ -76,7 +76,7 @@ protocol: .venv/run  ## split a corpus, show the split and write it down | make 
 	$(BIN)/bas protocol make $(CORPUS_ROOT) $(SPLIT) $(if $(TO),--to "$(TO)")
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,log-mel)
+	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,bas-hubert-nano)
 	@case "$(PROCESSES)" in ''|0|*[!0-9]*) echo "make: PROCESSES=$(PROCESSES): must be a number, 1 or more" >&2; exit 2;; esac
 	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
@@ -153,8 +153,8 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 
 nano: .venv/nano  ## train bas-hubert-nano anew, hours on a CPU | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
 	@$(call need,SPEECH,path/to/LibriSpeech)
-	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") \
-		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) --device $(DEVICE)
+	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") --device $(DEVICE) \
+		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) $(if $(WORKERS),--workers $(WORKERS))
 
 check: .venv/test  ## ruff, mypy, import contracts | make check
 	$(BIN)/ruff format --check .

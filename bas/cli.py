@@ -56,6 +56,7 @@ def board(arguments: argparse.Namespace, console: Console) -> int:
 
 def demo(arguments: argparse.Namespace, console: Console) -> int:
     from bas.corpora.synthetic import synthesise
+    from bas.encoders import NANO
     from bas.progress import bar
 
     root = RUNS / "corpora" / "demo"
@@ -64,7 +65,7 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
     workers = ["--workers", str(arguments.workers)] if arguments.workers else []
-    features = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", "--encoder=log-mel"]), console)
+    features = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", f"--encoder={NANO}"]), console)
     # Narrower and shorter than the preset: the demo is to end within minutes on two cores.
     changes = ["--set", "width=64", "--set", "epochs=12", "--name", "demo"]
     return main(["compare", "--features", str(features), *changes, *workers])

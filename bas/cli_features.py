@@ -217,7 +217,7 @@ def add_encoder_arguments(p: argparse.ArgumentParser, encoders: str) -> None:
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
-    add_encoder_arguments(p, "a hub name, a local model folder, or log-mel")
+    add_encoder_arguments(p, "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel")
     p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
     p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
     p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")

@@ -59,7 +59,6 @@ def main() -> None:
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--root", required=True, type=Path)
     parser.add_argument("--beside", nargs="*", default=[], metavar="NAME=ENCODER", help="other encoders to show")
-    parser.add_argument("--real-length", action="store_true", help="for Whisper: without the padding to 30 s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing; default: %(default)s")
     arguments = parser.parse_args()
@@ -75,19 +74,18 @@ def measure(arguments: argparse.Namespace) -> str:
     corpus = open_corpus(arguments.corpus, arguments.root)
     with tempfile.TemporaryDirectory(prefix="nano-") as temporary:
         work = Path(temporary)
-        speeds = [speed(corpus, work / f"round{i}") for i in range(arguments.rounds + 1)][1:]
+        speeds = [speed(corpus, work / f"round{i}") for i in range(arguments.rounds)]
         nano = means(corpus, NANO, work)
         seeds = range(arguments.seeds)
         inputs = {
             NANO: [nano] * len(seeds),
             RANDOM: [means(corpus, random_weights(work / f"random{seed}", seed), work) for seed in seeds],
-            "log-mel, mean": [log_mel(corpus, work)[:, :, :80]] * len(seeds),
-            DEVIATION: [log_mel(corpus, work)] * len(seeds),
+            "log-mel, mean": [means(corpus, LOG_MEL, work)] * len(seeds),
+            DEVIATION: [means_and_deviations(corpus, LOG_MEL, work)] * len(seeds),
         }
         for text in arguments.beside:
             name, _, encoder = text.partition("=")
-            long = arguments.real_length and "whisper" in encoder.lower()
-            inputs[name] = [means(corpus, encoder, work, real_length=long)] * len(seeds)
+            inputs[name] = [means(corpus, encoder, work)] * len(seeds)
     rows = {name: probe(corpus, of_seed) for name, of_seed in inputs.items()}
     return tell(arguments, corpus, rows, speeds)
 
@@ -108,25 +106,24 @@ def random_weights(folder: Path, seed: int) -> str:
     return str(folder)
 
 
-def means(corpus: Corpus, encoder: str, work: Path, *, real_length: bool = False) -> np.ndarray:
+def means(corpus: Corpus, encoder: str, work: Path) -> np.ndarray:
     """Each utterance's mean frame of every state, `(U, L, D)`, through a feature store as anyone's."""
-    store = stored(corpus, encoder, work, real_length)
+    store = stored(corpus, encoder, work)
     each = [store.gather([u.id], store.info.layers)[0].astype(np.float32).mean(1) for u in corpus.utterances]
     return np.stack(each)
 
 
-def log_mel(corpus: Corpus, work: Path) -> np.ndarray:
-    """`(U, 1, 2 D)`: the mean of each band, and its deviation over time."""
-    store = stored(corpus, LOG_MEL, work, False)
+def means_and_deviations(corpus: Corpus, encoder: str, work: Path) -> np.ndarray:
+    """`(U, 1, 2 D)`: the mean of state 0, and its deviation over time."""
+    store = stored(corpus, encoder, work)
     frames = [store.read(u.id, 0).astype(np.float32) for u in corpus.utterances]
     return np.stack([np.concatenate([x_TD.mean(0), x_TD.std(0)]) for x_TD in frames])[:, None]
 
 
-def stored(corpus: Corpus, encoder: str, work: Path, real_length: bool) -> FeatureStore:
+def stored(corpus: Corpus, encoder: str, work: Path) -> FeatureStore:
     folder = work / f"store-{encoder.replace('/', '-')}"
     if not folder.exists():
-        made = load_encoder(encoder, torch.device("cpu"), real_length=real_length)
-        extract(corpus, made, folder, Request(corpus.name, folder), QUIET)
+        extract(corpus, load_encoder(encoder, torch.device("cpu")), folder, Request(corpus.name, folder), QUIET)
     return FeatureStore(folder)
 
 
@@ -183,7 +180,7 @@ def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed],
         def mean(kept_N: np.ndarray) -> float:
             return float(np.mean([wa(targets_N[kept_N], p_N[kept_N]) for p_N in predictions_SN]))
 
-        return tuple(100 * x for x in interval(mean, speakers_N))  # type: ignore[return-value]
+        return tuple(100 * x for x in interval(mean, speakers_N))
 
     def against(one: Probed, other: Probed) -> Paired:
         return paired(targets_N, one.chosen, other.chosen, speakers_N, wa)
@@ -219,16 +216,17 @@ def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed],
         f"- at least 100 times real time: {middle:.0f} ({min(speeds):.0f} to {max(speeds):.0f}), "
         f"{'reached' if middle >= 100 else 'MISSED'}."
     )
-    beside = "".join(f" {text.partition('=')[0]}={Path(text.partition('=')[2]).name}" for text in arguments.beside)
+    named = [text.partition("=")[::2] for text in arguments.beside]
+    beside = "".join(f" {name}={'/'.join(Path(encoder).parts[-2:])}" for name, encoder in named)
     return PAGE_TEXT.format(
         command=f"python benchmarks/nano.py --corpus {arguments.corpus} --root path/to/{arguments.corpus}"
-        + (f" --beside{beside}" if beside else "")
-        + " --real-length" * arguments.real_length,
+        + (f" --beside{beside}" if beside else ""),
         date=date.today().isoformat(),
         commit=commit(),
         machine=machine(torch.device("cpu")),
         corpus=corpus.name,
         utterances=len(corpus.utterances),
+        revision=load_encoder(NANO, torch.device("cpu")).info.revision,
         speakers=len(set(speakers_N)),
         seeds=arguments.seeds,
         rounds=arguments.rounds,
@@ -248,7 +246,7 @@ def draw(found: dict[str, dict[int, tuple[float, float, float]]]) -> None:
             axes.axhline(whole[0], color=f"C{i}", linestyle="dashed", linewidth=1, label=name)
         else:
             axes.errorbar(at, whole, (whole - low, high - whole), color=f"C{i}", capsize=3, marker="o", label=name)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     axes.grid(alpha=0.3)
     path = PAGE.parent / "figures" / "nano-layers.png"
     path.parent.mkdir(exist_ok=True)
@@ -258,10 +256,10 @@ def draw(found: dict[str, dict[int, tuple[float, float, float]]]) -> None:
 PAGE_TEXT = """# bas-hubert-nano: what its states hold
 
 `{command}`, {date}, commit {commit}, on {machine}.
-{corpus}, {utterances} utterances of {speakers} speakers, none of whom the encoder has heard. Logistic regression on the
-mean over time; five folds of whole speakers, {seeds} seeds (of the folds, and of the random weights). In each fold the
-state is chosen by cross-validation over the training speakers, the regularisation on the valid part. Points; mean ±
-deviation over seeds; intervals of 95 % and p over speakers.
+{corpus}, {utterances} utterances of {speakers} speakers; encoder {revision}, see its card for what it learnt from.
+Logistic regression on the mean over time; five folds of whole speakers, {seeds} seeds (of the folds, and of the random
+weights). In each fold the state is chosen by cross-validation over the training speakers, the regularisation on the
+valid part. Points; mean ± deviation over seeds; intervals of 95 % and p over speakers.
 
 What it was to reach:
 
@@ -271,7 +269,7 @@ What it was to reach:
 
 ## By state
 
-State 0 enters the first transformer layer.
+State 0 enters the first transformer layer. Rows named stage-1 and stage-2 are `make nano` as it stood after these.
 
 ![accuracy by state](figures/nano-layers.png)
 
@@ -279,8 +277,8 @@ State 0 enters the first transformer layer.
 
 A row of this table is no result to cite: which state is best is seen on the test speakers here.
 
-Speed: all of {corpus} extracted by `bas`, every state written, the loading of the encoder counted; seconds of speech a
-second, the median of {rounds} rounds with the lowest and highest.
+Speed: all of {corpus} extracted by `bas`, every state written, on the cores above, the loading of the encoder counted;
+seconds of speech a second, the median of {rounds} rounds with the lowest and highest.
 """
 
 

@@ -88,7 +88,9 @@ def test_weights_under_their_old_names_in_a_bin_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no/such-model", "such", "no such model", "./no/such/folder", ""])
 def test_an_unknown_name(name: str) -> None:
-    assert refusal(load_encoder, name, CPU).startswith(f"encoder {name!r}: not log-mel, no model folder")
+    assert refusal(load_encoder, name, CPU).startswith(
+        f"encoder {name!r}: not log-mel or bas-hubert-nano, no model folder"
+    )
 
 
 def test_a_text_model_is_refused_with_what_is_allowed(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Frozen encoders behind one protocol: speech encoders of `transformers`, by hub name or local folder, and log-mel."""
+"""Frozen encoders behind one protocol: speech encoders of `transformers`, by hub name or local folder, one that is in
+this package, and log-mel."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,16 +18,27 @@ from bas.errors import UserError
 
 __all__ = [
     "LOG_MEL",
+    "NANO",
     "PRECISIONS",
     "WAVEFORM_MODELS",
     "Encoder",
     "EncoderInfo",
     "Padded",
     "Tunable",
+    "files_of",
     "load_encoder",
     "padded_as",
     "tunable",
 ]
+
+NANO = "bas-hubert-nano"
+"""The encoder in this package: see the model card in its folder. Another folder of that name is
+`./bas-hubert-nano`."""
+
+
+def files_of(name: str) -> str:
+    """What `transformers` loads under this name: the folder of the encoder in this package, else the name itself."""
+    return str(Path(__file__).with_name(NANO)) if name == NANO else name
 
 
 def load_encoder(
@@ -36,7 +49,7 @@ def load_encoder(
     precision: str = "float32",
     real_length: bool = False,
 ) -> Encoder:
-    """`log-mel`, a local folder in the `transformers` layout, or a hub name.
+    """`log-mel`, `bas-hubert-nano`, a local folder in the `transformers` layout, or a hub name.
 
     precision: of weights and arithmetic, one of PRECISIONS; float16 wants a GPU.
     real_length: Whisper's encoder over the recording alone, without the silence that its exact form adds up to 30 s.
@@ -47,8 +60,9 @@ def load_encoder(
         raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":
         raise UserError("precision 'float16' is not for the CPU: float32, bfloat16, or a GPU")
+    given, name = name, files_of(name)
     if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
-        raise UserError(f"encoder {name!r}: revision {revision!r} asked, but only a hub name has revisions")
+        raise UserError(f"encoder {given!r}: revision {revision!r} asked, but only a hub name has revisions")
     if name == LOG_MEL:
         if precision != "float32":
             raise UserError(f"encoder {name!r}: precision {precision!r} asked, but it has no weights, only float32")
@@ -59,7 +73,7 @@ def load_encoder(
     from transformers.utils.hub import cached_file
 
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-        raise UserError(f"encoder {name!r}: not {LOG_MEL}, no model folder there")
+        raise UserError(f"encoder {name!r}: not {LOG_MEL} or {NANO}, no model folder there")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if not Path(name).is_dir():
@@ -67,7 +81,7 @@ def load_encoder(
             revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers makes a configuration of whatever the file says
-        told = f"not {LOG_MEL}, no model folder and not to be had from the hub: {first_line(error)}"
+        told = f"not {LOG_MEL} or {NANO}, no model folder and not to be had from the hub: {first_line(error)}"
         if name and Path(name).is_dir():
             there = (Path(name) / "config.json").is_file()
             told = f"config.json: {first_line(error)}" if there else "no config.json in this folder"
@@ -78,8 +92,10 @@ def load_encoder(
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision, precision, real_length)
     if config.model_type in WAVEFORM_MODELS:
-        _refuse_real_length(name, real_length)
-        return Waveform(name, config, device, revision, precision)
+        _refuse_real_length(given, real_length)
+        encoder = Waveform(name, config, device, revision, precision)
+        encoder.info = replace(encoder.info, name=given)
+        return encoder
     allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
     raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bas import audio
 from bas.corpora import Corpus, Utterance, open_corpus
-from bas.encoders import LOG_MEL, Encoder, load_encoder, padded_as
+from bas.encoders import LOG_MEL, Encoder, files_of, load_encoder, padded_as
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.derive import frame_times, origin, pooled, spans
@@ -314,7 +314,7 @@ def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
     """The encoder that made the store, or a UserError; never another that happens to have its name."""
     there = info.encoder
     local = there["revision"].startswith("sha256:")
-    if local and not Path(name).is_dir():
+    if local and not Path(files_of(name)).is_dir():
         raise UserError(f"encoder {name!r}: the store was made with a folder of files, and it is not here")
     plain = load_encoder(
         name,

@@ -136,7 +136,7 @@ def model_names(run: Run, row: str) -> list[str]:
 def export(run: Run, rows: Sequence[str]) -> Attention:
     """Put together what the jobs of these rows kept, of all folds and seeds: writes attention.h5, whole or not at all.
 
-    Raises UserError where a job that is done kept nothing, as of another verb, or something of another shape.
+    Raises UserError where a job that is done kept nothing, as of another verb.
     """
     folds, seeds = run.protocol.folds, run.plan.seeds
     frames_U, of_rows = np.zeros(0, int), []

@@ -20,6 +20,7 @@ PRETRAINED: Mapping[str, str] = {
     "wavlm-*": "English",
     "unispeech-sat-*": "English",
     "data2vec-audio-*": "English",
+    "bas-hubert-nano": "English, synthetic speech of 50 languages",
     "log-mel": "nothing",
 }
 """By the names of public checkpoints; the first that fits."""

@@ -34,6 +34,7 @@ from rich.console import Console
 from speech import Pool, make_speech, pool, read_part, speaker
 from targets import HOP, Source, cluster, measure, num_frames
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
+from transformers.utils import logging
 
 from bas.audio import SAMPLE_RATE
 from bas.cli_features import DEVICES, choose_device
@@ -262,6 +263,7 @@ def main() -> int:
     p.add_argument("--workers", type=int, default=cores, help="processes that make speech and targets; default: cores")
     p.add_argument("--work", type=Path, default=Path("runs/nano"), help="default: %(default)s")
     a = p.parse_args()
+    logging.disable_progress_bar()  # of a file that takes no time
     try:
         teacher = asked(a)
         with locked(a.work, "training"):
