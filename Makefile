@@ -153,6 +153,7 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 
 nano: .venv/nano  ## train bas-hubert-nano anew, hours on a CPU | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
 	@$(call need,SPEECH,path/to/LibriSpeech)
+	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") --device $(DEVICE) \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) $(if $(WORKERS),--workers $(WORKERS))
 

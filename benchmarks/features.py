@@ -242,7 +242,8 @@ def words(arguments: argparse.Namespace) -> list[str]:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=PAGE.parent)
+    words = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=PAGE.parent)
     return done.stdout.strip() or "unknown"
 
 

@@ -185,3 +185,9 @@ def test_a_preprocessor_that_does_not_fit_is_refused(family: str, preprocessor: 
     message = refusal(load_encoder, str(folder), CPU)
     assert str(folder) in message
     assert told in message
+
+
+@pytest.mark.parametrize("name", ["bas-hubert-nano/", "Bas-Hubert-Nano", "bas-hubert-nan", "logmel", "log-mels"])
+def test_a_slip_of_the_pen_asks_no_hub(name: str) -> None:
+    meant = "log-mel" if "mel" in name else "bas-hubert-nano"
+    assert refusal(load_encoder, name, CPU) == f"encoder {name!r}: no such name; did you mean {meant}?"

@@ -30,18 +30,23 @@ SPOKEN = all(importlib.util.find_spec(name) for name in ("espeakng_loader", "bab
 needs_speech = pytest.mark.skipif(not SPOKEN, reason="espeak-ng and Babel: pip install 'bas[nano]'")
 
 
+def pooled(folder: Path, variants: int, spoken: int, seed: int = 0) -> speech.Pool:
+    return speech.pool(folder, folder / "names.txt", variants, spoken, seed)
+
+
 def libri(folder: Path, speakers: tuple[int, ...] = (19, 40, 61), seconds: float = 1.3) -> Path:
     """Noise under LibriSpeech's names."""
     for number in speakers:
         path = folder / str(number) / f"{number}-1-0000.flac"
         path.parent.mkdir(parents=True)
         soundfile.write(path, 0.1 * np.random.default_rng(number).standard_normal(int(seconds * 16_000)), 16_000)
+    (folder / "names.txt").write_text("".join(f"{number}-1-0000\n" for number in speakers))
     return folder
 
 
 @needs_speech
 def test_an_item_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> None:
-    pool, other = (speech.pool(libri(tmp_path / str(seed)), variants=3, spoken=4, seed=seed) for seed in (0, 1))
+    pool, other = (pooled(libri(tmp_path / str(seed)), variants=3, spoken=4, seed=seed) for seed in (0, 1))
     assert len(pool) == 13
     again = [pool.make(item) for item in reversed(range(13))][::-1]
     for item, wave in enumerate(again):
@@ -52,7 +57,7 @@ def test_an_item_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> Non
 
 
 def test_a_speaker_is_held_out_with_all_variants_and_unchanged(tmp_path: Path) -> None:
-    pool = speech.pool(libri(tmp_path), variants=4, spoken=40, seed=0)
+    pool = pooled(libri(tmp_path), variants=4, spoken=40)
     recorded = [speech.speaker(pool.recordings[item % 3]) for item in range(12)]
     assert [recorded[item] for item in range(12) if pool.held_out(item)] == ["40"] * 4
     assert 0 < sum(pool.held_out(item) for item in range(12, len(pool))) < 10
@@ -60,9 +65,28 @@ def test_a_speaker_is_held_out_with_all_variants_and_unchanged(tmp_path: Path) -
     assert all(np.array_equal(first, other) for other in others)
 
 
-def test_a_folder_without_librispeech_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "song.flac").touch()
-    assert "no LibriSpeech here" in refusal(speech.pool, tmp_path, 1, 1, 0)
+def test_only_the_recordings_listed_are_taken(tmp_path: Path) -> None:
+    folder = libri(tmp_path)
+    listed = folder / "names.txt"
+    listed.write_text("61-1-0000\n19-1-0000\n")
+    assert [path.stem for path in pooled(folder, 1, 0).recordings] == ["61-1-0000", "19-1-0000"]
+    listed.write_text("19-1-0000\n7-1-0000\n")
+    assert refusal(pooled, folder, 1, 0) == (
+        f"{folder}: 1 of the 2 recordings of names.txt are not here, 7-1-0000.flac the first; "
+        "name LibriSpeech's folder, or other --recordings"
+    )
+    for text in ("song", "19-1-0000\n19-1-0000"):
+        listed.write_text(text)
+        told = f"{listed}: {text.split()[0]!r}: expected names as 1688-142285-0000, one a line, each once"
+        assert refusal(pooled, folder, 1, 0) == told
+
+
+def test_the_list_is_of_the_recordings_that_the_card_counts() -> None:
+    names = (TOOLS / "librispeech.txt").read_text().split()
+    assert len(set(names)) == len(names) == 351
+    assert all(speech.NAME.fullmatch(name) for name in names)
+    held_out = [name for name in names if int(name.split("-")[0]) % speech.HELD_OUT == 0]
+    assert (len(held_out), len({name.split("-")[0] for name in held_out})) == (26, 17)
 
 
 def test_pitch_and_speed_do_what_they_say() -> None:
@@ -187,7 +211,9 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @needs_speech
 def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert: Path) -> None:
     work = tmp_path / "work"
-    words = ["--speech", libri(tmp_path / "libri", (19, 21, 40)), "--work", work, "--teacher", hubert, "--steps", "2"]
+    folder = libri(tmp_path / "libri", (19, 21, 40))
+    words = ["--speech", folder, "--recordings", folder / "names.txt", "--work", work]
+    words += ["--teacher", hubert, "--steps", "2"]
     done = run(*words, "2", "2")
     assert (done.returncode, done.stderr) == (0, "")
     made = work / "hubert-nano"
@@ -216,6 +242,7 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
         ("--steps 2 0", "--steps 2 0: must be 2 numbers of 1 or more"),
         ("--teacher TEACHER --steps 2 2", "--steps 2 2: must be 3 numbers of 1 or more"),
         ("--variants 0", "--variants 0: must be 1 or more"),
+        ("--seed -1", "--seed -1: must be 0 or more"),
         ("--speech .", "WORK: holds something, but no made_of.json; give another --work, or delete that folder"),
     ],
 )
@@ -227,14 +254,16 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     (work / "speech-0000.npz").touch()
     monkeypatch.chdir(libri(tmp_path / "libri"))
     given = words.replace("TEACHER", str(hubert)).split()
-    monkeypatch.setattr(sys, "argv", ["recipe.py", "--speech", ".", "--work", str(work), *given])
+    monkeypatch.setattr(
+        sys, "argv", ["recipe.py", "--speech", ".", "--recordings", "names.txt", "--work", str(work), *given]
+    )
     assert recipe.main() == 2
     assert capsys.readouterr().err == f"nano: {told.replace('TEACHER', str(hubert)).replace('WORK', str(work))}\n"
     assert sorted(path.name for path in work.iterdir() if path.name != ".lock") == ["speech-0000.npz"]
 
 
 def test_held_out_items_are_never_trained_on(tmp_path: Path) -> None:
-    pool = speech.pool(libri(tmp_path), variants=2, spoken=20, seed=0)
+    pool = pooled(libri(tmp_path), variants=2, spoken=20)
     work = recipe.Work(tmp_path, pool, [], CPU, 1, Console())
     every = [np.full(8_000, 100 * (i + 1), np.int16) for i in range(len(pool))]
     labels = [np.full(targets.num_frames(8_000), i, np.uint16) for i in range(len(pool))]

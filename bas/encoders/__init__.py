@@ -4,6 +4,7 @@ this package, and log-mel."""
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -74,6 +75,10 @@ def load_encoder(
 
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise UserError(f"encoder {name!r}: not {LOG_MEL} or {NANO}, no model folder there")
+    # The hub is asked again and again for half a minute: not for a slip of the pen.
+    meant = get_close_matches(name.rstrip("/").lower(), (LOG_MEL, NANO), n=1, cutoff=0.8)
+    if meant and "/" not in name.rstrip("/") and not Path(name).is_dir():
+        raise UserError(f"encoder {name!r}: no such name; did you mean {meant[0]}?")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if not Path(name).is_dir():

@@ -2,6 +2,8 @@
 
     python tools/nano/recipe.py --speech LIBRISPEECH --teacher openai/whisper-tiny.en --real-length
 
+It takes about 6 GB of disk and 5 of memory; `--recordings` that list more take more.
+
 1. masked prediction of k-means units of MFCC;
 2. masked prediction of k-means units of the model's own states, as stage 1 left them (with 1: HuBERT's recipe);
 3. regression of a teacher's states from masked speech (DistilHuBERT's loss).
@@ -180,8 +182,9 @@ def asked(a: argparse.Namespace) -> EncoderInfo | None:
     for name in ("variants", "workers"):
         if getattr(a, name) < 1:
             raise UserError(f"--{name} {getattr(a, name)}: must be 1 or more")
-    if a.spoken < 0:
-        raise UserError(f"--spoken {a.spoken}: must be 0 or more")
+    for name in ("spoken", "seed"):
+        if getattr(a, name) < 0:
+            raise UserError(f"--{name} {getattr(a, name)}: must be 0 or more")
     stages = 3 if a.teacher else 2
     if len(a.steps) < stages or min(a.steps[:stages]) < 1:
         raise UserError(f"--steps {' '.join(map(str, a.steps))}: must be {stages} numbers of 1 or more")
@@ -207,7 +210,7 @@ def asked(a: argparse.Namespace) -> EncoderInfo | None:
 
 def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Console) -> None:
     device = choose_device(a.device)
-    spoken = pool(a.speech, a.variants, a.spoken, a.seed)
+    spoken = pool(a.speech, a.recordings, a.variants, a.spoken, a.seed)
     check_same(a.work, made_of(a, spoken, teacher))
     with bar(console, "utterances") as progress:
         task = progress.add_task("speech", total=len(spoken))
@@ -237,7 +240,7 @@ def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Conso
             "variants": spoken.variants,
             "espeak-ng utterances": spoken.spoken,
             "seed": a.seed,
-            "teacher": f"{Path(a.teacher).name}, states {a.teacher_states}" if teacher else None,
+            "teacher": [Path(a.teacher).name, teacher.revision, teacher.input, a.teacher_states] if teacher else None,
             "stages": said,
             "hardware": f"{device.type}, {a.workers} workers, {platform.machine()}",
             "versions": {name: version(name) for name in ("torch", "transformers", "scikit-learn", "espeakng-loader")},
@@ -250,7 +253,9 @@ def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Conso
 
 def main() -> int:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    p.add_argument("--speech", type=Path, required=True, help="LibriSpeech's folder, or a sample of it")
+    p.add_argument("--speech", type=Path, required=True, help="LibriSpeech's folder, or one with the recordings listed")
+    listed = Path(__file__).with_name("librispeech.txt")
+    p.add_argument("--recordings", type=Path, default=listed, help="their names; default: %(default)s")
     p.add_argument("--teacher", default="", help="an encoder, by hub name or folder; default: no third stage")
     p.add_argument("--teacher-states", type=int, nargs="+", help="two; default: its middle and its last")
     p.add_argument("--real-length", action="store_true", help="for Whisper: without the padding to 30 s")

@@ -6,7 +6,9 @@ seed and that number, so that any process may make any part. A part is one file 
 
 from __future__ import annotations
 
+import re
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +29,7 @@ from bas.errors import UserError
 from bas.files import replacing
 
 PART = 200  # items
+NAME = re.compile(r"\d+-\d+-\d+")  # of a recording of LibriSpeech: speaker, chapter, number
 LONGEST = 12.0  # seconds of a recording; what is longer is cut, before it is made slower or faster
 # LibriSpeech speakers and espeak items whose number this divides are never trained on. (K-means, and the mean and
 # deviation of a teacher's states, see their frames too.)
@@ -90,12 +93,26 @@ class Pool:
         return wave if again == 0 or self.held_out(item) else augment(wave, rng)
 
 
-def pool(folder: Path, variants: int, spoken: int, seed: int) -> Pool:
-    """UserError where the folder holds no LibriSpeech."""
-    recordings = tuple(sorted(folder.rglob("*.flac")))
-    if not recordings or not all(speaker(path).isdecimal() for path in recordings):
-        raise UserError(f"{folder}: no LibriSpeech here; expected SPEAKER-CHAPTER-NUMBER.flac in it or in its folders")
-    return Pool(recordings, variants, spoken, seed)
+def pool(folder: Path, listed: Path, variants: int, spoken: int, seed: int) -> Pool:
+    """listed: the names of LibriSpeech's recordings, one a line, that are somewhere in the folder; in this order.
+
+    UserError where one is no such name, stands twice or is not there.
+    """
+    try:
+        names = listed.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{listed}: cannot be read: {error}") from error
+    wrong = [name for name in names if not NAME.fullmatch(name) or names.count(name) > 1]
+    if wrong or not names:
+        told = f"{wrong[0]!r}: " if wrong else ""
+        raise UserError(f"{listed}: {told}expected names as 1688-142285-0000, one a line, each once")
+    there = {path.stem: path for path in folder.rglob("*.flac")}
+    if missing := [name for name in names if name not in there]:
+        told = (
+            f"{len(missing)} of the {len(names)} recordings of {listed.name} are not here, {missing[0]}.flac the first"
+        )
+        raise UserError(f"{folder}: {told}; name LibriSpeech's folder, or other --recordings")
+    return Pool(tuple(there[name] for name in names), variants, spoken, seed)
 
 
 def speaker(recording: Path) -> str:
@@ -172,6 +189,9 @@ def in_processes(
         for future in as_completed(keys):
             future.result()
             done(keys[future])
+    except KeyboardInterrupt:
+        print("nano: stopping when the parts at work are whole", file=sys.stderr)
+        raise
     finally:
         processes.shutdown(cancel_futures=True)
 
