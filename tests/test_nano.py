@@ -122,7 +122,7 @@ def best_accuracy(encoder: Encoder, corpus: Corpus) -> float:
     states_ULD = np.stack([encode(encoder, [audio.load(u)])[0].mean(1).numpy() for u in corpus.utterances])
     labels = np.array([u.speaker for u in corpus.utterances])
     texts = np.array([u.text for u in corpus.utterances])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=500))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=5_000))
     told = [
         cross_val_predict(model, states_ULD[:, layer], labels, groups=texts, cv=GroupKFold(3))
         for layer in range(states_ULD.shape[1])
