@@ -61,7 +61,7 @@ help:  ## this page
 
 setup: .venv/run  ## install the package into .venv | make setup PYTHON=python3.12
 
-demo: .venv/demo  ## the main job on synthetic speech, no data needed, 5 to 10 minutes | make demo WORKERS=2
+demo: .venv/demo  ## the main job on synthetic speech, no data needed, about 4 minutes | make demo WORKERS=2
 	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
 
 CORPUS_ROOT = --corpus "$(CORPUS)" --root "$(ROOT)" $(if $(LABELS),--labels $(LABELS))
@@ -151,7 +151,7 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 	$(BIN)/python benchmarks/features.py $(if $(CORPUS),--corpus "$(CORPUS)" --root "$(ROOT)") $(if $(ENCODER),--whisper "$(ENCODER)") \
 		$(if $(filter-out auto,$(DEVICE)),--device $(DEVICE))
 
-nano: .venv/nano  ## train bas-hubert-nano anew, hours on a CPU | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
+nano: .venv/nano  ## train bas-hubert-nano anew, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
 	@$(call need,SPEECH,path/to/LibriSpeech)
 	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") --device $(DEVICE) \

@@ -92,7 +92,7 @@ def test_a_store_of_it_is_made_and_verified_by_name(
     store = Path(f"runs/features/tones-{NANO}")
     assert json.loads((store / "store.json").read_text())["encoder"]["name"] == NANO
     assert main(["features", "verify", str(store)]) == 0
-    assert "FAILED" not in capsys.readouterr().out
+    assert "ok     encoder: " in capsys.readouterr().out, "a few utterances were encoded anew"
 
 
 def test_it_can_be_fine_tuned() -> None:
