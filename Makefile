@@ -1,65 +1,107 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost board bench nano check test clean
+.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
+	board bench nano check test installed upgrade clean
 
-PYTHON ?= python3
+# Variables come from the command line; the environment is not read. What one means: `.venv/bin/bas compare --help`.
+PYTHON := python3
+TORCH :=
+CORPUS :=
+ROOT :=
+ENCODER :=
+REVISION :=
+LAYERS := all
+DTYPE := float16
+PRECISION := float32
+REAL_LENGTH :=
+LONGEST :=
+BATCH_SECONDS :=
+PAD_AUDIO :=
+PROCESSES := 1
+FEATURES :=
+LAYER :=
+SPACES :=
+PRESET := cpu
+SET :=
+SEEDS :=
+PROTOCOL :=
+PROTOCOL_SEED := 0
+ALLOW_OVERLAP :=
+STRATEGIES :=
+VARIANTS :=
+TRIALS :=
+PERCENTS := 10 30
+ROTATIONS :=
+AS_RECORDED :=
+TEXT_ENCODER :=
+ALIGNER :=
+WORD :=
+KEEP_WEIGHTS :=
+METADATA :=
+TUNE := blocks
+CLEAN :=
+LEAKY :=
+LABELS :=
+TO :=
+WORKERS :=
+MEMORY :=
+DEVICE := auto
+NAME :=
+PORT := 6006
+SPEECH :=
+TEACHER :=
+STEPS :=
 BIN := .venv/bin
 
-# What a run is made of; see `.venv/bin/bas compare --help` for each.
-CORPUS ?=
-ROOT ?=
-ENCODER ?=
-REVISION ?=
-LAYERS ?= all
-DTYPE ?= float16
-PRECISION ?= float32
-REAL_LENGTH ?=
-LONGEST ?=
-BATCH_SECONDS ?=
-PAD_AUDIO ?=
-PROCESSES ?= 1
-FEATURES ?=
-LAYER ?=
-SPACES ?=
-PRESET ?= cpu
-SET ?=
-SEEDS ?=
-PROTOCOL ?=
-PROTOCOL_SEED ?= 0
-ALLOW_OVERLAP ?=
-STRATEGIES ?=
-VARIANTS ?=
-TRIALS ?=
-PERCENTS ?= 10 30
-ROTATIONS ?=
-AS_RECORDED ?=
-TEXT_ENCODER ?=
-ALIGNER ?=
-WORD ?=
-KEEP_WEIGHTS ?=
-METADATA ?=
-TUNE ?= blocks
-CLEAN ?=
-LEAKY ?=
-LABELS ?=
-TO ?=
-WORKERS ?=
-MEMORY ?=
-DEVICE ?= auto
-NAME ?=
-PORT ?= 6006
-SPEECH ?=
-TEACHER ?=
-STEPS ?=
+# What each target reads of them; with anything else on the command line nothing runs.
+environment := PYTHON TORCH
+corpus_of := CORPUS ROOT LABELS
+split_by := PROTOCOL PROTOCOL_SEED ALLOW_OVERLAP
+trained := FEATURES SPACES PRESET SET SEEDS DEVICE LABELS WORKERS MEMORY NAME
+reads_help :=
+reads_setup := $(environment)
+reads_demo := $(environment) WORKERS
+reads_corpus := $(environment) $(corpus_of) TO
+reads_protocol := $(environment) $(corpus_of) $(split_by) TO
+reads_extract := $(environment) CORPUS ROOT ENCODER REVISION LAYERS DTYPE PRECISION REAL_LENGTH LONGEST BATCH_SECONDS \
+	PAD_AUDIO PROCESSES DEVICE FEATURES
+reads_features := $(environment) FEATURES
+reads_search := $(environment) $(trained) $(split_by) LAYER
+reads_retrain := $(reads_search)
+reads_compare := $(reads_search)
+reads_audit := $(reads_search) STRATEGIES VARIANTS
+reads_tune := $(reads_search) TUNE TRIALS
+reads_probe := $(environment) $(trained) $(split_by) PERCENTS
+reads_words := $(environment) $(trained) $(split_by) TEXT_ENCODER ALIGNER WORD
+reads_shares := $(reads_search) METADATA
+reads_dynamics := $(environment) $(corpus_of) ENCODER REVISION REAL_LENGTH AS_RECORDED PROTOCOL PROTOCOL_SEED ROTATIONS \
+	PRESET SET DEVICE KEEP_WEIGHTS TEXT_ENCODER NAME
+reads_cost := $(environment) $(trained) LAYER CLEAN LEAKY
+reads_board := $(environment) PORT
+reads_bench := $(environment) CORPUS ROOT ENCODER DEVICE
+reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS WORKERS DEVICE
+reads_check := $(environment)
+reads_test := $(environment)
+reads_installed := $(environment)
+reads_upgrade := PYTHON
+reads_clean :=
+
+goals := $(or $(MAKECMDGOALS),help)
+given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
+unread := $(sort $(filter-out $(foreach g,$(goals),$(reads_$(g))),$(given)))
+ifneq ($(unread),)
+$(error make $(goals): does not read $(unread); it reads: $(sort $(foreach g,$(goals),$(reads_$(g)))). \
+	One setting of a training is SET="epochs=30")
+endif
 
 help:  ## this page
 	@echo "bas: which downstream model should sit on frozen speech features?"
 	@echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
-		printf '  make %-8s  %s\n' "$$target" "$${text%% | *}"; \
-		case "$$text" in *" | "*) printf '                 %s\n' "$${text##* | }";; esac; done
+		printf '  make %-10s %s\n' "$$target" "$${text%% | *}"; \
+		case "$$text" in *" | "*) printf '                   %s\n' "$${text##* | }";; esac; done
 
-setup: .venv/run  ## install the package into .venv | make setup PYTHON=python3.12
+setup: .venv/run  ## install the package into .venv; later targets keep TORCH and PYTHON | make setup TORCH=cpu PYTHON=python3.12
 
 demo: .venv/demo  ## the main job on synthetic speech, no data needed, about 4 minutes | make demo WORKERS=2
 	$(BIN)/bas demo $(if $(WORKERS),--workers $(WORKERS))
@@ -116,12 +158,10 @@ tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for
 
 probe: .venv/run  ## which layer: every hidden state and their mixes, probed | make probe FEATURES="runs/features/emodb-wavlm-large runs/features/emodb-hubert-base"
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	@$(if $(LAYER),echo "make: LAYER=$(LAYER): a probe reads every stored state; extract with LAYERS to have fewer" >&2; exit 2,:)
 	$(BIN)/bas probe $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --percent $(PERCENTS)
 
 words: .venv/run  ## word means against raw frames and controls, alone and with text | make words FEATURES=runs/features/emodb-wavlm-large TEXT_ENCODER=bert-base-german-cased
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large) $(call need,TEXT_ENCODER,bert-base-german-cased)
-	@$(if $(LAYER),echo "make: LAYER=$(LAYER): words reads every stored state; extract with LAYERS to have fewer" >&2; exit 2,:)
 	$(BIN)/bas words $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --text-encoder "$(TEXT_ENCODER)" \
 		$(if $(ALIGNER),--aligner "$(ALIGNER)") $(WORD:%=--word "%")
 
@@ -131,7 +171,6 @@ shares: .venv/dynamics  ## how many listeners heard each emotion: encoder x atte
 
 dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | make dynamics CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large PRESET=paper
 	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,microsoft/wavlm-large)
-	@$(if $(SEEDS)$(WORKERS)$(MEMORY)$(FEATURES)$(SPACES)$(LAYER)$(ALLOW_OVERLAP),echo "make: dynamics does not read SEEDS, WORKERS, MEMORY, FEATURES, SPACES, LAYER and ALLOW_OVERLAP" >&2; exit 2,:)
 	$(BIN)/bas dynamics $(CORPUS_ROOT) --encoder "$(ENCODER)" $(if $(REVISION),--revision "$(REVISION)") \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(filter-out 0,$(AS_RECORDED)),--as-recorded) \
 		$(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(if $(ROTATIONS),--rotations $(ROTATIONS)) \
@@ -141,7 +180,6 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
-	@$(if $(PROTOCOL)$(ALLOW_OVERLAP)$(filter-out 0,$(PROTOCOL_SEED)),echo "make: cost takes CLEAN and LEAKY (not PROTOCOL and ALLOW_OVERLAP) and draws its own seeds" >&2; exit 2,:)
 	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
@@ -166,22 +204,20 @@ check: .venv/test  ## ruff, mypy, import contracts | make check
 test: check  ## the checks and all tests | make test
 	$(BIN)/pytest -n 2 --dist loadfile
 
+installed:  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
+	@$(PYTHON) tools/environment.py installed $(BUILD)
+
+upgrade:  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
+	@$(PYTHON) tools/environment.py upgrade
+
 clean:  ## delete the environment; runs/ stays | make clean
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
 
 # $(call need,VARIABLE,example): one line and a stop where a variable was not given.
 need = $(if $($(1)),,echo "make: $(1) is not set; for example $(1)=$(2)" >&2; exit 2;)
 
-# One stamp a kind of installation; each is made again when pyproject.toml changes.
-.venv/run: EXTRA :=
-.venv/demo: EXTRA := [demo]
-.venv/dynamics: EXTRA := [dynamics]
-.venv/nano: EXTRA := [nano]
-.venv/test: EXTRA := [dev,dynamics,nano]
-.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "make: $(PYTHON) is older than 3.11; name another, such as PYTHON=python3.12" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
-	touch $@
+# One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
+BUILD = $(if $(TORCH),--torch "$(TORCH)")
+.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test:
+	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)

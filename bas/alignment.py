@@ -1,10 +1,12 @@
 """When each word of a transcript was said: CTC forced alignment with a speech recogniser of `transformers`.
 
-The recogniser's letters, in the transcript's order, are laid over the frames along the likeliest path (torchaudio's
-`forced_align`; Kürzinger et al. 2020, arXiv 2007.09127, section 2). A word is from the first frame of its first letter
-to the last of its last. As a recogniser emits a letter for a moment and blanks around it, that is a little too short.
+The recogniser's letters, in the transcript's order, are laid over the frames along the likeliest path (Viterbi over
+CTC's states: Graves et al. 2006, section 4; Kürzinger et al. 2020, arXiv 2007.09127, section 2). A word is from the
+first frame of its first letter to the last of its last. As a recogniser emits a letter for a moment and blanks around
+it, that is a little too short.
 
-T frames of one utterance, C classes of the recogniser (letters, blank and marks), W words of one utterance.
+T frames of one utterance, C classes of the recogniser (letters, blank and marks), W words of one utterance, L letters
+of all its words and what stands between them, S = 2 L + 1 states: a blank, then each letter and the blank behind it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,8 +83,6 @@ def align(
     part it evenly), widened to a frame each where it is narrower. delimiter: the class between words, if any.
     Raises ValueError where the tokens need more frames than there are: one each, and a blank between two alike.
     """
-    from torchaudio.functional import forced_align, merge_tokens
-
     known = [list(word) for word in tokens if word]
     assert known, "no token to align"
     between = [] if delimiter is None else [delimiter]
@@ -89,15 +90,47 @@ def align(
     frames, needed = len(log_probs_TC), len(flat) + sum(a == b for a, b in pairwise(flat))
     if needed > frames:
         raise ValueError(f"{len(flat)} letters need {needed} frames, the recording makes {frames}")
-    paths, scores = forced_align(log_probs_TC[None], torch.tensor([flat]), blank=blank)
-    found = merge_tokens(paths[0], scores[0], blank)
-    assert [span.token for span in found] == flat, "the path spells the tokens"
+    found = viterbi(log_probs_TC.numpy(), flat, blank)
     spans: list[Span | None] = []
     at = 0
     for word in tokens:
-        spans.append((found[at].start, found[at + len(word) - 1].end) if word else None)
+        spans.append((found[at][0], found[at + len(word) - 1][1]) if word else None)
         at += len(word) + len(between) if word else 0
     return _filled(spans, frames)
+
+
+def viterbi(log_probs_TC: np.ndarray, letters_L: Sequence[int], blank: int) -> list[Span]:
+    """The frames of each letter on the likeliest path that spells them, `(L,)`.
+
+    From a state a path stays, goes to the next, or, where that is a blank between two letters that differ, past it; of
+    equally likely ways it takes the first of these. There must be a path: a frame a letter, and one between two alike.
+    Where no two ways are alike, torchaudio's `forced_align` finds the same frames.
+    """
+    frames, states = len(log_probs_TC), 2 * len(letters_L) + 1
+    state_S = np.full(states, blank)
+    state_S[1::2] = letters_L
+    may_pass_S = np.zeros(states, bool)
+    may_pass_S[3::2] = state_S[3::2] != state_S[1:-2:2]
+    best_S = np.full(states, -np.inf)
+    best_S[:2] = log_probs_TC[0, state_S[:2]]
+    step_TS = np.zeros((frames, states), np.int8)
+    for t in range(1, frames):
+        ways_3S = np.full((3, states), -np.inf)
+        ways_3S[0], ways_3S[1, 1:] = best_S, best_S[:-1]
+        ways_3S[2, 2:] = np.where(may_pass_S[2:], best_S[:-2], -np.inf)
+        step_TS[t] = ways_3S.argmax(0)
+        best_S = ways_3S.max(0) + log_probs_TC[t, state_S]
+    at = states - 1 if best_S[-1] > best_S[-2] else states - 2
+    path = [at]
+    for t in range(frames - 1, 0, -1):
+        at -= int(step_TS[t, at])
+        path.append(at)
+    path_T = np.array(path[::-1])
+    assert path_T[0] < 2, "a path begins at the first letter or the blank before it"
+    first_L = np.searchsorted(path_T, np.arange(1, states, 2))
+    end_L = np.searchsorted(path_T, np.arange(1, states, 2), side="right")
+    assert (first_L < end_L).all(), "the path spells the letters"
+    return list(zip(first_L.tolist(), end_L.tolist(), strict=True))
 
 
 def letters(word: str, vocabulary: Mapping[str, int]) -> list[int]:

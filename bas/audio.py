@@ -1,9 +1,9 @@
-"""One utterance in, 16 kHz mono float out. Decoding is soundfile's: torchaudio's own needs codecs that few have."""
+"""One utterance in, 16 kHz mono float out. soundfile decodes, scipy filters, pyloudnorm measures loudness."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import torch
-from torchaudio.functional import loudness
-from torchaudio.transforms import Resample
+from pyloudnorm import Meter
+from scipy.signal import resample_poly
 
 from bas.corpora import Utterance
 from bas.errors import UserError
@@ -24,7 +23,8 @@ SLACK = 0.05
 UNKNOWN = 2**63 - 1  # frames, by libsndfile: of a FLAC file that was written to a pipe
 DENSEST = 5_000  # samples to a byte: more than any format makes even of silence
 GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
-HEADROOM = 0.25  # torchaudio's filters clip at 1.0, and K-weighting makes a peak at most 3.2 times as high
+PEAK = 0.25  # -12 dB full scale: where a recording's peak is put before its loudness is measured
+ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampler's filter, as torchaudio has them
 Wave = npt.NDArray[np.float32]
 
 
@@ -76,8 +76,19 @@ def load(utterance: Utterance) -> Wave:
         )
     if not np.isfinite(wave).all():
         raise UserError(f"{utterance.audio}: {utterance.id} holds NaN or infinite samples")
-    mono = torch.from_numpy(wave.mean(axis=1))
-    return np.asarray(_resampler(rate)(mono).numpy(), dtype=np.float32)
+    return resample(wave.mean(axis=1), rate)
+
+
+def resample(wave: Wave, rate: int) -> Wave:
+    """The wave `(samples,)` at `rate` Hz as `(ceil(samples * 16000 / rate),)` at 16 kHz.
+
+    Band-limited interpolation with a Hann-windowed sinc: the filter of torchaudio's `Resample`, by which features were
+    made before, at exact phases (torchaudio rounds them to float32, so that 44.1 kHz comes out within 1e-5 of its own).
+    """
+    if rate == SAMPLE_RATE:
+        return np.asarray(wave, dtype=np.float32)
+    up, down, filter_K = _filter(rate)
+    return np.asarray(resample_poly(wave.astype(np.float64), up, down, window=filter_K), dtype=np.float32)
 
 
 def to_loudness(wave: Wave, target: float = -23.0) -> Wave:
@@ -85,24 +96,28 @@ def to_loudness(wave: Wave, target: float = -23.0) -> Wave:
 
     Never clipped: samples may come out beyond 1.0. What is shorter than one gating block of 400 ms is measured
     repeated until it fills one. The recording's level plays no part: the absolute gate (-70 LUFS) is applied with the
-    peak at -12 dB full scale. The filters are torchaudio's, some 0.1 LU below the standard's own coefficients.
+    peak at -12 dB full scale. The filters are pyloudnorm's, some 0.1 LU below the standard's own coefficients.
     Raises UserError for silence; the caller, who knows whose wave it is, puts the name before it.
     """
     peak = float(np.abs(wave).max(initial=0.0))
     level = -np.inf
     if peak > 0:
-        repeated = np.tile(wave, -(-GATING_BLOCK // wave.size)).astype(np.float64) * (HEADROOM / peak)
-        level = float(loudness(torch.from_numpy(repeated)[None], SAMPLE_RATE)) - 20 * np.log10(HEADROOM / peak)
-    if not np.isfinite(level):  # NaN where no block passes the gate
+        repeated = np.tile(wave, -(-GATING_BLOCK // wave.size)).astype(np.float64) * (PEAK / peak)
+        level = Meter(SAMPLE_RATE).integrated_loudness(repeated) - 20 * math.log10(PEAK / peak)
+    if not np.isfinite(level):  # where no block passes the gate
         raise UserError(f"silence: no gain brings it to {target:g} LUFS")
     return np.asarray(wave * 10 ** ((target - level) / 20), dtype=np.float32)
 
 
 @lru_cache(maxsize=8)
-def _resampler(rate: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Its filter is made once, not for each utterance."""
-    made: Callable[[torch.Tensor], torch.Tensor] = Resample(rate, SAMPLE_RATE)
-    return made
+def _filter(rate: int) -> tuple[int, int, npt.NDArray[np.float64]]:
+    """How many times to raise the rate and then to lower it, and the filter in between, `(K,)` of unit gain."""
+    common = math.gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate // common
+    cutoff = ROLLOFF * min(up, down)
+    reach = math.ceil(ZERO_CROSSINGS * down / cutoff) * up
+    t_K = np.clip(np.arange(-reach, reach + 1) * cutoff / (up * down), -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    return up, down, np.sinc(t_K) * np.cos(np.pi * t_K / ZERO_CROSSINGS / 2) ** 2 * cutoff / (up * down)
 
 
 @lru_cache(maxsize=4096)

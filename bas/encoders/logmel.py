@@ -6,12 +6,12 @@ from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
-from torchaudio.transforms import MelSpectrogram
 
 from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import EncoderInfo
 
 LOG_MEL = "log-mel"
+WINDOW, HOP, BANDS = 400, 160, 80  # samples: 25 ms every 10 ms
 
 
 class LogMel:
@@ -22,8 +22,12 @@ class LogMel:
     max_samples: int | None = None
 
     def __init__(self) -> None:
-        self.info = EncoderInfo(LOG_MEL, "1", LOG_MEL, num_states=1, dim=80, frame_rate=100.0)
-        self._mel = MelSpectrogram(SAMPLE_RATE, n_fft=400, hop_length=160, n_mels=80, pad_mode="constant")
+        from transformers.audio_utils import mel_filter_bank  # a second to import
+
+        self.info = EncoderInfo(LOG_MEL, "1", LOG_MEL, num_states=1, dim=BANDS, frame_rate=SAMPLE_RATE / HOP)
+        filters_FD = mel_filter_bank(WINDOW // 2 + 1, BANDS, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, mel_scale="htk")
+        self._filters_DF = torch.from_numpy(filters_FD.T).float()
+        self._window = torch.hann_window(WINDOW)
 
     def batch_key(self, num_samples: int) -> Hashable:
         return None  # each wave goes by itself
@@ -33,7 +37,10 @@ class LogMel:
 
     def prepare(self, wave: Wave) -> Tensor:
         """All there is to do: `(T, D)`."""
-        mel_DT: Tensor = self._mel(torch.from_numpy(wave))
+        spectrum_FT = torch.stft(
+            torch.from_numpy(wave), WINDOW, HOP, window=self._window, pad_mode="constant", return_complex=True
+        )
+        mel_DT = self._filters_DF @ spectrum_FT.abs().square()
         return mel_DT.clamp_min(1e-6).log().T
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:

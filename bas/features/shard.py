@@ -80,7 +80,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 def versions() -> dict[str, str]:
     """What a result depends on besides its settings."""
-    names = ("torch", "torchaudio", "transformers", "numpy", "h5py", "scikit-learn")
+    names = ("torch", "transformers", "numpy", "scipy", "soundfile", "h5py", "scikit-learn")
     return {"bas": bas.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 

@@ -1,22 +1,35 @@
 """What happens to speech between a mouth and a file: pitch and speed, rooms, noise, microphones, codecs.
 
 All of it by well-known means: the phase vocoder (Flanagan and Golden, 1966), linear interpolation, rooms as
-exponentially decaying noise (Moorer, *About this reverberation business*, 1979), codecs of libsndfile.
+exponentially decaying noise (Moorer, *About this reverberation business*, 1979), codecs of libsndfile. What is
+torchaudio's here and in the targets is all that this project has of it: it loads beside some builds of torch only.
 """
 
 from __future__ import annotations
 
 import io
+from types import ModuleType
 
 import numpy as np
 import soundfile
 import torch
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
-from torchaudio.functional import mu_law_decoding, mu_law_encoding, phase_vocoder
 
 from bas.audio import SAMPLE_RATE, Wave
+from bas.errors import UserError
 
 WINDOW, HOP = 512, 128
+
+
+def torchaudio() -> ModuleType:
+    """UserError where it is not installed, or its library does not load beside this torch."""
+    try:
+        import torchaudio as found
+    except (ImportError, OSError) as error:
+        told = f"torchaudio cannot be loaded beside torch {torch.__version__} ({error})"
+        remedy = "all else of bas works without it; for the recipe install both as constraints.txt has them"
+        raise UserError(f"{' '.join(told.split())}; {remedy}") from error
+    return found
 
 
 def augment(wave: Wave, rng: np.random.Generator) -> Wave:
@@ -42,7 +55,7 @@ def pitch_and_speed(wave: Wave, pitch: float, speed: float) -> Wave:
     window = torch.hann_window(WINDOW)
     spectrum = torch.stft(torch.from_numpy(wave), WINDOW, HOP, window=window, return_complex=True)
     advance = torch.linspace(0, torch.pi * HOP, spectrum.shape[0])[:, None]
-    stretched = phase_vocoder(spectrum, speed / pitch, advance)
+    stretched = torchaudio().functional.phase_vocoder(spectrum, speed / pitch, advance)
     slow = torch.istft(stretched, WINDOW, HOP, window=window).numpy()
     at = np.arange(0, slow.size - 1, pitch)
     if pitch > 1:  # little may fold back
@@ -81,8 +94,9 @@ def codec(wave: Wave, kind: str) -> Wave:
     level = wave / peak * 0.9
     if kind == "telephone":
         level = sosfilt(butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos"), level)
-        coded = mu_law_encoding(torch.from_numpy(np.asarray(level, np.float32)).clamp(-1, 1), 256)
-        return np.asarray(mu_law_decoding(coded, 256).numpy() * peak, np.float32)
+        mu_law = torchaudio().functional
+        coded = mu_law.mu_law_encoding(torch.from_numpy(np.asarray(level, np.float32)).clamp(-1, 1), 256)
+        return np.asarray(mu_law.mu_law_decoding(coded, 256).numpy() * peak, np.float32)
     stream = io.BytesIO()
     soundfile.write(stream, level, SAMPLE_RATE, format=kind, compression_level=0.8)
     stream.seek(0)

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from augment import torchaudio
 from pretrain import CONFIG, Recipe, Speech, Teacher, Units, learn, learnt, new_model
 from rich.console import Console
 from speech import Pool, make_speech, pool, read_part, speaker
@@ -158,7 +159,7 @@ def made_of(a: argparse.Namespace, spoken: Pool, teacher: EncoderInfo | None) ->
         "speech": hashlib.sha256(names.encode()).hexdigest()[:16],
         "constants": [CONFIG, CLUSTERS, OWN_STATE, STUDENT_STATES, STARTS, asdict(Recipe(1, 0))],
         "code": hashlib.sha256(code).hexdigest()[:16],
-        "versions": {name: version(name) for name in ("babel", "espeakng-loader")},
+        "versions": {name: version(name) for name in ("babel", "espeakng-loader", "torchaudio")},
     }
 
 
@@ -192,6 +193,7 @@ def asked(a: argparse.Namespace) -> EncoderInfo | None:
     if not importlib.util.find_spec("babel"):
         raise UserError("what espeak-ng is to say comes from Babel: pip install 'bas[nano]'")
     espeak.find()
+    torchaudio()
     if not a.teacher:
         if a.real_length or a.teacher_states:
             raise UserError("--real-length and --teacher-states are of a --teacher; name one, or leave them out")

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from augment import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 from speech import in_processes, read_part, to_wave
-from torchaudio.functional import compute_deltas
-from torchaudio.transforms import MFCC
 
 from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders import Encoder, load_encoder
@@ -65,15 +64,16 @@ def num_frames(samples: int) -> int:
 def mfcc(wave: Wave) -> np.ndarray:
     """`(T, 39)`: 13 coefficients and their first and second differences over time (HuBERT, section 3.1)."""
     x_FT = _mfcc()(torch.from_numpy(wave))
-    first = compute_deltas(x_FT)
-    return torch.cat([x_FT, first, compute_deltas(first)]).T[::2].numpy()
+    deltas = torchaudio().functional.compute_deltas
+    first = deltas(x_FT)
+    return torch.cat([x_FT, first, deltas(first)]).T[::2].numpy()
 
 
 @lru_cache(maxsize=1)
-def _mfcc() -> MFCC:
+def _mfcc() -> torch.nn.Module:
     # Every 10 ms like HuBERT's; every other one is taken. Not centred: frames begin where the model's do.
     mel = {"n_fft": WINDOW, "hop_length": HOP // 2, "n_mels": 40, "center": False}
-    return MFCC(SAMPLE_RATE, n_mfcc=13, log_mels=True, melkwargs=mel)
+    return torchaudio().transforms.MFCC(SAMPLE_RATE, n_mfcc=13, log_mels=True, melkwargs=mel)
 
 
 def _measure(source: Source, file: Path, into: Path) -> None:

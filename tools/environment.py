@@ -1,0 +1,239 @@
+"""The environment that every target of the Makefile runs in, and the versions it is made of.
+
+    install KIND [--torch cpu|VERSION] [--this-python]    .venv as constraints.txt says, mended where it is not
+    installed [--torch cpu|VERSION]                       a wheel in an empty environment elsewhere: its demo
+    upgrade                                               constraints.txt anew, from the newest versions
+
+Standard library alone: it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+RECORD = VENV / "bas.json"  # what the environment was made of, once it was whole
+CONSTRAINTS = ROOT / "constraints.txt"
+OLDEST = (3, 11)
+EXTRAS = {
+    "run": [],
+    "demo": ["demo"],
+    "dynamics": ["dynamics"],
+    "nano": ["nano"],
+    "test": ["demo", "dev", "dynamics", "nano"],
+}
+CPU = "# TORCH=cpu: "
+OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # what another build of torch may want in other versions
+HEADING = """\
+# Versions that were tested together, of everything that `make test` installs: every target installs with them.
+# Made by `make upgrade`, with the oldest Python that bas allows; tools/environment.py reads it.
+"""
+
+
+class Refused(Exception):
+    """One line for the user."""
+
+
+def install(kind: str, torch: str | None, this_python: bool) -> None:
+    """Bring .venv to what `kind` needs, beside what it was asked for before. Nothing to do: nothing is done or said.
+
+    torch: cpu, a version, or None: as it is, at first that of constraints.txt. this_python: the environment must be of
+    the Python that runs this; else whichever made it is kept.
+    """
+    there = record()
+    why = broken(there, this_python)
+    if why:
+        there = {}
+    torch = there.get("torch", "") if torch is None else torch
+    extras = sorted({*EXTRAS[kind], *there.get("extras", [])})
+    pins = constraints(torch)
+    wanted = {"torch": torch, "extras": extras, "made_of": made_of(pins), "root": str(ROOT)}
+    if not why and there == {**wanted, "packages": packages()}:
+        return
+    RECORD.unlink(missing_ok=True)
+    if why:
+        if VENV.exists():
+            say(f".venv: {why}; made anew")
+        shutil.rmtree(VENV, ignore_errors=True)
+    build = torch or "as in constraints.txt: with CUDA on Linux, about 6 GB; TORCH=cpu is smaller"
+    say(f"installing into .venv (torch {build})")
+    if why:
+        run(sys.executable, "-m", "venv", VENV)
+    fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
+    RECORD.write_text(json.dumps({**wanted, "packages": packages()}, indent=1) + "\n", encoding="utf-8")
+
+
+def record() -> dict:
+    try:
+        found = json.loads(RECORD.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def broken(there: dict, this_python: bool) -> str:
+    """Why .venv cannot be mended in place; empty where it can."""
+    if not there:
+        return "not made by this version of the Makefile, or not whole"
+    if there.get("root") != str(ROOT):
+        return "made in another folder"
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([VENV / "bin/python", "-c", ask], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "its Python does not run"
+    mine = dotted(sys.version_info)
+    return f"of Python {done.stdout.strip()}, not {mine}" if this_python and done.stdout.strip() != mine else ""
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def packages() -> list[str]:
+    """Every package with its version, by the name of its folder: what is changed or removed by hand is seen."""
+    return sorted(path.name for path in VENV.glob("lib/python3*/site-packages/*.dist-info"))
+
+
+def made_of(pins: str) -> str:
+    texts = [pins, *((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "bas/__init__.py"))]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def constraints(torch: str) -> str:
+    """The text of constraints.txt for a build of torch: "" as it stands, "cpu", or a version."""
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    if torch == "cpu" and sys.platform != "darwin":  # macOS has no other
+        (torch,) = (line[len(CPU + "torch==") :] for line in lines if line.startswith(CPU))
+    if torch not in ("", "cpu"):
+        lines = [line for line in lines if not line.startswith(OF_TORCH) or line.startswith("torchaudio")]
+        lines.append(f"torch=={torch}")
+    return "".join(f"{line}\n" for line in lines if not line.startswith("#"))
+
+
+def fill(venv: Path, pins: str, *what: str, torch: str = "") -> None:
+    """Install with these constraints, with the package manager and the build backend that they name."""
+    listed = venv / "constraints.txt"
+    listed.write_text(pins, encoding="utf-8")
+    pip = [venv / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--constraint", listed]
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    try:
+        run(*pip, "--quiet", "--upgrade", "pip", "setuptools")
+        run(*pip, *quiet, "--no-build-isolation", *what)
+    except Refused as error:
+        wanted = re.search(r"^torch==(.*)$", pins, re.MULTILINE)
+        if not torch or not wanted:
+            raise
+        remedy = (
+            "where pip does not find it, name PyTorch's index of that build (PIP_EXTRA_INDEX_URL) or a wheel's folder"
+        )
+        raise Refused(f"{error}: it was asked for torch {wanted[1]}; {remedy} (PIP_FIND_LINKS)") from None
+
+
+def installed(torch: str | None) -> None:
+    """What `pip install` of a wheel gives: nothing of this folder is on the path, the demo runs in an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="bas-installed-") as name:
+        folder = Path(name)
+        venv, pins = folder / "venv", constraints(torch or "")
+        run(sys.executable, "-m", "venv", venv)
+        fill(venv, pins, "packaging")
+        pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
+        run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
+        (wheel,) = (folder / "wheels").glob("bas-*.whl")
+        say(f"installing {wheel.name} into an empty environment")
+        fill(venv, pins, f"{wheel}[demo]", torch=torch or "")
+        empty = folder / "empty"
+        empty.mkdir()
+        run(venv / "bin/bas", "--version", cwd=empty)
+        run(venv / "bin/bas", "demo", cwd=empty)
+        if not (empty / "runs/demo/table.md").exists():
+            raise Refused("the demo of the installed wheel left no table")
+
+
+def upgrade() -> None:
+    """The newest versions that pyproject.toml allows, written down. Whether they hold, `make test` says."""
+    if sys.version_info[:2] != OLDEST:
+        raise Refused(f"versions are chosen for the oldest Python that bas allows: PYTHON=python{dotted(OLDEST)}")
+    before = CONSTRAINTS.read_text(encoding="utf-8") if CONSTRAINTS.exists() else ""
+    with tempfile.TemporaryDirectory(prefix="bas-upgrade-") as name:
+        venv = Path(name)
+        run(sys.executable, "-m", "venv", venv)
+        say("installing the newest versions into an empty environment")
+        fill(venv, "", "--upgrade", ".[" + ",".join(EXTRAS["test"]) + "]")
+        pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
+        frozen = subprocess.run(
+            [*pip, "freeze", "--all", "--exclude", "bas"], capture_output=True, text=True, check=True
+        )
+        pins = sorted(frozen.stdout.splitlines(), key=str.lower)
+        if odd := [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.+!]+", pin)]:
+            raise Refused(f"{odd[0]}: not a version that others can install")
+        pins = [pin.split("+")[0] if pin.startswith("torch==") else pin for pin in pins]
+        newest = next(pin for pin in pins if pin.startswith("torch==")) + "+cpu"
+        last = [line[len(CPU) :] for line in before.splitlines() if line.startswith(CPU)]
+        builds = list(dict.fromkeys([newest, *last]))
+        for build in builds:
+            dry = [*pip, "install", "--dry-run", "--no-deps", "--quiet", "--ignore-installed", build]
+            if subprocess.run(dry, capture_output=True, cwd=ROOT).returncode == 0:
+                break
+        else:
+            say(f"TORCH=cpu: pip finds no {' and no '.join(builds)} here: not tried")
+        text = HEADING + CPU + build + "\n" + "".join(f"{pin}\n" for pin in pins)
+    temporary = CONSTRAINTS.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(CONSTRAINTS)
+    old, new = ({line for line in t.splitlines() if "==" in line} for t in (before, text))
+    say(f"constraints.txt: {len(new - old)} of {len(new)} versions are new\nnext: make test")
+
+
+def run(*command: object, cwd: Path = ROOT) -> None:
+    done = subprocess.run([str(word) for word in command], cwd=cwd)
+    if done.returncode:
+        raise Refused(f"{' '.join(Path(str(word)).name for word in command[:3])} failed")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> int:
+    if sys.version_info < OLDEST:
+        print(f"make: {sys.executable} is older than 3.11; name another, such as PYTHON=python3.12", file=sys.stderr)
+        return 2
+    p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    p.add_argument("what", choices=("install", "installed", "upgrade"))
+    p.add_argument("kind", nargs="?", choices=EXTRAS, default="run")
+    p.add_argument("--torch")
+    p.add_argument("--this-python", action="store_true")
+    a = p.parse_args()
+    os.environ.pop("PYTHONPATH", None)  # of whoever calls: packages there are not of this environment
+    os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools has one for every editable installation
+    try:
+        if a.torch and a.torch != "cpu" and not re.fullmatch(r"\d+(\.\d+)+\w*(\+[\w.]+)?", a.torch):
+            raise Refused(f"TORCH={a.torch}: must be cpu, or a version such as 2.14.1+cu126")
+        if a.what == "install":
+            install(a.kind, a.torch, a.this_python)
+        elif a.what == "installed":
+            installed(a.torch)
+        else:
+            upgrade()
+    except Refused as error:
+        print(f"make: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("make: interrupted; the same command begins the installation anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
