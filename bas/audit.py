@@ -17,7 +17,7 @@ from bas import audit_tables, ranking
 from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
-from bas.files import locked, write_json, write_text
+from bas.files import locked, write_results, write_text
 from bas.judge import GOOD_ENOUGH, baselines, claims, effects, judge
 from bas.page import announce
 from bas.protocols import Protocol
@@ -74,7 +74,7 @@ def measure(
                 asides[spec] = aside
         console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, asides)
-        write_json(folder / "audit.json", results)
+        write_results(folder / "audit.json", results)
         write_text(folder / "audit.md", audit_tables.markdown(results))
     audit_tables.show(results, console)
     return results

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from bas.page import markdown_table, noted, over_folds, preset_told, rich_table
-from bas.stats import Paired, verdict_sentence
+from bas.stats import Paired, between, verdict_sentence
 
 FALSE = 0.05  # of verdicts, at most
 
@@ -28,7 +28,7 @@ def _spread(row: dict[str, Any]) -> str:
 def _interval(value: dict[str, Any]) -> str:
     """Of an effect or a paired difference."""
     middle = value.get("difference", value.get("value"))
-    return f"{_points(middle, True)} ({_points(value['low'], True)} to {_points(value['high'], True)})"
+    return f"{_points(middle, True)} ({between(value['low'], value['high'])})"
 
 
 def _against(value: dict[str, Any] | None) -> str:
@@ -192,9 +192,7 @@ def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
         if found is None:
             lines.append(f"{text}: needs more units or seeds.")
             continue
-        interval = (
-            "" if found["low"] is None else f", 95 % interval {_points(found['low'])} to {_points(found['high'])}"
-        )
+        interval = "" if found["low"] is None else f", 95 % interval {between(found['low'], found['high'], '')}"
         lines.append(
             f"{text}: {found['count']} of {found['total']} verdicts are false ({_points(found['rate'])} %{interval})."
             + " More than 5 %: a seed moves all units at once here, which no verdict holds; believe none of them."

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bas import report
 from bas.bench import place_features
-from bas.files import write_json, write_text
+from bas.files import write_results, write_text
 from bas.page import announce, markdown, show, show_choices, show_retrained
 from bas.run import BEST, Job, Run
 from bas.search import epochs_of
@@ -46,7 +46,7 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
     run_jobs(run.folder, baselines, epochs, workers, console, "baselines", placement)
     results = tabulate(run)
-    write_json(run.folder / "results.json", results)
+    write_results(run.folder / "results.json", results)
     write_text(run.folder / "table.md", markdown(results))
     report.compared(run.folder, results)
     show(results, console)

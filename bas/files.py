@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bas.errors import UserError
 
+RESULTS = 1
+"""The format of results.json, audit.json, leak.json and tune.json."""
 HELD = (".lock", ".planning", ".session")
 """What a folder holds that somebody holds."""
 
@@ -36,7 +39,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """JSON as every reader takes it: a number that is none (NaN, infinite: an interval of one unit) is null."""
+    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """What a verb found, for other programs; `format` rises when a field changes its name or its meaning."""
+    write_json(path, {"format": RESULTS, **results})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:

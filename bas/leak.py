@@ -19,12 +19,12 @@ from rich.console import Console
 from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
-from bas.files import locked, write_json, write_text
+from bas.files import locked, write_results, write_text
 from bas.page import markdown_table, preset_told, rich_table, tell_protocol
 from bas.protocols import Protocol, field_of, thin
 from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
 from bas.space import load_space
-from bas.stats import Paired, paired, spread
+from bas.stats import Paired, between, paired, spread
 from bas.tables import UNKNOWN
 from bas.workers import run_jobs
 
@@ -57,7 +57,7 @@ def measure(
                     tell_protocol(run.protocol, console)
                 _train(run, workers, console, memory)
     results = tabulate(folder, runs)
-    write_json(folder / "leak.json", results)
+    write_results(folder / "leak.json", results)
     write_text(folder / "leak.md", markdown(results))
     heading, rows = _cells(results, (results["headline"],))
     shown = [heading.index(name) for name in heading if name not in ("metric", "sd", "p")]  # for 80 columns
@@ -203,7 +203,7 @@ def _cells(results: dict[str, Any], metrics: Collection[str]) -> tuple[list[str]
                 f"{100 * found[side]['mean']:.1f}" + f" ± {100 * found[side]['sd']:.1f}" * several for side in SIDES
             ]
             leak = Paired(**{k: v for k, v in found["leak"].items() if k not in ("verdict", "sd")})
-            interval = f"{100 * leak.low:+.1f} to {100 * leak.high:+.1f}"
+            interval = between(leak.low, leak.high)
             verdict = {"better": "inflated", "worse": "deflated"}.get(leak.verdict, leak.verdict)
             sd = f"{100 * found['leak']['sd']:.1f}" if several else "–"
             worth = [f"{100 * leak.difference:+.1f}", sd, interval, f"{leak.p:.2g}"]

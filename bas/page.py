@@ -14,6 +14,7 @@ from rich.text import Text
 from bas.protocols import Protocol
 from bas.run import BEST, MIX, Job, Run
 from bas.settings import PRESETS
+from bas.stats import between
 from bas.tables import searched
 
 MOST = 3  # metrics beside each other on a terminal
@@ -77,7 +78,7 @@ def _numbers(results: dict[str, Any], most: int | None = None) -> tuple[list[str
                     _points(m["mean"]) + f" ± {_points(m['sd'])}" * deviation
                     for m in map(row["metrics"].__getitem__, names)
                 ),
-                *([" to ".join(map(_points, row["interval"]))] * (not most)),
+                *([between(row["interval"][0], row["interval"][1], "")] * (not most)),
                 _points(row["fold_mean"][headline]),
                 f"{row['parameters']:,.0f}",
                 f"{row['train_seconds']:.1f}" + (f" + {row['search_seconds']:.1f}" if row["search_seconds"] else ""),
@@ -94,8 +95,7 @@ def _differences(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         if not against:
             return "–"
         d = against[headline]
-        interval = f"{100 * d['low']:+.1f} to {100 * d['high']:+.1f}"
-        return f"{100 * d['difference']:+.1f} ({interval}), p {d['p']:.2g}: {d['verdict']}"
+        return f"{100 * d['difference']:+.1f} ({between(d['low'], d['high'])}), p {d['p']:.2g}: {d['verdict']}"
 
     heading = ["model", *(f"{headline} against the {results[name]}" for name in ("reference", "linear"))]
     rows = [[row["row"], cell(row["against_reference"]), cell(row["against_linear"])] for row in results["rows"]]
@@ -135,7 +135,7 @@ def _ceiling(results: dict[str, Any]) -> list[str]:
     if not results["ceiling"]:
         return []
     values = results["ceiling"]["metrics"].items()
-    reached = ", ".join(f"{name} {_points(v)} ({_points(low)} to {_points(high)})" for name, (v, low, high) in values)
+    reached = ", ".join(f"{name} {_points(v)} ({between(low, high, '')})" for name, (v, low, high) in values)
     told = f"{results['ceiling']['raters']:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
     return [f"Ceiling, what knowing every true share would reach with {told}: {reached}."]
 

@@ -32,6 +32,7 @@ DRAWN_PATTERNS = 9_999
 FEWER_PATTERNS = 999  # where a row of predictions has more than MANY numbers: some 40 ms a metric
 MANY = 30_000
 BLOCKS = 400  # More units are left out in so many random blocks.
+NO_INTERVAL = "no interval"
 TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a draw.
 
 
@@ -227,6 +228,16 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def between(low: float | None, high: float | None, sign: str = "+", *, scale: float = 100.0, digits: int = 1) -> str:
+    """An interval's ends as a table has them, in points unless scaled otherwise: "-0.3 to +2.6".
+
+    NO_INTERVAL where there is none: one unit alone gives infinite ends, which are None once written as JSON.
+    """
+    if low is None or high is None or not math.isfinite(low + high):
+        return NO_INTERVAL
+    return f"{scale * low:{sign}.{digits}f} to {scale * high:{sign}.{digits}f}"
+
+
 def verdict_sentence(
     name: str, baseline: str, corpus: str, metric_name: str, paired: Paired, unit_name: str = "speaker"
 ) -> str:
@@ -237,9 +248,8 @@ def verdict_sentence(
     """
     units = f"{paired.units} {unit_name}" + ("" if paired.units == 1 else "s")
     difference = f"{metric_name} difference {100 * paired.difference:+.1f} points"
-    interval = f"{100 * paired.level:g} % interval {100 * paired.low:+.1f} to {100 * paired.high:+.1f}"
-    if paired.units == 1:
-        interval = "no interval"
+    ends = between(paired.low, paired.high)
+    interval = ends if ends == NO_INTERVAL else f"{100 * paired.level:g} % interval {ends}"
     if paired.verdict == "no claim":
         return (
             f"{name} against {baseline} on {corpus} ({difference}, {interval}): "

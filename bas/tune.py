@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from bas.batches import sizes
 from bas.bench import Bench
 from bas.errors import UserError
-from bas.files import write_json, write_text
+from bas.files import write_results, write_text
 from bas.page import announce, markdown, markdown_table, rich_table, show
 from bas.placement import Placement, place
 from bas.progress import bar
@@ -86,7 +86,7 @@ def carry_out(
     run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
     run_jobs(run.folder, baselines, run.plan.settings.epochs, workers, console, "baselines", placement)
     results = tabulate(run, journal, mode)
-    write_json(run.folder / "tune.json", results)
+    write_results(run.folder / "tune.json", results)
     write_text(run.folder / "tune.md", page(results))
     show(results, console)
     for space in results["tuning"]:

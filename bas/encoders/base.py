@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,31 @@ from bas.audio import SAMPLE_RATE, Wave
 from bas.errors import UserError
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def _settle_torchaudio() -> str:
+    """Why torchaudio does not load; empty where it does, or is not installed.
+
+    Its library loads beside some builds of torch only, and `transformers` imports it wherever it is installed, and
+    falls with it. Nothing of ours needs it, so `transformers`, which asks once, is told that it is not there.
+    """
+    try:
+        import torchaudio  # noqa: F401
+    except Exception as error:  # whatever a library that does not load comes to
+        if isinstance(error, ModuleNotFoundError) and error.name == "torchaudio":
+            return ""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # so `importlib` says: not there
+        from transformers.utils.import_utils import is_torchaudio_available
+
+        if not is_torchaudio_available():
+            del sys.modules["torchaudio"]  # for whoever imports it on purpose, and will be told why it fails
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+TORCHAUDIO_FAULT = _settle_torchaudio()  # before anything here imports `transformers`
 
 
 @dataclass(frozen=True)

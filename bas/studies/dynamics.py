@@ -38,7 +38,7 @@ from bas.encoders.base import revision_of
 from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import versions
-from bas.files import locked, read_json, replacing, write_json, write_text
+from bas.files import locked, read_json, replacing, write_json, write_results, write_text
 from bas.loop import seed_everything
 from bas.page import tell_protocol
 from bas.protocols import Protocol, make
@@ -111,7 +111,7 @@ def carry_out(
         done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
         told = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
         results = {**study.context, "finetuned": told, **tabulate(done)}
-        write_json(folder / "results.json", results)
+        write_results(folder / "results.json", results)
         write_text(folder / "table.md", _heading(results) + markdown(results))
         with _board(study, "figures", anew=True) as board:
             for name, figure in figures(results).items():

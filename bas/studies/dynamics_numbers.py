@@ -187,8 +187,7 @@ def _paired(row: Sequence[Checkpoint], a_TSN: Sequence[Any], b_TSN: Sequence[Any
     """a against b, by the speakers of all third parts; predictions by rotation, seed and utterance."""
     targets_N, speakers_N = (np.concatenate([c[name] for c in row]) for name in ("targets", "speakers"))
     value = paired(targets_N, np.concatenate(a_TSN, axis=1), np.concatenate(b_TSN, axis=1), speakers_N, metric)
-    bounds = {name: end if np.isfinite(end) else None for name, end in (("low", value.low), ("high", value.high))}
-    return {**asdict(value), **bounds, "verdict": value.verdict}
+    return {**asdict(value), "verdict": value.verdict}
 
 
 def _ridge(rows: Sequence[Sequence[Checkpoint]]) -> dict[str, Any]:

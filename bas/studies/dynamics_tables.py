@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bas.page import markdown_table
-from bas.stats import MIN_UNITS
+from bas.stats import MIN_UNITS, between
 from bas.studies.classifiers import MARK
 from bas.studies.dynamics_figures import medians
 from bas.studies.dynamics_numbers import KINDS, LAST, SPLITS
@@ -38,8 +38,8 @@ def _points(mean: float, sd: float = 0.0) -> str:
 
 
 def _verdict(value: Mapping[str, Any]) -> str:
-    ends = "" if value["low"] is None else f" ({100 * value['low']:+.1f} to {100 * value['high']:+.1f})"
-    return f"{100 * value['difference']:+.1f}{ends}, p {value['p']:.2g}: {value['verdict']}"
+    ends = between(value["low"], value["high"])
+    return f"{100 * value['difference']:+.1f} ({ends}), p {value['p']:.2g}: {value['verdict']}"
 
 
 def _fine_tuning(results: Mapping[str, Any]) -> Table:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bas.bench import place_features
 from bas.errors import UserError
-from bas.files import write_json, write_text
+from bas.files import write_results, write_text
 from bas.page import announce_study
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.run import BEST, Plan, Run, common_task, start
@@ -75,7 +75,7 @@ def carry_out(
         found.append(probe_stats.tabulate(run, random, percents))
     between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
     results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found), "transfer": between}
-    write_json(folder / "results.json", probe_stats.finite(results))
+    write_results(folder / "results.json", results)
     write_text(folder / "table.md", probe_page.markdown(results))
     probe_page.draw(folder, results)
     probe_page.show(results, console)

@@ -16,6 +16,7 @@ from bas import report
 from bas.layers import middle
 from bas.page import markdown_table, noted, preset_told, rich_table
 from bas.settings import PROBED
+from bas.stats import between
 from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
 from bas.studies.probe_stats import AGGREGATES, CHOSEN, ON_VALID, WHOSE
 from bas.studies.transfer import UNUSABLE
@@ -40,15 +41,11 @@ def _spread(found: Mapping[str, float]) -> str:
     return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['sd']:.1f}" if found["sd"] else "")  # 0: one seed
 
 
-def _between(low: float, high: float, sign: str = "+") -> str:
-    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if math.isfinite(low + high) else "–"
-
-
 def _against(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "–"
-    interval = f" ({_between(found['low'], found['high'])})" if math.isfinite(found["low"]) else ""
-    return f"{100 * found['difference']:+.1f}{interval}, p {found['p']:.2g}: {found['verdict']}"
+    ends = between(found["low"], found["high"])
+    return f"{100 * found['difference']:+.1f} ({ends}), p {found['p']:.2g}: {found['verdict']}"
 
 
 def _encoder(store: Mapping[str, Any]) -> str:
@@ -67,7 +64,7 @@ def _layers(store: Mapping[str, Any], kind: str) -> Rows:
     for name, row in store["heads"][kind].items():
         cells = [_spread(row["metrics"][m]) for m in metrics]
         against = [_against(row["against"].get(other)) for other in ("last", "softmax")]
-        rows.append([name, *cells, _between(row["low"], row["high"], ""), *against])
+        rows.append([name, *cells, between(row["low"], row["high"], ""), *against])
     return heading, rows
 
 
@@ -77,7 +74,7 @@ def _claims(store: Mapping[str, Any]) -> Rows:
         heading += [kind, "more"]
         for cells, name in zip(rows, CLAIMS, strict=True):
             found = store["biases"][kind]["claims"][name]
-            more = f"{100 * found['bias']:+.1f} ({_between(found['low'], found['high'])})"
+            more = f"{100 * found['bias']:+.1f} ({between(found['low'], found['high'])})"
             cells += [_points(found["claims"]), "–" if name == next(iter(CLAIMS)) else more]
     return heading, rows
 
@@ -88,8 +85,7 @@ def _reductions(found: Mapping[str, Any]) -> Rows:
             return "–"
         if "sd" in one:
             return f"{100 * one['mean']:+.0f} % ± {100 * one['sd']:.0f}"
-        told = f" ({100 * one['low']:+.0f} to {100 * one['high']:+.0f})" if math.isfinite(one["low"]) else ""
-        return f"{100 * one['reduction']:+.0f} %{told}"
+        return f"{100 * one['reduction']:+.0f} % ({between(one['low'], one['high'], digits=0)})"
 
     told = {"ours": "{}", "paper": "{}, the paper's way (MARKED)"}
     heading = ["errors less than of the", *(told[whose].format(kind) for whose in WHOSE for kind in KINDS)]
@@ -227,7 +223,7 @@ def _brief(store: Mapping[str, Any]) -> Rows:
     for kind in KINDS:
         heading += [kind, "interval"]
         for cells, row in zip(rows, store["heads"][kind].values(), strict=True):
-            cells += [_spread(row["metrics"][store["headline"]]), _between(row["low"], row["high"], "")]
+            cells += [_spread(row["metrics"][store["headline"]]), between(row["low"], row["high"], "")]
     return heading, rows
 
 
@@ -238,7 +234,7 @@ def _transfer(found: Mapping[str, Any], kind: str) -> Rows:
     rows = []
     for source, row in matrix.items():
         cells = [row.get(target) for target in targets]
-        told = [f"{_points(c['mean'])} ({_between(c['low'], c['high'], '')})" if c else "" for c in cells]
+        told = [f"{_points(c['mean'])} ({between(c['low'], c['high'], '')})" if c else "" for c in cells]
         rows.append([source, found["pretraining"], *told])
     return ["trained on", "encoder pretrained on", *targets], rows
 

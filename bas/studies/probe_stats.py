@@ -295,12 +295,3 @@ def averaged(stores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = [float(np.mean(values)) for values in known if values]
         mean[kind][whose][name] = dict(zip(("mean", "sd"), spread(found) if found else (math.nan, 0.0), strict=True))
     return mean
-
-
-def finite(value: Any) -> Any:
-    """The same with null for what is no number in JSON: an interval of one unit, a reduction of no error."""
-    if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ from bas.corpora import open_corpus
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.store import StoreInfo
-from bas.files import write_json, write_text
+from bas.files import write_results, write_text
 from bas.page import announce_study
 from bas.progress import bar
 from bas.protocols import Protocol
@@ -33,7 +33,6 @@ from bas.space import load_space
 from bas.studies import shares_page
 from bas.studies.attention import Attention, export, run_shares
 from bas.studies.contours import correlate, examples, heard
-from bas.studies.probe_stats import finite
 from bas.studies.shares_stats import Pairs, Predicted, pairs_of, rows_of, tabulate
 from bas.tables import ceiling, tested
 from bas.workers import run_jobs
@@ -99,7 +98,7 @@ def carry_out(
         "opensmile": version,
         "stores": stores,
     }
-    write_json(folder / "results.json", finite(results))
+    write_results(folder / "results.json", results)
     write_text(folder / "table.md", shares_page.markdown(results))
     shares_page.draw(folder, results)
     shares_page.show(results, console)

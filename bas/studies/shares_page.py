@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bas import report
 from bas.page import markdown_table, noted, preset_told, rich_table
-from bas.stats import Paired, verdict_sentence
+from bas.stats import Paired, between, verdict_sentence
 from bas.studies.contours import DRAWS, LEAST, MEASURES
 
 Rows = tuple[list[str], list[list[str]]]
@@ -22,13 +22,8 @@ def _spread(found: Mapping[str, float]) -> str:
     return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['sd']:.1f}" if found["sd"] else "")  # 0: one seed
 
 
-def _between(low: float | None, high: float | None, sign: str = "+") -> str:
-    known = low is not None and high is not None and np.isfinite(low + high)
-    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if known else "no interval"  # type: ignore[operator]
-
-
 def _against(found: Mapping[str, Any]) -> str:
-    interval = _between(found["low"], found["high"])
+    interval = between(found["low"], found["high"])
     return f"{100 * found['difference']:+.1f} ({interval}), p {found['p']:.2g}: {found['verdict']}"
 
 
@@ -58,7 +53,7 @@ def _metrics(store: Mapping[str, Any]) -> Rows:
     for name, row in store["rows"].items():
         against = store["against_linear"].get(name)
         cells = [_spread(row["metrics"][metric]) for metric in names]
-        cells += [_between(row["low"], row["high"], ""), _against(against) if against else "–"]
+        cells += [between(row["low"], row["high"], ""), _against(against) if against else "–"]
         rows.append([name, *cells, f"{row['parameters']:,.0f}", f"{row['seconds']:.1f}"])
     return heading, rows
 
@@ -93,9 +88,8 @@ def _attention(results: Mapping[str, Any]) -> Rows:
     def cell(found: Mapping[str, Any] | None) -> str:
         if not found:
             return "–"
-        known = found["low"] is not None and np.isfinite(found["low"] + found["high"])
-        interval = f" ({found['low']:+.2f} to {found['high']:+.2f})" if known else ""
-        return f"{found['mean']:+.2f}{interval}, p {found['p']:.2g}: {'shown' if found['shown'] else 'not shown'}"
+        ends = between(found["low"], found["high"], scale=1, digits=2)
+        return f"{found['mean']:+.2f} ({ends}), p {found['p']:.2g}: {'shown' if found['shown'] else 'not shown'}"
 
     heading = ["store", "model", *MEASURES, "spread", "seeds agree", "behind the end"]
     rows = []
@@ -161,7 +155,7 @@ def _legend(results: Mapping[str, Any]) -> list[str]:
 
 def _ceiling(ceiling: Mapping[str, Any]) -> str:
     values = ceiling["metrics"].items()
-    reached = ", ".join(f"{name} {100 * v:.1f} ({_between(low, high, '')})" for name, (v, low, high) in values)
+    reached = ", ".join(f"{name} {100 * v:.1f} ({between(low, high, '')})" for name, (v, low, high) in values)
     told = f"{ceiling['raters']:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
     return f"Ceiling, what knowing every true share would reach with {told}: {reached}."
 

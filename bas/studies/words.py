@@ -27,7 +27,7 @@ from bas.corpora import Utterance, open_corpus
 from bas.errors import UserError
 from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import read_json, replacing, write_json, write_text
+from bas.files import read_json, replacing, write_json, write_results, write_text
 from bas.layers import middle
 from bas.page import announce_study
 from bas.progress import bar
@@ -37,7 +37,6 @@ from bas.segments import PSEUDO_SECONDS, Segments, random_like, word_segments
 from bas.studies import words_figures, words_page, words_stats
 from bas.studies.lexicon import lexicon, word_type, words_of
 from bas.studies.neighbours import similarity, table
-from bas.studies.probe_stats import finite
 from bas.studies.words_training import (
     DERIVED,
     LEXICON,
@@ -121,7 +120,7 @@ def carry_out(
         "stores": stores,
         "summary": words_stats.summary(stores),
     }
-    write_json(folder / "results.json", finite(results))
+    write_results(folder / "results.json", results)
     write_text(folder / "table.md", words_page.markdown(results))
     words_figures.draw(folder, results)
     words_page.show(results, console)

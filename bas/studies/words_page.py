@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from bas.page import markdown_table, noted, preset_told, rich_table
+from bas.stats import between
 from bas.studies.words_heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
-from bas.studies.words_stats import CONTROLS
+from bas.studies.words_stats import CONTROLS, told_difference
 from bas.studies.words_training import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
 
 Rows = tuple[list[str], list[list[str]]]
@@ -33,13 +33,12 @@ def _spread(found: Mapping[str, float]) -> str:
     return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['sd']:.1f}" if found["sd"] else "")  # 0: one seed
 
 
-def _between(low: float, high: float, sign: str = "") -> str:
-    return f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})" if math.isfinite(low + high) else ""
-
-
 def _against(found: Mapping[str, Any]) -> str:
-    between = _between(found["low"], found["high"], "+")
-    return f"{100 * found['difference']:+.1f}{between}, p {found['p']:.2g}: {found['verdict']}"
+    return f"{told_difference(found)}: {found['verdict']}"
+
+
+def _ends(numbers: Mapping[str, Any]) -> str:
+    return f" ({between(numbers['low'], numbers['high'], '')})"
 
 
 def _heads(task: Mapping[str, Any]) -> list[str]:
@@ -54,7 +53,7 @@ def _scores(task: Mapping[str, Any], columns: Mapping[str, str], metric: str) ->
         cells = [head]
         for row in columns:
             numbers = task["rows"][row].get(head) or task["rows"][row][TEXT]
-            ends = _between(numbers["low"], numbers["high"]) if metric == task["headline"] else ""
+            ends = _ends(numbers) if metric == task["headline"] else ""
             cells.append(_spread(numbers["metrics"][metric]) + ends)
         rows.append(cells)
     return [metric, *columns.values()], rows
@@ -78,9 +77,7 @@ def _with_text(task: Mapping[str, Any], name: str, results: Mapping[str, Any]) -
 
 def _summary(lines: Sequence[Mapping[str, Any]]) -> Rows:
     names = [name for name in INPUTS if name in lines[0]["rows"]]
-    cells = [
-        [one["store"], *(_spread(n := one["rows"][c]) + _between(n["low"], n["high"]) for c in names)] for one in lines
-    ]
+    cells = [[one["store"], *(_spread(n := one["rows"][c]) + _ends(n) for c in names)] for one in lines]
     return [lines[0]["headline"], *names], cells
 
 
@@ -110,13 +107,9 @@ def _lns(store: Mapping[str, Any]) -> Rows:
     for state, of_state in zip(store["states"], found["states"], strict=True):
         mean = of_state["mean"]
         cells = [f"{mean[name]['mean']:.3f}, {mean[name]['p95']:.3f}" for name in nulls]
-        told = f"{mean['value']:.3f}{_ends(mean)}"
+        told = f"{mean['value']:.3f} ({between(mean['low'], mean['high'], '', scale=1, digits=3)})"
         rows.append([f"state {state}", told, *cells, f"{mean['p']:.2g}"])
     return heading, rows
-
-
-def _ends(found: Mapping[str, float]) -> str:
-    return f" ({found['low']:.3f} to {found['high']:.3f})" if math.isfinite(found["low"] + found["high"]) else ""
 
 
 def _lns_by_k(store: Mapping[str, Any]) -> Rows:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bas.errors import UserError
 from bas.run import Run
-from bas.stats import Metric, interval, paired, spread
+from bas.stats import Metric, between, interval, paired, spread
 from bas.studies.words_heads import FUSIONS
 from bas.studies.words_training import (
     ATTENTION,
@@ -169,9 +169,7 @@ def _verdicts(
 
 def told_difference(found: Mapping[str, Any]) -> str:
     """Points with the interval and p, such as +1.2 (-0.3 to +2.6), p 0.1."""
-    low, high = 100 * found["low"], 100 * found["high"]
-    between = f" ({low:+.1f} to {high:+.1f})" if np.isfinite(low + high) else ""
-    return f"{100 * found['difference']:+.1f}{between}, p {found['p']:.2g}"
+    return f"{100 * found['difference']:+.1f} ({between(found['low'], found['high'])}), p {found['p']:.2g}"
 
 
 def summary(stores: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

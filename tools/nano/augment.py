@@ -16,6 +16,7 @@ import torch
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 from bas.audio import SAMPLE_RATE, Wave
+from bas.encoders.base import TORCHAUDIO_FAULT
 from bas.errors import UserError
 
 WINDOW, HOP = 512, 128
@@ -25,8 +26,8 @@ def torchaudio() -> ModuleType:
     """UserError where it is not installed, or its library does not load beside this torch."""
     try:
         import torchaudio as found
-    except (ImportError, OSError) as error:
-        told = f"torchaudio cannot be loaded beside torch {torch.__version__} ({error})"
+    except Exception as error:
+        told = f"torchaudio cannot be loaded beside torch {torch.__version__} ({TORCHAUDIO_FAULT or error})"
         remedy = "all else of bas works without it; for the recipe install both as constraints.txt has them"
         raise UserError(f"{' '.join(told.split())}; {remedy}") from error
     return found
