@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bas.errors import UserError
 
@@ -72,11 +72,27 @@ def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
 
 
+def hold(stream: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock an open file for this process, or for all that share it, until it is closed. False: others hold it.
+
+    Raises UserError on a disk that has no locks, where two processes could write the same files.
+    """
+    try:
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        told = f"its disk has no file locks ({error.strerror})"
+        remedy = "work in a folder on another disk, or have this one mounted with them (Lustre: -o flock)"
+        raise UserError(f"{Path(stream.name).parent}: {told}; {remedy}") from error
+    return True
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Wait until no other process is inside a block of this path."""
     with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        hold(stream, wait=True)
         yield
 
 
@@ -89,6 +105,14 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = {name for name in HELD if (folder / name).exists()}
+
+    def leave_as_before() -> None:
+        for name in set(HELD) - before:
+            (folder / name).unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):  # something was written there
+                path.rmdir()
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
@@ -96,16 +120,15 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be written: {error.strerror}; name another folder") from error
     with stream:
         try:
-            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is {doing} here; wait for it or stop it") from error
+            free = hold(stream, shared=shared)
+        except UserError:
+            leave_as_before()
+            raise
+        if not free:
+            raise UserError(f"{folder}: another process is {doing} here; wait for it or stop it")
         try:
             yield
         except UserError:
             if not shared:
-                for name in set(HELD) - before:
-                    (folder / name).unlink(missing_ok=True)
-                for path in made:
-                    with suppress(OSError):  # something was written there
-                        path.rmdir()
+                leave_as_before()
             raise

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bas import NUMBERS
 from bas.baselines import common_baselines
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.corpora.labels import relabel
@@ -315,7 +316,8 @@ def _made_of(
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
         "device": plan.device,
         "device of the features": info.device,
-        **{f"version of {name}": versions()[name] for name in ("bas", "torch", "scikit-learn")},
+        "version of bas": NUMBERS,
+        **{f"version of {name}": versions()[name] for name in ("torch", "scikit-learn")},
         **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
         **{f"space {s.name}": s.digest for s in spaces},
     }

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from bas.corpora import Corpus, Utterance
+from bas.encoders.base import TORCHAUDIO_FAULT
 from bas.errors import UserError
 
 # Pairs of equal length: some utterances share a batch.
@@ -37,6 +38,13 @@ def tones(folder: Path, durations: tuple[float, ...] = DURATIONS) -> Corpus:
         for i, seconds in enumerate(durations)
     ]
     return Corpus("tones", tuple(utterances), protocol="own", unit="speaker")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("torchaudio"):
+        if TORCHAUDIO_FAULT:
+            pytest.skip(f"torchaudio does not load: {TORCHAUDIO_FAULT}")
+        pytest.importorskip("torchaudio")
 
 
 def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -135,3 +136,30 @@ def test_a_trap_is_one(inside: Path) -> None:
     bad_input.trap("trap.pt")
     torch.load("trap.pt", weights_only=False)
     assert Path("executed").is_dir()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{EXTRACT} log-mel --features new",
+        OLD.replace("old", "new"),
+        bad_input.AUDIT,
+        bad_input.TUNE,
+        bad_input.PROBE,
+        f"protocol cost --features {bad_input.STORE} {bad_input.SMALL} --name new",
+        f"words --features {bad_input.STORE} --text-encoder random --name new",
+        f"{bad_input.DYNAMICS} ./encoder",
+        f"features subset {bad_input.STORE} --into new --layers 0",
+        f"features derive --features {bad_input.STORE} --pooling mean --into new",
+        "demo",
+    ],
+)
+def test_a_disk_without_locks_is_told_and_nothing_is_left(
+    command: str, inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(stream: Any, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    told = refused(Case(command), inside, capsys)
+    assert "its disk has no file locks (Function not implemented); work in a folder on another disk, or have" in told

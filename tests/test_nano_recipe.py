@@ -44,6 +44,7 @@ def libri(folder: Path, speakers: tuple[int, ...] = (19, 40, 61), seconds: float
     return folder
 
 
+@pytest.mark.torchaudio
 @needs_speech
 def test_an_item_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> None:
     pool, other = (pooled(libri(tmp_path / str(seed)), variants=3, spoken=4, seed=seed) for seed in (0, 1))
@@ -56,6 +57,7 @@ def test_an_item_depends_on_the_seed_and_its_number_alone(tmp_path: Path) -> Non
     assert len({wave.tobytes() for wave in again}) == 11, "speaker 40 is held out, thrice as recorded"
 
 
+@pytest.mark.torchaudio
 def test_a_speaker_is_held_out_with_all_variants_and_unchanged(tmp_path: Path) -> None:
     pool = pooled(libri(tmp_path), variants=4, spoken=40)
     recorded = [speech.speaker(pool.recordings[item % 3]) for item in range(12)]
@@ -89,6 +91,7 @@ def test_the_list_is_of_the_recordings_that_the_card_counts() -> None:
     assert (len(held_out), len({name.split("-")[0] for name in held_out})) == (26, 17)
 
 
+@pytest.mark.torchaudio
 def test_pitch_and_speed_do_what_they_say() -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000).astype(np.float32)
     for pitch, speed in ((1.25, 1.0), (0.8, 1.0), (1.0, 1.25), (0.8, 0.8)):
@@ -98,6 +101,7 @@ def test_pitch_and_speed_do_what_they_say() -> None:
         assert np.abs(np.fft.rfft(middle)).argmax() * 16_000 / middle.size == pytest.approx(440 * pitch, rel=0.01)
 
 
+@pytest.mark.torchaudio
 def test_every_change_keeps_the_length_and_the_noise_its_level() -> None:
     rng = np.random.default_rng(0)
     wave = (0.1 * rng.standard_normal(16_000)).astype(np.float32)
@@ -208,6 +212,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, "--workers", "1", *map(str, words)], capture_output=True, text=True)
 
 
+@pytest.mark.torchaudio
 @needs_speech
 def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert: Path) -> None:
     work = tmp_path / "work"
@@ -231,6 +236,7 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
     assert (other.returncode, other.stderr) == (2, f"nano: {work}: {told}\n")
 
 
+@pytest.mark.torchaudio
 @needs_speech
 @pytest.mark.parametrize(
     ("words", "told"),
@@ -294,6 +300,7 @@ def test_hidden_frames_are_hidden(small: None) -> None:
     assert not torch.allclose(heard[2], heard[3], atol=1e-3)
 
 
+@pytest.mark.torchaudio
 @pytest.mark.parametrize("at", [4_000, 8_111, 12_345])
 def test_a_frame_of_mfcc_and_one_of_the_model_hear_the_same_samples(at: int) -> None:
     """A click shows in the frames whose window holds it, and in no others."""
@@ -315,6 +322,7 @@ def test_a_frame_of_mfcc_and_one_of_the_model_hear_the_same_samples(at: int) -> 
     assert (int(heard[0]), int(heard[-1])) == (targets.HOP * hears[0], targets.HOP * hears[0] + targets.WINDOW - 1)
 
 
+@pytest.mark.torchaudio
 def test_there_is_one_row_of_mfcc_for_each_frame_of_the_model() -> None:
     front = pretrain.new_model(0).feature_extractor
     for samples in (400, 719, 720, 16_000):

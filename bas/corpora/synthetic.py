@@ -212,8 +212,8 @@ def synthesise(
         return read(root)
 
     library, data = espeak.find()
-    wav_dir.mkdir(parents=True, exist_ok=True)
     with locked(root, "synthesising the demo corpus"), tempfile.TemporaryDirectory(prefix="bas-") as short:
+        wav_dir.mkdir(exist_ok=True)
         listing.unlink(missing_ok=True)  # first out, last in: where it stands, everything it names does
         for stray in wav_dir.glob("spk*.wav.*tmp"):
             stray.unlink()

@@ -10,7 +10,6 @@ that died. What the plan holds is computed once; a resumed extraction runs the s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -33,7 +32,7 @@ from bas.features.plan import Request, announce, batches, compare, make_plan, re
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import alone, locked, write_json
+from bas.files import alone, hold, locked, write_json
 from bas.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
@@ -142,14 +141,10 @@ def _join(folder: Path, group: Group, session: TextIO) -> bool:
     """
     for pause in (0.0, 0.1, 0.3, 0.6):  # a process that is killed lets go of its locks one by one
         time.sleep(pause)
-        others = False
-        try:
-            fcntl.flock(session, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            others = True
+        others = not hold(session)
         session.seek(0)
         if not others or session.read() == group.token:
-            fcntl.flock(session, fcntl.LOCK_SH)
+            hold(session, shared=True, wait=True)
             return others
     raise UserError(f"{folder}: another process is extracting here; wait for it or stop it")
 

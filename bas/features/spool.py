@@ -7,7 +7,6 @@ claim: a process holds its lock as long as it fills this shard, and a process th
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import zlib
@@ -22,6 +21,7 @@ import numpy as np
 from bas.errors import UserError
 from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, versions, write_shard
 from bas.features.store import StoreInfo
+from bas.files import hold
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ class Spool:
         if not layers:
             return None
         journal = shard_path(folder, index).with_suffix(".journal").open("a+b", buffering=0)
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(journal):
             journal.close()
             return None
         spool = cls(folder, index, info, layers, journal)

@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import acoustics, report
+from bas import NUMBERS, acoustics, report
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.corpora.labels import relabel
 from bas.encoders import Tunable, load_encoder, tunable
@@ -201,7 +201,8 @@ def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -
         "seed": plan.seed,
         "device": plan.device,
         "version of opensmile": acoustics.opensmile_version(),
-        **{f"version of {name}": versions()[name] for name in ("bas", "torch", "transformers", "scikit-learn")},
+        "version of bas": NUMBERS,
+        **{f"version of {name}": versions()[name] for name in ("torch", "transformers", "scikit-learn")},
         **{f"setting {name}": value for name, value in asdict(plan.settings).items()},
         "analysis": _digest(asdict(plan.analysis)),
     }

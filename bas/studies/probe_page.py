@@ -277,7 +277,8 @@ def _learning(store: Mapping[str, Any]) -> Figure:
     percents = list(map(int, store["curves"]))
     for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
         states = len(store["states"])
-        for index, name in enumerate([*map(state_name, store["states"]), *AGGREGATES]):
+        aggregates = AGGREGATES if states > 1 else ()
+        for index, name in enumerate([*map(state_name, store["states"]), *aggregates]):
             found = [curve[f"{kind} {name}"] for curve in store["curves"].values()]
             style = "solid" if index < states else ("dotted", "dashed", "dashdot")[index - states]
             shade = colormaps["viridis"](index / max(1, states - 1)) if index < states else "black"
