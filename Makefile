@@ -86,12 +86,39 @@ reads_installed := $(environment)
 reads_upgrade := PYTHON
 reads_clean :=
 
+# What a target stops without, before it installs anything.
+needs_corpus := CORPUS ROOT
+needs_protocol := CORPUS ROOT
+needs_extract := CORPUS ROOT ENCODER
+needs_features := FEATURES
+needs_search := FEATURES
+needs_retrain := FEATURES
+needs_compare := FEATURES
+needs_audit := FEATURES
+needs_tune := FEATURES
+needs_probe := FEATURES
+needs_words := FEATURES TEXT_ENCODER
+needs_shares := FEATURES
+needs_dynamics := CORPUS ROOT ENCODER
+needs_cost := FEATURES
+needs_nano := SPEECH
+like_CORPUS := emodb
+like_ROOT := path/to/corpus
+like_ENCODER := microsoft/wavlm-large
+like_FEATURES := runs/features/emodb-wavlm-large
+like_TEXT_ENCODER := bert-base-german-cased
+like_SPEECH := path/to/LibriSpeech
+
 goals := $(or $(MAKECMDGOALS),help)
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
 unread := $(sort $(filter-out $(foreach g,$(goals),$(reads_$(g))),$(given)))
 ifneq ($(unread),)
 $(error make $(goals): does not read $(unread); it reads: $(sort $(foreach g,$(goals),$(reads_$(g)))). \
 	One setting of a training is SET="epochs=30")
+endif
+missing := $(foreach g,$(goals),$(foreach v,$(needs_$(g)),$(if $($(v)),,$(v))))
+ifneq ($(strip $(missing)),)
+$(error make $(goals): needs $(strip $(missing)); for example $(foreach v,$(missing),$(v)=$(like_$(v))))
 endif
 
 help:  ## this page
@@ -110,15 +137,12 @@ CORPUS_ROOT = --corpus "$(CORPUS)" --root "$(ROOT)" $(if $(LABELS),--labels $(LA
 SPLIT = $(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(ALLOW_OVERLAP:%=--allow-overlap %)
 
 corpus: .venv/run  ## what a corpus holds and what is missing; with TO, write it as a table | make corpus CORPUS=emodb ROOT=~/emodb TO=emodb.csv
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
 	$(BIN)/bas corpus $(if $(TO),export $(CORPUS_ROOT) --to "$(TO)",show $(CORPUS_ROOT))
 
 protocol: .venv/run  ## split a corpus, show the split and write it down | make protocol CORPUS=emodb ROOT=~/emodb PROTOCOL=speaker:64/20/16
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus)
 	$(BIN)/bas protocol make $(CORPUS_ROOT) $(SPLIT) $(if $(TO),--to "$(TO)")
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,bas-hubert-nano)
 	@case "$(PROCESSES)" in ''|0|*[!0-9]*) echo "make: PROCESSES=$(PROCESSES): must be a number, 1 or more" >&2; exit 2;; esac
 	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
@@ -128,7 +152,6 @@ extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make e
 		$(if $(REVISION),--revision "$(REVISION)") $(if $(FEATURES),--features "$(FEATURES)")
 
 features: .venv/run  ## what a feature store is, and whether it is whole | make features FEATURES=runs/features/emodb-wavlm-large
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	-$(BIN)/bas features info "$(FEATURES)"
 	$(BIN)/bas features verify "$(FEATURES)"
 
@@ -137,40 +160,31 @@ RUN = --features "$(FEATURES)" $(if $(LAYER),--layer $(LAYER)) $(SPACES:%=--spac
 	$(if $(MEMORY),--memory $(MEMORY)) $(if $(NAME),--name "$(NAME)")
 
 search: .venv/run  ## search the spaces in every fold | make search FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas search $(RUN) $(SPLIT)
 
 retrain: .venv/run  ## search, then train what was found and score it | make retrain FEATURES=runs/features/emodb-wavlm-large LAYER=best
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas retrain $(RUN) $(SPLIT)
 
 compare: .venv/run  ## search, retrain, baselines: the table | make compare FEATURES=runs/features/emodb-wavlm-large PRESET=paper SET="epochs=50"
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas compare $(RUN) $(SPLIT)
 
 audit: .venv/run  ## every architecture trained: did the search work, did the choice matter? | make audit FEATURES=runs/features/emodb-wavlm-large STRATEGIES="gumbel bilevel"
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas audit $(RUN) $(SPLIT) $(STRATEGIES:%=--strategy "%") $(VARIANTS:%=--variant "%")
 
 tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for the search | make tune FEATURES=runs/features/emodb-wavlm-large SPACES=ser_bas4 TRIALS=100
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas tune $(RUN) $(SPLIT) --tune $(TUNE) $(if $(TRIALS),--trials $(TRIALS))
 
 probe: .venv/run  ## which layer: every hidden state and their mixes, probed | make probe FEATURES="runs/features/emodb-wavlm-large runs/features/emodb-hubert-base"
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas probe $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --percent $(PERCENTS)
 
 words: .venv/run  ## word means against raw frames and controls, alone and with text | make words FEATURES=runs/features/emodb-wavlm-large TEXT_ENCODER=bert-base-german-cased
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large) $(call need,TEXT_ENCODER,bert-base-german-cased)
 	$(BIN)/bas words $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) --text-encoder "$(TEXT_ENCODER)" \
 		$(if $(ALIGNER),--aligner "$(ALIGNER)") $(WORD:%=--word "%")
 
 shares: .venv/dynamics  ## how many listeners heard each emotion: encoder x attention, and what attention looks at | make shares FEATURES="runs/features/emodb-wavlm-large runs/features/emodb-hubert-base" METADATA=sex
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas shares $(subst --features "$(FEATURES)",--features $(FEATURES),$(RUN)) $(SPLIT) $(if $(METADATA),--metadata $(METADATA))
 
 dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | make dynamics CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large PRESET=paper
-	@$(call need,CORPUS,emodb) $(call need,ROOT,path/to/corpus) $(call need,ENCODER,microsoft/wavlm-large)
 	$(BIN)/bas dynamics $(CORPUS_ROOT) --encoder "$(ENCODER)" $(if $(REVISION),--revision "$(REVISION)") \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(filter-out 0,$(AS_RECORDED)),--as-recorded) \
 		$(if $(PROTOCOL),--protocol "$(PROTOCOL)") --protocol-seed $(PROTOCOL_SEED) $(if $(ROTATIONS),--rotations $(ROTATIONS)) \
@@ -179,7 +193,6 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 		$(if $(NAME),--name "$(NAME)")
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
-	@$(call need,FEATURES,runs/features/emodb-wavlm-large)
 	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
@@ -190,7 +203,6 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 		$(if $(filter-out auto,$(DEVICE)),--device $(DEVICE))
 
 nano: .venv/nano  ## train bas-hubert-nano anew, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
-	@$(call need,SPEECH,path/to/LibriSpeech)
 	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") --device $(DEVICE) \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) $(if $(WORKERS),--workers $(WORKERS))
@@ -212,9 +224,6 @@ upgrade:  ## constraints.txt anew, from the newest versions; then make test | ma
 
 clean:  ## delete the environment; runs/ stays | make clean
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
-
-# $(call need,VARIABLE,example): one line and a stop where a variable was not given.
-need = $(if $($(1)),,echo "make: $(1) is not set; for example $(1)=$(2)" >&2; exit 2;)
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
 BUILD = $(if $(TORCH),--torch "$(TORCH)")

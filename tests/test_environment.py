@@ -202,6 +202,19 @@ def test_an_interrupted_installation_is_not_taken_for_whole(made: list[str], mon
     assert made == [".", ".[demo]"]
 
 
+def test_what_cannot_be_had_leaves_the_environment_as_it_was(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object, **more: object) -> None:
+        raise environment.Refused("pip failed")
+
+    install("demo")
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "fill", fails)
+        with pytest.raises(environment.Refused):
+            install("demo", torch="9.9.9")
+    install("demo")
+    assert made == [".[demo]"], "whole as before, with the torch it had"
+
+
 def test_the_build_of_torch_is_kept_until_another_is_named(made: list[str]) -> None:
     cpu = re.search(r"TORCH=cpu: torch==(\S+)", CONSTRAINTS)
     assert cpu

@@ -69,8 +69,19 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
     say(f"installing into .venv (torch {build})")
     if why:
         run(sys.executable, "-m", "venv", VENV)
-    fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
-    RECORD.write_text(json.dumps({**wanted, "packages": packages()}, indent=1) + "\n", encoding="utf-8")
+    try:
+        fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
+    except Refused:
+        if there and there["packages"] == packages():  # nothing was changed: it is as whole as it was
+            write(there)
+        raise
+    write({**wanted, "packages": packages()})
+
+
+def write(made: dict) -> None:
+    temporary = RECORD.with_suffix(".tmp")
+    temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(RECORD)
 
 
 def record() -> dict:
@@ -148,6 +159,7 @@ def installed(torch: str | None) -> None:
         run(sys.executable, "-m", "venv", venv)
         fill(venv, pins, "packaging")
         pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
+        shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would take files from there that are gone here
         run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
         (wheel,) = (folder / "wheels").glob("bas-*.whl")
         say(f"installing {wheel.name} into an empty environment")
