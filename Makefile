@@ -226,7 +226,7 @@ clean:  ## delete the environment; runs/ stays | make clean
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
-BUILD = $(if $(TORCH),--torch "$(TORCH)")
+BUILD = $(if $(filter command,$(origin TORCH)),--torch "$(TORCH)")
 .PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test
 .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test:
 	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)

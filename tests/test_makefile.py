@@ -73,6 +73,11 @@ def test_a_slip_of_the_pen_runs_nothing() -> None:
     assert 'SET="epochs=30"' in done.stderr
 
 
+def test_torch_may_go_back_to_what_was_tested() -> None:
+    assert "--torch" not in make("setup").stdout
+    assert '--torch ""' in make("setup", "TORCH=").stdout
+
+
 def test_two_targets_read_what_either_reads() -> None:
     assert make("setup", "demo", "WORKERS=2").returncode == 0
     assert make("setup", "board", "WORKERS=2").returncode == 2

@@ -32,7 +32,6 @@ from bas.studies.probe_stats import (
     averaged,
     chosen_states,
     error_reduction,
-    finite,
     take,
 )
 from bas.studies.probing import probe_job
@@ -227,11 +226,6 @@ def test_error_reductions_are_averaged_by_corpus() -> None:
     assert averaged([of("a", 0.2), of("a", 0.4), {"corpus": "b"}]) == {}, "one corpus is no mean"
     mean = averaged([of("a", 0.1), of("a", 0.3), {"corpus": "b"}, of("c", 0.4), of("d", math.nan)])
     assert mean["dense"]["paper"][FREE] == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.02**0.5)}
-
-
-def test_what_is_no_number_in_json_is_null() -> None:
-    raw = {"low": -math.inf, "rows": [{"high": math.nan}, (1.0, "a", None, True)], "n": 3}
-    assert finite(raw) == {"low": None, "rows": [{"high": None}, [1.0, "a", None, True]], "n": 3}
 
 
 # --- the split with speakers on both sides ---
