@@ -1,5 +1,6 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
 	board bench nano check test installed upgrade clean
 
@@ -109,16 +110,29 @@ like_FEATURES := runs/features/emodb-wavlm-large
 like_TEXT_ENCODER := bert-base-german-cased
 like_SPEECH := path/to/LibriSpeech
 
-goals := $(or $(MAKECMDGOALS),help)
+# Of what is not a target make itself says so.
+goals := $(foreach g,$(or $(MAKECMDGOALS),help),$(if $(filter undefined,$(origin reads_$(g))),,$(g)))
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(v)))
-unread := $(sort $(filter-out $(foreach g,$(goals),$(reads_$(g))),$(given)))
+read := $(sort $(foreach g,$(goals),$(reads_$(g))))
+unread := $(sort $(filter-out $(read),$(given)))
+missing := $(sort $(foreach g,$(goals),$(foreach v,$(needs_$(g)),$(if $($(v)),,$(v)))))
+ifneq ($(goals),)
 ifneq ($(unread),)
-$(error make $(goals): does not read $(unread); it reads: $(sort $(foreach g,$(goals),$(reads_$(g)))). \
-	One setting of a training is SET="epochs=30")
+$(error make $(goals): does not read $(unread); it reads: $(or $(read),nothing). $(if $(filter SET,$(read)),One \
+	setting of a training is SET="epochs=30"))
 endif
-missing := $(foreach g,$(goals),$(foreach v,$(needs_$(g)),$(if $($(v)),,$(v))))
-ifneq ($(strip $(missing)),)
-$(error make $(goals): needs $(strip $(missing)); for example $(foreach v,$(missing),$(v)=$(like_$(v))))
+ifneq ($(missing),)
+$(error make $(goals): needs $(missing); for example $(foreach v,$(missing),$(v)=$(like_$(v))))
+endif
+endif
+ifeq ($(PYTHON),)
+$(error PYTHON is empty; for example PYTHON=python3.12)
+endif
+ifneq ($(filter-out 0 1,$(REAL_LENGTH)),)
+$(error REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0)
+endif
+ifneq ($(shell case "$(PROCESSES)" in (''|0*|*[!0-9]*) echo no;; esac),)
+$(error PROCESSES=$(PROCESSES): must be a number, 1 or more)
 endif
 
 help:  ## this page
@@ -143,8 +157,6 @@ protocol: .venv/run  ## split a corpus, show the split and write it down | make 
 	$(BIN)/bas protocol make $(CORPUS_ROOT) $(SPLIT) $(if $(TO),--to "$(TO)")
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
-	@case "$(PROCESSES)" in ''|0|*[!0-9]*) echo "make: PROCESSES=$(PROCESSES): must be a number, 1 or more" >&2; exit 2;; esac
-	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
 		--corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
 		--precision $(PRECISION) --device $(DEVICE) $(if $(filter-out 0,$(REAL_LENGTH)),--real-length) \
@@ -203,7 +215,6 @@ bench: .venv/run  ## how fast features are extracted and read: benchmarks/featur
 		$(if $(filter-out auto,$(DEVICE)),--device $(DEVICE))
 
 nano: .venv/nano  ## train bas-hubert-nano anew, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
-	@case "$(REAL_LENGTH)" in ''|0|1) ;; *) echo "make: REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0" >&2; exit 2;; esac
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") --device $(DEVICE) \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS)) $(if $(WORKERS),--workers $(WORKERS))
 

@@ -82,8 +82,8 @@ def load(utterance: Utterance) -> Wave:
 def resample(wave: Wave, rate: int) -> Wave:
     """The wave `(samples,)` at `rate` Hz as `(ceil(samples * 16000 / rate),)` at 16 kHz.
 
-    Band-limited interpolation with a Hann-windowed sinc: the filter of torchaudio's `Resample`, by which features were
-    made before, at exact phases (torchaudio rounds them to float32, so that 44.1 kHz comes out within 1e-5 of its own).
+    Band-limited interpolation with a Hann-windowed sinc: torchaudio's `Resample` to the last bits, by which features
+    were made before there was this.
     """
     if rate == SAMPLE_RATE:
         return np.asarray(wave, dtype=np.float32)
@@ -116,7 +116,12 @@ def _filter(rate: int) -> tuple[int, int, npt.NDArray[np.float64]]:
     up, down = SAMPLE_RATE // common, rate // common
     cutoff = ROLLOFF * min(up, down)
     reach = math.ceil(ZERO_CROSSINGS * down / cutoff) * up
-    t_K = np.clip(np.arange(-reach, reach + 1) * cutoff / (up * down), -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    # A tap is of one output phase and one input sample. torchaudio rounds phases to float32, which moves 44.1 kHz by
+    # 1e-5 of full scale: so do we, or stored features would no longer be those that are made.
+    tap_K = np.arange(-reach, reach + 1)
+    phase_K = tap_K * pow(down, -1, up) % up
+    seconds_K = (phase_K * down - tap_K) // up / down - (phase_K / up).astype(np.float32)
+    t_K = np.clip(seconds_K * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
     return up, down, np.sinc(t_K) * np.cos(np.pi * t_K / ZERO_CROSSINGS / 2) ** 2 * cutoff / (up * down)
 
 

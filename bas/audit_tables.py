@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from bas.page import markdown_table, noted, over_folds, preset_told, rich_table
-from bas.stats import Paired, between, verdict_sentence
+from bas.stats import NO_INTERVAL, Paired, between, verdict_sentence
 
 FALSE = 0.05  # of verdicts, at most
 
@@ -192,9 +192,10 @@ def summary(results: dict[str, Any], space: dict[str, Any]) -> list[str]:
         if found is None:
             lines.append(f"{text}: needs more units or seeds.")
             continue
-        interval = "" if found["low"] is None else f", 95 % interval {between(found['low'], found['high'], '')}"
+        ends = between(found["low"], found["high"], "")
+        interval = ends if ends == NO_INTERVAL else f"95 % interval {ends}"
         lines.append(
-            f"{text}: {found['count']} of {found['total']} verdicts are false ({_points(found['rate'])} %{interval})."
+            f"{text}: {found['count']} of {found['total']} verdicts are false ({_points(found['rate'])} %, {interval})."
             + " More than 5 %: a seed moves all units at once here, which no verdict holds; believe none of them."
             * (name == "a_a" and found["rate"] > FALSE)
         )

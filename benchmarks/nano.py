@@ -24,7 +24,6 @@ import torch
 from features import QUIET, commit, machine
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
-from transformers import HubertConfig, HubertModel
 
 from bas.audio import duration
 from bas.corpora import Corpus, open_corpus
@@ -36,7 +35,7 @@ from bas.features.store import FeatureStore
 from bas.files import write_text
 from bas.layers import best, cross_validated
 from bas.protocols import Fold, make
-from bas.stats import Paired, interval, paired, spread, ua, wa
+from bas.stats import Paired, between, interval, paired, spread, ua, wa
 from bas.tasks import EMOTION
 from bas.train import fit_linear
 
@@ -100,6 +99,8 @@ def speed(corpus: Corpus, folder: Path) -> float:
 def random_weights(folder: Path, seed: int) -> str:
     """The network of `bas-hubert-nano` as it is before it has learnt anything."""
     torch.manual_seed(seed)
+    from transformers import HubertConfig, HubertModel  # here: bas.encoders first, see there
+
     HubertModel(HubertConfig.from_pretrained(files_of(NANO))).save_pretrained(folder)
     preprocessor = "preprocessor_config.json"
     (folder / preprocessor).write_bytes((Path(files_of(NANO)) / preprocessor).read_bytes())
@@ -172,9 +173,9 @@ def targets_of(corpus: Corpus) -> np.ndarray:
 def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed], speeds: Sequence[float]) -> str:
     targets_N, speakers_N = targets_of(corpus), np.array([u.speaker for u in corpus.utterances])
 
-    def between(found: Paired) -> str:
-        told = f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-        return f"{told}, p {found.p:.2g}: {found.verdict}"
+    def told(found: Paired) -> str:
+        difference = f"{100 * found.difference:+.1f} ({between(found.low, found.high)})"
+        return f"{difference}, p {found.p:.2g}: {found.verdict}"
 
     def score(predictions_SN: np.ndarray) -> tuple[float, float, float]:
         def mean(kept_N: np.ndarray) -> float:
@@ -193,17 +194,17 @@ def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed],
             mean, deviation = spread([metric(targets_N, p_N) for p_N in row.chosen])
             cells.append(f"{100 * mean:.1f} ± {100 * deviation:.1f}")
         _, low, high = score(row.chosen)
-        cells.append(f"{low:.1f} to {high:.1f}")
+        cells.append(between(low, high, "", scale=1))
         cells.append(", ".join(f"{s} × {row.picks.count(s)}" for s in sorted(set(row.picks))))
-        cells += ["–" if name == other else between(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
+        cells += ["–" if name == other else told(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
         table.append(f"| {' | '.join(cells)} |")
 
     deepest = max(len(row.states) for row in rows.values())
     curves = [f"| input | {' | '.join(f'state {i}' for i in range(deepest))} |", "| --- |" + " --- |" * deepest]
     found = {name: {state: score(p_SN) for state, p_SN in row.states.items()} for name, row in rows.items()}
     for name, of_state in found.items():
-        told = [f"{whole:.1f} ({low:.1f} to {high:.1f})" for whole, low, high in of_state.values()]
-        curves.append(f"| {' | '.join([name, *told, *[''] * (deepest - len(told))])} |")
+        cells = [f"{whole:.1f} ({between(low, high, '', scale=1)})" for whole, low, high in of_state.values()]
+        curves.append(f"| {' | '.join([name, *cells, *[''] * (deepest - len(cells))])} |")
     draw(found)
 
     bars = []

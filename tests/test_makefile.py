@@ -33,9 +33,9 @@ def make(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 def reads(target: str) -> set[str]:
     """As the refusal of a variable that nobody knows lists them."""
-    found = re.search(r"it reads: ([A-Z_ ]*)\.", make(target, "NOBODY=1").stderr)
+    found = re.search(r"it reads: ([A-Z_ ]+|nothing)\.", make(target, "NOBODY=1").stderr)
     assert found, target
-    return set(found[1].split())
+    return set(found[1].split()) - {"nothing"}
 
 
 def test_the_targets_are_the_ones_in_the_help() -> None:
@@ -76,6 +76,23 @@ def test_a_slip_of_the_pen_runs_nothing() -> None:
 def test_torch_may_go_back_to_what_was_tested() -> None:
     assert "--torch" not in make("setup").stdout
     assert '--torch ""' in make("setup", "TORCH=").stdout
+
+
+def test_what_is_no_target_is_left_to_make() -> None:
+    assert "No rule to make target 'compar'" in make("compar", "FEATURES=x").stderr
+
+
+@pytest.mark.parametrize("word", ["PYTHON=", "PROCESSES=0", "PROCESSES=two", "REAL_LENGTH=yes"])
+def test_a_value_that_cannot_be_is_refused_before_anything_is_installed(word: str) -> None:
+    done = make("extract", *given_needed(reads("extract")), word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert word.removesuffix("=").partition("=")[0] in done.stderr
+
+
+def test_one_installation_at_a_time() -> None:
+    """Two would make the same environment."""
+    assert make("-j2", "setup", "check").returncode == 0
+    assert re.search(r"^\.NOTPARALLEL:$", MAKEFILE, re.MULTILINE)
 
 
 def test_two_targets_read_what_either_reads() -> None:

@@ -10,6 +10,8 @@ Standard library alone: it runs before anything is installed.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an activated .venv, which may have to go
 RECORD = VENV / "bas.json"  # what the environment was made of, once it was whole
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
@@ -62,17 +65,19 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
         return
     RECORD.unlink(missing_ok=True)
     if why:
-        if VENV.exists():
+        check_python()
+        where = VENV.resolve()  # it may be a link to another disk
+        if where.exists():
             say(f".venv: {why}; made anew")
-        shutil.rmtree(VENV, ignore_errors=True)
+            shutil.rmtree(where)
     build = torch or "as in constraints.txt: with CUDA on Linux, about 6 GB; TORCH=cpu is smaller"
     say(f"installing into .venv (torch {build})")
     if why:
-        run(sys.executable, "-m", "venv", VENV)
+        run(PYTHON, "-m", "venv", where)
     try:
         fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
     except Refused:
-        if there and there["packages"] == packages():  # nothing was changed: it is as whole as it was
+        if there and there.get("packages") == packages():  # nothing was changed: it is as whole as it was
             write(there)
         raise
     write({**wanted, "packages": packages()})
@@ -82,6 +87,12 @@ def write(made: dict) -> None:
     temporary = RECORD.with_suffix(".tmp")
     temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     temporary.replace(RECORD)
+
+
+def check_python() -> None:
+    """Of the Python that makes environments; an older one may look after an environment that another made."""
+    if sys.version_info < OLDEST:
+        raise Refused(f"{PYTHON} is older than {dotted(OLDEST)}; name another, such as PYTHON=python3.12")
 
 
 def record() -> dict:
@@ -152,18 +163,23 @@ def fill(venv: Path, pins: str, *what: str, torch: str = "") -> None:
 
 
 def installed(torch: str | None) -> None:
-    """What `pip install` of a wheel gives: nothing of this folder is on the path, the demo runs in an empty folder."""
+    """What `pip install` of a wheel gives: nothing of this folder is on the path, the demo runs in an empty folder.
+
+    torch: as in `install`.
+    """
+    check_python()
+    torch = record().get("torch", "") if torch is None else torch
     with tempfile.TemporaryDirectory(prefix="bas-installed-") as name:
         folder = Path(name)
-        venv, pins = folder / "venv", constraints(torch or "")
-        run(sys.executable, "-m", "venv", venv)
-        fill(venv, pins, "packaging")
+        venv, pins = folder / "venv", constraints(torch)
+        run(PYTHON, "-m", "venv", venv)
+        fill(venv, pins, "setuptools")  # which builds the wheel, without a look at the network
         pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
         shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would take files from there that are gone here
         run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
         (wheel,) = (folder / "wheels").glob("bas-*.whl")
         say(f"installing {wheel.name} into an empty environment")
-        fill(venv, pins, f"{wheel}[demo]", torch=torch or "")
+        fill(venv, pins, f"{wheel}[demo]", torch=torch)
         empty = folder / "empty"
         empty.mkdir()
         run(venv / "bin/bas", "--version", cwd=empty)
@@ -179,7 +195,7 @@ def upgrade() -> None:
     before = CONSTRAINTS.read_text(encoding="utf-8") if CONSTRAINTS.exists() else ""
     with tempfile.TemporaryDirectory(prefix="bas-upgrade-") as name:
         venv = Path(name)
-        run(sys.executable, "-m", "venv", venv)
+        run(PYTHON, "-m", "venv", venv)
         say("installing the newest versions into an empty environment")
         fill(venv, "", "--upgrade", ".[" + ",".join(EXTRAS["test"]) + "]")
         pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
@@ -218,9 +234,6 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    if sys.version_info < OLDEST:
-        print(f"make: {sys.executable} is older than 3.11; name another, such as PYTHON=python3.12", file=sys.stderr)
-        return 2
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     p.add_argument("what", choices=("install", "installed", "upgrade"))
     p.add_argument("kind", nargs="?", choices=EXTRAS, default="run")
@@ -233,12 +246,15 @@ def main() -> int:
         if a.torch and a.torch != "cpu" and not re.fullmatch(r"\d+(\.\d+)+\w*(\+[\w.]+)?", a.torch):
             raise Refused(f"TORCH={a.torch}: must be cpu, or a version such as 2.14.1+cu126")
         if a.what == "install":
-            install(a.kind, a.torch, a.this_python)
+            with open(__file__, encoding="utf-8") as own:  # one at a time; this file, so that none is left behind
+                with contextlib.suppress(OSError):  # of a disk without locks
+                    fcntl.flock(own, fcntl.LOCK_EX)
+                install(a.kind, a.torch, a.this_python)
         elif a.what == "installed":
             installed(a.torch)
         else:
             upgrade()
-    except Refused as error:
+    except (Refused, OSError) as error:
         print(f"make: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

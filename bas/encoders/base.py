@@ -46,6 +46,7 @@ def _settle_torchaudio() -> str:
         sys.modules["torchaudio"] = None  # type: ignore[assignment]  # so `importlib` says: not there
         from transformers.utils.import_utils import is_torchaudio_available
 
+        is_torchaudio_available.cache_clear()  # whoever imported it before us may have asked already
         if not is_torchaudio_available():
             del sys.modules["torchaudio"]  # for whoever imports it on purpose, and will be told why it fails
         return " ".join(f"{type(error).__name__}: {error}".split())

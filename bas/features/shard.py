@@ -37,7 +37,17 @@ from bas.files import replacing
 
 States = npt.NDArray[np.floating[Any]]
 # What h5py makes of a broken file.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError)
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
