@@ -105,7 +105,7 @@ needs_cost := FEATURES
 needs_nano := SPEECH
 like_CORPUS := emodb
 like_ROOT := path/to/corpus
-like_ENCODER := microsoft/wavlm-large
+like_ENCODER := bas-hubert-nano
 like_FEATURES := runs/features/emodb-wavlm-large
 like_TEXT_ENCODER := bert-base-german-cased
 like_SPEECH := path/to/LibriSpeech
@@ -118,7 +118,7 @@ unread := $(sort $(filter-out $(read),$(given)))
 missing := $(sort $(foreach g,$(goals),$(foreach v,$(needs_$(g)),$(if $($(v)),,$(v)))))
 ifneq ($(goals),)
 ifneq ($(unread),)
-$(error make $(goals): does not read $(unread); it reads: $(or $(read),nothing). $(if $(filter SET,$(read)),One \
+$(error make $(goals): does not read $(unread); it reads: $(or $(read),nothing)$(if $(filter SET,$(read)),; one \
 	setting of a training is SET="epochs=30"))
 endif
 ifneq ($(missing),)
@@ -227,10 +227,10 @@ check: .venv/test  ## ruff, mypy, import contracts | make check
 test: check  ## the checks and all tests | make test
 	$(BIN)/pytest -n 2 --dist loadfile
 
-installed:  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
+installed: runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)
 
-upgrade:  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
+upgrade: runs  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
 	@$(PYTHON) tools/environment.py upgrade
 
 clean:  ## delete the environment; runs/ stays | make clean
@@ -238,6 +238,9 @@ clean:  ## delete the environment; runs/ stays | make clean
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
 BUILD = $(if $(filter command,$(origin TORCH)),--torch "$(TORCH)")
-.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test
-.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test:
+.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test runs
+runs:
+	@$(PYTHON) -c "" >/dev/null 2>&1 || \
+		{ echo "make: PYTHON=$(PYTHON) does not run; name Python 3.11, 3.12 or 3.13, such as PYTHON=python3.12" >&2; exit 2; }
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: runs
 	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)

@@ -117,6 +117,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             old.rmdir()
         for line in pins.split():
             (site / f"{line.replace('==', '-')}.dist-info").mkdir(parents=True)
+            (site / line.partition("==")[0]).mkdir(exist_ok=True)
         log.append(what[-1])
 
     monkeypatch.setattr(environment, "run", run)
@@ -164,7 +165,9 @@ def test_whatever_differs_is_mended_in_place(what: str, made: list[str], tmp_pat
     assert mark.exists(), "in place"
 
 
-@pytest.mark.parametrize("what", ["older Makefile", "half made", "moved", "no python", "broken python", "damaged"])
+@pytest.mark.parametrize(
+    "what", ["older Makefile", "half made", "moved", "no python", "broken python", "damaged", "files"]
+)
 def test_what_cannot_be_mended_is_made_anew(what: str, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     if what == "older Makefile":
         (environment.VENV / "bin").mkdir(parents=True)
@@ -184,6 +187,8 @@ def test_what_cannot_be_mended_is_made_anew(what: str, made: list[str], capsys: 
     elif what == "broken python":
         python.unlink()
         python.symlink_to("/usr/bin/python-that-was-removed")
+    elif what == "files":
+        (environment.VENV / "lib/python3.11/site-packages/h5py").rmdir()
     elif what == "damaged":
         environment.RECORD.write_text("{")
     capsys.readouterr()

@@ -33,7 +33,7 @@ def make(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 def reads(target: str) -> set[str]:
     """As the refusal of a variable that nobody knows lists them."""
-    found = re.search(r"it reads: ([A-Z_ ]+|nothing)\.", make(target, "NOBODY=1").stderr)
+    found = re.search(r"it reads: ([A-Z_ ]+|nothing)[;.]", make(target, "NOBODY=1").stderr)
     assert found, target
     return set(found[1].split()) - {"nothing"}
 
@@ -87,6 +87,16 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_installed(word: st
     done = make("extract", *given_needed(reads("extract")), word)
     assert (done.returncode, done.stdout) == (2, "")
     assert word.removesuffix("=").partition("=")[0] in done.stderr
+
+
+@pytest.mark.parametrize("python", ["python-of-nobody", "ls", "/"])
+def test_a_python_that_does_not_run_is_named(python: str) -> None:
+    """For once not a dry run: it ends before anything is installed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "installed", f"PYTHON={python}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 2
+    assert f"make: PYTHON={python} does not run; name Python 3.11, 3.12 or 3.13" in done.stderr
 
 
 def test_one_installation_at_a_time() -> None:

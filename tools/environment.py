@@ -70,6 +70,8 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
         if where.exists():
             say(f".venv: {why}; made anew")
             shutil.rmtree(where)
+    elif packages() != there.get("packages") or made_of(pins) != there.get("made_of"):
+        say(".venv: not as constraints.txt and pyproject.toml say; mended")
     build = torch or "as in constraints.txt: with CUDA on Linux, about 6 GB; TORCH=cpu is smaller"
     say(f"installing into .venv (torch {build})")
     if why:
@@ -77,10 +79,12 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
     try:
         fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
     except Refused:
-        if there and there.get("packages") == packages():  # nothing was changed: it is as whole as it was
+        if there and there.get("packages") == packages():  # nothing was changed
             write(there)
+            say(".venv: as it was")
         raise
     write({**wanted, "packages": packages()})
+    say(".venv: ready")
 
 
 def write(made: dict) -> None:
@@ -114,6 +118,9 @@ def broken(there: dict, this_python: bool) -> str:
         done = subprocess.run([VENV / "bin/python", "-c", ask], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "its Python does not run"
+    gone = set(there.get("packages", [])) - set(packages())
+    if gone and not any(name.endswith(".dist-info") for name in gone):  # pip would take the package for installed
+        return f"{sorted(gone)[0]} is missing"
     mine = dotted(sys.version_info)
     return f"of Python {done.stdout.strip()}, not {mine}" if this_python and done.stdout.strip() != mine else ""
 
@@ -123,8 +130,8 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 def packages() -> list[str]:
-    """Every package with its version, by the name of its folder: what is changed or removed by hand is seen."""
-    return sorted(path.name for path in VENV.glob("lib/python3*/site-packages/*.dist-info"))
+    """Whatever lies where packages are; the names tell versions, too. What is changed or removed by hand is seen."""
+    return sorted(path.name for path in VENV.glob("lib/python3*/site-packages/*") if path.name != "__pycache__")
 
 
 def made_of(pins: str) -> str:
