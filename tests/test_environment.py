@@ -214,6 +214,12 @@ def test_an_interrupted_installation_is_not_taken_for_whole(made: list[str], mon
     numpy.mkdir()  # so that all is there by name, half of it changed
     install()
     assert made == [".", "."]
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "fill", killed)
+        with pytest.raises(KeyboardInterrupt):
+            install("demo", torch="9.9.9")
+    install()
+    assert (made[-1], holds("torch-9.9.9.")) == (".[demo]", True), "what was asked for is not asked again"
 
 
 def test_what_cannot_be_had_leaves_the_environment_as_it_was(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

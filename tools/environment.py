@@ -55,31 +55,29 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
     """
     there = record()
     why = broken(there, this_python)
-    if why:
-        there = {}
     torch = there.get("torch", "") if torch is None else torch
     extras = sorted({*EXTRAS[kind], *there.get("extras", [])})
     pins = constraints(torch)
     wanted = {"torch": torch, "extras": extras, "made_of": made_of(pins), "root": str(ROOT)}
     if not why and there == {**wanted, "packages": packages()}:
         return
-    RECORD.unlink(missing_ok=True)
     if why:
         check_python()
         where = VENV.resolve()  # it may be a link to another disk
         if where.exists():
             say(f".venv: {why}; made anew")
             shutil.rmtree(where)
-    elif packages() != there.get("packages") or made_of(pins) != there.get("made_of"):
-        say(".venv: not as constraints.txt and pyproject.toml say; mended")
+    elif packages() != there["packages"] or made_of(pins) != there.get("made_of"):
+        say(".venv: not as constraints.txt and pyproject.toml say; mending it")
     build = torch or "as in constraints.txt: with CUDA on Linux, about 6 GB; TORCH=cpu is smaller"
     say(f"installing into .venv (torch {build})")
     if why:
         run(PYTHON, "-m", "venv", where)
+    write({"torch": torch, "extras": extras})  # not whole until the end; what was asked for is known all the same
     try:
         fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
     except Refused:
-        if there and there.get("packages") == packages():  # nothing was changed
+        if not why and there["packages"] == packages():  # nothing was changed
             write(there)
             say(".venv: as it was")
         raise
@@ -109,7 +107,7 @@ def record() -> dict:
 
 def broken(there: dict, this_python: bool) -> str:
     """Why .venv cannot be mended in place; empty where it can."""
-    if not there:
+    if "packages" not in there:
         return "not made by this version of the Makefile, or not whole"
     if there.get("root") != str(ROOT):
         return "made in another folder"
@@ -118,7 +116,7 @@ def broken(there: dict, this_python: bool) -> str:
         done = subprocess.run([VENV / "bin/python", "-c", ask], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "its Python does not run"
-    gone = set(there.get("packages", [])) - set(packages())
+    gone = set(there["packages"]) - set(packages())
     if gone and not any(name.endswith(".dist-info") for name in gone):  # pip would take the package for installed
         return f"{sorted(gone)[0]} is missing"
     mine = dotted(sys.version_info)
