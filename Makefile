@@ -227,10 +227,10 @@ check: .venv/test  ## ruff, mypy, import contracts | make check
 test: check  ## the checks and all tests | make test
 	$(BIN)/pytest -n 2 --dist loadfile
 
-installed: runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
+installed: python-runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)
 
-upgrade: runs  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
+upgrade: python-runs  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
 	@$(PYTHON) tools/environment.py upgrade
 
 clean:  ## delete the environment; runs/ stays | make clean
@@ -238,9 +238,9 @@ clean:  ## delete the environment; runs/ stays | make clean
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
 BUILD = $(if $(filter command,$(origin TORCH)),--torch "$(TORCH)")
-.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test runs
-runs:
+.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test python-runs
+python-runs:
 	@$(PYTHON) -c "" >/dev/null 2>&1 || \
 		{ echo "make: PYTHON=$(PYTHON) does not run; name Python 3.11, 3.12 or 3.13, such as PYTHON=python3.12" >&2; exit 2; }
-.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: runs
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: python-runs
 	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)
