@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	board bench nano check test installed upgrade clean
+	board bench nano check test golden installed upgrade clean
 
 # Variables come from the command line; the environment is not read. What one means: `.venv/bin/bas compare --help`.
 PYTHON := python3
@@ -83,6 +83,7 @@ reads_bench := $(environment) CORPUS ROOT ENCODER DEVICE
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS WORKERS DEVICE
 reads_check := $(environment)
 reads_test := $(environment)
+reads_golden := $(environment)
 reads_installed := $(environment)
 reads_upgrade := PYTHON
 reads_clean :=
@@ -226,6 +227,10 @@ check: .venv/test  ## ruff, mypy, import contracts | make check
 
 test: check  ## the checks and all tests | make test
 	$(BIN)/pytest -n 2 --dist loadfile
+
+golden: .venv/test  ## tests/golden/numbers.txt anew: every verb's numbers on a tiny corpus | make golden
+	$(BIN)/python tests/golden/verbs.py > tests/golden/numbers.new
+	mv tests/golden/numbers.new tests/golden/numbers.txt
 
 installed: python-runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)
