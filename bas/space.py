@@ -182,7 +182,7 @@ class SpaceFile:
     source: str
     space: SearchSpace
     task: Any  # bas.tasks.Task, or None for emotion recognition; this room imports nothing above it
-    baselines: Mapping[str, SearchSpace] | None = None  # None: those of bas.baselines
+    baselines: Mapping[str, SearchSpace] | None = None  # None: those of bas.runs.baselines
 
     @property
     def digest(self) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.features import RUNS, tell_next
 
 
 def run_audit(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.audit import measure
-    from bas.run import split
+    from bas.runs.run import split
+    from bas.studies.audit.study import measure
 
     plan, task, workers = asked(arguments)
     suffix = "" if task == "emotion" else f"-{task}"

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli_features import DEVICES, RUNS, above_0, choose_device, tell_next
+from bas.cli.features import DEVICES, RUNS, above_0, choose_device, tell_next
 from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
-from bas.settings import LAYERS, PRESETS, settings
+from bas.training.settings import LAYERS, PRESETS, settings
 
 if TYPE_CHECKING:
     import torch  # seconds to import: --help does without
 
-    from bas.run import Plan
+    from bas.runs.run import Plan
 
 
 def run_verb(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.compare import carry_out
-    from bas.files import locked
-    from bas.run import split, start
+    from bas.runs.run import split, start
+    from bas.studies.compare.study import carry_out
+    from bas.util.files import locked
 
     plan, task, workers = asked(arguments)
     suffix = "" if task == "emotion" else f"-{task}"
@@ -50,9 +50,9 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
 def asked(arguments: argparse.Namespace) -> tuple[Plan, str, int]:
     """What `add_run_arguments` asked for: the plan, the name of its task, and the number of workers."""
     from bas.features.store import StoreInfo
-    from bas.run import Plan, common_task
+    from bas.runs.jobs import check_networks
+    from bas.runs.run import Plan, common_task
     from bas.space import load_space
-    from bas.train import check_networks
 
     chosen = settings(arguments.preset, dict(pair(text) for text in arguments.set))
     if arguments.seeds < 1:

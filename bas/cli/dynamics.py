@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli_features import DEVICES, RUNS, add_encoder_arguments, choose_device, tell_next
-from bas.cli_run import pair
+from bas.cli.compare import pair
+from bas.cli.features import DEVICES, RUNS, add_encoder_arguments, choose_device, tell_next
 from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
 
@@ -21,8 +21,8 @@ SETTINGS = (
 
 
 def run_dynamics(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.studies.dynamics import LOUDNESS, Plan, carry_out
-    from bas.studies.finetune import settings
+    from bas.studies.dynamics.finetune import settings
+    from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
 
     if arguments.seed < 0:
         raise UserError(f"--seed {arguments.seed}: must be 0 or more")

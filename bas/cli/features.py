@@ -1,4 +1,4 @@
-"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin, like `bas.cli`."""
+"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin, like `bas.cli.main`."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def derive(arguments: argparse.Namespace, console: Console) -> int:
-    from bas import audio
-    from bas.alignment import Aligner
+    from bas.encoders.aligner import Aligner
     from bas.features.derive import beside
     from bas.features.derive import derive as make
     from bas.features.store import FeatureStore
-    from bas.progress import bar
-    from bas.segments import random_like, word_segments
+    from bas.speech import audio
+    from bas.speech.words import random_like, word_segments
+    from bas.util.progress import bar
 
     folder: Path = arguments.features
     store = FeatureStore(folder)

@@ -1,4 +1,4 @@
-"""The console command: every verb hands over to its room. Board and demo are here, the others in `bas/cli_*.py`."""
+"""The console command: every verb hands over to its room. Board and demo are here, the others in files of their own."""
 
 from __future__ import annotations
 
@@ -11,20 +11,11 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bas import (
-    __version__,
-    cli_audit,
-    cli_corpus,
-    cli_dynamics,
-    cli_features,
-    cli_probe,
-    cli_protocol,
-    cli_run,
-    cli_shares,
-    cli_tune,
-    cli_words,
-)
-from bas.cli_features import RUNS, fill
+from bas import __version__
+from bas.cli import audit, compare, corpus, dynamics, probe, protocol, shares, tune
+from bas.cli import features as cli_features
+from bas.cli import words as cli_words
+from bas.cli.features import RUNS, fill
 from bas.errors import UserError
 
 
@@ -55,9 +46,9 @@ def board(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def demo(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.corpora.synthetic import synthesise
+    from bas.corpora.readers.synthetic import synthesise
     from bas.encoders import NANO
-    from bas.progress import bar
+    from bas.util.progress import bar
 
     root = RUNS / "corpora" / "demo"
     console.print("[bold]This demo's speech is synthetic (espeak-ng): its figures say nothing about real emotion.")
@@ -85,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
-    studies = (cli_audit, cli_tune, cli_probe, cli_dynamics, cli_words, cli_shares)
-    for room in (cli_corpus, cli_features, cli_protocol, cli_run, *studies):
+    studies = (audit, tune, probe, dynamics, cli_words, shares)
+    for room in (corpus, cli_features, protocol, compare, *studies):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")
@@ -97,7 +88,3 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
     p.set_defaults(verb=demo)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

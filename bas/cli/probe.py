@@ -1,4 +1,4 @@
-"""The verb about layers: probe. Thin, like `bas.cli`."""
+"""The verb about layers: probe. Thin, like `bas.cli.main`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli_features import tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.features import tell_next
 from bas.errors import UserError
-from bas.settings import PROBED
+from bas.training.settings import PROBED
 
 PERCENTS = (10, 30)
 
 
 def probe(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
-    from bas.files import locked
-    from bas.run import split
-    from bas.studies.probe import Asked, carry_out
+    from bas.runs.run import split
+    from bas.studies.probe.study import Asked, carry_out
+    from bas.util.files import locked
 
     if wrong := [p for p in arguments.percent if not 0 < p < 100]:
         raise UserError(f"--percent {wrong[0]}: must be above 0 and below 100; the whole is always probed")

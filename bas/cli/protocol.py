@@ -1,4 +1,4 @@
-"""The verbs about splits, under `bas protocol`: make, show, check, diff, cost. Thin, like `bas.cli`."""
+"""The verbs about splits, under `bas protocol`: make, show, check, diff, cost. Thin, like `bas.cli.main`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.features import RUNS, tell_next
 from bas.corpora import READERS, Corpus, open_corpus
 from bas.corpora.labels import SCHEMES, relabel
 from bas.errors import UserError
@@ -90,7 +90,7 @@ def diff(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def cost(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.leak import measure
+    from bas.studies.leak.study import measure
 
     plan, task, workers = asked(arguments)
     suffix = "" if task == "emotion" else f"-{task}"
@@ -102,7 +102,7 @@ def cost(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
-    from bas.run import common_task
+    from bas.runs.run import common_task
     from bas.space import load_space
 
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3"]]
@@ -112,8 +112,8 @@ def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
     """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
-    from bas.page import rich_table, tell_protocol
     from bas.protocols import field_of
+    from bas.report.comparison_page import rich_table, tell_protocol
 
     known = {u.id: u for u in corpus.utterances} if corpus else {}
     labels = {u.label for u in known.values() if u.label is not None}

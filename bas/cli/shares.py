@@ -1,4 +1,4 @@
-"""The verb about shares of listeners: shares. Thin, like `bas.cli`."""
+"""The verb about shares of listeners: shares. Thin, like `bas.cli.main`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli_features import tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.features import tell_next
 from bas.errors import UserError
-from bas.settings import PRESETS, SEARCH_ONLY
+from bas.training.settings import PRESETS, SEARCH_ONLY
 
 SPACE = "emotion_share"
 READ = tuple(n for n in PRESETS["cpu"].as_dict() if n == "theta_lr" or n not in ("preset", *SEARCH_ONLY))
@@ -20,9 +20,9 @@ READ = tuple(n for n in PRESETS["cpu"].as_dict() if n == "theta_lr" or n not in 
 
 def shares(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
-    from bas.files import locked
-    from bas.run import split
-    from bas.studies.shares import Asked, carry_out
+    from bas.runs.run import split
+    from bas.studies.shares.study import Asked, carry_out
+    from bas.util.files import locked
 
     for text in arguments.set:
         if text.partition("=")[0] not in READ:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli_features import RUNS, tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
+from bas.cli.features import RUNS, tell_next
 from bas.errors import UserError
 
 MODES = ("blocks", "search")
 
 
 def run_tune(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.files import locked
-    from bas.run import split, start
-    from bas.tune import carry_out
+    from bas.runs.run import split, start
+    from bas.studies.tune.study import carry_out
+    from bas.util.files import locked
 
     if arguments.trials < 1:
         raise UserError(f"--trials {arguments.trials}: must be 1 or more")

@@ -1,4 +1,4 @@
-"""The verb about words: words. Thin, like `bas.cli`."""
+"""The verb about words: words. Thin, like `bas.cli.main`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli_features import tell_next
-from bas.cli_run import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
+from bas.cli.features import tell_next
 from bas.errors import UserError
-from bas.settings import PROBED
+from bas.training.settings import PROBED
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol  # seconds to import: --help does without
-    from bas.run import Plan
+    from bas.runs.run import Plan
 
 SPACES = ("ser_bas3", "speaker_id")
 STRIDE = 4
@@ -28,8 +28,8 @@ READ = tuple(name for name in PROBED if name != "theta_lr")
 
 def words(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
-    from bas.files import locked
-    from bas.studies.words import Asked, carry_out
+    from bas.studies.words.study import Asked, carry_out
+    from bas.util.files import locked
 
     if arguments.layer:
         raise UserError(f"--layer {arguments.layer}: every stored state is read; extract with --layers to have fewer")
@@ -70,7 +70,7 @@ def _tasks(
     Only a task that the user did not name may be left out, and never the first.
     """
     from bas.features.store import StoreInfo
-    from bas.run import split
+    from bas.runs.run import split
 
     layers = StoreInfo.read(folder).layers
     layer = "mix" if len(layers) > 1 else str(layers[0])

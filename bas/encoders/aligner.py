@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import Utterance, Word
 from bas.encoders.base import first_line, freeze
 from bas.errors import UserError
+from bas.speech import audio
 
 TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "aa", "œ": "oe", "ł": "l"}
 Span = tuple[int, int]  # first frame, and the one after the last

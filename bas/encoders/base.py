@@ -24,8 +24,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.errors import UserError
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

@@ -19,14 +19,14 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder, Padded
 from bas.errors import UserError
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import journaled, missing_layers
 from bas.features.store import DTYPES, StoreInfo
-from bas.progress import bar
+from bas.speech import audio
+from bas.util.progress import bar
 
 SHARD_BYTES = 256 * 2**20
 SHARDS_EACH = 8  # at least, of each process where several share an extraction: none waits long for the last

@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 import bas
 from bas.errors import UserError
-from bas.files import replacing
+from bas.util.files import replacing
 
 States = npt.NDArray[np.floating[Any]]
 # What h5py makes of a broken file.

@@ -21,7 +21,7 @@ import numpy as np
 from bas.errors import UserError
 from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, versions, write_shard
 from bas.features.store import StoreInfo
-from bas.files import hold
+from bas.util.files import hold
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bas.protocols import field_of
-from bas.run import BEST, MIX, Job, Run
-from bas.selection import summarise, warnings
+from bas.runs.run import BEST, MIX, Job, Run
 from bas.space import SearchSpace
 from bas.stats import Paired, interval, paired, spread, verdict_sentence
+from bas.stats.decisions import summarise, warnings
 from bas.tasks import together
 
 UNKNOWN = "unknown"
@@ -97,7 +97,7 @@ def ceiling(run: Run) -> dict[str, Any] | None:
 
 
 def decided(searches: Sequence[Mapping[str, Any]], space: SearchSpace) -> dict[str, Any]:
-    """What searches of a space decided, by slot, and what to warn of (`bas.selection`), from their jobs' results.
+    """What searches of a space decided, by slot, and what to warn of (`bas.stats.decisions`), from their jobs' results.
 
     A strategy that chooses without architecture parameters has no margin and no entropy: they are None.
     """

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bas.protocols import Protocol
-from bas.run import BEST, MIX, Job, Run
-from bas.settings import PRESETS
+from bas.report.comparison import searched
+from bas.runs.run import BEST, MIX, Job, Run
 from bas.stats import between
-from bas.tables import searched
+from bas.training.settings import PRESETS
 
 MOST = 3  # metrics beside each other on a terminal
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bas.batches import Data, by_speaker, load, sizes
-from bas.loop import Epoch, Record, optimise, outputs, seed_everything
-from bas.placement import Placement, place
+from bas.networks.network import Network, Supernet, build
 from bas.protocols import Fold, field_of
-from bas.run import BEST, MIX, Job, Run
-from bas.search import Found, search
-from bas.settings import Settings
+from bas.runs.run import BEST, MIX, Job, Run
+from bas.search.search import Found, search
 from bas.space import Architecture, SearchSpace
-from bas.supernet import Network, Supernet, build
+from bas.training.batches import Data, by_speaker, load, sizes
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.training.placement import Placement, place
+from bas.training.settings import Settings
 
 
 class Bench:

@@ -20,21 +20,21 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import report
-from bas.baselines import common_baselines
-from bas.bench import Bench, Fitted, find, fit
 from bas.errors import UserError
-from bas.files import replacing, write_json
-from bas.layers import best, cross_validated
-from bas.loop import Record, outputs
+from bas.networks.network import Network, check, count_parameters
 from bas.protocols import Fold
-from bas.run import Job, Run
-from bas.search import PATHS, epochs_of
-from bas.settings import SEARCH_ONLY, Settings, searcher
+from bas.runs import tensorboard as report
+from bas.runs.baselines import common_baselines
+from bas.runs.fit import Bench, Fitted, find, fit
+from bas.runs.layers import best, cross_validated
+from bas.runs.run import Job, Run
+from bas.search.search import PATHS, epochs_of
 from bas.space import Architecture, SearchSpace, SpaceFile
 from bas.stats import Metric
-from bas.supernet import Network, check, count_parameters
 from bas.tasks import Linear
+from bas.training.loop import Record, outputs
+from bas.training.settings import SEARCH_ONLY, Settings, searcher
+from bas.util.files import replacing, write_json
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse regularisation of the linear row: the best on the valid part is taken."""

@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from bas import NUMBERS
-from bas.baselines import common_baselines
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import versions
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import read_json, write_json, write_text
-from bas.loop import read_checkpoint
 from bas.protocols import Protocol, field_of, make, read
-from bas.settings import Settings
+from bas.runs.baselines import common_baselines
 from bas.space import SearchSpace, SpaceFile, load_space
 from bas.stats import Metric
 from bas.tasks import EMOTION, Task
+from bas.training.loop import read_checkpoint
+from bas.training.settings import Settings
+from bas.util.files import read_json, write_json, write_text
 
 BEST, MIX = "best", "mix"
 RENEWED = "delete it: the next run writes it anew"

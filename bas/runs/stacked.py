@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bas import report
-from bas.batches import SCORED, Data, scoring_batches, training_batches
-from bas.bench import Bench, Fitted, seed_of
 from bas.errors import UserError
-from bas.loop import FACTOR, Record, seed_everything
-from bas.run import Job
-from bas.settings import Settings
+from bas.networks.network import Network, build
+from bas.runs import tensorboard
+from bas.runs.fit import Bench, Fitted, seed_of
+from bas.runs.jobs import asked, board_of, finish, keep
+from bas.runs.run import Job
 from bas.space import Architecture, SearchSpace
-from bas.supernet import Network, build
-from bas.train import asked, board_of, finish, keep
+from bas.training.batches import SCORED, Data, scoring_batches, training_batches
+from bas.training.loop import FACTOR, Record, seed_everything
+from bas.training.settings import Settings
 
 KINDS = ("retrain", "baseline", "alone")
 """Of jobs that can stand in a stack."""
@@ -75,7 +75,7 @@ def run_stack(bench: Bench, jobs: Sequence[Job]) -> None:
         with board_of(bench, job) as board:
             if board:
                 for record in one.records:
-                    report.train_epoch(board, record)
+                    tensorboard.train_epoch(board, record)
             keep(bench, job, finish(bench, job, architecture, one, board))
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.files import replacing
-from bas.loop import Record
 from bas.space import Architecture
+from bas.training.loop import Record
+from bas.util.files import replacing
 
 IMAGES = 5
 """How many images of layers x blocks a search leaves: drawing one takes longer than a small epoch."""

@@ -1,7 +1,7 @@
 """Many small trainings, resumable: over processes of one thread each, whose number changes no result, or stacked.
 
-On a GPU, those of one shape train together (`bas.stacked`). A CPU is bound by arithmetic, to which stacking only adds:
-there, processes share the jobs.
+On a GPU, those of one shape train together (`bas.runs.stacked`). A CPU is bound by arithmetic, to which stacking only
+adds: there, processes share the jobs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bas.bench import Bench
 from bas.errors import UserError
-from bas.files import read_json
-from bas.placement import Placement
-from bas.progress import bar
-from bas.run import Job
-from bas.stacked import NotStackableError, run_stack, stacks
-from bas.train import run_job
+from bas.runs.fit import Bench
+from bas.runs.jobs import run_job
+from bas.runs.run import Job
+from bas.runs.stacked import NotStackableError, run_stack, stacks
+from bas.training.placement import Placement
+from bas.util.files import read_json
+from bas.util.progress import bar
 
 REFRESH_SECONDS = 0.5
 STACK = 32  # members that train together at most; half as many wherever the GPU's memory is too small for that

@@ -1,4 +1,4 @@
-"""Search: a supernet is trained, then one architecture of its space is chosen. Six strategies, one loop (`bas.loop`).
+"""Search: a supernet is trained, then one architecture of its space is chosen. Six strategies, one loop.
 
 gumbel       the paper's (Fang et al. 2023, section 2.2): weights and architecture parameters theta move together on
              the training part, every block weighted by a Gumbel-softmax (eq. 4 and 5)
@@ -28,13 +28,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bas.batches import Data
-from bas.costs import count
 from bas.errors import UserError
-from bas.loop import Epoch, Record, optimise, seed_everything
-from bas.settings import Settings
+from bas.networks.costs import count
+from bas.networks.network import Gate, Network, Supernet
 from bas.space import Architecture, SearchSpace
-from bas.supernet import Gate, Network, Supernet
+from bas.training.batches import Data
+from bas.training.loop import Epoch, Record, optimise, seed_everything
+from bas.training.settings import Settings
 
 PATHS = 1024
 """Architectures of a space that are scored one by one under a trained supernet; a larger space's are not."""

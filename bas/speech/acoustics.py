@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.errors import UserError
-from bas.files import replacing
+from bas.speech.audio import SAMPLE_RATE, Wave
+from bas.util.files import replacing
 
 FORMANTS = ("F1", "F2", "F3")
 FAMILIES = {

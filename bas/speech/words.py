@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bas import audio
 from bas.corpora import Utterance, Word
 from bas.errors import UserError
+from bas.speech import audio
 
 SOURCES = ("corpus", "aligned", "pseudo")
 NAMES = ("words", "random")
@@ -80,8 +80,8 @@ def word_segments(
 ) -> Segments:
     """The words of each utterance: the corpus's own times; else the aligner's; else equal pseudo-segments.
 
-    aligner: asked for an utterance with a text and without word times (`bas.alignment.Aligner`). Where it finds no
-    word, as where there is none or no text, the whole utterance is cut into stretches of about PSEUDO_SECONDS, whose
+    aligner: asked for an utterance with a text and without word times (`bas.encoders.aligner.Aligner`). Where it finds
+    no word, as where there is none or no text, the whole utterance is cut into stretches of about PSEUDO_SECONDS, whose
     text is "". on_progress: called after each utterance.
 
     A word that goes on beyond the utterance's end is cut off there. Raises UserError for one that begins there or

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import entr
 from scipy.stats import binomtest
 
-from bas.stats import selection_frequency, spread
+from bas.stats.intervals import selection_frequency, spread
 
 COLLAPSED = 0.5  # Share of searches with equal slots all alike from which on collapse is told.
 UNDECIDED_ENTROPY = 0.9  # Of three candidates, 0.50, 0.25 and 0.25 have 0.95; 0.60, 0.20 and 0.20 have 0.86.

@@ -126,7 +126,7 @@ def paired(
 
     a_SN and b_SN hold one row of predictions per seed (the two may have different numbers of seeds); every utterance
     is tested exactly once per row, so the folds are pooled. units_N labels the independent unit of each utterance.
-    The metric may be any: class indices for WA, UA and WF1; for `bas.shares`, rows of targets and predictions
+    The metric may be any: class indices for WA, UA and WF1; for `bas.stats.shares`, rows of targets and predictions
     `(S, N, O)`.
 
     Estimate: the mean over seeds of metric(targets, a[s]) minus the same of b, on pooled predictions.

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import binomtest, kendalltau, spearmanr
 from scipy.stats import f as snedecor_f
 
-from bas.stats import MIN_UNITS, TOLERANCE, Metric, jackknife_t, paired, spread
+from bas.stats.intervals import MIN_UNITS, TOLERANCE, Metric, jackknife_t, paired, spread
 
 DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounded, they are still a tie.
 

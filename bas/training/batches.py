@@ -209,7 +209,7 @@ def load(
 ) -> Data:
     """These layers of these utterances, `stride` frames averaged into one; read once, a piece at a time.
 
-    where: one of `bas.placement.PLACES`. device: where batches are wanted.
+    where: one of `bas.training.placement.PLACES`. device: where batches are wanted.
     Raises UserError when an utterance or a layer is not in the store.
     """
     stored = Stored(store, tuple(ids), tuple(layers), stride)

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.errors import UserError
-from bas.files import replacing
-from bas.settings import Settings
-from bas.supernet import LayerMix, Mixed
+from bas.networks.network import LayerMix, Mixed
+from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
+from bas.training.settings import Settings
+from bas.util.files import replacing
 
 Forward = Callable[[Tensor, Tensor, float], Tensor]
 """`(x_BTD, mask_BT, temperature) -> outputs_BO`."""

@@ -14,12 +14,13 @@ import bad_input
 import pytest
 import torch
 from bad_input import CASES, CHECKPOINT, EXTRACT, MORE, OLD, SPLIT, Case
+from places import ROOT
 
-import bas.loop
-import bas.report
-from bas.cli import main
+import bas.runs.tensorboard
+import bas.training.loop
+from bas.cli.main import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def table() -> dict[str, dict[str, str]]:
@@ -50,7 +51,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, hubert: Path) -> Path:
     folder = tmp_path_factory.mktemp("bad") / "work"
     folder.mkdir()
     shown = []
-    show = bas.report.search_epoch
+    show = bas.runs.tensorboard.search_epoch
 
     def interrupted(*arguments: Any) -> None:
         shown.append(arguments)
@@ -60,10 +61,10 @@ def work(tmp_path_factory: pytest.TempPathFactory, hubert: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("bas.run._commit", lambda: None)
+        patch.setattr("bas.runs.run._commit", lambda: None)
         patch.setattr("torch.cuda.is_available", lambda: False)
-        patch.setattr(bas.loop, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(bas.report, "search_epoch", interrupted)
+        patch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(bas.runs.tensorboard, "search_epoch", interrupted)
         bad_input.good()
         shutil.copytree(hubert, "encoder")
         assert main(f"{EXTRACT} log-mel".split()) == 0
@@ -79,7 +80,7 @@ def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.rmtree(work)
     shutil.copytree(work.with_name("good"), work)
     monkeypatch.chdir(work)
-    monkeypatch.setattr("bas.run._commit", lambda: None)  # others may commit meanwhile
+    monkeypatch.setattr("bas.runs.run._commit", lambda: None)  # others may commit meanwhile
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return work
 

@@ -6,11 +6,10 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.findall(r"^([a-z]+):[^#=]*## ", MAKEFILE, re.MULTILINE)
 VARIABLES = re.findall(r"^([A-Z_]+) :=", MAKEFILE, re.MULTILINE)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import tone
 from rich.table import Table
+from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bas.cli import main
+from bas.cli.main import main
 
 WORDS = ["compare", "--features", "store", "--layer", "1", "--space", "ser_bas3", "--seeds", "1", "--workers", "1"]
 QUICK = ["--set", "epochs=1", "--set", "width=16", "--set", "stride=1", "--name", "marked"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from bas.cli import _parser
-from bas.settings import PRESETS
+from bas.cli.main import _parser
+from bas.training.settings import PRESETS
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -24,16 +23,15 @@ def test_the_example_is_the_shipped_file() -> None:
 def test_every_link_and_room_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-    for room in re.findall(r"`(\w+\.py|\w+/)`", README.partition("## The house")[2]):
+    for room in re.findall(r"`(\w+\.py|(?:\w+/)+)`", README.partition("## The house")[2]):
         assert room in ("bas/", "runs/") or (ROOT / "bas" / room).exists(), room
 
 
 def test_every_room_is_in_the_readme() -> None:
     house = README.partition("## The house")[2]
-    small = {"__init__.py", "errors.py", "files.py", "progress.py"}
     for path in (ROOT / "bas").iterdir():
-        if path.suffix == ".py" and path.name not in small:
-            assert f"`{path.name}`" in house, path.name
+        if not path.name.startswith("__"):
+            assert f"`{path.name}{'/' * path.is_dir()}`" in house, path.name
 
 
 @pytest.mark.parametrize("variable", re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))

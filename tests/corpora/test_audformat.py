@@ -9,7 +9,7 @@ from pathlib import Path
 import audformat as package
 import pandas as pd
 import pytest
-from conftest import refusal
+from refusals import refusal
 from tables import rich
 
 from bas.corpora import Corpus, Utterance, audformat, open_corpus

@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from places import EMODB
 
 from bas.corpora import READERS, Corpus, Word, open_corpus
-from bas.corpora.meld import PARTS
+from bas.corpora.readers.meld import PARTS
 from bas.errors import UserError
 
-EMODB = Path(__file__).parents[2] / "shared/data/emodb"
 needs_emodb = pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordings are not at {EMODB}")
 
 
@@ -258,7 +258,7 @@ def test_meld_reads_the_published_parts(tmp_path):
 
 
 def test_meld_with_every_row_needs_no_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("bas.corpora.meld.PARTS", [(*part[:3], 7) for part in PARTS])
+    monkeypatch.setattr("bas.corpora.readers.meld.PARTS", [(*part[:3], 7) for part in PARTS])
     assert open_corpus("meld", meld(tmp_path)).note == ""
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import refusal
+from refusals import refusal
 
 from bas.corpora import open_corpus
 

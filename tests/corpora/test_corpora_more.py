@@ -8,11 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import refusal
+from refusals import refusal
 
 import bas.corpora
-from bas.corpora import READERS, Corpus, Utterance, open_corpus, synthetic
+from bas.corpora import READERS, Corpus, Utterance, open_corpus
 from bas.corpora.labels import SCHEMES, relabel
+from bas.corpora.readers import synthetic
 from bas.protocols.rules import make
 from bas.tasks import Shares
 

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import refusal
+from places import EMODB
+from refusals import refusal
 
 from bas.corpora import Corpus, export, open_corpus
 
-EMODB = Path(__file__).parents[2] / "shared/data/emodb"
 needs_emodb = pytest.mark.skipif(
     not (EMODB / "erkennung.txt").is_file(), reason=f"no EmoDB with erkennung.txt: {EMODB}"
 )

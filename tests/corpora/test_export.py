@@ -10,11 +10,11 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from conftest import refusal
 from hypothesis import given, settings
+from refusals import refusal
 from tables import rich
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Corpus, Utterance, Word, audformat, export, open_corpus
 
 # --- out and in again ---

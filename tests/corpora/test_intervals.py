@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 
 from bas.corpora import Word, export, manifest
 from bas.corpora.intervals import Intervals, read_ctm, read_textgrid
-from bas.segments import word_segments
+from bas.speech.words import word_segments
 
 WORDS = (Word(0.25, 0.5, 'say "ja"'), Word(0.5, 0.75, "straße [2]"))
 LONG = '''File type = "ooTextFile"

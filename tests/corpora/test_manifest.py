@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import refusal
+from refusals import refusal
 
 from bas.corpora import Utterance, manifest
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from places import EMODB
 
 from bas.corpora import Corpus, Word, open_corpus
 from bas.errors import UserError
 
-EMODB = Path(__file__).parents[2] / "shared/data/emodb"
 needs_emodb = pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordings are not at {EMODB}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bas.corpora import espeak, synthetic
+from bas.corpora.readers import espeak, synthetic
 from bas.errors import UserError
 
 pytestmark = pytest.mark.skipif(

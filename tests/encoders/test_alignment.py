@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, refusal, tone
+from models import SMALL
+from refusals import refusal
+from sounds import tone
 from stores import quiet, store
 from torch import Tensor
 
-from bas.alignment import Aligner, align, letters
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Utterance, open_corpus
+from bas.encoders.aligner import Aligner, align, letters
 from bas.features.derive import derive
-from bas.segments import word_segments
+from bas.speech.words import word_segments
 
 CPU = torch.device("cpu")
 BLANK, BETWEEN, A, B, C = range(5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import SMALL
+from models import SMALL
 from torch import Tensor, nn
 from torch.testing import assert_close
 

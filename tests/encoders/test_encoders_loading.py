@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import SMALL, refusal
+from models import SMALL
+from refusals import refusal
 from safetensors.torch import load_file, save_file
 from test_encoders import CPU, encode, near, noise, save
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 from test_encoders import CPU, encode, mates, near, noise, save
 from test_encoders_whisper import REAL, with_real
 from torch.testing import assert_close

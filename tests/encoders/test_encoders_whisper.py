@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from places import SHARED
 from test_encoders import CPU, encode, near, noise, save
 from torch import Tensor
 from torch.testing import assert_close
@@ -16,7 +17,7 @@ from torch.testing import assert_close
 from bas.encoders import Encoder, load_encoder
 from bas.encoders.whisper import WINDOWS
 
-REAL = Path(__file__).parents[2] / "shared/models/whisper-tiny-en"
+REAL = SHARED / "models/whisper-tiny-en"
 with_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no Whisper weights at {REAL}")
 MODES = pytest.mark.parametrize("whisper", ["exact", "real length"], indirect=True)
 

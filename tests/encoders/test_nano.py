@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tones
+from refusals import refusal
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sounds import tones
 from test_encoders import CPU, encode, near, noise
 from transformers import HubertConfig, HubertModel
 
-from bas import audio
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Corpus
 from bas.encoders import NANO, Encoder, files_of, load_encoder
 from bas.encoders.waveform import Waveform
+from bas.speech import audio
 
 FOLDER = Path(files_of(NANO))
 
@@ -108,7 +109,7 @@ def test_it_can_be_fine_tuned() -> None:
 def test_it_has_learnt_something(nano: Encoder, tmp_path: Path) -> None:
     """On sentences it has never heard (its voices are of the synthesiser it heard too) its states tell more than those
     of the same network with random weights."""
-    from bas.corpora.synthetic import synthesise
+    from bas.corpora.readers.synthetic import synthesise
 
     corpus = synthesise(tmp_path / "demo", speakers=6, sentences=6)
     torch.manual_seed(0)

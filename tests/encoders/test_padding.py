@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import DURATIONS, refusal
 from extracting import Fake, extract
+from refusals import refusal
+from sounds import DURATIONS
 from stores import SECONDS, manifest, quiet, store
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
-from bas import audio
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Corpus
 from bas.encoders import LOG_MEL, Padded, load_encoder, padded_as
 from bas.features.info import describe
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
+from bas.speech import audio
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from bas.studies.texts import embed_texts
+from bas.encoders.text import embed_texts
 
 CPU = torch.device("cpu")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "door", "is", "open", "closed"]

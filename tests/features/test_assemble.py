@@ -15,18 +15,19 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 from stores import SECONDS, Fake, flip, forge, manifest, names, quiet, store
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.errors import UserError
 from bas.features import verify
 from bas.features.assemble import ELSEWHERE, LEFT_OUT, merge, subset
 from bas.features.info import describe
 from bas.features.shard import shard_path
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import locked
-from bas.run import _stored, open_labelled
+from bas.runs.run import _stored, open_labelled
+from bas.util.files import locked
 
 ALL = {"layers": None, "ids": None}
 

@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 from stores import SECONDS, Fake, flip, manifest, names, quiet, store
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Word, open_corpus
 from bas.features import verify as room
 from bas.features.assemble import merge, subset
@@ -27,7 +28,7 @@ from bas.features.info import describe
 from bas.features.shard import shard_path
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
 from bas.features.verify import Finding, verify
-from bas.segments import Segments, random_like, word_segments
+from bas.speech.words import Segments, random_like, word_segments
 
 # Of the 0.2 s (10 frames at 50 a second) that every utterance has: two frames, a gap, one frame, none, beyond the last.
 WORDS = (Word(0.02, 0.06, "two"), Word(0.08, 0.1, "one"), Word(0.121, 0.129, "none"), Word(0.195, 0.2, "late"))
@@ -214,7 +215,7 @@ import json, os, signal, sys
 from pathlib import Path
 from rich.console import Console
 from bas.features import derive
-from bas.segments import Segments
+from bas.speech.words import Segments
 
 real, calls = derive.intact, 0
 
@@ -359,7 +360,7 @@ def test_the_info_command_needs_no_torch_for_a_derived_store(
     parent: FeatureStore, words: Segments, tmp_path: Path
 ) -> None:
     made = derive(parent.folder, tmp_path / "out", words, "mean", quiet())
-    told = f"from bas.cli import main; assert main(['features', 'info', {str(made.folder)!r}]) == 0"
+    told = f"from bas.cli.main import main; assert main(['features', 'info', {str(made.folder)!r}]) == 0"
     check = "import sys; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", f"{told}; {check}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import refusal, tones
 from extracting import ONE, Fake, contents, extract, finished, leftovers
+from refusals import refusal
+from sounds import tones
 
 from bas.corpora import Corpus
 from bas.features import shard as shards

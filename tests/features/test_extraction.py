@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import DURATIONS, refusal, tone, tones
 from extracting import ALONE, ONE, SMALL, Fake, contents, extract, leftovers, marks, quiet
+from refusals import refusal
+from sounds import DURATIONS, tone, tones
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.features import plan as plans
@@ -25,6 +25,7 @@ from bas.features.extract import Group
 from bas.features.plan import Request, announce, batches, make_plan
 from bas.features.shard import Shard, shard_path
 from bas.features.store import FeatureStore, StoreInfo
+from bas.speech import audio
 
 # Batches and shards
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal, tone, tones
 from extracting import ALONE, ONE, Fake, contents, extract, finished, leftovers, marks
+from places import ROOT
+from refusals import refusal
+from sounds import tone, tones
 from torch import Tensor
 
 from bas.corpora import Corpus
@@ -195,7 +197,7 @@ def test_a_spool_left_beside_its_shard_goes_when_the_store_is_made(corpus: Corpu
 
 def program(*words: object, seconds: int = 100) -> str:
     """What `killing.py` prints, in a process that may fork: it has used no thread yet."""
-    path = Path(__file__).parent / "killing.py"
+    path = ROOT / "tests/helpers/killing.py"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(path), *map(str, words)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
@@ -238,7 +240,7 @@ def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
     words = ["--corpus=manifest", f"--root={tmp_path / 'tones.jsonl'}", "--encoder=log-mel", f"--features={folder}"]
     process = subprocess.Popen(
-        [*torchrun, "-m", "bas.cli", "extract", "--device=cpu", *words],
+        [*torchrun, "-m", "bas", "extract", "--device=cpu", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal, tone, tones
 from extracting import ALONE, ONE, Fake, extract
+from refusals import refusal
+from sounds import tone, tones
 
-from bas.cli import main
-from bas.cli_features import PRECISIONS
+from bas.cli.features import PRECISIONS
+from bas.cli.main import main
 from bas.corpora import Corpus
 from bas.encoders import base
 from bas.features import spool as spools

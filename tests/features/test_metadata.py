@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 from stores import SECONDS, Fake, flip, quiet, store
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import open_corpus
 from bas.features.assemble import merge, subset
 from bas.features.info import describe

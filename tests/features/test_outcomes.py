@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import refusal, tone, tones
 from extracting import ALONE, ONE, Fake, contents, extract, finished, leftovers, marks
+from refusals import refusal
+from sounds import tone, tones
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import load_encoder
 from bas.features.extract import Group
 from bas.features.shard import Shard, shard_path
 from bas.features.store import FeatureStore
-from bas.files import locked
+from bas.speech import audio
+from bas.util.files import locked
 
 # Recordings
 

@@ -14,18 +14,19 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone, tones
 from extracting import ONE, Fake, extract, flip, put, states_at
+from refusals import refusal
+from sounds import tone, tones
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import load_encoder
 from bas.errors import UserError
 from bas.features import store as stores
 from bas.features.shard import Contents, Shard, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import read_json, write_json
+from bas.speech import audio
+from bas.util.files import read_json, write_json
 
 # What it holds
 

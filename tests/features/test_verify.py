@@ -15,12 +15,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 from stores import Fake, flip, forge, manifest, names, quiet, store
 from torch import Tensor
 
-from bas import cli_features
-from bas.cli import main
+from bas.cli import features as cli_features
+from bas.cli.main import main
 from bas.encoders import load_encoder
 from bas.errors import UserError
 from bas.features import verify as room
@@ -401,7 +402,7 @@ def test_info_refuses_a_damaged_shard(folder: Path) -> None:
 
 
 def test_the_info_command_needs_no_torch(folder: Path) -> None:
-    told = f"from bas.cli import main; assert main(['features', 'info', {str(folder)!r}]) == 0"
+    told = f"from bas.cli.main import main; assert main(['features', 'info', {str(folder)!r}]) == 0"
     check = "import sys; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", f"{told}; {check}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

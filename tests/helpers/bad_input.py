@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import tone
+from sounds import tone
 
 SPACE = """from bas.blocks import FFN, MeanPool
 from bas.space import SearchSpace

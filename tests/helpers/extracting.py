@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import Corpus
 from bas.encoders import Encoder, EncoderInfo
 from bas.features import extract as extraction
@@ -26,6 +25,7 @@ from bas.features.extract import Group
 from bas.features.plan import Request
 from bas.features.shard import shard_path
 from bas.features.store import FeatureStore
+from bas.speech import audio
 
 SMALL = 900  # bytes of a shard: the eight tones lie in six
 ONE = 10**6  # bytes of a shard: they lie in one

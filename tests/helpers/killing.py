@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import tones
 from extracting import Fake, contents, extract, finished, leftovers, marks
+from sounds import tones
 
 from bas.corpora import Corpus
 from bas.features import extract as extraction

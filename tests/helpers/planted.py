@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.batches import Data
 from bas.blocks import FFN, MSA, MeanPool
-from bas.loop import Record, outputs, seed_everything
-from bas.search import Found, search
-from bas.settings import PRESETS, Settings
+from bas.networks.network import Network, Supernet
+from bas.search.search import Found, search
 from bas.space import SearchSpace
-from bas.supernet import Network, Supernet
+from bas.training.batches import Data
+from bas.training.loop import Record, outputs, seed_everything
+from bas.training.settings import PRESETS, Settings
 
 DIM, CLASSES, FIT, HELD_OUT = 16, 4, 512, 128
 SETTINGS = replace(PRESETS["cpu"], strategy="gumbel", width=DIM, epochs=12, batch_size=64, lr=0.02, theta_lr=0.05)

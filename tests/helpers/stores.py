@@ -10,17 +10,17 @@ from typing import Any
 
 import h5py
 import torch
-from conftest import tone
 from rich.console import Console
+from sounds import tone
 from torch import Tensor
 
-from bas import audio
 from bas.corpora import open_corpus
 from bas.encoders import EncoderInfo
 from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.features.shard import Contents, Shard
 from bas.features.store import FeatureStore
+from bas.speech import audio
 
 SECONDS = (0.3, 0.5, 0.41, 0.6, 0.2, 0.55)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
-from bas.costs import Costs, count, multiply_adds
+from bas.networks.costs import Costs, count, multiply_adds
+from bas.networks.network import Supernet, build, count_parameters
 from bas.space import Architecture, SearchSpace
-from bas.supernet import Supernet, build, count_parameters
 
 DIM, CLASSES = 16, 4
 

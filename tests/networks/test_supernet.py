@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bas.blocks import FFN, MSA, Attention, MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
+from bas.networks.network import FrameLinear, Mixed, Network, Standardise, Supernet, build, count_parameters
 from bas.space import Architecture, SearchSpace
-from bas.supernet import FrameLinear, Mixed, Network, Standardise, Supernet, build, count_parameters
 
 DIM = 16
 HEADS = 4

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import EMODB
 
 from bas.corpora import Utterance, open_corpus
 from bas.protocols import make, thin
 from bas.protocols.allot import allot
 from bas.tasks import EMOTION
-
-EMODB = Path(__file__).parents[2] / "shared/data/emodb"
 
 
 def unit(name: str, labels: str, sex: str | None = None) -> list[Utterance]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from sounds import tone
 from splits import acted, corpus, notes, refused, split
 
 from bas.corpora import Corpus

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from splits import acted, check_invariants, corpus, dialogues, ids, refused, split, values
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora.labels import relabel
 from bas.protocols import Fold, make, read
 from bas.protocols.diff import differences

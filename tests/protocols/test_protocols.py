@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from places import EMODB
 from splits import SPEAKER_ID, Row, acted, check_invariants, corpus, dialogues, notes, refused, split, values
 
 from bas.corpora import Corpus, Utterance, open_corpus
@@ -16,7 +17,6 @@ from bas.errors import UserError
 from bas.protocols import make, read
 from bas.tasks import EMOTION, Classification
 
-EMODB = Path(__file__).parents[2] / "shared/data/emodb"
 needs_emodb = pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordings are not at {EMODB}")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bas.layers import FOLDS, STRENGTH, best, cross_validated, middle
+from bas.runs.layers import FOLDS, STRENGTH, best, cross_validated, middle
 from bas.stats import wa
 from bas.tasks import EMOTION
 

@@ -13,29 +13,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tone
+from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.baselines import BASELINES
-from bas.batches import CPU, Data, by_speaker, load, sizes
-from bas.bench import Bench
 from bas.blocks import FFN, MSA, MeanPool
-from bas.cli import main
-from bas.costs import count, multiply_adds
+from bas.cli.main import main
 from bas.features.store import FeatureStore
-from bas.loop import optimise, outputs, seed_everything
-from bas.placement import Placement
-from bas.run import MIX, Job, Run
-from bas.search import search
-from bas.settings import PRESETS
+from bas.networks.costs import count, multiply_adds
+from bas.networks.network import FrameLinear, LayerMix, Network, Supernet, build, count_parameters
+from bas.runs.baselines import BASELINES
+from bas.runs.fit import Bench
+from bas.runs.jobs import run_job
+from bas.runs.run import MIX, Job, Run
+from bas.runs.stacked import NotStackableError, fit_stack
+from bas.search.search import search
 from bas.space import Architecture, SearchSpace
-from bas.stacked import NotStackableError, fit_stack
-from bas.supernet import FrameLinear, LayerMix, Network, Supernet, build, count_parameters
-from bas.train import run_job
-from bas.truth import training_cost
+from bas.studies.audit.trained import training_cost
+from bas.training.batches import CPU, Data, by_speaker, load, sizes
+from bas.training.loop import optimise, outputs, seed_everything
+from bas.training.placement import Placement
+from bas.training.settings import PRESETS
 
 DIM, STATES, TOLD = 4, 3, 1
 SPACE = SearchSpace({"layer1": {"MSA": MSA, "FFN": FFN}}, MeanPool)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import refusal
+from refusals import refusal
 
-from bas.batches import Data, by_speaker
 from bas.corpora import Corpus, Utterance
 from bas.protocols import Fold, Protocol
-from bas.run import _check_speakers
+from bas.runs.run import _check_speakers
 from bas.tasks import EMOTION, Classification
+from bas.training.batches import Data, by_speaker
 
 
 def talk(speakers: str, seed: int = 0) -> Data:

@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bas.batches import Data
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
 from bas.errors import UserError
-from bas.search import search
-from bas.settings import settings
+from bas.networks.network import FrameLinear, Supernet, build
+from bas.search.search import search
 from bas.space import Architecture, Choices, SearchSpace, load_space, shipped
-from bas.supernet import FrameLinear, Supernet, build
 from bas.tasks import Classification
+from bas.training.batches import Data
+from bas.training.settings import settings
 
 IN_DIM, DIM, OUTPUTS = 12, 16, 3
 LENGTHS = (9, 1, 5, 14)

@@ -12,22 +12,23 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tone
+from places import ROOT
+from sounds import tone
 from stores import Fake, quiet, store
 
-import bas.workers
-from bas.baselines import BASELINES
-from bas.bench import Bench
+import bas.runs.workers
 from bas.errors import UserError
-from bas.loop import optimise, outputs
-from bas.placement import Placement
-from bas.run import Job, Plan, Run, split, start
-from bas.settings import settings
+from bas.runs.baselines import BASELINES
+from bas.runs.fit import Bench
+from bas.runs.run import Job, Plan, Run, split, start
+from bas.runs.stacked import Feed, Stack, Update, _members, _one_epoch, _trained, stacks
+from bas.runs.workers import run_jobs
 from bas.space import SearchSpace
-from bas.stacked import Feed, Stack, Update, _members, _one_epoch, _trained, stacks
-from bas.workers import run_jobs
+from bas.training.loop import optimise, outputs
+from bas.training.placement import Placement
+from bas.training.settings import settings
 
-SPACES = Path(__file__).parents[1] / "search_spaces"
+SPACES = ROOT / "search_spaces"
 SGD = {"optimiser": "sgd", "lr": "0.05", "momentum": "0.9", "schedule": "constant", "weight_decay": "0.001"}
 VARIANTS = {
     "adamw": {},
@@ -296,7 +297,7 @@ def test_divergence_is_told(features: Path, tmp_path: Path) -> None:
 
 def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, console, sizes = new_run(tmp_path / "run", features), quiet(), []
-    run_stack = bas.workers.run_stack
+    run_stack = bas.runs.workers.run_stack
 
     def small(bench: Bench, jobs: list[Job]) -> None:
         sizes.append(len(jobs))
@@ -304,7 +305,7 @@ def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, mon
             raise torch.OutOfMemoryError
         run_stack(bench, jobs)
 
-    monkeypatch.setattr(bas.workers, "run_stack", small)
+    monkeypatch.setattr(bas.runs.workers, "run_stack", small)
     run_jobs(run.folder, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)
     assert sizes == [10, 5, 3, 3, 3, 3, 3, 3]  # and the tenth of each architecture alone
     assert "10 trainings together do not fit" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -316,7 +317,7 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
     jobs = alone(run, 26, 25)
     whole = new_run(tmp_path / "whole", features)
     run_jobs(whole.folder, jobs, 3, 1, quiet(), "audit", stacked=True)
-    write_json, written = bas.train.write_json, []
+    write_json, written = bas.runs.jobs.write_json, []
 
     def dies(path: Path, value: Any) -> None:
         written.append(path)
@@ -325,7 +326,7 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
         write_json(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.train.write_json", dies)
+        patch.setattr("bas.runs.jobs.write_json", dies)
         with pytest.raises(KeyboardInterrupt):
             run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
     assert len(results(run)) == 13

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,21 +21,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas import bench as bench_
-from bas import compare
-from bas.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes
-from bas.bench import Bench
-from bas.cli import main
+from bas.cli.main import main
 from bas.corpora import Corpus, Utterance
 from bas.features.shard import Contents, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.loop import optimise, outputs, seed_everything
-from bas.placement import Placement
 from bas.protocols import Fold, Protocol
-from bas.run import BEST, Job, Plan, _made_of
-from bas.settings import NORMALISATIONS, PRESETS
+from bas.runs import fit as bench_
+from bas.runs.fit import Bench
+from bas.runs.jobs import run_job
+from bas.runs.run import BEST, Job, Plan, _made_of
+from bas.studies.compare import study
 from bas.tasks import Classification
-from bas.train import run_job
+from bas.training.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes
+from bas.training.loop import optimise, outputs, seed_everything
+from bas.training.placement import Placement
+from bas.training.settings import NORMALISATIONS, PRESETS
 
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
@@ -81,7 +82,7 @@ def both(store: FeatureStore, stride: int = 1) -> tuple[Data, Data]:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("bas.batches.PIECE_BYTES", 1000)
+    monkeypatch.setattr("bas.training.batches.PIECE_BYTES", 1000)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -240,7 +241,7 @@ CHILD = """
 import re, sys
 from pathlib import Path
 import numpy as np, torch
-from bas.placement import place
+from bas.training.placement import place
 from test_streaming import CPU, FeatureStore, load, outputs, sizes, trained
 torch.set_num_threads(1)
 
@@ -276,7 +277,8 @@ def test_a_store_larger_than_what_is_allowed_stays_within_it(tmp_path: Path) -> 
     peaks = {}
     for how in ("bounded", "unbounded"):
         command = [sys.executable, "-c", CHILD, str(large), str(small), str(allowed), how]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         peaks[how] = [int(n) for n in done.stdout.split()]
     assert max(peaks["bounded"]) <= allowed
@@ -343,7 +345,7 @@ def test_a_run_that_streams_is_one_that_does_not(
     assert "2.0 GiB (--memory)" in " ".join(out.split())
 
     share = 2**26
-    monkeypatch.setattr(compare, "place_features", lambda *_: (Placement("store", share), "features: streamed"))
+    monkeypatch.setattr(study, "place_features", lambda *_: (Placement("store", share), "features: streamed"))
     assert main([*run, "--name", f"{normalise}-streamed", "--workers", workers]) == 0
     assert capfd.readouterr().out.count("features: streamed") == 1, "told once, by the parent"
     folder = tones / f"runs/{normalise}-streamed"

@@ -15,15 +15,15 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import bas.loop
-from bas.batches import Data, training_batches
+import bas.training.loop
 from bas.blocks import FFN, MSA, MeanPool
 from bas.errors import UserError
-from bas.loop import Epoch, Record, optimise, outputs, seed_everything
-from bas.search import STRATEGIES, Found, Strategy, gumbel_softmax, search
-from bas.settings import PRESETS, Settings, settings
+from bas.networks.network import Supernet, build, count_parameters
+from bas.search.search import STRATEGIES, Found, Strategy, gumbel_softmax, search
 from bas.space import Architecture, SearchSpace, load_space
-from bas.supernet import Supernet, build, count_parameters
+from bas.training.batches import Data, training_batches
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.training.settings import PRESETS, Settings, settings
 
 DIM = 8
 SMALL = replace(PRESETS["cpu"], strategy="gumbel", width=DIM, epochs=6, batch_size=8, theta_lr=0.05)
@@ -294,7 +294,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def _checkpoint_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bas.loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", -1.0)
 
 
 DROPOUT = {"adamw": replace(SMALL, dropout=0.3), "sgd": replace(SMALL, dropout=0.3, optimiser="sgd", momentum=0.9)}

@@ -16,16 +16,16 @@ from planted import CLASSES, DIM, HARD, RIGHT, SETTINGS, SPACE, accuracy, find, 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import bas.loop
-import bas.search
-from bas import settings as all_settings
+import bas.search.search
+import bas.training.loop
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
-from bas.costs import count
 from bas.errors import UserError
-from bas.loop import optimise, seed_everything
-from bas.search import STRATEGIES, Found, Strategy, gumbel_softmax, softmax, straight_through, uniform_path
+from bas.networks.costs import count
+from bas.networks.network import Supernet, build
+from bas.search.search import STRATEGIES, Found, Strategy, gumbel_softmax, softmax, straight_through, uniform_path
 from bas.space import SearchSpace
-from bas.supernet import Supernet, build
+from bas.training import settings as all_settings
+from bas.training.loop import optimise, seed_everything
 
 SHORT = replace(SETTINGS, epochs=3)
 THETA = [name for name, strategy in STRATEGIES.items() if strategy.theta]
@@ -107,7 +107,7 @@ def test_single_path_takes_the_lowest_loss_of_all_paths() -> None:
 
 
 def test_single_path_refuses_more_paths_than_it_can_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bas.search, "PATHS", 3)
+    monkeypatch.setattr(bas.search.search, "PATHS", 3)
     with pytest.raises(UserError, match=r"setting strategy=single-path: .* at most 3; this space has 4"):
         find(replace(SHORT, strategy="single-path"), 0)
     assert find(SHORT, 0)[1].paths is None
@@ -118,7 +118,7 @@ def test_paths_are_the_scores_of_every_architecture() -> None:
     supernet, found = find(SHORT, 0)
     assert found.probabilities == found.records[-1]["probabilities"]
     for architecture, scored in zip(SPACE.architectures(), found.paths or [], strict=True):
-        logits = bas.loop.outputs(supernet.discrete(architecture), data, held_out)
+        logits = bas.training.loop.outputs(supernet.discrete(architecture), data, held_out)
         assert scored == {"loss": float(F.cross_entropy(logits, data.targets_U[held_out]))}
 
 
@@ -155,7 +155,7 @@ def test_bilevel_moves_theta_on_the_held_out_and_weights_on_the_members(optimise
         seen.append((bool(where.all()), theta, weights))
         return F.cross_entropy(outputs_BO, data.targets_U[targets_B])
 
-    bas.search.search(looked[0], loss, numbered, members, setting, 0, lambda record: {}, held_out)
+    bas.search.search.search(looked[0], loss, numbered, members, setting, 0, lambda record: {}, held_out)
     batches = 8
     assert [on for on, *_ in seen] == [False] * batches + [True, False] * 2 * batches  # the first epoch is warm-up
     for (on_held_out, *before), (_, *after) in pairwise(seen):
@@ -178,7 +178,7 @@ def test_theta_rests_while_the_weights_warm_up(strategy: str) -> None:
 def test_a_killed_search_of_any_strategy_ends_with_the_same_bits(
     strategy: str, noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bas.loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", -1.0)
     setting, task = replace(SHORT, strategy=strategy, noise=noise, dropout=0.2, warmup=1), planted(0)
     undisturbed, expected = find(setting, 0, task)
     path = tmp_path / "search.checkpoint"
@@ -251,7 +251,7 @@ def test_only_drawn_blocks_are_computed_and_counted(strategy: str, computed: int
         steps.append(len(calls))
         return F.cross_entropy(outputs_BO, targets_B)
 
-    found = bas.search.search(
+    found = bas.search.search.search(
         supernet, loss, data, members, setting, 0, lambda record: {}, held_out, lambda network: {"loss": 0.0}
     )
     calls = calls[-steps[-1] + steps[0] - computed :]  # without those of counting

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal
+from refusals import refusal
 
-from bas import acoustics
-from bas.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, filled, measure, opensmile_version
+from bas.speech import acoustics
+from bas.speech.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, filled, measure, opensmile_version
 
 RATE = 16_000
 needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed")

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 
-from bas import audio
 from bas.corpora import Utterance
+from bas.speech import audio
 
 
 def utterance(path: Path, start: float = 0.0, end: float | None = None) -> Utterance:

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 from scipy.signal import lfilter
 
-from bas.audio import to_loudness
+from bas.speech.audio import to_loudness
 
 RATE = 16_000
 

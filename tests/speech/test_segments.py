@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal, tone
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusal
+from sounds import tone
 
 from bas.corpora import Utterance, Word
-from bas.segments import PSEUDO_SECONDS, Segments, holder, random_like, word_segments
+from bas.speech.words import PSEUDO_SECONDS, Segments, holder, random_like, word_segments
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bas.stats import BLOCKS, MANY, interval, paired, wa
+from bas.stats import interval, paired, wa
+from bas.stats.intervals import BLOCKS, MANY
 
 
 def test_very_many_units_are_left_out_in_blocks() -> None:

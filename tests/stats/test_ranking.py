@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from bas.ranking import (
+from bas.stats import Metric, paired, ua, wa, wf1
+from bas.stats.ranking import (
     Effect,
     a_against_a,
     agreement,
@@ -27,7 +28,6 @@ from bas.ranking import (
     simulated_null,
     split_half,
 )
-from bas.stats import Metric, paired, ua, wa, wf1
 
 BLOCKS = ("MSA+FFN", "MSA", "FFN")
 GRID = tuple({"layer1": a, "layer2": b} for a, b in itertools.product(BLOCKS, BLOCKS))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from bas.selection import Selection, summarise, warnings
+from bas.stats.decisions import Selection, summarise, warnings
 
 BLOCKS = ("MSA+FFN", "MSA", "FFN")
 

@@ -7,20 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.dummy import DummyRegressor
 
-from bas import shares
-from bas.baselines import common_baselines
 from bas.blocks import FFN, MeanPool
 from bas.corpora import Utterance
-from bas.layers import cross_validated
+from bas.networks.network import PerOutput, build
+from bas.runs.baselines import common_baselines
+from bas.runs.layers import cross_validated
 from bas.space import SearchSpace, load_space
-from bas.stats import paired
-from bas.supernet import PerOutput, build
+from bas.stats import paired, shares
 from bas.tasks import Shares, together
 
 ONE = Shares()

@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 from scipy.linalg import hadamard
 from scipy.stats import ortho_group
 
-from bas.similarity import cka, cka_by_chance, standardised, svcca
+from bas.stats.similarity import cka, cka_by_chance, standardised, svcca
 
 BOTH = ("debiased", "plain")
 

@@ -13,20 +13,19 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from bas.stats import (
-    DRAWN_PATTERNS,
     MIN_UNITS,
     Metric,
     Paired,
     interval,
     jackknife_t,
     paired,
-    selection_frequency,
     spread,
     ua,
     verdict_sentence,
     wa,
     wf1,
 )
+from bas.stats.intervals import DRAWN_PATTERNS, selection_frequency
 
 METRICS = [wa, ua, wf1]
 

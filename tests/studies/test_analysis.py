@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from bas.acoustics import FAMILIES, OTHER, Acoustic
-from bas.similarity import cka, standardised
-from bas.studies import analysis
-from bas.studies.analysis import AnalysisSettings, analyse, ridge
-from bas.studies.classifiers import rng_of, speaker_splits
+from bas.speech.acoustics import FAMILIES, OTHER, Acoustic
+from bas.stats.similarity import cka, standardised
+from bas.studies.dynamics import analysis
+from bas.studies.dynamics.analysis import AnalysisSettings, analyse, ridge
+from bas.studies.dynamics.classifiers import rng_of, speaker_splits
 
 QUICK = AnalysisSettings(seeds=1, hidden=4, epochs=2, permutations=39, strengths=(0.01, 1.0, 100.0))
 UTTERANCES = 80

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bas.batches import Data
 from bas.blocks import FFN, LSTM, LastStateAttention, MeanPool
+from bas.networks.network import build
 from bas.space import SearchSpace, load_space
-from bas.studies.attention import attends, centres, pools, weights
-from bas.studies.shares_stats import Pairs, pairs_of
-from bas.supernet import build
+from bas.studies.shares.attention import attends, centres, pools, weights
+from bas.studies.shares.numbers import Pairs, pairs_of
+from bas.training.batches import Data
 
 
 def utterances(lengths: Sequence[int], dim: int) -> Data:

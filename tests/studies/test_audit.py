@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal, tone
+from refusals import refusal
+from sounds import tone
 from stores import Fake, quiet, store
 
-from bas.audit import measure
-from bas.audit_tables import claims as claims_table
-from bas.audit_tables import markdown
-from bas.cli import main
-from bas.judge import ENOUGH, FIRST, LATER, of_blocks, random_search, valued
-from bas.run import Job, Plan, Run, split
-from bas.settings import settings, variant
-from bas.tables import decided
-from bas.truth import Truth, load_searches, load_truth
+from bas.cli.main import main
+from bas.report.comparison import decided
+from bas.runs.run import Job, Plan, Run, split
+from bas.studies.audit.page import claims as claims_table
+from bas.studies.audit.page import markdown
+from bas.studies.audit.study import measure
+from bas.studies.audit.trained import Truth, load_searches, load_truth
+from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, of_blocks, random_search, valued
+from bas.training.settings import settings, variant
 
 SPACE = '''"""Nine architectures."""
 from functools import partial
@@ -110,8 +111,8 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
-    from bas.compare import carry_out
-    from bas.run import start
+    from bas.runs.run import start
+    from bas.studies.compare.study import carry_out
 
     run = start(tmp_path / "compared", replace(plan, seeds=(1,)), split(plan, "speaker:3", 0))
     carry_out(run, "retrain", 1, quiet())

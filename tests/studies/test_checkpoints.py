@@ -1,4 +1,4 @@
-"""What is measured of a checkpoint, on numbers made by hand; on a fine-tuning's own: tests/test_dynamics.py."""
+"""What is measured of a checkpoint, on numbers made by hand; on a fine-tuning's own: test_dynamics.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 
-from bas.studies.checkpoints import own_head, read_means, refitted, scored
+from bas.studies.dynamics.checkpoints import own_head, read_means, refitted, scored
 from bas.tasks import EMOTION
 
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 from torch import nn
 
 from bas.stats import macro_f1
-from bas.studies import classifiers
-from bas.studies.classifiers import (
+from bas.studies.dynamics import classifiers
+from bas.studies.dynamics.classifiers import (
     MARK,
     AnalysisSettings,
     Member,

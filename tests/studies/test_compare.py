@@ -20,16 +20,16 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import bas.loop
-from bas.baselines import BASELINES
-from bas.bench import Bench
-from bas.cli import main
-from bas.files import locked
-from bas.progress import bar
-from bas.run import Job
+import bas.training.loop
+from bas.cli.main import main
+from bas.runs.baselines import BASELINES
+from bas.runs.fit import Bench
+from bas.runs.jobs import run_job
+from bas.runs.run import Job
+from bas.runs.workers import run_jobs
 from bas.space import load_space
-from bas.train import run_job
-from bas.workers import run_jobs
+from bas.util.files import locked
+from bas.util.progress import bar
 
 SMALL = [
     "--set",
@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_computed_again(inside: Path) -> None:
 def test_killed_at_random_moments(inside: Path) -> None:
     driver = inside / "driver.py"
     driver.write_text(
-        "import sys\nimport bas.loop\nbas.loop.CHECKPOINT_SECONDS = 0.0\nfrom bas.cli import main\n"
+        "import sys\nfrom bas.cli.main import main\nfrom bas.training import loop\nloop.CHECKPOINT_SECONDS = 0.0\n"
         "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, str(driver), *compare("killed", "--workers", "2")]
@@ -207,7 +207,7 @@ def test_killed_at_random_moments(inside: Path) -> None:
 
 
 def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bas.loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
     shutil.copytree(inside / "runs/whole", inside / "runs/resumed")
     name = Job("search", "ser_bas3", 0, 1).name
     whole = jobs(inside / "runs/resumed")[name]
@@ -221,7 +221,7 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
             raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.report.search_epoch", dies)
+        patch.setattr("bas.runs.tensorboard.search_epoch", dies)
         with pytest.raises(RuntimeError, match="killed"):
             run_job(bench, Job("search", "ser_bas3", 0, 1))
     assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
@@ -455,16 +455,16 @@ def test_a_failing_job_keeps_the_others(inside: Path, monkeypatch: pytest.Monkey
     for name in ("search-ser_bas3-fold0-seed0", "search-ser_bas3-fold1-seed0"):
         (inside / f"runs/failing/jobs/{name}.json").unlink()
     todo = [Job("search", "ser_bas3", 0, 0), Job("search", "ser_bas3", 1, 0)]
-    real = bas.loop.optimise
+    real = bas.training.loop.optimise
 
     def once(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.setattr("bas.search.optimise", fails)
+        monkeypatch.setattr("bas.search.search.optimise", fails)
         return real(*arguments, **more)
 
     def fails(*arguments: Any, **more: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("bas.search.optimise", once)
+    monkeypatch.setattr("bas.search.search.optimise", once)
     with pytest.raises(MemoryError):
         run_jobs(inside / "runs/failing", todo, 3, 1, Console(), "searches")
     assert jobs(inside / "runs/failing")[todo[0].name] == jobs(inside / "runs/whole")[todo[0].name]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal
+from refusals import refusal
 
-from bas.acoustics import Contours, contours
-from bas.studies.contours import (
+from bas.speech.acoustics import Contours, contours
+from bas.studies.shares.contours import (
     DRAWS,
     ENERGY,
     ENERGY_GIVEN,

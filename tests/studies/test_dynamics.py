@@ -14,27 +14,28 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import refusal
+from refusals import refusal
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_encoders import save
 from test_finetune import hisses, numbers, weights
 from test_texts import bert  # noqa: F401 (a fixture)
 
-from bas import audio, cli_dynamics
+from bas.cli import study as cli_dynamics
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import load_encoder, tunable
 from bas.encoders.base import revision_of
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
 from bas.protocols import read
-from bas.studies import dynamics
-from bas.studies import prepared as prepared_module
-from bas.studies.analysis import AnalysisSettings
-from bas.studies.checkpoints import mean_states, refitted
-from bas.studies.dynamics import Plan, carry_out
-from bas.studies.finetune import PRESETS, Tuning, checkpoint_of, read_head
-from bas.studies.prepared import prepare, texts_of
+from bas.speech import audio
+from bas.studies.dynamics import prepare as prepared_module
+from bas.studies.dynamics import study
+from bas.studies.dynamics.analysis import AnalysisSettings
+from bas.studies.dynamics.checkpoints import mean_states, refitted
+from bas.studies.dynamics.finetune import PRESETS, Tuning, checkpoint_of, read_head
+from bas.studies.dynamics.prepare import prepare, texts_of
+from bas.studies.dynamics.study import Plan, carry_out
 from bas.tasks import EMOTION
 
 CPU = torch.device("cpu")
@@ -132,10 +133,10 @@ def test_speakers_stand_in_one_part_each(done: tuple[Path, dict[str, Any], str],
 
 
 def test_with_enough_speakers_there_is_one_split(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamics, "FEW", 6)
+    monkeypatch.setattr(study, "FEW", 6)
     corpus = open_corpus("manifest", given / "hisses.csv")
-    assert dynamics._rule(corpus, plan(given))[0] == "speaker:64/20/16"
-    assert dynamics._rule(corpus, plan(given, protocol="own")) == ("own", "")
+    assert study._rule(corpus, plan(given))[0] == "speaker:64/20/16"
+    assert study._rule(corpus, plan(given, protocol="own")) == ("own", "")
 
 
 def test_the_stores_are_stores_of_the_third_part(done: tuple[Path, dict[str, Any], str]) -> None:
@@ -229,7 +230,7 @@ def test_what_is_done_is_not_done_again(
     before = json.loads(lost.read_text())
     for path in (lost, folder / "results.json", folder / "table.md"):
         path.unlink()
-    monkeypatch.setattr(dynamics, "finetune", None)
+    monkeypatch.setattr(study, "finetune", None)
     carry_out(folder, plan(given), quiet(), rotations=1)
     assert json.loads(lost.read_text()) == before
     assert (folder / "table.md").read_text() == (done[0] / "table.md").read_text()
@@ -279,7 +280,7 @@ def test_vectors_of_the_texts_are_measured_and_told(
     before = json.loads(path.read_text())["cka"]
     assert f"made with text encoder None, now {bert}" in refusal(carry_out, folder, asked, quiet())
     path.unlink()
-    monkeypatch.setattr(dynamics, "_check_same", lambda folder, made_of: None)  # as if it had been begun so
+    monkeypatch.setattr(study, "_check_same", lambda folder, made_of: None)  # as if it had been begun so
     carry_out(folder, asked, quiet(), rotations=1)
     after = json.loads(path.read_text())["cka"]
     assert after.pop("text") != before.pop("text")
@@ -311,7 +312,7 @@ def test_another_plan_is_refused(done: tuple[Path, dict[str, Any], str], given: 
     assert "setting lr 0.001, now 0.5" in refused(settings=replace(HOW, lr=0.5))
     assert "made with protocol" in refused(protocol_seed=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamics.acoustics, "opensmile_version", lambda: "0")
+        patch.setattr(study.acoustics, "opensmile_version", lambda: "0")
         assert refused().endswith(f", now 0; {tail}")
     assert "made with analysis" in refused(analysis=replace(FAST, seeds=3))
     assert "made with encoder sha256:" in refused(encoder=str(save(tmp_path / "other", "hubert-layer", seed=1)))
@@ -373,7 +374,7 @@ def test_texts_become_vectors_on_request(given: Path, tmp_path: Path, monkeypatc
 def test_the_verb(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(dynamics, "carry_out", lambda *a, **more: seen.append((*a[:2], more)))
+    monkeypatch.setattr(study, "carry_out", lambda *a, **more: seen.append((*a[:2], more)))
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers()
     cli_dynamics.add_verbs(lambda verb, text: verbs.add_parser(verb, help=text))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from test_analysis import Planted
 
-from bas.acoustics import FAMILIES
+from bas.speech.acoustics import FAMILIES
 from bas.stats import macro_f1, paired, wa
-from bas.studies.dynamics_figures import figures
-from bas.studies.dynamics_numbers import tabulate
-from bas.studies.dynamics_tables import markdown
+from bas.studies.dynamics.figures import figures
+from bas.studies.dynamics.numbers import tabulate
+from bas.studies.dynamics.page import markdown
 
 STEPS = ([0, 10, 20], [0, 10], [0, 10, 15])
 

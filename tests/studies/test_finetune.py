@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SMALL, refusal
+from models import SMALL
+from refusals import refusal
 from rich.console import Console
 from test_encoders import save
 from test_encoders_training import NAMES, still
@@ -29,11 +30,11 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import cli_dynamics
+from bas.cli import dynamics
 from bas.corpora import Utterance
 from bas.encoders import Tunable, load_encoder, tunable
-from bas.studies import finetune as module
-from bas.studies.finetune import (
+from bas.studies.dynamics import finetune as module
+from bas.studies.dynamics.finetune import (
     PRESETS,
     Classifier,
     Tuning,
@@ -270,7 +271,7 @@ def test_a_state_of_something_else_is_refused(given: Path, tmp_path: Path, monke
 
 def test_a_kill_at_any_moment_changes_nothing(given: Path, done: Path, tmp_path: Path) -> None:
     """Bit by bit: the records, every checkpoint and every head; a kill costs the steps since the last evaluation."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     program = [sys.executable, __file__, str(tmp_path), str(given)]
     ended = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=120)
     assert ended.returncode == 0, ended.stderr[-2_000:]
@@ -327,5 +328,5 @@ if __name__ == "__main__":
 
 
 def test_the_help_names_every_setting() -> None:
-    assert tuple(f.name for f in fields(Tuning)) == cli_dynamics.SETTINGS
-    assert tuple(module.PRESETS) == cli_dynamics.PRESETS
+    assert tuple(f.name for f in fields(Tuning)) == dynamics.SETTINGS
+    assert tuple(module.PRESETS) == dynamics.PRESETS

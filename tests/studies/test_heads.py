@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.batches import Data
-from bas.loop import optimise
-from bas.settings import PRESETS
-from bas.studies.heads import FREE, HIDDEN, KINDS, LINEAR_RATE, MEAN, SOFTMAX, Heads, Watched, input_names
+from bas.studies.probe.heads import FREE, HIDDEN, KINDS, LINEAR_RATE, MEAN, SOFTMAX, Heads, Watched, input_names
+from bas.training.batches import Data
+from bas.training.loop import optimise
+from bas.training.settings import PRESETS
 
 STORED, DIM, CLASSES = (0, 2, 5, 9), 5, 3
 L = len(STORED)

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal
+from places import ROOT
+from refusals import refusal
 from stores import Fake, quiet, store
 
-from bas.baselines import BASELINES
-from bas.cli import main
-from bas.leak import _cells, _splits, measure
-from bas.run import Job, Plan, Run, split
-from bas.settings import settings
+from bas.cli.main import main
+from bas.runs.baselines import BASELINES
+from bas.runs.run import Job, Plan, Run, split
 from bas.stats import Paired, paired
+from bas.studies.leak.study import _cells, _splits, measure
+from bas.training.settings import settings
 
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 
@@ -25,7 +26,7 @@ CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Eight speakers, each with a pitch of its own that tells the class only to who knows the speaker."""
-    from conftest import tone
+    from sounds import tone
 
     root = tmp_path_factory.mktemp("leak")
     with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -38,7 +39,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
                     tone(root / f"{id_}.wav", 0.2 + 0.02 * take, hertz=200 + 40 * s + 20 * ((label == "b") == (s % 2)))
                     writer.writerow([id_, f"{id_}.wav", label, f"s{s}", f"t{take}"])
     store(root / "cups.csv", root / "store", Fake())
-    space = Path(__file__).parents[1] / "search_spaces/ser_bas3.py"
+    space = ROOT / "search_spaces/ser_bas3.py"
     return Plan(str(root / "store"), (str(space),), 1, settings("cpu", CHANGES), (0, 1), "cpu")
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from bas.corpora import Utterance, Word
-from bas.segments import Segments
-from bas.studies.lexicon import Lexicon, lexicon, word_type, words_of
-from bas.studies.texts import load_text_encoder
+from bas.encoders.text import load_text_encoder
+from bas.speech.words import Segments
+from bas.studies.words.lexicon import Lexicon, lexicon, word_type, words_of
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -170,7 +170,7 @@ def test_a_tokenizer_that_cannot_tell_words_is_refused(bert: str, monkeypatch: p
     """As CANINE's, whose own takes seconds to make."""
     _, model = load_text_encoder(bert, CPU)
     slow = (SimpleNamespace(is_fast=False), model)
-    monkeypatch.setattr("bas.studies.lexicon.load_text_encoder", lambda *_, **__: slow)
+    monkeypatch.setattr("bas.studies.words.lexicon.load_text_encoder", lambda *_, **__: slow)
     assert "no fast tokenizer" in refusal(lexicon, bert, *said("the door"), CPU)
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from scipy.stats import hypergeom
 
 from bas.stats import interval
-from bas.studies.lexicon import Tokens
-from bas.studies.neighbours import MAX_UNITS, similarity, table
+from bas.studies.words.lexicon import Tokens
+from bas.studies.words.neighbours import MAX_UNITS, similarity, table
 
 TRIPLES = [f"{letter}{i}" for letter in "abcd" for i in (1, 2, 3)]
 

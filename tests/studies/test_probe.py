@@ -18,12 +18,13 @@ from stores import quiet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_probing import CHANGES, Corpus, begun, plan
 
-from bas.cli import main
-from bas.run import Run, split
-from bas.studies import few, probe, probe_page
-from bas.studies.heads import FREE, KINDS, MEAN, SOFTMAX
-from bas.studies.probe import Asked, carry_out
-from bas.studies.probe_stats import (
+from bas.cli.main import main
+from bas.runs.run import Run, split
+from bas.studies.probe import few, study
+from bas.studies.probe import page as probe_page
+from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
+from bas.studies.probe.jobs import probe_job
+from bas.studies.probe.numbers import (
     AGGREGATES,
     CHOSEN,
     ON_VALID,
@@ -34,7 +35,7 @@ from bas.studies.probe_stats import (
     error_reduction,
     take,
 )
-from bas.studies.probing import probe_job
+from bas.studies.probe.study import Asked, carry_out
 
 TOLD, STATES = 1, (0, 1, 2, 3)
 
@@ -123,7 +124,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
     results, page = (folder / "results.json").read_text(), (folder / "table.md").read_text()
     assert len(before) == 3 * 2 * 2 + 3 + 5 * 2, "50 % and all, few labels, the marked split"
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.probing.train_heads", None)
+        patch.setattr("bas.studies.probe.jobs.train_heads", None)
         patch.setattr(few, "cross_validated", None)
         assert main(words([work / "cups"], "whole", "--percent", "50")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
@@ -235,7 +236,7 @@ def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -
     asked = plan(work / "cups")
     for rule, size in (("speaker:3", None), ("speaker:8", 38)):  # of 64
         run = begun(tmp_path / rule.replace(":", ""), asked, rule)
-        drawn = probe._random(run)
+        drawn = study._random(run)
         assert sorted(drawn.tested) == sorted(u.id for u in run.utterances)
         assert len(set(drawn.tested)) == len(drawn.tested)
         assert drawn.marks[0].startswith("allowed by --allow-overlap, with speaker on both sides")
@@ -253,7 +254,7 @@ def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -
         if rule == "speaker:3":
             assert size < 38
             assert {len(fold.fit) for fold in drawn.folds} == {size}, "a leak is no larger training part"
-        assert probe._random(run).hash == drawn.hash
+        assert study._random(run).hash == drawn.hash
 
 
 def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,22 +14,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from places import ROOT
 from stores import Fake, quiet, store
 from torch import Tensor
 from torch.nn import functional as F
 
-from bas.bench import Bench
-from bas.loop import optimise, outputs
-from bas.run import BEST, Job, Plan, Run, split, start
-from bas.settings import settings
-from bas.studies import few, probing
-from bas.studies.few import ALL, COUNTS, few_job, run_few
-from bas.studies.heads import Watched
-from bas.studies.probing import epochs_of, probe_job, run_probe, train_heads
-from bas.train import run_job
-from bas.workers import run_jobs
+from bas.runs.fit import Bench
+from bas.runs.jobs import run_job
+from bas.runs.run import BEST, Job, Plan, Run, split, start
+from bas.runs.workers import run_jobs
+from bas.studies.probe import few
+from bas.studies.probe import jobs as probing
+from bas.studies.probe.few import ALL, COUNTS, few_job, run_few
+from bas.studies.probe.heads import Watched
+from bas.studies.probe.jobs import epochs_of, probe_job, run_probe, train_heads
+from bas.training.loop import optimise, outputs
+from bas.training.settings import settings
 
-SPACE = str(Path(__file__).parents[1] / "search_spaces/ser_bas3.py")
+SPACE = str(ROOT / "search_spaces/ser_bas3.py")
 CHANGES = {"epochs": "4", "stride": "1", "lr": "0.01", "batch_size": "16"}
 
 
@@ -186,7 +188,7 @@ def test_the_result_is_what_the_heads_say(run: Run) -> None:
 def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Run, monkeypatch: Any) -> None:
     job = probe_job(1, 1)
     expected = whole(run, job)
-    monkeypatch.setattr("bas.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)
     done = []
 
     def tick() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from bas.cli import main
+from bas.cli.main import main
 
 SPACE = """
 from bas.blocks import FFN, LSTM, LastStateAttention, MeanPool

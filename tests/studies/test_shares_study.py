@@ -17,21 +17,22 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from conftest import refusal
+from refusals import refusal
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bas import acoustics, tables
-from bas.acoustics import Contours
-from bas.bench import Bench
-from bas.cli import main
+from bas.cli.main import main
 from bas.encoders import Padded
-from bas.run import Job, Run
-from bas.shares import spearman
+from bas.report import comparison
+from bas.runs.fit import Bench
+from bas.runs.run import Job, Run
+from bas.speech import acoustics
+from bas.speech.acoustics import Contours
 from bas.stats import paired
-from bas.studies import shares as study
-from bas.studies.attention import WEIGHTS, Attention, centres, run_shares
-from bas.studies.contours import MEASURES
+from bas.stats.shares import spearman
+from bas.studies.shares import study
+from bas.studies.shares.attention import WEIGHTS, Attention, centres, run_shares
+from bas.studies.shares.contours import MEASURES
 
 SEEDS, FOLDS, SPEAKERS, TAKES = 2, 2, 7, 4
 SMALL = {"epochs": "1", "width": "8", "stride": "2", "lr": "0.01", "batch_size": "8"}
@@ -122,7 +123,7 @@ def test_the_exported_weights_are_of_the_network_of_each_fold(work: Path) -> Non
 
 def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
     """The same numbers as `train.run_job` gives; and a job of a baseline without attention keeps no weights."""
-    from bas.train import run_job
+    from bas.runs.jobs import run_job
 
     run = Run(work / "runs/whole/plain")
     shutil.copytree(run.folder, tmp_path / "again", ignore=shutil.ignore_patterns("jobs"))
@@ -147,10 +148,10 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
 def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> None:
     runs = {name: Run(work / "runs/whole" / name) for name in ("plain", "padded", "plain-with-sex")}
     plain = runs["plain"]
-    targets, units = tables.tested(plain)
+    targets, units = comparison.tested(plain)
 
     def of(name: str, row: str) -> np.ndarray:
-        jobs = tables.results_of(runs[name], row)
+        jobs = comparison.results_of(runs[name], row)
         return np.array([np.concatenate([job["test"]["predictions"] for job in of_seed]) for of_seed in jobs])
 
     def score(predictions_NO: np.ndarray) -> float:
@@ -219,10 +220,10 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
     lines = said.strip().splitlines()
     assert lines[-1] == "next: make compare FEATURES=plain LAYER=1 SPACES=emotion_share"
     assert "report: runs/whole/table.md" in said
-    tables = [line for line in lines if line.startswith(("│", "┃", "┏"))]
-    assert tables
-    assert max(map(len, tables)) <= 80
-    assert "…" not in "".join(tables)
+    comparison = [line for line in lines if line.startswith(("│", "┃", "┏"))]
+    assert comparison
+    assert max(map(len, comparison)) <= 80
+    assert "…" not in "".join(comparison)
 
 
 def test_what_attention_goes_with(work: Path, results: dict[str, Any]) -> None:
@@ -251,7 +252,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(study, "contours", never)
     monkeypatch.setattr(study.shares_page, "draw", lambda folder, results: None)
-    monkeypatch.setattr("bas.train.fit", never)
+    monkeypatch.setattr("bas.runs.jobs.fit", never)
     assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
     assert (folder / "table.md").read_text() == page
@@ -354,6 +355,6 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_job_that_is_done_is_left_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(work / "runs/whole/plain")
-    monkeypatch.setattr("bas.train.fit", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr("bas.runs.jobs.fit", lambda *arguments: pytest.fail("trained again"))
     run_shares(bench, Job("baseline", "CNN+LSTM+attention", 0, 0))
     run_shares(bench, Job("linear", "ridge regression", 0, 0))

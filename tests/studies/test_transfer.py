@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 from stores import quiet, store
 from test_probing import Corpus, Told, begun, plan
 
-from bas.bench import Bench
-from bas.layers import best, cross_validated
 from bas.protocols import field_of
-from bas.run import Job, Run, split
+from bas.runs.fit import Bench
+from bas.runs.layers import best, cross_validated
+from bas.runs.run import Job, Run, split
 from bas.stats import ua
-from bas.studies import few, probe_page
-from bas.studies.heads import KINDS
-from bas.studies.pretraining import pretraining
-from bas.studies.probe import Asked
-from bas.studies.probe import carry_out as probe_all
-from bas.studies.transfer import Pool, Source, carry_out, check, groups, name_of, run_transfer
+from bas.studies.probe import few
+from bas.studies.probe import page as probe_page
+from bas.studies.probe.heads import KINDS
+from bas.studies.probe.pretraining import pretraining
+from bas.studies.probe.study import Asked
+from bas.studies.probe.study import carry_out as probe_all
+from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, run_transfer
 
 TOLD = 1
 EPOCHS = "15"
@@ -264,7 +265,7 @@ def test_a_killed_transfer_goes_on_and_a_finished_one_rests(work: Path, tmp_path
     job = Job("transfer", "all but de", 2, 0)
     path = tmp_path / f"transfer/jobs/{job.name}.json"
     path.unlink()
-    monkeypatch.setattr("bas.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)
     ticks: list[None] = []
 
     def tick() -> None:

@@ -19,23 +19,23 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from conftest import tone
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import bas.trials
-from bas.batches import Data
-from bas.bench import Bench
+import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
-from bas.cli import main
-from bas.files import locked
-from bas.run import Job, Run
-from bas.settings import STRATEGIES, settings
+from bas.cli.main import main
+from bas.runs.fit import Bench
+from bas.runs.run import Job, Run
+from bas.runs.workers import run_jobs
 from bas.space import SearchSpace, keyword_values, with_keyword
-from bas.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
-from bas.workers import run_jobs
+from bas.studies.tune.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
+from bas.training.batches import Data
+from bas.training.settings import STRATEGIES, settings
+from bas.util.files import locked
 
 # A strategy with theta: most of what a search may draw is its own.
 SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=16", "stride=4", "strategy=gumbel")]
@@ -155,11 +155,11 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     def dies_at_the_third(bench: Bench, journal: Any, asked: Attempt) -> None:
         made.append(asked)
         if asked == Attempt("ser_bas3", 1, 2):
-            monkeypatch.setattr("bas.trials.fit", lambda *_: 1 / 0)
+            monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
         attempt(bench, journal, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.tune.attempt", dies_at_the_third)
+        patch.setattr("bas.studies.tune.study.attempt", dies_at_the_third)
         with pytest.raises(ZeroDivisionError):
             main(tune("cut", "--seeds", "2"))
     monkeypatch.undo()
@@ -170,7 +170,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     with Path("runs/cut/studies.journal").open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
     made.clear()
-    monkeypatch.setattr("bas.tune.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
+    monkeypatch.setattr("bas.studies.tune.study.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
     assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
@@ -184,7 +184,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
 
 
 def test_killed_outright_and_taken_up_by_one_process(work: Path) -> None:
-    command = [sys.executable, "-m", "bas.cli", *tune("killed", "--seeds", "2", "--workers", "2")]
+    command = [sys.executable, "-m", "bas", *tune("killed", "--seeds", "2", "--workers", "2")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = Path("runs/killed/studies.journal")
     started = time.monotonic()
@@ -242,25 +242,27 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
 def fresh(name: str, *more: str) -> Path:
     """A run's folder that holds no study yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bas.tune.carry_out", lambda *_: None)
+        patch.setattr("bas.studies.tune.study.carry_out", lambda *_: None)
         assert main(tune(name, *more)) == 0
     return Path("runs") / name
 
 
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bas.trials, "STARTUP", 2)
+    monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
     bench = Bench(fresh("pruned", "--set", "epochs=4"))
     journal = begin(bench.run, "blocks")
-    study, given = study_of(journal, "ser_bas3", 0), bas.trials.applied
+    study, given = study_of(journal, "ser_bas3", 0), bas.studies.tune.trials.applied
     for lr in (None, None, 1e-12, 1e30):
         study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
         if lr:
             monkeypatch.setattr(
-                bas.trials, "applied", lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1])
+                bas.studies.tune.trials,
+                "applied",
+                lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
             )
         attempt(bench, journal, Attempt("ser_bas3", 0, 0))
-    preset, same, slow, broken = study.get_trials(states=bas.trials.FINISHED)
+    preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
     assert preset.state == same.state == TrialState.COMPLETE
     assert slow.state == TrialState.PRUNED
     assert list(slow.intermediate_values) == [0, 1]  # the first quarter is spared
@@ -272,13 +274,13 @@ def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeyp
 @pytest.fixture
 def baselines_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Baselines in this process: starting others takes longer."""
-    monkeypatch.setattr("bas.tune.run_jobs", lambda *a: run_jobs(*a[:3], 1, *a[4:]))
+    monkeypatch.setattr("bas.studies.tune.study.run_jobs", lambda *a: run_jobs(*a[:3], 1, *a[4:]))
 
 
 @pytest.mark.usefixtures("baselines_here")
 def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own bench and journal, for processes: two of those took longer than all the rest.
-    folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.trials.fit
+    folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
 
     def do(asked: Attempt | Job) -> None:
         desk = Bench(folder), open_journal(folder)
@@ -289,9 +291,9 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             meet.wait()
         return fit(*arguments)
 
-    monkeypatch.setattr("bas.tune.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr("bas.tune._do", do)
-    monkeypatch.setattr(bas.trials, "fit", beside_another)
+    monkeypatch.setattr("bas.studies.tune.study.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr("bas.studies.tune.study._do", do)
+    monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
     assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")
     assert [t.number for t in trials] == list(range(4))
@@ -380,7 +382,7 @@ def test_refused_while_another_is_at_work_or_with_other_ranges(
     with locked(Path("runs/whole"), "tuning"):
         assert main(tune("whole")) == 2
     assert "another process is" in capsys.readouterr().err
-    monkeypatch.setattr(bas.trials, "DROPOUT", 0.6)
+    monkeypatch.setattr(bas.studies.tune.trials, "DROPOUT", 0.6)
     assert main(tune("whole")) == 2
     assert "made with range of dropout" in capsys.readouterr().err
 

@@ -18,18 +18,18 @@ from stores import store as extracted
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_words_training import CHANGES, SENTENCES, Spoken
 
-from bas import tables
-from bas.cli import main
-from bas.cli_words import STRIDE
+from bas.cli.main import main
+from bas.cli.words import STRIDE
 from bas.encoders.logmel import LogMel
-from bas.run import Run
+from bas.report import comparison
+from bas.runs.run import Run
 from bas.stats import paired
-from bas.studies import words_page
-from bas.studies.neighbours import similarity
-from bas.studies.words_heads import FUSIONS, TEXT
-from bas.studies.words_page import MARK
-from bas.studies.words_stats import CONTROLS, MEAN
-from bas.studies.words_training import FUSED, rows, words_job
+from bas.studies.words import page as words_page
+from bas.studies.words.heads import FUSIONS, TEXT
+from bas.studies.words.jobs import FUSED, rows, words_job
+from bas.studies.words.neighbours import similarity
+from bas.studies.words.numbers import CONTROLS, MEAN
+from bas.studies.words.page import MARK
 
 HEADS = ("state 0", "state 1")
 FEWER = partial(similarity, draws=19)
@@ -51,7 +51,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(root)
     try:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
-            patch.setattr("bas.studies.words.similarity", FEWER)
+            patch.setattr("bas.studies.words.study.similarity", FEWER)
             more = ("--protocol", "speaker:3", "--word", "Hund")
             assert main(words([features, root / "mel"], "whole", *more)) == 0
     finally:
@@ -116,8 +116,8 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
     data, page = (folder / "results.json").read_text(), (folder / "table.md").read_text()
     assert len(before) == 2 * (16 * 3 + 6 * 5) + 4
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.words_training.train", None)
-        patch.setattr("bas.studies.words.similarity", FEWER)
+        patch.setattr("bas.studies.words.jobs.train", None)
+        patch.setattr("bas.studies.words.study.similarity", FEWER)
         more = ("--protocol", "speaker:3", "--word", "Hund")
         assert main(words([work / "talk", work / "mel"], "whole", *more)) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -131,7 +131,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("task", "fused"), [("emotion", True), ("speaker-id", False)])
 def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], task: str, fused: bool) -> None:
     run = Run(work / "runs/whole/talk" / task)
-    targets_N, units_N = tables.tested(run)
+    targets_N, units_N = comparison.tested(run)
     (found,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
     assert list(found["rows"]) == rows(fused)
     assert found["tested"] == 72
@@ -251,7 +251,7 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
         asked.extend(plan.settings.stride for _, plan, _ in stores[0].tasks)
         raise Enough
 
-    monkeypatch.setattr("bas.studies.words.carry_out", instead)
+    monkeypatch.setattr("bas.studies.words.study.carry_out", instead)
     base = ["words", "--features", str(work / "mel"), "--text-encoder", "random", "--name", "other", "--workers", "1"]
     for more in ([], ["--set", "stride=2"], ["--preset", "paper"]):
         with pytest.raises(Enough):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.studies.heads import Watched
-from bas.studies.words_heads import (
+from bas.studies.probe.heads import Watched
+from bas.studies.words.heads import (
     ALONE,
     CONCATENATED,
     FIRST,

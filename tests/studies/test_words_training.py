@@ -18,15 +18,12 @@ from test_probing import SPACE, Told
 
 from bas.features.derive import beside, derive, frame_times
 from bas.features.store import FeatureStore
-from bas.loop import outputs
-from bas.placement import Placement
-from bas.run import Plan, Run, split, start
-from bas.segments import random_like, word_segments
-from bas.settings import settings
-from bas.studies import words_training
-from bas.studies.lexicon import lexicon
-from bas.studies.words_heads import ALONE, TEXT, WordHeads
-from bas.studies.words_training import (
+from bas.runs.run import Plan, Run, split, start
+from bas.runs.workers import run_jobs
+from bas.speech.words import random_like, word_segments
+from bas.studies.words import jobs as words_training
+from bas.studies.words.heads import ALONE, TEXT, WordHeads
+from bas.studies.words.jobs import (
     ATTENTION,
     DERIVED,
     FRAMES,
@@ -44,7 +41,10 @@ from bas.studies.words_training import (
     run_words,
     words_job,
 )
-from bas.workers import run_jobs
+from bas.studies.words.lexicon import lexicon
+from bas.training.loop import outputs
+from bas.training.placement import Placement
+from bas.training.settings import settings
 
 CHANGES = {"epochs": "3", "stride": "2", "lr": "0.01", "batch_size": "16"}
 FRAME = 320  # samples
@@ -286,7 +286,7 @@ def test_words_tell_what_pauses_hide(run: Run) -> None:
 @pytest.mark.parametrize("row", ["words+text asks", "attention"])
 def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Run, row: str, monkeypatch: Any) -> None:
     expected, job = result(run, row, 1, 1), words_job(row, 1, 1)
-    monkeypatch.setattr("bas.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)
     done = []
 
     def tick() -> None:

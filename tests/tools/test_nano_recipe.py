@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import refusal
+from places import ROOT
+from refusals import refusal
 from rich.console import Console
 
-TOOLS = Path(__file__).parents[1] / "tools" / "nano"
+TOOLS = ROOT / "tools" / "nano"
 sys.path.insert(0, str(TOOLS))
 import augment  # noqa: E402
 import pretrain  # noqa: E402

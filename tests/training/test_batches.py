@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
-from bas.batches import CPU, Data, average, load, scoring_batches, training_batches
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.tasks import EMOTION, Classification
+from bas.training.batches import CPU, Data, average, load, scoring_batches, training_batches
 
 DIM = 3
 
@@ -226,7 +226,9 @@ def test_scoring_batches_map_back(count, size):
         seen.append(positions)
     assert torch.equal(found, members)
     assert sorted(flat(seen)) == list(range(count))
-    assert torch.equal(torch.cat([members[p] for p in seen])[torch.cat(seen).argsort()], members)  # as bas.loop does
+    assert torch.equal(
+        torch.cat([members[p] for p in seen])[torch.cat(seen).argsort()], members
+    )  # as bas.training.loop does
 
 
 # --- the task ---

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal
+from refusals import refusal
 
-from bas import placement
-from bas.batches import CPU
-from bas.placement import GIB, Placement, free_memory, place
+from bas.training import placement
+from bas.training.batches import CPU
+from bas.training.placement import GIB, Placement, free_memory, place
 
 
 def room(monkeypatch: pytest.MonkeyPatch, free: float) -> None:

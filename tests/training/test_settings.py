@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from bas.errors import UserError
-from bas.settings import (
+from bas.training.settings import (
     COSTS,
     NOISES,
     OPTIMISERS,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from bad_input import EXTRACT, SMALL, STORE
 
-from bas.cli import main
-from bas.files import read_json, write_json, write_results
+from bas.cli.main import main
 from bas.stats import NO_INTERVAL, between
+from bas.util.files import read_json, write_json, write_results
 
 
 def no_constant(name: str) -> NoReturn:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 
 EMOTIONS = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"}
 SPEAKERS = {str(n): str(n) for n in range(1, 7)}

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 UTTERANCES = 7442

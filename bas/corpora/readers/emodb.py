@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 UTTERANCES = 535

@@ -11,8 +11,8 @@ import re
 from itertools import product
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 SENTENCES = 350

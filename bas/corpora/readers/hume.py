@@ -11,8 +11,8 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 PARTS = {"train.csv": "train", "devel.csv": "valid", "test.csv": "test"}

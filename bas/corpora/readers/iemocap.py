@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 UTTERANCES = 5531  # angry 1103, happy 1636, sad 1084, neutral 1708

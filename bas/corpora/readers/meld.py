@@ -6,8 +6,8 @@ import csv
 import shlex
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 from bas.errors import UserError
 
 # csv name, folder of the clips, our name of the part, published rows

@@ -22,7 +22,7 @@ overlap: a linear model on the mean log-mel spectrum is well above chance and we
 there is more to learn from the course of the utterance (pitch range and rate) than from its mean.
 
 espeak-ng is GPL-3.0 and no dependency of this package: it comes with `pip install 'bas[demo]'`, and
-`bas.corpora.espeak` loads it for `synthesise` alone.
+`bas.corpora.readers.espeak` loads it for `synthesise` alone.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ import numpy.typing as npt
 import soundfile
 from scipy.signal import butter, lfilter
 
-from bas.corpora import espeak, manifest
+from bas.corpora import manifest
 from bas.corpora.base import Corpus
-from bas.corpora.espeak import RATE_HZ
+from bas.corpora.readers import espeak
+from bas.corpora.readers.espeak import RATE_HZ
 from bas.errors import UserError
-from bas.files import locked, replacing, write_text
+from bas.util.files import locked, replacing, write_text
 
 VERSION = 1  # of the recipe: raise it with any change that changes a wav
 MANIFEST = "manifest.jsonl"

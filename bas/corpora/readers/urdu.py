@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bas.corpora import tree
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 SEXES = {"F": "female", "M": "male"}

@@ -13,22 +13,23 @@ from typing import Any
 
 from rich.console import Console
 
-from bas import audit_tables, ranking
-from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
-from bas.files import locked, write_results, write_text
-from bas.judge import GOOD_ENOUGH, baselines, claims, effects, judge
-from bas.page import announce
 from bas.protocols import Protocol
-from bas.run import BEST, Job, Plan, Run, start
-from bas.search import epochs_of
-from bas.settings import STRATEGIES, Settings, searcher, variant
+from bas.report.comparison import context, tested
+from bas.report.comparison_page import announce
+from bas.runs.fit import place_features
+from bas.runs.jobs import check_networks
+from bas.runs.run import BEST, Job, Plan, Run, start
+from bas.runs.workers import run_jobs
+from bas.search.search import epochs_of
 from bas.space import load_space
-from bas.tables import context, tested
-from bas.train import check_networks
-from bas.truth import load_searches, load_truth, write_table
-from bas.workers import run_jobs
+from bas.stats import ranking
+from bas.studies.audit import page as audit_tables
+from bas.studies.audit.trained import load_searches, load_truth, write_table
+from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, effects, judge
+from bas.training.settings import STRATEGIES, Settings, searcher, variant
+from bas.util.files import locked, write_results, write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
 SEEDS = 16  # at most: of so many, all halves are compared

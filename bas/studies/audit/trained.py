@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bas.costs import multiply_adds
-from bas.files import replacing
-from bas.run import Job, Run
+from bas.networks.costs import multiply_adds
+from bas.networks.network import build
+from bas.report.comparison import decided
+from bas.runs.run import Job, Run
 from bas.space import Architecture, SearchSpace
 from bas.stats import Metric
-from bas.supernet import build
-from bas.tables import decided
+from bas.util.files import replacing
 
 
 @dataclass(frozen=True)

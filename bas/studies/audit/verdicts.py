@@ -1,8 +1,8 @@
 """Did the search work, and did the choice matter? Every number of an audit's report, as plain data.
 
-Axes as in `bas.truth`. A strategy is valued by what its user gets: the picks of every fold and seed, trained with that
-seed, pooled over the folds. Percentile and regret speak of architectures: of their means over the other seeds, because
-a pick on valid may have the luck of its own seed's trainings.
+Axes as in `bas.studies.audit.trained`. A strategy is valued by what its user gets: the picks of every fold and seed,
+trained with that seed, pooled over the folds. Percentile and regret speak of architectures: of their means over the
+other seeds, because a pick on valid may have the luck of its own seed's trainings.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bas import ranking
-from bas.baselines import SIMPLE
-from bas.ranking import Effect
-from bas.run import Run
-from bas.stats import Paired, paired, spread
-from bas.tables import pooled, results_of, tested
-from bas.truth import Searches, Truth
+from bas.report.comparison import pooled, results_of, tested
+from bas.runs.baselines import SIMPLE
+from bas.runs.run import Run
+from bas.stats import Paired, paired, ranking, spread
+from bas.stats.ranking import Effect
+from bas.studies.audit.trained import Searches, Truth
 
 DRAWS = 10  # of random search, each over all folds and seeds
 GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the reference

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bas import report
-from bas.bench import place_features
-from bas.files import write_results, write_text
-from bas.page import announce, markdown, show, show_choices, show_retrained
-from bas.run import BEST, Job, Run
-from bas.search import epochs_of
-from bas.tables import tabulate
-from bas.workers import run_jobs
+from bas.report.comparison import tabulate
+from bas.report.comparison_page import announce, markdown, show, show_choices, show_retrained
+from bas.runs import tensorboard
+from bas.runs.fit import place_features
+from bas.runs.run import BEST, Job, Run
+from bas.runs.workers import run_jobs
+from bas.search.search import epochs_of
+from bas.util.files import write_results, write_text
 
 
 def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float | None = None) -> None:
@@ -48,5 +48,5 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     results = tabulate(run)
     write_results(run.folder / "results.json", results)
     write_text(run.folder / "table.md", markdown(results))
-    report.compared(run.folder, results)
+    tensorboard.compared(run.folder, results)
     show(results, console)

@@ -1,8 +1,8 @@
 """What the hidden states of one checkpoint hold: likeness to acoustics, to their own beginning and to the text; probes.
 
 The measures of *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (2024), sections 2.3.3
-and 2.3.4, with what they lack beside them: CKA without bias and what chance gives (`bas.similarity`), probes that never
-test a speaker they were fitted on, and ridge probes for each acoustic feature.
+and 2.3.4, with what they lack beside them: CKA without bias and what chance gives (`bas.stats.similarity`), probes that
+never test a speaker they were fitted on, and ridge probes for each acoustic feature.
 
 Axes: L hidden states, U utterances, D width, E width of another description, F acoustic features; N utterances fitted,
 G of a group left out, T tested.
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from bas.acoustics import FAMILIES, Acoustic, filled
 from bas.errors import UserError
-from bas.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardised, svcca
-from bas.studies.classifiers import AnalysisSettings, Split, probes, rng_of, speaker_splits
+from bas.speech.acoustics import FAMILIES, Acoustic, filled
+from bas.stats.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardised, svcca
+from bas.studies.dynamics.classifiers import AnalysisSettings, Split, probes, rng_of, speaker_splits
 
 __all__ = ["AnalysisSettings", "analyse", "ridge"]
 
@@ -56,7 +56,7 @@ def analyse(
         ridge                {names, families, r2: by state and name, note}, see `ridge`
 
     Equal for equal arguments; on a GPU up to rounding. A description that does not vary is refused by itself; raises
-    UserError where CKA is not defined for a state (`bas.similarity`).
+    UserError where CKA is not defined for a state (`bas.stats.similarity`).
     """
     states, utterances, _ = x_LUD.shape
     assert len(acoustic.ids) == classes_U.size == speakers_U.size == len(texts_U) == utterances

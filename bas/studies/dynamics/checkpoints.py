@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Tunable
 from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
-from bas.files import replacing
+from bas.runs.jobs import fit_linear
+from bas.speech import audio
 from bas.stats import Metric, macro_f1, ua, wa
-from bas.studies.finetune import micro_batches
+from bas.studies.dynamics.finetune import micro_batches
 from bas.tasks import Task
-from bas.train import fit_linear
+from bas.util.files import replacing
 
 METRICS: Mapping[str, Metric] = {"WA": wa, "UA": ua, "macro_f1": macro_f1}
 

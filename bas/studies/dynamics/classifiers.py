@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from bas.errors import UserError
-from bas.similarity import CONSTANT
 from bas.stats import macro_f1
+from bas.stats.similarity import CONSTANT
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults of Adam
 # Numbers: below it stay the weights of probes trained at once, and the features they are checked on. On a CPU these are

@@ -1,4 +1,4 @@
-"""The figures of the study, from its results (`bas.studies.dynamics_numbers.tabulate`).
+"""The figures of the study, from its results (`bas.studies.dynamics.numbers.tabulate`).
 
 Axes: R rows (a step each, and the last one of every rotation), L hidden states, F acoustic features.
 """
@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bas.acoustics import FAMILIES, OTHER
-from bas.studies.dynamics_numbers import KINDS, LAST
+from bas.speech.acoustics import FAMILIES, OTHER
+from bas.studies.dynamics.numbers import KINDS, LAST
 
 ANNOTATED = 13  # states; above it a heatmap's cells are too narrow for numbers
 

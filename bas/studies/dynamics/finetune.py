@@ -30,14 +30,14 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import audio
 from bas.corpora import Utterance
 from bas.encoders import Tunable
 from bas.errors import UserError
-from bas.files import read_json, replacing, write_json
-from bas.loop import Record, seed_everything
-from bas.progress import bar
+from bas.speech import audio
 from bas.tasks import Task
+from bas.training.loop import Record, seed_everything
+from bas.util.files import read_json, replacing, write_json
+from bas.util.progress import bar
 
 STATE_SECONDS = 30.0
 """A state is written at every checkpoint, and at an evaluation when the last one is so old."""

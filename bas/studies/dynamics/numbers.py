@@ -1,8 +1,8 @@
 """What became of the embeddings, over all rotations: every number of the page and of the figures.
 
 A rotation is {rotation, steps, checkpoints, finetune}: of each of its steps the checkpoint holds step, what
-`bas.studies.analysis.analyse` found, and cut: {own, and at step 0 and the last one refitted: {WA, UA, macro_f1,
-predictions: by state}}.
+`bas.studies.dynamics.analysis.analyse` found, and cut: {own, and at step 0 and the last one refitted: {WA, UA,
+macro_f1, predictions: by state}}.
 
 Axes: R rows (a step each, and the last one of every rotation), L hidden states, T rotations, S seeds, N utterances of
 all third parts, F acoustic features.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bas.acoustics import FAMILIES
+from bas.speech.acoustics import FAMILIES
 from bas.stats import Metric, macro_f1, paired, wa
 
 LAST = "last"

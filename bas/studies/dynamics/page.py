@@ -1,4 +1,4 @@
-"""The page of the study, from its results (`bas.studies.dynamics_numbers.tabulate`)."""
+"""The page of the study, from its results (`bas.studies.dynamics.numbers.tabulate`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bas.page import markdown_table
+from bas.report.comparison_page import markdown_table
 from bas.stats import MIN_UNITS, between
-from bas.studies.classifiers import MARK
-from bas.studies.dynamics_figures import medians
-from bas.studies.dynamics_numbers import KINDS, LAST, SPLITS
+from bas.studies.dynamics.classifiers import MARK
+from bas.studies.dynamics.figures import medians
+from bas.studies.dynamics.numbers import KINDS, LAST, SPLITS
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
 

@@ -11,13 +11,13 @@ import soundfile
 import torch
 from rich.console import Console
 
-from bas import acoustics, audio
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import Encoder
+from bas.encoders.text import embed_texts
 from bas.errors import UserError
-from bas.files import read_json, replacing, write_json
-from bas.progress import bar
-from bas.studies.texts import embed_texts
+from bas.speech import acoustics, audio
+from bas.util.files import read_json, replacing, write_json
+from bas.util.progress import bar
 
 
 def prepare(

@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas import NUMBERS, acoustics, report
+from bas import NUMBERS
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.corpora.labels import relabel
 from bas.encoders import Tunable, load_encoder, tunable
@@ -38,18 +38,20 @@ from bas.encoders.base import revision_of
 from bas.errors import UserError
 from bas.features.plan import recording_hashes
 from bas.features.shard import versions
-from bas.files import locked, read_json, replacing, write_json, write_results, write_text
-from bas.loop import seed_everything
-from bas.page import tell_protocol
 from bas.protocols import Protocol, make
-from bas.studies.analysis import AnalysisSettings, analyse
-from bas.studies.checkpoints import embed, mean_states, own_head, read_means, refitted
-from bas.studies.dynamics_figures import figures
-from bas.studies.dynamics_numbers import tabulate
-from bas.studies.dynamics_tables import markdown
-from bas.studies.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
-from bas.studies.prepared import acoustic_of, prepare, texts_of
+from bas.report.comparison_page import tell_protocol
+from bas.runs import tensorboard as report
+from bas.speech import acoustics
+from bas.studies.dynamics.analysis import AnalysisSettings, analyse
+from bas.studies.dynamics.checkpoints import embed, mean_states, own_head, read_means, refitted
+from bas.studies.dynamics.figures import figures
+from bas.studies.dynamics.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
+from bas.studies.dynamics.numbers import tabulate
+from bas.studies.dynamics.page import markdown
+from bas.studies.dynamics.prepare import acoustic_of, prepare, texts_of
 from bas.tasks import EMOTION
+from bas.training.loop import seed_everything
+from bas.util.files import locked, read_json, replacing, write_json, write_results, write_text
 
 LOUDNESS = -23.0
 """LUFS, the paper's."""

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bas.bench import place_features
 from bas.errors import UserError
 from bas.features.store import StoreInfo
-from bas.files import locked, write_results, write_text
-from bas.page import markdown_table, preset_told, rich_table, tell_protocol
 from bas.protocols import Protocol, field_of, thin
-from bas.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
+from bas.report.comparison import UNKNOWN
+from bas.report.comparison_page import markdown_table, preset_told, rich_table, tell_protocol
+from bas.runs.fit import place_features
+from bas.runs.run import BEST, Job, Plan, Run, common_task, open_labelled, split, start
+from bas.runs.workers import run_jobs
 from bas.space import load_space
 from bas.stats import Paired, between, paired, spread
-from bas.tables import UNKNOWN
-from bas.workers import run_jobs
+from bas.util.files import locked, write_results, write_text
 
 SIDES = ("clean", "leaky")
 

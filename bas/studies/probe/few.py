@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from bas.bench import Bench
-from bas.layers import best, cross_validated
-from bas.run import BEST, Job
-from bas.train import keep
+from bas.runs.fit import Bench
+from bas.runs.jobs import keep
+from bas.runs.layers import best, cross_validated
+from bas.runs.run import BEST, Job
 
 COUNTS = (5, 10, 20)
 """Utterances of each class."""

@@ -18,7 +18,7 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bas.supernet import LayerMix, Standardise
+from bas.networks.network import LayerMix, Standardise
 
 HIDDEN = 256
 """Width of the dense head's two pointwise layers, the paper's."""

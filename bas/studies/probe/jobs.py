@@ -17,15 +17,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bas.batches import Batched, Data
-from bas.bench import Bench, seed_of
 from bas.errors import UserError
-from bas.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.protocols import thin
-from bas.run import MIX, Job
-from bas.settings import Settings
-from bas.studies.heads import Heads, Kind, Watched
-from bas.train import checkpoint, keep
+from bas.runs.fit import Bench, seed_of
+from bas.runs.jobs import checkpoint, keep
+from bas.runs.run import MIX, Job
+from bas.studies.probe.heads import Heads, Kind, Watched
+from bas.training.batches import Batched, Data
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.training.settings import Settings
 
 WHOLE = 100
 """Percent of the fit part."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bas.layers import middle
-from bas.run import Run
+from bas.report.comparison import context, plain, tested
+from bas.runs.layers import middle
+from bas.runs.run import Run
 from bas.stats import Metric, interval, paired, spread
-from bas.studies.few import ALL, few_job
-from bas.studies.heads import FREE, KINDS, MEAN, SOFTMAX, input_names, state_name
-from bas.studies.probing import WHOLE, probe_job
-from bas.tables import context, plain, tested
+from bas.studies.probe.few import ALL, few_job
+from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX, input_names, state_name
+from bas.studies.probe.jobs import WHOLE, probe_job
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
 WHOSE = ("ours", "paper")

@@ -12,14 +12,14 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas import report
-from bas.layers import middle
-from bas.page import markdown_table, noted, preset_told, rich_table
-from bas.settings import PROBED
+from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
+from bas.runs import tensorboard
+from bas.runs.layers import middle
 from bas.stats import between
-from bas.studies.heads import KINDS, MEAN, SOFTMAX, state_name
-from bas.studies.probe_stats import AGGREGATES, CHOSEN, ON_VALID, WHOSE
-from bas.studies.transfer import UNUSABLE
+from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX, state_name
+from bas.studies.probe.numbers import AGGREGATES, CHOSEN, ON_VALID, WHOSE
+from bas.studies.probe.transfer import UNUSABLE
+from bas.training.settings import PROBED
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -248,7 +248,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results["stores"] for mark in store["protocol"]["marks"]})
     told = "; ".join(dict.fromkeys(store["protocol"]["told"] for store in results["stores"]))
-    report.draw(folder, "probe", told, marks, figures)
+    tensorboard.draw(folder, "probe", told, marks, figures)
 
 
 def _layer_curve(store: Mapping[str, Any]) -> Figure:

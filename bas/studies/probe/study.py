@@ -17,17 +17,18 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.bench import place_features
 from bas.errors import UserError
-from bas.files import write_results, write_text
-from bas.page import announce_study
 from bas.protocols import Fold, Protocol, field_of, make, thin
-from bas.run import BEST, Plan, Run, common_task, start
+from bas.report.comparison_page import announce_study
+from bas.runs.fit import place_features
+from bas.runs.run import BEST, Plan, Run, common_task, start
+from bas.runs.workers import run_jobs
 from bas.space import load_space
-from bas.studies import probe_page, probe_stats, transfer
-from bas.studies.few import COUNTS, few_job, run_few
-from bas.studies.probing import WHOLE, epochs_of, probe_job, run_probe
-from bas.workers import run_jobs
+from bas.studies.probe import numbers, transfer
+from bas.studies.probe import page as probe_page
+from bas.studies.probe.few import COUNTS, few_job, run_few
+from bas.studies.probe.jobs import WHOLE, epochs_of, probe_job, run_probe
+from bas.util.files import write_results, write_text
 
 DISJOINT, RANDOM = "disjoint", "random"
 ROTATIONS = 5
@@ -72,9 +73,9 @@ def carry_out(
         announce_study(run, run.folder.parent, f"states {told}", console)
         _train(run, percents, workers, console, memory)
         _train(random, (), workers, console, memory)
-        found.append(probe_stats.tabulate(run, random, percents))
+        found.append(numbers.tabulate(run, random, percents))
     between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
-    results = {"run": folder.name, "stores": found, "mean": probe_stats.averaged(found), "transfer": between}
+    results = {"run": folder.name, "stores": found, "mean": numbers.averaged(found), "transfer": between}
     write_results(folder / "results.json", results)
     write_text(folder / "table.md", probe_page.markdown(results))
     probe_page.draw(folder, results)

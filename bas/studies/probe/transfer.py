@@ -22,20 +22,20 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bas.batches import Data, by_speaker, load
 from bas.errors import UserError
-from bas.files import read_json, write_json
-from bas.layers import best, cross_validated
-from bas.loop import outputs
-from bas.placement import Placement, place
 from bas.protocols import field_of
-from bas.run import Job, Run
+from bas.report.comparison import UNKNOWN
+from bas.runs.layers import best, cross_validated
+from bas.runs.run import Job, Run
+from bas.runs.workers import run_jobs
 from bas.stats import interval
-from bas.studies.heads import KINDS, state_name
-from bas.studies.pretraining import pretraining
-from bas.studies.probing import train_heads
-from bas.tables import UNKNOWN
-from bas.workers import run_jobs
+from bas.studies.probe.heads import KINDS, state_name
+from bas.studies.probe.jobs import train_heads
+from bas.studies.probe.pretraining import pretraining
+from bas.training.batches import Data, by_speaker, load
+from bas.training.loop import outputs
+from bas.training.placement import Placement, place
+from bas.util.files import read_json, write_json
 
 EXCEPT, ALL = "all but ", "all "
 UNUSABLE = "want of a class, or of someone to validate on, in some fold"

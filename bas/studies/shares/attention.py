@@ -29,15 +29,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from bas.batches import SCORED, Data, scoring_batches
-from bas.bench import Bench, Fitted
 from bas.errors import UserError
 from bas.features.shard import offsets
-from bas.files import replacing
-from bas.run import Job, Run
+from bas.networks.network import Network, PerOutput
+from bas.runs.fit import Bench, Fitted
+from bas.runs.jobs import keep, run_job, train
+from bas.runs.run import Job, Run
 from bas.space import SearchSpace
-from bas.supernet import Network, PerOutput
-from bas.train import keep, run_job, train
+from bas.training.batches import SCORED, Data, scoring_batches
+from bas.util.files import replacing
 
 WEIGHTS = "attention.h5"
 

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from bas.acoustics import Contours
-from bas.run import Run
-from bas.shares import pearson
+from bas.runs.run import Run
+from bas.speech.acoustics import Contours
 from bas.stats import MIN_UNITS, interval
-from bas.studies.attention import Attention
+from bas.stats.shares import pearson
+from bas.studies.shares.attention import Attention
 
 ENERGY, F0, TIME, ENERGY_GIVEN, F0_GIVEN = MEASURES = ("energy", "F0", "time", "energy given time", "F0 given time")
 LEAST = 5  # frames that a correlation needs, voiced ones where it is with pitch

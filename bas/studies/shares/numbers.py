@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.run import Run
+from bas.report.comparison import context, plain, pooled, results_of, tested
+from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import interval, paired, spread
-from bas.studies.attention import attends
-from bas.tables import context, plain, pooled, results_of, tested
+from bas.studies.shares.attention import attends
 
 
 @dataclass(frozen=True)

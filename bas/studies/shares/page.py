@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas import report
-from bas.page import markdown_table, noted, preset_told, rich_table
+from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
+from bas.runs import tensorboard
 from bas.stats import Paired, between, verdict_sentence
-from bas.studies.contours import DRAWS, LEAST, MEASURES
+from bas.studies.shares.contours import DRAWS, LEAST, MEASURES
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -237,7 +237,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
             if found:
                 figures[f"attention of {model} on {store['store']}"] = _examples(model, store["store"], found)
     protocol = results["stores"][0]["protocol"]
-    report.draw(folder, "shares", protocol["told"], protocol["marks"], figures)
+    tensorboard.draw(folder, "shares", protocol["told"], protocol["marks"], figures)
 
 
 def _bars(results: Mapping[str, Any]) -> Figure:

@@ -17,25 +17,25 @@ from typing import Any
 
 from rich.console import Console
 
-from bas import audio
-from bas.acoustics import Contours, contours, opensmile_version
-from bas.bench import place_features
 from bas.corpora import open_corpus
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.store import StoreInfo
-from bas.files import write_results, write_text
-from bas.page import announce_study
-from bas.progress import bar
 from bas.protocols import Protocol
-from bas.run import BEST, MIX, Job, Plan, Run, common_task, start
+from bas.report.comparison import ceiling, tested
+from bas.report.comparison_page import announce_study
+from bas.runs.fit import place_features
+from bas.runs.run import BEST, MIX, Job, Plan, Run, common_task, start
+from bas.runs.workers import run_jobs
 from bas.space import load_space
-from bas.studies import shares_page
-from bas.studies.attention import Attention, export, run_shares
-from bas.studies.contours import correlate, examples, heard
-from bas.studies.shares_stats import Pairs, Predicted, pairs_of, rows_of, tabulate
-from bas.tables import ceiling, tested
-from bas.workers import run_jobs
+from bas.speech import audio
+from bas.speech.acoustics import Contours, contours, opensmile_version
+from bas.studies.shares import page as shares_page
+from bas.studies.shares.attention import Attention, export, run_shares
+from bas.studies.shares.contours import correlate, examples, heard
+from bas.studies.shares.numbers import Pairs, Predicted, pairs_of, rows_of, tabulate
+from bas.util.files import write_results, write_text
+from bas.util.progress import bar
 
 CONTOURS = "contours.npz"
 

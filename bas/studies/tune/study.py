@@ -1,4 +1,4 @@
-"""Tune, train what was chosen, compare: the verb `tune`, its processes and its page. What a trial is: `bas.trials`."""
+"""Tune, train what was chosen, compare: the verb `tune`, its processes and its page. What a trial is: `trials`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,29 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bas.batches import sizes
-from bas.bench import Bench
 from bas.errors import UserError
-from bas.files import write_results, write_text
-from bas.page import announce, markdown, markdown_table, rich_table, show
-from bas.placement import Placement, place
-from bas.progress import bar
-from bas.run import BEST, Job, Run
+from bas.report.comparison import ceiling, context, interval_of, pooled, results_of, tested
+from bas.report.comparison_page import announce, markdown, markdown_table, rich_table, show
+from bas.runs.fit import Bench
+from bas.runs.run import BEST, Job, Run
+from bas.runs.workers import REFRESH_SECONDS, run_jobs
 from bas.stats import paired, spread, verdict_sentence
-from bas.tables import ceiling, context, interval_of, pooled, results_of, tested
-from bas.trials import BLOCK, FINISHED, Attempt, attempt, begin, best_of, drawn_from, open_journal, score, study_of
-from bas.workers import REFRESH_SECONDS, run_jobs
+from bas.studies.tune.trials import (
+    BLOCK,
+    FINISHED,
+    Attempt,
+    attempt,
+    begin,
+    best_of,
+    drawn_from,
+    open_journal,
+    score,
+    study_of,
+)
+from bas.training.batches import sizes
+from bas.training.placement import Placement, place
+from bas.util.files import write_results, write_text
+from bas.util.progress import bar
 
 FEW = 10  # complete trials say nothing about what mattered
 TOLD = {

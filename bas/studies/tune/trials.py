@@ -41,16 +41,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from bas import report
-from bas.bench import Bench, find, fit
 from bas.errors import UserError
-from bas.loop import Record
-from bas.run import Job, Run
-from bas.search import STRATEGIES, softmax
-from bas.settings import Settings
+from bas.networks.network import check
+from bas.runs import tensorboard
+from bas.runs.fit import Bench, find, fit
+from bas.runs.jobs import checkpoint, finish, keep
+from bas.runs.run import Job, Run
+from bas.search.search import STRATEGIES, softmax
 from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
-from bas.supernet import check
-from bas.train import checkpoint, finish, keep
+from bas.training.loop import Record
+from bas.training.settings import Settings
 
 HEADS = (2, 4, 8)
 RATE, TEMPERATURE = 10.0, 3.0  # how many times less and more than the preset's is tried
@@ -274,7 +274,7 @@ def _show_trial(run: Run, asked: Attempt, trial: FrozenTrial) -> None:
     losses = list(filter(math.isfinite, trial.intermediate_values.values()))
     values = attributes.get("valid") or ({"loss": min(losses)} if losses else {})
     name = f"trials/{_name(asked.space, asked.fold)}-{trial.number:03}"
-    with report.writer(run.folder, name, protocol.told, protocol.marks) as board:
+    with tensorboard.writer(run.folder, name, protocol.told, protocol.marks) as board:
         metrics = {f"valid/{metric}": value for metric, value in values.items()}
         board.add_hparams({**hparams, **trial.params}, metrics, run_name=".")
 
@@ -288,10 +288,10 @@ def score(bench: Bench, journal: JournalStorage, job: Job) -> None:
     assert trial.number == job.number
     settings, space = applied(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
-    with report.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
+    with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
         fitted = fit(
             *(bench, space, architecture, settings, job.fold, job.seed),
-            lambda record: report.train_epoch(board, record),
+            lambda record: tensorboard.train_epoch(board, record),
             checkpoint(bench, job),
         )
         result = finish(bench, job, architecture, fitted, board)

@@ -11,11 +11,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bas import report
 from bas.encoders.logmel import LOG_MEL
-from bas.studies.words_heads import ALONE, FUSIONS, TEXT
-from bas.studies.words_page import MARK, NULLS, encoder_of
-from bas.studies.words_training import FUSED, INPUTS, RAW, WORDS
+from bas.runs import tensorboard
+from bas.studies.words.heads import ALONE, FUSIONS, TEXT
+from bas.studies.words.jobs import FUSED, INPUTS, RAW, WORDS
+from bas.studies.words.page import MARK, NULLS, encoder_of
 
 COLOURS = dict(zip(INPUTS, ("black", "tab:gray", "tab:red", "tab:blue", "tab:green", "tab:orange"), strict=True))
 
@@ -35,7 +35,7 @@ def draw(folder: Path, results: Mapping[str, Any]) -> None:
     marks = sorted({mark for task in tasks for mark in task["protocol"]["marks"]})
     marks += [MARK.lower()] if results["text_encoder"]["untrained"] else []
     told = "; ".join(dict.fromkeys(task["protocol"]["told"] for task in tasks))
-    report.draw(folder, "words", told, marks, figures)
+    tensorboard.draw(folder, "words", told, marks, figures)
 
 
 def _mel(results: Mapping[str, Any], store: Mapping[str, Any], task: str) -> list[dict[str, Any]]:

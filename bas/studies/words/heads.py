@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.studies.heads import SideBySide, Stacked, adopt_stacked, state_name
-from bas.supernet import Standardise
+from bas.networks.network import Standardise
+from bas.studies.probe.heads import SideBySide, Stacked, adopt_stacked, state_name
 
 FIRST, SECOND = 128, 16
 """Widths of the two dense layers, the paper's."""

@@ -1,8 +1,8 @@
 """A job of the words study: one input, alone or with text, every state's classifier trained in one pass over a fold.
 
-Of the inputs the largest, the raw frames of all states, decides where features lie (`bas.placement`): where these fit,
-the input that is trained on is held in memory or on the GPU, one input at a time and the words beside it; where they do
-not, every batch is read from its store, with the same numbers. The lexical vectors are always held.
+Of the inputs the largest, the raw frames of all states, decides where features lie (`bas.training.placement`): where
+these fit, the input that is trained on is held in memory or on the GPU, one input at a time and the words beside it;
+where they do not, every batch is read from its store, with the same numbers. The lexical vectors are always held.
 
 Axes: B utterances, T units of the longest, N units or words of all utterances end to end, U utterances of the run,
 L states, D width of one, E of a lexical vector, W words of one utterance, C = L * D + 2.
@@ -23,21 +23,21 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bas.batches import Batch, Data, by_speaker, load
-from bas.bench import Bench
 from bas.corpora import Word
 from bas.errors import UserError
 from bas.features.derive import frame_times, origin, spans
 from bas.features.store import FeatureStore
-from bas.files import read_json
-from bas.loop import outputs, seed_everything
-from bas.placement import Placement
 from bas.protocols import Fold
-from bas.run import Job
-from bas.segments import holder
-from bas.studies.probing import train
-from bas.studies.words_heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
-from bas.train import checkpoint, keep
+from bas.runs.fit import Bench
+from bas.runs.jobs import checkpoint, keep
+from bas.runs.run import Job
+from bas.speech.words import holder
+from bas.studies.probe.jobs import train
+from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
+from bas.training.batches import Batch, Data, by_speaker, load
+from bas.training.loop import outputs, seed_everything
+from bas.training.placement import Placement
+from bas.util.files import read_json
 
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
 FUSED = (RAW, INSIDE, WORDS)

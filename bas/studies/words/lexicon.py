@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from bas.corpora import Utterance
+from bas.encoders.text import BATCH, load_text_encoder
 from bas.errors import UserError
-from bas.segments import Segments
-from bas.studies.texts import BATCH, load_text_encoder
+from bas.speech.words import Segments
 
 RANDOM = "random"
 """The name of the encoder without training. Its vectors know which word it is and its place in the sentence, hardly

@@ -50,9 +50,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from bas.errors import UserError
-from bas.similarity import TOLERANCE, Chance, standardised
 from bas.stats import jackknife_t
-from bas.studies.lexicon import Tokens, word_type
+from bas.stats.similarity import TOLERANCE, Chance, standardised
+from bas.studies.words.lexicon import Tokens, word_type
 
 MIN_TOKENS = 2
 MAX_UNITS = 20  # more are left out in as many groups: a jackknife over a thousand dialogues would take hours

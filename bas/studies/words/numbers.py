@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.run import Run
+from bas.report.comparison import context, plain, tested
+from bas.runs.run import Run
 from bas.stats import Metric, between, interval, paired, spread
-from bas.studies.words_heads import FUSIONS
-from bas.studies.words_training import (
+from bas.studies.words.heads import FUSIONS
+from bas.studies.words.jobs import (
     ATTENTION,
     CENTRE,
     FUSED,
@@ -28,7 +29,6 @@ from bas.studies.words_training import (
     rows,
     words_job,
 )
-from bas.tables import context, plain, tested
 
 MEAN = "mean of states"
 CONTROLS = (RAW, INSIDE, RANDOM, CENTRE, ATTENTION)

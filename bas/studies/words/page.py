@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.page import markdown_table, noted, preset_told, rich_table
+from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
 from bas.stats import between
-from bas.studies.words_heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
-from bas.studies.words_stats import CONTROLS, told_difference
-from bas.studies.words_training import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
+from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
+from bas.studies.words.jobs import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
+from bas.studies.words.numbers import CONTROLS, told_difference
 
 Rows = tuple[list[str], list[list[str]]]
 

@@ -20,24 +20,22 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bas import audio
-from bas.alignment import Aligner
-from bas.bench import place_features
 from bas.corpora import Utterance, open_corpus
+from bas.encoders.aligner import Aligner
 from bas.errors import UserError
 from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import read_json, replacing, write_json, write_results, write_text
-from bas.layers import middle
-from bas.page import announce_study
-from bas.progress import bar
 from bas.protocols import Protocol
-from bas.run import Plan, Run, start
-from bas.segments import PSEUDO_SECONDS, Segments, random_like, word_segments
-from bas.studies import words_figures, words_page, words_stats
-from bas.studies.lexicon import lexicon, word_type, words_of
-from bas.studies.neighbours import similarity, table
-from bas.studies.words_training import (
+from bas.report.comparison_page import announce_study
+from bas.runs.fit import place_features
+from bas.runs.layers import middle
+from bas.runs.run import Plan, Run, start
+from bas.runs.workers import run_jobs
+from bas.speech import audio
+from bas.speech.words import PSEUDO_SECONDS, Segments, random_like, word_segments
+from bas.studies.words import figures, numbers
+from bas.studies.words import page as words_page
+from bas.studies.words.jobs import (
     DERIVED,
     LEXICON,
     RECORD,
@@ -49,7 +47,10 @@ from bas.studies.words_training import (
     run_words,
     words_job,
 )
-from bas.workers import run_jobs
+from bas.studies.words.lexicon import lexicon, word_type, words_of
+from bas.studies.words.neighbours import similarity, table
+from bas.util.files import read_json, replacing, write_json, write_results, write_text
+from bas.util.progress import bar
 
 NEAREST = 5  # neighbours of a word in the table
 SHOWN = 4  # words in it, unless the user names some
@@ -111,18 +112,18 @@ def carry_out(
             told = ", ".join(map(str, run.store.info.layers))
             announce_study(run, run.folder, f"states {told}", console)
             _train(run, index == 0, workers, console, memory)
-            found["tasks"].append(words_stats.tabulate(run, index == 0))
+            found["tasks"].append(numbers.tabulate(run, index == 0))
     results = {
         "run": folder.name,
         "text_encoder": {"name": text_encoder, "untrained": spoken[0].record.untrained},
         "aligner": aligner,
         "left_out": list(left_out),
         "stores": stores,
-        "summary": words_stats.summary(stores),
+        "summary": numbers.summary(stores),
     }
     write_results(folder / "results.json", results)
     write_text(folder / "table.md", words_page.markdown(results))
-    words_figures.draw(folder, results)
+    figures.draw(folder, results)
     words_page.show(results, console)
     return results
 
