@@ -32,8 +32,8 @@ from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.features.store import FeatureStore
 from bas.protocols import Fold, make
-from bas.runs.jobs import fit_linear
 from bas.runs.layers import best, cross_validated
+from bas.runs.linear import fit_linear
 from bas.speech.audio import duration
 from bas.stats import Paired, between, interval, paired, spread, ua, wa
 from bas.tasks import EMOTION

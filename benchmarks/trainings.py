@@ -27,10 +27,12 @@ from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
-from bas.runs.fit import Bench, fit
-from bas.runs.run import Plan, split, start
+from bas.runs.fit import fit
+from bas.runs.plan import Plan
+from bas.runs.session import Bench
+from bas.runs.spaces import load_space
 from bas.runs.stacked import fit_stack
-from bas.space import load_space
+from bas.runs.start import split, start
 from bas.speech import audio
 from bas.training.settings import settings
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
-from bas.cli.features import RUNS, tell_next
+from bas.cli.options import RUNS, add_protocol_arguments, add_run_arguments, asked, tell_next
 
 
 def run_audit(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.runs.run import split
+    from bas.runs.start import split
     from bas.studies.audit.study import measure
 
     plan, task, workers = asked(arguments)

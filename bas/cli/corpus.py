@@ -1,4 +1,4 @@
-"""The verbs on corpora, under `bas corpus`: show, export. Thin, like `bas.cli.main`."""
+"""The verbs on corpora, under `bas corpus`: show, export. Thin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.features import tell_next
+from bas.cli.options import tell_next
 from bas.corpora import READERS, Corpus, audformat, export, open_corpus
 from bas.corpora.labels import SCHEMES, relabel
 from bas.errors import UserError

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli.compare import pair
-from bas.cli.features import DEVICES, RUNS, add_encoder_arguments, choose_device, tell_next
+from bas.cli.options import RUNS, add_encoder_arguments, pair, tell_next
 from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
+from bas.util.device import DEVICES, choose_device
 
 PRESETS = ("paper", "cpu")
 SETTINGS = (

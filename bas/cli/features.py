@@ -1,4 +1,4 @@
-"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin, like `bas.cli.main`."""
+"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bas.cli.options import PRECISIONS, RUNS, above_0, add_encoder_arguments, tell_next, whole_number
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
+from bas.util.device import DEVICES, choose_device
 
-if TYPE_CHECKING:
-    import torch  # seconds to import: --help does without
-
-RUNS = Path("runs")
 SHOWN = 20  # lines of a list that may be long: what was skipped, what a check found wrong
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def extract(arguments: argparse.Namespace, console: Console) -> int:
@@ -157,33 +152,12 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def tell_next(console: Console, command: str) -> None:
-    console.print(f"next: {command}", highlight=False, markup=False, soft_wrap=True)
-
-
 def _list(lines: Sequence[str], console: Console, rest: str = "") -> None:
     """One line each; rest: where more than fit are to be found."""
     for line in lines[:SHOWN]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     if len(lines) > SHOWN:
         console.print(f"  and {len(lines) - SHOWN} more{rest}", highlight=False, markup=False)
-
-
-def choose_device(name: str, index: int = 0) -> torch.device:
-    """One of DEVICES; index: which GPU, where several processes want one each."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA device here; use cpu or auto")
-    if name == "cpu":
-        return torch.device(name)
-    if index >= torch.cuda.device_count():
-        raise UserError(
-            f"{index + 1} processes on this machine want a GPU each; torch finds {torch.cuda.device_count()}"
-        )
-    return torch.device("cuda", index)
 
 
 def _layers(text: str) -> list[int] | None:
@@ -203,15 +177,6 @@ def _ids(path: Path) -> list[str]:
         raise UserError(f"--ids {path}: not UTF-8 ({error.reason})") from error
     except OSError as error:
         raise UserError(f"--ids {path}: cannot be read: {error.strerror}") from error
-
-
-def add_encoder_arguments(p: argparse.ArgumentParser, encoders: str) -> None:
-    """An encoder over a corpus."""
-    p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-    p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-    p.add_argument("--encoder", required=True, help=encoders)
-    p.add_argument("--revision", help="the hub's revision; default: its newest")
-    p.add_argument("--real-length", action="store_true", help="Whisper: the recording, not 30 s; not exact, and faster")
 
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -247,7 +212,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.set_defaults(verb=info)
 
     p = kind("verify", "hold a store against its checksums, its corpus and its encoder; exit code 2 where one differs")
-    p.add_argument("--sample", type=_count, default=3, help="utterances to encode again; default: %(default)s")
+    p.add_argument("--sample", type=whole_number, default=3, help="utterances to encode again; default: %(default)s")
     p.add_argument("--seed", type=int, default=0, help="which ones; default: %(default)s")
     p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
@@ -296,20 +261,3 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-SEGMENTS-POOLING")
     p.add_argument("--device", default="auto", choices=DEVICES, help="the aligner's; default: cuda where there is one")
     p.set_defaults(verb=derive)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
-    return int(text)
-
-
-def above_0(text: str) -> float:
-    """An argument's kind."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a number above 0")
-    return value

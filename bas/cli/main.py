@@ -12,18 +12,17 @@ from typing import NoReturn
 from rich.console import Console
 
 from bas import __version__
-from bas.cli import audit, compare, corpus, dynamics, probe, protocol, shares, tune
-from bas.cli import features as cli_features
-from bas.cli import words as cli_words
-from bas.cli.features import RUNS, fill
+from bas.cli import audit, compare, corpus, dynamics, features, probe, protocol, shares, tune, words
+from bas.cli.features import fill
+from bas.cli.options import RUNS
 from bas.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(words, argparse.Namespace(words=words))
+        arguments = _parser().parse_args(given, argparse.Namespace(words=given))
         # In a log file a sentence is one line.
         result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
         return result
@@ -56,10 +55,10 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
     workers = ["--workers", str(arguments.workers)] if arguments.workers else []
-    features = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", f"--encoder={NANO}"]), console)
+    store = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", f"--encoder={NANO}"]), console)
     # Narrower and shorter than the preset: the demo is to end within minutes on two cores.
     changes = ["--set", "width=64", "--set", "epochs=12", "--name", "demo"]
-    return main(["compare", "--features", str(features), *changes, *workers])
+    return main(["compare", "--features", str(store), *changes, *workers])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
-    studies = (audit, tune, probe, dynamics, cli_words, shares)
-    for room in (corpus, cli_features, protocol, compare, *studies):
+    studies = (audit, tune, probe, dynamics, words, shares)
+    for room in (corpus, features, protocol, compare, *studies):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")

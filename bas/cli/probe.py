@@ -1,4 +1,4 @@
-"""The verb about layers: probe. Thin, like `bas.cli.main`."""
+"""The verb about layers: probe. Thin."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
-from bas.cli.features import tell_next
+from bas.cli.options import (
+    add_protocol_arguments,
+    add_run_arguments,
+    asked,
+    study_folder,
+    study_stores,
+    tell_next,
+    tell_report,
+)
 from bas.errors import UserError
 from bas.training.settings import PROBED
 
@@ -18,7 +25,7 @@ PERCENTS = (10, 30)
 
 def probe(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
-    from bas.runs.run import split
+    from bas.runs.start import split
     from bas.studies.probe.study import Asked, carry_out
     from bas.util.files import locked
 

@@ -1,4 +1,4 @@
-"""The verbs about splits, under `bas protocol`: make, show, check, diff, cost. Thin, like `bas.cli.main`."""
+"""The verbs about splits, under `bas protocol`: make, show, check, diff. Thin, as all here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
-from bas.cli.features import RUNS, tell_next
+from bas.cli.leak import add_cost
+from bas.cli.options import RUNS, add_protocol_arguments, tell_next
 from bas.corpora import READERS, Corpus, open_corpus
 from bas.corpora.labels import SCHEMES, relabel
 from bas.errors import UserError
@@ -89,21 +89,9 @@ def diff(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if one.hash != other.hash else 0
 
 
-def cost(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.studies.leak.study import measure
-
-    plan, task, workers = asked(arguments)
-    suffix = "" if task == "emotion" else f"-{task}"
-    name = arguments.name or f"leak-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
-    measure(RUNS / name, plan, arguments.clean, arguments.leaky, workers, console, arguments.memory)
-    console.print(f"table: {RUNS / name}/leak.md, as data: {RUNS / name}/leak.json", highlight=False, soft_wrap=True)
-    tell_next(console, "make board")
-    return 0
-
-
 def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
     from bas.runs.run import common_task
-    from bas.space import load_space
+    from bas.runs.spaces import load_space
 
     spaces = [load_space(name) for name in arguments.space or ["ser_bas3"]]
     corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
@@ -113,7 +101,8 @@ def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
     """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
     from bas.protocols import field_of
-    from bas.report.comparison_page import rich_table, tell_protocol
+    from bas.report.notes import tell_protocol
+    from bas.report.table import rich_table
 
     known = {u.id: u for u in corpus.utterances} if corpus else {}
     labels = {u.label for u in known.values() if u.label is not None}
@@ -170,7 +159,4 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("file", type=Path, metavar="FILE.json")
     p.add_argument("other", type=Path, metavar="OTHER.json")
 
-    p = kind("cost", "train the same models under a leaky and a clean split: what was the leak worth?", cost)
-    add_run_arguments(p, seeds=5)
-    p.add_argument("--clean", metavar="RULE", help="default: the task's rule, else the corpus's")
-    p.add_argument("--leaky", metavar="RULE", help="default: as many folds, drawn over utterances (id:5)")
+    add_cost(kind)

@@ -1,4 +1,4 @@
-"""The verb about shares of listeners: shares. Thin, like `bas.cli.main`."""
+"""The verb about shares of listeners: shares. Thin."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
-from bas.cli.features import tell_next
+from bas.cli.options import (
+    add_protocol_arguments,
+    add_run_arguments,
+    asked,
+    study_folder,
+    study_stores,
+    tell_next,
+    tell_report,
+)
 from bas.errors import UserError
 from bas.training.settings import PRESETS, SEARCH_ONLY
 
@@ -20,7 +27,7 @@ READ = tuple(n for n in PRESETS["cpu"].as_dict() if n == "theta_lr" or n not in 
 
 def shares(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.store import StoreInfo
-    from bas.runs.run import split
+    from bas.runs.start import split
     from bas.studies.shares.study import Asked, carry_out
     from bas.util.files import locked
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked
-from bas.cli.features import RUNS, tell_next
+from bas.cli.options import RUNS, add_protocol_arguments, add_run_arguments, asked, tell_next
 from bas.errors import UserError
 
 MODES = ("blocks", "search")
 
 
 def run_tune(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.runs.run import split, start
+    from bas.runs.start import split, start
     from bas.studies.tune.study import carry_out
     from bas.util.files import locked
 

@@ -1,4 +1,4 @@
-"""The verb about words: words. Thin, like `bas.cli.main`."""
+"""The verb about words: words. Thin."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli.compare import add_protocol_arguments, add_run_arguments, asked, study_folder, study_stores, tell_report
-from bas.cli.features import tell_next
+from bas.cli.options import (
+    add_protocol_arguments,
+    add_run_arguments,
+    asked,
+    study_folder,
+    study_stores,
+    tell_next,
+    tell_report,
+)
 from bas.errors import UserError
 from bas.training.settings import PROBED
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol  # seconds to import: --help does without
-    from bas.runs.run import Plan
+    from bas.runs.plan import Plan
 
 SPACES = ("ser_bas3", "speaker_id")
 STRIDE = 4
@@ -70,7 +77,7 @@ def _tasks(
     Only a task that the user did not name may be left out, and never the first.
     """
     from bas.features.store import StoreInfo
-    from bas.runs.run import split
+    from bas.runs.start import split
 
     layers = StoreInfo.read(folder).layers
     layer = "mix" if len(layers) > 1 else str(layers[0])

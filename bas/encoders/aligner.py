@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from bas.corpora import Utterance, Word
-from bas.encoders.base import first_line, freeze
-from bas.errors import UserError
+from bas.encoders.base import freeze
+from bas.errors import UserError, first_line
 from bas.speech import audio
 
 TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "aa", "œ": "oe", "ł": "l"}

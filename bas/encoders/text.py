@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bas.encoders.base import first_line
-from bas.errors import UserError
+from bas.errors import UserError, first_line
 
 BATCH = 32
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bas.corpora import Corpus, open_corpus
 from bas.errors import UserError
-from bas.features.plan import recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Contents, Shard, States, fault, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
 from bas.util.files import locked, write_json, write_text

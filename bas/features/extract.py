@@ -27,7 +27,8 @@ from rich.console import Console
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.plan import Request, announce, batches, compare, make_plan, recording_hash
+from bas.features.plan import Request, announce, batches, compare, make_plan
+from bas.features.recordings import recording_hash
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo

@@ -25,7 +25,7 @@ from bas.errors import UserError
 from bas.features import metadata
 from bas.features.derive import frame_times, origin, pooled, spans
 from bas.features.metadata import Columns
-from bas.features.plan import recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Shard, States, shard_path
 from bas.features.store import FeatureStore, StoreInfo, open_shard
 from bas.speech import audio

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bas.networks.network import Supernet, count_parameters
+from bas.networks.network import count_parameters
+from bas.networks.supernet import Supernet
 
 
 def multiply_adds(module: nn.Module, dim_in: int, frames: int) -> int:

@@ -1,4 +1,4 @@
-"""The supernet and the discrete network. Knows no block and no task: factories come from a `SearchSpace`.
+"""What is trained: one architecture as a network. Knows no block and no task: factories come from a `SearchSpace`.
 
 Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part,
 L states of the encoder.
@@ -165,64 +165,6 @@ class PerOutput(Network):
         return torch.cat([network(x_BTI, mask_BT) for network in self.networks], -1)
 
 
-class Supernet(Network):
-    """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights.
-
-    residual: every block of a slot in a `Residual`.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        in_dim: int,
-        dim: int,
-        outputs: int,
-        dropout: float = 0.0,
-        residual: bool = False,
-        states: int = 1,
-    ) -> None:
-        parts = {
-            name: Mixed({n: _make(name, f, in_dim, dim, residual) for n, f in choices.items()})
-            if name in space.searched
-            else _make(name, next(iter(choices.values())), in_dim, dim, residual)
-            for name, choices in _parts(space).items()
-        }
-        assert not space.each_output, "a supernet has one network for all outputs"
-        super().__init__(parts, in_dim, dim, outputs, dropout, states)
-        self.space = space
-        self._dims = (in_dim, dim, outputs, dropout, states)
-
-    def mixed(self) -> dict[str, Mixed]:
-        """The searched parts by name."""
-        return {name: part for name, part in self.parts.items() if isinstance(part, Mixed)}
-
-    def probabilities(self) -> dict[str, Tensor]:
-        """softmax(theta) of each searched part."""
-        return {name: part.theta.detach().softmax(0) for name, part in self.mixed().items()}
-
-    def argmax(self) -> Architecture:
-        """The candidate of the largest theta in each part: the end of a search."""
-        return Architecture(tuple((name, m.names[int(m.theta.argmax())]) for name, m in self.mixed().items()))
-
-    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The gates under which the supernet is that architecture."""
-        return {
-            name: torch.tensor([float(n == architecture[name]) for n in m.names], device=m.theta.device)
-            for name, m in self.mixed().items()
-        }
-
-    def discrete(self, architecture: Architecture) -> Network:
-        """That architecture's network, with this supernet's own modules in it (not copies)."""
-        self.space.check(architecture)
-        parts = {
-            name: part.candidates[architecture[name]] if isinstance(part, Mixed) else part
-            for name, part in self.parts.items()
-        }
-        network = Network(parts, *self._dims)
-        network.standardise, network.mix, network.head = self.standardise, self.mix, self.head
-        return network.train(self.training)
-
-
 def build(
     space: SearchSpace,
     architecture: Architecture,
@@ -240,13 +182,13 @@ def build(
         made = [build(alike, architecture, in_dim, dim, 1, dropout, residual, states) for _ in range(outputs)]
         return PerOutput(made)
     parts = {
-        name: _make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
-        for name, choices in _parts(space).items()
+        name: make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
+        for name, choices in parts_of(space).items()
     }
     return Network(parts, in_dim, dim, outputs, dropout, states)
 
 
-def _parts(space: SearchSpace) -> dict[str, Choices]:
+def parts_of(space: SearchSpace) -> dict[str, Choices]:
     """Stem, slots and pool in the order of the data; a part that is not searched has one candidate, named ''."""
     stem = FrameLinear if space.stem is None else space.stem
     fixed = {"stem": stem, **space.slots, "pool": space.pool}
@@ -261,7 +203,7 @@ def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
         raise UserError(f"search space: {error.args[0]} in torch.nn.ModuleDict; take another name") from error
 
 
-def _make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
+def make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
     module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
     return Residual(module, dim) if residual and part not in ("stem", "pool") else module
 
@@ -272,13 +214,13 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
     Raises UserError, naming part and candidate, for a factory that cannot be called as this room calls it, a module
     that fails, an output of another shape than the part's contract, and one that changes with what stands on padding.
     """
-    for part, choices in _parts(space).items():
+    for part, choices in parts_of(space).items():
         _by_name({name: nn.Identity() for name in choices if name})
         arguments = f"{in_dim}, {dim}" if part == "stem" else f"{dim}"
         for name, factory in choices.items():
             where = f"{part} {name}".strip()
             try:
-                told = _trial(_make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
+                told = _trial(make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except Exception as error:  # a user's code may fail in any way

@@ -11,7 +11,8 @@ from functools import partial
 
 from bas.blocks import MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
-from bas.space import SearchSpace, SpaceFile
+from bas.runs.spaces import SpaceFile
+from bas.space import SearchSpace
 
 SIMPLE = "simple FFN"
 

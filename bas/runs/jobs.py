@@ -7,7 +7,7 @@ number of workers changes nothing. A job sees its test part once, in `_score`, w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,41 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.errors import UserError
-from bas.networks.network import Network, check, count_parameters
+from bas.networks.network import Network, count_parameters
 from bas.protocols import Fold
-from bas.runs import tensorboard as report
-from bas.runs.baselines import common_baselines
-from bas.runs.fit import Bench, Fitted, find, fit
+from bas.runs import tensorboard
+from bas.runs.fit import Fitted, find, fit
 from bas.runs.layers import best, cross_validated
-from bas.runs.run import Job, Run
-from bas.search.search import PATHS, epochs_of
-from bas.space import Architecture, SearchSpace, SpaceFile
-from bas.stats import Metric
-from bas.tasks import Linear
+from bas.runs.linear import fit_linear
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.search.search import epochs_of
+from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs
-from bas.training.settings import SEARCH_ONLY, Settings, searcher
+from bas.training.settings import SEARCH_ONLY, searcher
 from bas.util.files import replacing, write_json
-
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Inverse regularisation of the linear row: the best on the valid part is taken."""
-
-
-def check_networks(files: Sequence[SpaceFile], in_dim: int, settings: Settings) -> None:
-    """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
-    for name, space in {**common_baselines(files), **{str(f.path): f.space for f in files}}.items():
-        if settings.strategy == "single-path" and space.size > PATHS:
-            told = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
-            raise UserError(f"{name}: {told}: name another, such as --set strategy=gumbel")
-        try:
-            check(space, in_dim, settings.width or in_dim)
-        except UserError as error:
-            raise UserError(f"{name}: {error} (setting width={settings.width})") from error
 
 
 def run_job(bench: Bench, job: Job) -> None:
@@ -71,19 +53,6 @@ def keep(bench: Bench, job: Job, result: dict[str, Any]) -> None:
 
 def checkpoint(bench: Bench, job: Job) -> Path:
     return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
-
-
-def fit_linear(
-    linear: Linear, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
-) -> tuple[Any, float]:
-    """A task's linear model on standardised means, `(U, D)` and their targets: fitted on `fit`.
-
-    And its inverse regularisation, of STRENGTHS: the best on `valid`, the strongest regularisation of equals.
-    """
-    made = {strength: make_pipeline(StandardScaler(), linear(strength)).fit(*fit) for strength in STRENGTHS}
-    scores = {strength: metric(valid[1], model.predict(valid[0])) for strength, model in made.items()}
-    best_strength = max(STRENGTHS, key=lambda strength: (scores[strength], -strength))
-    return made[best_strength], best_strength
 
 
 def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
@@ -112,18 +81,18 @@ def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
 
 def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     settings, space = searcher(bench.run.plan.settings, job.searcher), bench.run.spaces[job.row].space
-    with report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
+    with tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
-            report.search_epoch(board, record, epochs_of(settings, space))
+            tensorboard.search_epoch(board, record, epochs_of(settings, space))
             bench.tick()
 
         supernet, found = find(bench, space, settings, job.fold, job.seed, after_epoch, checkpoint(bench, job))
         values = [path[bench.run.headline] for path in found.paths or ()]
         scored = list(zip(space.architectures(), values, strict=False))
-        report.found(board, found.architecture, scored, bench.run.headline, len(found.records))
+        tensorboard.found(board, found.architecture, scored, bench.run.headline, len(found.records))
         mix = bench.mix(supernet) if found.records else {}  # a random choice trains nothing
-        report.mixed(board, mix)
+        tensorboard.mixed(board, mix)
     save(bench, job, supernet)
     kept = ("loss", bench.run.headline)
     return {
@@ -147,7 +116,7 @@ def train(bench: Bench, job: Job, fold: Fold, also: Callable[[Fitted], None] = l
 
         def after_epoch(record: Record) -> None:
             if board:
-                report.train_epoch(board, record)
+                tensorboard.train_epoch(board, record)
             bench.tick()
 
         settings, path = bench.run.plan.settings, checkpoint(bench, job)
@@ -160,7 +129,7 @@ def board_of(bench: Bench, job: Job) -> AbstractContextManager[SummaryWriter | N
     """TensorBoard's events of a training; an audit's thousands would bury all else there: its report shows them."""
     if job.kind == "alone":
         return nullcontext()
-    return report.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks)
+    return tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks)
 
 
 def finish(
@@ -171,8 +140,8 @@ def finish(
     predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
     scored, mix = _score(bench, predictions, fold), bench.mix(fitted.network)
     if board:
-        report.trained(board, str(architecture), scored["test"]["metrics"])
-        report.mixed(board, mix)
+        tensorboard.trained(board, str(architecture), scored["test"]["metrics"])
+        tensorboard.mixed(board, mix)
     if job.kind in ("retrain", "tuned"):
         save(bench, job, fitted.network)
     return {

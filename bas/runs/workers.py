@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bas.errors import UserError
-from bas.runs.fit import Bench
 from bas.runs.jobs import run_job
-from bas.runs.run import Job
-from bas.runs.stacked import NotStackableError, run_stack, stacks
+from bas.runs.plan import Job
+from bas.runs.session import Bench
+from bas.runs.stacked import run_stack, stacks
 from bas.training.placement import Placement
+from bas.training.stack import NotStackableError
 from bas.util.files import read_json
 from bas.util.progress import bar
 

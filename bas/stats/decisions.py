@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import entr
 from scipy.stats import binomtest
 
-from bas.stats.intervals import selection_frequency, spread
+from bas.stats.intervals import spread
 
 COLLAPSED = 0.5  # Share of searches with equal slots all alike from which on collapse is told.
 UNDECIDED_ENTROPY = 0.9  # Of three candidates, 0.50, 0.25 and 0.25 have 0.95; 0.60, 0.20 and 0.20 have 0.86.
@@ -184,3 +184,19 @@ def _disagreements(selection: Selection, believed: bool) -> list[str]:
             f"Too few: {searches} search{plural} too few to tell a choice for {', '.join(too_few)} from chance."
         )
     return told
+
+
+def selection_frequency(choices: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """How often each block was chosen for each slot. `choices` holds one mapping of slot to block per fold and seed.
+
+    Fractions of the choices that have the slot, so each slot's sum to 1. Slots in order of first appearance; within a
+    slot the most frequent block first, equals by name.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for choice in choices:
+        for slot, block in choice.items():
+            counts.setdefault(slot, Counter())[block] += 1
+    return {
+        slot: {block: c / blocks.total() for block, c in sorted(blocks.items(), key=lambda item: (-item[1], item[0]))}
+        for slot, blocks in counts.items()
+    }

@@ -1,4 +1,4 @@
-"""The one room of statistics: every number with an interval, a p or a verdict in a table comes from here.
+"""Intervals, paired comparisons and their verdicts; metrics are in `metrics`.
 
 Axes: N test utterances pooled over the folds, S seeds, U independent units (speakers, sessions, dialogues).
 
@@ -13,16 +13,14 @@ References
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student_t
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""metric(targets_N, predictions_N): a finite number, larger is better. Either may have a row an utterance."""
+from bas.stats.metrics import Metric
 
 Verdict = Literal["better", "worse", "tie", "no claim"]
 
@@ -34,52 +32,6 @@ MANY = 30_000
 BLOCKS = 400  # More units are left out in so many random blocks.
 NO_INTERVAL = "no interval"
 TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a draw.
-
-
-def _check_classes(targets_N: np.ndarray, predictions_N: np.ndarray) -> None:
-    assert targets_N.shape == predictions_N.shape == (targets_N.size,), (targets_N.shape, predictions_N.shape)
-    assert targets_N.size > 0, "no utterances"
-    assert {targets_N.dtype.kind, predictions_N.dtype.kind} <= {"i", "u"}, (targets_N.dtype, predictions_N.dtype)
-
-
-def wa(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """Weighted accuracy, that is plain accuracy, in 0..1. Class indices from 0."""
-    _check_classes(targets_N, predictions_N)
-    return float(np.count_nonzero(targets_N == predictions_N) / targets_N.size)
-
-
-def ua(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """Unweighted accuracy in 0..1: the mean recall over the classes present in the targets. Class indices from 0."""
-    _check_classes(targets_N, predictions_N)
-    support_K = np.bincount(targets_N)
-    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
-    present_K = support_K > 0
-    return float(np.mean(hits_K[present_K] / support_K[present_K]))
-
-
-def wf1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """F1 per class weighted by its support, in 0..1, as scikit-learn's f1_score(average="weighted")."""
-    support_K, f1_K = _f1(targets_N, predictions_N)
-    return float(support_K @ f1_K / targets_N.size)
-
-
-def macro_f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
-    """Mean F1 over the classes present in the targets, in 0..1."""
-    support_K, f1_K = _f1(targets_N, predictions_N)
-    return float(f1_K[support_K > 0].mean())
-
-
-def _f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How often each class stands in the targets, and its F1.
-
-    Written with bincount: a randomisation test calls it tens of thousands of times.
-    """
-    _check_classes(targets_N, predictions_N)
-    support_K = np.bincount(targets_N)
-    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
-    # A class that is only predicted has no support, so no weight: cut it off.
-    predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
-    return support_K, 2 * hits_K / np.maximum(support_K + predicted_K, 1)
 
 
 @dataclass(frozen=True)
@@ -257,19 +209,3 @@ def verdict_sentence(
         )
     verb = {"better": "is better than", "worse": "is worse than", "tie": "is not distinguishable from"}[paired.verdict]
     return f"{name} {verb} {baseline} on {corpus} ({difference}, {interval}, {units}, sign-flip p {paired.p:.2g})."
-
-
-def selection_frequency(choices: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
-    """How often each block was chosen for each slot. `choices` holds one mapping of slot to block per fold and seed.
-
-    Fractions of the choices that have the slot, so each slot's sum to 1. Slots in order of first appearance; within a
-    slot the most frequent block first, equals by name.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for choice in choices:
-        for slot, block in choice.items():
-            counts.setdefault(slot, Counter())[block] += 1
-    return {
-        slot: {block: c / blocks.total() for block, c in sorted(blocks.items(), key=lambda item: (-item[1], item[0]))}
-        for slot, blocks in counts.items()
-    }

@@ -22,7 +22,8 @@ import numpy as np
 from scipy.stats import binomtest, kendalltau, spearmanr
 from scipy.stats import f as snedecor_f
 
-from bas.stats.intervals import MIN_UNITS, TOLERANCE, Metric, jackknife_t, paired, spread
+from bas.stats.intervals import MIN_UNITS, TOLERANCE, jackknife_t, paired, spread
+from bas.stats.metrics import Metric
 
 DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounded, they are still a tie.
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from bas.stats.intervals import Metric
+from bas.stats.metrics import Metric
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of two `(N, O)`, one number for each output, larger is better."""

@@ -236,3 +236,8 @@ def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 parts.append(model(x_BTD, mask_BT).float())
     return torch.cat(parts)[torch.cat(positions).argsort().to(device)]
+
+
+def seed_of(fold: int, seed: int) -> int:
+    """Of a training's batches and noise."""
+    return seed * 1000 + fold

@@ -61,7 +61,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, hubert: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("bas.runs.run._commit", lambda: None)
+        patch.setattr("bas.runs.start._commit", lambda: None)
         patch.setattr("torch.cuda.is_available", lambda: False)
         patch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
         patch.setattr(bas.runs.tensorboard, "search_epoch", interrupted)
@@ -80,7 +80,7 @@ def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.rmtree(work)
     shutil.copytree(work.with_name("good"), work)
     monkeypatch.chdir(work)
-    monkeypatch.setattr("bas.runs.run._commit", lambda: None)  # others may commit meanwhile
+    monkeypatch.setattr("bas.runs.start._commit", lambda: None)  # others may commit meanwhile
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return work
 

@@ -14,8 +14,8 @@ from extracting import ALONE, ONE, Fake, extract
 from refusals import refusal
 from sounds import tone, tones
 
-from bas.cli.features import PRECISIONS
 from bas.cli.main import main
+from bas.cli.options import PRECISIONS
 from bas.corpora import Corpus
 from bas.encoders import base
 from bas.features import spool as spools

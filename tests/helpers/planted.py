@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bas.blocks import FFN, MSA, MeanPool
-from bas.networks.network import Network, Supernet
+from bas.networks.network import Network
+from bas.networks.supernet import Supernet
 from bas.search.search import Found, search
 from bas.space import SearchSpace
 from bas.training.batches import Data

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
 from bas.networks.costs import Costs, count, multiply_adds
-from bas.networks.network import Supernet, build, count_parameters
+from bas.networks.network import build, count_parameters
+from bas.networks.supernet import Supernet
 from bas.space import Architecture, SearchSpace
 
 DIM, CLASSES = 16, 4

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from bas.blocks import FFN, MSA, Attention, MeanPool, SimpleFFN, TransformerBlock
 from bas.errors import UserError
-from bas.networks.network import FrameLinear, Mixed, Network, Standardise, Supernet, build, count_parameters
+from bas.networks.network import FrameLinear, Mixed, Network, Standardise, build, count_parameters
+from bas.networks.supernet import Supernet
 from bas.space import Architecture, SearchSpace
 
 DIM = 16

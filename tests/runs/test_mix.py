@@ -23,12 +23,14 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.features.store import FeatureStore
 from bas.networks.costs import count, multiply_adds
-from bas.networks.network import FrameLinear, LayerMix, Network, Supernet, build, count_parameters
+from bas.networks.network import FrameLinear, LayerMix, Network, build, count_parameters
+from bas.networks.supernet import Supernet
 from bas.runs.baselines import BASELINES
-from bas.runs.fit import Bench
 from bas.runs.jobs import run_job
-from bas.runs.run import MIX, Job, Run
-from bas.runs.stacked import NotStackableError, fit_stack
+from bas.runs.plan import MIX, Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.stacked import fit_stack
 from bas.search.search import search
 from bas.space import Architecture, SearchSpace
 from bas.studies.audit.trained import training_cost
@@ -36,6 +38,7 @@ from bas.training.batches import CPU, Data, by_speaker, load, sizes
 from bas.training.loop import optimise, outputs, seed_everything
 from bas.training.placement import Placement
 from bas.training.settings import PRESETS
+from bas.training.stack import NotStackableError
 
 DIM, STATES, TOLD = 4, 3, 1
 SPACE = SearchSpace({"layer1": {"MSA": MSA, "FFN": FFN}}, MeanPool)

@@ -11,7 +11,7 @@ from refusals import refusal
 
 from bas.corpora import Corpus, Utterance
 from bas.protocols import Fold, Protocol
-from bas.runs.run import _check_speakers
+from bas.runs.start import _check_speakers
 from bas.tasks import EMOTION, Classification
 from bas.training.batches import Data, by_speaker
 

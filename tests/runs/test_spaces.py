@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
 from bas.errors import UserError
-from bas.networks.network import FrameLinear, Supernet, build
+from bas.networks.network import FrameLinear, build
+from bas.networks.supernet import Supernet
+from bas.runs.spaces import load_space, shipped
 from bas.search.search import search
-from bas.space import Architecture, Choices, SearchSpace, load_space, shipped
+from bas.space import Architecture, Choices, SearchSpace
 from bas.tasks import Classification
 from bas.training.batches import Data
 from bas.training.settings import settings

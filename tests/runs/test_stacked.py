@@ -19,14 +19,17 @@ from stores import Fake, quiet, store
 import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
-from bas.runs.fit import Bench
-from bas.runs.run import Job, Plan, Run, split, start
-from bas.runs.stacked import Feed, Stack, Update, _members, _one_epoch, _trained, stacks
+from bas.runs.plan import Job, Plan
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.stacked import _members, stacks
+from bas.runs.start import split, start
 from bas.runs.workers import run_jobs
 from bas.space import SearchSpace
 from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
 from bas.training.settings import settings
+from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
 
 SPACES = ROOT / "search_spaces"
 SGD = {"optimiser": "sgd", "lr": "0.05", "momentum": "0.9", "schedule": "constant", "weight_decay": "0.001"}
@@ -132,7 +135,7 @@ def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
 def of(architecture: str) -> tuple[SearchSpace, Any]:
     if architecture in BASELINES:
         return BASELINES[architecture], BASELINES[architecture].only()
-    from bas.space import load_space
+    from bas.runs.spaces import load_space
 
     space = load_space("ser_bas3").space
     return space, list(space.architectures())[ARCHITECTURES[architecture]]
@@ -158,7 +161,7 @@ def test_weights_after_some_steps(
     stack, feed = Stack([member.network for member in members]), Feed([member.data for member in members])
     update = Update(stack.flat_MP, chosen)
     for epoch in range(epochs):
-        losses = _one_epoch(stack, update, feed, members, chosen, epoch, run.task.loss)
+        losses = one_epoch(stack, update, feed, members, chosen, epoch, run.task.loss)
     for m, member in enumerate(members):
         network = deepcopy(member.network)
         records, _ = optimise(

@@ -27,9 +27,10 @@ from bas.features.shard import Contents, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Fold, Protocol
 from bas.runs import fit as bench_
-from bas.runs.fit import Bench
 from bas.runs.jobs import run_job
-from bas.runs.run import BEST, Job, Plan, _made_of
+from bas.runs.plan import BEST, Job, Plan
+from bas.runs.session import Bench
+from bas.runs.start import _made_of
 from bas.studies.compare import study
 from bas.tasks import Classification
 from bas.training.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes

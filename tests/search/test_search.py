@@ -18,9 +18,12 @@ from torch.nn import functional as F
 import bas.training.loop
 from bas.blocks import FFN, MSA, MeanPool
 from bas.errors import UserError
-from bas.networks.network import Supernet, build, count_parameters
-from bas.search.search import STRATEGIES, Found, Strategy, gumbel_softmax, search
-from bas.space import Architecture, SearchSpace, load_space
+from bas.networks.network import build, count_parameters
+from bas.networks.supernet import Supernet
+from bas.runs.spaces import load_space
+from bas.search.gates import gumbel_softmax
+from bas.search.search import STRATEGIES, Found, Strategy, search
+from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data, training_batches
 from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
 from bas.training.settings import PRESETS, Settings, settings

@@ -21,8 +21,10 @@ import bas.training.loop
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
 from bas.errors import UserError
 from bas.networks.costs import count
-from bas.networks.network import Supernet, build
-from bas.search.search import STRATEGIES, Found, Strategy, gumbel_softmax, softmax, straight_through, uniform_path
+from bas.networks.network import build
+from bas.networks.supernet import Supernet
+from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_path
+from bas.search.search import STRATEGIES, Found, Strategy
 from bas.space import SearchSpace
 from bas.training import settings as all_settings
 from bas.training.loop import optimise, seed_everything

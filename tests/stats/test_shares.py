@@ -18,7 +18,8 @@ from bas.corpora import Utterance
 from bas.networks.network import PerOutput, build
 from bas.runs.baselines import common_baselines
 from bas.runs.layers import cross_validated
-from bas.space import SearchSpace, load_space
+from bas.runs.spaces import load_space
+from bas.space import SearchSpace
 from bas.stats import paired, shares
 from bas.tasks import Shares, together
 

@@ -25,7 +25,8 @@ from bas.stats import (
     wa,
     wf1,
 )
-from bas.stats.intervals import DRAWN_PATTERNS, selection_frequency
+from bas.stats.decisions import selection_frequency
+from bas.stats.intervals import DRAWN_PATTERNS
 
 METRICS = [wa, ua, wf1]
 

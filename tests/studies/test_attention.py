@@ -11,7 +11,8 @@ import torch
 
 from bas.blocks import FFN, LSTM, LastStateAttention, MeanPool
 from bas.networks.network import build
-from bas.space import SearchSpace, load_space
+from bas.runs.spaces import load_space
+from bas.space import SearchSpace
 from bas.studies.shares.attention import attends, centres, pools, weights
 from bas.studies.shares.numbers import Pairs, pairs_of
 from bas.training.batches import Data

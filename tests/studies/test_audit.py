@@ -16,7 +16,9 @@ from stores import Fake, quiet, store
 
 from bas.cli.main import main
 from bas.report.comparison import decided
-from bas.runs.run import Job, Plan, Run, split
+from bas.runs.plan import Job, Plan
+from bas.runs.run import Run
+from bas.runs.start import split
 from bas.studies.audit.page import claims as claims_table
 from bas.studies.audit.page import markdown
 from bas.studies.audit.study import measure
@@ -111,7 +113,7 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
-    from bas.runs.run import start
+    from bas.runs.start import start
     from bas.studies.compare.study import carry_out
 
     run = start(tmp_path / "compared", replace(plan, seeds=(1,)), split(plan, "speaker:3", 0))

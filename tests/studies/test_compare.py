@@ -23,11 +23,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import bas.training.loop
 from bas.cli.main import main
 from bas.runs.baselines import BASELINES
-from bas.runs.fit import Bench
 from bas.runs.jobs import run_job
-from bas.runs.run import Job
+from bas.runs.plan import Job
+from bas.runs.session import Bench
+from bas.runs.spaces import load_space
 from bas.runs.workers import run_jobs
-from bas.space import load_space
 from bas.util.files import locked
 from bas.util.progress import bar
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.studies.probe.heads import FREE, HIDDEN, KINDS, LINEAR_RATE, MEAN, SOFTMAX, Heads, Watched, input_names
+from bas.studies.probe.heads import FREE, HIDDEN, KINDS, LINEAR_RATE, MEAN, SOFTMAX, Heads, input_names
 from bas.training.batches import Data
+from bas.training.heads import Watched
 from bas.training.loop import optimise
 from bas.training.settings import PRESETS
 

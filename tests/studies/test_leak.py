@@ -15,9 +15,12 @@ from stores import Fake, quiet, store
 
 from bas.cli.main import main
 from bas.runs.baselines import BASELINES
-from bas.runs.run import Job, Plan, Run, split
+from bas.runs.plan import Job, Plan
+from bas.runs.run import Run
+from bas.runs.start import split
 from bas.stats import Paired, paired
-from bas.studies.leak.study import _cells, _splits, measure
+from bas.studies.leak.page import _cells
+from bas.studies.leak.study import _splits, measure
 from bas.training.settings import settings
 
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}

@@ -19,9 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_probing import CHANGES, Corpus, begun, plan
 
 from bas.cli.main import main
-from bas.runs.run import Run, split
-from bas.studies.probe import few, study
-from bas.studies.probe import page as probe_page
+from bas.runs.run import Run
+from bas.runs.start import split
+from bas.studies.probe import few, figures, study
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
 from bas.studies.probe.jobs import probe_job
 from bas.studies.probe.numbers import (
@@ -260,7 +260,7 @@ def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -
 def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No state tells the class, every state tells who speaks, and everyone says mostly one class."""
     monkeypatch.setattr(few, "DRAWS", 1)
-    monkeypatch.setattr(probe_page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(figures, "draw", lambda folder, results: None)
     nothing = (("a", 0.0), ("b", 0.0))
     corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
     asked = plan(corpus.extract(tmp_path), epochs="15")

@@ -19,15 +19,17 @@ from stores import Fake, quiet, store
 from torch import Tensor
 from torch.nn import functional as F
 
-from bas.runs.fit import Bench
 from bas.runs.jobs import run_job
-from bas.runs.run import BEST, Job, Plan, Run, split, start
+from bas.runs.plan import BEST, Job, Plan
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.start import split, start
 from bas.runs.workers import run_jobs
 from bas.studies.probe import few
 from bas.studies.probe import jobs as probing
 from bas.studies.probe.few import ALL, COUNTS, few_job, run_few
-from bas.studies.probe.heads import Watched
 from bas.studies.probe.jobs import epochs_of, probe_job, run_probe, train_heads
+from bas.training.heads import Watched
 from bas.training.loop import optimise, outputs
 from bas.training.settings import settings
 

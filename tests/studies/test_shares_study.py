@@ -24,8 +24,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bas.cli.main import main
 from bas.encoders import Padded
 from bas.report import comparison
-from bas.runs.fit import Bench
-from bas.runs.run import Job, Run
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
 from bas.speech import acoustics
 from bas.speech.acoustics import Contours
 from bas.stats import paired
@@ -122,7 +123,7 @@ def test_the_exported_weights_are_of_the_network_of_each_fold(work: Path) -> Non
 
 
 def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
-    """The same numbers as `train.run_job` gives; and a job of a baseline without attention keeps no weights."""
+    """The same numbers as `jobs.run_job` gives; and a job of a baseline without attention keeps no weights."""
     from bas.runs.jobs import run_job
 
     run = Run(work / "runs/whole/plain")
@@ -251,7 +252,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("measured or trained again")
 
     monkeypatch.setattr(study, "contours", never)
-    monkeypatch.setattr(study.shares_page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(study.page, "draw", lambda folder, results: None)
     monkeypatch.setattr("bas.runs.jobs.fit", never)
     assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
@@ -339,7 +340,7 @@ def test_without_opensmile_nothing_is_trained(
 
 def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study.shares_page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(study.page, "draw", lambda folder, results: None)
     assert main(words([str(work / "plain")], "one", seeds=1)) == 0
     found = json.loads((tmp_path / "runs/one/results.json").read_text())
     assert found["metadata"] is None

@@ -17,12 +17,13 @@ from stores import quiet, store
 from test_probing import Corpus, Told, begun, plan
 
 from bas.protocols import field_of
-from bas.runs.fit import Bench
 from bas.runs.layers import best, cross_validated
-from bas.runs.run import Job, Run, split
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.start import split
 from bas.stats import ua
-from bas.studies.probe import few
-from bas.studies.probe import page as probe_page
+from bas.studies.probe import few, figures
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.pretraining import pretraining
 from bas.studies.probe.study import Asked
@@ -326,7 +327,7 @@ def test_one_recording_in_two_corpora_is_refused(work: Path, tmp_path: Path) -> 
 
 def test_a_probe_of_several_corpora_reports_the_transfer(work: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(few, "DRAWS", 1)
-    monkeypatch.setattr(probe_page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(figures, "draw", lambda folder, results: None)
     plans = [plan(work / name, labels="common", epochs="1") for name in ("alpha", "gamma")]
     asked = [Asked(Path(p.features).name, p, split(p, "speaker:3", 0)) for p in plans]
     results = probe_all(tmp_path / "run", asked, (), 1, quiet())

@@ -28,8 +28,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
-from bas.runs.fit import Bench
-from bas.runs.run import Job, Run
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
 from bas.runs.workers import run_jobs
 from bas.space import SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
@@ -159,7 +160,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
         attempt(bench, journal, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.tune.study.attempt", dies_at_the_third)
+        patch.setattr("bas.studies.tune.jobs.attempt", dies_at_the_third)
         with pytest.raises(ZeroDivisionError):
             main(tune("cut", "--seeds", "2"))
     monkeypatch.undo()
@@ -170,7 +171,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     with Path("runs/cut/studies.journal").open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
     made.clear()
-    monkeypatch.setattr("bas.studies.tune.study.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
+    monkeypatch.setattr("bas.studies.tune.jobs.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
     assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
@@ -291,8 +292,8 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             meet.wait()
         return fit(*arguments)
 
-    monkeypatch.setattr("bas.studies.tune.study.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr("bas.studies.tune.study._do", do)
+    monkeypatch.setattr("bas.studies.tune.jobs.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr("bas.studies.tune.jobs._do", do)
     monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
     assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")

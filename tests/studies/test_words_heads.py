@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.studies.probe.heads import Watched
 from bas.studies.words.heads import (
     ALONE,
     CONCATENATED,
@@ -23,6 +22,7 @@ from bas.studies.words.heads import (
     Texts,
     WordHeads,
 )
+from bas.training.heads import Watched
 
 STATES, DIM, WIDTH, CLASSES = (0, 2, 5), 6, 5, 3
 L = len(STATES)

@@ -18,7 +18,9 @@ from test_probing import SPACE, Told
 
 from bas.features.derive import beside, derive, frame_times
 from bas.features.store import FeatureStore
-from bas.runs.run import Plan, Run, split, start
+from bas.runs.plan import Plan
+from bas.runs.run import Run
+from bas.runs.start import split, start
 from bas.runs.workers import run_jobs
 from bas.speech.words import random_like, word_segments
 from bas.studies.words import jobs as words_training

@@ -39,11 +39,11 @@ from targets import HOP, Source, cluster, measure, num_frames
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from bas.cli.features import DEVICES, choose_device
 from bas.corpora.readers import espeak
 from bas.encoders import EncoderInfo, load_encoder
 from bas.errors import UserError
 from bas.speech.audio import SAMPLE_RATE
+from bas.util.device import DEVICES, choose_device
 from bas.util.files import locked, read_json, write_json
 from bas.util.progress import bar
 

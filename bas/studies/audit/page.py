@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.comparison_page import markdown_table, noted, over_folds, preset_told, rich_table
+from bas.report.notes import noted, over_folds, preset_told
+from bas.report.table import markdown_table, rich_table
 from bas.stats import NO_INTERVAL, Paired, between, verdict_sentence
 
 FALSE = 0.05  # of verdicts, at most

@@ -16,16 +16,17 @@ from rich.console import Console
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.protocols import Protocol
-from bas.report.comparison import context, tested
-from bas.report.comparison_page import announce
-from bas.runs.fit import place_features
-from bas.runs.jobs import check_networks
-from bas.runs.run import BEST, Job, Plan, Run, start
+from bas.report.notes import announce
+from bas.runs.plan import BEST, Job, Plan
+from bas.runs.results import context, tested
+from bas.runs.run import Run
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import check_networks, start
 from bas.runs.workers import run_jobs
 from bas.search.search import epochs_of
-from bas.space import load_space
 from bas.stats import ranking
-from bas.studies.audit import page as audit_tables
+from bas.studies.audit import page
 from bas.studies.audit.trained import load_searches, load_truth, write_table
 from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, effects, judge
 from bas.training.settings import STRATEGIES, Settings, searcher, variant
@@ -53,9 +54,9 @@ def measure(
 
     strategies: specs as of `settings.searcher`; None: all but random, with their defaults. variants: specs as of
     `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see
-    `compare.carry_out`.
+    the study `compare`.
     UserError, before anything is written: an unknown spec, a variant that some architecture cannot have, a space or a
-    number of seeds out of range; and what `run.start` refuses.
+    number of seeds out of range; and what `start.start` refuses.
     """
     chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
     others = _checked(plan, chosen, variants)
@@ -76,8 +77,8 @@ def measure(
         console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, asides)
         write_results(folder / "audit.json", results)
-        write_text(folder / "audit.md", audit_tables.markdown(results))
-    audit_tables.show(results, console)
+        write_text(folder / "audit.md", page.markdown(results))
+    page.show(results, console)
     return results
 
 

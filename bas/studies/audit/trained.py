@@ -18,7 +18,8 @@ import pandas as pd
 from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.report.comparison import decided
-from bas.runs.run import Job, Run
+from bas.runs.plan import Job
+from bas.runs.run import Run
 from bas.space import Architecture, SearchSpace
 from bas.stats import Metric
 from bas.util.files import replacing
@@ -59,7 +60,7 @@ class Searches:
 
     strategy: str
     picks_FS: np.ndarray  # numbers of architectures
-    decided: dict[str, Any]  # see `tables.decided`
+    decided: dict[str, Any]  # see `comparison.decided`
     beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
     paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
     cost: float  # multiply-adds of one search and selection, mean over P

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bas.report.comparison import pooled, results_of, tested
 from bas.runs.baselines import SIMPLE
+from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
 from bas.stats import Paired, paired, ranking, spread
 from bas.stats.ranking import Effect

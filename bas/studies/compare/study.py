@@ -5,12 +5,15 @@ from __future__ import annotations
 from rich.console import Console
 
 from bas.report.comparison import tabulate
-from bas.report.comparison_page import announce, markdown, show, show_choices, show_retrained
+from bas.report.comparison_page import markdown, show
+from bas.report.notes import announce
 from bas.runs import tensorboard
-from bas.runs.fit import place_features
-from bas.runs.run import BEST, Job, Run
+from bas.runs.plan import BEST, Job
+from bas.runs.run import Run
+from bas.runs.session import place_features
 from bas.runs.workers import run_jobs
 from bas.search.search import epochs_of
+from bas.studies.compare.page import show_choices, show_retrained
 from bas.util.files import write_results, write_text
 
 

@@ -18,7 +18,7 @@ from bas.encoders import Tunable
 from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
-from bas.runs.jobs import fit_linear
+from bas.runs.linear import fit_linear
 from bas.speech import audio
 from bas.stats import Metric, macro_f1, ua, wa
 from bas.studies.dynamics.finetune import micro_batches

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bas.report.comparison_page import markdown_table
+from bas.report.table import markdown_table
 from bas.stats import MIN_UNITS, between
 from bas.studies.dynamics.classifiers import MARK
 from bas.studies.dynamics.figures import medians

@@ -36,11 +36,10 @@ from bas.corpora.labels import relabel
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.encoders.base import revision_of
 from bas.errors import UserError
-from bas.features.plan import recording_hashes
-from bas.features.shard import versions
+from bas.features.recordings import recording_hashes
 from bas.protocols import Protocol, make
-from bas.report.comparison_page import tell_protocol
-from bas.runs import tensorboard as report
+from bas.report.notes import tell_protocol
+from bas.runs import tensorboard
 from bas.speech import acoustics
 from bas.studies.dynamics.analysis import AnalysisSettings, analyse
 from bas.studies.dynamics.checkpoints import embed, mean_states, own_head, read_means, refitted
@@ -52,6 +51,7 @@ from bas.studies.dynamics.prepare import acoustic_of, prepare, texts_of
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.util.files import locked, read_json, replacing, write_json, write_results, write_text
+from bas.util.versions import versions
 
 LOUDNESS = -23.0
 """LUFS, the paper's."""
@@ -308,7 +308,7 @@ def _board(study: Study, job: str, anew: bool) -> Iterator[SummaryWriter]:
     if anew:
         for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
             old.unlink()
-    with report.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
+    with tensorboard.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
         yield board
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from bas.runs.fit import Bench
 from bas.runs.jobs import keep
 from bas.runs.layers import best, cross_validated
-from bas.runs.run import BEST, Job
+from bas.runs.plan import BEST, Job
+from bas.runs.session import Bench
 
 COUNTS = (5, 10, 20)
 """Utterances of each class."""

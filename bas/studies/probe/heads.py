@@ -1,4 +1,4 @@
-"""Probes of every hidden state and of every mix of them, trained side by side: one pass over the data for all.
+"""Probes of every hidden state and of every mix of them, side by side: one pass over the data trains all.
 
 The heads of *Decoding Emotions* (arXiv 2308.08713). What one head reads is an input: a state, or a mix of states.
 Nothing is shared between heads but the batches, and the loss is the sum of theirs: each learns what it would alone.
@@ -9,16 +9,14 @@ F hidden width, O outputs.
 
 from __future__ import annotations
 
-import copy
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Self, TypeVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from bas.networks.network import LayerMix, Standardise
+from bas.training.heads import SideBySide, Stacked, adopt_stacked, state_name
 
 HIDDEN = 256
 """Width of the dense head's two pointwise layers, the paper's."""
@@ -44,10 +42,6 @@ def input_names(states: Sequence[int], cumulative: bool = True) -> tuple[str, ..
 
 def _cumulated(states: int, cumulative: bool) -> range:
     return range(2, states if cumulative else 2)
-
-
-def state_name(state: int) -> str:
-    return f"state {state}"
 
 
 class Mixes(nn.Module):
@@ -84,30 +78,6 @@ class Mixes(nn.Module):
 
     def _mixes(self) -> list[LayerMix]:
         return [mix for mix in self.learnt if isinstance(mix, LayerMix)]
-
-
-class Stacked(nn.Module):
-    """I linear layers side by side, each with weights of its own: `(I, N, D)` to `(I, N, F)`. As `nn.Linear` begins."""
-
-    def __init__(self, inputs: int, dim: int, out: int, learning_rate_factor: float = 1.0) -> None:
-        super().__init__()
-        self.learning_rate_factor = learning_rate_factor
-        bound = 1 / math.sqrt(dim)
-        self.weight_IDF = nn.Parameter(torch.empty(inputs, dim, out).uniform_(-bound, bound))
-        self.bias_I1F = nn.Parameter(torch.empty(inputs, 1, out).uniform_(-bound, bound))
-
-    def forward(self, x_IND: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias_I1F, x_IND, self.weight_IDF)
-
-
-class SideBySide(nn.Module, ABC):
-    """Heads that share nothing but the batches: frames and their mask to `(B, H, O)`."""
-
-    names: list[str]  # of the H heads
-
-    @abstractmethod
-    def adopt(self, others: Self, which_H: Tensor) -> None:
-        """Take the weights that some heads have in `others`; the rest keep theirs."""
 
 
 class Heads(SideBySide):
@@ -168,39 +138,6 @@ class Heads(SideBySide):
 
     def _by_state(self, x_ND: Tensor) -> Tensor:
         return x_ND.reshape(len(x_ND), self.states, -1).transpose(0, 1)
-
-
-Kind = TypeVar("Kind", bound=SideBySide)
-
-
-class Watched(nn.Module, Generic[Kind]):
-    """Heads that learn, and beside them each head as it was when its score was best: early stopping for each alone."""
-
-    score_H: Tensor
-
-    def __init__(self, heads: Kind) -> None:
-        super().__init__()
-        self.heads: Kind = heads
-        self.best: Kind = copy.deepcopy(heads).requires_grad_(False)
-        self.register_buffer("score_H", torch.full((len(heads.names),), -math.inf))
-
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        out: Tensor = self.heads(x_BTD, mask_BT)
-        return out
-
-    @torch.no_grad()
-    def keep(self, score_H: Tensor) -> None:
-        """Take over the heads whose score is above that of all before."""
-        better_H = score_H > self.score_H
-        self.score_H.copy_(torch.where(better_H, score_H, self.score_H))
-        self.best.adopt(self.heads, better_H)
-
-
-@torch.no_grad()
-def adopt_stacked(own: Sequence[nn.Parameter], others: Sequence[nn.Parameter], which_I: Tensor) -> None:
-    """Of parameters `(I, ., .)`, take those of some inputs."""
-    for mine, theirs in zip(own, others, strict=True):
-        mine.copy_(torch.where(which_I[:, None, None], theirs, mine))
 
 
 def _mixed(weights_IL: Tensor, x_LND: Tensor) -> Tensor:

@@ -8,38 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from bas.errors import UserError
 from bas.protocols import thin
-from bas.runs.fit import Bench, seed_of
 from bas.runs.jobs import checkpoint, keep
-from bas.runs.run import MIX, Job
-from bas.studies.probe.heads import Heads, Kind, Watched
-from bas.training.batches import Batched, Data
-from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.runs.plan import MIX, Job
+from bas.runs.session import Bench
+from bas.studies.probe.heads import Heads
+from bas.training.batches import Data
+from bas.training.heads import Loss, Trained, train
+from bas.training.loop import outputs, seed_everything
 from bas.training.settings import Settings
 
 WHOLE = 100
 """Percent of the fit part."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Trained(Generic[Kind]):
-    """The heads, each with the weights of its best epoch, and what each reached there on the valid part."""
-
-    heads: Kind
-    valid_loss: dict[str, float]
-    seconds: float
 
 
 def probe_job(fold: int, seed: int, percent: int = WHOLE) -> Job:
@@ -127,46 +116,3 @@ def train_heads(
         heads.standardise_mean.set(mean_BD.mean(0), mean_BD.std(0, correction=0))
     targets_B = data.targets_U[valid.to(data.device)]
     return train(heads, loss, data, fit, valid, targets_B, settings, seed, tick, path, every)
-
-
-def train(
-    heads: Kind,
-    loss: Loss,
-    data: Batched,
-    fit: Tensor,
-    valid: Tensor,
-    targets_B: Tensor,
-    settings: Settings,
-    seed: tuple[int, int],
-    tick: Callable[[], None],
-    path: Path | None = None,
-    every: int = 1,
-) -> Trained[Kind]:
-    """Train heads side by side on the utterances `fit` of `data`; each ends with the weights of its own best epoch.
-
-    targets_B: of `valid`, on the data's device. seed: fold and seed. tick: called after every epoch. path: of the
-    checkpoint. every: epochs from one look at `valid` to the next; the last is one.
-    Raises UserError when a training diverges.
-    """
-    watched = Watched(heads).to(data.device)
-
-    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
-        out: Tensor = watched(x_BTD, mask_BT)
-        return out
-
-    def summed(out_BHO: Tensor, targets_B: Tensor) -> Tensor:
-        return torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)]).sum()
-
-    def record(epoch: Epoch) -> Record:
-        if (settings.epochs - 1 - epoch.index) % every == 0:
-            out_BHO = outputs(watched, data, valid)
-            loss_H = torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)])
-            watched.keep(-loss_H)
-        tick()
-        return {"epoch": epoch.index, "loss": epoch.loss}
-
-    _, seconds = optimise(watched, forward, summed, data, fit, settings, seed_of(*seed), record, path)
-    if not watched.score_H.isfinite().all():
-        raise UserError(f"probing diverged: no validation loss is finite; lower the setting lr={settings.lr}")
-    kept = dict(zip(heads.names, (-watched.score_H).tolist(), strict=True))
-    return Trained(watched.best.eval(), kept, seconds)

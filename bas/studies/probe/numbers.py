@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from bas.report.comparison import context, plain, tested
 from bas.runs.layers import middle
+from bas.runs.results import context, plain, tested
 from bas.runs.run import Run
 from bas.stats import Metric, interval, paired, spread
 from bas.studies.probe.few import ALL, few_job
-from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX, input_names, state_name
+from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX, input_names
 from bas.studies.probe.jobs import WHOLE, probe_job
+from bas.training.heads import state_name
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
 WHOSE = ("ours", "paper")

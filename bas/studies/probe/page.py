@@ -1,24 +1,21 @@
-"""A probe's report: the page, the figures, TensorBoard, and what the terminal shows of it."""
+"""A probe's report: the page, and what the terminal shows of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
-from bas.runs import tensorboard
+from bas.report.notes import noted, preset_told
+from bas.report.table import markdown_table, points, rich_table
 from bas.runs.layers import middle
 from bas.stats import between
-from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX, state_name
+from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX
 from bas.studies.probe.numbers import AGGREGATES, CHOSEN, ON_VALID, WHOSE
 from bas.studies.probe.transfer import UNUSABLE
+from bas.training.heads import state_name
 from bas.training.settings import PROBED
 
 Rows = tuple[list[str], list[list[str]]]
@@ -31,10 +28,6 @@ CLAIMS = {
     "random, test": "on test, MARKED",
 }
 """The last is the paper's way; marked: speakers on both sides."""
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 def _spread(found: Mapping[str, float]) -> str:
@@ -52,7 +45,7 @@ def _encoder(store: Mapping[str, Any]) -> str:
     return str(store["encoder"]["name"]).rstrip("/").rpartition("/")[2]
 
 
-def _title(store: Mapping[str, Any]) -> str:
+def title_of(store: Mapping[str, Any]) -> str:
     return f"{store['corpus']}, {_encoder(store)}"
 
 
@@ -75,7 +68,7 @@ def _claims(store: Mapping[str, Any]) -> Rows:
         for cells, name in zip(rows, CLAIMS, strict=True):
             found = store["biases"][kind]["claims"][name]
             more = f"{100 * found['bias']:+.1f} ({between(found['low'], found['high'])})"
-            cells += [_points(found["claims"]), "–" if name == next(iter(CLAIMS)) else more]
+            cells += [points(found["claims"]), "–" if name == next(iter(CLAIMS)) else more]
     return heading, rows
 
 
@@ -102,7 +95,7 @@ def _few(store: Mapping[str, Any]) -> Rows:
     for count, row in found[KINDS[0]]["rows"].items():
         picks = ", ".join(f"{state} × {n}" for state, n in row["picks"].items() if n)
         reached = [found[kind]["rows"][count] for kind in KINDS]
-        cells = [_spread(r) if r["draws"] > 1 else _points(r["mean"]) for r in reached]
+        cells = [_spread(r) if r["draws"] > 1 else points(r["mean"]) for r in reached]
         lost = [f"{100 * (found[kind]['all'] - r['mean']):.1f}" for kind, r in zip(KINDS, reached, strict=True)]
         rows.append([told.get(count, count), picks, *cells, *lost])
     return heading, rows
@@ -182,7 +175,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The whole report as a page."""
     lines = ["# Which layer?", ""]
     for store in results["stores"]:
-        lines += [f"## {_title(store)}", "", f"{preset_told(store['settings'])}.", ""]
+        lines += [f"## {title_of(store)}", "", f"{preset_told(store['settings'])}.", ""]
         for title, rows in _sections(store):
             lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
         lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]
@@ -205,7 +198,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 def show(results: Mapping[str, Any], console: Console) -> None:
     """What answers the question, narrow enough for a terminal; the rest is on the page."""
     for store in results["stores"]:
-        console.print(rich_table(f"{_title(store)}: {store['headline']}", *_brief(store)))
+        console.print(rich_table(f"{title_of(store)}: {store['headline']}", *_brief(store)))
         if "biases" in store:
             title = "what each way to choose the layer claims (MARKED: speakers on both sides)"
             console.print(rich_table(title, *_claims(store)))
@@ -234,81 +227,6 @@ def _transfer(found: Mapping[str, Any], kind: str) -> Rows:
     rows = []
     for source, row in matrix.items():
         cells = [row.get(target) for target in targets]
-        told = [f"{_points(c['mean'])} ({between(c['low'], c['high'], '')})" if c else "" for c in cells]
+        told = [f"{points(c['mean'])} ({between(c['low'], c['high'], '')})" if c else "" for c in cells]
         rows.append([source, found["pretraining"], *told])
     return ["trained on", "encoder pretrained on", *targets], rows
-
-
-def draw(folder: Path, results: Mapping[str, Any]) -> None:
-    """`figures/*.png`, and the same in TensorBoard."""
-    figures = {f"layers of {store['store']}": _layer_curve(store) for store in results["stores"]}
-    figures |= {f"learning curves of {s['store']}": _learning(s) for s in results["stores"] if len(s["curves"]) > 1}
-    for corpus in dict.fromkeys(store["corpus"] for store in results["stores"]):
-        of_corpus = [store for store in results["stores"] if store["corpus"] == corpus]
-        figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
-    marks = sorted({mark for store in results["stores"] for mark in store["protocol"]["marks"]})
-    told = "; ".join(dict.fromkeys(store["protocol"]["told"] for store in results["stores"]))
-    tensorboard.draw(folder, "probe", told, marks, figures)
-
-
-def _layer_curve(store: Mapping[str, Any]) -> Figure:
-    """Headline by state with its interval; dashed, what the mixes reach."""
-    figure = Figure(figsize=(5.0 + 0.2 * len(store["states"]), 3.6), layout="constrained")
-    axes = figure.subplots()
-    for kind, colour in zip(KINDS, ("tab:blue", "tab:orange"), strict=True):
-        rows = [store["heads"][kind][state_name(s)] for s in store["states"]]
-        values = np.array([row["metrics"][store["headline"]]["mean"] for row in rows])
-        ends = np.array([[row["low"], row["high"]] for row in rows]).T
-        axes.plot(store["states"], values, marker="o", color=colour, label=kind)
-        if np.isfinite(ends).all():
-            axes.fill_between(store["states"], *ends, color=colour, alpha=0.15)
-        for aggregate, style in zip(AGGREGATES, ("dotted", "dashed", "dashdot"), strict=True):
-            if aggregate in store["heads"][kind]:
-                value = store["heads"][kind][aggregate]["metrics"][store["headline"]]["mean"]
-                axes.axhline(value, color=colour, linestyle=style, linewidth=1, label=f"{kind}, {aggregate}")
-    axes.set(title=_title(store), xlabel="state", ylabel=store["headline"], xticks=store["states"])
-    axes.legend(fontsize="x-small")
-    return figure
-
-
-def _learning(store: Mapping[str, Any]) -> Figure:
-    """Headline by the share of the fit part, a line for each state and aggregate."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    percents = list(map(int, store["curves"]))
-    for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
-        states = len(store["states"])
-        aggregates = AGGREGATES if states > 1 else ()
-        for index, name in enumerate([*map(state_name, store["states"]), *aggregates]):
-            found = [curve[f"{kind} {name}"] for curve in store["curves"].values()]
-            style = "solid" if index < states else ("dotted", "dashed", "dashdot")[index - states]
-            shade = colormaps["viridis"](index / max(1, states - 1)) if index < states else "black"
-            axes.plot(percents, [f["mean"] for f in found], marker=".", linestyle=style, color=shade, label=name)
-        axes.set(title=kind, xlabel="% of the fit part", xscale="log", xticks=percents, xticklabels=percents)
-    axes.set(ylabel=store["headline"])
-    axes.legend(fontsize="x-small")
-    return figure
-
-
-def _heatmap(stores: Sequence[Mapping[str, Any]]) -> Figure:
-    """Encoders x layers, the headline of each state; the best of each row is bold."""
-    most = max(len(store["states"]) for store in stores)
-    figure = Figure(figsize=(3 + 0.45 * most * len(KINDS), 1.4 + 0.5 * len(stores)), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(KINDS), sharey=True), KINDS, strict=True):
-        states = sorted({s for store in stores for s in store["states"]})
-        grid = np.full((len(stores), len(states)), np.nan)
-        for row, store in enumerate(stores):
-            for state in store["states"]:
-                found = store["heads"][kind][state_name(state)]["metrics"][store["headline"]]["mean"]
-                grid[row, states.index(state)] = found
-        image = axes.imshow(grid, cmap="viridis", aspect="auto")
-        for (y, x), value in np.ndenumerate(grid):
-            if np.isfinite(value):
-                weight = "bold" if value == np.nanmax(grid[y]) else "normal"
-                shade = "black" if value > (np.nanmin(grid) + np.nanmax(grid)) / 2 else "white"
-                axes.text(
-                    x, y, _points(value), ha="center", va="center", color=shade, fontsize="x-small", weight=weight
-                )
-        axes.set(title=kind, xlabel="state", xticks=range(len(states)), xticklabels=states)
-        axes.set(yticks=range(len(stores)), yticklabels=[store["store"] for store in stores])
-        figure.colorbar(image, ax=axes, shrink=0.8)
-    return figure

@@ -19,13 +19,14 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.protocols import Fold, Protocol, field_of, make, thin
-from bas.report.comparison_page import announce_study
-from bas.runs.fit import place_features
-from bas.runs.run import BEST, Plan, Run, common_task, start
+from bas.report.notes import announce_study
+from bas.runs.plan import BEST, Plan
+from bas.runs.run import Run, common_task
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import start
 from bas.runs.workers import run_jobs
-from bas.space import load_space
-from bas.studies.probe import numbers, transfer
-from bas.studies.probe import page as probe_page
+from bas.studies.probe import figures, numbers, page, transfer
 from bas.studies.probe.few import COUNTS, few_job, run_few
 from bas.studies.probe.jobs import WHOLE, epochs_of, probe_job, run_probe
 from bas.util.files import write_results, write_text
@@ -54,7 +55,7 @@ def carry_out(
     """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
 
     percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
-    `compare.carry_out`.
+    the study `compare`.
     """
     # Whatever is refused is refused before hours of training.
     pairs = []
@@ -77,9 +78,9 @@ def carry_out(
     between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
     results = {"run": folder.name, "stores": found, "mean": numbers.averaged(found), "transfer": between}
     write_results(folder / "results.json", results)
-    write_text(folder / "table.md", probe_page.markdown(results))
-    probe_page.draw(folder, results)
-    probe_page.show(results, console)
+    write_text(folder / "table.md", page.markdown(results))
+    figures.draw(folder, results)
+    page.show(results, console)
     return results
 
 

@@ -24,15 +24,17 @@ from torch import Tensor
 
 from bas.errors import UserError
 from bas.protocols import field_of
-from bas.report.comparison import UNKNOWN
 from bas.runs.layers import best, cross_validated
-from bas.runs.run import Job, Run
+from bas.runs.plan import Job
+from bas.runs.results import UNKNOWN
+from bas.runs.run import Run
 from bas.runs.workers import run_jobs
 from bas.stats import interval
-from bas.studies.probe.heads import KINDS, state_name
+from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
 from bas.studies.probe.pretraining import pretraining
 from bas.training.batches import Data, by_speaker, load
+from bas.training.heads import state_name
 from bas.training.loop import outputs
 from bas.training.placement import Placement, place
 from bas.util.files import read_json, write_json

@@ -32,9 +32,11 @@ from torch import Tensor, nn
 from bas.errors import UserError
 from bas.features.shard import offsets
 from bas.networks.network import Network, PerOutput
-from bas.runs.fit import Bench, Fitted
+from bas.runs.fit import Fitted
 from bas.runs.jobs import keep, run_job, train
-from bas.runs.run import Job, Run
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
 from bas.space import SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
 from bas.util.files import replacing
@@ -88,7 +90,7 @@ def weights(network: Network, data: Data, members: Tensor) -> list[np.ndarray]:
 
 
 def run_shares(bench: Bench, job: Job) -> None:
-    """`train.run_job`, which also keeps the weights of a baseline whose pool tells them."""
+    """`jobs.run_job`, which also keeps the weights of a baseline whose pool tells them."""
     if job.kind != "baseline" or bench.run.done(job.name):
         run_job(bench, job)
         return

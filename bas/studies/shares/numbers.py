@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.report.comparison import context, plain, pooled, results_of, tested
+from bas.runs.results import context, plain, pooled, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import interval, paired, spread

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
+from bas.report.notes import noted, preset_told
+from bas.report.table import markdown_table, rich_table
 from bas.runs import tensorboard
 from bas.stats import Paired, between, verdict_sentence
 from bas.studies.shares.contours import DRAWS, LEAST, MEASURES

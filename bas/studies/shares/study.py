@@ -22,15 +22,17 @@ from bas.errors import UserError
 from bas.features import metadata
 from bas.features.store import StoreInfo
 from bas.protocols import Protocol
-from bas.report.comparison import ceiling, tested
-from bas.report.comparison_page import announce_study
-from bas.runs.fit import place_features
-from bas.runs.run import BEST, MIX, Job, Plan, Run, common_task, start
+from bas.report.notes import announce_study
+from bas.runs.plan import BEST, MIX, Job, Plan
+from bas.runs.results import ceiling, tested
+from bas.runs.run import Run, common_task
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import start
 from bas.runs.workers import run_jobs
-from bas.space import load_space
 from bas.speech import audio
 from bas.speech.acoustics import Contours, contours, opensmile_version
-from bas.studies.shares import page as shares_page
+from bas.studies.shares import page
 from bas.studies.shares.attention import Attention, export, run_shares
 from bas.studies.shares.contours import correlate, examples, heard
 from bas.studies.shares.numbers import Pairs, Predicted, pairs_of, rows_of, tabulate
@@ -64,7 +66,7 @@ def carry_out(
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
     asked: stores of the same utterances; the others are held against the first. fields: metadata, some of
-    `metadata.FIELDS`, that the first is trained with too; none: without. memory: see `compare.carry_out`.
+    `metadata.FIELDS`, that the first is trained with too; none: without. memory: see the study `compare`.
     """
     # Whatever is refused is refused before hours of training.
     version = opensmile_version()
@@ -99,9 +101,9 @@ def carry_out(
         "stores": stores,
     }
     write_results(folder / "results.json", results)
-    write_text(folder / "table.md", shares_page.markdown(results))
-    shares_page.draw(folder, results)
-    shares_page.show(results, console)
+    write_text(folder / "table.md", page.markdown(results))
+    page.draw(folder, results)
+    page.show(results, console)
     return results
 
 

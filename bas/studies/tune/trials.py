@@ -44,10 +44,13 @@ from optuna.trial import FrozenTrial, TrialState
 from bas.errors import UserError
 from bas.networks.network import check
 from bas.runs import tensorboard
-from bas.runs.fit import Bench, find, fit
+from bas.runs.fit import find, fit
 from bas.runs.jobs import checkpoint, finish, keep
-from bas.runs.run import Job, Run
-from bas.search.search import STRATEGIES, softmax
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.search.gates import softmax
+from bas.search.search import STRATEGIES
 from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
 from bas.training.loop import Record
 from bas.training.settings import Settings

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bas.networks.network import Standardise
-from bas.studies.probe.heads import SideBySide, Stacked, adopt_stacked, state_name
+from bas.training.heads import SideBySide, Stacked, adopt_stacked, state_name
 
 FIRST, SECOND = 128, 16
 """Widths of the two dense layers, the paper's."""

@@ -28,13 +28,13 @@ from bas.errors import UserError
 from bas.features.derive import frame_times, origin, spans
 from bas.features.store import FeatureStore
 from bas.protocols import Fold
-from bas.runs.fit import Bench
 from bas.runs.jobs import checkpoint, keep
-from bas.runs.run import Job
+from bas.runs.plan import Job
+from bas.runs.session import Bench
 from bas.speech.words import holder
-from bas.studies.probe.jobs import train
 from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
 from bas.training.batches import Batch, Data, by_speaker, load
+from bas.training.heads import train
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
 from bas.util.files import read_json

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.report.comparison import context, plain, tested
+from bas.runs.results import context, plain, tested
 from bas.runs.run import Run
 from bas.stats import Metric, between, interval, paired, spread
 from bas.studies.words.heads import FUSIONS

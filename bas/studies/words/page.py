@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.comparison_page import markdown_table, noted, preset_told, rich_table
+from bas.report.notes import noted, preset_told
+from bas.report.table import markdown_table, rich_table
 from bas.stats import between
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
 from bas.studies.words.jobs import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS

@@ -26,15 +26,16 @@ from bas.errors import UserError
 from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
-from bas.report.comparison_page import announce_study
-from bas.runs.fit import place_features
+from bas.report.notes import announce_study
 from bas.runs.layers import middle
-from bas.runs.run import Plan, Run, start
+from bas.runs.plan import Plan
+from bas.runs.run import Run
+from bas.runs.session import place_features
+from bas.runs.start import start
 from bas.runs.workers import run_jobs
 from bas.speech import audio
 from bas.speech.words import PSEUDO_SECONDS, Segments, random_like, word_segments
-from bas.studies.words import figures, numbers
-from bas.studies.words import page as words_page
+from bas.studies.words import figures, numbers, page
 from bas.studies.words.jobs import (
     DERIVED,
     LEXICON,
@@ -90,9 +91,9 @@ def carry_out(
 ) -> dict[str, Any]:
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
-    text_encoder: see `lexicon.lexicon`. aligner: of words that have no times, see `segments.word_segments`. shown:
+    text_encoder: see `lexicon.lexicon`. aligner: of words that have no times, see `speech.words.word_segments`. shown:
     words whose neighbours are shown; none: frequent ones. left_out: what the report says is missing. memory: see
-    `compare.carry_out`.
+    the study `compare`.
     """
     # Whatever is refused is refused before hours of training.
     spoken = [_spoken(folder / one.name, one, text_encoder, aligner, console) for one in asked]
@@ -122,9 +123,9 @@ def carry_out(
         "summary": numbers.summary(stores),
     }
     write_results(folder / "results.json", results)
-    write_text(folder / "table.md", words_page.markdown(results))
+    write_text(folder / "table.md", page.markdown(results))
     figures.draw(folder, results)
-    words_page.show(results, console)
+    page.show(results, console)
     return results
 
 
