@@ -158,7 +158,7 @@ protocol: .venv/run  ## split a corpus, show the split and write it down | make 
 	$(BIN)/bas protocol make $(CORPUS_ROOT) $(SPLIT) $(if $(TO),--to "$(TO)")
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract CORPUS=emodb ROOT=~/emodb ENCODER=microsoft/wavlm-large
-	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas.cli,$(BIN)/bas) extract \
+	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas,$(BIN)/bas) extract \
 		--corpus "$(CORPUS)" --root "$(ROOT)" --encoder "$(ENCODER)" --layers "$(LAYERS)" --dtype $(DTYPE) \
 		--precision $(PRECISION) --device $(DEVICE) $(if $(filter-out 0,$(REAL_LENGTH)),--real-length) \
 		$(if $(LONGEST),--longest $(LONGEST)) $(if $(BATCH_SECONDS),--batch-seconds $(BATCH_SECONDS)) $(if $(PAD_AUDIO),--pad-audio $(PAD_AUDIO)) \

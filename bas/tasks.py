@@ -13,10 +13,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 from torch.nn import functional as F
 
-from bas import shares
 from bas.corpora import Utterance
 from bas.errors import UserError
-from bas.stats import Metric, ua, wa, wf1
+from bas.stats import Metric, shares, ua, wa, wf1
 
 Linear = Callable[[float], Any]
 """Makes a scikit-learn estimator with `fit` and `predict`, from an inverse regularisation."""

@@ -27,12 +27,12 @@ import transformers
 from reading import ALLOWED, BATCH, LARGE, Arm, fresh, ratio, reading, streaming, take_turns
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.encoders import Encoder, load_encoder
 from bas.errors import UserError
 from bas.features.extract import BATCH_SECONDS, CREW, Group, extract
 from bas.features.plan import Request, batches, make_plan
+from bas.speech import audio
 
 PAGE = Path(__file__).with_suffix(".md")
 QUIET = Console(file=StringIO())

@@ -25,19 +25,19 @@ from features import QUIET, commit, machine
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
-from bas.audio import duration
 from bas.corpora import Corpus, open_corpus
 from bas.encoders import LOG_MEL, NANO, files_of, load_encoder
 from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.features.store import FeatureStore
-from bas.files import write_text
-from bas.layers import best, cross_validated
 from bas.protocols import Fold, make
+from bas.runs.layers import best, cross_validated
+from bas.runs.linear import fit_linear
+from bas.speech.audio import duration
 from bas.stats import Paired, between, interval, paired, spread, ua, wa
 from bas.tasks import EMOTION
-from bas.train import fit_linear
+from bas.util.files import write_text
 
 PAGE = Path(__file__).with_suffix(".md")
 RANDOM, DEVIATION = "random weights", "log-mel, mean and deviation"

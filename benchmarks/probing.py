@@ -16,13 +16,13 @@ import torch
 from features import commit, machine
 from reading import ratio, take_turns
 
-from bas.batches import load
 from bas.errors import UserError
 from bas.features.store import FeatureStore
-from bas.settings import settings
-from bas.studies.heads import input_names
-from bas.studies.probing import train_heads
+from bas.studies.probe.heads import input_names
+from bas.studies.probe.jobs import train_heads
 from bas.tasks import EMOTION
+from bas.training.batches import load
+from bas.training.settings import settings
 
 PAGE = Path(__file__).with_suffix(".md")
 CLASSES = 7

@@ -1,7 +1,7 @@
 """How fast a feature store is read: random batches against other ways, and an epoch that does not fit into memory.
 
-Run as a program, `reading.py FOLDER WHERE BYTES` reads two epochs of a store from `where` (see `bas.placement`) within
-so many bytes, in a process whose memory is nothing else.
+Run as a program, `reading.py FOLDER WHERE BYTES` reads two epochs of a store from `where` (see
+`bas.training.placement`) within so many bytes, in a process whose memory is nothing else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bas.batches import Data, load, training_batches
 from bas.encoders import EncoderInfo
 from bas.features.shard import Contents, States, as_bytes, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import write_json
-from bas.placement import Placement
+from bas.training.batches import Data, load, training_batches
+from bas.training.placement import Placement
+from bas.util.files import write_json
 
 BATCH = 32  # utterances of a batch
 MIB = 2**20

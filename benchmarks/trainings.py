@@ -22,17 +22,19 @@ from features import QUIET, commit, machine, recordings
 from reading import ratio, take_turns
 from torch import Tensor
 
-from bas import audio
-from bas.bench import Bench, fit
 from bas.corpora import open_corpus
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.features.extract import extract
 from bas.features.plan import Request
-from bas.run import Plan, split, start
-from bas.settings import settings
-from bas.space import load_space
-from bas.stacked import fit_stack
+from bas.runs.fit import fit
+from bas.runs.plan import Plan
+from bas.runs.session import Bench
+from bas.runs.spaces import load_space
+from bas.runs.stacked import fit_stack
+from bas.runs.start import split, start
+from bas.speech import audio
+from bas.training.settings import settings
 
 PAGE = Path(__file__).with_suffix(".md")
 SPACE = "ser_bas4"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bas.blocks import LSTM, Convolution, ConvStem, LastState, LastStateAttention, MeanPool
-from bas.costs import multiply_adds
-from bas.space import load_space
-from bas.supernet import build
-from bas.workers import run_jobs
+from bas.networks.costs import multiply_adds
+from bas.networks.network import build
+from bas.runs.spaces import load_space
+from bas.runs.workers import run_jobs
 
 DIM = 8
 LENGTHS = (6, 1, 11, 4)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bas.corpora import (
+from bas.corpora import audformat, manifest
+from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.readers import (
     aesdd,
-    audformat,
     cafe,
     cremad,
     emodb,
@@ -14,14 +15,12 @@ from bas.corpora import (
     esd,
     hume,
     iemocap,
-    manifest,
     meld,
     ravdess,
     shemo,
     synthetic,
     urdu,
 )
-from bas.corpora.base import Corpus, Utterance, Word
 from bas.errors import UserError
 
 __all__ = ["READERS", "Corpus", "Utterance", "Word", "open_corpus"]

@@ -11,7 +11,7 @@ from bas.corpora.base import Corpus, Utterance
 from bas.corpora.manifest import COLUMNS, REQUIRED
 from bas.corpora.recordings import name_in
 from bas.errors import UserError
-from bas.files import replacing
+from bas.util.files import replacing
 
 SUFFIXES = (".csv", ".jsonl")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable, first_line
+from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable
 from bas.encoders.logmel import LOG_MEL, LogMel
 from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
-from bas.errors import UserError
+from bas.errors import UserError, first_line
 
 __all__ = [
     "LOG_MEL",

@@ -24,8 +24,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bas.audio import SAMPLE_RATE, Wave
-from bas.errors import UserError
+from bas.errors import UserError, first_line
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -210,8 +210,3 @@ def revision_of(name: str, commit: str | None) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

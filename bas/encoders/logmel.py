@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import EncoderInfo
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 LOG_MEL = "log-mel"
 WINDOW, HOP, BANDS = 400, 160, 80  # samples: 25 ms every 10 ms

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import Encoder, EncoderInfo
 from bas.errors import UserError
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 TOLD = "padded with zeros to {:.10g} s"
 """At the end of `EncoderInfo.input`, so that it is part of a store's identity."""

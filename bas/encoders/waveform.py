@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 # Behind their convolutional front these look at padding nowhere: one convolution over frames that are zeroed where they
 # are padding, then masked attention. In the others padding leaks: data2vec-audio stacks five convolutions, and from the

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
 from bas.errors import UserError
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 # Windows that go through the model at once, however long a recording is: enough to fill a GPU.
 WINDOWS = 8

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from bas.corpora import Corpus, open_corpus
 from bas.errors import UserError
-from bas.features.plan import recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Contents, Shard, States, fault, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import locked, write_json, write_text
-from bas.progress import bar
+from bas.util.files import locked, write_json, write_text
+from bas.util.progress import bar
 
 LEFT_OUT = "left out by subset"
 ELSEWHERE = "not in the merged stores"

@@ -24,8 +24,8 @@ from bas.errors import UserError
 from bas.features.assemble import Remade, intact, put_together
 from bas.features.shard import States, as_bytes, offsets, write_shard
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
-from bas.files import read_json
-from bas.segments import Segments, holder
+from bas.speech.words import Segments, holder
+from bas.util.files import read_json
 
 POOLINGS = ("mean", "centre", "inside")
 

@@ -24,16 +24,17 @@ from typing import TextIO
 import torch
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder
 from bas.errors import UserError
-from bas.features.plan import Request, announce, batches, compare, make_plan, recording_hash
+from bas.features.plan import Request, announce, batches, compare, make_plan
+from bas.features.recordings import recording_hash
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
-from bas.files import alone, hold, locked, write_json
-from bas.progress import bar
+from bas.speech import audio
+from bas.util.files import alone, hold, locked, write_json
+from bas.util.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
 """Of audio in a batch. On the CPU an utterance alone is fastest; only words and the like are put together."""

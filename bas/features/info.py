@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
-from bas.files import read_json
-from bas.progress import bar
+from bas.util.files import read_json
+from bas.util.progress import bar
 
 SHOWN = 3  # skipped utterances
 PATIENT = 100  # shards that are opened without a progress bar

@@ -25,7 +25,7 @@ from bas.errors import UserError
 from bas.features.assemble import Remade, intact, put_together
 from bas.features.shard import States, as_bytes, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
-from bas.files import read_json
+from bas.util.files import read_json
 
 FIELDS = ("sex", "language", "speaker")
 

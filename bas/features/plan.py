@@ -6,35 +6,27 @@ share shards and batches. What stands in a store already is held against the rec
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder, Padded
 from bas.errors import UserError
+from bas.features.recordings import in_threads, recording_hashes
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import journaled, missing_layers
 from bas.features.store import DTYPES, StoreInfo
-from bas.progress import bar
+from bas.speech import audio
+from bas.util.progress import bar
 
 SHARD_BYTES = 256 * 2**20
 SHARDS_EACH = 8  # at least, of each process where several share an extraction: none waits long for the last
 PATIENCE = 2.0  # seconds without a progress bar
-READERS = 8  # threads that hash recordings; they wait for the disk more than for a core
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ def _survey(
         def tick() -> None:
             progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
 
-        lengths = dict(_in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
+        lengths = dict(in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
         if isinstance(encoder, Padded):
             lengths = _padded(corpus.utterances, lengths, encoder.samples)
         usable = [u for u in corpus.utterances if isinstance(lengths[u.id], int)]
@@ -196,29 +188,6 @@ def _padded(utterances: Iterable[Utterance], lengths: Mapping[str, int | str], s
     return {id_: samples if isinstance(n, int) else n for id_, n in lengths.items()}
 
 
-def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
-    """By id, a hash over the bytes of the utterance's file and its times; none for a file that cannot be read.
-
-    Each file is read once, and told by a call of `tick`.
-    """
-    utterances = list(utterances)
-    digests = dict(_in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in utterances}), tick))
-    return {u.id: _with_times(u, digest) for u in utterances if (digest := digests[u.audio]) is not None}
-
-
-def recording_hash(utterance: Utterance) -> str | None:
-    """The same of one utterance, at no cost where its file was read before and is still that file."""
-    digest = _digest(utterance.audio)
-    return None if digest is None else _with_times(utterance, digest)
-
-
-def _in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], None]) -> Iterator[R]:
-    with ThreadPoolExecutor(READERS) as pool:
-        for done in pool.map(work, items):
-            tick()
-            yield done
-
-
 def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | str:
     """At 16 kHz, or why it cannot be used: what a header tells."""
     try:
@@ -231,25 +200,6 @@ def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | 
         limit = f"more than {longest / audio.SAMPLE_RATE:g} s: cut it (start, end), or raise --longest"
         return f"{utterance.audio}: {samples / audio.SAMPLE_RATE:.1f} s, {limit}"
     return samples
-
-
-def _with_times(utterance: Utterance, digest: str) -> str:
-    what = json.dumps([utterance.start, utterance.end, digest])
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        status = path.stat()
-        return _read_digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=2**16)
-def _read_digest(path: Path, *version: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def _there(folder: Path) -> StoreInfo | None:

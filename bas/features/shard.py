@@ -16,12 +16,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from io import FileIO
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
@@ -31,9 +29,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-import bas
 from bas.errors import UserError
-from bas.files import replacing
+from bas.util.files import replacing
+from bas.util.versions import versions
 
 States = npt.NDArray[np.floating[Any]]
 # What h5py makes of a broken file.
@@ -86,12 +84,6 @@ class Contents:
 
 def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.h5"
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on besides its settings."""
-    names = ("torch", "transformers", "numpy", "scipy", "soundfile", "h5py", "scikit-learn")
-    return {"bas": bas.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
 def write_shard(path: Path, contents: Contents, states: Callable[[int, int], States]) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, versions, write_shard
+from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, write_shard
 from bas.features.store import StoreInfo
-from bas.files import hold
+from bas.util.files import hold
+from bas.util.versions import versions
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from bas.errors import UserError
 from bas.features.shard import Shard, States, offsets, shard_path
-from bas.files import read_json
+from bas.util.files import read_json
 
 FORMAT = 2
 SEGMENTS = "segments.json"

@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bas import audio
 from bas.corpora import Corpus, Utterance, open_corpus
 from bas.encoders import LOG_MEL, Encoder, files_of, load_encoder, padded_as
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.derive import frame_times, origin, pooled, spans
 from bas.features.metadata import Columns
-from bas.features.plan import recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Shard, States, shard_path
 from bas.features.store import FeatureStore, StoreInfo, open_shard
-from bas.progress import bar
-from bas.segments import Segments
+from bas.speech import audio
+from bas.speech.words import Segments
+from bas.util.progress import bar
 
 SPARE_FRAMES = 2  # that an encoder's convolutions may make more or less of than frame_rate says
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}

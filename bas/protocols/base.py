@@ -24,7 +24,7 @@ from typing import Any
 
 from bas.corpora import Utterance
 from bas.errors import UserError
-from bas.files import read_json, write_text
+from bas.util.files import read_json, write_text
 
 FORMAT = 1
 PARTS = ("fit", "valid", "test")

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from bas import audio
 from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols.base import REPORTED, Fold, field_of
+from bas.speech import audio
 from bas.tasks import Task
 
 THREADS = 4

@@ -13,8 +13,8 @@ import torch
 
 from bas.corpora import Corpus
 from bas.errors import UserError
-from bas.files import read_json
 from bas.protocols.base import Fold
+from bas.util.files import read_json
 
 SUPERB_VALID = 0.2  # s3prl's valid_ratio
 

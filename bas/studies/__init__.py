@@ -1,1 +1,1 @@
-"""Studies of other papers on the same corpora, features, splits and statistics as the search."""
+"""The studies, a room each: what is trained, its numbers, its page, its figures. One study knows no other."""

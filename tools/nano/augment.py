@@ -15,9 +15,9 @@ import soundfile
 import torch
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders.base import TORCHAUDIO_FAULT
 from bas.errors import UserError
+from bas.speech.audio import SAMPLE_RATE, Wave
 
 WINDOW, HOP = 512, 128
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertConfig, HubertModel
 
-from bas.files import replacing
+from bas.util.files import replacing
 
 CONFIG = {
     "hidden_size": 192,

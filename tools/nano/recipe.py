@@ -39,13 +39,13 @@ from targets import HOP, Source, cluster, measure, num_frames
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from bas.audio import SAMPLE_RATE
-from bas.cli_features import DEVICES, choose_device
-from bas.corpora import espeak
+from bas.corpora.readers import espeak
 from bas.encoders import EncoderInfo, load_encoder
 from bas.errors import UserError
-from bas.files import locked, read_json, write_json
-from bas.progress import bar
+from bas.speech.audio import SAMPLE_RATE
+from bas.util.device import DEVICES, choose_device
+from bas.util.files import locked, read_json, write_json
+from bas.util.progress import bar
 
 CLUSTERS = (100, 250)  # units of stage 1 and of stage 2
 OWN_STATE = 4  # the state of stage 1 that stage 2's units are of, out of 0 to 6

@@ -23,10 +23,11 @@ import numpy.typing as npt
 import torch
 from augment import augment
 
-from bas.audio import SAMPLE_RATE, Wave, load
-from bas.corpora import Utterance, espeak
+from bas.corpora import Utterance
+from bas.corpora.readers import espeak
 from bas.errors import UserError
-from bas.files import replacing
+from bas.speech.audio import SAMPLE_RATE, Wave, load
+from bas.util.files import replacing
 
 PART = 200  # items
 NAME = re.compile(r"\d+-\d+-\d+")  # of a recording of LibriSpeech: speaker, chapter, number

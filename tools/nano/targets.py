@@ -22,9 +22,9 @@ from augment import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 from speech import in_processes, read_part, to_wave
 
-from bas.audio import SAMPLE_RATE, Wave
 from bas.encoders import Encoder, load_encoder
-from bas.files import replacing
+from bas.speech.audio import SAMPLE_RATE, Wave
+from bas.util.files import replacing
 
 HOP, WINDOW = 320, 400  # samples: of HuBERT's frames
 FITTED = 300_000  # frames that k-means sees

@@ -1,0 +1,128 @@
+"""The verbs on corpora, under `bas corpus`: show, export. Thin."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bas.cli.options import tell_next
+from bas.corpora import READERS, Corpus, audformat, export, open_corpus
+from bas.corpora.labels import SCHEMES, relabel
+from bas.errors import UserError
+
+FIELDS = ("label", "speaker", "sex", "session", "script", "split", "language", "text", "shares", "words", "end")
+LISTED = 8  # of a field's values, so many by name; of more, their number
+UNKNOWN = "not known"
+
+
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    corpus = _open(arguments)
+    utterances = corpus.utterances
+    title = f"{corpus.name}: {len(utterances)} utterances in {len({u.audio for u in utterances})} recordings"
+    console.print(_table(title, ("field", "known for", "values", ""), [_field(corpus, name) for name in FIELDS]))
+    console.print(_by_sex(corpus))
+    for line in _told(corpus):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def write(arguments: argparse.Namespace, console: Console) -> int:
+    out: Path = arguments.to.expanduser()
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--to {out}: is there already; name another, or move it away")
+    if out.suffix not in ("", *export.SUFFIXES):
+        raise UserError(f"--to {out}: must end in {' or '.join(export.SUFFIXES)}, or be a folder's name without a dot")
+    corpus = _open(arguments)
+    if out.suffix:
+        export.write(corpus, out)
+    else:
+        audformat.write(corpus, out)
+    reader = "manifest" if out.suffix else "audformat"
+    told = f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if corpus.note:
+        console.print(f"note: {corpus.note}; the table itself does not say so", highlight=False, markup=False)
+    tell_next(console, f"bas corpus show --corpus {reader} --root {shlex.quote(str(out))}")
+    return 0
+
+
+def _open(arguments: argparse.Namespace) -> Corpus:
+    corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
+    return relabel(corpus, arguments.labels) if arguments.labels else corpus
+
+
+def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
+    """Its name, for how many utterances it is known, how many values it has, and which, or what is worth telling."""
+    known = [value for u in corpus.utterances if (value := getattr(u, name)) not in (None, ())]
+    if name in ("shares", "words", "end"):  # of each utterance alone
+        return ("start or end" if name == "end" else name, str(len(known)), "", "")
+    counts = Counter(known)
+    if name == "speaker":
+        sexes = {(u.speaker, u.sex) for u in corpus.utterances if u.speaker is not None}
+        told = _listed(Counter(sex or "sex not known" for _, sex in sexes).items())
+    else:
+        told = _listed(counts.items()) if len(counts) <= LISTED and name != "text" else ""
+    return name, str(len(known)), str(len(counts)), told
+
+
+def _listed(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{value} {count}" for value, count in sorted(counts))
+
+
+def _by_sex(corpus: Corpus) -> Table:
+    counts = Counter((u.label or UNKNOWN, u.sex or UNKNOWN) for u in corpus.utterances)
+    sexes = sorted({sex for _, sex in counts})
+    labels = Counter(u.label or UNKNOWN for u in corpus.utterances).most_common()
+    rows = [(label, str(count), *(str(counts[label, sex]) for sex in sexes)) for label, count in labels]
+    return _table("", ("label", "utterances", *(f"sex {sex}" if sex == UNKNOWN else sex for sex in sexes)), rows)
+
+
+def _told(corpus: Corpus) -> list[str]:
+    field, _, folds = corpus.protocol.partition(":")
+    rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
+    if field == "own":
+        rule = "its own train, valid and test" + ", the published ones" * corpus.published
+    lines = [
+        f"scored by: {corpus.protocol} ({rule}), {corpus.headlines[0]}, compared over {corpus.unit}s",
+        "duration: not known, no recording was opened",
+    ]
+    if corpus.note:
+        lines.append(f"note: {corpus.note}")
+    without = sum(u.speaker is None for u in corpus.labelled())
+    if without and not corpus.published:
+        lines.append(f"missing: {without} utterances with a label have no speaker; emotion is not scored until they do")
+    return lines
+
+
+def _table(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(heading):
+        table.add_column(column, justify="right" if column and index else "left")
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    return table
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("corpus", "look into a corpus, write it for other tools")
+    kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
+
+    def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text)
+        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+        p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
+        p.set_defaults(verb=function)
+        return p
+
+    kind("show", "what a corpus holds, what is not known, and how it will be scored", show)
+    p = kind("export", "write a corpus as a manifest (.csv, .jsonl) or as an audformat database (a folder)", write)
+    p.add_argument("--to", required=True, type=Path, metavar="OUT", help="a new .csv or .jsonl file, or a new folder")

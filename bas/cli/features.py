@@ -1,0 +1,263 @@
+"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bas.cli.options import PRECISIONS, RUNS, above_0, add_encoder_arguments, tell_next, whole_number
+from bas.corpora import READERS, open_corpus
+from bas.errors import UserError
+from bas.util.device import DEVICES, choose_device
+
+SHOWN = 20  # lines of a list that may be long: what was skipped, what a check found wrong
+
+
+def extract(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.extract import Group
+
+    if Group.of_torchrun().rank:  # the first process speaks for all
+        console = Console(quiet=True)
+    folder = fill(arguments, console)
+    console.print(f"features: {folder}, complete", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
+    return 0
+
+
+def fill(arguments: argparse.Namespace, console: Console) -> Path:
+    """Carry out an extraction; the store's folder."""
+    from bas.encoders import Encoder, Padded, load_encoder
+    from bas.features.extract import Group
+    from bas.features.extract import extract as extract_into
+    from bas.features.plan import Request
+
+    root = arguments.root.expanduser()
+    corpus = open_corpus(arguments.corpus, root)
+    if corpus.note:
+        console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
+    group = Group.of_torchrun()
+    encoder: Encoder = load_encoder(
+        arguments.encoder,
+        choose_device(arguments.device, group.local_rank),
+        arguments.revision,
+        precision=arguments.precision,
+        real_length=arguments.real_length,
+    )
+    if arguments.pad_audio is not None:
+        encoder = Padded(encoder, arguments.pad_audio)
+    encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
+    folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
+    request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
+    store = extract_into(corpus, encoder, folder, request, console, batch_seconds=arguments.batch_seconds, group=group)
+    skipped = store.info.skipped
+    if skipped:
+        console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
+        _list([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
+    return folder
+
+
+def info(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.info import describe
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in describe(arguments.folder, console).items():
+        table.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+    console.print(table)
+    return 0
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.verify import verify as check
+
+    device = choose_device(arguments.device)
+    wrong: list[str] = []
+    for found in check(arguments.folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+        verdict, style = ("WRONG", "red") if found.wrong else ("ok", "green")
+        console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.told}"), soft_wrap=True)
+        _list(found.wrong, console)
+        if found.advice:
+            console.print(f"  -> {found.advice}", highlight=False, markup=False, soft_wrap=True)
+        wrong += [f"{found.check}: {line}" for line in found.wrong]
+    if wrong:
+        count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
+        raise UserError(f"{arguments.folder}: {count}: {wrong[0]}")
+    return 0
+
+
+def subset(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.assemble import subset as make
+
+    layers = _layers(arguments.layers)
+    if layers is None and arguments.ids is None:
+        raise UserError("--layers or --ids: say what to keep")
+    ids = None if arguments.ids is None else _ids(arguments.ids)
+    make(arguments.folder, arguments.into, console, layers=layers, ids=ids)
+    console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def merge(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.assemble import merge as make
+
+    root = arguments.root and arguments.root.expanduser()
+    folders = [arguments.folder, *arguments.others]
+    make(folders, arguments.into, console, corpus=arguments.corpus, root=root)
+    console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def derive(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.encoders.aligner import Aligner
+    from bas.features.derive import beside
+    from bas.features.derive import derive as make
+    from bas.features.store import FeatureStore
+    from bas.speech import audio
+    from bas.speech.words import random_like, word_segments
+    from bas.util.progress import bar
+
+    folder: Path = arguments.features
+    store = FeatureStore(folder)
+    corpus = open_corpus(store.info.corpus, Path(store.info.root))
+    utterances = [u for u in corpus.utterances if u.id in store]
+    aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
+    with bar(console, "utterances") as progress:
+        task = progress.add_task("words", total=len(utterances))
+        segments = word_segments(utterances, aligner, lambda: progress.advance(task))
+    told = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
+    console.print(f"{corpus.name}: words of {len(utterances)} utterances: {told}", highlight=False, markup=False)
+    if arguments.segments == "random":
+        segments = random_like(segments, {u.id: audio.duration(u) for u in utterances})
+    into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)
+    make(folder, into, segments, arguments.pooling, console)
+    console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
+    return 0
+
+
+def append(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.features.metadata import append as make
+    from bas.features.metadata import beside
+
+    layers = _layers(arguments.layers)
+    into: Path = arguments.into or beside(arguments.folder, arguments.fields, layers)
+    make(arguments.folder, into, arguments.fields, console, layers)
+    console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
+    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
+    return 0
+
+
+def _list(lines: Sequence[str], console: Console, rest: str = "") -> None:
+    """One line each; rest: where more than fit are to be found."""
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more{rest}", highlight=False, markup=False)
+
+
+def _layers(text: str) -> list[int] | None:
+    if text == "all":
+        return None
+    parts = text.split(",")
+    if not all(p.isdecimal() for p in parts):
+        raise UserError(f"--layers {text!r}: must be all, or numbers such as 0,6,12")
+    return [int(p) for p in parts]
+
+
+def _ids(path: Path) -> list[str]:
+    """Utterance ids, one a line."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
+    except UnicodeDecodeError as error:
+        raise UserError(f"--ids {path}: not UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise UserError(f"--ids {path}: cannot be read: {error.strerror}") from error
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
+    add_encoder_arguments(p, "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel")
+    p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
+    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
+    p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
+    p.add_argument(
+        "--longest", type=above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
+    )
+    p.add_argument(
+        "--pad-audio",
+        type=above_0,
+        metavar="SECONDS",
+        help="silence behind each recording up to so many, its frames stored too",
+    )
+    p.add_argument("--batch-seconds", type=above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
+    p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
+    p.set_defaults(verb=extract)
+
+    p = add("features", "look into feature stores, verify them, make new ones of them")
+    kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
+
+    def kind(verb: str, text: str) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text)
+        p.add_argument("folder", type=Path, metavar="FOLDER", help="a feature store")
+        return p
+
+    p = kind("info", "what a store holds and what made it")
+    p.set_defaults(verb=info)
+
+    p = kind("verify", "hold a store against its checksums, its corpus and its encoder; exit code 2 where one differs")
+    p.add_argument("--sample", type=whole_number, default=3, help="utterances to encode again; default: %(default)s")
+    p.add_argument("--seed", type=int, default=0, help="which ones; default: %(default)s")
+    p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
+    p.set_defaults(verb=verify)
+
+    p = kind("subset", "a new store of some layers or utterances; the same command goes on after a kill")
+    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
+    p.add_argument("--ids", type=Path, metavar="FILE", help="the utterances to keep, one id a line; default: all")
+    p.set_defaults(verb=subset)
+
+    p = kind("merge", "a new store of all utterances of several; the same command goes on after a kill")
+    p.add_argument("others", nargs="+", type=Path, metavar="FOLDER", help="others of the same encoder and layers")
+    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
+    p.add_argument("--root", type=Path, help="what it reads; default: that of the stores")
+    p.set_defaults(verb=merge)
+
+    p = kind("append", "a new store with metadata beside each frame, one-hot; the same command goes on after a kill")
+    p.add_argument("--fields", required=True, nargs="+", metavar="FIELD", help="some of sex, language, speaker")
+    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-with-FIELDS")
+    p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
+    p.set_defaults(verb=append)
+
+    text = "a new store of one row a word, or of the frames inside words; the same command goes on after a kill"
+    p = kinds.add_parser("derive", help=text, description=text)
+    p.add_argument("--features", required=True, type=Path, metavar="FOLDER", help="a feature store")
+    p.add_argument(
+        "--pooling",
+        required=True,
+        choices=("mean", "centre", "inside"),
+        help="of a word's frames: their mean (acoustic word embeddings), the centre frame, or each frame as it is",
+    )
+    p.add_argument(
+        "--segments",
+        default="words",
+        choices=("words", "random"),
+        help="words, or a control: random stretches of the same lengths; default: %(default)s",
+    )
+    p.add_argument(
+        "--aligner",
+        metavar="MODEL",
+        help="a CTC model, by hub name or folder, for utterances with a text and no word times; default: those are cut "
+        "into equal pseudo-segments",
+    )
+    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-SEGMENTS-POOLING")
+    p.add_argument("--device", default="auto", choices=DEVICES, help="the aligner's; default: cuda where there is one")
+    p.set_defaults(verb=derive)

@@ -1,0 +1,162 @@
+"""The verbs about splits, under `bas protocol`: make, show, check, diff. Thin, as all here."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bas.cli.leak import add_cost
+from bas.cli.options import RUNS, add_protocol_arguments, tell_next
+from bas.corpora import READERS, Corpus, open_corpus
+from bas.corpora.labels import SCHEMES, relabel
+from bas.errors import UserError
+
+FEW = 4  # units are told by name
+
+if TYPE_CHECKING:
+    from bas.protocols import Protocol
+    from bas.tasks import Task
+
+
+def make(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import make as make_protocol
+    from bas.protocols import read
+
+    corpus, task = _asked(arguments)
+    protocol = make_protocol(corpus, task, arguments.protocol, arguments.protocol_seed, allowed=arguments.allow_overlap)
+    path: Path = arguments.to or RUNS / "protocols" / f"{protocol.name}.json"
+    if path.suffix != ".json":
+        raise UserError(f"--to {path}: must end in .json")
+    if path.exists() or path.is_symlink():
+        try:
+            there = read(path).hash
+        except UserError:
+            there = "damaged, or no protocol"
+        if there != protocol.hash:
+            raise UserError(f"{path}: another split is there ({there}); name another file with --to")
+    protocol.write(path)
+    _show(protocol, corpus, console)
+    console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
+    options = [f"PROTOCOL={path}", *([f"LABELS={arguments.labels}"] if arguments.labels else [])]
+    options += [f"SPACES={' '.join(arguments.space or [])}"] * bool(arguments.space)
+    options += [f"ALLOW_OVERLAP={' '.join(arguments.allow_overlap)}"] * bool(protocol.marks and arguments.allow_overlap)
+    tell_next(console, f"make compare FEATURES=... {shlex.join(options)}")
+    return 0
+
+
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import read
+
+    _show(read(arguments.file), None, console)
+    console.print("all of it as written; `bas protocol check` holds it against the corpus", style="dim")
+    return 0
+
+
+def check(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import make as make_protocol
+    from bas.protocols import read
+
+    corpus, task = _asked(arguments)
+    there = read(arguments.file)
+    protocol = make_protocol(corpus, task, str(arguments.file), allowed=arguments.allow_overlap)
+    _show(protocol, corpus, console)
+    if protocol.hash != there.hash:
+        drawn = not all(fold.valid for fold in there.folds)
+        why = "with valid drawn from fit" if drawn else "without what is left out"
+        told = f"{why} its hash is {protocol.hash}, which results name; as written {there.hash}"
+        console.print(f"note: {told}", highlight=False, markup=False)
+    leaks = "forbidden overlap, marked" if protocol.marks else "no forbidden overlap"
+    unread = [note for note in protocol.notes if "cannot be read" in note]
+    alike = "the recordings were not all compared" if unread else "no recording under two names in two parts"
+    console.print(f"ok: {leaks}; {alike}", highlight=False, markup=False)
+    return 0
+
+
+def diff(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.protocols import read
+    from bas.protocols.diff import differences
+
+    one, other = read(arguments.file), read(arguments.other)
+    lines = differences(one, other)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 1 if one.hash != other.hash else 0
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
+    from bas.runs.run import common_task
+    from bas.runs.spaces import load_space
+
+    spaces = [load_space(name) for name in arguments.space or ["ser_bas3"]]
+    corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
+    return relabel(corpus, arguments.labels) if arguments.labels else corpus, common_task(spaces)
+
+
+def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
+    """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
+    from bas.protocols import field_of
+    from bas.report.notes import tell_protocol
+    from bas.report.table import rich_table
+
+    known = {u.id: u for u in corpus.utterances} if corpus else {}
+    labels = {u.label for u in known.values() if u.label is not None}
+    rows = []
+    for index, fold in enumerate(protocol.folds):
+        for part, ids in fold.parts().items():
+            row = [str(index), part, str(len(ids))]
+            if known:
+                of_part = [known[i] for i in ids]
+                units = {value for u in of_part if (value := field_of(u, protocol.unit)) is not None}
+                sexes, classes = Counter(u.sex or "unknown" for u in of_part), Counter(u.label for u in of_part)
+                rarest = min(sorted(labels), key=lambda name: classes[name]) if labels else ""
+                row += [
+                    ", ".join(sorted(units)) if len(units) <= FEW else str(len(units)),
+                    ", ".join(f"{name} {count}" for name, count in sorted(sexes.items())),
+                    f"{rarest} {classes[rarest]}",
+                ]
+            rows.append(row)
+    heading = ["fold", "part", "utterances", *([protocol.unit, "sex", "rarest label"] if known else [])]
+    console.print(rich_table(f"{protocol.told}, seed {protocol.seed}", heading, rows))
+    tell_protocol(protocol, console)
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("protocol", "make splits, look into them, check them, compare them; what a leak is worth")
+    kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
+
+    def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text)
+        p.set_defaults(verb=function)
+        return p
+
+    def of_corpus(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
+        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
+        p.add_argument("--space", action="append", help="a search space whose task is meant; default: emotion")
+        p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
+
+    p = kind("make", "split a corpus by a rule and write the split down", make)
+    of_corpus(p)
+    add_protocol_arguments(p)
+    p.add_argument("--to", type=Path, metavar="FILE.json", help="default: runs/protocols/NAME.json")
+
+    p = kind("show", "what a protocol's file holds", show)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+
+    p = kind("check", "hold a protocol's file against its corpus; exit code 2 where it leaks or does not fit", check)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+    of_corpus(p)
+    p.add_argument("--allow-overlap", action="append", default=[], metavar="FIELD", help="as of compare")
+
+    p = kind("diff", "which utterances stand elsewhere in another file; exit code 1 where any does", diff)
+    p.add_argument("file", type=Path, metavar="FILE.json")
+    p.add_argument("other", type=Path, metavar="OTHER.json")
+
+    add_cost(kind)

@@ -1,0 +1,95 @@
+"""MELD: 13,708 utterances of a television series, seven emotions, published train, dev and test parts."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from pathlib import Path
+
+from bas.corpora.base import Corpus, Utterance
+from bas.corpora.readers import tree
+from bas.errors import UserError
+
+# csv name, folder of the clips, our name of the part, published rows
+PARTS = (
+    ("train_sent_emo.csv", "train_splits", "train", 9989),
+    ("dev_sent_emo.csv", "dev_splits_complete", "valid", 1109),
+    ("test_sent_emo.csv", "output_repeated_splits_test", "test", 2610),
+)
+LABELS = {word: word for word in ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")}
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+MISSING_SHARE = 0.01  # the release itself lacks a handful of usable clips
+
+
+def read(root: Path) -> Corpus:
+    """Read the folder that holds the three csv files and, beside them, the three folders of clips.
+
+    `train_sent_emo.csv` goes with `train_splits/dia0_utt0.wav` (or .flac; the release's mp4 clips have to be
+    converted first), dev with `dev_splits_complete`, test with `output_repeated_splits_test`. Ids are like
+    `train_dia0_utt0`, the session is the dialogue, `train_dia0`. Rows without audio are left out and named in the note.
+    UserError: a csv file or column is missing, an unknown emotion, an id that is no number, only mp4 clips,
+    or more than 1% of a part's rows without audio.
+    """
+    rows: dict[str, list[Utterance]] = {split: _part(root, name, clips, split) for name, clips, split, _ in PARTS}
+    missing = {split: [u for u in rows[split] if not u.audio.is_file()] for split in rows}
+    lacking = [part for part in PARTS if len(missing[part[2]]) > MISSING_SHARE * len(rows[part[2]])]
+    unconverted = [root / clips for _, clips, split, _ in lacking if _any_mp4(missing[split])]
+    if unconverted:
+        pattern = " ".join(f"{shlex.quote(str(folder))}/*.mp4" for folder in unconverted)
+        command = f'for f in {pattern}; do ffmpeg -i "$f" -ac 1 -ar 16000 "${{f%.mp4}}.wav"; done'
+        raise UserError(f"{unconverted[0]}: mp4 clips without a wav or flac beside them; convert them with: {command}")
+    if lacking:
+        name, clips, split, _ = lacking[0]
+        first = ", ".join(u.audio.name for u in missing[split][:3])
+        counts = f"{len(missing[split])} of {len(rows[split])} rows of {name}"
+        raise UserError(f"{root / clips}: no wav or flac for {counts}; first: {first}")
+    notes = [
+        tree.incomplete((u.id for u in rows[split]), published, what=f"rows in {name}")
+        for name, _, split, published in PARTS
+    ]
+    gone = {u.id: None for split in rows for u in missing[split]}
+    if gone:
+        notes.append(f"left out, no audio: {', '.join(gone)}")
+    utterances = tuple(u for split in rows for u in rows[split] if u.id not in gone)
+    note = "; ".join(filter(None, notes))
+    return Corpus("meld", utterances, protocol="own", unit="session", headlines=("WF1",), published=True, note=note)
+
+
+def _any_mp4(utterances: list[Utterance]) -> bool:
+    return any(u.audio.with_suffix(".mp4").is_file() for u in utterances)
+
+
+def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
+    path = root / name
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; MELD's folder holds {', '.join(part[0] for part in PARTS)}")
+    utterances = []
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        lost = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if lost:
+            raise UserError(f"{path}: no column {lost[0]!r}; needed: {', '.join(COLUMNS)}")
+        for row in reader:
+            where = f"{path} line {reader.line_num}"
+            if any(row[column] is None for column in COLUMNS):
+                raise UserError(f"{where}: fewer cells than the heading has columns")
+            for column in ("Dialogue_ID", "Utterance_ID"):
+                if not row[column].isdecimal():
+                    raise UserError(f"{where}: {column} is {row[column]!r}; expected a whole number")
+            session, clip = f"{split}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+            flac = root / clips / f"{clip}.flac"
+            utterances.append(
+                Utterance(
+                    id=f"{split}_{clip}",
+                    audio=flac if flac.is_file() else flac.with_suffix(".wav"),
+                    label=tree.known(where, "Emotion", row["Emotion"], LABELS),
+                    speaker=row["Speaker"].strip() or None,
+                    session=session,
+                    split=split,
+                    language="en",
+                    text=row["Utterance"],
+                )
+            )
+    if not utterances:
+        raise UserError(f"{path}: no row below the heading")
+    return utterances

@@ -1,0 +1,205 @@
+"""When each word of a transcript was said: CTC forced alignment with a speech recogniser of `transformers`.
+
+The recogniser's letters, in the transcript's order, are laid over the frames along the likeliest path (Viterbi over
+CTC's states: Graves et al. 2006, section 4; Kürzinger et al. 2020, arXiv 2007.09127, section 2). A word is from the
+first frame of its first letter to the last of its last. As a recogniser emits a letter for a moment and blanks around
+it, that is a little too short.
+
+T frames of one utterance, C classes of the recogniser (letters, blank and marks), W words of one utterance, L letters
+of all its words and what stands between them, S = 2 L + 1 states: a blank, then each letter and the blank behind it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bas.corpora import Utterance, Word
+from bas.encoders.base import freeze
+from bas.errors import UserError, first_line
+from bas.speech import audio
+
+TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "aa", "œ": "oe", "ł": "l"}
+Span = tuple[int, int]  # first frame, and the one after the last
+
+
+class Aligner:
+    """A CTC model with a vocabulary of letters, by hub name or local folder (`facebook/wav2vec2-base-960h`).
+
+    Called with an utterance that has a text, it gives the words of that text with their times, () where none has a
+    letter that the model knows. Words are what blanks part; punctuation around them is cut off, and alone is none.
+    Letters that the vocabulary lacks are looked for in lower and upper case, then transliterated (`letters`), else
+    left out. Each utterance goes by itself, without padding, which some models' normalisation would see.
+
+    Raises UserError for a model that cannot be loaded, lacks weights or has no vocabulary of letters; called, for a
+    recording that cannot be read and a text that its frames cannot hold.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._model, self._extractor, tokenizer = _load(name, device)
+        self._device = device
+        self._blank = int(tokenizer.pad_token_id)
+        vocabulary = tokenizer.get_vocab()
+        self._letters = {token: int(i) for token, i in vocabulary.items() if len(token) == 1 and _written(token, "LM")}
+        self._letters |= {mark: int(vocabulary[mark]) for mark in "'-" if mark in vocabulary}
+        delimiter = vocabulary.get(tokenizer.word_delimiter_token)
+        self._delimiter = None if delimiter is None else int(delimiter)
+        if not self._letters or self._blank >= self._model.config.vocab_size:
+            raise UserError(f"aligner {name!r}: its vocabulary has no letters; name a CTC model that spells words")
+
+    @torch.inference_mode()
+    def __call__(self, utterance: Utterance) -> tuple[Word, ...]:
+        words = [text for part in (utterance.text or "").split() if (text := _bare(part))]
+        tokens = [letters(text, self._letters) for text in words]
+        if not any(tokens):
+            return ()
+        wave = audio.load(utterance)
+        try:
+            given = self._extractor(wave, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
+            logits_TC = self._model(given[self._model.main_input_name].to(self._device)).logits[0].float().cpu()
+        except RuntimeError as error:
+            told = f"{len(wave) / audio.SAMPLE_RATE:.2f} s cannot be aligned"
+            raise UserError(f"{utterance.audio}: {utterance.id}: {told}: {first_line(error)}") from error
+        try:
+            spans = align(logits_TC.log_softmax(1), tokens, self._blank, self._delimiter)
+        except ValueError as error:
+            raise UserError(f"{utterance.audio}: {utterance.id}: its text does not fit: {error}") from error
+        frame = len(wave) / audio.SAMPLE_RATE / len(logits_TC)
+        return tuple(Word(a * frame, b * frame, text) for (a, b), text in zip(spans, words, strict=True))
+
+
+def align(
+    log_probs_TC: Tensor, tokens: Sequence[Sequence[int]], blank: int, delimiter: int | None = None
+) -> list[Span]:
+    """The frames of each word, `(W,)`, in order.
+
+    tokens: each word's classes; of one that has none the frames are the gap between its neighbours (several in a row
+    part it evenly), widened to a frame each where it is narrower. delimiter: the class between words, if any.
+    Raises ValueError where the tokens need more frames than there are: one each, and a blank between two alike.
+    """
+    known = [list(word) for word in tokens if word]
+    assert known, "no token to align"
+    between = [] if delimiter is None else [delimiter]
+    flat = [*known[0], *(token for word in known[1:] for token in (*between, *word))]
+    frames, needed = len(log_probs_TC), len(flat) + sum(a == b for a, b in pairwise(flat))
+    if needed > frames:
+        raise ValueError(f"{len(flat)} letters need {needed} frames, the recording makes {frames}")
+    found = viterbi(log_probs_TC.numpy(), flat, blank)
+    spans: list[Span | None] = []
+    at = 0
+    for word in tokens:
+        spans.append((found[at][0], found[at + len(word) - 1][1]) if word else None)
+        at += len(word) + len(between) if word else 0
+    return _filled(spans, frames)
+
+
+def viterbi(log_probs_TC: np.ndarray, letters_L: Sequence[int], blank: int) -> list[Span]:
+    """The frames of each letter on the likeliest path that spells them, `(L,)`.
+
+    From a state a path stays, goes to the next, or, where that is a blank between two letters that differ, past it; of
+    equally likely ways it takes the first of these. There must be a path: a frame a letter, and one between two alike.
+    Where no two ways are alike, torchaudio's `forced_align` finds the same frames.
+    """
+    frames, states = len(log_probs_TC), 2 * len(letters_L) + 1
+    state_S = np.full(states, blank)
+    state_S[1::2] = letters_L
+    may_pass_S = np.zeros(states, bool)
+    may_pass_S[3::2] = state_S[3::2] != state_S[1:-2:2]
+    best_S = np.full(states, -np.inf)
+    best_S[:2] = log_probs_TC[0, state_S[:2]]
+    step_TS = np.zeros((frames, states), np.int8)
+    for t in range(1, frames):
+        ways_3S = np.full((3, states), -np.inf)
+        ways_3S[0], ways_3S[1, 1:] = best_S, best_S[:-1]
+        ways_3S[2, 2:] = np.where(may_pass_S[2:], best_S[:-2], -np.inf)
+        step_TS[t] = ways_3S.argmax(0)
+        best_S = ways_3S.max(0) + log_probs_TC[t, state_S]
+    at = states - 1 if best_S[-1] > best_S[-2] else states - 2
+    path = [at]
+    for t in range(frames - 1, 0, -1):
+        at -= int(step_TS[t, at])
+        path.append(at)
+    path_T = np.array(path[::-1])
+    assert path_T[0] < 2, "a path begins at the first letter or the blank before it"
+    first_L = np.searchsorted(path_T, np.arange(1, states, 2))
+    end_L = np.searchsorted(path_T, np.arange(1, states, 2), side="right")
+    assert (first_L < end_L).all(), "the path spells the letters"
+    return list(zip(first_L.tolist(), end_L.tolist(), strict=True))
+
+
+def letters(word: str, vocabulary: Mapping[str, int]) -> list[int]:
+    """The classes that spell a word. A letter that is not known is looked for in lower case, then in upper case; then
+    as TRANSLITERATED; then without its accents; what is unknown still is left out, as digits are."""
+    found: list[int] = []
+    for letter in unicodedata.normalize("NFC", word).replace("’", "'"):
+        plain = TRANSLITERATED.get(letter.lower()) or unicodedata.normalize("NFD", letter)
+        for spelling in ([letter], [letter.lower()], [letter.upper()], plain.lower(), plain.upper()):
+            known = [vocabulary[c] for c in spelling if c in vocabulary]
+            if known:
+                found += known
+                break
+    return found
+
+
+def _bare(part: str) -> str:
+    """Without the punctuation around it; empty where it is nothing else."""
+    inside = [i for i, c in enumerate(part) if _written(c, "LMN")]
+    return part[inside[0] : inside[-1] + 1] if inside else ""
+
+
+def _written(character: str, kinds: str) -> bool:
+    """Whether it is of these kinds of Unicode: letters L, marks M, with which many scripts write vowels, numbers N."""
+    return unicodedata.category(character)[0] in kinds
+
+
+def _filled(spans: Sequence[Span | None], frames: int) -> list[Span]:
+    """Words without frames of their own get the gap between their neighbours, at least a frame each."""
+    filled: list[Span] = []
+    ends = [0]  # of the last word before
+    starts = [span[0] for span in spans if span]
+    for is_known, group in groupby(spans, key=lambda span: span is not None):
+        some = list(group)
+        if is_known:
+            filled += [span for span in some if span]
+            ends.append(filled[-1][1])
+            starts = starts[len(some) :]
+            continue
+        first, last = ends[-1], starts[0] if starts else frames
+        if last - first < len(some):  # into the neighbours, rather than nowhere
+            first = max(0, min(first, last - len(some)))
+            last = min(frames, max(last, first + len(some)))
+        edges = [first + (last - first) * i // len(some) for i in range(len(some) + 1)]
+        filled += [(a, max(b, a + 1)) for a, b in pairwise(edges)]
+    return filled
+
+
+def _load(name: str, device: torch.device) -> tuple[Any, Any, Any]:
+    """The model, frozen, its feature extractor and its tokenizer."""
+    from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2CTCTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is refused below, in a line
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model, report = AutoModelForCTC.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
+    except Exception as error:  # transformers makes a model of whatever the files say
+        told = f"cannot be loaded as a CTC model: {first_line(error)}"
+        raise UserError(f"aligner {name!r}: {told}; name one such as facebook/wav2vec2-base-960h") from error
+    missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed")
+    if missing:
+        told = f"{len(missing)} weights are missing from its files, {missing[0]} the first"
+        raise UserError(f"aligner {name!r}: {told}; it was not trained to spell words")
+    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer) or tokenizer.pad_token_id is None:
+        told = f"its tokenizer is {type(tokenizer).__name__}, not Wav2Vec2CTCTokenizer"
+        raise UserError(f"aligner {name!r}: {told}; name a CTC model that spells words letter by letter")
+    if extractor.sampling_rate != audio.SAMPLE_RATE:
+        raise UserError(f"aligner {name!r}: takes {extractor.sampling_rate} Hz, not {audio.SAMPLE_RATE} Hz")
+    return freeze(model, device), extractor, tokenizer

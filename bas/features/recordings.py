@@ -1,0 +1,60 @@
+"""Which recording features are of: a hash over its bytes and its times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from bas.corpora import Utterance
+
+READERS = 8  # threads that hash recordings; they wait for the disk more than for a core
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
+    """By id, a hash over the bytes of the utterance's file and its times; none for a file that cannot be read.
+
+    Each file is read once, and told by a call of `tick`.
+    """
+    utterances = list(utterances)
+    digests = dict(in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in utterances}), tick))
+    return {u.id: _with_times(u, digest) for u in utterances if (digest := digests[u.audio]) is not None}
+
+
+def recording_hash(utterance: Utterance) -> str | None:
+    """The same of one utterance, at no cost where its file was read before and is still that file."""
+    digest = _digest(utterance.audio)
+    return None if digest is None else _with_times(utterance, digest)
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], None]) -> Iterator[R]:
+    with ThreadPoolExecutor(READERS) as pool:
+        for done in pool.map(work, items):
+            tick()
+            yield done
+
+
+def _with_times(utterance: Utterance, digest: str) -> str:
+    what = json.dumps([utterance.start, utterance.end, digest])
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        status = path.stat()
+        return _read_digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=2**16)
+def _read_digest(path: Path, *version: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()

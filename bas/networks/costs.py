@@ -1,0 +1,78 @@
+"""What an architecture costs: trainable numbers, or the multiply-adds of a forward pass over one utterance.
+
+Multiply-adds are those of matrix products, attention and convolutions (half of PyTorch's FLOP counter); what works
+element by element is not counted, as usual.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bas.networks.network import count_parameters
+from bas.networks.supernet import Supernet
+
+
+def multiply_adds(module: nn.Module, dim_in: int, frames: int) -> int:
+    """Of a forward pass of `module(x_BTD, mask_BT)` over one utterance of `frames` frames, `dim_in` wide.
+
+    module: a block, a stem, a pool or a whole network. It is left as it is, and no random number is drawn.
+    """
+    module = copy.deepcopy(module).cpu().eval()
+    x_BTD, mask_BT = torch.zeros(1, frames, dim_in), torch.ones(1, frames, dtype=torch.bool)
+    # The counter does not see into fused kernels: attention is done step by step, and so are recurrent networks
+    # (oneDNN's) and transformer layers (fused only where no gradient is asked for).
+    with (
+        warnings.catch_warnings(action="ignore"),
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.enable_grad(),
+    ):
+        module(x_BTD, mask_BT)
+    return int(counter.get_total_flops()) // 2
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a supernet: what every architecture has, and each candidate of each searched part, by name."""
+
+    fixed: int
+    searched: Mapping[str, Mapping[str, int]]
+
+    @property
+    def largest(self) -> int:
+        """The dearest architecture's; at least 1, to divide by."""
+        return max(1, self.fixed + sum(max(row.values()) for row in self.searched.values()))
+
+    def of(self, blocks: Iterable[tuple[str, str]]) -> int:
+        """With these candidates computed, each as `(part, name)`: of an architecture, its blocks."""
+        return self.fixed + sum(self.searched[part][name] for part, name in blocks)
+
+    def shares(self, part: str, like: Tensor) -> Tensor:
+        """Each candidate's of the dearest architecture's, `(C,)`."""
+        return like.new_tensor(list(self.searched[part].values())) / self.largest
+
+
+def count(supernet: Supernet, measure: str, frames: int) -> Costs:
+    """measure: multiply-adds, over an utterance of `frames` frames, or parameters."""
+    width, dim = supernet.standardise.mean_I.numel(), supernet.head.in_features
+    in_dim = width if supernet.mix is None else width // len(supernet.mix.theta)
+
+    def of(module: nn.Module, dim_in: int) -> int:
+        return count_parameters(module) if measure == "parameters" else multiply_adds(module, dim_in, frames)
+
+    searched = {
+        name: {n: of(part.candidates[n], in_dim if name == "stem" else dim) for n in part.names}
+        for name, part in supernet.mixed().items()
+    }
+    first = next(supernet.space.architectures())
+    whole = of(supernet.discrete(first), width)
+    return Costs(whole - sum(searched[part][name] for part, name in first.blocks), searched)

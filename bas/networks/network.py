@@ -1,0 +1,254 @@
+"""What is trained: one architecture as a network. Knows no block and no task: factories come from a `SearchSpace`.
+
+Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part,
+L states of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from bas.errors import UserError
+from bas.space import Architecture, Choices, Factory, SearchSpace
+
+Gate = Iterable[Tensor | None]
+"""One weight per candidate of a part, in the order of the space: a number, or `(B,)`, each utterance its own.
+
+None: not drawn, so not computed. A tensor of `(C,)` or `(C, B)` will do: every candidate is.
+"""
+
+Gates = Mapping[str, Gate]
+"""By searched part."""
+
+
+class Mixed(nn.Module):
+    """One searched part: all its candidates side by side, and the architecture parameters theta over them."""
+
+    def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = tuple(candidates)
+        self.candidates = _by_name(candidates)
+        self.theta = nn.Parameter(torch.zeros(len(candidates)))
+
+    def forward(self, x: Tensor, mask_BT: Tensor, gate: Gate) -> Tensor:
+        """The sum of the candidates' outputs weighted by the gate (Fang et al. 2023, eq. 5), of those drawn alone."""
+        out: Tensor | None = None
+        for weight, name in zip(gate, self.names, strict=True):
+            if weight is None:
+                continue
+            found: Tensor = self.candidates[name](x, mask_BT)
+            # A number stays one: a tensor with axes would take bfloat16 outputs to float32.
+            weight = weight[(...,) + (None,) * (found.dim() - 1)] if weight.dim() else weight
+            out = weight * found if out is None else out + weight * found
+        assert out is not None, "no candidate was drawn"
+        return out
+
+
+class FrameLinear(nn.Module):
+    """The default stem: a linear map of each frame to the network's width; nothing where that is the input's."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Identity() if in_dim == dim else nn.Linear(in_dim, dim)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.project(x_BTI)
+        return out
+
+
+class Standardise(nn.Module):
+    """Per-dimension standardisation with statistics of the training part; the identity until they are set."""
+
+    mean_I: Tensor
+    scale_I: Tensor
+
+    def __init__(self, in_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_I", torch.zeros(in_dim))
+        self.register_buffer("scale_I", torch.ones(in_dim))
+
+    def set(self, mean_I: Tensor, std_I: Tensor) -> None:
+        self.mean_I.copy_(mean_I)
+        # A dimension that is constant in training says nothing: no factor makes its first change the loudest.
+        self.scale_I.copy_(torch.where(std_I > 1e-5, 1.0 / std_I, 1.0))
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        return (x_BTI - self.mean_I) * self.scale_I
+
+
+class LayerMix(nn.Module):
+    """The sum of several states of an encoder, weighted by softmax(theta): SUPERB (Yang et al., Interspeech 2021)."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(states))
+
+    def weights(self) -> Tensor:
+        """softmax(theta), `(L,)` float64: they sum to 1."""
+        return self.theta.detach().double().softmax(0)
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        """`(B, T, L * I)`, the states side by side, to `(B, T, I)`."""
+        x_BTLI = x_BTI.reshape(*x_BTI.shape[:-1], len(self.theta), -1)
+        out: Tensor = (x_BTLI * self.theta.softmax(0)[:, None]).sum(-2)
+        return out
+
+
+class Residual(nn.Module):
+    """A block with a skip connection and LayerNorm around it: LayerNorm(x + block(x)), as in a vanilla transformer."""
+
+    def __init__(self, block: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.block = block
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.norm(x_BTD + self.block(x_BTD, mask_BT))
+        return out
+
+
+class Network(nn.Module):
+    """Standardise, layer mix, stem, slots, pool, linear head: what is trained, saved and scored.
+
+    A part is a block, or a `Mixed` of blocks in a supernet, which then needs its gates.
+    in_dim: what the stem sees, the width of one state. dropout: after the stem and before the head, the same for
+    every architecture. states: how many of the encoder's states stand side by side in the features; several are mixed.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module], in_dim: int, dim: int, outputs: int, dropout: float, states: int = 1
+    ) -> None:
+        super().__init__()
+        self.standardise = Standardise(states * in_dim)
+        self.mix = LayerMix(states) if states > 1 else None
+        self.parts = _by_name(parts)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(dim, outputs)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
+        """Features `(B, T, I)`, of several states `(B, T, L * I)`, and mask `(B, T)` to outputs `(B, O)`."""
+        x = self.standardise(x_BTI)
+        if self.mix is not None:
+            x = self.mix(x)
+        for name, part in self.parts.items():
+            if isinstance(part, Mixed):
+                assert gates is not None, "a supernet is called with gates"
+                x = part(x, mask_BT, gates[name])
+            else:
+                x = part(x, mask_BT)
+            if name == "stem":
+                x = self.dropout(x)
+        out: Tensor = self.head(self.dropout(x))
+        return out
+
+
+class PerOutput(Network):
+    """A network of its own for each output: they share the standardisation and nothing that learns.
+
+    The epoch whose weights are kept is the best of all together.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        nn.Module.__init__(self)
+        self.standardise = networks[0].standardise
+        self.mix = None  # each has its own
+        for network in networks:
+            network.standardise = self.standardise
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
+        """As of a `Network`; output o is the o-th network's."""
+        return torch.cat([network(x_BTI, mask_BT) for network in self.networks], -1)
+
+
+def build(
+    space: SearchSpace,
+    architecture: Architecture,
+    in_dim: int,
+    dim: int,
+    outputs: int,
+    dropout: float = 0.0,
+    residual: bool = False,
+    states: int = 1,
+) -> Network:
+    """One architecture of a space with fresh weights."""
+    space.check(architecture)
+    if space.each_output:
+        alike = replace(space, each_output=False)
+        made = [build(alike, architecture, in_dim, dim, 1, dropout, residual, states) for _ in range(outputs)]
+        return PerOutput(made)
+    parts = {
+        name: make(name, choices[architecture[name]] if name in space.searched else choices[""], in_dim, dim, residual)
+        for name, choices in parts_of(space).items()
+    }
+    return Network(parts, in_dim, dim, outputs, dropout, states)
+
+
+def parts_of(space: SearchSpace) -> dict[str, Choices]:
+    """Stem, slots and pool in the order of the data; a part that is not searched has one candidate, named ''."""
+    stem = FrameLinear if space.stem is None else space.stem
+    fixed = {"stem": stem, **space.slots, "pool": space.pool}
+    return {name: value if isinstance(value, Mapping) else {"": value} for name, value in fixed.items()}
+
+
+def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    """Refuses the few names that a ModuleDict keeps for itself, such as `keys` and `train`."""
+    try:
+        return nn.ModuleDict(modules)
+    except KeyError as error:
+        raise UserError(f"search space: {error.args[0]} in torch.nn.ModuleDict; take another name") from error
+
+
+def make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
+    module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
+    return Residual(module, dim) if residual and part not in ("stem", "pool") else module
+
+
+def check(space: SearchSpace, in_dim: int, dim: int) -> None:
+    """Make each candidate once and try it on two short utterances.
+
+    Raises UserError, naming part and candidate, for a factory that cannot be called as this room calls it, a module
+    that fails, an output of another shape than the part's contract, and one that changes with what stands on padding.
+    """
+    for part, choices in parts_of(space).items():
+        _by_name({name: nn.Identity() for name in choices if name})
+        arguments = f"{in_dim}, {dim}" if part == "stem" else f"{dim}"
+        for name, factory in choices.items():
+            where = f"{part} {name}".strip()
+            try:
+                told = _trial(make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+            except Exception as error:  # a user's code may fail in any way
+                why = " ".join(str(error).split())
+                raise UserError(
+                    f"{where}: fails as factory({arguments})(x_BTD, mask_BT): {type(error).__name__}: {why}"
+                ) from error
+            if told:
+                raise UserError(f"{where}: {told}")
+
+
+@torch.no_grad()
+def _trial(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
+    """What is wrong with a candidate's output, or nothing: the second utterance has 3 frames, and 4 of padding."""
+    x_BTD = torch.linspace(-1, 1, 2 * 7 * (in_dim if part == "stem" else dim)).sin().reshape(2, 7, -1)
+    mask_BT = torch.arange(7) < torch.tensor([[7], [3]])
+    shape = (2, dim) if part == "pool" else (2, 7, dim)
+    out = module(x_BTD, mask_BT)
+    found = tuple(getattr(out, "shape", ()))
+    if found != shape:
+        return f"gives {found or type(out).__name__} where {shape} is due"
+    alone = module(x_BTD[1:, :3], mask_BT[1:, :3])[0]
+    real = out[1] if part == "pool" else out[1, :3]
+    if not torch.allclose(real, alone, rtol=1e-3, atol=1e-4):
+        return "padding changes its output; keep padded frames out with mask_BT"
+    return ""
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

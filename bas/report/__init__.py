@@ -1,0 +1,1 @@
+"""How numbers read: tables, pages, notes."""

@@ -1,0 +1,27 @@
+"""A table on a page and on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+
+def points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Its lines."""
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
+
+
+def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """For the terminal; the first column is never broken."""
+    table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
+    for index, column in enumerate(heading):
+        table.add_column(column, no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

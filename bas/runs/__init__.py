@@ -1,0 +1,1 @@
+"""A run: its folder, its jobs, and the processes that share them."""

@@ -1,0 +1,143 @@
+"""One architecture trained, or one space searched, in a fold of a run. Jobs and trials are made of this.
+
+Nothing here scores a test part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from bas.networks.network import Network, build
+from bas.networks.supernet import Supernet
+from bas.runs.session import Bench
+from bas.search.search import Found, search
+from bas.space import Architecture, SearchSpace
+from bas.training.batches import Data
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
+from bas.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network with the weights of its best epoch, and what it was trained on."""
+
+    network: Network
+    data: Data
+    records: list[Record]
+    seconds: float
+
+    @property
+    def kept(self) -> Record:
+        """The record of the epoch whose weights the network has."""
+        return max(self.records, key=lambda r: (r["score"], -r["epoch"]))
+
+
+def fit(
+    bench: Bench,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
+
+    settings: the run's, or others (`tune`). after_epoch: is given each epoch's record: epoch, loss (training), valid
+    (loss and metrics), score (validation loss, negated); what it raises ends the training. The test part is not seen.
+    """
+    parts = bench.run.protocol.folds[fold]
+    data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
+    seed_everything(seed, fold, "initial weights")
+    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
+    network = made.to(bench.device)
+    if settings.normalise != "none":
+        network.standardise.set(*data.moments(bench.members(parts.fit)))
+
+    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
+        out: Tensor = network(x_BTD, mask_BT)
+        return out
+
+    def record(epoch: Epoch) -> Record:
+        checked = valid_scores(bench, network, data, valid)
+        known = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
+        known |= bench.mix(network)
+        after_epoch(known)
+        return known
+
+    records, seconds = optimise(
+        network,
+        forward,
+        bench.run.task.loss,
+        data,
+        bench.members(parts.fit),
+        replace(settings, warmup=0),  # that of a search: here a layer mix moves from the first step
+        seed_of(fold, seed),
+        record,
+        checkpoint,
+        keep_best="score",
+    )
+    return Fitted(network, data, records, seconds)
+
+
+def find(
+    bench: Bench,
+    space: SearchSpace,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Path | None = None,
+    paths: bool = True,
+) -> tuple[Supernet, Found]:
+    """Search a space in a fold; see `search.search`. The test part is not seen.
+
+    settings: the run's, or others. after_epoch: is given each epoch's record, with the scores of the architecture that
+    leads on the valid part, and the layer mix. paths: score every architecture at the end, needed or not.
+    """
+    parts = bench.run.protocol.folds[fold]
+    data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
+    fit_part = bench.members(parts.fit)
+    seed_everything(seed, fold, "initial weights")
+    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    made = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states)
+    supernet = made.to(bench.device)
+    if settings.normalise != "none":
+        supernet.standardise.set(*data.moments(fit_part))
+
+    def score(network: Network) -> dict[str, float]:
+        return valid_scores(bench, network, data, valid)
+
+    def record(known: Record) -> Record:
+        leader = known["architecture"]
+        more = {"valid": score(supernet.discrete(Architecture.of(leader)))} if leader else {}
+        more |= bench.mix(supernet)
+        after_epoch(known | more)
+        return more
+
+    found = search(
+        supernet,
+        bench.run.task.loss,
+        data,
+        fit_part,
+        settings,
+        seed_of(fold, seed),
+        record,
+        valid,
+        score if paths or settings.strategy == "single-path" else None,
+        checkpoint,
+    )
+    return supernet, found
+
+
+def valid_scores(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
+    """Loss and metrics on the valid part; `network` is in eval mode."""
+    found = outputs(network, data, valid)
+    loss = float(bench.run.task.loss(found, data.targets_U[valid]))
+    return {"loss": loss, **bench.metrics(bench.run.task.predict(found), valid)}

@@ -1,0 +1,179 @@
+"""Jobs: one search, or one training scored on its test part. Each is a function of the run folder and its name.
+
+A job's numbers depend on the run, the fold and the seed, never on what else runs: each has one CPU thread, so that the
+number of workers changes nothing. A job sees its test part once, in `_score`, when everything is chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from bas.networks.network import Network, count_parameters
+from bas.protocols import Fold
+from bas.runs import tensorboard
+from bas.runs.fit import Fitted, find, fit
+from bas.runs.layers import best, cross_validated
+from bas.runs.linear import fit_linear
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.search.search import epochs_of
+from bas.space import Architecture, SearchSpace
+from bas.training.loop import Record, outputs
+from bas.training.settings import SEARCH_ONLY, searcher
+from bas.util.files import replacing, write_json
+
+
+def run_job(bench: Bench, job: Job) -> None:
+    """Do one job and write its result, unless that is there already. Resumes a checkpoint that a kill left."""
+    if bench.run.done(job.name):
+        return
+    torch.set_num_threads(1)
+    trainings = dict.fromkeys(("retrain", "baseline", "alone"), train)
+    kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
+    with threadpool_limits(1):  # BLAS under scikit-learn
+        keep(bench, job, kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold]))
+
+
+def keep(bench: Bench, job: Job, result: dict[str, Any]) -> None:
+    """Write a job's result; what it would have resumed from is needed no more."""
+    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.hash, **result})
+    checkpoint(bench, job).unlink(missing_ok=True)
+
+
+def checkpoint(bench: Bench, job: Job) -> Path:
+    return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
+
+
+def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    """The layer whose linear model does best in cross-validation over the fold's training speakers; see `layers`."""
+    run = bench.run
+    x_ULD, targets_U, units_U = bench.training_means(job.fold)
+    metric = run.metrics[run.headline]
+    scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
+    return {"layer": best(scores), "cross_validated": scores}
+
+
+def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    data = bench.derived(bench.layer(job.fold), fold, bench.run.plan.settings)
+    begun = time.monotonic()
+    fitted, valid = bench.members(fold.fit), bench.members(fold.valid)
+    on_fit, on_valid = ((data.mean_frames(of).numpy(), bench.run.targets[of.numpy()]) for of in (fitted, valid))
+    metric = bench.run.metrics[bench.run.headline]
+    model, strength = fit_linear(bench.run.task.linears[job.row], metric, on_fit, on_valid)
+    seconds = time.monotonic() - begun
+    predictions = model.predict(data.mean_frames(bench.members(fold.test)).numpy())
+    parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
+    scored = bench.metrics(model.predict(on_valid[0]), valid)
+    found = {"strength": strength, "valid": scored, "parameters": parameters, "seconds": seconds}
+    return {**found, **_score(bench, predictions, fold)}
+
+
+def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+    settings, space = searcher(bench.run.plan.settings, job.searcher), bench.run.spaces[job.row].space
+    with tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
+
+        def after_epoch(record: Record) -> None:
+            tensorboard.search_epoch(board, record, epochs_of(settings, space))
+            bench.tick()
+
+        supernet, found = find(bench, space, settings, job.fold, job.seed, after_epoch, checkpoint(bench, job))
+        values = [path[bench.run.headline] for path in found.paths or ()]
+        scored = list(zip(space.architectures(), values, strict=False))
+        tensorboard.found(board, found.architecture, scored, bench.run.headline, len(found.records))
+        mix = bench.mix(supernet) if found.records else {}  # a random choice trains nothing
+        tensorboard.mixed(board, mix)
+    save(bench, job, supernet)
+    kept = ("loss", bench.run.headline)
+    return {
+        "architecture": found.architecture.as_dict(),
+        "layer": bench.layer(job.fold),
+        "settings": {name: getattr(settings, name) for name in SEARCH_ONLY},
+        "parameters": count_parameters(supernet),
+        "multiply_adds": found.multiply_adds,
+        "seconds": found.seconds,
+        "probabilities": found.probabilities,
+        **mix,
+        "paths": found.paths and [{name: path[name] for name in kept} for path in found.paths],
+        "epochs": found.records,
+    }
+
+
+def train(bench: Bench, job: Job, fold: Fold, also: Callable[[Fitted], None] = lambda fitted: None) -> dict[str, Any]:
+    """Train what the job asks for and score it on its test part; the job's result. also: is given what was trained."""
+    space, architecture = asked(bench.run, job)
+    with board_of(bench, job) as board:
+
+        def after_epoch(record: Record) -> None:
+            if board:
+                tensorboard.train_epoch(board, record)
+            bench.tick()
+
+        settings, path = bench.run.plan.settings, checkpoint(bench, job)
+        fitted = fit(bench, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        also(fitted)
+        return finish(bench, job, architecture, fitted, board)
+
+
+def board_of(bench: Bench, job: Job) -> AbstractContextManager[SummaryWriter | None]:
+    """TensorBoard's events of a training; an audit's thousands would bury all else there: its report shows them."""
+    if job.kind == "alone":
+        return nullcontext()
+    return tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks)
+
+
+def finish(
+    bench: Bench, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
+) -> dict[str, Any]:
+    """Score a training on its test part, once, and keep the weights that someone may ask for; the job's result."""
+    fold = bench.run.protocol.folds[job.fold]
+    predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
+    scored, mix = _score(bench, predictions, fold), bench.mix(fitted.network)
+    if board:
+        tensorboard.trained(board, str(architecture), scored["test"]["metrics"])
+        tensorboard.mixed(board, mix)
+    if job.kind in ("retrain", "tuned"):
+        save(bench, job, fitted.network)
+    return {
+        "architecture": architecture.as_dict(),
+        "layer": bench.layer(job.fold),
+        "parameters": count_parameters(fitted.network),
+        "seconds": fitted.seconds,
+        "kept_epoch": fitted.kept["epoch"],
+        **mix,
+        "epochs": fitted.records,
+        **scored,
+    }
+
+
+def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
+    """What a training is of."""
+    if job.kind == "baseline":
+        return run.baselines[job.row], run.baselines[job.row].only()
+    space = run.spaces[job.row].space
+    if job.kind == "alone":
+        assert job.number is not None
+        return space, list(space.architectures())[job.number]
+    return space, Architecture.of(run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"])
+
+
+def save(bench: Bench, job: Job, network: Network) -> None:
+    with replacing(bench.run.folder / "jobs" / f"{job.name}.pt") as temporary:
+        torch.save(network.state_dict(), temporary)
+
+
+def _score(bench: Bench, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
+    """What is kept of the test part: predictions in the fold's order, and its metrics."""
+    return {
+        "test": {"predictions": predictions.tolist(), "metrics": bench.metrics(predictions, bench.members(fold.test))}
+    }

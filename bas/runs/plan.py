@@ -1,0 +1,54 @@
+"""What a user asked for, and the jobs that it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bas.training.settings import Settings
+
+BEST, MIX = "best", "mix"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asked for.
+
+    layer: a stored state's number; or "best", chosen in each fold by its training utterances; or "mix": all that are
+        stored, summed with learned weights.
+    """
+
+    features: str
+    spaces: tuple[str, ...]  # paths of the space files
+    layer: int | str
+    settings: Settings
+    seeds: tuple[int, ...]
+    device: str  # cpu | cuda
+    labels: str | None = None  # a scheme of bas.corpora.labels; None: the corpus's own words
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Plan:
+        names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": Settings(**raw["settings"])}
+        return cls(**{**raw, **names})
+
+
+@dataclass(frozen=True)
+class Job:
+    """kind: layer, linear, baseline, search, retrain or alone (one architecture of a space, by its number).
+
+    row: BEST, the linear row, a baseline, or a search space by name.
+    """
+
+    kind: str
+    row: str
+    fold: int
+    seed: int
+    number: int | None = None  # in the order of `SearchSpace.architectures`
+    searcher: str = ""  # of a search: what `settings.searcher` reads; "": the run's settings
+
+    @property
+    def name(self) -> str:
+        number = "" if self.number is None else f"-{self.number:03}"
+        how = f"+{self.searcher}" if self.searcher else ""
+        return f"{self.kind}-{self.row.replace(' ', '-')}{number}{how}-fold{self.fold}-seed{self.seed}"

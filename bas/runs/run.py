@@ -1,0 +1,124 @@
+"""A run folder: what made its numbers, and where each of them lies.
+
+run.json          the plan: features, layer, settings, seeds, spaces; versions, commit, device, identity
+protocol.json     the folds by utterance id
+spaces/           the search-space files as they were
+jobs/             one JSON a finished job (a search, a training), its weights beside it, its checkpoint while it runs
+tb/               TensorBoard
+results.json      the table as data; table.md as text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bas.corpora import Corpus, Utterance, open_corpus
+from bas.corpora.labels import relabel
+from bas.errors import UserError
+from bas.features.store import FeatureStore, StoreInfo
+from bas.protocols import read
+from bas.runs.baselines import common_baselines
+from bas.runs.plan import MIX, Plan
+from bas.runs.spaces import SpaceFile, load_space
+from bas.space import SearchSpace
+from bas.stats import Metric
+from bas.tasks import EMOTION, Task
+from bas.util.files import read_json
+
+
+class Run:
+    """An open run folder with everything a job needs. Opens alike in the parent and in every worker process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        raw = read_json(folder / "run.json")
+        try:
+            self.plan = Plan.from_dict(raw["plan"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder}: run.json is not of this version of bas ({error})") from error
+        self.protocol = read(folder / "protocol.json")
+        self.store = FeatureStore(Path(self.plan.features))
+        self.corpus: Corpus = stored(open_labelled(self.store.info, self.plan.labels), self.store.info)
+        names = [Path(path).stem for path in self.plan.spaces]
+        self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
+        self.task = common_task(self.spaces.values())
+        self.baselines: Mapping[str, SearchSpace] = common_baselines(list(self.spaces.values()))
+        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
+        self.outputs = self.task.outputs(self.utterances)
+        self.targets = self.task.targets(self.utterances, self.outputs)
+        self.position = {u.id: i for i, u in enumerate(self.utterances)}
+
+    @property
+    def headline(self) -> str:
+        """The metric that choices and verdicts go by: the corpus's, where the task has it, else the task's first."""
+        return next((name for name in self.corpus.headlines if name in self.metrics), next(iter(self.metrics)))
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The task's metrics of these outputs, by name."""
+        return self.task.metrics(self.outputs)
+
+    @property
+    def reference(self) -> str:
+        """The baseline that differences are against."""
+        return next(iter(self.baselines))
+
+    @property
+    def linear(self) -> str:
+        """The task's linear row."""
+        return next(iter(self.task.linears))
+
+    @property
+    def unit(self) -> str:
+        """The field whose values are the units of a paired comparison: what the folds kept whole."""
+        return self.protocol.unit
+
+    @property
+    def states(self) -> int:
+        """How many of the encoder's states feed a network."""
+        return len(self.store.info.layers) if self.plan.layer == MIX else 1
+
+    def job_path(self, job: str) -> Path:
+        return self.folder / "jobs" / f"{job}.json"
+
+    def done(self, job: str) -> bool:
+        return self.job_path(job).exists()
+
+    def result(self, job: str) -> dict[str, Any]:
+        found: dict[str, Any] = read_json(self.job_path(job))
+        return found
+
+
+def common_task(spaces: Iterable[SpaceFile]) -> Task:
+    """The one task of these spaces; emotion recognition where a file defines none."""
+    tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
+    first = next(iter(tasks.values()))
+    for name, task in tasks.items():
+        lacking = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
+        if lacking:
+            told = f"{task!r} has no {lacking[0]}; it must be a task, such as Classification(...)"
+            raise UserError(f"space {name}: task: {told}")
+        if repr(task) != repr(first):
+            raise UserError(
+                f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
+            )
+    return first
+
+
+def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
+    """The store's corpus; labels: a scheme of `bas.corpora.labels` to map them to, None: as they are."""
+    corpus = open_corpus(info.corpus, Path(info.root))
+    return corpus if labels is None else relabel(corpus, labels)
+
+
+def stored(corpus: Corpus, info: StoreInfo) -> Corpus:
+    """The corpus without the utterances that the store skipped; its note, shown with every result, counts them."""
+    kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
+    left_out = len(corpus.utterances) - len(kept)
+    if not left_out:
+        return corpus
+    told = f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store"
+    return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, told))))

@@ -1,0 +1,97 @@
+"""A run open in this process: its features, and what is known of them fold by fold. Jobs and trials are made of this.
+
+Nothing here scores a test part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bas.networks.network import Network
+from bas.protocols import Fold, field_of
+from bas.runs.plan import BEST, MIX, Job
+from bas.runs.run import Run
+from bas.training.batches import Data, by_speaker, load, sizes
+from bas.training.placement import Placement, place
+from bas.training.settings import Settings
+
+
+class Bench:
+    """A run open in this process, with the features of one layer, or of a mix: they are read again for another layer.
+
+    placement: where the features are; None: as for a run with one process.
+    """
+
+    def __init__(
+        self, folder: Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+    ) -> None:
+        self.run = Run(folder)
+        self.tick = tick  # called after every epoch, for a progress bar
+        self.device = torch.device(self.run.plan.device)
+        self.placement = placement or place_features(self.run, 1)[0]
+        self.run.store.mapped_bytes = self.placement.mapped
+        self._data: dict[tuple[int | str, int], Data] = {}
+
+    def data(self, layer: int | str, stride: int) -> Data:
+        """The features as extracted, averaged by the stride."""
+        key = layer, stride
+        if key not in self._data:
+            ids = [u.id for u in self.run.utterances]
+            self._data = {}  # the old layer goes before the new one comes
+            where = self.placement.where
+            layers = self.run.store.info.layers if layer == MIX else [int(layer)]
+            self._data = {key: load(self.run.store, ids, layers, stride, self.run.targets, where, self.device)}
+        return self._data[key]
+
+    def derived(self, layer: int | str, fold: Fold, settings: Settings) -> Data:
+        """The features as every row of this fold is given them."""
+        data = self.data(layer, settings.stride)
+        if settings.normalise == "speaker":
+            return by_speaker(data, self.members(fold.fit), [u.speaker for u in self.run.utterances])
+        return data
+
+    def training_means(self, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of a fold's fit and valid parts: each utterance's mean frame of every stored state `(U, L, D)`, as the fold's
+        rows are given it, its target, and its unit of what the task keeps disjoint."""
+        run, parts = self.run, self.run.protocol.folds[fold]
+        members = self.members((*parts.fit, *parts.valid))
+        # One layer after the other, unless all are there: of many, one may be all that memory holds.
+        layers: Sequence[int | str] = [MIX] if run.plan.layer == MIX else run.store.info.layers
+        means = [self.derived(layer, parts, run.plan.settings).mean_frames(members) for layer in layers]
+        x_ULD = torch.cat(means, 1).reshape(len(members), len(run.store.info.layers), -1).numpy()
+        utterances = [run.utterances[int(u)] for u in members]
+        disjoint = run.task.disjoint[0] if run.task.disjoint else "id"
+        units = [field_of(u, disjoint) or u.id for u in utterances]
+        return x_ULD, run.targets[members.numpy()], np.array(units)
+
+    def members(self, ids: tuple[str, ...]) -> Tensor:
+        return torch.tensor([self.run.position[i] for i in ids])
+
+    def layer(self, fold: int) -> int | str:
+        """The state that this fold's rows see; MIX: all that are stored."""
+        layer = self.run.plan.layer
+        return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"]) if layer == BEST else layer
+
+    def mix(self, network: Network) -> dict[str, Any]:
+        """For a record: the weight of each state in the network's layer mix, by its number; nothing without one."""
+        if network.mix is None:
+            return {}
+        return {"mix": dict(zip(map(str, self.run.store.info.layers), network.mix.weights().tolist(), strict=True))}
+
+    def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
+        targets = self.run.targets[members.numpy()]
+        return {name: metric(targets, predictions) for name, metric in self.run.metrics.items()}
+
+
+def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:
+    """Where a layer of the run's features goes while `processes` train, and a line about it; see `placement.place`."""
+    settings = run.plan.settings
+    ids = [u.id for u in run.utterances]
+    whole, least = sizes(run.store, ids, settings.stride, settings.batch_size, run.states)
+    return place(whole, least, torch.device(run.plan.device), processes, memory)

@@ -1,0 +1,87 @@
+"""A search-space file: a user's Python, or one of `search_spaces/`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bas.errors import UserError
+from bas.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class SpaceFile:
+    """A search-space file as it was when it was read."""
+
+    name: str
+    path: Path
+    source: str
+    space: SearchSpace
+    task: Any  # bas.tasks.Task, or None for emotion recognition
+    baselines: Mapping[str, SearchSpace] | None = None  # None: those of bas.runs.baselines
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the file's text: a changed block is another search."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:12]
+
+
+def shipped() -> dict[str, Path]:
+    """The files of `search_spaces/` by name."""
+    found = importlib.util.find_spec("search_spaces")
+    folders = (found.submodule_search_locations or []) if found else []
+    return {p.stem: p for d in folders for p in sorted(Path(d).glob("*.py")) if p.stem != "__init__"}
+
+
+def load_space(name_or_path: str) -> SpaceFile:
+    """Read a space by the name of a shipped file (`ser_bas4`) or by the path of any Python file.
+
+    Raises UserError when there is no such file, it cannot be imported, or it defines no `space`.
+    """
+    path = shipped().get(name_or_path, Path(name_or_path).expanduser())
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"search space {name_or_path!r}: no such file; shipped: {', '.join(shipped())}; or a .py path")
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    module = _run(source, path)
+    space = getattr(module, "space", None)
+    if not isinstance(space, SearchSpace):
+        raise UserError(f"{path}: defines no `space = SearchSpace(...)`")
+    if space.each_output:
+        raise UserError(f"{path}: space: each_output is for baselines; a search has one network for all outputs")
+    baselines = getattr(module, "baselines", None)
+    if baselines is not None:
+        sound = isinstance(baselines, Mapping) and baselines
+        if not sound or not all(isinstance(b, SearchSpace) and b.size == 1 for b in baselines.values()):
+            raise UserError(f"{path}: baselines: must be names with a SearchSpace of one architecture each")
+        for name in baselines:
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w+,. -]*", name):
+                raise UserError(f"{path}: baselines: {name!r} must be of letters, digits, blanks and +,.-_ alone")
+        if len({name.replace(" ", "-") for name in baselines}) < len(baselines):
+            raise UserError(f"{path}: baselines: two names are alike but for blanks and hyphens")
+    return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None), baselines)
+
+
+def _run(source: str, path: Path) -> ModuleType:
+    # Under one name wherever it lies, so that a signature does not depend on the folder; and from the text itself:
+    # Python's bytecode cache takes a file that was edited twice in a second for the older one.
+    module = ModuleType(f"search_spaces.{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {told}") from error
+    return module

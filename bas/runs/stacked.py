@@ -1,0 +1,150 @@
+"""Jobs of one shape trained as one (`bas.training.stack`). For a GPU.
+
+A small network leaves a GPU waiting for its next kernel; M of them cost few more kernels than one. An audit trains each
+architecture in every fold with every seed: members of one stack. Each member's numbers are those of `fit.fit` to
+float tolerance: its own initial weights, batches, rates and best epoch.
+
+Axes: M members, S steps of an epoch, B utterances of a batch, O outputs, P parameters of a network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bas.errors import UserError
+from bas.networks.network import build
+from bas.runs import tensorboard
+from bas.runs.fit import Fitted
+from bas.runs.jobs import asked, board_of, finish, keep
+from bas.runs.plan import Job
+from bas.runs.session import Bench
+from bas.space import Architecture, SearchSpace
+from bas.training.batches import SCORED, Data, scoring_batches
+from bas.training.loop import FACTOR, Record, seed_everything, seed_of
+from bas.training.settings import Settings
+from bas.training.stack import Feed, Member, NotStackableError, Stack, Update, check, fill, one_epoch, orders_of
+
+KINDS = ("retrain", "baseline", "alone")
+"""Of jobs that can stand in a stack."""
+
+
+def stacks(bench: Bench, jobs: Sequence[Job], size: int) -> list[list[Job]]:
+    """The jobs in stacks of at most `size`: one architecture on one layer each; a job of another kind stands alone."""
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        same = (asked(bench.run, job)[1], bench.layer(job.fold)) if job.kind in KINDS else (job.name,)
+        groups.setdefault((job.kind, job.row, *same), []).append(job)
+    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
+def run_stack(bench: Bench, jobs: Sequence[Job]) -> None:
+    """Do the jobs of one stack and write the results that `jobs.run_job` would, each with its share of the seconds.
+
+    Those that have a result are left out. The others are written when all are trained: a killed stack begins anew.
+    Raises NotStackableError, with nothing written.
+    """
+    todo = [job for job in jobs if not bench.run.done(job.name)]
+    if not todo:
+        return
+    space, architecture = asked(bench.run, todo[0])
+    members = [(job.fold, job.seed) for job in todo]
+
+    def after_epoch() -> None:
+        for _ in todo:
+            bench.tick()
+
+    fitted = fit_stack(bench, space, architecture, bench.run.plan.settings, members, after_epoch)
+    for job, one in zip(todo, fitted, strict=True):
+        with board_of(bench, job) as board:
+            if board:
+                for record in one.records:
+                    tensorboard.train_epoch(board, record)
+            keep(bench, job, finish(bench, job, architecture, one, board))
+
+
+def fit_stack(
+    bench: Bench,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    members: Sequence[tuple[int, int]],
+    after_epoch: Callable[[], None],
+) -> list[Fitted]:
+    """`fit.fit` for each (fold, seed) at once; all folds must read one layer. The seconds are shared out evenly.
+
+    Raises NotStackableError where the features do not lie on the device, or a block or the loss cannot be stacked;
+    UserError when a training diverges.
+    """
+    if bench.run.states > 1:
+        raise NotStackableError("a layer mix learns at a rate of its own")
+    made = _members(bench, space, architecture, settings, members)
+    if any(hasattr(module, FACTOR) for module in made[0].network.modules()):
+        raise NotStackableError("a module learns at a rate of its own")
+    loss, task = bench.run.task.loss, bench.run.task
+    stack, feed = Stack([member.network for member in made]), Feed([member.data for member in made])
+    update = Update(stack.flat_MP, settings)
+    positions_M, valid_M = zip(
+        *(zip(*scoring_batches(m.data, m.valid, SCORED), strict=True) for m in made), strict=True
+    )
+    order_M = [torch.cat(positions).argsort() for positions in positions_M]
+    valid = feed.steps(valid_M)
+    check(stack, [member.network for member in made], feed, feed.steps(orders_of(made, settings, 0)), loss)
+    records_M: list[list[Record]] = [[] for _ in made]
+    best_M, best_MP = torch.full((len(made),), -math.inf), stack.flat_MP.detach().clone()
+    seconds = 0.0
+    for epoch in range(settings.epochs):
+        begun = time.monotonic()
+        losses = one_epoch(stack, update, feed, made, settings, epoch, loss)
+        seconds += time.monotonic() - begun
+        if bad := [value for value in losses if not math.isfinite(value)]:
+            raise UserError(f"training diverged: loss {bad[0]} in epoch {epoch}; lower the setting lr={settings.lr}")
+        out_SMBO = stack.outputs(feed, valid)
+        for m, member in enumerate(made):
+            found = out_SMBO[:, m][valid.real_SMB[:, m]][order_M[m]]
+            value = float(loss(found, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
+            checked = {"loss": value, **bench.metrics(task.predict(found), member.valid)}
+            record = {"epoch": epoch, "loss": losses[m], "valid": checked, "score": -value}
+            records_M[m].append(json.loads(json.dumps(record)))
+        score_M = torch.tensor([records[-1]["score"] for records in records_M])
+        if not score_M.isfinite().all():
+            raise UserError(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
+        better_M1 = (score_M > best_M)[:, None].to(best_MP.device)
+        best_M, best_MP = best_M.maximum(score_M), torch.where(better_M1, stack.flat_MP.detach(), best_MP)
+        after_epoch()
+    if not best_MP.isfinite().all():
+        raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
+    for values_P, member in zip(best_MP, made, strict=True):
+        fill(member.network, values_P)
+    share = seconds / len(made)
+    return [Fitted(m.network.eval(), m.data, records, share) for m, records in zip(made, records_M, strict=True)]
+
+
+def _members(
+    bench: Bench,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    members: Sequence[tuple[int, int]],
+) -> list[Member]:
+    made: list[Member] = []
+    known: dict[int, tuple[Data, Tensor, Tensor, tuple[Tensor, Tensor] | None]] = {}
+    for fold, seed in members:
+        if fold not in known:
+            parts = bench.run.protocol.folds[fold]
+            data, fit = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.fit)
+            moments = None if settings.normalise == "none" else data.moments(fit)
+            known[fold] = data, fit, bench.members(parts.valid), moments
+        data, fit, valid, moments = known[fold]
+        seed_everything(seed, fold, "initial weights")
+        dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+        network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
+        if moments:
+            network.standardise.set(*moments)
+        made.append(Member(network, data, fit, valid, seed_of(fold, seed)))
+    return made

@@ -1,0 +1,207 @@
+"""Begin a run, or take it up again: what is refused before anything is written, and what a run is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bas import NUMBERS
+from bas.corpora import Corpus
+from bas.errors import UserError
+from bas.features.recordings import recording_hashes
+from bas.features.store import FeatureStore, StoreInfo
+from bas.networks.network import check
+from bas.protocols import Protocol, field_of, make, read
+from bas.runs.baselines import common_baselines
+from bas.runs.plan import BEST, MIX, Plan
+from bas.runs.run import Run, common_task, open_labelled, stored
+from bas.runs.spaces import SpaceFile, load_space
+from bas.search.search import PATHS
+from bas.tasks import Task
+from bas.training.loop import read_checkpoint
+from bas.training.settings import Settings
+from bas.util.files import read_json, write_json, write_text
+from bas.util.versions import versions
+
+RENEWED = "delete it: the next run writes it anew"
+
+
+def split(plan: Plan, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
+    """The protocol of a run, see `protocols.make`; what the store skipped is left out."""
+    info = StoreInfo.read(Path(plan.features))
+    task = common_task([load_space(s) for s in plan.spaces])
+    return make(open_labelled(info, plan.labels), task, rule, seed, allowed=allowed, skipped=info.skipped)
+
+
+def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
+    """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
+
+    protocol: of `split`. Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
+    """
+    store = FeatureStore(Path(plan.features))
+    info = store.info
+    for index, ids in enumerate(info.shards):
+        if ids:
+            store.shard(index)  # refuses what is damaged now, before anything is written
+    corpus = stored(open_labelled(info, plan.labels), info)
+    _check_recordings(Path(plan.features), corpus, info)
+    spaces = [load_space(s) for s in plan.spaces]
+    if len({s.name for s in spaces}) < len(spaces):
+        raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
+    if plan.layer not in (BEST, MIX, *info.layers):
+        held = ", ".join(map(str, info.layers))
+        raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
+    task = common_task(spaces)
+    common_baselines(spaces)  # refuses several
+    task.outputs(corpus.labelled(task.label))  # refuses too few of them
+    if plan.settings.normalise == "speaker":
+        _check_speakers(corpus, task, protocol)
+    made_of = _made_of(plan, info, corpus, task, protocol, spaces)
+    if (folder / "run.json").exists():
+        there = read_json(folder / "run.json", "give another --name, or delete that folder")
+        if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
+            raise UserError(
+                f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
+            )
+        for name, value in made_of.items():
+            old = there["made_of"].get(name, value)
+            if old != value:
+                raise UserError(
+                    f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
+                )
+        made_of = {**there["made_of"], **made_of}
+        _check_copies(folder, protocol, spaces)
+        _check_jobs(folder / "jobs", protocol)
+    elif any(folder.glob("clean-seed*")):
+        raise UserError(f"{folder}: holds what `bas protocol cost` made; give another --name")
+    elif (folder / "jobs").exists():
+        raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
+    protocol.write(folder / "protocol.json")
+    for space in spaces:
+        write_text(folder / "spaces" / f"{space.name}.py", space.source)
+    record = {
+        "plan": asdict(plan),
+        "made_of": made_of,
+        "signatures": {s.name: s.space.signature for s in spaces},
+        "features": _record(info),
+        "versions": versions(),
+        "commit": _commit(),
+    }
+    write_json(folder / "run.json", record)
+    (folder / "jobs").mkdir(exist_ok=True)
+    for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
+    return Run(folder)
+
+
+def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile]) -> None:
+    """Refuse what was edited since the run wrote it down."""
+    path = folder / "protocol.json"
+    if path.exists():
+        try:
+            same = read(path).folds == protocol.folds
+        except UserError:
+            same = False
+        if not same:
+            raise UserError(f"{path}: damaged, or other folds than the run's; {RENEWED}")
+    for space in spaces:
+        path = folder / "spaces" / f"{space.name}.py"
+        if path.exists() and path.read_bytes() != space.source.encode():
+            raise UserError(f"{path}: edited since the run began; {RENEWED}")
+
+
+def _check_jobs(jobs: Path, protocol: Protocol) -> None:
+    for path in sorted(jobs.glob("*.json")):
+        remedy = "delete it: its job is done again"
+        found = read_json(path, remedy)
+        if not isinstance(found, dict) or "job" not in found:
+            raise UserError(f"{path}: not the result of a job; {remedy}")
+        if found.get("protocol") != protocol.hash:
+            raise UserError(f"{path}: of another protocol than {protocol.hash}; {remedy}")
+    for path in sorted(jobs.glob("*.checkpoint")):
+        read_checkpoint(path)
+
+
+def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
+    """Whether the features are of the recordings that the labels are of; one that is away cannot tell."""
+    missing = [u.id for u in corpus.utterances if u.id not in info.recordings]
+    if missing:
+        raise UserError(
+            f"{features}: {len(missing)} utterances of {corpus.name} are not in the store, {missing[0]} the first; "
+            "run the same `bas extract` again: it adds them"
+        )
+    now = recording_hashes(corpus.utterances, lambda: None)
+    others = [id_ for id_, found in now.items() if found != info.recordings[id_][0]]
+    if others:
+        raise UserError(
+            f"{features}: {len(others)} utterances of {corpus.name} have another recording than was extracted, "
+            f"{others[0]} the first; extract into another folder"
+        )
+
+
+def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
+    """Whether features may be normalised by speaker."""
+    if task.label == "speaker":
+        raise UserError(f"setting normalise=speaker: task {task.name} asks who speaks, which that would tell")
+    trained = {i for fold in protocol.folds for i in fold.fit}
+    for utterance in corpus.utterances:
+        if utterance.id in trained and utterance.speaker is None:
+            raise UserError(f"setting normalise=speaker: utterance {utterance.id} of {corpus.name} has no speaker")
+
+
+def _made_of(
+    plan: Plan, info: StoreInfo, corpus: Corpus, task: Task, protocol: Protocol, spaces: Iterable[SpaceFile]
+) -> dict[str, Any]:
+    """Whatever changes a number, by name."""
+    by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
+    fields = dict.fromkeys((task.label, *task.disjoint, protocol.unit, *by_speaker))
+    labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
+    return {
+        "features": info.identity,
+        # A layer that is added later would be one more to choose from, or to mix.
+        "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
+        "task": repr(task),
+        "label scheme": plan.labels,
+        "protocol": protocol.hash,
+        "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
+        "device": plan.device,
+        "device of the features": info.device,
+        "version of bas": NUMBERS,
+        **{f"version of {name}": versions()[name] for name in ("torch", "scikit-learn")},
+        **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
+        **{f"space {s.name}": s.digest for s in spaces},
+    }
+
+
+def _record(info: StoreInfo) -> dict[str, Any]:
+    """The store, without a line for each utterance."""
+    counts = {"shards": len(info.shards), "recordings": len(info.recordings), "skipped": len(info.skipped)}
+    return info.as_dict() | counts | {"identity": info.identity}
+
+
+def _commit() -> str | None:
+    """The commit of the source tree `bas` runs from, with a plus where it was changed since; None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "") if commit.returncode == 0 else None
+
+
+def check_networks(files: Sequence[SpaceFile], in_dim: int, settings: Settings) -> None:
+    """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
+    for name, space in {**common_baselines(files), **{str(f.path): f.space for f in files}}.items():
+        if settings.strategy == "single-path" and space.size > PATHS:
+            told = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
+            raise UserError(f"{name}: {told}: name another, such as --set strategy=gumbel")
+        try:
+            check(space, in_dim, settings.width or in_dim)
+        except UserError as error:
+            raise UserError(f"{name}: {error} (setting width={settings.width})") from error

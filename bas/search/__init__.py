@@ -1,0 +1,1 @@
+"""Search a space: a supernet is trained, then one architecture is chosen."""

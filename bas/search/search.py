@@ -1,0 +1,199 @@
+"""Search: a supernet is trained, then one architecture of its space is chosen. Six strategies, one loop.
+
+gumbel       the paper's (Fang et al. 2023, section 2.2): weights and architecture parameters theta move together on
+             the training part, every block weighted by a Gumbel-softmax (eq. 4 and 5)
+bilevel      the same gates; theta moves on held-out speakers, the weights on the others (FBNet, Wu et al. 2019; DARTS
+             of first order, Liu et al. 2019)
+darts        softmax(theta) as it is: no noise, no temperature; single-level like gumbel, not DARTS's bi-level
+hard         straight-through: two blocks a part are drawn and computed, the first is the output, theta's gradient
+             compares them (ProxylessNAS, Cai et al. 2019, section 3.2, with Gumbel noise). GDAS (Dong & Yang 2019)
+             has the one block tell how its own scale matters: nothing, once its weights are learned
+single-path  one block a part, drawn uniformly: only weights learn. Then every architecture is scored with them on
+             held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, enumerated in place of its evolution).
+             C times the epochs, see `epochs_of`
+random       trains nothing, draws an architecture uniformly: what the others must beat
+
+All but single-path and random end with each part's argmax. All but bilevel and single-path see no held-out speaker.
+A cost term, `cost_weight` times the expected share of the dearest architecture's cost under softmax(theta), is added
+to the loss (ProxylessNAS, eq. 7); single-path adds each architecture's own share to its score.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bas.errors import UserError
+from bas.networks.costs import count
+from bas.networks.network import Gate, Network
+from bas.networks.supernet import Supernet
+from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_path
+from bas.space import Architecture, SearchSpace
+from bas.training.batches import Data
+from bas.training.loop import Epoch, Record, optimise, seed_everything
+from bas.training.settings import Settings
+
+PATHS = 1024
+"""Architectures of a space that are scored one by one under a trained supernet; a larger space's are not."""
+
+PASSES = 3
+"""Of a training step, in forward passes: the backward one is two. A step of theta alone takes a little less."""
+
+Score = Callable[[Network], Mapping[str, float]]
+"""An architecture's `loss`, and whatever else is to be known of it, on utterances held out."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What tells one search from another."""
+
+    draw: Callable[[Tensor, float], Gate]
+    """`(theta, temperature)` to a part's gates. theta: `(C,)`, or `(C, B)` for an own draw of each utterance."""
+    theta: bool = True  # whether architecture parameters move and decide; else every architecture's score does
+    held_out: bool = False  # whether they move on held-out utterances
+
+
+STRATEGIES: Mapping[str, Strategy] = {
+    "gumbel": Strategy(gumbel_softmax),
+    "bilevel": Strategy(gumbel_softmax, held_out=True),
+    "hard": Strategy(straight_through),
+    "single-path": Strategy(uniform_path, theta=False),
+    "darts": Strategy(softmax),
+}
+"""Those that train a supernet: all but random."""
+
+
+def epochs_of(settings: Settings, space: SearchSpace) -> int:
+    """Epochs of a search.
+
+    single-path computes one of a part's C candidates at a time. It takes C times as many epochs as a training: so each
+    block learns as long as it does alone, for the price of one supernet that computes all. Blocks that have learnt for
+    a third of the time are ranked by how fast they learn, not by where they end.
+    """
+    if settings.strategy == "random":
+        return 0
+    drawn_alone = STRATEGIES[settings.strategy].draw is uniform_path
+    return settings.epochs * (max(map(len, space.searched.values()), default=1) if drawn_alone else 1)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The end of a search."""
+
+    architecture: Architecture
+    records: list[Record]
+    seconds: float  # of what the strategy needs to choose
+    multiply_adds: int  # likewise: of blocks that were computed, at the median length of the members
+    probabilities: dict[str, dict[str, float]] | None  # softmax(theta) by part and candidate; None: no theta
+    paths: list[Record] | None  # every architecture's score with the supernet's weights, in the order of the space
+
+
+def search(
+    supernet: Supernet,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Data,
+    members: Tensor,
+    settings: Settings,
+    seed: int,
+    after_epoch: Callable[[Record], Record],
+    held_out: Tensor | None = None,
+    score: Score | None = None,
+    checkpoint: Path | None = None,
+) -> Found:
+    """Train the supernet as `settings.strategy` says and choose an architecture; a function of the seed.
+
+    Nothing but the utterances `members` reaches the supernet, and for `bilevel` those `held_out`. The record of an
+    epoch holds loss (the cost term included), rate, temperature, probabilities, entropy (nats), architecture (None for
+    single-path, which knows none before the end) and multiply_adds; `after_epoch` is given it, may score the current
+    argmax on other utterances, and what it returns is added.
+
+    score: is asked on `held_out` for every architecture at the end, in a space of at most PATHS; single-path chooses
+        by its loss, for the others it is only kept. None: no paths.
+    Raises UserError when the training diverges or single-path is asked of a larger space.
+    """
+    if settings.strategy == "random":
+        return Found(_any(supernet, seed), [], 0.0, 0, None, None)
+    strategy, space = STRATEGIES[settings.strategy], supernet.space
+    settings = replace(settings, epochs=epochs_of(settings, space))
+    if not strategy.theta and space.size > PATHS:
+        told = f"scores every architecture of a space, at most {PATHS}"
+        raise UserError(f"setting strategy={settings.strategy}: {told}; this space has {space.size}")
+    assert held_out is not None or not strategy.held_out, f"{settings.strategy} learns on utterances held out"
+    frames = int(data.lengths_U[members].median())
+    work = count(supernet, "multiply-adds", frames)
+    cost = work if settings.cost == "multiply-adds" else count(supernet, settings.cost, frames)
+    mixed = supernet.mixed()
+    shares = {name: cost.shares(name, part.theta) for name, part in mixed.items()}
+    done = 0
+
+    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
+        nonlocal done
+        utterances = len(x_BTD)
+        gates: dict[str, list[Tensor | None]] = {}
+        for name, part in mixed.items():
+            each = settings.noise == "utterance"
+            theta = part.theta[:, None].repeat(1, utterances) if each else part.theta
+            gates[name] = list(strategy.draw(theta, temperature))
+        drawn = [(p, n) for p, row in gates.items() for n, g in zip(mixed[p].names, row, strict=True) if g is not None]
+        done += PASSES * utterances * work.of(drawn)
+        out: Tensor = supernet(x_BTD, mask_BT, gates)
+        return out
+
+    def with_cost(outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
+        expected = torch.stack([part.theta.softmax(0) @ shares[name] for name, part in mixed.items()]).sum()
+        return loss(outputs_BO, targets_B) + settings.cost_weight * expected
+
+    def record(epoch: Epoch) -> Record:
+        nonlocal done
+        probabilities = {name: p.double() for name, p in supernet.probabilities().items()}
+        known = {
+            "epoch": epoch.index,
+            "loss": epoch.loss,
+            "rate": epoch.rate,
+            "temperature": epoch.temperature,
+            "probabilities": {n: dict(zip(mixed[n].names, p.tolist(), strict=True)) for n, p in probabilities.items()},
+            "entropy": {n: float(-(p * p.clamp_min(1e-30).log()).sum()) for n, p in probabilities.items()},
+            "architecture": supernet.argmax().as_dict() if strategy.theta else None,
+            "multiply_adds": done,
+        }
+        done = 0
+        return {**known, **after_epoch(known)}
+
+    records, seconds = optimise(
+        supernet,
+        forward,
+        with_cost if settings.cost_weight and strategy.theta else loss,
+        data,
+        members,
+        settings,
+        seed,
+        record,
+        checkpoint,
+        held_out=held_out if strategy.held_out else None,
+    )
+    spent = sum(r["multiply_adds"] for r in records)
+    begun, paths = time.monotonic(), None
+    if score and space.size <= PATHS:
+        paths = [dict(score(supernet.discrete(a))) for a in space.architectures()]
+    if strategy.theta:
+        return Found(supernet.argmax(), records, seconds, spent, records[-1]["probabilities"], paths)
+    assert paths is not None, "it chooses by the score"
+    assert held_out is not None, "on utterances held out"
+    weight = settings.cost_weight / cost.largest
+    chosen = min(
+        zip(paths, space.architectures(), strict=True), key=lambda p: p[0]["loss"] + weight * cost.of(p[1].blocks)
+    )
+    scoring = len(held_out) * sum(work.of(a.blocks) for a in space.architectures())
+    return Found(chosen[1], records, seconds + time.monotonic() - begun, spent + scoring, None, paths)
+
+
+def _any(supernet: Supernet, seed: int) -> Architecture:
+    """An architecture drawn uniformly."""
+    seed_everything(seed, "architecture")
+    drawn = {name: part.names[int(torch.randint(len(part.names), ()))] for name, part in supernet.mixed().items()}
+    return Architecture.of(drawn)

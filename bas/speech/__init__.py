@@ -1,0 +1,1 @@
+"""What is heard: the wave, its words, its acoustics."""

@@ -1,0 +1,31 @@
+"""The one room of statistics: every number with an interval, a p or a verdict in a table comes from here."""
+
+from bas.stats.intervals import (
+    MIN_UNITS,
+    NO_INTERVAL,
+    Paired,
+    between,
+    interval,
+    jackknife_t,
+    paired,
+    spread,
+    verdict_sentence,
+)
+from bas.stats.metrics import Metric, macro_f1, ua, wa, wf1
+
+__all__ = [
+    "MIN_UNITS",
+    "NO_INTERVAL",
+    "Metric",
+    "Paired",
+    "between",
+    "interval",
+    "jackknife_t",
+    "macro_f1",
+    "paired",
+    "spread",
+    "ua",
+    "verdict_sentence",
+    "wa",
+    "wf1",
+]

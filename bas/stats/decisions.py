@@ -1,0 +1,202 @@
+"""What a set of searches decided, slot by slot, and what is wrong with it: collapse, indecision, disagreement.
+
+A search leaves softmax(theta) over every slot's candidates and chooses one of them. P searches, one a fold and seed, of
+one space; K candidates at a slot. They share training data and seeds, so a p from them is too small if anything.
+
+Reference
+    Zela et al., *Understanding and Robustifying Differentiable Architecture Search*, ICLR 2020: searches that collapse
+        onto one operation everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import entr
+from scipy.stats import binomtest
+
+from bas.stats.intervals import spread
+
+COLLAPSED = 0.5  # Share of searches with equal slots all alike from which on collapse is told.
+UNDECIDED_ENTROPY = 0.9  # Of three candidates, 0.50, 0.25 and 0.25 have 0.95; 0.60, 0.20 and 0.20 have 0.86.
+UNDECIDED_MARGIN = 0.1
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class SlotChoice:
+    """One slot over P searches; sample deviations (0.0 with one search)."""
+
+    candidates: tuple[str, ...]
+    frequency: dict[str, float]  # share of the searches by chosen block, the most frequent first
+    margin: float  # probability of the first candidate minus that of the second; 1 with one candidate
+    margin_sd: float
+    entropy: float  # of the probabilities, divided by log K: 0..1; 0 with one candidate
+    entropy_sd: float
+    agreement: float | None  # share of the pairs of searches that chose the same; chance: 1 / K; None with one search
+    p: float  # that K equally likely candidates give so frequent a first choice
+
+    @property
+    def open(self) -> bool:
+        """There was something to choose."""
+        return len(self.candidates) > 1
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Slots of the same candidates, and how many of the searches chose one block for all of them."""
+
+    slots: tuple[str, ...]
+    count: int
+    p: float  # that independent, equally likely choices are alike so often
+    blocks: dict[str, int]  # which block it was, in how many searches; the most frequent first
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What P searches of one space decided."""
+
+    searches: int
+    slots: dict[str, SlotChoice]
+    alike: tuple[Alike, ...]
+    agreement: float | None  # mean over the open slots; None with one search or no open slot
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data for a results file."""
+        return asdict(self)
+
+
+def summarise(
+    probabilities: Sequence[Mapping[str, Mapping[str, float]]], chosen: Sequence[Mapping[str, str]]
+) -> Selection:
+    """Frequencies, margins, entropies and agreement of P >= 1 searches of one space.
+
+    probabilities: one mapping of slot to block to probability a search, its final softmax(theta). chosen: the block of
+    each slot, in the same order of searches.
+    """
+    assert len(probabilities) == len(chosen) > 0, (len(probabilities), len(chosen))
+    names = {slot: tuple(blocks) for slot, blocks in probabilities[0].items()}
+    for search, choice in zip(probabilities, chosen, strict=True):
+        assert {slot: tuple(blocks) for slot, blocks in search.items()} == names, "searches of several spaces"
+        assert choice.keys() == names.keys(), "a choice for other slots"
+        assert all(block in names[slot] for slot, block in choice.items()), choice
+
+    frequencies = selection_frequency(chosen)
+    slots = {
+        slot: _slot(np.array([list(search[slot].values()) for search in probabilities]), blocks, frequencies[slot])
+        for slot, blocks in names.items()
+    }
+    groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for slot, choice_of in slots.items():
+        if choice_of.open:
+            groups[tuple(sorted(choice_of.candidates))].append(slot)
+    alike = tuple(_alike(tuple(group), len(k), chosen) for k, group in groups.items() if len(group) > 1)
+    agreements = [s.agreement for s in slots.values() if s.open and s.agreement is not None]
+    return Selection(len(chosen), slots, alike, float(np.mean(agreements)) if agreements else None)
+
+
+def _slot(probability_PK: np.ndarray, blocks: tuple[str, ...], frequency: dict[str, float]) -> SlotChoice:
+    searches, candidates = probability_PK.shape
+    assert np.allclose(probability_PK.sum(1), 1, atol=1e-4), "probabilities that do not sum to 1"
+    margins, entropies = np.ones(searches), np.zeros(searches)
+    if candidates > 1:
+        second_P, first_P = np.sort(probability_PK, axis=1)[:, -2:].T
+        margins, entropies = first_P - second_P, entr(probability_PK).sum(1) / math.log(candidates)
+    counts = [round(share * searches) for share in frequency.values()]
+    pairs = math.comb(searches, 2)
+    agreement = sum(math.comb(count, 2) for count in counts) / pairs if pairs else None
+    # Which candidate comes first is not known beforehand: any of K might have (Bonferroni).
+    p = min(1.0, candidates * _tail(counts[0], searches, 1 / candidates))
+    return SlotChoice(blocks, frequency, *spread(margins.tolist()), *spread(entropies.tolist()), agreement, p)
+
+
+def _alike(slots: tuple[str, ...], candidates: int, chosen: Sequence[Mapping[str, str]]) -> Alike:
+    sets = [{choice[slot] for slot in slots} for choice in chosen]
+    blocks = Counter(next(iter(s)) for s in sets if len(s) == 1)
+    p = _tail(blocks.total(), len(chosen), candidates ** (1 - len(slots)))
+    return Alike(slots, blocks.total(), p, dict(sorted(blocks.items(), key=lambda item: (-item[1], item[0]))))
+
+
+def _tail(count: int, total: int, chance: float) -> float:
+    return float(binomtest(count, total, chance, alternative="greater").pvalue)
+
+
+def warnings(selection: Selection, believed: bool = True) -> list[str]:
+    """What a reader of the chosen blocks must know, one sentence each, collapse first.
+
+    believed: whether the searches had probabilities; otherwise nothing is said of indecision and margins.
+
+    Collapse: slots of the same candidates are all alike in at least half of the searches, and more often than by
+    chance. Indecision, by slot: mean normalised entropy above 0.9 or mean margin below 0.1. Disagreement, by slot: the
+    first choice is no more frequent than chance makes it (binomial test, corrected for K candidates, p > 0.05); where
+    not even unanimous searches could pass, that is told once instead.
+    """
+    searches = selection.searches
+    return [
+        *(_collapse(a, searches) for a in selection.alike if a.count >= COLLAPSED * searches and a.p <= LEVEL),
+        *(_indecision(name, slot) for name, slot in selection.slots.items() if believed and _is_undecided(slot)),
+        *_disagreements(selection, believed),
+    ]
+
+
+def _collapse(alike: Alike, searches: int) -> str:
+    which = ", ".join(f"{block} {count}" for block, count in alike.blocks.items())
+    return (
+        f"Collapse: {alike.count} of {searches} searches chose one block for all of {', '.join(alike.slots)} "
+        f"({which}); independent choices would do so with p {alike.p:.2g}."
+    )
+
+
+def _is_undecided(slot: SlotChoice) -> bool:
+    return slot.open and (slot.entropy > UNDECIDED_ENTROPY or slot.margin < UNDECIDED_MARGIN)
+
+
+def _indecision(name: str, slot: SlotChoice) -> str:
+    return (
+        f"Indecision: the searches hardly prefer a block for {name} (mean normalised entropy {slot.entropy:.2f}, "
+        f"told above {UNDECIDED_ENTROPY:g}; mean margin {slot.margin:.2f}, told below {UNDECIDED_MARGIN:g})."
+    )
+
+
+def _disagreements(selection: Selection, believed: bool) -> list[str]:
+    searches, told, too_few = selection.searches, [], []
+    for name, slot in selection.slots.items():
+        if slot.p <= LEVEL or not slot.open:
+            continue
+        candidates = len(slot.candidates)
+        if candidates ** (1 - searches) > LEVEL:  # p of a unanimous choice
+            too_few.append(name)
+            continue
+        first, share = next(iter(slot.frequency.items()))
+        told.append(
+            f"Disagreement: {round(share * searches)} of {searches} searches chose {first} for {name}, no more than "
+            f"chance among {candidates} candidates gives (p {slot.p:.2g})"
+            + (f", with a mean margin of {slot.margin:.2f}." if believed else ".")
+        )
+    if too_few:
+        plural = "es are" if searches > 1 else " is"
+        told.append(
+            f"Too few: {searches} search{plural} too few to tell a choice for {', '.join(too_few)} from chance."
+        )
+    return told
+
+
+def selection_frequency(choices: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """How often each block was chosen for each slot. `choices` holds one mapping of slot to block per fold and seed.
+
+    Fractions of the choices that have the slot, so each slot's sum to 1. Slots in order of first appearance; within a
+    slot the most frequent block first, equals by name.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for choice in choices:
+        for slot, block in choice.items():
+            counts.setdefault(slot, Counter())[block] += 1
+    return {
+        slot: {block: c / blocks.total() for block, c in sorted(blocks.items(), key=lambda item: (-item[1], item[0]))}
+        for slot, blocks in counts.items()
+    }

@@ -1,0 +1,56 @@
+"""Metrics of classes, by index; any other is a function of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""metric(targets_N, predictions_N): a finite number, larger is better. Either may have a row an utterance."""
+
+
+def _check_classes(targets_N: np.ndarray, predictions_N: np.ndarray) -> None:
+    assert targets_N.shape == predictions_N.shape == (targets_N.size,), (targets_N.shape, predictions_N.shape)
+    assert targets_N.size > 0, "no utterances"
+    assert {targets_N.dtype.kind, predictions_N.dtype.kind} <= {"i", "u"}, (targets_N.dtype, predictions_N.dtype)
+
+
+def wa(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Weighted accuracy, that is plain accuracy, in 0..1. Class indices from 0."""
+    _check_classes(targets_N, predictions_N)
+    return float(np.count_nonzero(targets_N == predictions_N) / targets_N.size)
+
+
+def ua(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Unweighted accuracy in 0..1: the mean recall over the classes present in the targets. Class indices from 0."""
+    _check_classes(targets_N, predictions_N)
+    support_K = np.bincount(targets_N)
+    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
+    present_K = support_K > 0
+    return float(np.mean(hits_K[present_K] / support_K[present_K]))
+
+
+def wf1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """F1 per class weighted by its support, in 0..1, as scikit-learn's f1_score(average="weighted")."""
+    support_K, f1_K = _f1(targets_N, predictions_N)
+    return float(support_K @ f1_K / targets_N.size)
+
+
+def macro_f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
+    """Mean F1 over the classes present in the targets, in 0..1."""
+    support_K, f1_K = _f1(targets_N, predictions_N)
+    return float(f1_K[support_K > 0].mean())
+
+
+def _f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each class stands in the targets, and its F1.
+
+    Written with bincount: a randomisation test calls it tens of thousands of times.
+    """
+    _check_classes(targets_N, predictions_N)
+    support_K = np.bincount(targets_N)
+    hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
+    # A class that is only predicted has no support, so no weight: cut it off.
+    predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
+    return support_K, 2 * hits_K / np.maximum(support_K + predicted_K, 1)

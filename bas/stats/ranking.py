@@ -1,0 +1,315 @@
+"""The statistics of an audit: every architecture of a space trained alone, and searches that scored them.
+
+Axes: A architectures, S seeds (shared by all architectures: the same initial weights and batch order), U independent
+units (speakers), V = 1 + U (the whole test part, then each unit deleted), N test utterances pooled over the folds,
+P searches, H splits of the seeds into halves, D draws. Accuracies, regrets and effects are in the metric's own unit
+(0..1 for WA, UA and WF1). AssertionError: shapes that do not fit, which is our own mistake.
+
+References
+    Kruskal, *J. Am. Stat. Assoc.* 53, 1958: tau = 2/π · arcsin(r) between two normal variables of correlation r.
+    McGraw and Wong, *Psychological Methods* 1(1), 1996: ICC(C, k), the reliability of a mean in a two-way layout.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import binomtest, kendalltau, spearmanr
+from scipy.stats import f as snedecor_f
+
+from bas.stats.intervals import MIN_UNITS, TOLERANCE, jackknife_t, paired, spread
+from bas.stats.metrics import Metric
+
+DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounded, they are still a tie.
+
+
+def halves(seeds: int) -> np.ndarray:
+    """Every unordered split of the seeds into halves, `(H, S)`: True marks the smaller. 3 of 3 or 4 seeds, 0 of one."""
+    assert 0 < seeds <= 16, seeds  # 6,435 splits; beyond, draw them
+    if seeds == 1:
+        return np.zeros((0, 1), bool)
+    # Of an even number each split would come up twice: the half with seed 0 stands for both.
+    firsts = [c for c in itertools.combinations(range(seeds), seeds // 2) if seeds % 2 or 0 in c]
+    return np.array([[s in first for s in range(seeds)] for first in firsts])
+
+
+def percentile(truth_A: np.ndarray, pick: int) -> float:
+    """Share of the other architectures that the pick beats, in 0..1, ties half: a random pick expects 0.5."""
+    assert truth_A.shape == (truth_A.size,), truth_A.shape
+    assert truth_A.size > 1, "a space of one architecture ranks nothing"
+    gap_A = (truth_A[pick] - np.delete(truth_A, pick)).round(DIGITS)
+    return float(np.mean((1 + np.sign(gap_A)) / 2))
+
+
+def _ranks_alike(x_A: np.ndarray, y_A: np.ndarray) -> tuple[float, float]:
+    """Kendall's tau-b and Spearman's rho; both 0 where x or y is constant, as it ranks nothing."""
+    x_A, y_A = x_A.round(DIGITS), y_A.round(DIGITS)
+    if np.ptp(x_A) == 0 or np.ptp(y_A) == 0:
+        return 0.0, 0.0
+    return float(kendalltau(x_A, y_A).statistic), float(spearmanr(x_A, y_A).statistic)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Rank agreement of P searches' scores with the truth; mean and sample sd over the searches (0.0 with one)."""
+
+    taus: tuple[float, ...]  # Kendall's tau-b, one a search
+    rhos: tuple[float, ...]  # Spearman
+    tau: float
+    tau_sd: float
+    rho: float
+    rho_sd: float
+    mean_score_tau: float  # of the score averaged over the searches
+    mean_score_rho: float
+    constant: int  # searches with one score for all
+
+
+def agreement(scores_PA: np.ndarray, truth_A: np.ndarray) -> Agreement:
+    """Do the scores rank the architectures as their stand-alone accuracies do? Both: larger is better.
+
+    A search that gives every architecture the same score ranks nothing: it counts as 0 by convention, and `constant`
+    says how many did. The mean score wants all searches on one scale.
+    """
+    assert scores_PA.shape == (len(scores_PA), truth_A.size), (scores_PA.shape, truth_A.shape)
+    assert scores_PA.size > 0, "no searches"
+    taus, rhos = zip(*(_ranks_alike(score_A, truth_A) for score_A in scores_PA), strict=True)
+    constant = np.count_nonzero(np.ptp(scores_PA.round(DIGITS), axis=1) == 0)
+    return Agreement(taus, rhos, *spread(taus), *spread(rhos), *_ranks_alike(scores_PA.mean(0), truth_A), int(constant))
+
+
+def split_half(accuracy_AS: np.ndarray) -> float | None:
+    """Kendall's tau between two halves of the seeds (all S agree better), mean over every split; None with one seed."""
+    splits_HS = halves(accuracy_AS.shape[1])
+    taus = [_ranks_alike(accuracy_AS[:, h_S].mean(1), accuracy_AS[:, ~h_S].mean(1))[0] for h_S in splits_HS]
+    return float(np.mean(taus)) if taus else None
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What the picks cost against the best architecture. In expectation cross_fitted <= true regret <= naive."""
+
+    cross_fitted: float | None  # may be negative; None with one seed
+    naive: float
+    picks: int
+
+
+def regret(accuracy_AS: np.ndarray, picks: Sequence[int]) -> Regret:
+    """How far the picks stay behind the best architecture, mean over the picks (all indices: a random pick).
+
+    naive: the largest mean accuracy minus the pick's. The largest of A noisy means is too large, so this is above 0
+    even where all architectures are equal: 1.5 points for 27 of them, 3 seeds, a noise of 1.3 points.
+    cross_fitted: the best is chosen on one half of the seeds and valued, as the pick is, on the other; mean over every
+    split, both ways, equals averaged. Its expectation is 0 where all are equal, whatever the noise. Half the seeds may
+    miss the best, so it leans low.
+    Both want picks that know nothing of these trainings' noise, and speak of these test units.
+    """
+    assert len(picks) > 0, "no picks"
+    splits_HS, picked = halves(accuracy_AS.shape[1]), list(picks)
+    gaps = []
+    for choosing_S in (*splits_HS, *~splits_HS):
+        chosen_A = accuracy_AS[:, choosing_S].mean(1).round(DIGITS)
+        value_A = accuracy_AS[:, ~choosing_S].mean(1)
+        gaps.append(value_A[chosen_A == chosen_A.max()].mean() - value_A[picked].mean())
+    naive = accuracy_AS.mean(1).max() - accuracy_AS[picked].mean()
+    return Regret(float(np.mean(gaps)) if gaps else None, float(naive), len(picked))
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The Kendall tau of a perfect predictor, and the variance components behind it."""
+
+    tau: float
+    low: float  # 5 % and 95 % of spaces like this one
+    high: float
+    architecture_sd: float  # true differences between architectures, in the metric's unit
+    noise_sd: float  # of one training, in the metric's unit
+    reliability: float  # share of the variance of means over S seeds that is true, 0..1
+    reliability_low: float  # 95 % interval
+    reliability_high: float
+
+
+def ceiling(accuracy_AS: np.ndarray, *, draws: int = 1_000, seed: int = 0) -> Ceiling | None:
+    """The tau that the true means would reach against the observed means of S seeds. None with one seed.
+
+    Two-way layout without interaction, accuracy = architecture + seed + noise: all architectures share a seed's
+    initial weights and batch order, so the seeds' own means are taken out; they move all alike and change no rank. By
+    the method of moments var_A = (MS_A − MS_E) / S, floored at 0; the reliability of a mean is 1 − MS_E / MS_A with
+    the F interval of ICC(C, k) (McGraw and Wong 1996). tau is exact for normal architectures and noise,
+    2/π · arcsin √reliability (Kruskal 1958), and 0 where no variance is found; low and high are simulated in `draws`
+    spaces of the estimated variances, so they do not hold the error of those: the reliability's interval does.
+
+    Which speakers are tested is a noise that all seeds share: what it does to single architectures is taken for a
+    true difference here. For new speakers the ceiling is lower.
+    """
+    architectures, seeds = accuracy_AS.shape
+    assert architectures > 1, "a space of one architecture ranks nothing"
+    if seeds == 1:
+        return None
+    mean_A = accuracy_AS.mean(1)
+    residual_AS = accuracy_AS - mean_A[:, None] - accuracy_AS.mean(0) + accuracy_AS.mean()
+    degrees = (architectures - 1, (architectures - 1) * (seeds - 1))
+    between = seeds * float(np.var(mean_A, ddof=1))
+    within = float(np.sum(residual_AS**2)) / degrees[1]
+    ratio = within / between if between > TOLERANCE**2 else math.inf  # all alike but for the last bits
+    reliability, low, high = (max(0.0, 1 - q * ratio) for q in (1, *snedecor_f.ppf([0.975, 0.025], *degrees)))
+    true_sd, noise_sd = math.sqrt(reliability * between / seeds), math.sqrt(within)
+    taus = [0.0]
+    if reliability > 0:
+        rng = np.random.default_rng(seed)
+        true_DA = rng.normal(0, true_sd, (draws, architectures))
+        seen_DA = true_DA + rng.normal(0, noise_sd / math.sqrt(seeds), (draws, architectures))
+        taus = [kendalltau(true_A, seen_A).statistic for true_A, seen_A in zip(true_DA, seen_DA, strict=True)]
+    tau_low, tau_high = np.quantile(taus, [0.05, 0.95]).tolist()
+    tau = 2 / math.pi * math.asin(math.sqrt(reliability))
+    return Ceiling(tau, tau_low, tau_high, true_sd, noise_sd, reliability, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast between architectures in the metric's own unit. Positive: the side of positive weights is higher."""
+
+    value: float
+    low: float  # -inf with one unit
+    high: float  # +inf with one unit
+    units: int
+    level: float = 0.95
+
+    @property
+    def verdict(self) -> Literal["higher", "lower", "undecided", "no claim"]:
+        """Undecided: the interval holds 0. No claim: fewer than MIN_UNITS units."""
+        if self.units < MIN_UNITS:
+            return "no claim"
+        if self.low > TOLERANCE:
+            return "higher"
+        return "lower" if self.high < -TOLERANCE else "undecided"
+
+
+def deleted(targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric) -> np.ndarray:
+    """The metric of every architecture, mean over seeds: `(1 + U, A)`, on all utterances, then without each unit."""
+    n = len(targets_N)
+    assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
+    assert predictions_ASN.shape[2] == n, (predictions_ASN.shape, n)
+    labels_U, whole_N = np.unique(units_N), np.ones(n, bool)
+    # Nothing is left without the only unit; `contrast` then gives no interval.
+    kept_VN = [whole_N, *(units_N != label for label in labels_U)] if labels_U.size > 1 else [whole_N, whole_N]
+
+    def mean(rows_SN: np.ndarray, kept_N: np.ndarray) -> float:
+        return sum(metric(targets_N[kept_N], row_N[kept_N]) for row_N in rows_SN) / len(rows_SN)
+
+    values_VA = np.array([[mean(rows_SN, kept_N) for rows_SN in predictions_ASN] for kept_N in kept_VN])
+    assert np.isfinite(values_VA).all(), "the metric is not finite on a subset: no interval can be had"
+    return values_VA
+
+
+def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95) -> Effect:
+    """Σ weight · accuracy over the architectures, from `deleted`; the weights sum to 0, so that 0 is no difference.
+
+    The interval is that of `bas.stats.paired`: pseudo-values U·c − (U−1)·c₍₋ᵤ₎, Student-t on U − 1 degrees of freedom,
+    centred on the estimate. It is one question's interval: many questions asked at once are not corrected for.
+    """
+    units = len(values_VA) - 1
+    assert values_VA.shape == (1 + max(units, 1), weights_A.size), (values_VA.shape, weights_A.shape)
+    assert abs(weights_A.sum()) < 1e-9, "not a contrast"
+    whole, *without = (values_VA @ weights_A).tolist()
+    half_width = jackknife_t(whole, np.array(without), level) if units > 1 else math.inf
+    return Effect(whole, whole - half_width, whole + half_width, units, level)
+
+
+@dataclass(frozen=True)
+class SlotEffects:
+    """What each block is worth at one slot, averaged over all that may stand elsewhere."""
+
+    means: dict[str, float]  # mean accuracy of the architectures with the block there
+    effects: dict[str, Effect]  # that mean minus the mean of the whole space
+
+
+def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, SlotEffects]:
+    """By slot, the main effect of every block over a complete grid, from `deleted`.
+
+    designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
+    blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space".
+    """
+    assert len({tuple(design) for design in designs}) == 1, "architectures of several spaces"
+    slots = {slot: list(dict.fromkeys(design[slot] for design in designs)) for slot in designs[0]}
+    distinct = len({tuple(design.values()) for design in designs})
+    assert values_VA.shape[1] == len(designs) == distinct == math.prod(map(len, slots.values())), "not a complete grid"
+
+    found = {}
+    for slot, blocks in slots.items():
+        has = {block: np.array([design[slot] == block for design in designs]) for block in blocks}
+        share = {block: has_A / has_A.sum() for block, has_A in has.items()}
+        found[slot] = SlotEffects(
+            {b: float(values_VA[0] @ share[b]) for b in blocks},
+            {b: contrast(values_VA, share[b] - 1 / len(designs)) for b in blocks},
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class FalseVerdicts:
+    """How often `bas.stats.paired` says better or worse of what is equal."""
+
+    rate: float
+    count: int
+    total: int
+    low: float | None  # Clopper-Pearson 95 %; None where the comparisons are not independent
+    high: float | None
+
+
+def _false(targets_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray, units_N: np.ndarray, metric: Metric) -> bool:
+    # A verdict needs interval and sign-flip both: where the interval, a fiftieth of the cost, holds 0, it is a tie.
+    values_V2 = np.hstack([deleted(targets_N, rows_SN[None], units_N, metric) for rows_SN in (a_SN, b_SN)])
+    if contrast(values_V2, np.array([1.0, -1.0])).verdict == "undecided":
+        return False
+    return paired(targets_N, a_SN, b_SN, units_N, metric).verdict in ("better", "worse")
+
+
+def a_against_a(
+    targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric
+) -> FalseVerdicts | None:
+    """Every architecture against itself: one half of its seeds against the other, over every split.
+
+    More than 5 % is what a seed does to all units at once, which `paired` does not hold. The comparisons share seeds
+    and units, so the rate has no interval. None with one seed or fewer than MIN_UNITS units: nothing is claimed.
+    """
+    splits_HS = halves(predictions_ASN.shape[1])
+    if not len(splits_HS) or np.unique(units_N).size < MIN_UNITS:
+        return None
+    pairs = [(rows_SN[h_S], rows_SN[~h_S]) for rows_SN in predictions_ASN for h_S in splits_HS]
+    count = sum(_false(targets_N, a_SN, b_SN, units_N, metric) for a_SN, b_SN in pairs)
+    return FalseVerdicts(count / len(pairs), count, len(pairs), None, None)
+
+
+def simulated_null(
+    targets_N: np.ndarray,
+    predictions_ASN: np.ndarray,
+    units_N: np.ndarray,
+    metric: Metric,
+    *,
+    draws: int = 1_000,
+    seed: int = 0,
+) -> FalseVerdicts | None:
+    """Two systems that differ from unit to unit and are equal in distribution: how often does one "win"?
+
+    Each draw takes two architectures, and for every unit a coin says which of the two plays a there, with all its
+    seeds and utterances. The sign-flip alone is exact under this null (at most 5 % by construction); measured is what
+    it and the interval make of these data together. None with fewer than MIN_UNITS units. 1,000 draws take seconds
+    for 10 units and 500 utterances, minutes for 90 and 7,000.
+    """
+    assert len(predictions_ASN) > 1, "no two architectures"
+    labels_U, unit_N = np.unique(units_N, return_inverse=True)
+    if labels_U.size < MIN_UNITS:
+        return None
+    rng = np.random.default_rng(seed)
+    count = 0
+    for _ in range(draws):
+        a_SN, b_SN = predictions_ASN[rng.choice(len(predictions_ASN), 2, replace=False)]
+        flip_N = (rng.integers(0, 2, labels_U.size)[unit_N] == 1).reshape(-1, *[1] * (predictions_ASN.ndim - 3))
+        count += _false(targets_N, np.where(flip_N, b_SN, a_SN), np.where(flip_N, a_SN, b_SN), units_N, metric)
+    low, high = binomtest(count, draws).proportion_ci(method="exact")
+    return FalseVerdicts(count / draws, count, draws, float(low), float(high))

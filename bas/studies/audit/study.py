@@ -1,0 +1,154 @@
+"""Every architecture of a space trained alone, every strategy searched: the jobs of an audit, and its report.
+
+A run folder like any other, with the same folds and seeds for all; `variants/SPEC/` beneath it holds the same
+architectures and baselines trained again under other settings, with fewer seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.features.store import StoreInfo
+from bas.protocols import Protocol
+from bas.report.notes import announce
+from bas.runs.plan import BEST, Job, Plan
+from bas.runs.results import context, tested
+from bas.runs.run import Run
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import check_networks, start
+from bas.runs.workers import run_jobs
+from bas.search.search import epochs_of
+from bas.stats import ranking
+from bas.studies.audit import page
+from bas.studies.audit.trained import load_searches, load_truth, write_table
+from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, effects, judge
+from bas.training.settings import STRATEGIES, Settings, searcher, variant
+from bas.util.files import locked, write_results, write_text
+
+VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
+SEEDS = 16  # at most: of so many, all halves are compared
+LARGEST = 300  # architectures that are trained one by one
+AROUND = {"block": "residual=every", "every": "residual=block"}
+OTHER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
+"""By setting, the variant that turns it round; the rates are those of the presets."""
+
+
+def measure(
+    folder: Path,
+    plan: Plan,
+    protocol: Protocol,
+    strategies: Sequence[str] | None,
+    variants: Sequence[str] | None,
+    workers: int,
+    console: Console,
+    memory: float | None,
+) -> dict[str, Any]:
+    """Train and search what is not done yet under `folder`; write the report and the tables, show the report.
+
+    strategies: specs as of `settings.searcher`; None: all but random, with their defaults. variants: specs as of
+    `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see
+    the study `compare`.
+    UserError, before anything is written: an unknown spec, a variant that some architecture cannot have, a space or a
+    number of seeds out of range; and what `start.start` refuses.
+    """
+    chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
+    others = _checked(plan, chosen, variants)
+    with locked(folder, "searching or training"):
+        run = start(folder, plan, protocol)
+        announce(run, workers, console)
+        if len(plan.seeds) < 3:
+            console.print("note: percentiles need 2 seeds, regret needs 3", style="yellow")
+        _train(run, workers, console, memory, chosen)
+        asides = {}
+        for spec, settings in others.items():
+            part = folder / "variants" / spec
+            with locked(part, "searching or training"):
+                aside = start(part, replace(plan, settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+                console.print(f"[bold]{part}[/bold]")
+                _train(aside, workers, console, memory, ())
+                asides[spec] = aside
+        console.print("statistics: minutes where the units are many", style="dim")
+        results = report(run, chosen, asides)
+        write_results(folder / "audit.json", results)
+        write_text(folder / "audit.md", page.markdown(results))
+    page.show(results, console)
+    return results
+
+
+def _checked(plan: Plan, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
+    """The settings of each variant; refuses what cannot be audited."""
+    if len(plan.seeds) > SEEDS:
+        raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
+    for spec in strategies:
+        if not spec:
+            raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")
+        searcher(plan.settings, spec)
+    files, dim = [load_space(path) for path in plan.spaces], StoreInfo.read(Path(plan.features)).dim
+    for file in files:
+        if not 2 <= file.space.size <= LARGEST:
+            raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
+    found = {}
+    for spec in variants or (AROUND[plan.settings.residual], OTHER[plan.settings.optimiser]):
+        if spec != "none":
+            found[spec] = variant(plan.settings, spec)
+            try:
+                check_networks(files, dim, found[spec])
+            except UserError as error:
+                raise UserError(f"variant {spec!r}: {error}") from error
+    return found
+
+
+def _train(run: Run, workers: int, console: Console, memory: float | None, strategies: Sequence[str]) -> None:
+    """strategies: none for a variant, where nothing is searched."""
+    placement, told = place_features(run, workers, memory)
+    console.print(told)
+    plan, folds, epochs = run.plan, range(len(run.protocol.folds)), run.plan.settings.epochs
+
+    def do(jobs: list[Job], epochs: int, what: str) -> None:
+        run_jobs(run.folder, jobs, epochs, workers, console, what, placement)
+
+    if plan.layer == BEST:
+        do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")
+    spaces = {name: file.space for name, file in run.spaces.items()}
+    every = [(f, s) for s in plan.seeds for f in folds]
+    do([Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
+    do([Job("baseline", row, f, s) for row in run.baselines for f, s in every], epochs, "baselines")
+    for spec in strategies:
+        longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
+        do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every], longest, f"searches: {spec}")
+    alone = [Job("alone", n, f, s, i) for f, s in every for n, space in spaces.items() for i in range(space.size)]
+    do(alone, epochs, "architectures")
+
+
+def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> dict[str, Any]:
+    """Every number of the report, from jobs that are all done; writes the tables of architectures beside it."""
+    spaces = []
+    for name in run.spaces:
+        truth = load_truth(run, name)
+        searches = [load_searches(run, name, spec) for spec in strategies]
+        write_table(run, truth, searches, run.folder)
+        beside = {spec: _aside(aside, name) for spec, aside in variants.items()}
+        spaces.append(judge(run, truth, searches) | {"variants": beside})
+    told = {"variant_seeds": list(run.plan.seeds[:VARIANT_SEEDS]), "good_enough": GOOD_ENOUGH}
+    return {**context(run), **told, "spaces": spaces}
+
+
+def _aside(run: Run, name: str) -> dict[str, Any]:
+    """What a variant says of the blocks."""
+    truth, (targets_N, units_N) = load_truth(run, name), tested(run)
+    values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
+    write_table(run, truth, (), run.folder)
+    return {
+        "seeds": list(run.plan.seeds),
+        "mean": float(values_VA[0].mean()),
+        "baselines": baselines(run),
+        "effects": effects(values_VA, truth.designs),
+        "claims": claims(run, values_VA, truth.designs),
+    }

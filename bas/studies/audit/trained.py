@@ -1,0 +1,152 @@
+"""What an audit knows: every architecture trained alone, and what each search made of them.
+
+Axes: A architectures in the order of `SearchSpace.architectures`, F folds, S seeds, E epochs, N test utterances pooled
+over the folds, P searches, one a fold and seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bas.networks.costs import multiply_adds
+from bas.networks.network import build
+from bas.report.comparison import decided
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.space import Architecture, SearchSpace
+from bas.stats import Metric
+from bas.util.files import replacing
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Every architecture of one space, in every fold with every seed."""
+
+    space: str
+    architectures: tuple[Architecture, ...]
+    predictions_ASN: np.ndarray
+    scores_AFS: np.ndarray  # validation loss of the kept epoch, negated
+    training_AE: np.ndarray  # loss in each epoch, mean over folds and seeds
+    validation_AE: np.ndarray
+    parameters_A: np.ndarray
+    cost_AF: np.ndarray  # multiply-adds of one training
+
+    @cached_property
+    def designs(self) -> tuple[dict[str, str], ...]:
+        """By architecture, the block of each searched part."""
+        return tuple(a.as_dict() for a in self.architectures)
+
+    def accuracy(self, targets_N: np.ndarray, metric: Metric) -> np.ndarray:
+        """`(A, S)`: the metric pooled over the folds."""
+        return np.array([[metric(targets_N, p_N) for p_N in of_one] for of_one in self.predictions_ASN])
+
+    def composed(self, picks_FS: np.ndarray, sizes_F: list[int]) -> np.ndarray:
+        """`(S, N)` predictions of a system that takes another architecture in each fold and seed."""
+        folds_N = np.repeat(np.arange(len(sizes_F)), sizes_F)
+        seeds = np.arange(picks_FS.shape[1])
+        return np.array([self.predictions_ASN[picks_FS[folds_N, s], s, np.arange(len(folds_N))] for s in seeds])
+
+
+@dataclass(frozen=True)
+class Searches:
+    """What one strategy found in every fold with every seed."""
+
+    strategy: str
+    picks_FS: np.ndarray  # numbers of architectures
+    decided: dict[str, Any]  # see `comparison.decided`
+    beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
+    paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
+    cost: float  # multiply-adds of one search and selection, mean over P
+    seconds: float  # mean over P
+
+
+def load_truth(run: Run, name: str) -> Truth:
+    """From the jobs' results, which must all be there."""
+    space, folds, seeds = run.spaces[name].space, range(len(run.protocol.folds)), run.plan.seeds
+    architectures = tuple(space.architectures())
+    predictions, scores, training, validation, parameters = [], [], [], [], []
+    for number in range(len(architectures)):
+        jobs = [[run.result(Job("alone", name, f, s, number).name) for s in seeds] for f in folds]
+        predictions.append([np.concatenate([of[i]["test"]["predictions"] for of in jobs]) for i in range(len(seeds))])
+        scores.append([[max(e["score"] for e in result["epochs"]) for result in of_fold] for of_fold in jobs])
+        curves = [result["epochs"] for of_fold in jobs for result in of_fold]
+        training.append(np.mean([[e["loss"] for e in curve] for curve in curves], axis=0))
+        validation.append(np.mean([[e["valid"]["loss"] for e in curve] for curve in curves], axis=0))
+        parameters.append(jobs[0][0]["parameters"])
+    costs = [[training_cost(run, space, a, f) for f in folds] for a in architectures]
+    return Truth(name, architectures, *map(np.array, (predictions, scores, training, validation, parameters, costs)))
+
+
+def load_searches(run: Run, name: str, strategy: str) -> Searches:
+    """Likewise; strategy: a searcher's spec as in the jobs."""
+    space = run.spaces[name].space
+    numbers = {a: i for i, a in enumerate(space.architectures())}
+    keys = [(f, s) for f in range(len(run.protocol.folds)) for s in run.plan.seeds]
+    results = [run.result(Job("search", name, f, s, searcher=strategy).name) for f, s in keys]
+    picks = [numbers[Architecture.of(result["architecture"])] for result in results]
+    beliefs = [result["probabilities"] for result in results]
+    paths = [result["paths"] for result in results]
+    return Searches(
+        strategy,
+        np.array(picks).reshape(-1, len(run.plan.seeds)),
+        decided(results, space),
+        None
+        if beliefs[0] is None
+        else np.array([[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]),
+        None if paths[0] is None else np.array([[-path["loss"] for path in of_one] for of_one in paths]),
+        float(np.mean([result["multiply_adds"] for result in results])),
+        float(np.mean([result["seconds"] for result in results])),
+    )
+
+
+def training_cost(run: Run, space: SearchSpace, architecture: Architecture, fold: int) -> float:
+    """Multiply-adds of one training: forward and backward (three forwards) over fit, forward over valid, each epoch."""
+    settings, parts, dim = run.plan.settings, run.protocol.folds[fold], run.store.info.dim
+    outputs, around = len(run.outputs), settings.residual == "every"
+    network = build(space, architecture, dim, settings.width or dim, outputs, settings.dropout, around, run.states)
+    frames = sorted(-(-run.store.num_frames(i) // settings.stride) for i in parts.fit)[(len(parts.fit) - 1) // 2]
+    return multiply_adds(network, run.states * dim, frames) * settings.epochs * (3 * len(parts.fit) + len(parts.valid))
+
+
+def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Path) -> None:
+    """One row per architecture, fold and seed, as Parquet and as CSV: blocks, valid and test metrics, costs, and what
+    each strategy's search of that fold and seed thought of it."""
+    rows: list[dict[str, Any]] = []
+    for number, architecture in enumerate(truth.architectures):
+        for fold, parts in enumerate(run.protocol.folds):
+            for index, seed in enumerate(run.plan.seeds):
+                result = run.result(Job("alone", truth.space, fold, seed, number).name)
+                kept = next(e for e in result["epochs"] if e["epoch"] == result["kept_epoch"])
+                row = {
+                    "number": number,
+                    "architecture": str(architecture),
+                    **{f"block_{part}": block for part, block in architecture.blocks},
+                    "fold": fold,
+                    "seed": seed,
+                    **{f"test_{metric}": value for metric, value in result["test"]["metrics"].items()},
+                    **{f"valid_{metric}": value for metric, value in kept["valid"].items()},
+                    "tested": len(parts.test),
+                    "train_loss": kept["loss"],
+                    "kept_epoch": result["kept_epoch"],
+                    "parameters": result["parameters"],
+                    "multiply_adds": truth.cost_AF[number, fold],
+                    "seconds": result["seconds"],
+                }
+                for found in searches:
+                    p = fold * len(run.plan.seeds) + index
+                    if found.beliefs_PA is not None:
+                        row[f"{found.strategy}_probability"] = float(np.exp(found.beliefs_PA[p, number]))
+                    if found.paths_PA is not None:
+                        row[f"{found.strategy}_valid_loss"] = -found.paths_PA[p, number]
+                rows.append(row)
+    frame = pd.DataFrame(rows)
+    for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):
+        with replacing(folder / f"{truth.space}{suffix}") as temporary:
+            write(temporary, index=False)

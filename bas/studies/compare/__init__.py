@@ -1,0 +1,1 @@
+"""The main job: search, retrain, compare with the baselines."""

@@ -1,0 +1,33 @@
+"""What the terminal shows of searches and retrainings, before there is a table."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from bas.report.table import points, rich_table
+from bas.runs.plan import Job
+from bas.runs.results import searched
+from bas.runs.run import Run
+
+
+def show_choices(run: Run, console: Console) -> None:
+    """The sequence that each search chose."""
+    for name in run.spaces:
+        rows = [[str(f), str(s), " > ".join(blocks.values())] for (f, s), blocks in searched(run, name).items()]
+        console.print(
+            rich_table(f"{name}: chosen blocks (protocol {run.protocol.told})", ("fold", "seed", "architecture"), rows)
+        )
+
+
+def show_retrained(run: Run, console: Console) -> None:
+    """Each retrained architecture's metrics on its fold's test part."""
+    for name in run.spaces:
+        rows = []
+        for fold, seed in searched(run, name):
+            result = run.result(Job("retrain", name, fold, seed).name)
+            values = [points(result["test"]["metrics"][m]) for m in run.metrics]
+            rows.append([str(fold), str(seed), " > ".join(result["architecture"].values()), *values])
+        heading = ("fold", "seed", "architecture", *run.metrics)
+        console.print(
+            rich_table(f"{name}: retrained, on each fold's test part (protocol {run.protocol.told})", heading, rows)
+        )

@@ -1,0 +1,55 @@
+"""Search, retrain, compare: which jobs a verb needs, in which order."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from bas.report.comparison import tabulate
+from bas.report.comparison_page import markdown, show
+from bas.report.notes import announce
+from bas.runs import tensorboard
+from bas.runs.plan import BEST, Job
+from bas.runs.run import Run
+from bas.runs.session import place_features
+from bas.runs.workers import run_jobs
+from bas.search.search import epochs_of
+from bas.studies.compare.page import show_choices, show_retrained
+from bas.util.files import write_results, write_text
+
+
+def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float | None = None) -> None:
+    """Do what a verb asks that is not done yet: search the spaces, retrain what they found, compare with the baselines.
+
+    Each verb includes the one before. All fold by fold and seed by seed. The caller holds the folder's lock.
+
+    memory: GiB that features may take in all processes together; None: half of what is free. Changes no number.
+    Raises UserError when that is too little.
+    """
+    announce(run, workers, console)
+    placement, told = place_features(run, workers, memory)
+    console.print(told)
+    plan, folds = run.plan, range(len(run.protocol.folds))
+    if plan.layer == BEST:
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+    every = [(f, s) for s in plan.seeds for f in folds]
+    searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
+    retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
+    baselines = [Job("baseline", row, f, s) for row in run.baselines for f, s in every]
+    linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
+    epochs = plan.settings.epochs
+    longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
+    run_jobs(run.folder, searches, longest, workers, console, "searches", placement)
+    show_choices(run, console)
+    if verb == "search":
+        return
+    run_jobs(run.folder, retrains, epochs, workers, console, "retrains", placement)
+    if verb == "retrain":
+        show_retrained(run, console)
+        return
+    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
+    run_jobs(run.folder, baselines, epochs, workers, console, "baselines", placement)
+    results = tabulate(run)
+    write_results(run.folder / "results.json", results)
+    write_text(run.folder / "table.md", markdown(results))
+    tensorboard.compared(run.folder, results)
+    show(results, console)

@@ -1,0 +1,1 @@
+"""An encoder is fine-tuned, and its embeddings are watched."""

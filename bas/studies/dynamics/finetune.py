@@ -1,0 +1,330 @@
+"""Fine-tuning of an encoder: the mean over time of its output into one linear layer, all but its front trained.
+
+Wagner et al., *Dawn of the transformer era in speech emotion recognition*, IEEE TPAMI 2023, as taken up by *What
+Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (section 2.3.2), called the paper below.
+Where that leaves a number open, it is marked "ours".
+
+A step, an epoch's order and all else that is random are functions of the seed and the step alone, so a fine-tuning that
+was killed goes on from its last state and, on the CPU, ends with the same bits. It is given the utterances that train
+and those that validate, and no others.
+
+Axes: U utterances, B those of a micro-batch, T frames, D width, O outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from bas.corpora import Utterance
+from bas.encoders import Tunable
+from bas.errors import UserError
+from bas.speech import audio
+from bas.tasks import Task
+from bas.training.loop import Record, seed_everything
+from bas.util.files import read_json, replacing, write_json
+from bas.util.progress import bar
+
+STATE_SECONDS = 30.0
+"""A state is written at every checkpoint, and at an evaluation when the last one is so old."""
+STATE = ("of", "step", "trunk", "head", "optimiser", "records", "seconds")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The numbers of a fine-tuning; the defaults are the paper's.
+
+    batch: the paper says 16; but its 350 steps are 9.6 epochs of 4,662 utterances, and its 50 steps 1.4, so a step took
+    8 batches of 16 together. Inferred, not told. micro_batch: where nothing is dropped or masked in training it changes
+    no number but by rounding; where something is (dropout, layer drop, SpecAugment), each micro-batch has its own
+    draws, so another size is another sample of the same. improvement, patience: it stops once the validation loss was
+    not lower by `improvement` than the lowest before in so many evaluations.
+    """
+
+    lr: float = 1e-5  # of AdamW, constant
+    weight_decay: float = 0.01  # ours
+    epochs: int = 50  # at most
+    batch: int = 128  # utterances of a step
+    micro_batch: int = 16  # utterances that go through the encoder together: memory and time
+    evaluate_every: int = 10  # steps
+    checkpoint_every: int = 50  # steps
+    improvement: float = 0.025
+    patience: int = 5  # evaluations
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and (value > 0 or (value == 0 and name in ("weight_decay", "improvement")))):
+                raise UserError(f"setting {name}={value}: must be a number above 0")
+        if self.checkpoint_every % self.evaluate_every:
+            told = f"must be a multiple of evaluate_every={self.evaluate_every}"
+            raise UserError(f"setting checkpoint_every={self.checkpoint_every}: {told}")
+
+
+PRESETS = {
+    "paper": Tuning(),
+    "cpu": Tuning(lr=1e-4, epochs=4, batch=32, evaluate_every=5, checkpoint_every=10),
+}
+"""`cpu` is for two cores and a corpus of hundreds of utterances. Its rate is the better of two tried (5e-5, 1e-4), by
+the validation loss of Whisper tiny.en in steps 35 to 45 of two folds of EmoDB (speaker:5, seed 0); batch and epochs are
+what half an hour allows. Those speakers are in the third part of other folds, so a figure on EmoDB under this preset is
+not free of that choice. Weights that were not pretrained want a higher rate.
+"""
+
+
+def settings(preset: str, changes: Mapping[str, str]) -> Tuning:
+    """A preset with some of its numbers changed, each given as text.
+
+    Raises UserError for another preset or name, and a value of the wrong kind or out of range.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r}: must be one of {', '.join(PRESETS)}")
+    kinds = {f.name: {"int": int, "float": float}[str(f.type)] for f in fields(Tuning)}
+    values = {}
+    for name, text in changes.items():
+        if name not in kinds:
+            raise UserError(f"setting {name!r}: must be one of {', '.join(kinds)}")
+        try:
+            values[name] = kinds[name](text)
+        except ValueError as error:
+            raise UserError(f"setting {name}={text!r}: must be of the kind {kinds[name].__name__}") from error
+    return replace(PRESETS[preset], **values)
+
+
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """The encoder as it was after so many steps, a folder in the layout of `transformers`; its head is beside it."""
+    return folder / "checkpoints" / f"step-{step:05}"
+
+
+def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The linear layer of a checkpoint: weight `(O, D)` and bias `(O,)`."""
+    path = checkpoint_of(folder, step).with_suffix(".npz")
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return held["weight_OD"], held["bias_O"]
+    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+        raise UserError(f"{path}: missing or damaged; delete {folder}: it is made anew") from error
+
+
+def read_finished(folder: Path) -> dict[str, Any] | None:
+    """What `finetune` returned for this folder, where it has ended."""
+    path = folder / "finetune.json"
+    found: dict[str, Any] | None = read_json(path, f"delete {folder}: it is made anew") if path.exists() else None
+    return found
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An encoder, and the linear layer on the mean of its output over the real frames."""
+
+    encoder: Tunable
+    head: nn.Linear
+    task: Task
+    outputs: tuple[str, ...]
+    micro_batch: int
+
+    def passes(self, utterances: Sequence[Utterance]) -> Iterator[tuple[list[int], Tensor]]:
+        """Positions of a micro-batch and its `(B, O)` outputs, until all had their turn."""
+        encoder, device = self.encoder, self.encoder.device.type
+        waves = [audio.load(u) for u in utterances]
+        for members in micro_batches(encoder, [len(wave) for wave in waves], self.micro_batch):
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                outputs = encoder.outputs([encoder.prepare(waves[i]) for i in members])
+            yield members, self.head(torch.stack([x_TD.float().mean(0) for x_TD in outputs]))
+
+    def backward(self, utterances: Sequence[Utterance]) -> float:
+        """Add the gradient of the mean loss over the utterances, whatever the micro-batches; the loss."""
+        targets_U = torch.from_numpy(self.task.targets(utterances, self.outputs))
+        total = 0.0
+        for members, logits_BO in self.passes(utterances):
+            targets_B = targets_U[members].to(logits_BO.device)
+            loss = self.task.loss(logits_BO, targets_B) * (len(members) / len(utterances))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    @torch.no_grad()
+    def score(self, utterances: Sequence[Utterance], size: int) -> dict[str, float]:
+        """Loss and metrics in eval mode, with so many utterances in memory at a time."""
+        targets_U = self.task.targets(utterances, self.outputs)
+        logits_UO = torch.empty(len(utterances), len(self.outputs))
+        for start in range(0, len(utterances), size):
+            for members, logits_BO in self.passes(utterances[start : start + size]):
+                logits_UO[[start + i for i in members]] = logits_BO.cpu()
+        predictions_U = self.task.predict(logits_UO)
+        metrics = {name: metric(targets_U, predictions_U) for name, metric in self.task.metrics(self.outputs).items()}
+        return {"loss": float(self.task.loss(logits_UO, torch.from_numpy(targets_U))), **metrics}
+
+    def save(self, folder: Path) -> None:
+        """As a checkpoint; anew where a killed process had got so far: on a GPU its numbers were others."""
+        for left in (folder, *folder.parent.glob("*.tmp")):
+            if left.is_dir():
+                shutil.rmtree(left)
+        self.encoder.save(folder)
+        weight_OD, bias_O = (p.detach().cpu().numpy() for p in (self.head.weight, self.head.bias))
+        with replacing(folder.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, weight_OD=weight_OD, bias_O=bias_O)
+
+
+def micro_batches(encoder: Tunable, samples: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Positions of waves of so many samples that go through the encoder together; like lengths do, longest first."""
+    groups: dict[object, list[int]] = {}
+    for i in sorted(range(len(samples)), key=lambda i: -samples[i]):
+        groups.setdefault(encoder.batch_key(samples[i]), []).append(i)
+    for group in groups.values():
+        yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def finetune(
+    encoder: Tunable,
+    task: Task,
+    fit: Sequence[Utterance],
+    valid: Sequence[Utterance],
+    settings: Tuning,
+    seed: int,
+    folder: Path,
+    board: SummaryWriter,
+    console: Console,
+) -> dict[str, Any]:
+    """Train the encoder in place, and leave checkpoints of step 0, of every so many steps and of the last.
+
+    A step moves the weights once, by the mean loss over its `batch` utterances. An evaluation scores `valid`, with
+    nothing dropped. On CUDA the arithmetic is bfloat16 where autocast says so.
+
+    Returns, and writes as `finetune.json`: steps (those with a checkpoint), stopped (why), epochs, seconds, parameters
+    (that moved), outputs (the classes, in the head's order), and records: of each evaluation the step, the epoch, the
+    training loss since the one before (None at step 0), and valid: its loss and metrics. What a killed one left in
+    `folder` is gone on from.
+
+    Raises UserError when a loss is not finite, the GPU's memory is short, or the state is not of this fine-tuning.
+    """
+    seed_everything(seed, "head")
+    head = nn.Linear(encoder.info.dim, len(task.outputs(fit))).to(encoder.device)
+    classifier = Classifier(encoder, head, task, task.outputs(fit), settings.micro_batch)
+    model = nn.ModuleDict({"trunk": encoder.trunk, "head": head}).requires_grad_(True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    of = _identity(encoder, fit, valid, settings, seed)
+    step, records, before, begun = 0, list[Record](), 0.0, time.monotonic()
+    state, written = folder / "finetune.state", begun
+    for left in folder.glob("*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
+    if state.exists():
+        step, records, before = _restore(state, of, model, optimiser)
+    per_epoch = math.ceil(len(fit) / settings.batch)
+    last, losses = settings.epochs * per_epoch, list[float]()
+
+    with bar(console, "steps") as progress:
+        line = progress.add_task("fine-tune", total=last)
+        while True:
+            progress.update(line, completed=step)
+            if step % settings.evaluate_every == 0 or step == last:
+                if not records or records[-1]["step"] < step:  # else it was restored
+                    model.eval()
+                    trained = float(np.mean(losses)) if losses else None
+                    found = {"loss": trained, "valid": classifier.score(valid, settings.batch)}
+                    records.append({"step": step, "epoch": step / per_epoch, **found})
+                    _show(board, records[-1])
+                stopped, losses = _why_stopped(records, settings, step == last), []
+                at_checkpoint = step % settings.checkpoint_every == 0 or bool(stopped)
+                if at_checkpoint:
+                    classifier.save(checkpoint_of(folder, step))
+                if stopped:
+                    break
+                if at_checkpoint or time.monotonic() - written > STATE_SECONDS:
+                    parts = encoder.trunk.state_dict(), head.state_dict(), optimiser.state_dict()
+                    spent = before + time.monotonic() - begun
+                    with replacing(state) as temporary:
+                        torch.save(dict(zip(STATE, (of, step, *parts, records, spent), strict=True)), temporary)
+                    written = time.monotonic()
+            members = _members(len(fit), settings.batch, seed, step)
+            step += 1
+            seed_everything(seed, "step", step)
+            # Where transformers masks dimensions of its input, it draws from NumPy's one generator.
+            np.random.seed(int(torch.randint(2**31, ())))  # noqa: NPY002
+            model.train()
+            optimiser.zero_grad(set_to_none=True)
+            try:
+                losses.append(classifier.backward([fit[i] for i in members]))
+            except torch.OutOfMemoryError as error:
+                told = f"lower the setting micro_batch={settings.micro_batch}"
+                raise UserError(f"fine-tuning: the GPU's memory is short; {told}") from error
+            if not math.isfinite(losses[-1]):
+                told = f"loss {losses[-1]} in step {step}; lower the setting lr={settings.lr}"
+                raise UserError(f"fine-tuning diverged: {told}")
+            optimiser.step()
+        progress.update(line, completed=last)
+    model.eval().requires_grad_(False)
+    result = {
+        "steps": sorted({*range(0, step, settings.checkpoint_every), step}),
+        "stopped": stopped,
+        "epochs": step / per_epoch,
+        "seconds": before + time.monotonic() - begun,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "outputs": list(classifier.outputs),
+        "records": records,
+    }
+    write_json(folder / "finetune.json", result)
+    state.unlink(missing_ok=True)
+    return result
+
+
+def _members(count: int, batch: int, seed: int, step: int) -> list[int]:
+    """Of so many utterances those of the step after `step`: each once an epoch, whose last batch may be short."""
+    epoch, index = divmod(step, math.ceil(count / batch))
+    seed_everything(seed, "epoch", epoch)
+    return torch.randperm(count)[index * batch : (index + 1) * batch].tolist()
+
+
+def _why_stopped(records: Sequence[Record], settings: Tuning, last: bool) -> str:
+    """Empty while it goes on."""
+    best, since = math.inf, 0
+    for record in records:
+        lower = record["valid"]["loss"] < best - settings.improvement
+        best, since = (record["valid"]["loss"], 0) if lower else (best, since + 1)
+    if since >= settings.patience:
+        return f"{settings.patience} evaluations without a validation loss {settings.improvement:g} below {best:.3f}"
+    return f"{settings.epochs} epochs are over" if last else ""
+
+
+def _identity(
+    encoder: Tunable, fit: Sequence[Utterance], valid: Sequence[Utterance], settings: Tuning, seed: int
+) -> str:
+    parts = [[u.id for u in part] for part in (fit, valid)]
+    return hashlib.sha256(json.dumps([encoder.info.as_dict(), parts, asdict(settings), seed]).encode()).hexdigest()
+
+
+def _restore(
+    path: Path, of: str, model: nn.ModuleDict, optimiser: torch.optim.Optimizer
+) -> tuple[int, list[Record], float]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        if state["of"] != of:
+            raise ValueError("of other utterances, settings or weights, or from another seed")
+        model["trunk"].load_state_dict(state["trunk"])
+        model["head"].load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"]), list(state["records"]), float(state["seconds"])
+    except Exception as error:  # torch's readers raise whatever the bytes lead them to
+        told = "damaged, or not of this fine-tuning; delete it: it begins anew"
+        raise UserError(f"{path}: {told}") from error
+
+
+def _show(board: SummaryWriter, record: Record) -> None:
+    if record["loss"] is not None:
+        board.add_scalar("loss/train", record["loss"], record["step"])
+    for name, value in record["valid"].items():
+        board.add_scalar("loss/valid" if name == "loss" else f"valid/{name}", value, record["step"])

@@ -1,0 +1,98 @@
+"""What the study of fine-tuning reads: recordings at one rate and loudness, their acoustic features, their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+from rich.console import Console
+
+from bas.corpora import Corpus, Utterance, export, open_corpus
+from bas.encoders import Encoder
+from bas.encoders.text import embed_texts
+from bas.errors import UserError
+from bas.speech import acoustics, audio
+from bas.util.files import read_json, replacing, write_json
+from bas.util.progress import bar
+
+
+def prepare(
+    corpus: Corpus, encoder: Encoder, folder: Path, loudness: float | None, console: Console
+) -> tuple[Corpus, dict[str, str]]:
+    """Write every recording as 16 kHz mono under `folder`, and a manifest of them; what was done is not done again.
+
+    loudness: LUFS; None: as recorded. Returns the corpus with these recordings, and by id why an utterance is left out:
+    it cannot be read, is silent, or too short or too long for the encoder. Raises UserError when all are.
+    """
+    path = folder / "prepared.json"
+    if not path.exists():
+        kept: list[Utterance] = []
+        skipped: dict[str, str] = {}
+        with bar(console, "utterances") as progress:
+            line = progress.add_task("prepare", total=len(corpus.utterances))
+            for index, utterance in enumerate(corpus.utterances):
+                wav = folder / "audio" / f"{index:06}.wav"  # an id may be no file's name
+                try:
+                    if not wav.exists():
+                        _write(utterance, wav, encoder, loudness)
+                    kept.append(replace(utterance, audio=wav, start=0.0, end=None))
+                except UserError as error:
+                    skipped[utterance.id] = str(error)
+                progress.advance(line)
+        if not kept:
+            first = next(iter(skipped.values()))
+            raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {first}")
+        export.write(replace(corpus, utterances=tuple(kept)), folder / "corpus.csv")
+        write_json(path, {"loudness": loudness, "rate": audio.SAMPLE_RATE, "kept": len(kept), "skipped": skipped})
+    found: dict[str, str] = read_json(path)["skipped"]
+    for id_, why in found.items():
+        console.print(f"skipped: {id_}: {why}", style="yellow", highlight=False, markup=False)
+    prepared = open_corpus("manifest", folder / "corpus.csv")
+    return replace(prepared, name=corpus.name), found
+
+
+def _write(utterance: Utterance, wav: Path, encoder: Encoder, loudness: float | None) -> None:
+    """UserError naming the utterance that cannot be used."""
+    wave = audio.load(utterance)
+    if not encoder.min_samples <= len(wave) <= (encoder.max_samples or len(wave)):
+        seconds = len(wave) / audio.SAMPLE_RATE
+        raise UserError(f"{utterance.audio}: {seconds:.2f} s is too short or too long for the encoder")
+    if loudness is not None:
+        try:
+            wave = audio.to_loudness(wave, loudness)
+        except UserError as error:
+            raise UserError(f"{utterance.audio}: {error}") from error
+    with replacing(wav) as temporary:
+        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # beyond 1.0 too
+
+
+def acoustic_of(corpus: Corpus, ids: Sequence[str], folder: Path, console: Console) -> acoustics.Acoustic:
+    """The acoustic features of these utterances, measured once and kept in `acoustic.npz`."""
+    path = folder / "acoustic.npz"
+    if path.exists():
+        return acoustics.Acoustic.load(path)
+    utterances = {u.id: u for u in corpus.utterances}
+    with bar(console, "utterances") as progress:
+        line = progress.add_task("eGeMAPS", total=len(ids))
+        waves = ((id_, audio.load(utterances[id_])) for id_ in ids)
+        found = acoustics.measure(waves, lambda: progress.advance(line))
+    found.save(path)
+    return found
+
+
+def texts_of(corpus: Corpus, encoder: str | None, device: torch.device) -> dict[str, Any]:
+    """By id, what is said; with a text encoder, a vector of it.
+
+    Raises UserError when it cannot be loaded, or an utterance has no text to make a vector of.
+    """
+    texts = {u.id: u.text for u in corpus.utterances}
+    if encoder is None:
+        return dict(texts)
+    said = [text for text in texts.values() if text]
+    if len(said) < len(texts):
+        raise UserError(f"--text-encoder: {len(texts) - len(said)} utterances of {corpus.name} have no text")
+    return dict(zip(texts, embed_texts(encoder, said, device), strict=True))

@@ -1,0 +1,338 @@
+"""The study: what becomes of an encoder's embeddings while it is fine-tuned, from recordings to tables and figures.
+
+After *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (the paper), whose subsets 1, 2
+and 3 are the parts fit, valid and test of each fold of a protocol; a fold is called a rotation, its test part the third
+part. Fine-tuning sees fit, and stops by valid; everything is measured on the third part.
+
+    run.json         what was asked for, what decides the numbers, versions
+    protocol.json    the folds by utterance id
+    corpus.csv       a manifest of the recordings as prepared: 16 kHz mono, one loudness, under audio/
+    prepared.json    how they were, and which could not be
+    acoustic.npz     eGeMAPS and more of every third part
+    rotation0.csv    a third part by itself: what its feature stores are read with
+    rotation0/       finetune.json; checkpoints/, features/, means/ and analysis/ by step
+    results.json     everything; table.md, figures/ and tb/ show it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from bas import NUMBERS
+from bas.corpora import Corpus, Utterance, export, open_corpus
+from bas.corpora.labels import relabel
+from bas.encoders import Tunable, load_encoder, tunable
+from bas.encoders.base import revision_of
+from bas.errors import UserError
+from bas.features.recordings import recording_hashes
+from bas.protocols import Protocol, make
+from bas.report.notes import tell_protocol
+from bas.runs import tensorboard
+from bas.speech import acoustics
+from bas.studies.dynamics.analysis import AnalysisSettings, analyse
+from bas.studies.dynamics.checkpoints import embed, mean_states, own_head, read_means, refitted
+from bas.studies.dynamics.figures import figures
+from bas.studies.dynamics.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
+from bas.studies.dynamics.numbers import tabulate
+from bas.studies.dynamics.page import markdown
+from bas.studies.dynamics.prepare import acoustic_of, prepare, texts_of
+from bas.tasks import EMOTION
+from bas.training.loop import seed_everything
+from bas.util.files import locked, read_json, replacing, write_json, write_results, write_text
+from bas.util.versions import versions
+
+LOUDNESS = -23.0
+"""LUFS, the paper's."""
+
+FEW = 30
+"""Speakers; below it, one third part would be a handful of them, so every speaker is in one in turn."""
+
+MANY_RULE, FEW_RULE = "speaker:64/20/16", "speaker:5"  # the paper's, and ours
+REMEDY = "give another --name, or delete that folder"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asked for."""
+
+    corpus: str  # the reader's name
+    root: str
+    encoder: str
+    revision: str | None
+    real_length: bool
+    labels: str | None  # a scheme of bas.corpora.labels; None: the corpus's own words
+    protocol: str | None  # a rule; None: MANY_RULE, or FEW_RULE below FEW speakers
+    protocol_seed: int
+    loudness: float | None  # LUFS; None: as recorded
+    text_encoder: str | None  # what makes vectors of the texts; None: a text is known by itself, where it repeats
+    preset: str
+    settings: Tuning
+    seed: int
+    device: str  # cpu | cuda
+    analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
+
+
+@dataclass(frozen=True)
+class Study:
+    """An open run folder."""
+
+    folder: Path
+    plan: Plan
+    protocol: Protocol
+    corpus: Corpus  # as prepared
+    acoustic: acoustics.Acoustic
+    texts: dict[str, Any]  # by id: what is said, as a vector where a text encoder was named
+    context: dict[str, Any]  # of the results
+
+
+def carry_out(
+    folder: Path, plan: Plan, console: Console, *, rotations: int | None = None, keep_weights: bool = False
+) -> dict[str, Any]:
+    """Do what is not done yet of the first `rotations` folds (None: all), and write the results of these.
+
+    keep_weights: leave the weights of every checkpoint, from now on; else of each rotation's last alone, the others
+    when they are measured.
+    Raises UserError for whatever corpus, labels, encoder, protocol or settings are refused for, for a folder that was
+    made of other things, and where another process is at work in it.
+    """
+    with locked(folder, "fine-tuning"):
+        study = _start(folder, plan, rotations, console)
+        count = len(study.protocol.folds) if rotations is None else rotations
+        done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
+        told = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
+        results = {**study.context, "finetuned": told, **tabulate(done)}
+        write_results(folder / "results.json", results)
+        write_text(folder / "table.md", _heading(results) + markdown(results))
+        with _board(study, "figures", anew=True) as board:
+            for name, figure in figures(results).items():
+                with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
+                    figure.savefig(stream, format="png", dpi=150)
+                board.add_figure(name, figure, 0)
+    return results
+
+
+def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
+    """Make the run's folder, or take it up again when it was made of the same things."""
+    corpus = open_corpus(plan.corpus, Path(plan.root))
+    corpus = relabel(corpus, plan.labels) if plan.labels else corpus
+    encoder = _load(plan, plan.encoder, plan.revision)
+    rule, why = _rule(corpus, plan)
+    protocol = make(corpus, EMOTION, rule, plan.protocol_seed)
+    corpus = replace(corpus, utterances=corpus.labelled())
+    texts = texts_of(corpus, plan.text_encoder, torch.device(plan.device))
+    if rotations is not None and not 1 <= rotations <= len(protocol.folds):
+        raise UserError(f"--rotations {rotations}: {protocol.rule} makes 1 to {len(protocol.folds)}")
+    made_of = _made_of(plan, corpus, encoder, protocol)
+    if (folder / "run.json").exists():
+        _check_same(folder, made_of)
+    elif any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds something else; {REMEDY}")
+    write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
+    prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)
+    if skipped:
+        protocol = make(corpus, EMOTION, rule, plan.protocol_seed, skipped=skipped)
+    protocol.write(folder / "protocol.json")
+    console.print(f"protocol: {protocol.told}{why}", highlight=False, markup=False)
+    tell_protocol(protocol, console)
+    tested = tuple(dict.fromkeys(protocol.tested))
+    acoustic = acoustic_of(prepared, tested, folder, console)
+    context = {
+        "corpus": corpus.name,
+        "note": corpus.note,
+        "encoder": encoder.info.as_dict(),
+        "protocol": {
+            **{name: value for name, value in protocol.as_dict().items() if name != "folds"},
+            "told": protocol.told + why,
+            "rotations": len(protocol.folds),
+        },
+        "preset": plan.preset,
+        "finetuning": asdict(plan.settings),
+        "loudness": plan.loudness,
+        "text_encoder": plan.text_encoder,
+        "seed": plan.seed,
+        "device": plan.device,
+        "skipped": skipped,
+        "versions": versions(),
+    }
+    return Study(folder, plan, protocol, prepared, acoustic, texts, context)
+
+
+def _load(plan: Plan, name: str, revision: str | None) -> Tunable:
+    seed_everything(plan.seed, "weights")  # a masking vector that the files lack is drawn
+    return tunable(load_encoder(name, torch.device(plan.device), revision, real_length=plan.real_length))
+
+
+def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
+    """The rule of the protocol, and what to say of its choice."""
+    if plan.protocol:
+        return plan.protocol, ""
+    speakers = len({u.speaker for u in corpus.labelled()})
+    if speakers < FEW:
+        return FEW_RULE, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
+    return MANY_RULE, f"; the default with {speakers} speakers"
+
+
+def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -> dict[str, Any]:
+    """Whatever changes a number, by name."""
+    hashes = recording_hashes(corpus.utterances, lambda: None)
+    recordings = [[u.id, hashes.get(u.id)] for u in corpus.utterances]
+    fields = [[u.id, u.label, u.speaker, u.text] for u in corpus.utterances]
+    return {
+        "study": "dynamics",
+        "encoder": encoder.info.revision,
+        "input": encoder.info.input,
+        "recordings": _digest(recordings),
+        "label scheme": plan.labels,
+        "labels": _digest(fields),
+        "protocol": protocol.hash,
+        "loudness": plan.loudness,
+        "text encoder": plan.text_encoder,
+        "text encoder's revision": _text_revision(plan.text_encoder),
+        "seed": plan.seed,
+        "device": plan.device,
+        "version of opensmile": acoustics.opensmile_version(),
+        "version of bas": NUMBERS,
+        **{f"version of {name}": versions()[name] for name in ("torch", "transformers", "scikit-learn")},
+        **{f"setting {name}": value for name, value in asdict(plan.settings).items()},
+        "analysis": _digest(asdict(plan.analysis)),
+    }
+
+
+def _text_revision(name: str | None) -> str | None:
+    """Of a text encoder that was loaded; the cache keeps a hub's files under their commit."""
+    from transformers.utils.hub import cached_file  # seconds to import, needed here only
+
+    if name is None:
+        return None
+    return revision_of(name, None if Path(name).is_dir() else Path(str(cached_file(name, "config.json"))).parent.name)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
+    there = read_json(folder / "run.json", REMEDY)
+    old = there.get("made_of") if isinstance(there, dict) else None
+    if not isinstance(old, dict) or old.keys() != made_of.keys():
+        raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
+    for name, value in made_of.items():
+        if old[name] != value:
+            raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; {REMEDY}")
+
+
+def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> dict[str, Any]:
+    """One fold: fine-tune, then measure every checkpoint."""
+    where, plan = study.folder / f"rotation{index}", study.plan
+    known = {u.id: u for u in study.corpus.utterances}
+    parts = {name: [known[i] for i in ids] for name, ids in study.protocol.folds[index].parts().items()}
+    told = ", ".join(f"{name} {len(part)} of {len({u.speaker for u in part})} speakers" for name, part in parts.items())
+    console.print(f"{where} ({index + 1} of {count}): {told}", highlight=False, markup=False)
+    done = read_finished(where)
+    if done is None:
+        encoder, seed = _load(plan, plan.encoder, plan.revision), 1000 * plan.seed + index
+        with _board(study, where.name, anew=False) as board:
+            done = finetune(encoder, EMOTION, parts["fit"], parts["valid"], plan.settings, seed, where, board, console)
+        del encoder  # not beside the checkpoint's on a GPU
+    line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
+    console.print(line, highlight=False, markup=False)
+    found = []
+    with _board(study, f"{where.name}/third", anew=True) as board:
+        for step in done["steps"]:
+            with console.status(f"step {step}"):
+                found.append(_measure(study, index, step, parts, done))
+            _tell(found[-1], board, console)
+            weights = checkpoint_of(where, step)
+            if not keep_weights and step != done["steps"][-1] and weights.exists():
+                shutil.rmtree(weights)
+    return {"rotation": index, "steps": done["steps"], "checkpoints": found, "finetune": done}
+
+
+def _measure(
+    study: Study, index: int, step: int, parts: dict[str, list[Utterance]], done: dict[str, Any]
+) -> dict[str, Any]:
+    """The analysis of one checkpoint on the third part, and how good the model is when it is cut off early."""
+    where, plan, name = study.folder / f"rotation{index}", study.plan, f"step-{step:05}"
+    path, weights = where / "analysis" / f"{name}.json", checkpoint_of(where, step)
+    if path.exists():
+        there: dict[str, Any] = read_json(path, f"delete {path if weights.is_dir() else where}: it is made anew")
+        return there
+    if not weights.is_dir():
+        raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made anew")
+    manifest = study.folder / f"{where.name}.csv"
+    export.write(replace(study.corpus, utterances=tuple(parts["test"])), manifest)
+    third = open_corpus("manifest", manifest)
+    parts = {**parts, "test": list(third.utterances)}
+    ids = tuple(u.id for u in third.utterances)
+    targets = {part: EMOTION.targets(utterances, done["outputs"]) for part, utterances in parts.items()}
+    texts = [study.texts[i] for i in ids]
+    encoder = _load(plan, str(weights.resolve()), None)
+    store, means = where / "features" / name, where / "means" / f"{name}.npz"
+    x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
+    analysed = analyse(
+        x_LUD,
+        read_means(where / "means" / "step-00000.npz", ids, f"delete {where}: it is made anew")[0] if step else None,
+        study.acoustic.of(ids),
+        targets["test"],
+        np.array([u.speaker or "" for u in third.utterances]),
+        texts if plan.text_encoder is None else np.stack(texts),
+        plan.analysis,
+        plan.seed,
+        plan.device,
+    )
+    cut: dict[str, Any] = {"own": own_head(cut_LUD, *read_head(where, step), targets["test"])}
+    if step in (0, done["steps"][-1]):
+        size = plan.settings.micro_batch
+        states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
+        cut["refitted"] = refitted(states, targets, EMOTION)
+    found = {"step": step, **analysed, "ids": list(ids), "cut": cut}
+    write_json(path, found)
+    return read_json(path)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _board(study: Study, job: str, anew: bool) -> Iterator[SummaryWriter]:
+    """TensorBoard's writer of a job; anew: in place of what it wrote before, so that nothing is there twice."""
+    if anew:
+        for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
+            old.unlink()
+    with tensorboard.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
+        yield board
+
+
+def _tell(found: dict[str, Any], board: SummaryWriter, console: Console) -> None:
+    own = {name: found["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
+    for name, value in own.items():
+        board.add_scalar(f"third part/{name}", value, found["step"])
+    told = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in own.items())
+    console.print(f"  step {found['step']}: {told} on the test part", highlight=False, markup=False)
+
+
+def _heading(results: dict[str, Any]) -> str:
+    """What the page is of."""
+    protocol, encoder, how = results["protocol"], results["encoder"], results["finetuning"]
+    done = len(results["finetuned"])
+    loudness = "as recorded" if results["loudness"] is None else f"{results['loudness']:g} LUFS"
+    lines = [
+        f"# {encoder['name'].rstrip('/').rpartition('/')[2]} fine-tuned on {results['corpus']}",
+        "",
+        *(f"**MARK: {mark}**\n" for mark in protocol["marks"]),
+        f"Protocol {protocol['told']}; {done} of {protocol['rotations']} rotations. Encoder {encoder['revision']}, "
+        f"{encoder['input'] or 'as recorded'}; recordings at {loudness}, {len(results['skipped'])} left out. "
+        f"Preset {results['preset']}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
+        f"seed {results['seed']}, {results['device']}.",
+        *(f"\nNote: {note}." for note in (*filter(None, [results["note"]]), *protocol["notes"])),
+    ]
+    return "\n".join(lines) + "\n\n"

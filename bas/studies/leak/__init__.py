@@ -1,0 +1,1 @@
+"""What a leak of the split is worth."""

@@ -1,0 +1,116 @@
+"""What a leak is worth: the same models, trained under a clean and a leaky split of the same utterances.
+
+For every seed both splits are drawn anew and every model is trained in every fold of both. An utterance is tested once
+under each, so that the two stand against each other utterance by utterance, paired over the clean split's units. All
+train on equally many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.features.store import StoreInfo
+from bas.protocols import Protocol, field_of, thin
+from bas.report.notes import tell_protocol
+from bas.runs.plan import BEST, Job, Plan
+from bas.runs.run import Run, common_task, open_labelled
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import split, start
+from bas.runs.workers import run_jobs
+from bas.studies.leak.numbers import SIDES, kinds, tabulate
+from bas.studies.leak.page import markdown, show
+from bas.util.files import locked, write_results, write_text
+
+
+def measure(
+    folder: Path, plan: Plan, clean: str | None, leaky: str | None, workers: int, console: Console, memory: float | None
+) -> dict[str, Any]:
+    """Train what is not trained yet under `folder/clean-seed0`, `folder/leaky-seed0`, ...; write and show the table.
+
+    clean: a rule that leaks nothing, None: the task's or the corpus's. leaky: one that may share what the task forbids,
+    None: as many folds as the clean one, drawn over utterances. plan.seeds: one split and one initialisation each.
+    memory: see the study `compare`.
+    UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
+    `start.split` and `start.start` refuse.
+    """
+    if (folder / "run.json").exists():
+        raise UserError(f"{folder}: holds another run; give another --name")
+    splits = _splits(plan, clean, leaky)
+    runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+    for seed, pair in zip(plan.seeds, splits, strict=True):
+        for side, protocol in zip(SIDES, pair, strict=True):
+            part = folder / f"{side}-seed{seed}"
+            with locked(part, "searching or training"):
+                run = start(part, replace(plan, seeds=(seed,)), protocol)
+                runs[side].append(run)
+                console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
+                if seed == plan.seeds[0]:
+                    tell_protocol(run.protocol, console)
+                _train(run, workers, console, memory)
+    results = tabulate(folder, runs)
+    write_results(folder / "leak.json", results)
+    write_text(folder / "leak.md", markdown(results))
+    show(results, console)
+    return results
+
+
+def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Protocol, Protocol]]:
+    """The clean and the leaky split of every seed, made and tried before anything is written.
+
+    A seed's fit parts are cut to the smallest of them, so that no model is better for having more to train on.
+    """
+    task = common_task([load_space(path) for path in plan.spaces])
+    if task.classes is None:
+        raise UserError(f"task {task.name}: the cost of a leak is measured for tasks with classes only")
+    info = StoreInfo.read(Path(plan.features))
+    corpus = open_labelled(info, plan.labels)
+    label = {u.id: field_of(u, task.classes) or "" for u in corpus.utterances}
+    units = {u.id: field_of(u, corpus.unit) for u in corpus.utterances}
+    pairs = []
+    for seed in plan.seeds:
+        one = split(plan, clean, seed, task.disjoint)
+        if leaky is None and len(one.folds) == 1:
+            raise UserError(f"--clean {one.rule}: has one fold, so --leaky has no default; name a rule such as id:5")
+        other = split(plan, leaky or f"id:{len(one.folds)}", seed, task.disjoint)
+        if one.marks:
+            raise UserError(f"--clean {one.rule}: shares what task {task.name} forbids: {one.marks[0]}")
+        if not other.marks:
+            raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
+        pairs.append((one, other))
+    both = set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair))
+    if len({units.get(i) for i in both}) < 2:
+        told = f"of less than two {corpus.unit}s is an utterance tested in both by every seed; "
+        told += "use rules that test all, such as speaker:5 and id:5"
+        raise UserError(f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}: {told}")
+    cut = []
+    for one, other in pairs:
+        size = min(len(fold.fit) for protocol in (one, other) for fold in protocol.folds)
+        cut.append((_cut(one, size, label), _cut(other, size, label)))
+    return cut
+
+
+def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
+    """The same with `size` utterances to train on in every fold, drawn so that each class keeps its share."""
+    rngs = [Random(f"cut/{protocol.seed}/{index}") for index in range(len(protocol.folds))]
+    pairs = zip(protocol.folds, rngs, strict=True)
+    folds = tuple(replace(fold, fit=thin(fold.fit, label, size, rng)) for fold, rng in pairs)
+    note = f"every fit part is cut to {size} utterances, the smallest of the seed's"
+    name = f"{protocol.name}-fit{size}"
+    return replace(protocol, name=name, folds=folds, notes=(*protocol.notes, note))
+
+
+def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
+    placement, _ = place_features(run, workers, memory)
+    folds, (seed,) = range(len(run.protocol.folds)), run.plan.seeds
+    if run.plan.layer == BEST:
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+    jobs = [Job(kind, row, f, seed) for row, kind in kinds(run).items() for f in folds]
+    run_jobs(run.folder, jobs, run.plan.settings.epochs, workers, console, "trainings", placement)

@@ -1,0 +1,1 @@
+"""Which layer: every hidden state and their mixes, probed."""

@@ -1,0 +1,118 @@
+"""A probe job: every head on every input trained in one pass over a fold's fit part, each scored on its test part.
+
+A head keeps the weights of its own best epoch, by its loss on the valid part; the test part is looked at once, at the
+end. Under a share below one, the heads see that part of the fit utterances, in as many epochs more as `epochs_of` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from bas.protocols import thin
+from bas.runs.jobs import checkpoint, keep
+from bas.runs.plan import MIX, Job
+from bas.runs.session import Bench
+from bas.studies.probe.heads import Heads
+from bas.training.batches import Data
+from bas.training.heads import Loss, Trained, train
+from bas.training.loop import outputs, seed_everything
+from bas.training.settings import Settings
+
+WHOLE = 100
+"""Percent of the fit part."""
+
+
+def probe_job(fold: int, seed: int, percent: int = WHOLE) -> Job:
+    return Job("probe", f"{percent}%", fold, seed)
+
+
+def epochs_of(settings: Settings, percent: int) -> int:
+    """Epochs of a training on so much of the fit part.
+
+    They grow with the root of what is left out: between as many epochs, which are too few steps, and as many steps.
+    """
+    return math.ceil(settings.epochs * math.sqrt(WHOLE / percent))
+
+
+def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
+    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left.
+
+    cumulative: probe the mixes of the first k states too.
+    """
+    if bench.run.done(job.name):
+        return
+    torch.set_num_threads(1)
+    run, percent = bench.run, int(job.row.removesuffix("%"))
+    parts, settings = run.protocol.folds[job.fold], run.plan.settings
+    ids = parts.fit
+    if percent < WHOLE:
+        label = {u.id: str(run.targets[run.position[u.id]]) for u in run.utterances}
+        size = max(1, round(len(ids) * percent / WHOLE))
+        ids = thin(ids, label, size, Random(f"share/{job.seed}/{job.fold}"))
+    fit, valid, test = bench.members(ids), bench.members(parts.valid), bench.members(parts.test)
+    data = bench.derived(MIX, replace(parts, fit=ids), settings)
+    changed = replace(settings, warmup=0, epochs=epochs_of(settings, percent))
+    with threadpool_limits(1):
+        trained = train_heads(
+            data,
+            run.store.info.layers,
+            run.task.loss,
+            len(run.outputs),
+            fit,
+            valid,
+            changed,
+            (job.fold, job.seed),
+            bench.tick,
+            checkpoint(bench, job),
+            cumulative,
+            round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
+        )
+        valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
+    found: dict[str, Any] = {}
+    for h, name in enumerate(trained.heads.names):
+        on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
+        found[name] = {
+            "valid": {"loss": trained.valid_loss[name], **bench.metrics(on_valid, valid)},
+            "test": {"predictions": on_test.tolist(), "metrics": bench.metrics(on_test, test)},
+            "mix": trained.heads.mix(name),
+        }
+    keep(bench, job, {"fit": len(ids), "seconds": trained.seconds, "heads": found})
+
+
+def train_heads(
+    data: Data,
+    states: Sequence[int],
+    loss: Loss,
+    num_outputs: int,
+    fit: Tensor,
+    valid: Tensor,
+    settings: Settings,
+    seed: tuple[int, int],
+    tick: Callable[[], None],
+    path: Path | None = None,
+    cumulative: bool = True,
+    every: int = 1,
+) -> Trained[Heads]:
+    """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
+
+    seed: fold and seed. tick: called after every epoch. path: of the checkpoint.
+    cumulative: see `heads.input_names`. every: see `train`.
+    Raises UserError when a training diverges.
+    """
+    seed_everything(*seed, "initial weights")
+    heads = Heads(states, data.dim, num_outputs, cumulative)
+    if settings.normalise != "none":
+        heads.standardise.set(*data.moments(fit))
+        mean_BD = data.mean_frames(fit)
+        heads.standardise_mean.set(mean_BD.mean(0), mean_BD.std(0, correction=0))
+    targets_B = data.targets_U[valid.to(data.device)]
+    return train(heads, loss, data, fit, valid, targets_B, settings, seed, tick, path, every)

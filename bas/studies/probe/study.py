@@ -1,0 +1,122 @@
+"""Which layer carries it: every hidden state of every store probed, and what each way of choosing one would claim.
+
+A folder for each store, with two runs in it. `disjoint`: the folds of the asked protocol, where a layer is chosen on
+the training speakers of each fold. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances whoever speaks
+them, five times so that each is tested once; speakers stand on both sides, and it is marked. What the two and a choice
+by test accuracy differ in is the bias of the paper's protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.protocols import Fold, Protocol, field_of, make, thin
+from bas.report.notes import announce_study
+from bas.runs.plan import BEST, Plan
+from bas.runs.run import Run, common_task
+from bas.runs.session import place_features
+from bas.runs.spaces import load_space
+from bas.runs.start import start
+from bas.runs.workers import run_jobs
+from bas.studies.probe import figures, numbers, page, transfer
+from bas.studies.probe.few import COUNTS, few_job, run_few
+from bas.studies.probe.jobs import WHOLE, epochs_of, probe_job, run_probe
+from bas.util.files import write_results, write_text
+
+DISJOINT, RANDOM = "disjoint", "random"
+ROTATIONS = 5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One store to probe: its plan, of all the states that are stored, and its split."""
+
+    name: str  # of its folder
+    plan: Plan
+    protocol: Protocol
+
+
+def carry_out(
+    folder: Path,
+    asked: Sequence[Asked],
+    percents: Sequence[int],
+    workers: int,
+    console: Console,
+    memory: float | None = None,
+) -> dict[str, Any]:
+    """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
+
+    percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
+    the study `compare`.
+    """
+    # Whatever is refused is refused before hours of training.
+    pairs = []
+    for one in asked:
+        task = common_task([load_space(path) for path in one.plan.spaces])
+        if task.classes is None:
+            raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with LAYER={BEST}")
+        run = start(folder / one.name / DISJOINT, one.plan, one.protocol)
+        pairs.append((run, start(folder / one.name / RANDOM, one.plan, _random(run))))
+    groups = transfer.groups([run for run, _ in pairs])
+    for group in groups:
+        transfer.check(group, workers, memory)
+    found = []
+    for run, random in pairs:
+        told = ", ".join(map(str, run.store.info.layers))
+        announce_study(run, run.folder.parent, f"states {told}", console)
+        _train(run, percents, workers, console, memory)
+        _train(random, (), workers, console, memory)
+        found.append(numbers.tabulate(run, random, percents))
+    between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
+    results = {"run": folder.name, "stores": found, "mean": numbers.averaged(found), "transfer": between}
+    write_results(folder / "results.json", results)
+    write_text(folder / "table.md", page.markdown(results))
+    figures.draw(folder, results)
+    page.show(results, console)
+    return results
+
+
+def _random(run: Run) -> Protocol:
+    """Three fifths fit, one valid, one test, drawn over utterances; each fifth is tested once.
+
+    Where the disjoint folds have fewer to train on, these are thinned to as many: a leak is no larger training part.
+    """
+    seed, task = run.protocol.seed, run.task
+    try:
+        drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
+    except UserError as error:
+        raise UserError(f"the random split that is probed beside: {error}") from error
+    label = {u.id: field_of(u, task.label) or "" for u in run.utterances}
+    size = min(len(fold.fit) for fold in run.protocol.folds)
+    tests = [fold.test for fold in drawn.folds]
+    folds = []
+    for index, test in enumerate(tests):
+        valid = tests[(index + 1) % ROTATIONS]
+        rest = [i for fifth in tests for i in fifth if fifth not in (test, valid)]
+        fit = thin(rest, label, size, Random(f"random/{seed}/{index}"))
+        folds.append(Fold(fit, valid, test).in_order())
+    rule = f"id:60/20/20, {ROTATIONS} rotations"
+    return replace(drawn, name=f"{run.corpus.name}-id-60-20-20-seed{seed}", rule=rule, folds=tuple(folds))
+
+
+def _train(run: Run, percents: Sequence[int], workers: int, console: Console, memory: float | None) -> None:
+    plan, folds = run.plan, range(len(run.protocol.folds))
+    placement, told = place_features(run, workers, memory)
+    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+    disjoint = run.folder.name == DISJOINT
+    if disjoint and run.states > 1:
+        few = [few_job(f) for f in folds]
+        run_jobs(run.folder, few, len(COUNTS), workers, console, "few labels", placement, work=run_few)
+    for percent in (WHOLE, *percents):
+        jobs = [probe_job(f, s, percent) for s in plan.seeds for f in folds]
+        told, epochs = f"probes, {percent} %", epochs_of(plan.settings, percent)
+        work = partial(run_probe, cumulative=disjoint)
+        run_jobs(run.folder, jobs, epochs, workers, console, told, placement, work=work)

@@ -1,0 +1,177 @@
+"""What a network's pool looks at: the weight of every frame, of every test utterance by the network of its fold.
+
+A pool tells its weights where it has a method `weights(x_BTD, mask_BT) -> (B, T)`, as `bas.blocks.LastStateAttention`
+has. A network for each output has a pool for each: they count as models of their own.
+
+attention.h5, in the run's folder:
+
+    weights   (M, S, N)  float32: of each model and seed; an utterance's sum to 1
+    seconds   (N,)       of each frame's centre, from the utterance's beginning
+    ids       (U,)       the tested utterances, fold after fold; fold (U,) has tested each
+    offsets   (U + 1,)   utterance u owns the frames offsets[u] to offsets[u + 1]
+    attributes           models (M,), seeds (S,), protocol (its hash), features (the store's identity)
+
+Axes: B utterances of a batch, T frames, D width, U utterances, N frames of all of them end to end, M models, S seeds,
+P pools of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from bas.errors import UserError
+from bas.features.shard import offsets
+from bas.networks.network import Network, PerOutput
+from bas.runs.fit import Fitted
+from bas.runs.jobs import keep, run_job, train
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.space import SearchSpace
+from bas.training.batches import SCORED, Data, scoring_batches
+from bas.util.files import replacing
+
+WEIGHTS = "attention.h5"
+
+
+def attends(space: SearchSpace, dim: int) -> bool:
+    """Whether the pool of a baseline tells its weights. dim: a width that its factory takes."""
+    factory = next(iter(space.pool.values())) if isinstance(space.pool, Mapping) else space.pool
+    return hasattr(factory(dim), "weights")
+
+
+def pools(network: Network) -> list[Any]:
+    """The pools that tell their weights: one, or of a network for each output one each."""
+    networks: Sequence[nn.Module] = list(network.networks) if isinstance(network, PerOutput) else [network]
+    found = [one.parts["pool"] for one in networks if isinstance(one, Network)]
+    return [pool for pool in found if hasattr(pool, "weights")]
+
+
+@torch.inference_mode()
+def weights(network: Network, data: Data, members: Tensor) -> list[np.ndarray]:
+    """Of each utterance, in the order of `members`: `(P, T)` float32 over its real frames. The network is in eval mode.
+
+    Padding and batch size change nothing.
+    """
+    assert not network.training
+    told = pools(network)
+    caught: list[list[Tensor]] = [[] for _ in told]
+
+    def catch(into: list[Tensor]) -> Any:
+        return lambda pool, inputs: into.append(pool.weights(*inputs).float())
+
+    hooks = [pool.register_forward_pre_hook(catch(into)) for pool, into in zip(told, caught, strict=True)]
+    found: list[np.ndarray] = [np.empty(0)] * len(members)
+    positions, batches = zip(*scoring_batches(data, members, SCORED), strict=True)
+    try:
+        with closing(data.batches(batches)) as read:
+            for positions_B, (x_BTD, mask_BT, _) in zip(positions, read, strict=True):
+                for into in caught:
+                    into.clear()
+                with torch.autocast(data.device.type, torch.bfloat16, enabled=data.device.type == "cuda"):
+                    network(x_BTD, mask_BT)
+                weights_PBT = np.stack([into[0].cpu().numpy() for into in caught])
+                for row, position in enumerate(positions_B.tolist()):
+                    found[position] = weights_PBT[:, row, : int(mask_BT[row].sum())]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def run_shares(bench: Bench, job: Job) -> None:
+    """`jobs.run_job`, which also keeps the weights of a baseline whose pool tells them."""
+    if job.kind != "baseline" or bench.run.done(job.name):
+        run_job(bench, job)
+        return
+    torch.set_num_threads(1)
+    fold = bench.run.protocol.folds[job.fold]
+
+    def also(fitted: Fitted) -> None:
+        if pools(fitted.network):
+            found = weights(fitted.network, fitted.data, bench.members(fold.test))
+            path = _kept(bench.run, job)
+            with replacing(path) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, frames=[w_PT.shape[1] for w_PT in found], weights=np.concatenate(found, axis=1))
+
+    with threadpool_limits(1):
+        keep(bench, job, train(bench, job, fold, also))
+
+
+def _kept(run: Run, job: Job) -> Path:
+    return run.folder / "jobs" / f"{job.name}.attention.npz"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """attention.h5, read."""
+
+    models: tuple[str, ...]
+    ids: tuple[str, ...]
+    offsets: np.ndarray  # (U + 1,)
+    seconds_N: np.ndarray
+    weights_MSN: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Attention:
+        with h5py.File(path, "r") as file:
+            ids = tuple(i.decode() for i in file["ids"][:])
+            models = tuple(map(str, file.attrs["models"]))
+            return cls(models, ids, file["offsets"][:], file["seconds"][:], file["weights"][:])
+
+
+def model_names(run: Run, row: str) -> list[str]:
+    """What the pools of a baseline are called: as the row, of one network an output as row and output."""
+    return [f"{row}: {output}" for output in run.outputs] if run.baselines[row].each_output else [row]
+
+
+def export(run: Run, rows: Sequence[str]) -> Attention:
+    """Put together what the jobs of these rows kept, of all folds and seeds: writes attention.h5, whole or not at all.
+
+    Raises UserError where a job that is done kept nothing, as of another verb.
+    """
+    folds, seeds = run.protocol.folds, run.plan.seeds
+    frames_U, of_rows = np.zeros(0, int), []
+    for row in rows:
+        kept = [[_read(_kept(run, Job("baseline", row, f, s))) for f in range(len(folds))] for s in seeds]
+        of_rows.append(np.stack([np.concatenate([w_PN for _, w_PN in of_seed], axis=1) for of_seed in kept], axis=1))
+        frames_U = np.concatenate([frames for frames, _ in kept[0]])
+    ids, edges, rate = run.protocol.tested, offsets(frames_U.tolist()), run.store.info.encoder["frame_rate"]
+    models = tuple(name for row in rows for name in model_names(run, row))
+    seconds = [centres(run.store.num_frames(id_), rate, run.plan.settings.stride) for id_ in ids]
+    found = Attention(models, ids, edges, np.concatenate(seconds), np.concatenate(of_rows))
+    assert found.weights_MSN.shape == (len(models), len(seeds), len(found.seconds_N)), found.weights_MSN.shape
+    with replacing(run.folder / WEIGHTS) as temporary, h5py.File(temporary, "w") as file:
+        file["weights"], file["seconds"], file["offsets"] = found.weights_MSN, found.seconds_N, edges
+        file["ids"] = np.array(ids, dtype=h5py.string_dtype())
+        file["fold"] = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
+        told = {"protocol": run.protocol.hash, "features": run.store.info.identity}
+        file.attrs.update(models=models, seeds=seeds, **told)
+    return found
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of each utterance, and the weights `(P, N)`."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return held["frames"], held["weights"]
+    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+        job = path.with_name(path.name.replace(".attention.npz", ".json"))
+        raise UserError(f"{path}: missing or damaged; delete {job}: its job is done again") from error
+
+
+def centres(num_frames: int, frame_rate: float, stride: int) -> np.ndarray:
+    """`(T,)`: seconds of each frame's centre, after each `stride` frames are averaged; the last group may be short."""
+    starts_T = np.arange(0, num_frames, stride)
+    centres_T: np.ndarray = (starts_T + np.minimum(starts_T + stride, num_frames)) / 2 / frame_rate
+    return centres_T

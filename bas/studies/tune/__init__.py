@@ -1,0 +1,1 @@
+"""Optuna over blocks and settings: an independent baseline for the search."""

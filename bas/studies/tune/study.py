@@ -1,0 +1,77 @@
+"""Tune, train what was chosen, compare. What a trial is: `trials`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from optuna.distributions import CategoricalDistribution
+from optuna.storages import JournalStorage
+from rich.console import Console
+
+from bas.report.notes import announce
+from bas.runs.plan import BEST, Job
+from bas.runs.run import Run
+from bas.runs.workers import run_jobs
+from bas.studies.tune.jobs import Work, side_by_side
+from bas.studies.tune.numbers import baselines_of, tabulate
+from bas.studies.tune.page import TOLD, markdown, show
+from bas.studies.tune.trials import FINISHED, Attempt, begin, best_of, drawn_from, open_journal, study_of
+from bas.training.batches import sizes
+from bas.training.placement import Placement, place
+from bas.util.files import write_results, write_text
+
+
+def carry_out(
+    run: Run, mode: str, trials: int, workers: int, console: Console, memory: float | None = None
+) -> dict[str, Any]:
+    """Make the trials that are not made yet, score the best of each study, and the baselines; write and show the page.
+
+    trials: in every fold, for every space. memory: as of the study `compare`. The caller holds the folder's lock.
+    """
+    announce(run, workers, console)
+    journal = begin(run, mode)
+    placement, told = _place(run, journal, workers, memory)
+    console.print(told)
+    folds, seeds = range(len(run.protocol.folds)), run.plan.seeds
+    if run.plan.layer == BEST:
+        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+    studies = [(space, fold) for space in run.spaces for fold in folds]
+    console.print(f"tuned: {TOLD[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
+    chains: list[Sequence[Work]] = []
+    beside = -(-workers // len(studies))  # trials of one study at a time: one, unless there are more workers
+    for space, fold in studies:
+        made = len(study_of(journal, space, fold).get_trials(deepcopy=False, states=FINISHED))
+        left = [Attempt(space, fold, ordinal) for ordinal in range(made, trials)]
+        chains += [left[i::beside] for i in range(beside)]
+    side_by_side(run.folder, chains, trials * len(studies), workers, placement, console, "trials")
+    journal = open_journal(run.folder)
+    scores = [
+        [Job("tuned", space, fold, seed, best_of(journal, space, fold).number)]
+        for seed in seeds
+        for space, fold in studies
+    ]
+    left_over = [chain for chain in scores if not run.done(chain[0].name)]
+    side_by_side(run.folder, left_over, len(scores), workers, placement, console, "trainings")
+    linear = [Job("linear", row, f, seeds[0]) for row in run.task.linears for f in folds]
+    baselines = [Job("baseline", row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
+    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
+    run_jobs(run.folder, baselines, run.plan.settings.epochs, workers, console, "baselines", placement)
+    results = tabulate(run, journal, mode)
+    write_results(run.folder / "tune.json", results)
+    write_text(run.folder / "tune.md", markdown(results))
+    show(results, console)
+    return results
+
+
+def _place(run: Run, journal: JournalStorage, workers: int, memory: float | None) -> tuple[Placement, str]:
+    """As `session.place_features`, for the smallest stride that a trial may draw."""
+    strides = [run.plan.settings.stride]
+    for space in run.spaces:
+        drawn = drawn_from(study_of(journal, space, 0))["stride"]
+        assert isinstance(drawn, CategoricalDistribution)
+        strides += [s for s in drawn.choices if isinstance(s, int)]
+    ids = [u.id for u in run.utterances]
+    whole, least = sizes(run.store, ids, min(strides), run.plan.settings.batch_size, run.states)
+    return place(whole, least, torch.device(run.plan.device), workers, memory)

@@ -1,0 +1,1 @@
+"""Acoustic word embeddings against raw frames and controls, alone and with text."""

@@ -1,0 +1,262 @@
+"""A job of the words study: one input, alone or with text, every state's classifier trained in one pass over a fold.
+
+Of the inputs the largest, the raw frames of all states, decides where features lie (`bas.training.placement`): where
+these fit, the input that is trained on is held in memory or on the GPU, one input at a time and the words beside it;
+where they do not, every batch is read from its store, with the same numbers. The lexical vectors are always held.
+
+Axes: B utterances, T units of the longest, N units or words of all utterances end to end, U utterances of the run,
+L states, D width of one, E of a lexical vector, W words of one utterance, C = L * D + 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from bas.corpora import Word
+from bas.errors import UserError
+from bas.features.derive import frame_times, origin, spans
+from bas.features.store import FeatureStore
+from bas.protocols import Fold
+from bas.runs.jobs import checkpoint, keep
+from bas.runs.plan import Job
+from bas.runs.session import Bench
+from bas.speech.words import holder
+from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
+from bas.training.batches import Batch, Data, by_speaker, load
+from bas.training.heads import train
+from bas.training.loop import outputs, seed_everything
+from bas.training.placement import Placement
+from bas.util.files import read_json
+
+RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
+FUSED = (RAW, INSIDE, WORDS)
+FRAMES = (RAW, INSIDE, ATTENTION)
+"""The inputs whose units are frames, which the setting `stride` averages; a word is never averaged with another."""
+
+DERIVED = {
+    INSIDE: ("words", "inside"),
+    WORDS: ("words", "mean"),
+    RANDOM: ("random", "mean"),
+    CENTRE: ("words", "centre"),
+}
+"""The derived store that an input is, by segments and pooling. Attention reads what `inside` is."""
+
+RECORD, LEXICON = "words.json", "lexicon.npz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a store's runs have in common, in the folder above theirs; the lexical vectors lie beside it."""
+
+    inputs: Mapping[str, str]  # the folder of each of DERIVED
+    words: str  # digests of the segments
+    random: str
+    text_encoder: str
+    untrained: bool  # its weights are random
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        return cls(**read_json(folder / RECORD))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_lexicon(folder: Path) -> tuple[np.ndarray, dict[str, int]]:
+    """The lexical vectors `(N, E)` of a store's words, and the row of each utterance's first word."""
+    path = folder / LEXICON
+    try:
+        with np.load(path) as held:
+            return held["vectors"], dict(zip(held["ids"].tolist(), held["starts"].tolist(), strict=True))
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: missing or damaged; delete {folder / RECORD}: both are made again") from error
+
+
+def made_of(record: Record, vectors_NE: np.ndarray) -> dict[str, str]:
+    """What a job's numbers depend on beside its run: digests of the segments and of the lexical vectors."""
+    lexical = hashlib.sha256(vectors_NE.tobytes()).hexdigest()[:12]
+    return {"words": record.words, "random": record.random, "lexicon": lexical}
+
+
+def words_job(row: str, fold: int, seed: int) -> Job:
+    """row: of `rows`."""
+    return Job("words", row, fold, seed)
+
+
+def rows(fused: bool) -> list[str]:
+    """Every input alone; if fused, some of them with text, `input+fusion`, and text alone."""
+    return [*INPUTS, *([f"{name}+{fusion}" for name in FUSED for fusion in FUSIONS] + [TEXT] if fused else [])]
+
+
+def parts_of(row: str) -> tuple[str, str]:
+    """The input and the fusion of a row."""
+    name, _, fusion = row.partition("+")
+    return name, TEXT if row == TEXT else fusion or ALONE
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Units of some input, each with where it stands: the two columns that `WordHeads` reads."""
+
+    data: Data
+    holder_N: Tensor  # 1 + the place of the word that holds the unit, 0: none
+
+    @property
+    def lengths_U(self) -> Tensor:
+        return self.data.lengths_U
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]:
+        """`x_BTC` for each in turn, zeros on padding; see `Data.batches`."""
+        every = list(members)
+        with closing(self.data.batches(every)) as read:
+            for members_B, (x_BTD, mask_BT, targets_B) in zip(every, read, strict=True):
+                place_BT2 = torch.zeros(*mask_BT.shape, 2)
+                for row_T2, u in zip(place_BT2, members_B.tolist(), strict=True):
+                    start, length = int(self.data.starts_U[u]), int(self.data.lengths_U[u])
+                    row_T2[:length, 0] = self.holder_N[start : start + length]
+                    row_T2[:length, 1] = u
+                yield torch.cat([x_BTD, place_BT2.to(x_BTD)], 2), mask_BT, targets_B
+
+
+class WordsBench(Bench):
+    """A run of the words study, open in this process. Its inputs are read when they are asked for."""
+
+    def __init__(
+        self, folder: Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+    ) -> None:
+        super().__init__(folder, tick, placement)
+        record = Record.read(folder.parent)
+        self.stores = {name: FeatureStore(path, self.placement.mapped) for name, path in record.inputs.items()}
+        self.stores |= {RAW: self.run.store, ATTENTION: self.stores[INSIDE]}
+        _, segments = origin(self.stores[WORDS].folder, self.stores[WORDS].info)
+        self.words: list[tuple[Word, ...]] = [segments.of[u.id] for u in self.run.utterances]
+        vectors_NE, starts = read_lexicon(folder.parent)
+        self.made_of = made_of(record, vectors_NE)
+        counts_U = torch.tensor([len(words) for words in self.words])
+        starts_U = torch.tensor([starts[u.id] for u in self.run.utterances])
+        self.texts = Texts(*(x.to(self.device) for x in (torch.from_numpy(vectors_NE), starts_U, counts_U)))
+        self._units: dict[str, Placed] = {}
+
+    def units(self, name: str, fold: Fold) -> Placed:
+        """An input as this fold's rows are given it; TEXT: units without any dimension, one a word."""
+        if name not in self._units:
+            if name != WORDS:  # the old one goes before the new one comes
+                self._units = {kept: units for kept, units in self._units.items() if kept == WORDS}
+            self._units[name] = self._placed(name)
+        placed = self._units[name]
+        if self.run.plan.settings.normalise == "speaker" and name != TEXT:
+            speakers = [u.speaker for u in self.run.utterances]
+            return replace(placed, data=by_speaker(placed.data, self.members(fold.fit), speakers))
+        return placed
+
+    def texts_of(self, fit: Tensor) -> Texts:
+        """The lexical vectors standardised by the known words of these utterances; an unknown one is the average."""
+        if self.run.plan.settings.normalise == "none":
+            return self.texts
+        vectors_NE, known_N = self.texts.vectors_NE, self.texts.vectors_NE.any(1)
+        fit_NE = torch.cat([vectors_NE[s : s + n] for s, n in self._runs(fit)])
+        fit_NE = fit_NE[fit_NE.any(1)].double()
+        if not len(fit_NE):
+            return self.texts
+        mean_E, std_E = fit_NE.mean(0).float(), fit_NE.std(0, correction=0).float()
+        scale_E = torch.where(std_E > 1e-5, 1 / std_E, 1.0)
+        return replace(self.texts, vectors_NE=((vectors_NE - mean_E) * scale_E).where(known_N[:, None], 0.0))
+
+    def _runs(self, members: Tensor) -> list[tuple[int, int]]:
+        here = members.to(self.device)
+        return list(zip(self.texts.starts_U[here].tolist(), self.texts.counts_U[here].tolist(), strict=True))
+
+    def _placed(self, name: str) -> Placed:
+        run, stride = self.run, self.run.plan.settings.stride if name in FRAMES else 1
+        if name == TEXT:
+            counts_U, targets_U = self.texts.counts_U.cpu(), torch.from_numpy(run.targets).to(self.device)
+            starts_U, nothing_ND = counts_U.cumsum(0) - counts_U, torch.zeros(int(counts_U.sum()), 0)
+            nothing_ND = nothing_ND.to(self.device)
+            data = Data(nothing_ND, starts_U, counts_U, targets_U, torch.zeros(len(counts_U), 0))
+        else:
+            ids, layers = [u.id for u in run.utterances], run.store.info.layers
+            data = load(self.stores[name], ids, layers, stride, run.targets, self.placement.where, self.device)
+        holders = [self._holders(name, u, stride) for u in range(len(self.words))]
+        assert [len(h) for h in holders] == data.lengths_U.tolist(), name
+        return Placed(data, torch.from_numpy(np.concatenate(holders)) + 1)
+
+    def _holders(self, name: str, u: int, stride: int) -> np.ndarray:
+        """The place of the word that holds each unit, -1: none."""
+        words, id_ = self.words[u], self.run.utterances[u].id
+        if name == RANDOM:
+            return np.full(len(words), -1)
+        if name not in FRAMES:
+            return np.arange(len(words))
+        times_T = frame_times(self.run.store.num_frames(id_), self.run.store.info.encoder["frame_rate"])
+        if name == RAW:
+            return holder(times_T[middles(len(times_T), stride)], words)
+        times_T = times_T[spans(times_T, words, "inside")[:, 0]]
+        times_T = times_T[middles(len(times_T), stride)]
+        # Where no word has a frame of its own, `inside` holds those nearest to them.
+        nearest_T = np.abs(times_T[:, None] - [(w.start + w.end) / 2 for w in words]).argmin(1)
+        found_T = holder(times_T, words)
+        return np.asarray(np.where(found_T < 0, nearest_T, found_T))
+
+
+def middles(frames: int, stride: int) -> np.ndarray:
+    """Of each `stride` frames that are averaged, the one in the middle, the earlier of two: where the unit is."""
+    starts_N = np.arange(0, frames, stride)
+    return np.asarray(starts_N + (np.minimum(stride, frames - starts_N) - 1) // 2)
+
+
+def run_words(bench: WordsBench, job: Job) -> None:
+    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left."""
+    if bench.run.done(job.name):
+        return
+    torch.set_num_threads(1)
+    run, (name, fusion) = bench.run, parts_of(job.row)
+    parts, settings = run.protocol.folds[job.fold], run.plan.settings
+    fit, valid, test = (bench.members(ids) for ids in (parts.fit, parts.valid, parts.test))
+    with threadpool_limits(1):
+        placed = bench.units(name, parts)
+        states = () if fusion == TEXT else run.store.info.layers
+        texts = None if fusion == ALONE else bench.texts_of(fit)
+        seed_everything(job.fold, job.seed, "initial weights")
+        heads = WordHeads(states, placed.data.dim, len(run.outputs), fusion, texts, name == ATTENTION)
+        if states and settings.normalise != "none":
+            # Attention begins as the mean over a word: standardised as the means are, it begins as `words` does.
+            of = bench.units(WORDS, parts) if name == ATTENTION else placed
+            heads.standardise.set(*of.data.moments(fit))
+        trained = train(
+            heads,
+            run.task.loss,
+            placed,
+            fit,
+            valid,
+            placed.data.targets_U[valid.to(placed.device)],
+            replace(settings, warmup=0),
+            (job.fold, job.seed),
+            bench.tick,
+            checkpoint(bench, job),
+        )
+        valid_BHO, test_BHO = (outputs(trained.heads, placed, part) for part in (valid, test))
+    found: dict[str, Any] = {}
+    for h, head in enumerate(trained.heads.names):
+        on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
+        found[head] = {
+            "valid": {"loss": trained.valid_loss[head], **bench.metrics(on_valid, valid)},
+            "test": {"predictions": on_test.tolist(), "metrics": bench.metrics(on_test, test)},
+        }
+    units = float(placed.lengths_U[fit].float().mean())
+    known = {"fit": len(fit), "units": units, "seconds": trained.seconds, "made_of": bench.made_of}
+    keep(bench, job, known | {"heads": found})

@@ -1,0 +1,262 @@
+"""Do acoustic word embeddings (AWE) carry more than frames? The study of arXiv 2402.02617, with controls it lacks.
+
+An AWE is the mean of an encoder's frames over a word. Beside it, at every stored state: all frames (raw), and what
+tells why it might differ: the frames inside words (raw without silence), means of random segments of the same lengths
+(where words are does not matter), a word's centre frame (no mean), attention over a word's frames (a learned mean).
+Some of them with text. Then how alike the neighbourhoods of words are in the acoustic and in a lexical space (LNS).
+
+A folder for each store, and in it one for each task, each a run like any other; what the tasks share lies beside them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from bas.corpora import Utterance, open_corpus
+from bas.encoders.aligner import Aligner
+from bas.errors import UserError
+from bas.features.derive import beside, derive
+from bas.features.store import FeatureStore, StoreInfo
+from bas.protocols import Protocol
+from bas.report.notes import announce_study
+from bas.runs.layers import middle
+from bas.runs.plan import Plan
+from bas.runs.run import Run
+from bas.runs.session import place_features
+from bas.runs.start import start
+from bas.runs.workers import run_jobs
+from bas.speech import audio
+from bas.speech.words import PSEUDO_SECONDS, Segments, random_like, word_segments
+from bas.studies.words import figures, numbers, page
+from bas.studies.words.jobs import (
+    DERIVED,
+    LEXICON,
+    RECORD,
+    WORDS,
+    Record,
+    WordsBench,
+    read_lexicon,
+    rows,
+    run_words,
+    words_job,
+)
+from bas.studies.words.lexicon import lexicon, word_type, words_of
+from bas.studies.words.neighbours import similarity, table
+from bas.util.files import read_json, replacing, write_json, write_results, write_text
+from bas.util.progress import bar
+
+NEAREST = 5  # neighbours of a word in the table
+SHOWN = 4  # words in it, unless the user names some
+LETTERS = 5  # of a word that is shown unasked: what is shorter is mostly a function word
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One store, and what is predicted from it: a plan and a split for each task, the first of them with text too."""
+
+    name: str  # of its folder
+    tasks: tuple[tuple[str, Plan, Protocol], ...]  # the task's name first
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    """The words of a store's utterances."""
+
+    asked: Asked
+    corpus: str  # its name
+    utterances: tuple[Utterance, ...]
+    segments: dict[str, Segments]  # by name: words, random
+    record: Record
+    vectors_NE: np.ndarray  # lexical
+
+
+def carry_out(
+    folder: Path,
+    asked: Sequence[Asked],
+    text_encoder: str,
+    aligner: str | None,
+    shown: Sequence[str],
+    left_out: Sequence[str],
+    workers: int,
+    console: Console,
+    memory: float | None = None,
+) -> dict[str, Any]:
+    """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
+
+    text_encoder: see `lexicon.lexicon`. aligner: of words that have no times, see `speech.words.word_segments`. shown:
+    words whose neighbours are shown; none: frequent ones. left_out: what the report says is missing. memory: see
+    the study `compare`.
+    """
+    # Whatever is refused is refused before hours of training.
+    spoken = [_spoken(folder / one.name, one, text_encoder, aligner, console) for one in asked]
+    said = {word_type(word.text) for one in spoken for words in one.segments["words"].of.values() for word in words}
+    if never := [word for word in shown if word_type(word) not in said]:
+        raise UserError(f"--word {never[0]}: nobody says it; frequent words are {', '.join(_often(spoken))}")
+    runs = [[start(folder / one.name / task, plan, split) for task, plan, split in one.tasks] for one in asked]
+    stores = []
+    for one in spoken:
+        plan = one.asked.tasks[0][1]
+        for name, (segments, pooling) in DERIVED.items():
+            derive(Path(plan.features), Path(one.record.inputs[name]), one.segments[segments], pooling, console)
+        stores.append({**_told(one), **_neighbours(one, shown)})
+    for of_store, found in zip(runs, stores, strict=True):
+        found["tasks"] = []
+        for index, run in enumerate(of_store):
+            told = ", ".join(map(str, run.store.info.layers))
+            announce_study(run, run.folder, f"states {told}", console)
+            _train(run, index == 0, workers, console, memory)
+            found["tasks"].append(numbers.tabulate(run, index == 0))
+    results = {
+        "run": folder.name,
+        "text_encoder": {"name": text_encoder, "untrained": spoken[0].record.untrained},
+        "aligner": aligner,
+        "left_out": list(left_out),
+        "stores": stores,
+        "summary": numbers.summary(stores),
+    }
+    write_results(folder / "results.json", results)
+    write_text(folder / "table.md", page.markdown(results))
+    figures.draw(folder, results)
+    page.show(results, console)
+    return results
+
+
+def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, console: Console) -> _Spoken:
+    """Find the words of a store's utterances and their lexical vectors, or what an earlier start found of these."""
+    plan = asked.tasks[0][1]
+    features, device = Path(plan.features), torch.device(plan.device)
+    store = FeatureStore(features)
+    corpus = open_corpus(store.info.corpus, Path(store.info.root))
+    utterances = tuple(u for u in corpus.utterances if u.id in store)
+    with bar(console, "utterances") as progress:
+        task = progress.add_task(f"words of {asked.name}", total=len(utterances))
+        find = Aligner(aligner, device) if aligner else None
+        words = word_segments(utterances, find, lambda: progress.advance(task))
+    segments = {"words": words, "random": random_like(words, {u.id: audio.duration(u) for u in utterances})}
+    _tell_words(asked, words, aligner, console)
+    inputs = {name: str(beside(features, *of)) for name, of in DERIVED.items()}
+    record = Record(inputs, words.digest, segments["random"].digest, text_encoder, False)
+    if (folder / RECORD).exists():
+        _same(folder, record)
+    found = lexicon(text_encoder, utterances, words, device)
+    record = replace(record, untrained=found.random)
+    if (folder / RECORD).exists():
+        vectors_NE, _ = read_lexicon(folder)
+        if vectors_NE.shape != found.vectors_WE.shape or not np.allclose(vectors_NE, found.vectors_WE, atol=1e-2):
+            told = f"made with other weights of the text encoder {text_encoder}"
+            raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
+    else:
+        vectors_NE = found.vectors_WE
+        with replacing(folder / LEXICON) as temporary, temporary.open("wb") as stream:
+            ids, starts = list(found.starts), list(found.starts.values())
+            np.savez(stream, vectors=vectors_NE, ids=np.array(ids), starts=np.array(starts))
+    write_json(folder / RECORD, record.as_dict())  # the stores may have moved
+    return _Spoken(asked, corpus.name, utterances, segments, record, vectors_NE)
+
+
+def _same(folder: Path, record: Record) -> None:
+    """UserError where an earlier start recorded other words, or another text encoder."""
+    raw = read_json(folder / RECORD)
+    try:
+        there = Record(**raw)
+    except TypeError as error:
+        raise UserError(f"{folder / RECORD}: not of this version of bas; give another --name") from error
+    for name in ("words", "random", "text_encoder"):
+        old, value = getattr(there, name), getattr(record, name)
+        if old != value:
+            told = f"made with {name.replace('_', ' ')} {old}, now {value}"
+            raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
+
+
+def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Console) -> None:
+    told = ", ".join(f"{count} {source}" for source, count in words.counts.items())
+    count = sum(map(len, words.of.values()))
+    console.print(f"{asked.name}: {count:,} words in {len(words.of)} utterances: {told}", highlight=False, markup=False)
+    if pseudo := words.counts["pseudo"]:
+        why = "and the aligner finds none" if aligner else "and no --aligner is given"
+        console.print(
+            f"{asked.name}: {pseudo} of {len(words.of)} utterances have no word times {why}: they are cut into equal "
+            f"stretches of about {PSEUDO_SECONDS} s, which are no words",
+            style="bold yellow",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _told(one: _Spoken) -> dict[str, Any]:
+    info, words = StoreInfo.read(Path(one.asked.tasks[0][1].features)), one.segments["words"]
+    return {
+        "store": one.asked.name,
+        "corpus": one.corpus,
+        "encoder": info.encoder,
+        "states": list(info.layers),
+        "utterances": len(one.utterances),
+        "words": sum(map(len, words.of.values())),
+        "sources": words.counts,
+        "derived": one.record.inputs,
+    }
+
+
+def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
+    """Local neighbourhood similarity by state, over all speakers: nothing is trained. And neighbours of some words.
+
+    The word means are held as they are stored: 3 GB for 60,000 words of 25 states of width 1,024.
+    """
+    store = FeatureStore(one.record.inputs[WORDS])
+    states = store.info.layers
+    of = words_of(one.utterances, one.segments["words"], [u.speaker or u.id for u in one.utterances])
+    awe_LWD, _ = store.gather([u.id for u in one.utterances], states)
+    if not np.isfinite(awe_LWD).all():
+        raise UserError(
+            f"{store.folder}: a word's vector is not finite: damaged, or overflowed; extract its parent anew"
+        )
+    try:
+        found = similarity(awe_LWD.swapaxes(0, 1), one.vectors_NE, of)
+    except UserError as error:
+        if shown:
+            raise
+        return {"lns": None, "why": str(error), "neighbours": []}
+    state = middle(states)
+    here_WD, k = awe_LWD[states.index(state)], min(NEAREST, found["ks"][-1])
+    if shown:
+        table_ = table(here_WD, one.vectors_NE, of, shown, k)
+    else:
+        table_ = []
+        for word in _frequent(of.types_W):
+            try:
+                table_ += table(here_WD, one.vectors_NE, of, [word], k)
+            except UserError:  # too few to choose from, or of one speaker
+                continue
+            if len(table_) == SHOWN:
+                break
+    return {"lns": found, "why": "", "neighbours": table_, "neighbours_state": state}
+
+
+def _often(spoken: Sequence[_Spoken]) -> list[str]:
+    """The most frequent words of all stores, to name some."""
+    every = (word for one in spoken for words in one.segments["words"].of.values() for word in words)
+    counts = Counter(type_ for word in every if (type_ := word_type(word.text)))
+    return [word for word, _ in counts.most_common(SHOWN)] or ["none at all"]
+
+
+def _frequent(types_W: np.ndarray) -> list[str]:
+    """The types of LETTERS or more, the most frequent first."""
+    counts = Counter(str(type_) for type_ in types_W if len(type_) >= LETTERS)
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _train(run: Run, fused: bool, workers: int, console: Console, memory: float | None) -> None:
+    placement, told = place_features(run, workers, memory)
+    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+    folds = range(len(run.protocol.folds))
+    jobs = [words_job(row, f, s) for row in rows(fused) for s in run.plan.seeds for f in folds]
+    what, epochs = f"words, {run.task.name}", run.plan.settings.epochs
+    run_jobs(run.folder, jobs, epochs, workers, console, what, placement, work=run_words, opened=WordsBench)

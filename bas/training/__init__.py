@@ -1,0 +1,1 @@
+"""How it is trained: settings, batches, where features lie, the loop; one network, or many at once."""

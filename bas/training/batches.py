@@ -1,0 +1,294 @@
+"""One layer's features as masked batches of like length: from the GPU, from memory, or streamed from the store.
+
+Of several layers, the frames stand side by side: all that follows is done to each dimension alone.
+
+Axes: N frames of all utterances end to end, U utterances, B of a batch, T frames of one or of a batch's longest,
+D width (of L layers, L times a layer's), G groups.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bas.features.shard import States
+from bas.features.store import FeatureStore
+
+AHEAD = 2  # batches that are read while one trains
+SCORED = 64  # utterances of a batch where nothing is learned
+PIECE_BYTES = 2**22  # of frames as stored, read at a time
+CPU = torch.device("cpu")
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""`x_BTD` float32 with zeros on padding, `mask_BT`, targets."""
+
+
+class Batched(Protocol):
+    """What a training loop asks of its data."""
+
+    @property
+    def lengths_U(self) -> Tensor: ...
+    @property
+    def device(self) -> torch.device: ...
+    def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Layers of some utterances as they lie in a store: read when asked for, `stride` frames averaged into one."""
+
+    store: FeatureStore
+    ids: tuple[str, ...]
+    layers: tuple[int, ...]
+    stride: int
+    device = CPU
+
+    @property
+    def dtype(self) -> torch.dtype:
+        found: torch.dtype = getattr(torch, self.store.info.dtype)
+        return found
+
+    def frames(self, members: Sequence[int]) -> Iterator[Tensor]:
+        """Each utterance's `(T, D)`, after the stride."""
+        return (average(x_TD, self.stride) for x_TD in self.raw(members))
+
+    def raw(self, members: Sequence[int]) -> Iterator[States]:
+        """Each utterance's `(T, D)`, before the stride; PIECE_BYTES of them are in memory at a time."""
+        piece: list[str] = []
+        size = 0
+        for id_ in (self.ids[u] for u in members):
+            more = len(self.layers) * self.store.info.frame_bytes * self.store.num_frames(id_)
+            if piece and size + more > PIECE_BYTES:
+                yield from self._gather(piece)
+                piece, size = [], 0
+            piece.append(id_)
+            size += more
+        yield from self._gather(piece)
+
+    def _gather(self, ids: Sequence[str]) -> Iterator[States]:
+        x_LND, lengths = self.store.gather(ids, self.layers)
+        x_ND = x_LND.swapaxes(0, 1).reshape(x_LND.shape[1], -1)
+        return (x_ND[start:stop] for start, stop in pairwise(np.cumsum([0, *lengths]).tolist()))
+
+
+def average(x_TD: States, stride: int) -> Tensor:
+    """Each `stride` frames into their mean, of the same dtype. The last group may be short: it has fewer to sum."""
+    frames_TD = torch.from_numpy(x_TD)
+    if stride == 1:
+        return frames_TD
+    x_TD, dtype = frames_TD.float().numpy(), x_TD.dtype  # torch converts many times as fast as NumPy
+    count_T = np.full(-(-len(x_TD) // stride), stride)
+    count_T[-1] -= len(count_T) * stride - len(x_TD)
+    rest_TD = np.zeros((len(count_T), x_TD.shape[1]), np.float32)
+    for later in range(1, min(stride, len(x_TD))):
+        next_TD = x_TD[later::stride]
+        rest_TD[: len(next_TD)] += next_TD
+    return torch.from_numpy(((x_TD[::stride] + rest_TD) / count_T[:, None]).astype(dtype))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A linear map of each dimension for each group of utterances."""
+
+    group_U: Tensor
+    scale_GD: Tensor
+    offset_GD: Tensor
+
+    def __call__(self, x_BTD: Tensor, members_B: Tensor) -> Tensor:
+        group_B = self.group_U[members_B].to(self.scale_GD.device)
+        scale_BD, offset_BD = self.scale_GD[group_B].to(x_BTD.device), self.offset_GD[group_B].to(x_BTD.device)
+        return (x_BTD * scale_BD[:, None]).add_(offset_BD[:, None])
+
+
+@dataclass(frozen=True)
+class Data:
+    """One or several layers of a store for the utterances of a task, with their targets.
+
+    Members are indices of utterances, on the CPU like all that plans a batch; batches are on the targets' device.
+    """
+
+    frames_ND: Tensor | Stored  # as stored, float16 or float32, on any device; or where they are streamed from
+    starts_U: Tensor
+    lengths_U: Tensor
+    targets_U: Tensor
+    means_UD: Tensor  # each utterance's mean frame, float32, before the stride and `moved`
+    moved: Moved | None = None  # what is done to the frames before anything sees them
+    states: int = 1  # layers side by side in a frame
+
+    @property
+    def dim(self) -> int:
+        """A layer's."""
+        return self.means_UD.shape[1] // self.states
+
+    @property
+    def device(self) -> torch.device:
+        return self.targets_U.device
+
+    def batch(self, members_B: Tensor) -> Batch:
+        lengths_B = self.lengths_U[members_B]
+        within_T = torch.arange(int(lengths_B.max()))
+        mask_BT = self._here(within_T < lengths_B[:, None])
+        pinned = self.frames_ND.device != self.device
+        x_BTD = torch.zeros(
+            (*mask_BT.shape, self.means_UD.shape[1]),
+            dtype=self.frames_ND.dtype,
+            device=self.frames_ND.device,
+            pin_memory=pinned,
+        )
+        for row_TD, frames_TD in zip(x_BTD, self._frames(members_B), strict=True):
+            row_TD[: len(frames_TD)] = frames_TD
+        x_BTD = x_BTD.to(self.device, non_blocking=True).float()
+        if self.moved:
+            x_BTD = self.moved(x_BTD, members_B).masked_fill_(~mask_BT[..., None], 0.0)
+        return x_BTD, mask_BT, self.targets_U[self._here(members_B)]
+
+    def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]:
+        """The batch of each in turn. A thread reads AHEAD of them where they do not lie on the device already.
+
+        Close the iterator, so that the thread ends with it. An error while reading is raised here.
+        """
+        if self.frames_ND.device == self.device and isinstance(self.frames_ND, Tensor):
+            yield from map(self.batch, members)
+            return
+        reader = ThreadPoolExecutor(1)
+        coming: deque[Future[Batch]] = deque()
+        try:
+            for members_B in members:
+                coming.append(reader.submit(self.batch, members_B))
+                if len(coming) > AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def mean_frames(self, members_B: Tensor) -> Tensor:
+        """What the linear row sees, `(B, D)` float32 on the CPU."""
+        x_BD = self.means_UD[members_B]
+        return self.moved(x_BD[:, None], members_B)[:, 0] if self.moved else x_BD
+
+    def moments(self, members_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over all frames of these utterances, each `(D,)`; summed in float64."""
+        count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for member, frames_TD in zip(members_B, self._frames(members_B), strict=True):
+            x_TD = frames_TD.to(self.device).float()
+            x_TD = (self.moved(x_TD[None], member[None])[0] if self.moved else x_TD).double()
+            count += len(x_TD)
+            total = total.to(x_TD) + x_TD.sum(0)
+            squares = squares.to(x_TD) + x_TD.square().sum(0)
+        mean_D = total / count
+        return mean_D.float(), (squares / count - mean_D.square()).clamp_min(0).sqrt().float()
+
+    def _frames(self, members_B: Tensor) -> Iterator[Tensor]:
+        """Each utterance's `(T, D)` as it is kept."""
+        if isinstance(self.frames_ND, Stored):
+            return self.frames_ND.frames(members_B.tolist())
+        spans = zip(self.starts_U[members_B].tolist(), self.lengths_U[members_B].tolist(), strict=True)
+        return (self.frames_ND[start : start + length] for start, length in spans)
+
+    def _here(self, x: Tensor) -> Tensor:
+        return x if x.device == self.device else x.pin_memory().to(self.device, non_blocking=True)
+
+
+def load(
+    store: FeatureStore,
+    ids: Sequence[str],
+    layers: Sequence[int],
+    stride: int,
+    targets: np.ndarray,
+    where: str,
+    device: torch.device,
+) -> Data:
+    """These layers of these utterances, `stride` frames averaged into one; read once, a piece at a time.
+
+    where: one of `bas.training.placement.PLACES`. device: where batches are wanted.
+    Raises UserError when an utterance or a layer is not in the store.
+    """
+    stored = Stored(store, tuple(ids), tuple(layers), stride)
+    width = len(layers) * store.info.dim
+    lengths = [-(-store.num_frames(i) // stride) for i in ids]
+    starts = np.cumsum([0, *lengths])
+    means_UD = torch.empty((len(ids), width))
+    kept: Tensor | None = None
+    if where != "store":
+        keeper = device if where == "gpu" else CPU
+        kept = torch.empty((int(starts[-1]), width), dtype=stored.dtype, device=keeper)
+    for u, x_TD in enumerate(stored.raw(range(len(ids)))):
+        # NumPy's mean: it adds frame after frame, and every run so far has its sums.
+        means_UD[u] = torch.from_numpy(torch.from_numpy(x_TD).float().numpy().mean(axis=0))
+        if kept is not None:
+            kept[starts[u] : starts[u + 1]] = average(x_TD, stride)
+    return Data(
+        stored if kept is None else kept,
+        torch.from_numpy(starts[:-1]),
+        torch.tensor(lengths),
+        torch.from_numpy(targets).to(device),
+        means_UD,
+        states=len(layers),
+    )
+
+
+def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int, states: int = 1) -> tuple[int, int]:
+    """Bytes of memory that so many layers take in a process: with all frames resident, and when they are streamed."""
+    dim, frame_bytes = states * store.info.dim, states * store.info.frame_bytes
+    frames = [store.num_frames(i) for i in ids]
+    lengths = [-(-n // stride) for n in frames]
+    means = 4 * dim * len(ids)
+    batch = 4 * dim * max(lengths) * max(batch_size + 1, SCORED)
+    # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, one that is being made.
+    # Of several layers the piece is there twice, before and after they are put side by side.
+    reading = (4 + (states > 1)) * max(PIECE_BYTES, frame_bytes * max(frames))
+    return frame_bytes * sum(lengths) + means, (AHEAD + 3) * batch + reading + means
+
+
+def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
+    """`data` with every speaker of `fit` moved to the average one, each dimension by its mean and deviation.
+
+    The average speaker has the mean of the training speakers' means and of their deviations, all taken over their
+    frames in `fit` alone. Whoever does not speak there stays as recorded: for the average speaker, who is then
+    standardised like any other. So a trained network takes an unknown voice as it comes.
+    """
+    named = [speakers[u] for u in fit.tolist()]
+    groups = {name: g for g, name in enumerate(dict.fromkeys(named))}
+    group_B = torch.tensor([groups[name] for name in named])
+    moments = [data.moments(fit[group_B == g]) for g in groups.values()]
+    mean_GD, std_GD = (torch.stack(column) for column in zip(*moments, strict=True))
+    mean_D, std_D = mean_GD.mean(0), std_GD.mean(0)
+    scale_GD = torch.where(std_GD > 1e-5, std_D / std_GD, 1.0)  # what never changes is only shifted
+    offset_GD = mean_D - mean_GD * scale_GD
+    # The last group: everyone else.
+    group_U = torch.tensor([groups.get(name, len(groups)) for name in speakers])
+    scale_GD = torch.cat([scale_GD, torch.ones_like(mean_D)[None]])
+    offset_GD = torch.cat([offset_GD, torch.zeros_like(mean_D)[None]])
+    return replace(data, moved=Moved(group_U, scale_GD, offset_GD))
+
+
+def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    """One epoch in random order: utterances of like length stand together, so that little is padding.
+
+    The order depends on the generator alone. No batch holds a single utterance unless there is only one, or `size` is
+    1: one left over joins the batch before it.
+    """
+    shuffled = members[torch.randperm(len(members), generator=generator)]
+    batches: list[Tensor] = []
+    for pool in torch.split(shuffled, size * 8):
+        batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    order = torch.randperm(len(batches), generator=generator)
+    return [batches[int(i)] for i in order]
+
+
+def scoring_batches(data: Batched, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fixed batches by length: `(positions in members, members)`."""
+    order = data.lengths_U[members].argsort(stable=True)
+    for positions in torch.split(order, size):
+        yield positions, members[positions]

@@ -1,0 +1,243 @@
+"""The one training loop: searching and training differ only in what they pass as `forward`.
+
+The randomness of an epoch (order, dropout, Gumbel noise) is a function of the seed and the epoch's number alone, so a
+training that was killed goes on from its last checkpoint and, on the CPU, ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bas.errors import UserError
+from bas.networks.network import LayerMix, Mixed
+from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
+from bas.training.settings import Settings
+from bas.util.files import replacing
+
+Forward = Callable[[Tensor, Tensor, float], Tensor]
+"""`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
+
+Record = dict[str, Any]
+"""What is known after one epoch; JSON's own types only."""
+
+FACTOR = "learning_rate_factor"
+"""An attribute of a module: what multiplies the learning rate of its own parameters."""
+
+CHECKPOINT_SECONDS = 5.0
+CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the loop hands over when an epoch is done."""
+
+    index: int
+    loss: float  # what the steps that moved weights minimised, the mean over their utterances
+    temperature: float  # of its last step
+    rate: float  # of its last step: what the learning rates were multiplied by
+
+
+def seed_everything(*parts: object) -> None:
+    """Seed torch's generators from any description, alike in every process."""
+    torch.manual_seed(int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1)
+
+
+def optimise(
+    model: nn.Module,
+    forward: Forward,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Batched,
+    members: Tensor,
+    settings: Settings,
+    seed: int,
+    after_epoch: Callable[[Epoch], Record],
+    checkpoint: Path | None = None,
+    keep_best: str | None = None,
+    held_out: Tensor | None = None,
+) -> tuple[list[Record], float]:
+    """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
+
+    Architecture parameters rest in the first `settings.warmup` epochs.
+
+    after_epoch: called with the model in eval mode; what it returns is the epoch's record.
+    keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
+        None: with those of the last.
+    checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
+    held_out: utterances that the architecture parameters move on, taking turns with the weights (bi-level, first
+        order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
+    Raises UserError when the training loss, the score or a weight is not finite, or the checkpoint is not of this
+    training.
+    """
+    optimiser = _optimiser(model, settings)
+    # Whom it was trained on: weights that have seen the test part of another split must not be taken up here.
+    seen = [part.tolist() for part in (members, held_out) if part is not None]
+    of = hashlib.sha256(repr((seed, *seen)).encode()).hexdigest()
+    records: list[Record] = []
+    best: dict[str, Any] = {}
+    seconds = 0.0
+    if checkpoint and checkpoint.exists():
+        state = read_checkpoint(checkpoint)
+        with _refusing(checkpoint):
+            if state["of"] != of:
+                raise ValueError("trained on other utterances, or from another seed")
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+        records, best, seconds = state["records"], state["best"], state["seconds"]
+    written = time.monotonic()
+    for epoch in range(len(records), settings.epochs):
+        begun = time.monotonic()
+        seed_everything(seed, "epoch", epoch)
+        steps = _steps(data, members, held_out, settings, epoch)
+        done = _one_epoch(model, forward, loss, data, steps, settings, epoch, optimiser)
+        seconds += time.monotonic() - begun
+        if not math.isfinite(done.loss):
+            raise UserError(f"training diverged: loss {done.loss} in epoch {epoch}; lower the setting lr={settings.lr}")
+        model.eval()
+        # Through JSON: a metric may return NumPy's float, which a checkpoint would not be loaded with.
+        records.append(json.loads(json.dumps(after_epoch(done))))
+        if keep_best and not math.isfinite(records[-1][keep_best]):
+            raise UserError(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
+        if keep_best and (not best or records[-1][keep_best] > best["score"]):
+            best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
+        if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
+            states = model.state_dict(), optimiser.state_dict()
+            with replacing(checkpoint) as temporary:
+                torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), temporary)
+            written = time.monotonic()
+    if keep_best:
+        model.load_state_dict(best["model"])
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
+    model.eval()
+    return records, seconds
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `optimise` wrote. UserError for any other file; no code in it is run, whoever made it."""
+    with _refusing(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW wants its step counts
+        return {name: state[name] for name in CHECKPOINT}
+
+
+@contextmanager
+def _refusing(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch's readers raise whatever the bytes lead them to
+        told = "damaged, or not of this job; delete it: the job begins anew"
+        raise UserError(f"{checkpoint}: {told}") from error
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch, and the groups of parameters that it moves."""
+
+    members_B: Tensor
+    moves: tuple[str, ...]
+
+
+def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
+    """One epoch: every member once; where others are held out, a step of theta on some of them before each.
+
+    So theta moves as often in a bi-level search as in any other. The held out are gone through as often as it takes,
+    in another order each time.
+    """
+    batches = training_batches(data, members, settings.batch_size, torch.default_generator)
+    if epoch < settings.warmup or held_out is not None:
+        moves: tuple[str, ...] = ("weights",)
+    else:
+        moves = ("weights", "theta")
+    steps = [Step(batch, moves) for batch in batches]
+    if epoch < settings.warmup or held_out is None:
+        return steps
+    others: list[Tensor] = []
+    while len(others) < len(batches):
+        others.extend(training_batches(data, held_out, settings.batch_size, torch.default_generator))
+    return [step for other, own in zip(others, steps, strict=False) for step in (Step(other, ("theta",)), own)]
+
+
+def _one_epoch(
+    model: nn.Module,
+    forward: Forward,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: Batched,
+    steps: list[Step],
+    settings: Settings,
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+) -> Epoch:
+    model.train()
+    device = data.device
+    total, count, rate, tau = torch.zeros((), device=device), 0, 0.0, 0.0
+    with closing(data.batches([step.members_B for step in steps])) as read:
+        for index, (step, (x_BTD, mask_BT, targets_B)) in enumerate(zip(steps, read, strict=True)):
+            rate = settings.rate(epoch, index, len(steps))
+            tau = settings.temperature(epoch, index, len(steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["full_lr"]
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                outputs_BO = forward(x_BTD, mask_BT, tau)
+            value = loss(outputs_BO.float(), targets_B)
+            optimiser.zero_grad(set_to_none=True)
+            # What is not moved gets no gradient, so the optimiser leaves it be: no momentum, no decay.
+            groups = [group["params"] for group in optimiser.param_groups if group["name"] in step.moves]
+            moved = [p for params in groups for p in params if p.requires_grad]  # a block's own may be frozen
+            value.backward(inputs=moved)  # type: ignore[no-untyped-call]
+            optimiser.step()
+            if "weights" in step.moves:
+                total += value.detach() * len(targets_B)
+                count += len(targets_B)
+    return Epoch(epoch, float(total) / count, tau, rate)
+
+
+def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    # Architecture parameters are not decayed: decay would pull every search towards indecision. A layer mix is one of
+    # them, in a training too: softmax weights would hardly move at the rate of the others.
+    theta = [part.theta for part in model.modules() if isinstance(part, Mixed | LayerMix)]
+    weights = [p for p in model.parameters() if all(p is not t for t in theta)]
+    rates = {id(p): float(getattr(m, FACTOR, 1.0)) for m in model.modules() for p in m.parameters(recurse=False)}
+    groups: list[dict[str, Any]] = [
+        {
+            "name": "weights",
+            "params": [p for p in weights if rates[id(p)] == rate],
+            "weight_decay": settings.weight_decay,
+            "full_lr": rate * settings.lr,
+        }
+        for rate in dict.fromkeys(rates[id(p)] for p in weights)
+    ]
+    if theta:
+        groups.append({"name": "theta", "params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED) -> Tensor:
+    """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout."""
+    assert not model.training
+    device = data.device
+    positions, batches = zip(*scoring_batches(data, members, size), strict=True)
+    parts = []
+    with closing(data.batches(batches)) as read:
+        for x_BTD, mask_BT, _ in read:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                parts.append(model(x_BTD, mask_BT).float())
+    return torch.cat(parts)[torch.cat(positions).argsort().to(device)]
+
+
+def seed_of(fold: int, seed: int) -> int:
+    """Of a training's batches and noise."""
+    return seed * 1000 + fold

@@ -1,0 +1,241 @@
+"""Networks of one shape as one: their parameters stacked, `torch.func.vmap` over them.
+
+Each member's numbers are those of a training alone, to float tolerance: its own batches, rates and weights. The draws
+of dropout alone are others. A block or loss that cannot be stacked is found on the first batch and refused.
+
+Axes: M members, S steps of an epoch, B utterances of a batch, T frames, D width, O outputs, P parameters of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bas.networks.network import Network
+from bas.training.batches import Data, training_batches
+from bas.training.loop import seed_everything
+from bas.training.settings import Settings
+
+AGREES = 1e-2  # largest error of a member's first gradient against the one it has alone, both float32
+BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults of AdamW, which `loop` trains with
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class NotStackableError(Exception):
+    """Why these trainings must be done one by one; one line."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one training is made of: a network with its initial weights, and whom it is trained and checked on."""
+
+    network: Network
+    data: Data
+    fit: Tensor
+    valid: Tensor
+    seed: int
+
+
+def _trained(network: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def fill(network: nn.Module, values_P: Tensor) -> None:
+    parameters = _trained(network).values()
+    for parameter, values in zip(parameters, torch.split(values_P, [p.numel() for p in parameters]), strict=True):
+        parameter.copy_(values.view_as(parameter))
+
+
+class Stack:
+    """M networks of one shape as one function of `x_MBTD` and `mask_MBT`; their weights are the rows of `flat_MP`."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.network = networks[0]  # lends its code; its own weights are not looked at
+        rows = [torch.cat([p.detach().flatten() for p in _trained(n).values()]) for n in networks]
+        self.flat_MP = torch.stack(rows).requires_grad_()
+        self.shapes = {name: p.shape for name, p in _trained(networks[0]).items()}
+        # Buffers, and weights that are not trained.
+        rest = [{**dict(n.named_parameters()), **dict(n.named_buffers())} for n in networks]
+        self.fixed = {k: torch.stack([r[k].detach() for r in rest]) for k in rest[0] if k not in self.shapes}
+
+    def __call__(self, x_MBTD: Tensor, mask_MBT: Tensor) -> Tensor:
+        """`outputs_MBO`."""
+
+        def one(weights: dict[str, Tensor], x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+            out: Tensor = functional_call(self.network, weights, (x_BTD, mask_BT))
+            return out
+
+        pieces = torch.split(self.flat_MP, [shape.numel() for shape in self.shapes.values()], dim=1)
+        named = zip(self.shapes.items(), pieces, strict=True)
+        weights = {name: piece.reshape(len(piece), *shape) for (name, shape), piece in named}
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of the CPU would be called member by member
+            out_MBO: Tensor = vmap(one, randomness="different")({**weights, **self.fixed}, x_MBTD, mask_MBT)
+        return out_MBO
+
+    @torch.no_grad()
+    def outputs(self, feed: Feed, steps: Steps) -> Tensor:
+        """`(S, M, B, O)` on the CPU, float32, without dropout."""
+        self.network.eval()
+        parts = []
+        for x_MBTD, mask_MBT, _, _ in feed.batches(steps):
+            with _autocast(x_MBTD.device):
+                parts.append(self(x_MBTD, mask_MBT).float())
+        return torch.stack(parts).cpu()
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # as in `loop`
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which utterances every member takes in each step; a member that has no more batches takes none."""
+
+    ids_SMB: Tensor
+    real_SMB: Tensor  # false: the row only fills up, and weighs nothing
+    longest_S: list[int]
+
+
+class Feed:
+    """Batches of all members at once, from frames that lie on the device."""
+
+    def __init__(self, data_M: Sequence[Data]) -> None:
+        first = data_M[0]
+        if not isinstance(first.frames_ND, Tensor) or first.frames_ND.device != first.device:
+            raise NotStackableError(f"the features are too large for the memory of {first.device.type}")
+        assert all(data.frames_ND is first.frames_ND for data in data_M), "members read one layer"
+        self.frames_ND, self.targets_U, self.lengths_U = first.frames_ND, first.targets_U, first.lengths_U
+        self.starts, self.lengths = first.starts_U.to(first.device), first.lengths_U.to(first.device)
+        self.moved_M = [d.moved and replace(d.moved, group_U=d.moved.group_U.to(first.device)) for d in data_M]
+
+    def steps(self, batches_M: Sequence[Sequence[Tensor]]) -> Steps:
+        """Each member's batches side by side, filled up with its shortest utterance: nobody pools over nothing."""
+        count, size = max(map(len, batches_M)), max(len(batch) for batches in batches_M for batch in batches)
+        real_SMB = torch.zeros((count, len(batches_M), size), dtype=torch.bool)
+        ids_SMB = torch.zeros(real_SMB.shape, dtype=torch.long)
+        for m, batches in enumerate(batches_M):
+            every = torch.cat(list(batches))
+            ids_SMB[:, m] = every[self.lengths_U[every].argmin()]
+            for s, batch in enumerate(batches):
+                ids_SMB[s, m, : len(batch)], real_SMB[s, m, : len(batch)] = batch, True
+        return Steps(ids_SMB, real_SMB, self.lengths_U[ids_SMB].amax((1, 2)).tolist())
+
+    def batches(self, steps: Steps) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """`x_MBTD` float32 with zeros on padding, `mask_MBT`, targets, `real_MB`; nothing waits for the device."""
+        ids_SMB, real_SMB = steps.ids_SMB.to(self.starts.device), steps.real_SMB.to(self.starts.device)
+        for ids_MB, real_MB, longest in zip(ids_SMB, real_SMB, steps.longest_S, strict=True):
+            within_T = torch.arange(longest, device=ids_MB.device)
+            mask_MBT = within_T < self.lengths[ids_MB][..., None]
+            frame_MBT = (self.starts[ids_MB][..., None] + within_T).masked_fill_(~mask_MBT, 0)
+            x_MBTD = self.frames_ND[frame_MBT].float()
+            for m, moved in enumerate(self.moved_M):
+                if moved:
+                    x_MBTD[m] = moved(x_MBTD[m], ids_MB[m])
+            x_MBTD.masked_fill_(~mask_MBT[..., None], 0.0)
+            yield x_MBTD, mask_MBT, self.targets_U[ids_MB], real_MB
+
+
+def _mean_losses(loss: Loss, out_MBO: Tensor, targets_MB: Tensor, real_MB: Tensor) -> Tensor:
+    """Each member's loss on its real rows: the mean of the loss of every utterance alone, as a task promises."""
+    rows = vmap(loss)(out_MBO.flatten(0, 1)[:, None], targets_MB.flatten(0, 1)[:, None])
+    kept_MB = torch.where(real_MB, rows.view_as(real_MB), 0.0)
+    return kept_MB.sum(1) / real_MB.sum(1).clamp_min(1)
+
+
+def orders_of(members: Sequence[Member], settings: Settings, epoch: int) -> list[list[Tensor]]:
+    """The batches of an epoch, those that each member would take alone."""
+    orders = []
+    for member in members:
+        seed_everything(member.seed, "epoch", epoch)
+        orders.append(training_batches(member.data, member.fit, settings.batch_size, torch.default_generator))
+    return orders
+
+
+def one_epoch(
+    stack: Stack, update: Update, feed: Feed, members: Sequence[Member], settings: Settings, epoch: int, loss: Loss
+) -> list[float]:
+    """Each member's mean training loss."""
+    stack.network.train()
+    device = stack.flat_MP.device
+    orders = orders_of(members, settings, epoch)
+    steps = feed.steps(orders)
+    seed_everything([member.seed for member in members], "dropout", epoch)
+    rate_SM = [[settings.lr * settings.rate(epoch, s, len(o)) for o in orders] for s in range(len(steps.longest_S))]
+    lr_SM1 = torch.tensor(rate_SM, dtype=torch.float64, device=device)[..., None]
+    total_M = torch.zeros(len(members), device=device)
+    for lr_M1, (x_MBTD, mask_MBT, targets_MB, real_MB) in zip(lr_SM1, feed.batches(steps), strict=True):
+        with _autocast(device):
+            out_MBO = stack(x_MBTD, mask_MBT)
+        loss_M = _mean_losses(loss, out_MBO.float(), targets_MB, real_MB)
+        (grad_MP,) = torch.autograd.grad(loss_M.sum(), stack.flat_MP)
+        update(stack.flat_MP, grad_MP, lr_M1, real_MB.any(1, keepdim=True))
+        total_M += loss_M.detach() * real_MB.sum(1)
+    return [total / len(member.fit) for total, member in zip(total_M.tolist(), members, strict=True)]
+
+
+class Update:
+    """`torch.optim`'s AdamW or SGD on the rows of `flat_MP`, each with its own rate; a member may stand still."""
+
+    def __init__(self, like_MP: Tensor, settings: Settings) -> None:
+        self.settings = settings
+        self.first_MP, self.second_MP = (torch.zeros_like(like_MP, requires_grad=False) for _ in range(2))
+        self.count_M1 = torch.zeros((len(like_MP), 1), dtype=torch.float64, device=like_MP.device)
+
+    @torch.no_grad()
+    def __call__(self, flat_MP: Tensor, grad_MP: Tensor, lr_M1: Tensor, moves_M1: Tensor) -> None:
+        """One step in place. lr_M1: float64, for the bias corrections are taken in it."""
+        decay = self.settings.weight_decay
+        self.count_M1 += moves_M1
+        if self.settings.optimiser == "sgd":
+            first_MP = self.settings.momentum * self.first_MP + (grad_MP + decay * flat_MP)
+            new_MP = flat_MP - lr_M1.float() * first_MP
+        else:
+            first_MP = self.first_MP.lerp(grad_MP, 1 - BETAS[0])
+            second_MP = (BETAS[1] * self.second_MP).addcmul_(grad_MP, grad_MP, value=1 - BETAS[1])
+            count_M1 = self.count_M1.clamp_min(1)  # of one that has not moved yet
+            size_M1, root_M1 = lr_M1 / (1 - BETAS[0] ** count_M1), (1 - BETAS[1] ** count_M1).sqrt()
+            away_MP = first_MP / (second_MP.sqrt() / root_M1.float()).add_(EPS)
+            new_MP = flat_MP * (1 - lr_M1 * decay).float() - size_M1.float() * away_MP
+            self.second_MP = torch.where(moves_M1, second_MP, self.second_MP)
+        self.first_MP = torch.where(moves_M1, first_MP, self.first_MP)
+        flat_MP.copy_(torch.where(moves_M1, new_MP, flat_MP))
+
+
+def check(stack: Stack, networks: Sequence[nn.Module], feed: Feed, steps: Steps, loss: Loss) -> None:
+    """Raise NotStackableError unless the first batch gives every member the loss and gradient that it has alone.
+
+    Without dropout, in float32, and with the last row left out, so that a block which mixes utterances is found. One
+    that changes its buffers (BatchNorm) is found in a forward pass as in training.
+    """
+    x_MBTD, mask_MBT, targets_MB, real_MB = next(feed.batches(steps))
+    real_MB[:, 1:][:, -1:] = False
+    kept = {name: value.clone() for name, value in stack.fixed.items()}
+    stack.network.eval()
+    try:
+        loss_M = _mean_losses(loss, stack(x_MBTD, mask_MBT), targets_MB, real_MB)
+        (grad_MP,) = torch.autograd.grad(loss_M.sum(), stack.flat_MP)
+        stack.network.train()
+        stack(x_MBTD, mask_MBT)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a user's block may fail in any way that vmap has
+        raise NotStackableError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if not all(torch.equal(value, stack.fixed[name]) for name, value in kept.items()):
+        raise NotStackableError("a block changes its buffers while it trains")
+    for m, network in enumerate(networks):
+        mine_B, weights = real_MB[m], list(_trained(network).values())
+        value = loss(network.eval()(x_MBTD[m][mine_B], mask_MBT[m][mine_B]), targets_MB[m][mine_B])
+        grads = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+        grad_P = torch.cat([grad.flatten() for grad in grads])
+        apart = float((grad_MP[m] - grad_P).norm() / grad_P.norm().clamp_min(EPS))
+        if not (apart < AGREES and torch.isclose(loss_M[m], value, rtol=AGREES)):
+            raise NotStackableError(
+                f"together, a first gradient is {apart:.1g} off: the loss or a block mixes utterances"
+            )

@@ -1,0 +1,1 @@
+"""Files that are never half written, progress bars, devices, versions: what any room may need."""

@@ -1,0 +1,183 @@
+"""Corpora written as tables come back as they were; and the verbs of `bas corpus`."""
+
+from __future__ import annotations
+
+import tempfile
+import unicodedata
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from refusals import refusal
+from tables import rich
+
+from bas.cli.main import main
+from bas.corpora import Corpus, Utterance, Word, audformat, export, open_corpus
+
+# --- out and in again ---
+
+
+def into(kind: str, corpus: Corpus, folder: Path) -> Corpus:
+    if kind == "audformat":
+        audformat.write(corpus, folder / "database")
+        return open_corpus("audformat", folder / "database")
+    export.write(corpus, folder / f"rich.{kind}")
+    return open_corpus("manifest", folder / f"rich.{kind}")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
+def test_a_rich_corpus_comes_back_as_it_was(tmp_path, kind):
+    corpus = rich(tmp_path)
+    back = into(kind, corpus, tmp_path)
+    assert back.utterances == corpus.utterances
+    assert (back.name, back.protocol, back.unit, back.note) == ("rich", "speaker:5", "session", "")
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")] == []
+
+
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+texts = st.text(letters, min_size=1, max_size=6).map(partial(unicodedata.normalize, "NFC"))  # as every reader gives
+keys = texts.map(lambda text: text.strip() or "x")
+nanoseconds = st.integers(0, 10**13)
+
+
+@st.composite
+def utterances(draw: st.DrawFn) -> dict[str, object]:
+    start, length = draw(nanoseconds), draw(st.none() | st.integers(1, 10**13))
+    return {
+        **{name: draw(st.none() | keys) for name in ("speaker", "session", "script")},
+        "label": draw(st.none() | keys.map(lambda key: " ".join(key.splitlines()).strip() or "x")),
+        "split": draw(st.sampled_from([None, "train", "valid", "test"])),
+        "sex": draw(st.sampled_from([None, "female", "male"])),
+        "language": draw(st.sampled_from([None, "de", "en", "Swiss German"])),
+        "text": draw(st.none() | texts),
+        "shares": tuple(draw(st.dictionaries(keys, st.floats(0, 1), max_size=3)).items()),
+        "words": tuple(draw(st.lists(st.builds(Word, st.floats(0, 9), st.floats(10, 99), texts), max_size=2))),
+        "start": start / 1e9,
+        "end": None if length is None else (start + length) / 1e9,
+    }
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(keys, utterances(), min_size=1, max_size=5), st.booleans())
+def test_any_corpus_comes_back_as_it_was(kind, drawn, whole):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = []
+        for i, (id_, fields) in enumerate(drawn.items()):
+            (folder / f"{i}.wav").touch()
+            fields = fields | {"start": 0.0, "end": None} if whole else fields
+            made.append(Utterance(id_, folder / f"{i}.wav", **fields))
+        corpus = Corpus("any", tuple(made), protocol="own", unit="speaker")
+        assert into(kind, corpus, folder).utterances == corpus.utterances
+
+
+def test_an_export_names_what_lies_beneath_it_relative_and_the_rest_absolute(tmp_path):
+    corpus = rich(tmp_path)
+    export.write(corpus, tmp_path / "in/out.jsonl")
+    text = (tmp_path / "in/out.jsonl").read_text(encoding="utf-8")
+    assert '"audio": "a b.wav"' in text
+    assert f'"audio": "{tmp_path}/beside.wav"' in text
+    turned = replace(corpus, utterances=(replace(corpus.utterances[0], audio=tmp_path / "in/../beside.wav"),))
+    export.write(turned, tmp_path / "in/out.jsonl")
+    assert open_corpus("manifest", tmp_path / "in/out.jsonl").utterances[0].audio.samefile(tmp_path / "beside.wav")
+
+
+def test_an_export_has_only_columns_with_a_value(tmp_path):
+    (tmp_path / "a.wav").touch()
+    corpus = Corpus("c", (Utterance("a", tmp_path / "a.wav", label="joy"),), protocol="own", unit="speaker")
+    export.write(corpus, tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text() == "id,audio,label\na,a.wav,joy\n"
+
+
+def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path):
+    corpus = rich(tmp_path)
+    path = tmp_path / "m.csv"
+    path.write_text("old")
+    bad = replace(corpus, utterances=(replace(corpus.utterances[0], text="half \ud83d"),))
+    assert "UTF-8" in refusal(export.write, bad, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["beside.wav", "in", "m.csv"]
+    assert path.read_text() == "old"
+    assert ".csv, .jsonl" in refusal(export.write, corpus, tmp_path / "m.tsv")
+
+
+# --- the verbs ---
+
+
+@pytest.fixture
+def listed(tmp_path):
+    rows = "id,audio,label,speaker,sex,start\na,a.wav,angry,s1,female,\nb,b.wav,[boredom],s2,male,\nc,a.wav,angry,,,1\n"
+    for name in "ab":
+        (tmp_path / f"{name}.wav").touch()
+    (tmp_path / "mine.csv").write_text(rows)
+    return tmp_path / "mine.csv"
+
+
+def test_show_tells_what_is_there_and_what_is_missing(listed, capsys):
+    assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed)]) == 0
+    lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "mine: 3 utterances in 2 recordings"
+    expected = (
+        "label 3 2 [boredom] 1, angry 2",
+        "speaker 2 2 female 1, male 1",
+        "sex 2 2 female 1, male 1",
+        "session 0 0",
+        "angry 2 1 0 1",
+        "[boredom] 1 0 1 0",
+        "scored by: speaker:5 (5 folds of whole speakers), WA, compared over sessions",
+        "duration: not known, no recording was opened",
+        "missing: 1 utterances with a label have no speaker; emotion is not scored until they do",
+    )
+    assert [line for line in expected if line not in lines] == []
+
+
+@pytest.mark.parametrize("out", ["new/out.csv", "out.jsonl", "database"])
+def test_export_writes_what_the_reader_reads(listed, tmp_path, capsys, out):
+    assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 0
+    told = capsys.readouterr().out
+    reader = "manifest" if "." in out else "audformat"
+    assert f"{reader}: {tmp_path / out}, 3 utterances of mine" in told
+    assert f"next: bas corpus show --corpus {reader} --root {tmp_path / out}" in told
+    assert open_corpus(reader, tmp_path / out).utterances == open_corpus("manifest", listed).utterances
+    assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 2
+    assert capsys.readouterr().err == f"bas: --to {tmp_path / out}: is there already; name another, or move it away\n"
+
+
+def test_labels_are_mapped_where_asked(listed, tmp_path, capsys):
+    listed.write_text(listed.read_text().replace("[boredom]", "boredom"))
+    assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed), "--labels", "four"]) == 0
+    assert "note: labels four: 1 boredom left out" in capsys.readouterr().out
+    out = tmp_path / "out.csv"
+    assert (
+        main(
+            ["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--labels", "common", "--to", str(out)]
+        )
+        == 0
+    )
+    assert {u.label for u in open_corpus("manifest", out).utterances} == {"anger", None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", "--corpus", "manifest", "--root", "none.csv"], "none.csv"),
+        (["show", "--corpus", "nothing", "--root", "."], "'nothing'"),
+        (
+            ["export", "--corpus", "manifest", "--root", "mine.csv", "--to", "out.cvs"],
+            "--to out.cvs: must end in .csv or .jsonl, or be",
+        ),
+        (["export", "--corpus", "manifest", "--root", "mine.csv"], "--to"),
+        (["export", "--corpus", "manifest", "--root", "mine.csv", "--to", "out", "--labels", "five"], "five"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line(listed, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["corpus", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bas: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,310 @@
+"""What a user may get wrong: how the mistake is made in a folder where all is well, and the command that meets it.
+
+`CASES` are the rows of the README's table "What is refused".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sounds import tone
+
+SPACE = """from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
+
+space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
+"""
+STORE = "runs/features/cups"
+SMALL = "--space mine.py --set epochs=2 --set strategy=gumbel --set width=16 --seeds 1 --workers 1"
+EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
+CHECK = "protocol check split.json --corpus manifest --root cups.csv"
+SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protocol"
+NEW = f"search --features {STORE} {SMALL} --name new"
+AUDIT = f"audit --features {STORE} {SMALL} --name new"
+TUNE = f"tune --features {STORE} {SMALL} --name new"
+PROBE = f"probe --features {STORE} --space mine.py --set epochs=2 --seeds 1 --workers 1 --name new"
+DYNAMICS = "dynamics --corpus manifest --root cups.csv --name new --encoder"
+OLD = f"search --features {STORE} {SMALL} --protocol speaker:3 --name old"
+JOB = "runs/old/jobs/search-mine-fold1-seed0.json"
+CHECKPOINT = "runs/old/jobs/search-mine-fold2-seed0.checkpoint"
+
+
+@dataclass(frozen=True)
+class Case:
+    """prepare: makes the mistake in the working folder; what it returns is kept until the command has ended."""
+
+    command: str
+    prepare: Callable[[], object] = lambda: None
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.command)
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("executed",)
+
+
+def good() -> None:
+    """Five speakers, two classes, twenty tones of which no two are alike; a search space."""
+    rows = ["id,audio,label,speaker"]
+    for s, speaker in enumerate(("anna", "ben", "carl", "dora", "eve")):
+        for n in range(1, 5):
+            name = f"{speaker[0]}{n}"
+            tone(Path(f"wav/{name}.wav"), 0.2, hertz=200 + 100 * n + 20 * s)
+            rows.append(f"{name},wav/{name}.wav,{'calm' if n % 2 else 'angry'},{speaker}")
+    write("cups.csv", "\n".join(rows) + "\n")
+    write("mine.py", SPACE)
+
+
+def write(name: str, content: str | bytes) -> None:
+    Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def halve(name: str) -> None:
+    os.truncate(name, os.stat(name).st_size // 2)
+
+
+def edit(name: str, change: Callable[[Any], object]) -> None:
+    """Change a JSON file."""
+    value = json.loads(Path(name).read_text())
+    change(value)
+    write(name, json.dumps(value))
+
+
+def replace(name: str, old: str, new: str) -> None:
+    text = Path(name).read_text()
+    assert old in text
+    write(name, text.replace(old, new))
+
+
+def hold(folder: str) -> object:
+    """As another process that works in the folder."""
+    stream = open(f"{folder}/.lock", "w")  # noqa: SIM115  let go of when the command has ended
+    fcntl.flock(stream, fcntl.LOCK_EX)
+    return stream
+
+
+def manifest(content: str | bytes, name: str = "cups.csv", before: Callable[[], object] = lambda: None) -> Case:
+    command = f"extract --corpus manifest --root {name} --encoder log-mel"
+    return Case(command, lambda: (before(), write(name, content)))
+
+
+def row(cells: str, heading: str = "id,audio,label,speaker", **more: Any) -> Case:
+    """A manifest of one row, the second line."""
+    return manifest(f"{heading}\n{cells}\n", **more)
+
+
+def split(change: Callable[[dict[str, Any]], object], keep_hash: bool = False) -> Case:
+    """A protocol's file, changed by hand."""
+    return Case(CHECK, lambda: edit("split.json", lambda raw: (change(raw), keep_hash or raw.pop("hash"))))
+
+
+def leak(raw: dict[str, Any]) -> None:
+    """An utterance of a test speaker joins those that train."""
+    raw["folds"][0]["fit"].append(raw["folds"][0]["test"].pop())
+
+
+def far_features() -> None:
+    """The features are elsewhere, and there is no run yet."""
+    os.rename(STORE, "store")
+    shutil.rmtree("runs")
+
+
+def space(text: str) -> Case:
+    return Case(f"{NEW} --space bad.py", lambda: write("bad.py", text))
+
+
+def trap(name: str) -> None:
+    torch.save({"model": Trap()}, name)
+
+
+def poison() -> None:
+    os.remove("encoder/model.safetensors")
+    trap("encoder/pytorch_model.bin")
+
+
+CASES = {
+    "Manifest": {
+        "a column is missing": row("a1,calm", "id,label"),
+        "the file is empty": manifest(""),
+        "a heading without rows": manifest("id,audio,label,speaker\n"),
+        "semicolons": row("a1;wav/a1.wav", "id;audio"),
+        "an id stands twice": row("a1,wav/a1.wav,calm,anna\na1,wav/a2.wav,calm,anna"),
+        "an unknown split": row("a1,wav/a1.wav,training", "id,audio,split"),
+        "a path leaves the folder": row("a1,../a1.wav,calm,anna"),
+        "the audio is a folder": row("a1,wav,calm,anna"),
+        "a link leads to itself": row("a1,a1.wav,calm,anna", before=lambda: os.symlink("a1.wav", "a1.wav")),
+        "recordings are missing": row("a1,wav/a1.wav,calm,anna\nz1,wav/z1.wav,calm,zoe\nz2,wav/z2.wav,calm,zoe"),
+        "not UTF-8": manifest("id,audio,label\na1,wav/a1.wav,fröhlich\n".encode("latin-1")),
+        "UTF-16": manifest("id,audio\na1,wav/a1.wav\n".encode("utf-16")),
+        "malformed JSON": manifest('{"id": "a1", "audio": "wav/a1.wav"}\n{"id": "a2"\n', "cups.jsonl"),
+        "a bad time": row("a1,wav/a1.wav,1:30", "id,audio,start"),
+        "an unknown sex": row("a1,wav/a1.wav,f", "id,audio,sex"),
+        "an unknown extension": manifest("", "cups.xlsx"),
+    },
+    "Protocol": {
+        "an unknown rule": Case(f"{SPLIT} speeker:5"),
+        "shares that are not 100": Case(f"{SPLIT} speaker:60/20/30"),
+        "more folds than speakers": Case(f"{NEW} --features store --protocol speaker:9", far_features),
+        "one fold": Case(f"{SPLIT} speaker:1"),
+        "speakers on both sides": Case(f"{SPLIT} id:5"),
+        "`--allow-overlap` of a free field": Case(f"{SPLIT} id:5 --allow-overlap text"),
+        "speakers are not known": Case(NEW, lambda: replace("cups.csv", ",anna", ",")),
+        "one recording under two names": Case(
+            f"{SPLIT} id:5 --allow-overlap speaker", lambda: shutil.copy("wav/a1.wav", "wav/b1.wav")
+        ),
+        "an EmoBox folder without folds": Case(f"{SPLIT} emobox:wav"),
+        "no such file": Case(CHECK.replace("split.json", "spilt.json")),
+        "a file is cut off": Case(CHECK, lambda: halve("split.json")),
+        "an unknown field": split(lambda raw: raw.update(sede=3)),
+        "an unknown part": split(lambda raw: raw["folds"][0].update(dev=["a1"])),
+        "an empty part": split(lambda raw: raw["folds"][0].update(test=[])),
+        "an id in two parts": split(lambda raw: raw["folds"][0]["fit"].append(raw["folds"][0]["test"][0])),
+        "an unknown id": split(lambda raw: raw["folds"][0]["fit"].append("z9")),
+        "one class only in training": split(lambda raw: raw["folds"][0].update(fit=raw["folds"][0]["fit"][:1])),
+        "a file was edited": split(leak, keep_hash=True),
+        "another corpus's file": split(lambda raw: raw.update(corpus="mugs")),
+        "a file of another format": split(lambda raw: raw.update(format=2)),
+    },
+    "Setting": {
+        "an unknown setting": Case(f"{NEW} --set epoch=3"),
+        "an unknown preset": Case(f"{NEW} --preset papier"),
+        "a negative rate": Case(f"{NEW} --set lr=-0.1"),
+        "no epoch": Case(f"{NEW} --set epochs=0"),
+        "not a number": Case(f"{NEW} --set epochs=many"),
+        "an unknown strategy": Case(f"{NEW} --set strategy=gumble"),
+        "a warm-up that never ends": Case(f"{NEW} --set warmup=2"),
+        "an audit of an unknown strategy": Case(f"{AUDIT} --strategy gumble"),
+        "an audit's strategy with a training's setting": Case(f"{AUDIT} --strategy gumbel+epochs=3"),
+        "an audit under no setting": Case(f"{AUDIT} --variant residual"),
+        "no trial": Case(f"{TUNE} --trials 0"),
+        "a probe of one layer": Case(f"{PROBE} --layer 0"),
+        "a share that is the whole": Case(f"{PROBE} --percent 100"),
+        "two stores of one name": Case(
+            f"{PROBE} --features {STORE} other/cups", lambda: shutil.copytree(STORE, "other/cups")
+        ),
+        "an unknown setting of a fine-tuning": Case(f"{DYNAMICS} ./encoder --set epoch=3"),
+        "checkpoints between evaluations": Case(f"{DYNAMICS} ./encoder --set checkpoint_every=7"),
+        "an encoder without weights to tune": Case(f"{DYNAMICS} log-mel"),
+        "more rotations than folds": Case(f"{DYNAMICS} ./encoder --rotations 9"),
+        "heads do not divide the width": Case(f"{NEW} --set width=12"),
+        "too much dropout": Case(f"{NEW} --set dropout=1.5"),
+        "a layer that is not stored": Case(f"{NEW} --layer 7"),
+        "nothing to mix": Case(f"{NEW} --layer mix"),
+        "no such device": Case(f"{NEW} --device cuda"),
+        "no worker": Case(f"{NEW} --workers 0"),
+        "no seed": Case(f"{NEW} --seeds 0"),
+        "negative memory": Case(f"{NEW} --memory -1"),
+        "an unknown corpus": Case("corpus show --corpus cups --root cups.csv"),
+        "no such folder": Case("corpus show --corpus emodb --root mugs"),
+        "unknown labels": Case("corpus show --corpus manifest --root cups.csv --labels six"),
+        "an unknown encoder": Case(f"{EXTRACT} openai/wisper-tiny"),
+        "no configuration": Case(f"{EXTRACT} ./encoder", lambda: os.remove("encoder/config.json")),
+        "weights are cut off": Case(f"{EXTRACT} ./encoder", lambda: halve("encoder/model.safetensors")),
+        "weights that would run code": Case(f"{EXTRACT} ./encoder", poison),
+        "an unknown space": Case(f"{NEW} --space ser_bas5"),
+        "a syntax error": space("space = SearchSpace(\n"),
+        "a file without a space": space("from bas.blocks import FFN\n"),
+        "a lambda in a space": space(SPACE.replace('"Two": FFN', '"Two": lambda dim: FFN(dim)')),
+    },
+    "Run folder": {
+        "another setting": Case(f"{OLD} --set lr=0.5"),
+        "another version of `bas`": Case(
+            OLD, lambda: edit("runs/old/run.json", lambda raw: raw["made_of"].update({"version of bas": "0.0"}))
+        ),
+        "a space was changed": Case(OLD, lambda: replace("mine.py", "Two", "Zwei")),
+        "the run's own copy was changed": Case(OLD, lambda: replace("runs/old/spaces/mine.py", "Two", "Zwei")),
+        "run.json is cut off": Case(OLD, lambda: halve("runs/old/run.json")),
+        "run.json lacks its fields": Case(OLD, lambda: write("runs/old/run.json", "{}")),
+        "no run.json": Case(OLD, lambda: os.remove("runs/old/run.json")),
+        "a result is cut off": Case(OLD, lambda: halve(JOB)),
+        "a checkpoint is cut off": Case(OLD, lambda: halve(CHECKPOINT)),
+        "a checkpoint would run code": Case(OLD, lambda: trap(CHECKPOINT)),
+        "another process is at work": Case(OLD, lambda: hold("runs/old")),
+        "no features": Case(OLD, lambda: shutil.rmtree("runs/features")),
+        "store.json is cut off": Case(NEW, lambda: halve(f"{STORE}/store.json")),
+        "a shard is cut off": Case(NEW, lambda: halve(f"{STORE}/shard-00000.h5")),
+    },
+}
+
+
+def one_class() -> None:
+    replace("cups.csv", "angry", "calm")
+
+
+# What is not worth a row, and what the line holds.
+MORE = {
+    "no such manifest": (Case("extract --corpus manifest --root no.csv --encoder log-mel"), ["no such file", "no.csv"]),
+    "an unknown column": (row("a1,wav/a1.wav,anna", "id,audio,speeker"), ["cups.csv line 1", "'speeker'", "speaker"]),
+    "a short row": (row("a1,wav/a1.wav"), ["cups.csv line 2", "2 cells", "4"]),
+    "no audio": (row("a1,cups.csv,calm,anna"), ["no utterance can be used", "cups.csv"]),
+    "no split": (Case(f"{SPLIT} own"), ["protocol own", "'a1'", "speaker:5"]),
+    "one class": (Case(NEW, one_class), ["task emotion", "'calm'", "two classes"]),
+    "an odd output": (Case(f"{SPLIT} speaker:3 --to new.txt"), ["--to new.txt", ".json"]),
+    "a folder for a file": (Case(CHECK.replace("split.json", "wav")), ["wav: cannot be read: Is a directory"]),
+    "a fold that leaks": (split(leak), ["fold 0", "speaker", "--allow-overlap speaker"]),
+    "an unknown verb": (Case(NEW.replace("search ", "serach ")), ["serach", "search"]),
+    "an argument is missing": (Case("search"), ["--features"]),
+    "no value": (Case(f"{NEW} --set epochs"), ["--set 'epochs'", "NAME=VALUE"]),
+    "another layer": (Case(f"{EXTRACT} log-mel --layers 0,7"), ["layers: 7", "log-mel has 0 to 0"]),
+    "a revision of what has none": (Case(f"{EXTRACT} log-mel --revision main"), ["'log-mel'", "revision 'main'"]),
+    "an odd configuration": (
+        Case(f"{EXTRACT} ./encoder", lambda: edit("encoder/config.json", lambda raw: raw.update(conv_stride=0))),
+        ["'./encoder'", "config.json"],
+    ),
+    "code in a model's folder": (
+        Case(
+            f"{EXTRACT} ./encoder",
+            lambda: (
+                write("encoder/evil.py", "import os; os.mkdir('executed')\nclass Config: pass\n"),
+                write("encoder/preprocessor_config.json", '{"auto_map": {"AutoFeatureExtractor": "evil.Config"}}'),
+            ),
+        ),
+        ["'./encoder'", "preprocessor_config.json"],
+    ),
+    "a space that exits": (space("raise SystemExit(3)\n"), ["bad.py", "SystemExit: 3"]),
+    "a task that is none": (space(SPACE + "task = 'emotion'\n"), ["space bad: task: 'emotion'", "Classification"]),
+    "a file where the run is": (Case(f"{NEW} --name old/run.json"), ["runs/old/run.json", "name another folder"]),
+    "an empty result": (Case(OLD, lambda: write(JOB, "{}")), [JOB, "delete it"]),
+    "other folds": (
+        Case(OLD, lambda: edit("runs/old/protocol.json", leak)),
+        ["runs/old/protocol.json", "other folds", "delete it"],
+    ),
+    "another recording": (
+        Case(OLD, lambda: tone(Path("wav/a1.wav"), hertz=999)),
+        [STORE, "another recording", "a1 the first", "another folder"],
+    ),
+    "another label": (Case(OLD, lambda: replace("cups.csv", "calm,anna", "angry,anna")), ["labels", "--name"]),
+    "a row that was added": (
+        Case(OLD, lambda: replace("cups.csv", "a1,wav/a1.wav", "a0,wav/a1.wav,calm,anna\na1,wav/a1.wav")),
+        [STORE, "not in the store", "a0 the first", "bas extract"],
+    ),
+    "a shard is gone": (Case(NEW, lambda: os.remove(f"{STORE}/shard-00000.h5")), [STORE, "gone", "bas extract"]),
+    "an unfinished store": (
+        Case(NEW, lambda: os.rename(f"{STORE}/store.json", f"{STORE}/plan.json")),
+        [STORE, "incomplete", "bas extract"],
+    ),
+    "a store with odd fields": (
+        Case(NEW, lambda: edit(f"{STORE}/store.json", lambda raw: raw["encoder"].pop("dim"))),
+        [f"{STORE}/store.json", "encoder.dim", "restore"],
+    ),
+    "another encoder's store": (Case(f"{EXTRACT} ./encoder"), [STORE, "revision: log-mel 1 there", "--features"]),
+    "an extraction at work": (Case(f"{EXTRACT} log-mel", lambda: hold(STORE)), [STORE, "another process"]),
+    "shards of nobody": (
+        Case(f"{EXTRACT} log-mel", lambda: (os.remove(f"{STORE}/store.json"), os.remove(f"{STORE}/.lock"))),
+        [STORE, "no store.json", "delete"],
+    ),
+}

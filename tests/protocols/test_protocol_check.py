@@ -1,0 +1,216 @@
+"""What a split may not share is refused, on leaks built by hand; and a split is known by its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sounds import tone
+from splits import acted, corpus, notes, refused, split
+
+from bas.corpora import Corpus
+from bas.protocols import Fold, check, make
+from bas.tasks import EMOTION
+
+# --- hash and file ---
+
+
+def test_seeds_make_the_split():
+    c = acted()
+    shuffled = dataclasses.replace(c, utterances=tuple(random.Random(1).sample(c.utterances, len(c.utterances))))
+    assert make(c, EMOTION, seed=3) == make(shuffled, EMOTION, seed=3)
+    assert len({make(c, EMOTION, seed=seed).hash for seed in range(20)}) > 15
+
+
+def test_hash_is_the_same_in_every_process():
+    """A pinned value: neither the process's hash seed nor the Python version may change a split."""
+    assert make(acted(), EMOTION).hash == "7a349e2e4fb3"
+
+
+@pytest.mark.parametrize("to", ["fit", "valid", "other fold"])
+def test_hash_sees_one_moved_id(to):
+    protocol = make(acted(), EMOTION)
+    first, second, *rest = protocol.folds
+    moved, *stay = first.test
+    first = dataclasses.replace(first, test=tuple(stay))
+    if to == "other fold":
+        second = dataclasses.replace(second, test=(*second.test, moved))
+    else:
+        first = dataclasses.replace(first, **{to: (*first.parts()[to], moved)})
+    assert dataclasses.replace(protocol, folds=(first, second, *rest)).hash != protocol.hash
+
+
+# --- the check itself, on leaks built by hand ---
+
+
+def leaky(corpus: Corpus, folds: list[Fold], published: bool = False) -> object:
+    return check(corpus, EMOTION, folds, published="published split" if published else "")
+
+
+@pytest.mark.parametrize(("source", "to"), [(a, b) for a in range(3) for b in range(3) if a != b])
+def test_check_refuses_one_moved_utterance(source, to):
+    """Two utterances of one speaker on two sides, whichever: the smallest leak there is."""
+    c = acted(speakers=9, texts=4)
+    for index in range(3):
+        folds = list(make(c, EMOTION, "speaker:3").folds)
+        parts = [list(ids) for ids in folds[index].parts().values()]
+        moved = parts[source].pop()
+        parts[to].append(moved)
+        folds[index] = Fold(*(tuple(ids) for ids in parts))
+        speaker = next(u.speaker for u in c.utterances if u.id == moved)
+        refused(lambda folds=folds: leaky(c, folds), f"fold {index}", f"'{speaker}'", "speaker")
+
+
+def test_what_no_rule_makes_but_a_file_may_hold():
+    c = acted(speakers=9)
+    good = make(c, EMOTION, "speaker:3").folds
+    leaky(c, list(good))
+    first, rest = good[0], good[1:]
+    for broken, told in (
+        (Fold(first.fit + first.test[:1], first.valid, first.test), (repr(first.test[0]), "2 times")),
+        (Fold(first.fit, first.valid + first.fit[:1], first.test), (repr(first.fit[0]), "2 times")),
+        (Fold(first.fit + first.fit[:1], first.valid, first.test), (repr(first.fit[0]), "2 times")),
+        (Fold(first.fit + first.valid, (), first.test), ("valid is empty",)),
+        (Fold((), first.fit + first.valid, first.test), ("fit is empty",)),
+        (Fold(first.fit, first.valid + first.test, ()), ("test is empty",)),
+        (Fold((*first.fit, "nobody"), first.valid, first.test), ("'nobody'", "paper cups")),
+    ):
+        refused(lambda broken=broken: leaky(c, [broken, *rest]), "fold 0", *told)
+    _, told = leaky(c, [Fold(first.fit, first.valid, first.test[1:])])
+    assert any(f"1 utterances are in no part of any fold, e.g. {first.test[0]!r}" in note for note in told)
+    _, told = leaky(c, [first, first])
+    assert any(f"{len(first.test)} utterances are tested in more than one fold" in note for note in told)
+
+
+def test_a_class_missing_from_valid_or_test_is_noted():
+    c = split("abc", "d", "ef")
+    rows = tuple(u for u in c.utterances if not (u.speaker in "ef" and u.label == "b"))
+    protocol = make(dataclasses.replace(c, utterances=rows), EMOTION)
+    assert "classes missing from test: fold 0 label 'b'" in protocol.notes
+
+
+def test_check_sees_leaks_without_speakers_in_published_splits():
+    """Where the disjoint field is unknown, the split is marked for it, and one id on two sides is still caught."""
+    c = corpus([{"label": "ab"[i % 2]} for i in range(8)], published=True)
+    ids = tuple(u.id for u in c.utterances)
+    marks, _ = leaky(c, [Fold(ids[:4], ids[4:6], ids[6:])], published=True)
+    assert marks == ("published split, though speaker is unknown for 8 utterances, e.g. 'u000'",)
+    refused(lambda: leaky(c, [Fold(ids[:6], ids[4:6], ids[6:])], published=True), "'u004'")
+
+
+# --- what the user allows ---
+
+
+def test_overlap_allowed_by_name_is_marked():
+    c = acted()
+    protocol = make(c, EMOTION, "id:5", allowed=("speaker",))
+    (mark,) = protocol.marks
+    assert mark.startswith("allowed by --allow-overlap, with speaker on both sides: 10 values")
+    assert protocol.told == f"paper-cups-id-5-seed0 (id:5), hash {protocol.hash}, MARKED"
+    assert protocol.unit == "speaker"  # utterances of one speaker are no independent units
+    assert make(c, EMOTION, "speaker:5", allowed=("speaker",)).marks == ()
+    refused(lambda: make(c, EMOTION, "id:5", allowed=("text",)), "--allow-overlap text", "speaker")
+    two = dataclasses.replace(EMOTION, disjoint=("speaker", "text"))
+    refused(lambda: make(c, two, "id:5", allowed=("speaker",)), "text on both sides", "--allow-overlap text")
+    assert len(make(c, two, "id:5", allowed=("speaker", "text")).marks) == 2
+
+
+# --- one recording under two names ---
+
+
+def recorded(folder: Path, speakers: str = "abcdef") -> Corpus:
+    """Two classes a speaker; every recording another sound, all of one length."""
+    rows = []
+    for i, (speaker, label) in enumerate((s, c) for s in speakers for c in "xy"):
+        tone(folder / f"{i}.wav", 0.1, hertz=200 + 20 * i)
+        rows.append({"speaker": speaker, "label": label, "audio": folder / f"{i}.wav"})
+    return corpus(rows)
+
+
+def test_one_recording_under_two_names_is_refused_even_when_published_and_allowed(tmp_path):
+    c = recorded(tmp_path)
+    make(c, EMOTION, "speaker:3")
+    wave, rate = soundfile.read(tmp_path / "0.wav", dtype="int16")
+    soundfile.write(tmp_path / "11.flac", wave, rate)  # another file, name and format: the same samples
+    rows = tuple(dataclasses.replace(u, audio=tmp_path / "11.flac") if u.id == "u011" else u for u in c.utterances)
+    leak = dataclasses.replace(c, utterances=rows)
+    told = ("'u000'", "'u011'", "same recording")
+    refused(lambda: make(leak, EMOTION, "speaker:6"), *told)
+    refused(lambda: make(leak, EMOTION, "speaker:6", allowed=("speaker",)), *told)
+    parts = {"a": "train", "b": "train", "c": "valid", "d": "valid", "e": "test", "f": "test"}
+    own = tuple(dataclasses.replace(u, split=parts[u.speaker or ""]) for u in leak.utterances)
+    refused(lambda: make(dataclasses.replace(leak, utterances=own, published=True), EMOTION, "own"), *told)
+
+
+def test_one_recording_twice_in_one_part_is_noted(tmp_path):
+    c = recorded(tmp_path)
+    rows = [dataclasses.replace(u, audio=tmp_path / "0.wav") if u.id == "u001" else u for u in c.utterances]
+    protocol = make(dataclasses.replace(c, utterances=tuple(rows)), EMOTION, "speaker:3")
+    assert "1 recordings stand under several names, e.g. u000 = u001" in protocol.notes
+
+
+def test_parts_of_one_recording_are_told_apart(tmp_path):
+    tone(tmp_path / "long.wav", 1.0, hertz=223.7)
+    rows = [
+        {"speaker": s, "label": c, "audio": tmp_path / "long.wav", "start": 0.1 * i, "end": 0.1 * i + 0.14}
+        for i, (s, c) in enumerate((s, c) for s in "abcd" for c in "xy")
+    ]
+    protocol = make(corpus(rows), EMOTION, "speaker:4")
+    assert any(note.startswith("audio on both sides") for note in protocol.notes)
+    longer = [row | {"end": row["end"] + 0.02} for row in rows]  # 0.06 s in common, more than times are rounded by
+    refused(lambda: make(corpus(longer), EMOTION, "speaker:4"), "overlap in time", "u00")
+    same = [row | {"start": 0.0, "end": 0.1} if row["speaker"] in "ab" else row for row in rows]
+    refused(lambda: make(corpus(same), EMOTION, "speaker:4"), "same recording")
+
+
+def test_copies_in_stereo_and_with_minus_zero_are_the_same_recording(tmp_path):
+    c = recorded(tmp_path)
+    wave, rate = soundfile.read(tmp_path / "0.wav", dtype="float32")
+    wave[:4] = 0.0
+    soundfile.write(tmp_path / "0.wav", wave, rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], 1), rate, subtype="FLOAT")
+    minus = np.where(wave == 0, np.float32(-0.0), wave)
+    soundfile.write(tmp_path / "minus.wav", minus, rate, subtype="FLOAT")
+    for name in ("stereo.wav", "minus.wav"):
+        rows = tuple(dataclasses.replace(u, audio=tmp_path / name) if u.id == "u011" else u for u in c.utterances)
+        copied = dataclasses.replace(c, utterances=rows)
+        refused(lambda copied=copied: make(copied, EMOTION, "speaker:6"), "'u011'", "same recording")
+
+
+def test_silence_is_no_copy_of_silence(tmp_path):
+    c = recorded(tmp_path)
+    for name in ("0.wav", "11.wav"):
+        soundfile.write(tmp_path / name, np.zeros(1600), 16000)
+    make(c, EMOTION, "speaker:6")
+
+
+def test_recordings_that_cannot_be_read_are_counted(tmp_path):
+    c = recorded(tmp_path)
+    assert notes(make(c, EMOTION, "speaker:3")) == make(c, EMOTION, "speaker:3").notes
+    (tmp_path / "3.wav").write_bytes(b"RIFF")
+    note = make(c, EMOTION, "speaker:3").notes[-1]
+    assert note == "1 recordings cannot be read, so not compared with the others, e.g. of 'u003'"
+
+
+def test_an_order_of_ids_is_no_part_of_a_split():
+    protocol = make(acted(), EMOTION)
+    turned = tuple(Fold(*(ids[::-1] for ids in fold.parts().values())) for fold in protocol.folds)
+    assert dataclasses.replace(protocol, folds=turned).hash == protocol.hash
+    assert all(list(ids) == sorted(ids) for fold in protocol.folds for ids in fold.parts().values())
+
+
+def test_overlaps_are_found_through_links_and_equal_stretches(tmp_path):
+    tone(tmp_path / "long.wav", 3.0, hertz=223.7)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "long.wav")
+    own = [{"speaker": s, "label": c} for s in "abcdef" for c in "xy"]  # have no recordings
+    apart = {"audio": tmp_path / "long.wav", "start": 0.0, "end": 1.0}
+    near = {"audio": tmp_path / "link.wav", "start": 0.5, "end": 1.5}
+    make(corpus([{**own[0], **apart}, *own[1:11], {**own[11], **near, "start": 0.96}]), EMOTION, "speaker:6")
+    rows = [{**own[0], **apart}, *own[1:11], {**own[11], **near}]
+    refused(lambda: make(corpus(rows), EMOTION, "speaker:6"), "'u000'", "'u011'", "overlap in time")
+    short = {**near, "start": 0.5, "end": 0.54}
+    make(corpus([{**own[0], **apart}, *own[1:11], {**own[11], **short}]), EMOTION, "speaker:6")

@@ -1,0 +1,351 @@
+"""No protocol leaks: by example, on drawn corpora, on hand-built leaks, and on the real EmoDB."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from places import EMODB
+from splits import SPEAKER_ID, Row, acted, check_invariants, corpus, dialogues, notes, refused, split, values
+
+from bas.corpora import Corpus, Utterance, open_corpus
+from bas.errors import UserError
+from bas.protocols import make, read
+from bas.tasks import EMOTION, Classification
+
+needs_emodb = pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordings are not at {EMODB}")
+
+
+# --- field rules ---
+
+
+@pytest.mark.parametrize("rule", ["speaker:2", "speaker:3", "speaker:5", "speaker:10", "speaker"])
+def test_folds_of_whole_speakers(rule):
+    c = acted()
+    protocol = make(c, EMOTION, rule)
+    check_invariants(c, EMOTION, protocol)
+    assert len(protocol.folds) == int(rule.partition(":")[2] or 10)
+    sizes = [len(values(c, f.test, "speaker")) for f in protocol.folds]
+    assert sum(sizes) == 10
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_rule_of_corpus_task_and_caller():
+    c = acted()
+    assert make(c, EMOTION).rule == "speaker:5"
+    assert make(c, dataclasses.replace(EMOTION, protocol="speaker:2")).rule == "speaker:2"
+    assert make(c, dataclasses.replace(EMOTION, protocol="speaker:2"), "speaker").rule == "speaker"
+
+
+def test_session_rule_is_speaker_disjoint():
+    c = dialogues()
+    protocol = make(c, EMOTION)
+    check_invariants(c, EMOTION, protocol)
+    assert len(protocol.folds) == 5
+    assert notes(protocol) == protocol.marks == ()
+    for fold in protocol.folds:
+        assert [len(values(c, part, "session")) for part in (fold.fit, fold.valid, fold.test)] == [3, 1, 1]
+
+
+def test_speaker_in_two_sessions_is_refused_by_name():
+    c = dialogues()
+    moved = [dataclasses.replace(u, speaker="Ses0F") if u.speaker == "Ses3M" else u for u in c.utterances]
+    leaky = dataclasses.replace(c, utterances=tuple(moved))
+    for seed in range(5):
+        refused(lambda seed=seed: make(leaky, EMOTION, seed=seed), "speaker", "'Ses0F'", "emotion forbids")
+
+
+def test_rule_that_ignores_the_disjoint_field_is_refused():
+    refused(lambda: make(acted(), EMOTION, "text:2"), "speaker on both sides", "'s00'")
+    refused(lambda: make(acted(), EMOTION, "id:5"), "speaker on both sides", "'s0")
+
+
+def test_overlap_in_other_fields_is_noted():
+    protocol = make(acted(), EMOTION)
+    assert protocol.marks == ()
+    assert notes(protocol) == ("text on both sides: 4 values, e.g. 'text 0' in fit and test",)
+
+
+def test_speaker_identification_over_texts():
+    c = acted(speakers=6, texts=10)
+    protocol = make(c, SPEAKER_ID)
+    check_invariants(c, SPEAKER_ID, protocol)
+    assert protocol.rule == "text:5"
+    assert [len(values(c, f.test, "text")) for f in protocol.folds] == [2] * 5
+    assert any(note.startswith("speaker on both sides: 6 values") for note in protocol.notes)
+    refused(lambda: make(c, SPEAKER_ID, "speaker:3"), "no speaker 's0", "training")
+
+
+def test_unlabelled_utterances_are_left_out():
+    c = acted()
+    some = [dataclasses.replace(u, label=None) if i % 7 == 0 else u for i, u in enumerate(c.utterances)]
+    some.append(Utterance("unlabelled and of nobody", Path("none.wav")))
+    c = dataclasses.replace(c, utterances=tuple(some))
+    check_invariants(c, EMOTION, make(c, EMOTION))
+
+
+def test_unbalanced_speakers():
+    sizes = [500, 60, 3, 2, 2, 2]
+    c = corpus([{"speaker": f"s{s}", "label": "ab"[i % 2]} for s, size in enumerate(sizes) for i in range(size)])
+    for seed in range(10):
+        protocol = make(c, EMOTION, "speaker:3", seed)
+        check_invariants(c, EMOTION, protocol)
+        assert sorted(len(f.test) for f in protocol.folds) == [9, 60, 500]
+
+
+def test_fold_without_a_second_training_speaker_is_refused():
+    c = corpus([{"speaker": f"s{s}", "label": "ab"[i % 2]} for s, n in enumerate([90, 2, 2, 2]) for i in range(n)])
+    refused(lambda: make(c, EMOTION, "speaker:2"), "paper cups", "'s0'", "fit and valid", "more folds")
+    check_invariants(c, EMOTION, make(c, EMOTION, "speaker:4"))
+
+
+def test_class_of_one_speaker_is_refused():
+    c = acted(classes="ab")
+    rows = [dataclasses.replace(u, label="rage") if u.speaker == "s04" else u for u in c.utterances]
+    c = dataclasses.replace(c, utterances=tuple(rows))
+    for seed in range(10):
+        refused(lambda seed=seed: make(c, EMOTION, seed=seed), "fold", "'rage'", "training")
+
+
+def test_class_of_two_speakers_stays_in_fit():
+    """Valid may not take the last training speaker of a class, so the two may not share a test fold either."""
+    c = acted(speakers=6, classes="ab")
+    rows = [dataclasses.replace(u, label="rage") if u.speaker in ("s01", "s04") else u for u in c.utterances]
+    c = dataclasses.replace(c, utterances=tuple(rows))
+    for seed in range(10):
+        check_invariants(c, EMOTION, make(c, EMOTION, "speaker", seed))
+
+
+def test_odd_names(tmp_path):
+    names = ["", " ", "None", "s\n1", "s\t1", "ß", "\u2028", "own", "speaker:5"]
+    c = corpus([{"id": f"{label}\n{s}", "speaker": s, "label": label} for s in names for label in ("\n", "a")])
+    protocol = make(c, EMOTION)
+    check_invariants(c, EMOTION, protocol)
+    protocol.write(tmp_path / "odd.json")
+    assert read(tmp_path / "odd.json") == protocol
+    refused(lambda: make(c, EMOTION, "id:3"), "speaker")
+    refused(lambda: make(corpus([{"id": "a\nb", "label": "a"}, {"label": "b"}]), EMOTION), "'a\\nb'")
+
+
+def test_many_folds_are_quick():
+    rng = random.Random(0)
+    c = corpus([{"id": f"{i}", "speaker": f"{i // 2}", "label": rng.choice("ab")} for i in range(800)])
+    check_invariants(c, EMOTION, make(c, EMOTION, "speaker"))
+
+
+def test_every_disjoint_field_counts():
+    """Speaker and session are free of overlap by sessions, not by speakers."""
+    task = dataclasses.replace(EMOTION, disjoint=("speaker", "session"))
+    c = dialogues()
+    check_invariants(c, task, make(c, task))
+    refused(lambda: make(c, task, "speaker:5"), "session on both sides", "'Ses")
+    refused(lambda: make(c, dataclasses.replace(task, disjoint=("session", "speaker", "label"))), "label", "'a'")
+
+
+# --- the published split ---
+
+
+def test_own_leaves_out_what_has_no_label():
+    c = split("abc", "d", "ef")
+    c = dataclasses.replace(c, utterances=(*c.utterances, Utterance("none", Path("none.wav"), split="train")))
+    check_invariants(c, EMOTION, make(c, EMOTION))
+
+
+def test_own_parts_are_taken_as_they_are():
+    c = split("abc", "d", "ef")
+    protocol = make(c, EMOTION)
+    check_invariants(c, EMOTION, protocol)
+    (fold,) = protocol.folds
+    assert [values(c, part, "speaker") for part in (fold.fit, fold.valid, fold.test)] == [set("abc"), {"d"}, set("ef")]
+
+
+def test_own_without_valid_draws_whole_speakers_from_train():
+    c = split("abcdefghij", "", "xyz")
+    seen = set()
+    for seed in range(8):
+        protocol = make(c, EMOTION, seed=seed)
+        check_invariants(c, EMOTION, protocol)
+        (fold,) = protocol.folds
+        assert values(c, fold.test, "speaker") == set("xyz")
+        assert len(values(c, fold.valid, "speaker")) == 2
+        seen.add(fold.valid)
+    assert len(seen) > 1
+
+
+def test_own_without_valid_keeps_every_class_in_fit():
+    rows: list[Row] = [{"speaker": s, "split": "train", "label": s if s in "abcd" else "z"} for s in "abcdefg"]
+    c = corpus([*rows, {"speaker": "x", "split": "test", "label": "z"}], protocol="own")
+    for seed in range(20):
+        check_invariants(c, EMOTION, make(c, EMOTION, seed=seed))
+
+
+def test_own_without_valid_and_nothing_disjoint_draws_utterances():
+    c = split("ab", "", "x")
+    task = dataclasses.replace(EMOTION, disjoint=())
+    check_invariants(c, task, make(c, task))
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [(("abx", "d", "ex"), "in fit and test"), (("ab", "dx", "ex"), "in valid and test"), (("abx", "x", "e"), "valid")],
+)
+def test_overlap_in_a_split(parts, told):
+    refused(lambda: make(split(*parts), EMOTION), "speaker", "'x'", told, "emotion forbids")
+    c = split(*parts, published=True)
+    protocol = make(c, EMOTION)
+    check_invariants(c, EMOTION, protocol)
+    (mark,) = protocol.marks
+    assert "published split" in mark
+    assert "speaker" in mark
+    assert "'x'" in mark
+    assert told in mark
+
+
+def test_published_split_excuses_no_other_rule():
+    c = split("abx", "d", "ex", published=True)
+    assert make(c, EMOTION, "speaker:3").marks == ()
+    check_invariants(c, EMOTION, make(c, EMOTION, "speaker:3"))
+    with_dialogues = [dataclasses.replace(u, session=f"d{i % 4}") for i, u in enumerate(c.utterances)]
+    refused(lambda: make(dataclasses.replace(c, utterances=tuple(with_dialogues)), EMOTION, "session"), "speaker", "'")
+
+
+def test_published_split_may_lack_speakers():
+    c = split("abc", "d", "ef", published=True)
+    rows = tuple(dataclasses.replace(u, speaker=None) if u.speaker == "a" else u for u in c.utterances)
+    make(dataclasses.replace(c, utterances=rows), EMOTION)
+    refused(lambda: make(dataclasses.replace(c, utterances=rows, published=False), EMOTION), "speaker", "u000")
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["speeker:5", "speaker:x", "speaker:-5", "speaker:²", "speaker:", "speaker:5:5", "own:5", "words", ":", "\n"],
+)
+def test_unknown_rule(rule):
+    refused(lambda: make(acted(), EMOTION, rule), repr(rule), "own", "speaker", "session", "text")
+
+
+def test_too_few_speakers():
+    refused(lambda: make(acted(4), EMOTION), "speaker:5", "only 4", "paper cups")
+    refused(lambda: make(acted(2), EMOTION, "speaker"), "only 2", "fit, valid and test")
+    refused(lambda: make(acted(2), EMOTION, "speaker:2"), "only 2", "fit, valid and test")
+    refused(lambda: make(acted(1), EMOTION, "speaker"), "only 1", "speaker")
+    for count in "01":
+        refused(lambda count=count: make(acted(), EMOTION, f"speaker:{count}"), f"speaker:{count}", "2 folds or more")
+
+
+def test_unknown_values():
+    c = acted()
+    rows = tuple(dataclasses.replace(u, speaker=None) if i == 7 else u for i, u in enumerate(c.utterances))
+    c = dataclasses.replace(c, utterances=rows)
+    refused(lambda: make(c, EMOTION), "speaker is unknown for 1", "u007", "paper cups")
+    refused(lambda: make(c, EMOTION, "text:2"), "speaker")
+    refused(lambda: make(c, EMOTION, "session"), "session is unknown for 120")
+    no_text = dataclasses.replace(c, utterances=tuple(dataclasses.replace(u, text=None) for u in c.utterances))
+    refused(lambda: make(no_text, SPEAKER_ID), "text is unknown")
+
+
+def test_unknown_split():
+    c = split("abc", "d", "ef")
+    for value in (None, "dev"):
+        rows = tuple(dataclasses.replace(u, split=value) if u.speaker == "d" else u for u in c.utterances)
+        changed = dataclasses.replace(c, utterances=rows)
+        refused(lambda changed=changed: make(changed, EMOTION), "u006", repr(value), "train, valid")
+    refused(lambda: make(split("abc", "d", ""), EMOTION), "split test", "paper cups")
+    refused(lambda: make(split("", "d", "e"), EMOTION), "split train", "paper cups")
+    refused(lambda: make(split("a", "", "e"), EMOTION), "speaker 'a'", "paper cups")
+    refused(lambda: make(acted(), EMOTION, "own"), "120 utterances", "u000")
+
+
+def test_no_label_and_unknown_fields_of_a_task():
+    refused(lambda: make(corpus([{"speaker": "a"}, {"speaker": "b"}]), EMOTION), "label", "emotion", "paper cups")
+    wrong = dataclasses.replace(EMOTION, disjoint=("speekers",))
+    refused(lambda: make(acted(), wrong), "'speekers'", "speaker", "emotion")
+    # A tuple without its comma is a string: its letters must not pass for fields.
+    refused(lambda: make(acted(), dataclasses.replace(EMOTION, disjoint="speaker")), "'s'")  # type: ignore[arg-type]
+    refused(lambda: make(acted(), dataclasses.replace(EMOTION, label="mood")), "'mood'")
+
+
+# --- drawn corpora ---
+
+ODD = st.sampled_from(["", " ", "a", "A", "b", "c", "d", "e", "f\n", "ü", "None", "own", "0", "00", "x:5"])
+
+
+@st.composite
+def drawn_corpora(draw: st.DrawFn) -> Corpus:
+    speakers = draw(st.lists(ODD, min_size=draw(st.sampled_from([1, 6, 6, 6])), max_size=12, unique=True))
+    classes = draw(st.lists(ODD, min_size=1, max_size=4, unique=True))
+    sizes = draw(st.lists(st.sampled_from([1, 1, 2, 5, 40]), min_size=len(speakers), max_size=len(speakers)))
+    tidy = draw(
+        st.sampled_from([True, True, True, False])
+    )  # sessions and splits of whole speakers, all classes; else anything goes
+    # The rows come from a seed: a draw for each cell would be slow and shrink badly.
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    sexes = draw(st.sampled_from([1, 2, 3]))
+    holes = draw(st.sampled_from([0.0] * 6 + [0.02]))
+    parts = draw(st.sampled_from([["train", "train", "valid", "test"], ["train", "train", "test"]]))
+    rows: list[Row] = []
+    for s, (speaker, size) in enumerate(zip(speakers, sizes, strict=True)):
+        mine = classes if tidy else rng.sample(classes, rng.randint(1, len(classes)))
+        for label in [*mine * tidy, *rng.choices(mine, k=size)]:
+            where = s if tidy else rng.randrange(len(speakers))
+            row: Row = {"label": label, "speaker": speaker, "session": f"d{where // 2}", "text": rng.choice("wxyz")}
+            row |= {"sex": ("female", "male", None)[s % sexes], "script": rng.choice("pqrs")}
+            row["split"] = parts[where % len(parts)]
+            rows.append({k: None if rng.random() < holes else v for k, v in row.items()})
+    return corpus(rows, published=draw(st.booleans()))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    drawn_corpora(),
+    st.sampled_from(["speaker", "speaker:2", "speaker:3", "speaker:5", "session", "session:2", "own"] * 2)
+    | st.sampled_from(["speaker:60/20/20", "speaker:64/20/16", "speaker:1/98/1", "text:2", "script:3", "id:4"])
+    | st.from_regex(r"(speaker|session|id|own|[a-z]{0,3}):?[0-9²]{0,2}", fullmatch=True),
+    st.sampled_from([*[EMOTION] * 6, SPEAKER_ID, Classification(disjoint=("session", "speaker"))]),
+    st.integers(-3, 10**6),
+    st.booleans(),
+)
+def test_a_drawn_corpus_is_refused_or_split_without_a_leak(tmp_path_factory, c, rule, task, seed, allow):
+    allowed = task.disjoint if allow else ()
+    try:
+        protocol = make(c, task, rule, seed, allowed=allowed)
+    except UserError:
+        event("refused")
+        refused(lambda: make(c, task, rule, seed, allowed=allowed))
+        return
+    event(f"made by {protocol.rule.partition(':')[0]}")
+    event(f"marked: {bool(protocol.marks)}")
+    check_invariants(c, task, protocol)
+    folder = tmp_path_factory.mktemp("files")
+    protocol.write(folder / "one.json")
+    make(c, task, rule, seed, allowed=allowed).write(folder / "other.json")
+    assert (folder / "one.json").read_bytes() == (folder / "other.json").read_bytes()
+    assert read(folder / "one.json") == protocol
+    again = make(c, task, str(folder / "one.json"), seed + 1, allowed=allowed)
+    assert (again.folds, len(again.marks)) == (protocol.folds, len(protocol.marks))
+
+
+# --- the real one ---
+
+
+@needs_emodb
+def test_emodb():
+    c = open_corpus("emodb", EMODB)
+    protocol = make(c, EMOTION)
+    check_invariants(c, EMOTION, protocol)
+    assert protocol.rule == "speaker:5"
+    assert [len(values(c, f.test, "speaker")) for f in protocol.folds] == [2] * 5
+    assert len(protocol.tested) == len(set(protocol.tested)) == 535
+    assert protocol.marks == ()
+    assert any(note.startswith("text on both sides: 10 values") for note in protocol.notes)
+    texts = make(c, SPEAKER_ID)
+    check_invariants(c, SPEAKER_ID, texts)
+    assert len(texts.folds) == 5
+    refused(lambda: make(c, EMOTION, "own"), "535 utterances", "train, valid and test")

@@ -1,0 +1,344 @@
+"""Trainings of one shape together are those one by one: weights, whole results, what cannot be stacked, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from places import ROOT
+from sounds import tone
+from stores import Fake, quiet, store
+
+import bas.runs.workers
+from bas.errors import UserError
+from bas.runs.baselines import BASELINES
+from bas.runs.plan import Job, Plan
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.stacked import _members, stacks
+from bas.runs.start import split, start
+from bas.runs.workers import run_jobs
+from bas.space import SearchSpace
+from bas.training.loop import optimise, outputs
+from bas.training.placement import Placement
+from bas.training.settings import settings
+from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
+
+SPACES = ROOT / "search_spaces"
+SGD = {"optimiser": "sgd", "lr": "0.05", "momentum": "0.9", "schedule": "constant", "weight_decay": "0.001"}
+VARIANTS = {
+    "adamw": {},
+    "sgd": SGD,
+    "by speaker": {"normalise": "speaker", "residual": "every"},
+    "as it is": {"normalise": "none", "schedule": "constant"},
+}
+ARCHITECTURES = {"MSA+FFN": 0, "MSA": 13, "FFN": 26, "mixed": 5}
+"""Numbers in ser_bas3; mixed: MSA+FFN > MSA > FFN."""
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
+from bas.tasks import Classification
+
+class Normed(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(dim)
+    def forward(self, x_BTD, mask_BT):
+        return self.norm(x_BTD.mT).mT
+
+class Deciding(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+    def forward(self, x_BTD, mask_BT):
+        return self.linear(x_BTD) if x_BTD.abs().max() > 0 else x_BTD
+
+class Frozen(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.linear = nn.Linear(dim, dim).requires_grad_(False)
+    def forward(self, x_BTD, mask_BT):
+        return self.scale * self.linear(x_BTD)
+
+class Weighted(Classification):
+    def loss(self, outputs_BO, targets_B):
+        return F.cross_entropy(outputs_BO, targets_B, weight=torch.tensor([0.2, 0.8]))
+
+blocks = {"BatchNorm": Normed, "Deciding": Deciding, "Frozen": Frozen, "FFN": FFN}
+space = SearchSpace(slots={"a": blocks}, pool=MeanPool)
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight speakers in five folds of one and two, 48 utterances."""
+    torch.set_num_threads(1)  # as a job has it
+    root = tmp_path_factory.mktemp("stacked")
+    with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "audio", "label", "speaker"])
+        for s in range(8):
+            for label in "ab":
+                for take in range(3):
+                    id_ = f"s{s}{label}{take}"
+                    tone(root / f"{id_}.wav", 0.2 + 0.06 * take, hertz=200 + 31 * s + 300 * (label == "b") * (take > 0))
+                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
+    store(root / "cups.csv", root / "store", Fake())
+    return root / "store"
+
+
+def new_run(folder: Path, features: Path, space: Path = SPACES / "ser_bas3.py", **changes: str) -> Run:
+    given = {"epochs": "3", "width": "16", "stride": "1", "batch_size": "7", **changes}
+    plan = Plan(str(features), (str(space),), 1, settings("cpu", given), (0, 1), "cpu")
+    return start(folder, plan, split(plan, None, 0))
+
+
+def alone(run: Run, *numbers: int) -> list[Job]:
+    name, folds = next(iter(run.spaces)), range(len(run.protocol.folds))
+    return [Job("alone", name, f, s, n) for s in run.plan.seeds for f in folds for n in numbers]
+
+
+def results(run: Run) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((run.folder / "jobs").glob("*.json"))}
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Losses to float tolerance, all else exactly, but for the seconds."""
+    assert list(found) == list(expected)
+    for name, one in expected.items():
+        other = found[name]
+        assert list(other) == list(one)
+        for key in one.keys() - {"seconds", "epochs"}:
+            assert other[key] == one[key], (name, key)
+        assert other["seconds"] > 0
+        for a, b in zip(other["epochs"], one["epochs"], strict=True):
+            assert list(a) == list(b)
+            assert (a["loss"], a["score"]) == pytest.approx((b["loss"], b["score"]), rel=1e-4)
+            assert a["valid"] == pytest.approx(b["valid"], rel=1e-4)
+
+
+# Steps
+
+
+def of(architecture: str) -> tuple[SearchSpace, Any]:
+    if architecture in BASELINES:
+        return BASELINES[architecture], BASELINES[architecture].only()
+    from bas.runs.spaces import load_space
+
+    space = load_space("ser_bas3").space
+    return space, list(space.architectures())[ARCHITECTURES[architecture]]
+
+
+@pytest.mark.parametrize(("batch_size", "epochs", "steps"), [(64, 1, 1), (8, 2, 10)])
+@pytest.mark.parametrize(
+    ("architecture", "variant"),
+    [*((a, "adamw") for a in (*ARCHITECTURES, "simple FFN")), *(("mixed", v) for v in VARIANTS if v != "adamw")],
+)
+def test_weights_after_some_steps(
+    features: Path, tmp_path: Path, architecture: str, variant: str, batch_size: int, epochs: int, steps: int
+) -> None:
+    run = new_run(tmp_path / "run", features, batch_size=str(batch_size), epochs=str(epochs), **VARIANTS[variant])
+    bench, chosen = Bench(run.folder), run.plan.settings
+    members = _members(bench, *of(architecture), chosen, [(f, f % 2) for f in range(5)])
+    for member in members:
+        # AdamW's first steps are the sign of the gradient; a tiny one's is left to the kernel in float32.
+        member.network.double()
+    counts = {-(-len(member.fit) // batch_size) for member in members}
+    assert max(counts) * epochs == steps, [len(member.fit) for member in members]
+    assert len(counts) > (steps > 1), "some member must wait for the others"
+    stack, feed = Stack([member.network for member in members]), Feed([member.data for member in members])
+    update = Update(stack.flat_MP, chosen)
+    for epoch in range(epochs):
+        losses = one_epoch(stack, update, feed, members, chosen, epoch, run.task.loss)
+    for m, member in enumerate(members):
+        network = deepcopy(member.network)
+        records, _ = optimise(
+            network,
+            lambda x, mask, _, network=network: network(x, mask),
+            run.task.loss,
+            member.data,
+            member.fit,
+            chosen,
+            member.seed,
+            lambda epoch: {"loss": epoch.loss},
+        )
+        assert losses[m] == pytest.approx(records[-1]["loss"], rel=1e-5)
+        values = stack.flat_MP[m].detach().split([p.numel() for p in _trained(network).values()])
+        for weight, found in zip(_trained(network).values(), values, strict=True):
+            torch.testing.assert_close(found, weight.detach().flatten(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["adamw", "sgd"])
+def test_updates_are_those_of_torch(variant: str) -> None:
+    chosen = settings("cpu", {**VARIANTS[variant], "weight_decay": "0.1"})
+    torch.manual_seed(0)
+    flat_MP = torch.randn(3, 50)
+    alone = [row.clone().requires_grad_() for row in flat_MP]
+    makers = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    optimisers = [makers[variant]([row], weight_decay=0.1) for row in alone]
+    update = Update(flat_MP, chosen)
+    for step in range(20):
+        lr_M1 = torch.rand(3, 1, dtype=torch.float64) / 50
+        grad_MP, moves_M1 = torch.randn(3, 50), torch.tensor([[True], [step % 3 > 0], [step < 10]])
+        update(flat_MP, grad_MP, lr_M1, moves_M1)
+        for m, (row, optimiser) in enumerate(zip(alone, optimisers, strict=True)):
+            if moves_M1[m]:
+                row.grad = grad_MP[m].clone()
+                optimiser.param_groups[0]["lr"] = float(lr_M1[m])
+                optimiser.step()
+    torch.testing.assert_close(flat_MP, torch.stack(alone).detach(), rtol=2e-6, atol=2e-7)
+
+
+# Whole jobs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant: str) -> None:
+    found = []
+    for stacked in (False, True):
+        run = new_run(tmp_path / f"{stacked}", features, **VARIANTS[variant])
+        jobs = [*alone(run, 0, 5), *(Job("baseline", "simple FFN", f, 0) for f in range(5))]
+        assert [len(together) for together in stacks(Bench(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
+        console = quiet()
+        run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=stacked)
+        assert "one by one" not in console.file.getvalue()  # type: ignore[attr-defined]
+        assert (run.folder / "tb" / jobs[-1].name).exists()
+        assert not (run.folder / "tb" / jobs[0].name).exists()
+        found.append(results(run))
+    compare(found[1], found[0])
+
+
+def test_dropout_only_draws_otherwise(features: Path, tmp_path: Path) -> None:
+    seen = []
+    for name in ("once", "again"):
+        run = new_run(tmp_path / name, features, dropout="0.3")
+        run_jobs(run.folder, alone(run, 0), 3, 1, quiet(), "audit", stacked=True)
+        seen.append(results(run))
+        for result in seen[-1].values():
+            result.pop("seconds")
+    assert seen[0] == seen[1]
+
+
+def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) -> None:
+    """A retrain takes the architecture of its search, and leaves the weights of its best epoch."""
+    run = new_run(tmp_path / "run", features, epochs="6", lr="0.1")
+    jobs = [Job("retrain", "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
+    space = run.spaces["ser_bas3"].space
+    for index, job in enumerate(jobs):
+        chosen = list(space.architectures())[26 * (index % 2)].as_dict()
+        path = run.job_path(replace(job, kind="search").name)
+        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, "architecture": chosen}))
+    run_jobs(run.folder, jobs, 6, 1, quiet(), "retrains", stacked=True)
+    bench = Bench(run.folder)
+    assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
+    for index, job in enumerate(jobs):
+        result = run.result(job.name)
+        architecture = list(space.architectures())[26 * (index % 2)]
+        assert result["architecture"] == architecture.as_dict()
+        (member,) = _members(bench, space, architecture, run.plan.settings, [(job.fold, job.seed)])
+        path = run.folder / "jobs" / f"{job.name}.pt"
+        member.network.load_state_dict(torch.load(path, weights_only=True))
+        assert path.stat().st_size < 8 * result["parameters"], "one member's weights, not the whole stack's"
+        found = outputs(member.network.eval(), member.data, member.valid)
+        loss = float(run.task.loss(found, member.data.targets_U[member.valid]))
+        assert loss == pytest.approx(min(e["valid"]["loss"] for e in result["epochs"]), rel=1e-4)
+
+
+# What cannot be stacked
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "buffers"), (1, "data-dependent"), (2, ""), (3, "")])
+def test_blocks_that_cannot_be_stacked(features: Path, tmp_path: Path, number: int, words: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    found = []
+    for stacked in (False, True):
+        run, console = new_run(tmp_path / f"{stacked}", features, tmp_path / "own.py"), quiet()
+        run_jobs(run.folder, alone(run, number), 3, 1, console, "audit", stacked=stacked)
+        found.append(results(run))
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told.count("one by one") == bool(words)
+    assert words in told
+    compare(found[1], found[0])
+
+
+def test_a_loss_that_is_no_mean_over_utterances(features: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN + "task = Weighted()\n")
+    run, console = new_run(tmp_path / "run", features, tmp_path / "own.py"), quiet()
+    run_jobs(run.folder, alone(run, 3), 3, 1, console, "audit", stacked=True)
+    assert "one by one (together, a first gradient is" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(results(run)) == 10
+
+
+def test_features_that_are_streamed(features: Path, tmp_path: Path) -> None:
+    run, console = new_run(tmp_path / "run", features), quiet()
+    run_jobs(run.folder, alone(run, 26), 3, 1, console, "audit", Placement("store", 2**30), stacked=True)
+    assert "one by one (the features are too large for the memory of cpu)" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(results(run)) == 10
+
+
+def test_divergence_is_told(features: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", features, **(SGD | {"lr": "1e30"}))
+    with pytest.raises(UserError, match="training diverged"):
+        run_jobs(run.folder, alone(run, 26), 3, 1, quiet(), "audit", stacked=True)
+    assert not results(run)
+
+
+# Scheduling
+
+
+def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, console, sizes = new_run(tmp_path / "run", features), quiet(), []
+    run_stack = bas.runs.workers.run_stack
+
+    def small(bench: Bench, jobs: list[Job]) -> None:
+        sizes.append(len(jobs))
+        if len(jobs) > 3:
+            raise torch.OutOfMemoryError
+        run_stack(bench, jobs)
+
+    monkeypatch.setattr(bas.runs.workers, "run_stack", small)
+    run_jobs(run.folder, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)
+    assert sizes == [10, 5, 3, 3, 3, 3, 3, 3]  # and the tenth of each architecture alone
+    assert "10 trainings together do not fit" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(results(run)) == 20
+
+
+def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, console = new_run(tmp_path / "run", features), quiet()
+    jobs = alone(run, 26, 25)
+    whole = new_run(tmp_path / "whole", features)
+    run_jobs(whole.folder, jobs, 3, 1, quiet(), "audit", stacked=True)
+    write_json, written = bas.runs.jobs.write_json, []
+
+    def dies(path: Path, value: Any) -> None:
+        written.append(path)
+        if len(written) == 14:  # in the second stack
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.runs.jobs.write_json", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
+    assert len(results(run)) == 13
+    before = {p: p.stat().st_mtime_ns for p in (run.folder / "jobs").glob("*.json")}
+    run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    compare(results(run), results(whole))
+    rows = [line.split("│")[1:5] for line in console.file.getvalue().splitlines() if "alone" in line]  # type: ignore[attr-defined]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["alone", "ser_bas3", "13", "20"],
+        ["alone", "ser_bas3", "20", "20"],
+    ]

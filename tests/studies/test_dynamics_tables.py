@@ -1,0 +1,262 @@
+"""The study's numbers, page and figures from rotations of different lengths, against sums by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from test_analysis import Planted
+
+from bas.speech.acoustics import FAMILIES
+from bas.stats import macro_f1, paired, wa
+from bas.studies.dynamics.figures import figures
+from bas.studies.dynamics.numbers import tabulate
+from bas.studies.dynamics.page import markdown
+
+STEPS = ([0, 10, 20], [0, 10], [0, 10, 15])
+
+
+def cut_of(planted: Planted, rng: np.random.Generator, skill: float) -> dict[str, Any]:
+    predictions = np.where(rng.random((3, 80)) < skill, planted.classes, rng.integers(0, 3, (3, 80)))
+    scores = {"WA": wa, "UA": wa, "macro_f1": macro_f1}
+    return {
+        **{name: [metric(planted.classes, p_U) for p_U in predictions] for name, metric in scores.items()},
+        "predictions": predictions.tolist(),
+    }
+
+
+def rotation(index: int) -> dict[str, Any]:
+    """Three states; with every step a bit of noise more, so that the likeness to acoustics falls in state 0."""
+    planted, checkpoints = Planted(seed=index), []
+    planted.speakers = np.char.add(f"r{index}", planted.speakers)
+    rng, start = np.random.default_rng(index), planted.x.copy()
+    for step in STEPS[index]:
+        planted.x = start + 0.1 * step * rng.standard_normal(start.shape)
+        cut = {"own": cut_of(planted, rng, 0.5)}
+        if step in (0, STEPS[index][-1]):
+            cut["refitted"] = cut_of(planted, rng, 0.7)
+        checkpoints.append({"step": step, **planted.analyse(start if step else None, seed=index), "cut": cut})
+    records = [{"step": 5 * i, "epoch": i, "loss": 1.0, "valid": {"loss": 2.0 - 0.1 * i, "WA": 0.3}} for i in range(3)]
+    finetune = {"records": records, "stopped": "4 epochs are over", "epochs": 4.0, "outputs": ["a", "b", "c"]}
+    made = {"rotation": index, "steps": STEPS[index], "checkpoints": checkpoints, "finetune": finetune}
+    return json.loads(json.dumps(made))  # as read from a run's folder
+
+
+@pytest.fixture(scope="module")
+def rotations() -> list[dict[str, Any]]:
+    return [rotation(index) for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def results(rotations: list[dict[str, Any]]) -> dict[str, Any]:
+    return paged(rotations)
+
+
+def paged(rotations: list[dict[str, Any]], text_encoder: str | None = None) -> dict[str, Any]:
+    """As a page has them."""
+    return {**tabulate(rotations), "text_encoder": text_encoder}
+
+
+def test_a_row_is_a_step_and_counts_who_has_it(results: dict[str, Any]) -> None:
+    counted = [(row["step"], row["rotations"]) for row in results["rows"]]
+    assert counted == [(0, 3), (10, 3), (15, 1), (20, 1), ("last", 3)]
+    assert json.loads(json.dumps(results, allow_nan=False)) == json.loads(json.dumps(results))
+    assert [of["steps"] for of in results["rotations"]] == list(STEPS)
+    assert results["rotations"][0]["valid_loss"] == pytest.approx([2.0, 1.8])
+
+
+def test_likeness_is_the_mean_of_those_that_have_the_step(rotations: list, results: dict[str, Any]) -> None:
+    def value(r: int, c: int, name: str, kind: str, field: str = "value") -> np.ndarray:
+        return np.array(rotations[r]["checkpoints"][c]["cka"][name][kind][field])
+
+    for name in ("egemaps", "energy", "text"):
+        for kind in ("debiased", "plain"):
+            of = results["cka"][name][kind]
+            first, last = (np.array([value(r, c, name, kind) for r in range(3)]) for c in (0, -1))
+            assert of["mean"][0] == pytest.approx(first.mean(0))
+            assert of["sd"][0] == pytest.approx(first.std(0, ddof=1))
+            assert of["mean"][3] == pytest.approx(value(0, 2, name, kind))  # step 20 is rotation 0's alone
+            assert of["sd"][3] == [0, 0, 0]
+            assert of["mean"][-1] == pytest.approx(last.mean(0))
+            assert of["change"]["mean"] == pytest.approx((last - first).mean(0))
+            assert of["change"]["sd"] == pytest.approx((last - first).std(0, ddof=1))
+            assert of["change"]["fell"] == (last < first).sum(0).tolist()
+            chance = np.mean([value(r, 0, name, kind, "p95") for r in range(3)], axis=0)
+            assert of["chance"][0] == pytest.approx(chance)
+            assert of["by_chance"][0] == (first.mean(0) <= chance).tolist()
+    assert results["cka"]["egemaps"]["debiased"]["by_chance"][0] == [False, True, True]
+    assert results["cka"]["egemaps"]["debiased"]["change"]["fell"][0] == 3
+    assert results["cka"]["start"]["debiased"]["mean"][0] == pytest.approx([1, 1, 1])
+    assert max(results["cka"]["start"]["debiased"]["mean"][-1]) < 1
+
+
+def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: list) -> None:
+    many = copy.deepcopy(rotations[:2])
+    rng = np.random.default_rng(0)
+    for of in many:  # three seeds instead of QUICK's one
+        for checkpoint in of["checkpoints"]:
+            for state in checkpoint["probes"]["linear"]["published"]["states"]:
+                state["macro_f1"] = rng.random(3).tolist()
+    found = tabulate(many)["probes"]["linear"]["published"]["states"]
+    scores = np.array(
+        [
+            [state["macro_f1"] for state in of["checkpoints"][-1]["probes"]["linear"]["published"]["states"]]
+            for of in many
+        ]
+    )  # (T, L, S)
+    assert found["mean"][-1] == pytest.approx(scores.mean((0, 2)))
+    assert found["sd"][-1] == pytest.approx(scores.mean(0).std(1, ddof=1))
+    assert found["sd_rotations"][-1] == pytest.approx(scores.mean(2).std(0, ddof=1))
+
+
+def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_parts(
+    rotations: list, results: dict[str, Any]
+) -> None:
+    def pooled(place: int, state: int) -> np.ndarray:
+        of = [r["checkpoints"][place]["probes"]["linear"]["grouped"]["states"][state] for r in rotations]
+        return np.concatenate([o["predictions"] for o in of], axis=1)
+
+    targets_N = np.concatenate([r["checkpoints"][0]["targets"] for r in rotations])
+    speakers_N = np.concatenate([r["checkpoints"][0]["speakers"] for r in rotations])
+    for state, told in enumerate(results["probes"]["linear"]["grouped"]["against_start"]):
+        value = paired(targets_N, pooled(-1, state), pooled(0, state), speakers_N, macro_f1)
+        assert told["units"] == 18
+        assert (told["difference"], told["low"], told["high"], told["p"], told["verdict"]) == (
+            value.difference,
+            value.low,
+            value.high,
+            value.p,
+            value.verdict,
+        )
+
+
+def test_the_model_cut_off_is_compared_with_the_whole(rotations: list, results: dict[str, Any]) -> None:
+    cut = results["cut"]
+    assert cut["own"]["WA"]["mean"][1] == pytest.approx(
+        np.mean([r["checkpoints"][1]["cut"]["own"]["WA"] for r in rotations], axis=0)
+    )
+    refitted = np.array([r["checkpoints"][-1]["cut"]["refitted"]["WA"] for r in rotations])
+    assert cut["refitted"]["last"]["WA"]["mean"] == pytest.approx(refitted.mean(0))
+    assert cut["refitted"]["last"]["WA"]["sd"] == pytest.approx(refitted.std(0, ddof=1))
+    whole = np.mean([r["checkpoints"][-1]["cut"]["own"]["WA"][-1] for r in rotations])
+    assert cut["against_whole"]["own"][-1]["difference"] == 0
+    assert cut["against_whole"]["own"][-1]["p"] == 1
+    assert cut["against_whole"]["refitted"][0]["difference"] == pytest.approx(refitted[:, 0].mean() - whole)
+    assert cut["against_whole"]["refitted"][0]["verdict"] == "better"
+
+
+def test_r2_is_the_mean_over_rotations(rotations: list, results: dict[str, Any]) -> None:
+    last = np.array([r["checkpoints"][-1]["ridge"]["r2"] for r in rotations])
+    assert np.array(results["ridge"]["r2"][-1]) == pytest.approx(last.mean(0))
+
+
+def test_the_page_holds_the_numbers_and_says_what_they_are(results: dict[str, Any]) -> None:
+    page = markdown(results)
+    of = results["cka"]["egemaps"]["debiased"]
+    assert f"| 0 | {of['mean'][0][0]:.3f} → {of['mean'][-1][0]:.3f} |" in page
+    assert f"{of['mean'][0][1]:.3f} ×" in page
+    assert "fell in 3 of 3" in page
+    assert "Not every rotation has step 15 (1), 20 (1)" in page
+    assert "Mark, published" in page
+    assert "speakers stand on both sides" in page
+    assert "18 speakers" in page
+    assert "SVCCA with eGeMAPS is refused: 80 utterances for" in page
+    assert "eGeMAPS |" in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert all("nan" not in line and "None" not in line for line in tables)
+    heads = [line for line, rule in pairwise(tables) if set(rule) <= set("| -")]
+    assert len(heads) == 5
+
+
+def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(results: dict[str, Any], tmp_path: Any) -> None:
+    made = figures(results)
+    assert set(made) == {"cka-egemaps", "cka-families", "cka-text", "cka-start", "f1-linear", "f1-relu", "r2", "cut"}
+    for name, figure in made.items():
+        figure.savefig(tmp_path / f"{name}.png", dpi=40)
+        assert (tmp_path / f"{name}.png").stat().st_size > 2_000
+    axes = made["cka-egemaps"].axes[0]
+    assert axes.get_title() == "CKA with eGeMAPS, debiased"
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == ["0", "10", "15 (1 of 3)", "20 (1 of 3)", "last"]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    by_chance = results["cka"]["egemaps"]["debiased"]["by_chance"]
+    assert {place for place, text in cells.items() if "×" in text} == {
+        (x, y) for y, row in enumerate(by_chance) for x, mark in enumerate(row) if mark
+    }
+    f1 = made["f1-linear"].axes
+    assert "MARKED" in f1[1].get_title()
+    first, *_, last, dashed = f1[0].get_lines()
+    assert first.get_color()[2] > 0.9 > 0.1 > first.get_color()[0]  # blue
+    assert last.get_color()[0] > 0.9 > 0.1 > last.get_color()[2]  # red
+    assert dashed.get_linestyle() == "--"
+    assert list(first.get_ydata()) == pytest.approx(
+        [100 * v for v in results["probes"]["linear"]["grouped"]["states"]["mean"][0]]
+    )
+
+
+def test_equal_steps_need_no_last_row(rotations: list) -> None:
+    found = paged(rotations[:1])
+    labels = [text.get_text() for text in figures(found)["cka-egemaps"].axes[0].get_yticklabels()]
+    assert labels == ["0", "10", "20"]
+    assert "Means over 1 rotation" in markdown(found)
+    assert "±" not in next(line for line in markdown(found).splitlines() if line.startswith("| 0 | 0."))
+
+
+def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list) -> None:
+    some = copy.deepcopy(rotations)
+    for checkpoint in some[0]["checkpoints"]:  # the one that has step 20 alone
+        checkpoint["cka"]["text"] = {"refused": "no text repeats"}
+        checkpoint["ridge"] = {"refused": "a single speaker"}
+        for kind in ("linear", "relu"):
+            checkpoint["probes"][kind]["grouped"] = {"refused": "a single speaker"}
+    found = paged(some)
+    assert found["cka"]["text"]["rotations"] == found["ridge"]["rotations"] == 2
+    assert found["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
+    assert found["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
+    assert found["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 12
+    assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(found)
+    json.dumps(found, allow_nan=False)
+    assert "f1-linear" in figures(found)
+    every = [copy.deepcopy(some[0]) for _ in range(2)]
+    found = paged(every)
+    assert found["cka"]["text"] == {"refused": "no text repeats"}
+    assert found["ridge"] == {"refused": "a single speaker"}
+    assert not {"cka-text", "r2"} & set(figures(found))
+    assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(found)
+    assert "- text: " not in markdown(found)
+
+
+def test_the_page_says_what_the_texts_were(rotations: list, results: dict[str, Any]) -> None:
+    assert "- text: which sentence it is." in markdown(results)
+    assert "- text: embeddings of bert." in markdown(paged(rotations, "models/bert/"))
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: list, all_of_it: bool) -> None:
+    some = copy.deepcopy(rotations)
+    names = ("egemaps", *FAMILIES) if all_of_it else ("energy",)
+    for checkpoint in (c for of in some for c in of["checkpoints"]):
+        for name in names:
+            checkpoint["cka"][name] = {"refused": f"{name} tells nothing apart"}
+        for r2 in checkpoint["ridge"]["r2"]:
+            r2[:] = [None if f in names else v for f, v in zip(checkpoint["ridge"]["families"], r2, strict=True)]
+    found = paged(some)
+    page, made = markdown(found), figures(found)
+    for name in names:
+        assert f"CKA with {name}: 0 of 3 rotations; the others: {name} tells nothing apart." in page
+    assert {"cka-egemaps", "cka-families"} & set(made) == (set() if all_of_it else {"cka-egemaps", "cka-families"})
+    if not all_of_it:
+        assert [a.get_title() for a in made["cka-families"].axes if "energy" in a.get_title()] == []
+    likeness = page[page.index("## Likeness") : page.index("## Emotion")].splitlines()[2]
+    assert ("energy" in likeness, "eGeMAPS" in likeness, "spectral" in likeness) == (
+        False,
+        not all_of_it,
+        not all_of_it,
+    )
+    assert "nan" not in "".join(line for line in page.splitlines() if line.startswith("|"))
+    assert "| – |" in page[page.index("## Acoustic") :]
+    json.dumps(found, allow_nan=False)

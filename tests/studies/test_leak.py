@@ -1,0 +1,160 @@
+"""What a leak is worth: the same models under both splits, paired, resumable, and refused where there is no leak."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from places import ROOT
+from refusals import refusal
+from stores import Fake, quiet, store
+
+from bas.cli.main import main
+from bas.runs.baselines import BASELINES
+from bas.runs.plan import Job, Plan
+from bas.runs.run import Run
+from bas.runs.start import split
+from bas.stats import Paired, paired
+from bas.studies.leak.page import _cells
+from bas.studies.leak.study import _splits, measure
+from bas.training.settings import settings
+
+CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Eight speakers, each with a pitch of its own that tells the class only to who knows the speaker."""
+    from sounds import tone
+
+    root = tmp_path_factory.mktemp("leak")
+    with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "audio", "label", "speaker", "text"])
+        for s in range(8):
+            for label in "ab":
+                for take in range(3):
+                    id_ = f"s{s}{label}{take}"
+                    tone(root / f"{id_}.wav", 0.2 + 0.02 * take, hertz=200 + 40 * s + 20 * ((label == "b") == (s % 2)))
+                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}", f"t{take}"])
+    store(root / "cups.csv", root / "store", Fake())
+    space = ROOT / "search_spaces/ser_bas3.py"
+    return Plan(str(root / "store"), (str(space),), 1, settings("cpu", CHANGES), (0, 1), "cpu")
+
+
+def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
+    results = measure(tmp_path / "leak", plan, None, None, 1, quiet(), None)
+    assert (results["clean"]["rule"], results["leaky"]["rule"]) == ("speaker:5", "id:5")
+    assert results["clean"]["marks"] == ()
+    assert results["leaky"]["marks"][0].startswith("allowed by --allow-overlap, with speaker on both sides: ")
+    assert [row["row"] for row in results["rows"]] == ["logistic regression", *BASELINES]
+    assert (results["tested"], results["units"], results["unit"], results["seeds"]) == (48, 8, "speaker", [0, 1])
+    assert len({*results["clean"]["hashes"], *results["leaky"]["hashes"]}) == 4  # every seed splits anew
+    predictions = {}
+    for side in ("clean", "leaky"):
+        rows = []
+        for seed in (0, 1):
+            run = Run(tmp_path / "leak" / f"{side}-seed{seed}")
+            found = {}
+            for fold, parts in enumerate(run.protocol.folds):
+                job = run.result(Job("linear", "logistic regression", fold, seed).name)
+                assert job["protocol"] == run.protocol.hash
+                found |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
+            rows.append([found[u.id] for u in run.utterances])
+        predictions[side] = np.array(rows)
+    speakers = np.array([u.speaker for u in run.utterances])
+    by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.metrics["WA"])
+    (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
+    found = linear["metrics"]["WA"]["leak"]
+    assert (found["difference"], found["low"], found["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
+    hits = {side: float(np.mean(p == run.targets)) for side, p in predictions.items()}
+    assert linear["metrics"]["WA"]["leaky"]["mean"] == pytest.approx(hits["leaky"])
+    assert found["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
+    page = (tmp_path / "leak" / "leak.md").read_text()
+    assert page.startswith("# cups: what the leak of id:5 (MARKED) is worth, against speaker:5")
+    assert "Mark of the leaky split" in page
+    assert json.loads((tmp_path / "leak" / "leak.json").read_text())["tested"] == 48
+
+
+def test_both_sides_train_on_equally_many(plan):
+    for seed, (clean, leaky) in enumerate(_splits(plan, "speaker:3", None)):
+        assert (clean.rule, leaky.rule) == ("speaker:3", "id:3")  # as many folds
+        assert clean.marks == ()
+        assert leaky.marks
+        assert len({len(fold.fit) for protocol in (clean, leaky) for fold in protocol.folds}) == 1
+        for protocol, allowed in ((clean, ()), (leaky, ("speaker",))):
+            whole = split(plan, protocol.rule, seed, allowed)
+            assert any(len(fold.fit) < len(before.fit) for fold, before in zip(leaky.folds, whole.folds, strict=True))
+            for fold, before in zip(protocol.folds, whole.folds, strict=True):
+                assert set(fold.fit) <= set(before.fit)
+                assert (fold.valid, fold.test) == (before.valid, before.test)
+                of_a = sum(i[2] == "a" for i in before.fit) / len(before.fit)
+                assert sum(i[2] == "a" for i in fold.fit) == pytest.approx(of_a * len(fold.fit), abs=1)
+
+
+def entry(difference: float, low: float, high: float, p: float) -> dict:
+    value = Paired(difference, low, high, p, 10, (2, 2), "by hand")
+    sides = {"clean": {"mean": 0.8, "sd": 0.01}, "leaky": {"mean": 0.8 + difference, "sd": 0.02}}
+    return {**sides, "leak": asdict(value) | {"verdict": value.verdict, "sd": 0.03}}
+
+
+def test_the_cells_say_what_the_numbers_are():
+    rows = [
+        {"row": "up", "metrics": {"WA": entry(0.05, 0.01, 0.09, 0.01)}},
+        {"row": "down", "metrics": {"WA": entry(-0.05, -0.09, -0.01, 0.01)}},
+        {"row": "even", "metrics": {"WA": entry(0.01, -0.01, 0.03, 0.4)}},
+    ]
+    results = {"clean": {"rule": "speaker:5"}, "leaky": {"rule": "id:5"}, "seeds": [0, 1], "rows": rows}
+    heading, cells = _cells(results, ("WA",))
+    assert heading == ["model", "metric", "speaker:5", "id:5 (MARKED)", "leak", "sd", "95 % interval", "p", "verdict"]
+    assert cells[0] == ["up", "WA", "80.0 ± 1.0", "85.0 ± 2.0", "+5.0", "3.0", "+1.0 to +9.0", "0.01", "inflated"]
+    assert [row[-1] for row in cells] == ["inflated", "deflated", "tie"]
+    assert next(row[2:4] for row in _cells(results | {"seeds": [0]}, ("WA",))[1]) == ["80.0", "85.0"]
+
+
+def test_a_second_start_trains_nothing_again(plan, tmp_path):
+    one = measure(tmp_path / "leak", plan, "speaker:3", None, 1, quiet(), None)
+    jobs = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
+    (tmp_path / "leak/leaky-seed1/jobs/linear-logistic-regression-fold2-seed1.json").unlink()
+    assert measure(tmp_path / "leak", plan, "speaker:3", None, 1, quiet(), None)["rows"] == one["rows"]
+    again = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
+    assert {p.name for p in jobs if jobs[p] != again[p]} == {"linear-logistic-regression-fold2-seed1.json"}
+
+
+@pytest.mark.parametrize(
+    ("clean", "leaky", "told"),
+    [
+        ("id:3", None, ("--clean id:3", "shares what task emotion forbids")),
+        (None, "speaker:4", ("--leaky speaker:4", "shares nothing", "speaker")),
+        (None, "no:5", ("protocol 'no:5'",)),
+        ("speaker:60/20/20", None, ("--clean speaker:60/20/20", "one fold", "--leaky", "id:5")),
+        ("speaker:40/20/40", "id:40/20/40", ("speaker:40/20/40", "id:40/20/40", "tested in both by every seed")),
+    ],
+)
+def test_what_is_no_leak_is_refused_before_anything_is_written(plan, tmp_path, clean, leaky, told):
+    line = refusal(measure, tmp_path / "leak", plan, clean, leaky, 1, quiet(), None)
+    assert all(part in line for part in told), line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb(plan, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--features", plan.features, "--layer", "best", "--workers", "1", "--seeds", "1", "--clean", "speaker:3"]
+    words += [w for name, value in CHANGES.items() for w in ("--set", f"{name}={value}")]
+    assert main(["protocol", "cost", *words, "--leaky", "text:3"]) == 0
+    told = capsys.readouterr().out
+    assert "what the leak of text:3 (MARKED) is worth, against speaker:3" in told
+    assert "runs/leak-store-layerbest-cpu/leak.md" in told
+    (run,) = Path("runs/leak-store-layerbest-cpu").glob("clean-seed0")
+    assert list(run.glob("jobs/layer-best-fold*.json"))
+    assert list(Path("runs/leak-store-layerbest-cpu/leaky-seed0/tb").iterdir()) == [
+        Path("runs/leak-store-layerbest-cpu/leaky-seed0/tb/MARKED")
+    ]
+    assert not (run / "tb/MARKED").exists()
+    assert main(["protocol", "cost", *words, "--name", "leak-store-layerbest-cpu/clean-seed0"]) == 2
+    assert "holds another run" in capsys.readouterr().err
+    assert main(["search", *words[:-2], "--name", "leak-store-layerbest-cpu"]) == 2

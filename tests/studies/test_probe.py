@@ -1,0 +1,318 @@
+"""`bas probe`: what its report claims, worked out again from the jobs; its marked split; what it writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import quiet
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_probing import CHANGES, Corpus, begun, plan
+
+from bas.cli.main import main
+from bas.runs.run import Run
+from bas.runs.start import split
+from bas.studies.probe import few, figures, study
+from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
+from bas.studies.probe.jobs import probe_job
+from bas.studies.probe.numbers import (
+    AGGREGATES,
+    CHOSEN,
+    ON_VALID,
+    WHOSE,
+    Probed,
+    averaged,
+    chosen_states,
+    error_reduction,
+    take,
+)
+from bas.studies.probe.study import Asked, carry_out
+
+TOLD, STATES = 1, (0, 1, 2, 3)
+
+
+def words(features: Sequence[Path], name: str, *more: str) -> list[str]:
+    small = [f"--set={setting}={value}" for setting, value in (CHANGES | {"epochs": "3"}).items()]
+    run = ["probe", "--features", *map(str, features), "--seeds", "2", "--protocol", "speaker:3", "--name", name]
+    return [*run, "--workers", "1", *small, *more]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight speakers, two classes, four states of which one tells the class; one finished probe, and what it said."""
+    root = tmp_path_factory.mktemp("probe")
+    features, said, here = Corpus(takes=4, told=TOLD).extract(root), StringIO(), Path.cwd()
+    os.chdir(root)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+            patch.setattr(few, "DRAWS", 2)
+            assert main(words([features], "whole", "--percent", "50")) == 0
+    finally:
+        os.chdir(here)
+    (root / "said.txt").write_text(said.getvalue())
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(work: Path) -> dict[str, Any]:
+    """The report of the one store, as data."""
+    (found,) = json.loads((work / "runs/whole/results.json").read_text())["stores"]
+    return found
+
+
+def accuracy(run: Run, head: str, by_fold: Sequence[int] | None = None) -> float:
+    """Of a head; or of the heads of a kind, each fold reading a state of its own; the mean over seeds."""
+    hits = []
+    for seed in run.plan.seeds:
+        for fold, parts in enumerate(run.protocol.folds):
+            name = head if by_fold is None else f"{head} state {by_fold[fold]}"
+            predictions = run.result(probe_job(fold, seed).name)["heads"][name]["test"]["predictions"]
+            hits += [run.targets[run.position[i]] == p for i, p in zip(parts.test, predictions, strict=True)]
+    return float(np.mean(hits))
+
+
+def on_valid(run: Run, kind: str) -> list[int]:
+    """By fold the state of the best mean accuracy on valid; of equals the one of the lowest loss."""
+    chosen = []
+    for fold in range(len(run.protocol.folds)):
+        heads = [run.result(probe_job(fold, seed).name)["heads"] for seed in run.plan.seeds]
+
+        def mean(state: int, what: str, heads: list[Any] = heads) -> float:
+            return float(np.mean([h[f"{kind} state {state}"]["valid"][what] for h in heads]))
+
+        chosen.append(min(STATES, key=lambda s: (-mean(s, "WA"), mean(s, "loss"), s)))
+    return chosen
+
+
+# --- what is written ---
+
+
+def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
+    folder, said = work / "runs/whole", (work / "said.txt").read_text()
+    figures = {"layers of cups", "learning curves of cups", "encoders x layers on cups"}
+    found = sorted((folder / "figures").iterdir())
+    assert [path.name for path in found] == sorted(f"{name.replace(' ', '-')}.png" for name in figures)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+    board = EventAccumulator(str(folder / "tb/probe"))
+    board.Reload()
+    assert set(board.Tags()["images"]) == figures
+    assert said.strip().splitlines()[-1] == f"next: make search FEATURES={work / 'cups'} LAYER=best"
+    assert "report: runs/whole/table.md" in said
+    page = (folder / "table.md").read_text()
+    titles = [line[4:] for line in page.splitlines() if line.startswith("### ")]
+    assert titles[:2] == ["Linear heads", "Dense heads"]
+    assert titles[-2:] == ["Learning curves, linear", "Learning curves, dense"]
+    for name in (*(f"state {s}" for s in STATES), MEAN, SOFTMAX, FREE, "first 2", "first 3", CHOSEN, ON_VALID):
+        assert page.count(f"\n| {name} | ") >= 2, name
+    assert "MARKED: id:60/20/20, 5 rotations, drawn over utterances, speakers on both sides" in page
+    assert not list(folder.rglob("*.tmp")) + list(folder.rglob("*.checkpoint"))
+
+
+def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    folder = work / "runs/whole"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")}
+    results, page = (folder / "results.json").read_text(), (folder / "table.md").read_text()
+    assert len(before) == 3 * 2 * 2 + 3 + 5 * 2, "50 % and all, few labels, the marked split"
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.studies.probe.jobs.train_heads", None)
+        patch.setattr(few, "cross_validated", None)
+        assert main(words([work / "cups"], "whole", "--percent", "50")) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
+    assert len(list((folder / "tb").rglob("events.*"))) == 1
+    assert ((folder / "results.json").read_text(), (folder / "table.md").read_text()) == (results, page)
+
+
+# --- what is claimed ---
+
+
+def test_the_chosen_rows_are_those_of_the_state_that_tells(store: dict[str, Any]) -> None:
+    assert store["chosen"] == {CHOSEN: [TOLD] * 3, "linear": [TOLD] * 3, "dense": [TOLD] * 3}
+    for kind in KINDS:
+        rows = store["heads"][kind]
+        assert rows[CHOSEN] == rows[ON_VALID] == rows[f"state {TOLD}"]
+        assert rows[CHOSEN]["metrics"]["WA"]["mean"] > 0.85
+        assert all(rows[f"state {s}"]["metrics"]["WA"]["mean"] < 0.75 for s in STATES if s != TOLD)
+        assert store["biases"][kind]["best"] == {"disjoint": TOLD, "random": TOLD}
+        assert rows[CHOSEN]["against"]["last"]["verdict"] == "better"
+        assert store["few"][kind]["best_state"] == TOLD
+
+
+def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dict[str, Any]) -> None:
+    ours, theirs = (Run(work / f"runs/whole/cups/{name}") for name in ("disjoint", "random"))
+    assert store["tested"] == len(ours.utterances) == 64
+    assert set(ours.result(probe_job(0, 0).name)["heads"]) - set(theirs.result(probe_job(0, 0).name)["heads"]) == {
+        f"{kind} first {k}" for kind in KINDS for k in (2, 3)
+    }
+    for kind in KINDS:
+        for name in (*(f"state {s}" for s in STATES), *AGGREGATES, "first 2"):
+            expected = accuracy(ours, f"{kind} {name}")
+            assert store["heads"][kind][name]["metrics"]["WA"]["mean"] == pytest.approx(expected)
+            assert store["curves"]["100"][f"{kind} {name}"]["mean"] == pytest.approx(expected)
+        found = store["biases"][kind]
+        claims = {name: claim["claims"] for name, claim in found["claims"].items()}
+        assert claims["disjoint, training"] == pytest.approx(accuracy(ours, kind, store["chosen"][CHOSEN]))
+        for split_, run in (("disjoint", ours), ("random", theirs)):
+            chosen, of_state = on_valid(run, kind), [accuracy(run, f"{kind} state {s}") for s in STATES]
+            assert claims[f"{split_}, valid"] == pytest.approx(accuracy(run, kind, chosen))
+            assert claims[f"{split_}, test"] == pytest.approx(max(of_state))
+            assert found["best"][split_] == of_state.index(max(of_state))
+            assert len(set(chosen)) == 1, "one state throughout, which no choice on test can be below"
+            assert claims[f"{split_}, test"] >= claims[f"{split_}, valid"]
+        for claim in found["claims"].values():
+            assert claim["bias"] == pytest.approx(claim["claims"] - claims["disjoint, training"])
+            assert claim["low"] <= claim["bias"] <= claim["high"]
+        for name in AGGREGATES:
+            for whose, single, run in (("ours", "disjoint, training", ours), ("paper", "random, test", theirs)):
+                errors = 1 - claims[single], 1 - accuracy(run, f"{kind} {name}")
+                reduction = store["reduction"][kind][whose][name]["reduction"]
+                assert reduction == pytest.approx((errors[1] - errors[0]) / errors[1])
+
+
+def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[str, Any]) -> None:
+    run = Run(work / "runs/whole/cups/disjoint")
+    jobs = [run.result(f"few-best-fold{fold}-seed0")["layers"] for fold in range(3)]
+    for kind in KINDS:
+        found = store["few"][kind]
+        assert list(found["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
+        assert found["rows"]["0"]["picks"] == {"2": 3}
+        assert found["rows"]["0"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
+        for count, row in list(found["rows"].items())[1:]:
+            draws = list(zip(*(job[count] for job in jobs), strict=True))
+            assert row["draws"] == len(draws) == (1 if count == "all" else 2)
+            assert row["mean"] == pytest.approx(np.mean([accuracy(run, kind, draw) for draw in draws]))
+            assert {int(s): n for s, n in row["picks"].items() if n} == Counter(s for draw in draws for s in draw)
+        assert found["all"] == found["rows"]["all"]["mean"]
+
+
+def test_a_state_is_chosen_on_valid_alone() -> None:
+    """By the headline, of equals by the loss, of equals the lower state."""
+
+    def valid(*told: tuple[float, float]) -> dict[str, tuple[float, float]]:
+        return {f"dense state {s}": t for s, t in zip((0, 4, 8), told, strict=True)} | {f"dense {MEAN}": (1.0, 0.0)}
+
+    folds = [
+        valid((0.5, 0.1), (0.7, 0.9), (0.6, 0.2)),
+        valid((0.7, 0.4), (0.7, 0.3), (0.6, 0.1)),
+        valid((0.7, 0.3), (0.7, 0.3), (0.7, 0.3)),
+    ]
+    found = Probed({}, folds, np.array([]), 0.0, {})  # without any prediction on a test part
+    assert chosen_states(found, "dense", (0, 4, 8)) == [4, 4, 0]
+    test_SN = {f"dense state {s}": np.array([[10, 20, 30, 40], [11, 21, 31, 41]]) + 100 * s for s in (0, 4, 8)}
+    found = Probed(test_SN, folds, np.array([1, 0, 2, 1]), 0.0, {})
+    assert take(found, "dense", [8, 4, 0]).tolist() == [[410, 820, 30, 440], [411, 821, 31, 441]]
+
+
+def test_error_reduction() -> None:
+    assert error_reduction(0.932, 0.9) == pytest.approx(0.32), "the paper's figure: 32 of a hundred errors"
+    assert error_reduction(0.8, 0.9) == pytest.approx(-1)
+    assert (error_reduction(1.0, 0.9), error_reduction(0.9, 0.9)) == (1.0, 0.0)
+    assert math.isnan(error_reduction(1.0, 1.0)), "there is nothing to reduce"
+
+
+def test_error_reductions_are_averaged_by_corpus() -> None:
+    def of(corpus: str, value: float) -> dict[str, Any]:
+        whose = {w: {n: {"reduction": value} for n in AGGREGATES} for w in WHOSE}
+        return {"corpus": corpus, "reduction": dict.fromkeys(KINDS, whose)}
+
+    assert averaged([of("a", 0.2), of("a", 0.4), {"corpus": "b"}]) == {}, "one corpus is no mean"
+    mean = averaged([of("a", 0.1), of("a", 0.3), {"corpus": "b"}, of("c", 0.4), of("d", math.nan)])
+    assert mean["dense"]["paper"][FREE] == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.02**0.5)}
+
+
+# --- the split with speakers on both sides ---
+
+
+def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -> None:
+    asked = plan(work / "cups")
+    for rule, size in (("speaker:3", None), ("speaker:8", 38)):  # of 64
+        run = begun(tmp_path / rule.replace(":", ""), asked, rule)
+        drawn = study._random(run)
+        assert sorted(drawn.tested) == sorted(u.id for u in run.utterances)
+        assert len(set(drawn.tested)) == len(drawn.tested)
+        assert drawn.marks[0].startswith("allowed by --allow-overlap, with speaker on both sides")
+        assert "MARKED" in drawn.told
+        assert drawn.rule == "id:60/20/20, 5 rotations"
+        assert drawn.unit == "speaker"
+        size = size or min(len(fold.fit) for fold in run.protocol.folds)
+        for fold in drawn.folds:
+            assert not {*fold.fit} & {*fold.valid} | {*fold.fit} & {*fold.test} | {*fold.valid} & {*fold.test}
+            assert len(fold.fit) == pytest.approx(size, abs=1)
+            assert len(fold.valid) == pytest.approx(64 / 5, abs=1)
+            assert len(fold.test) == pytest.approx(64 / 5, abs=1)
+            of_a = sum(run.outputs[run.targets[run.position[i]]] == "a" for i in fold.fit)
+            assert of_a == pytest.approx(len(fold.fit) / 2, abs=1.5)
+        if rule == "speaker:3":
+            assert size < 38
+            assert {len(fold.fit) for fold in drawn.folds} == {size}, "a leak is no larger training part"
+        assert study._random(run).hash == drawn.hash
+
+
+def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No state tells the class, every state tells who speaks, and everyone says mostly one class."""
+    monkeypatch.setattr(few, "DRAWS", 1)
+    monkeypatch.setattr(figures, "draw", lambda folder, results: None)
+    nothing = (("a", 0.0), ("b", 0.0))
+    corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
+    asked = plan(corpus.extract(tmp_path), epochs="15")
+    results = carry_out(tmp_path / "run", [Asked("cups", asked, split(asked, "speaker:3", 0))], (), 1, quiet())
+    for kind in KINDS:
+        claims = results["stores"][0]["biases"][kind]["claims"]
+        assert claims["random, test"]["claims"] > 0.8
+        assert max(claims[name]["claims"] for name in ("disjoint, training", "disjoint, valid")) < 0.65
+        assert claims["random, valid"]["bias"] > 0.2
+        assert claims["random, valid"]["low"] > 0
+    assert results["stores"][0]["random"]["marks"]
+
+
+# --- the verb ---
+
+
+def test_one_state_leaves_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    features = Corpus().extract(tmp_path, layers=(TOLD,))
+    assert main(words([features], "one", "--percent", "--seeds", "1", "--set=epochs=10")) == 0
+    assert "One state is stored: there is no layer to choose." in capsys.readouterr().out
+    results = json.loads((tmp_path / "runs/one/results.json").read_text())
+    (store,) = results["stores"]
+    for kind in KINDS:
+        assert list(store["heads"][kind]) == [f"state {TOLD}"]
+        assert store["heads"][kind][f"state {TOLD}"]["metrics"]["WA"]["mean"] > 0.85
+    assert not {"chosen", "biases", "few", "reduction"} & set(store)
+    assert results["transfer"] == []
+    assert "| state 1 | " in (tmp_path / "runs/one/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("features", "more", "told"),
+    [
+        (["cups"], ["--layer", "1"], ["--layer 1", "every stored state"]),
+        (["cups"], ["--percent", "50", "0"], ["--percent 0", "above 0 and below 100"]),
+        (["cups"], ["--percent", "100"], ["--percent 100", "above 0 and below 100"]),
+        (["cups", "other/cups"], [], ["two stores are named cups"]),
+        (["cups", "nowhere"], [], ["nowhere", "store.json"]),
+        (["cups"], ["--protocol", "id:3"], ["speaker on both sides", "--allow-overlap"]),
+        (["cups"], ["--labels", "common"], ["labels common", "'a'"]),
+        (["cups"], ["--seeds", "0"], ["--seeds 0"]),
+    ],
+)
+def test_what_is_refused_in_one_line(
+    work: Path, features: list[str], more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(work)
+    assert main(words([Path(f) for f in features], "never", *more)) == 2
+    out, line = capsys.readouterr()
+    assert line.startswith("bas: ")
+    assert len(line.strip().splitlines()) == 1
+    assert [part for part in told if part not in line] == [], line
+    assert not (work / "runs/never").exists()
+    assert out == ""

@@ -1,0 +1,454 @@
+"""Tuning on a small corpus of tones: what a trial draws and may see, what a kill leaves, and what the page says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sounds import tone
+from stores import Fake, store
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import bas.studies.tune.trials
+from bas.blocks import FFN, MSA, MeanPool
+from bas.cli.main import main
+from bas.runs.plan import Job
+from bas.runs.run import Run
+from bas.runs.session import Bench
+from bas.runs.workers import run_jobs
+from bas.space import SearchSpace, keyword_values, with_keyword
+from bas.studies.tune.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
+from bas.training.batches import Data
+from bas.training.settings import STRATEGIES, settings
+from bas.util.files import locked
+
+# A strategy with theta: most of what a search may draw is its own.
+SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=16", "stride=4", "strategy=gumbel")]
+ONE_FOLD = ["--protocol", "speaker:60/20/20"]
+THETA = {"theta_lr", "warmup"}
+TEMPERATURES = {"tau_start", "tau_end"}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory, with features of six speakers' tones in three classes, and one finished tuning."""
+    folder = tmp_path_factory.mktemp("work")
+    lines = ["id,audio,label,speaker"]
+    for s in range(6):
+        for k, label in enumerate(("high", "low", "middle")):
+            for take in range(3):
+                id_ = f"s{s}{label}{take}"
+                tone(folder / f"{id_}.wav", 0.2 + 0.05 * take, hertz=(900, 200, 450)[k] * (0.8 + 0.08 * s))
+                lines.append(f"{id_},{id_}.wav,{label},s{s}")
+    (folder / "tones.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["extract", "--corpus", "manifest", "--root", "tones.csv", "--encoder", "log-mel"]) == 0
+        assert main(tune("whole", "--seeds", "2")) == 0
+        yield folder
+
+
+def tune(name: str, *more: str, trials: int = 4) -> list[str]:
+    features = ["--features", "runs/features/tones-log-mel", "--layer", "last", "--space", "ser_bas3"]
+    rest = ["--workers", "1", "--seeds", "1", "--trials", str(trials), "--name", name]
+    return ["tune", *features, *SMALL, "--protocol", "speaker:3", *rest, *more]
+
+
+def trials_of(name: str, space: str = "ser_bas3") -> list[list[FrozenTrial]]:
+    """The trials of every fold that were made, in their order."""
+    run = Run(Path("runs") / name)
+    journal, folds = open_journal(run.folder), range(len(run.protocol.folds))
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [study_of(journal, space, fold).get_trials(states=states) for fold in folds]
+
+
+def outcomes(name: str) -> list[list[Any]]:
+    return [[(t.params, t.state, t.value, t.intermediate_values) for t in of_fold] for of_fold in trials_of(name)]
+
+
+def results(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path("runs") / name / "tune.json").read_text())
+    return found
+
+
+def test_the_first_trial_is_the_preset_and_the_best_is_chosen(work: Path) -> None:
+    for fold, trials in enumerate(trials_of("whole")):
+        assert len(trials) == 4
+        assert trials[0].params == {
+            **{"lr": 0.001, "dropout": 0.0, "width": 16, "stride": 4, "num_heads": 8},
+            **{f"block layer{i}": "MSA+FFN" for i in (1, 2, 3)},
+        }
+        values = [t.value for t in trials if t.state == TrialState.COMPLETE]
+        told = results("whole")["tuning"]["ser_bas3"]["folds"][fold]
+        assert told["value"] == min(values) <= told["preset"] == trials[0].value
+        assert trials[0].value == min(trials[0].intermediate_values.values())
+        for seed in (0, 1):
+            job = json.loads(
+                (work / f"runs/whole/jobs/tuned-ser_bas3-{told['best']:03}-fold{fold}-seed{seed}.json").read_text()
+            )
+            assert job["architecture"] == told["architecture"]
+            assert {k: v for k, v in job["settings"].items() if k in told["params"]} == {
+                k: v for k, v in told["params"].items() if k in job["settings"]
+            }
+            # Seed 0 is the trial's own: the same training again.
+            assert (min(-e["score"] for e in job["epochs"]) == pytest.approx(told["value"])) == (seed == 0)
+
+
+def test_the_table_is_of_the_predictions(work: Path) -> None:
+    found = results("whole")
+    rows = {row["row"]: row for row in found["rows"]}
+    assert list(rows) == ["tuned ser_bas3", "4L transformer", "simple FFN", "logistic regression"]
+    run, accuracy = Run(work / "runs/whole"), []
+    for seed in (0, 1):
+        hits = []
+        for index, fold in enumerate(run.protocol.folds):
+            best = found["tuning"]["ser_bas3"]["folds"][index]["best"]
+            job = run.result(f"tuned-ser_bas3-{best:03}-fold{index}-seed{seed}")
+            hits += [
+                run.targets[run.position[i]] == p for i, p in zip(fold.test, job["test"]["predictions"], strict=True)
+            ]
+        accuracy.append(np.mean(hits))
+    assert len(hits) == found["tested"] == 54
+    tuned = rows["tuned ser_bas3"]
+    assert tuned["metrics"]["WA"] == pytest.approx({"mean": np.mean(accuracy), "sd": np.std(accuracy, ddof=1)})
+    against = tuned["against_reference"]["WA"]["difference"]
+    assert against == pytest.approx(np.mean(accuracy) - rows["4L transformer"]["metrics"]["WA"]["mean"])
+    assert rows["4L transformer"]["against_reference"] == {}
+    assert [line.split(" on tones")[0][:15] for line in found["verdicts"]] == ["tuned ser_bas3 "] * 2
+    page = (work / "runs/whole/tune.md").read_text()
+    assert "| tuned ser_bas3 |" in page
+    assert "## ser_bas3: the best trial of each fold" in page
+    assert "ser_bas3: 12 trials over 3 folds" in page
+    assert "Note: ser_bas3: trials were added" not in page
+    assert all(verdict in page for verdict in found["verdicts"])
+
+
+def test_tensorboard_shows_every_trial_and_no_test_figure(work: Path) -> None:
+    folders = sorted((work / "runs/whole/tb/trials").iterdir())
+    assert [f.name for f in folders] == [f"ser_bas3-fold{f}-{n:03}" for f in range(3) for n in range(4)]
+    for folder in folders:
+        events = EventAccumulator(str(folder)).Reload()
+        assert {tag.partition("/")[0] for tag in events.Tags()["scalars"]} == {"valid"}
+        assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Attempt] = []
+
+    def dies_at_the_third(bench: Bench, journal: Any, asked: Attempt) -> None:
+        made.append(asked)
+        if asked == Attempt("ser_bas3", 1, 2):
+            monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
+        attempt(bench, journal, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.studies.tune.jobs.attempt", dies_at_the_third)
+        with pytest.raises(ZeroDivisionError):
+            main(tune("cut", "--seeds", "2"))
+    monkeypatch.undo()
+    monkeypatch.chdir(work)
+    assert made == [Attempt("ser_bas3", 0, n) for n in range(4)] + [Attempt("ser_bas3", 1, n) for n in range(3)]
+    journal = open_journal(Path("runs/cut"))
+    (running,) = study_of(journal, "ser_bas3", 1).get_trials(states=(TrialState.RUNNING,))
+    with Path("runs/cut/studies.journal").open("ab") as stream:
+        stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
+    made.clear()
+    monkeypatch.setattr("bas.studies.tune.jobs.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
+    assert main(tune("cut", "--seeds", "2")) == 0
+    assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
+    assert outcomes("cut") == outcomes("whole")
+    assert trials_of("cut")[1][2].params == running.params
+    assert "1 more were cut off and made again" in Path("runs/cut/tune.md").read_text()
+    made.clear()
+    before = {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()}
+    assert main(tune("cut", "--seeds", "2", trials=3)) == 0  # fewer than there are
+    assert made == []
+    assert {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()} == before
+
+
+def test_killed_outright_and_taken_up_by_one_process(work: Path) -> None:
+    command = [sys.executable, "-m", "bas", *tune("killed", "--seeds", "2", "--workers", "2")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = Path("runs/killed/studies.journal")
+    started = time.monotonic()
+    while not (journal.exists() and journal.read_text().count('"seconds"') >= 5):
+        assert time.monotonic() - started < 300
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1.5)
+    size = journal.stat().st_size
+    time.sleep(0.5)
+    assert journal.stat().st_size == size, "no orphan goes on"
+    assert main(tune("killed", "--seeds", "2")) == 0
+    assert outcomes("killed") == outcomes("whole"), "whatever the number of processes"
+    timeless = [
+        [{k: v for k, v in row.items() if "seconds" not in k} for row in results(name)["rows"]]
+        for name in ("killed", "whole")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_more_trials_are_told_where_the_test_part_was_scored_before(work: Path) -> None:
+    for trials in (1, 3):
+        assert main(tune("more", "--set", "lr=1e-7", trials=trials)) == 0
+    changed = [f for f in results("more")["tuning"]["ser_bas3"]["folds"] if f["best"] != 0]
+    assert changed, "the preset learns nothing"
+    assert all(fold["scored_before"] for fold in changed)
+    assert "Note: ser_bas3: trials were added after the test parts" in Path("runs/more/tune.md").read_text()
+
+
+def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    batches, moments = Data.batches, Data.moments
+
+    def spied_batches(self: Data, asked: Any) -> Any:
+        asked = list(asked)
+        seen.update(int(u) for batch in asked for u in batch)
+        return batches(self, asked)
+
+    def spied_moments(self: Data, members: Any) -> Any:
+        seen.update(members.tolist())
+        return moments(self, members)
+
+    monkeypatch.setattr(Data, "batches", spied_batches)
+    monkeypatch.setattr(Data, "moments", spied_moments)
+    bench = Bench(fresh("spied"))
+    journal = begin(bench.run, "blocks")
+    fold = bench.run.protocol.folds[2]
+    for ordinal in range(2):
+        attempt(bench, journal, Attempt("ser_bas3", 2, ordinal))
+    assert seen == set(bench.members((*fold.fit, *fold.valid)).tolist())
+
+
+def fresh(name: str, *more: str) -> Path:
+    """A run's folder that holds no study yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bas.studies.tune.study.carry_out", lambda *_: None)
+        assert main(tune(name, *more)) == 0
+    return Path("runs") / name
+
+
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
+def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
+    bench = Bench(fresh("pruned", "--set", "epochs=4"))
+    journal = begin(bench.run, "blocks")
+    study, given = study_of(journal, "ser_bas3", 0), bas.studies.tune.trials.applied
+    for lr in (None, None, 1e-12, 1e30):
+        study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
+        if lr:
+            monkeypatch.setattr(
+                bas.studies.tune.trials,
+                "applied",
+                lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
+            )
+        attempt(bench, journal, Attempt("ser_bas3", 0, 0))
+    preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
+    assert preset.state == same.state == TrialState.COMPLETE
+    assert slow.state == TrialState.PRUNED
+    assert list(slow.intermediate_values) == [0, 1]  # the first quarter is spared
+    assert broken.state == TrialState.PRUNED
+    assert broken.user_attrs["broken"].startswith("training diverged")
+    assert best_of(journal, "ser_bas3", 0).number == preset.number
+
+
+@pytest.fixture
+def baselines_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Baselines in this process: starting others takes longer."""
+    monkeypatch.setattr("bas.studies.tune.study.run_jobs", lambda *a: run_jobs(*a[:3], 1, *a[4:]))
+
+
+@pytest.mark.usefixtures("baselines_here")
+def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads, each with its own bench and journal, for processes: two of those took longer than all the rest.
+    folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
+
+    def do(asked: Attempt | Job) -> None:
+        desk = Bench(folder), open_journal(folder)
+        attempt(*desk, asked) if isinstance(asked, Attempt) else score(*desk, asked)
+
+    def beside_another(*arguments: Any) -> Any:
+        if len(arguments) == 7:  # a trial: no checkpoint
+            meet.wait()
+        return fit(*arguments)
+
+    monkeypatch.setattr("bas.studies.tune.jobs.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr("bas.studies.tune.jobs._do", do)
+    monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
+    assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
+    (trials,) = trials_of("shared")
+    assert [t.number for t in trials] == list(range(4))
+    told = "trials of one study ran side by side"
+    assert told in Path("runs/shared/tune.md").read_text()
+    assert told not in Path("runs/whole/tune.md").read_text()
+
+
+def test_the_search_can_choose_the_blocks(work: Path) -> None:
+    assert main(tune("searched", *ONE_FOLD, "--tune", "search", trials=2)) == 0
+    (trials,) = trials_of("searched")
+    names = {"lr", "dropout", "width", "stride", "num_heads", *THETA, *TEMPERATURES}
+    assert set(trials[0].params) == names
+    assert list(trials[1].user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+    assert "blocks by the search in each trial" in Path("runs/searched/tune.md").read_text()
+
+
+def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
+    bench = Bench(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
+    journal = begin(bench.run, "search")
+    attempt(bench, journal, Attempt("ser_bas3", 0, 0))
+    trial = best_of(journal, "ser_bas3", 0)
+    assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
+    assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+
+
+def test_a_layer_mix_is_tuned_too(work: Path) -> None:
+    store(work / "tones.csv", work / "two", Fake(), layers=(0, 2))
+    assert main(tune("mixed", "--features", "two", "--layer", "mix", *ONE_FOLD, "--tune", "search", trials=1)) == 0
+    mixes = results("mixed")["mix"]
+    assert list(mixes) == ["tuned ser_bas3", "4L transformer", "simple FFN"]
+    assert all(list(of_row) == ["0", "2"] for of_row in mixes.values())
+    assert all(sum(w["mean"] for w in of_row.values()) == pytest.approx(1) for of_row in mixes.values())
+    assert "Layer mix, tuned ser_bas3: state 0" in Path("runs/mixed/tune.md").read_text()
+
+
+def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree("runs/whole", "runs/again"))
+    searched, journal = tune("again", "--seeds", "2", "--tune", "search", trials=1), folder / "studies.journal"
+    for left in ("", '{"op_code":6,"worker_'):  # gone, or cut off in its first line
+        journal.unlink(missing_ok=True)
+        if left:
+            journal.write_text(left)
+        assert main(searched) == 2
+        line = capsys.readouterr().err.strip()
+        assert line.startswith("bas: runs/again: jobs/tuned-* are of a studies.journal that is gone; delete them")
+        assert "\n" not in line
+    for path in (folder / "jobs").glob("tuned-*"):
+        path.unlink()
+    assert main(searched) == 0
+    for job in (folder / "jobs").glob("tuned-*.json"):
+        assert set(json.loads(job.read_text())["params"]) >= THETA
+
+
+def test_a_mark_is_on_the_page(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(tune("marked", "--protocol", "id:2", "--allow-overlap", "speaker", trials=1)) == 0
+    page = Path("runs/marked/tune.md").read_text()
+    assert "MARKED" in page.splitlines()[0]
+    assert "- Mark: allowed by --allow-overlap, with speaker on both sides" in page
+    assert all("MARKED" in line for line in capsys.readouterr().out.splitlines() if "(protocol " in line)
+    assert os.listdir("runs/marked/tb") == ["MARKED"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trials", "0"], ["--trials 0", "1 or more"]),
+        (["--trials", "many"], ["--trials", "'many'"]),
+        (["--tune", "everything"], ["--tune", "'everything'", "blocks", "search"]),
+        (["--name", "whole", "--tune", "search"], ["made with tune blocks, now search", "another --name"]),
+    ],
+)
+def test_refused(work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]) -> None:
+    runs = sorted(os.listdir("runs"))
+    assert main(tune("refused", *arguments)) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("bas: ")
+    assert "\n" not in line
+    assert all(word in line for word in words), line
+    assert sorted(os.listdir("runs")) == runs
+
+
+def test_refused_while_another_is_at_work_or_with_other_ranges(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(Path("runs/whole"), "tuning"):
+        assert main(tune("whole")) == 2
+    assert "another process is" in capsys.readouterr().err
+    monkeypatch.setattr(bas.studies.tune.trials, "DROPOUT", 0.6)
+    assert main(tune("whole")) == 2
+    assert "made with range of dropout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("junk", [b"junk\n", b'{"op_code": 4}\n', b'[]\n{"worker_id": 1}\n'])
+def test_a_damaged_journal_is_refused(work: Path, capsys: pytest.CaptureFixture[str], junk: bytes) -> None:
+    (fresh("damaged") / "studies.journal").write_bytes(junk)
+    assert main(tune("damaged")) == 2
+    line = capsys.readouterr().err
+    assert "runs/damaged/studies.journal: damaged, or no journal" in line
+    assert "delete it and jobs/tuned-*" in line
+
+
+def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
+    layer = {"MSA": partial(MSA, num_heads=8), "FFN": FFN}
+    space = SearchSpace({"a": layer, "b": layer}, MeanPool)
+    cpu = settings("cpu")
+    found = ranges(cpu, space, 80, "blocks")
+    assert found["width"] == CategoricalDistribution([64, 128, 256])
+    assert found["stride"] == CategoricalDistribution([4, 8, 16])
+    assert found["num_heads"] == CategoricalDistribution([2, 4, 8])
+    assert found["block a"] == found["block b"] == CategoricalDistribution(["MSA", "FFN"])
+    assert found["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
+    # 8 heads do not divide half of 40; the paper's width is the encoder's, its stride one frame.
+    paper = ranges(settings("paper"), space, 40, "search")
+    assert paper["width"] == CategoricalDistribution([40, 80])
+    assert paper["stride"] == CategoricalDistribution([1, 2])
+    assert "tau_rate" in paper
+    assert "block a" not in paper
+    for plain in (
+        SearchSpace({"a": {"FFN": FFN}}, MeanPool),
+        SearchSpace({"a": {"2": partial(MSA, num_heads=2), "4": partial(MSA, num_heads=4)}}, MeanPool),
+    ):
+        assert "num_heads" not in ranges(cpu, plain, 80, "blocks")
+    own = {
+        strategy: set(ranges(settings("cpu", {"strategy": strategy}), space, 80, "search")) for strategy in STRATEGIES
+    }
+    shared = {"lr", "dropout", "width", "stride", "num_heads"}
+    assert own.pop("single-path") == own.pop("random") == shared
+    assert own.pop("darts") == shared | THETA
+    assert own == dict.fromkeys(("gumbel", "bilevel", "hard"), shared | THETA | TEMPERATURES)
+
+
+def test_a_keyword_is_changed_wherever_it_was_given() -> None:
+    layer = {"MSA": partial(MSA, num_heads=8), "plain": MSA, "FFN": FFN}
+    space = SearchSpace({"a": layer, "b": layer}, {"mean": MeanPool})
+    changed = with_keyword(space, "num_heads", 2)
+    assert keyword_values(space, "num_heads") == (8,)
+    assert keyword_values(changed, "num_heads") == (2,)
+    assert with_keyword(changed, "num_heads", 8).signature == space.signature != changed.signature
+    assert with_keyword(space, "kernel", 3).signature == space.signature
+    assert [*changed.searched] == [*space.searched]
+
+
+def test_a_space_without_heads(work: Path) -> None:
+    Path("flat.py").write_text(
+        "from bas.blocks import FFN, MeanPool\nfrom bas.space import SearchSpace\n"
+        'space = SearchSpace({"a": {"FFN": FFN}}, MeanPool)\n'
+    )
+    words = [w if w != "ser_bas3" else "flat.py" for w in tune("flat", *ONE_FOLD, trials=2)]
+    assert main(words) == 0
+    assert set(trials_of("flat", "flat")[0][1].params) == {"lr", "dropout", "width", "stride", "block a"}
+
+
+def test_studies_that_all_diverge_are_told(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    assert main(tune("hot", "--set", "lr=1e30", *ONE_FOLD, trials=1)) == 2
+    assert "ser_bas3, fold 0: every trial diverged; lower the setting lr" in capsys.readouterr().err

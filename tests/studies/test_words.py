@@ -1,0 +1,328 @@
+"""`bas words`: what its report claims, worked out again from the jobs; what it marks, says, writes and refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import store as extracted
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_words_training import CHANGES, SENTENCES, Spoken
+
+from bas.cli.main import main
+from bas.cli.words import STRIDE
+from bas.encoders.logmel import LogMel
+from bas.report import comparison
+from bas.runs.run import Run
+from bas.stats import paired
+from bas.studies.words import page as words_page
+from bas.studies.words.heads import FUSIONS, TEXT
+from bas.studies.words.jobs import FUSED, rows, words_job
+from bas.studies.words.neighbours import similarity
+from bas.studies.words.numbers import CONTROLS, MEAN
+from bas.studies.words.page import MARK
+
+HEADS = ("state 0", "state 1")
+FEWER = partial(similarity, draws=19)
+"""What is drawn here is tested elsewhere."""
+
+
+def words(features: Sequence[Path | str], name: str, *more: str) -> list[str]:
+    small = [f"--set={setting}={value}" for setting, value in (CHANGES | {"epochs": "2"}).items()]
+    run = ["words", "--features", *map(str, features), "--name", name, "--text-encoder", "random"]
+    return [*run, "--seeds", "1", "--workers", "1", *small, *more]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sentences by each of six speakers, in two states and as log-mel; one finished study, and what it said."""
+    root = tmp_path_factory.mktemp("study")
+    features, said, here = Spoken().extract(root), StringIO(), Path.cwd()
+    extracted(root / "talk.csv", root / "mel", LogMel(), shard_bytes=10**6)
+    os.chdir(root)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+            patch.setattr("bas.studies.words.study.similarity", FEWER)
+            more = ("--protocol", "speaker:3", "--word", "Hund")
+            assert main(words([features, root / "mel"], "whole", *more)) == 0
+    finally:
+        os.chdir(here)
+    (root / "said.txt").write_text(said.getvalue())
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(work: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((work / "runs/whole/results.json").read_text())
+    return found
+
+
+def predictions(run: Run, row: str, head: str) -> np.ndarray:
+    """`(S, N)`, fold after fold."""
+    folds = range(len(run.protocol.folds))
+    return np.array(
+        [
+            [p for f in folds for p in run.result(words_job(row, f, s).name)["heads"][head]["test"]["predictions"]]
+            for s in run.plan.seeds
+        ]
+    )
+
+
+# --- what is written ---
+
+
+def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
+    folder, said = work / "runs/whole", (work / "said.txt").read_text()
+    figures = {f"states of {s}, {t}" for s in ("talk", "mel") for t in ("emotion", "speaker-id")}
+    figures |= {f"{what} {s}" for s in ("talk", "mel") for what in ("neighbourhoods of",)}
+    figures |= {f"text with {s}, emotion" for s in ("talk", "mel")}
+    found = sorted((folder / "figures").iterdir())
+    assert [path.name for path in found] == sorted(f"{f.replace(', ', '-').replace(' ', '-')}.png" for f in figures)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+    board = EventAccumulator(str(folder / "tb/MARKED/words"))
+    board.Reload()
+    assert set(board.Tags()["images"]) == figures
+    assert said.strip().splitlines()[-1] == f"next: make compare FEATURES={work / 'talk-words-mean'} LAYER=best"
+    assert "report: runs/whole/table.md" in said
+    assert "talk: 300 words in 72 utterances: 72 corpus, 0 aligned, 0 pseudo" in said
+    for store in ("talk", "mel"):
+        for suffix in ("words-mean", "words-centre", "words-inside", "random-mean"):
+            assert (work / f"{store}-{suffix}/store.json").exists()
+    page = (folder / "table.md").read_text()
+    assert "300 words in 72 utterances; word times: 72 corpus, 0 aligned, 0 pseudo." in page
+    assert "whose query is each acoustic unit" in page
+    assert "the query is each word as text" in page
+    assert "leaves the pooling open" in page
+    assert "none is corrected for their number. No state is chosen" in page
+    assert "\n| hund | 12 | " in page
+    for row in ("talk", "mel"):
+        assert page.count(f"\n| {row} | ") == 2, "in one table for each task"
+    assert not list(folder.rglob("*.tmp")) + list(folder.rglob("*.checkpoint"))
+
+
+def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    folder = work / "runs/whole"
+    before = {path: path.stat().st_mtime_ns for path in (*folder.rglob("jobs/*"), *work.glob("*-mean/*.h5"))}
+    data, page = (folder / "results.json").read_text(), (folder / "table.md").read_text()
+    assert len(before) == 2 * (16 * 3 + 6 * 5) + 4
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.studies.words.jobs.train", None)
+        patch.setattr("bas.studies.words.study.similarity", FEWER)
+        more = ("--protocol", "speaker:3", "--word", "Hund")
+        assert main(words([work / "talk", work / "mel"], "whole", *more)) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((folder / "tb").rglob("events.*"))) == 1
+    assert ((folder / "results.json").read_text(), (folder / "table.md").read_text()) == (data, page)
+
+
+# --- what is claimed ---
+
+
+@pytest.mark.parametrize(("task", "fused"), [("emotion", True), ("speaker-id", False)])
+def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], task: str, fused: bool) -> None:
+    run = Run(work / "runs/whole/talk" / task)
+    targets_N, units_N = comparison.tested(run)
+    (found,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
+    assert list(found["rows"]) == rows(fused)
+    assert found["tested"] == 72
+    for row, heads in found["rows"].items():
+        assert list(heads) == ([TEXT] if row == TEXT else [*HEADS, MEAN])
+        accuracy = {h: float((predictions(run, row, h) == targets_N).mean()) for h in heads if h != MEAN}
+        for head, of_head in heads.items():
+            expected = accuracy[head] if head != MEAN else np.mean(list(accuracy.values()))
+            assert of_head["metrics"]["WA"]["mean"] == pytest.approx(expected)
+            assert of_head["low"] <= expected <= of_head["high"]
+    wa = run.metrics["WA"]
+    for pair, heads in found["pairs"].items():
+        a, b = pair.split(" against ")
+        both = [{h: predictions(run, row, h) for h in HEADS} for row in (a, b)]
+        for of in both:
+            of[MEAN] = np.concatenate([of[h] for h in HEADS])
+        for head, of_head in heads.items():
+            expected = paired(targets_N, both[0][head], both[1][head], units_N, wa)
+            numbers = (expected.difference, expected.low, expected.p, expected.verdict)
+            assert (of_head["difference"], of_head["low"], of_head["p"], of_head["verdict"]) == numbers
+    assert found["comparisons"] == sum(map(len, found["pairs"].values()))
+    assert set(found["pairs"]) == {f"words against {c}" for c in CONTROLS} | (
+        {f"{n}+{f} against {n}" for n in FUSED for f in FUSIONS} | {f"words+{f} against raw+{f}" for f in FUSIONS}
+        if fused
+        else set()
+    )
+
+
+def test_the_verdicts_are_those_of_the_differences(results: dict[str, Any], work: Path) -> None:
+    """The made-up words tell in state 1 what raw frames hide; inside words nothing is hidden."""
+    emotion = results["stores"][0]["tasks"][0]
+    raw, inside, random = emotion["verdicts"]
+    compared = emotion["pairs"]["words against raw"]
+    assert compared["state 1"]["difference"] > 0.2
+    assert compared["state 1"]["verdict"] == "better"
+    assert raw.startswith("AWE beat raw frames, on talk, task emotion: yes (mean over states 0, 1: WA +")
+    mean = compared[MEAN]
+    assert f"WA {100 * mean['difference']:+.1f} ({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f})" in raw
+    assert "AWE beat frames inside words, the control for silence, on talk, task emotion: not shown, a tie" in inside
+    assert "AWE beat random segments of the same lengths" in random
+    mel = results["stores"][1]["tasks"][0]["verdicts"][0]
+    assert "(state 0: WA " in mel, "one state has no mean"
+    page, said = (work / "runs/whole/table.md").read_text(), (work / "said.txt").read_text()
+    for line in (raw, inside, random, mel):
+        assert line in page
+        assert line in said
+
+
+def test_neighbourhoods_of_words(results: dict[str, Any]) -> None:
+    talk, mel = results["stores"]
+    types = {word for sentence in SENTENCES for word in sentence.split()}
+    assert talk["lns"]["types"] == mel["lns"]["types"] == len(types)
+    assert len(talk["lns"]["states"]) == 2
+    (row,) = talk["neighbours"]
+    assert (row["word"], row["tokens"]) == ("hund", 12)
+    said = next(sentence for sentence in SENTENCES if "hund" in sentence).split()
+    assert not {n["word"] for n in row["acoustic"]} & set(said), "none of its own sentence"
+
+
+def test_an_untrained_text_encoder_marks_every_fused_row(work: Path, results: dict[str, Any]) -> None:
+    page = (work / "runs/whole/table.md").read_text()
+
+    def fused(page: str) -> list[str]:
+        """The headings of tables with text."""
+        found = [line for line in page.splitlines() if line.startswith("| ") and any(f in line for f in FUSIONS)]
+        assert len(found) == 2 * (2 * len(FUSED) + 1)
+        return found
+
+    for line in fused(page):
+        columns = [cell for cell in line.strip("|").split("|") if any(f in cell for f in (*FUSIONS, "text"))]
+        assert len(columns) >= 3
+        assert all(MARK in cell for cell in columns), line
+    assert (work / "said.txt").read_text().count(MARK) == 4
+    trained = copy.deepcopy(results)
+    trained["text_encoder"] = {"name": "bert", "untrained": False}
+    for store in trained["stores"]:  # as the report is made of them, without a null
+        for task in store["tasks"]:
+            task["headline"] = "WA"
+    assert MARK not in words_page.markdown(trained)
+    fused(words_page.markdown(trained))
+
+
+# --- the verb ---
+
+
+def test_what_the_corpus_has_no_room_for_is_told(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """No texts and no times: no aligner can help, nothing is a word, and no split by text is possible."""
+    monkeypatch.chdir(tmp_path)
+    features = Spoken(name="mute", speakers=3, texts=False, times=False).extract(tmp_path, layers=(1,))
+    more = ("--set=epochs=1", "--protocol", "speaker:3")
+    assert main(words([features], "mute", *more)) == 0
+    said = capsys.readouterr().out
+    assert "left out of mute: task speaker-id: " in said
+    assert "mute: 36 of 36 utterances have no word times and no --aligner is given: they are cut" in said
+    results = json.loads((tmp_path / "runs/mute/results.json").read_text())
+    (store,) = results["stores"]
+    assert store["sources"] == {"corpus": 0, "aligned": 0, "pseudo": 36}
+    assert [task["task"] for task in store["tasks"]] == ["emotion"]
+    assert store["lns"] is None
+    page = (tmp_path / "runs/mute/table.md").read_text()
+    assert "Left out of mute: task speaker-id: " in page
+    assert "Pseudo: equal stretches that are no words." in page
+    assert "None: neighbours of words" in page
+    assert f"| {MEAN} |" not in page
+    assert main(words([features], "asked", "--space", "speaker_id")) == 2, "whoever asks for it is refused"
+    assert capsys.readouterr().err.startswith("bas: ")
+
+
+def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(work)
+    asked: list[int] = []
+
+    class Enough(Exception):
+        pass
+
+    def instead(folder: Path, stores: Any, *rest: Any) -> None:
+        asked.extend(plan.settings.stride for _, plan, _ in stores[0].tasks)
+        raise Enough
+
+    monkeypatch.setattr("bas.studies.words.study.carry_out", instead)
+    base = ["words", "--features", str(work / "mel"), "--text-encoder", "random", "--name", "other", "--workers", "1"]
+    for more in ([], ["--set", "stride=2"], ["--preset", "paper"]):
+        with pytest.raises(Enough):
+            main([*base, *more])
+    assert asked == [STRIDE] * 2 + [2] * 2 + [1] * 2
+
+
+@pytest.mark.parametrize(
+    ("features", "more", "told"),
+    [
+        (["talk"], ["--layer", "1"], ["--layer 1", "every stored state"]),
+        (["talk"], ["--set", "width=64"], ["--set width=64", "stride, normalise"]),
+        (["talk"], ["--set", "theta_lr=1"], ["--set theta_lr=1", "stride, normalise"]),
+        (["talk", "other/talk"], [], ["two stores are named talk"]),
+        (["talk-words-mean"], [], ["talk-words-mean", "is itself derived"]),
+        (["nowhere"], [], ["nowhere", "store.json"]),
+        (["talk"], ["--text-encoder", "no/such"], ["text encoder 'no/such'", "cannot be loaded"]),
+        (["talk"], ["--space", "ser_bas3", "--space", "ser_bas4"], ["--space ser_bas4", "emotion is named twice"]),
+        (["talk"], ["--protocol", "id:3"], ["speaker on both sides", "--allow-overlap"]),
+        (["talk"], ["--seeds", "0"], ["--seeds 0"]),
+    ],
+)
+def test_what_is_refused_in_one_line(
+    work: Path, features: list[str], more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(work)
+    assert main(words([str(work / f) for f in features], "never", *more)) == 2
+    _, line = capsys.readouterr()
+    assert line.startswith("bas: ")
+    assert len(line.strip().splitlines()) == 1
+    assert [part for part in told if part not in line] == [], line
+    assert not (work / "runs/never").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--text-encoder", "other"], ["made with text encoder random, now other", "--name"]),
+        (["--word", "Hut"], ["--word Hut: nobody says it"]),
+        (["--protocol", "speaker:2"], ["--name"]),
+    ],
+)
+def test_another_study_does_not_go_on_in_a_folder(
+    work: Path, more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(work)
+    before = {path: path.stat().st_mtime_ns for path in (work / "runs/whole").rglob("jobs/*")}
+    assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3", *more)) == 2
+    _, line = capsys.readouterr()
+    assert [part for part in told if part not in line] == [], line
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_damaged_record_is_refused(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(work)
+    path = work / "runs/whole/talk/words.json"
+    whole = path.read_text()
+    for text, told in (("{", "not readable as JSON"), ('{"words": 1}', "not of this version"), ("[1]", "not of this")):
+        path.write_text(text)
+        try:
+            assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3")) == 2
+        finally:
+            path.write_text(whole)
+        line = capsys.readouterr().err
+        assert f"runs/whole/talk/words.json: {told}" in line
+    vectors = work / "runs/whole/talk/lexicon.npz"
+    raw = vectors.read_bytes()
+    for damaged in (b"", raw[:100], b"PK" + raw[2:-50]):
+        vectors.write_bytes(damaged)
+        try:
+            assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3")) == 2
+        finally:
+            vectors.write_bytes(raw)
+        assert "talk/lexicon.npz: missing or damaged; delete runs/whole/talk/words.json" in capsys.readouterr().err
