@@ -30,11 +30,11 @@ import numpy as np
 import soundfile
 import torch
 
-from bas.cli import main
+from bas.cli.main import main
 from bas.encoders import NANO
 from bas.features.store import FeatureStore
-from bas.settings import STRATEGIES
-from bas.studies import few
+from bas.studies.probe import few
+from bas.training.settings import STRATEGIES
 
 RATE, SPEAKERS, TAKES = 16_000, 6, 4
 SENTENCES = ("der hund bellt laut", "das auto fährt schnell", "wir essen gern kuchen", "ein vogel singt draussen")
