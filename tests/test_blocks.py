@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from stacking import alone, compare, eight_speakers, new_run, results
 from stores import quiet
-from test_stacked import alone, compare, features, new_run, results  # noqa: F401 (features: a fixture)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -236,8 +236,14 @@ space = SearchSpace(slots={"a": blocks}, pool=pools, stem=partial(ConvStem, kern
 """
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)  # as a job has it
+    return eight_speakers(tmp_path_factory.mktemp("stacked"))
+
+
 @pytest.mark.parametrize("number", [0, 1, 3], ids=["Conv > last", "Conv > attention", "LSTM > attention"])
-def test_trainings_in_a_stack(features: Path, tmp_path: Path, number: int) -> None:  # noqa: F811
+def test_trainings_in_a_stack(features: Path, tmp_path: Path, number: int) -> None:
     (tmp_path / "own.py").write_text(OWN)
     found = []
     for stacked in (False, True):

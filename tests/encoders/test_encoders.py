@@ -12,64 +12,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from models import SMALL
-from torch import Tensor, nn
+from families import CONFIGS, save
+from torch import Tensor
 from torch.testing import assert_close
 
 from bas.encoders import LOG_MEL, WAVEFORM_MODELS, Encoder, load_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # as the encoder does
 CPU = torch.device("cpu")
-LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-SEW = {**SMALL, "conv_dim": (16,) * 13}
-WHISPER = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 4,
-    "decoder_ffn_dim": 48,
-    "vocab_size": 64,
-    "num_mel_bins": 80,
-    "max_source_positions": 1500,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 3,
-}
-CONFIGS: dict[str, transformers.PretrainedConfig] = {
-    "wav2vec2-group": transformers.Wav2Vec2Config(**SMALL),
-    "wav2vec2-layer": transformers.Wav2Vec2Config(**SMALL, **LAYER),
-    "hubert-group": transformers.HubertConfig(**SMALL),
-    "hubert-layer": transformers.HubertConfig(**SMALL, **LAYER),
-    "hubert-batch": transformers.HubertConfig(**SMALL, conv_pos_batch_norm=True),
-    "wavlm-group": transformers.WavLMConfig(**SMALL),
-    "wavlm-layer": transformers.WavLMConfig(**SMALL, **LAYER),
-    "unispeech-group": transformers.UniSpeechConfig(**SMALL),
-    "unispeech-layer": transformers.UniSpeechConfig(**SMALL, **LAYER),
-    "unispeech-sat-group": transformers.UniSpeechSatConfig(**SMALL),
-    "unispeech-sat-layer": transformers.UniSpeechSatConfig(**SMALL, **LAYER),
-    "data2vec-audio": transformers.Data2VecAudioConfig(**{**SMALL, "num_conv_pos_embeddings": 2}),
-    "sew": transformers.SEWConfig(**SEW),
-    "sew-d": transformers.SEWDConfig(**SEW),
-    "whisper": transformers.WhisperConfig(**WHISPER),
-}
 REAL_LENGTH = "whisper, real length"
 FAMILIES = [*CONFIGS, REAL_LENGTH, LOG_MEL]
 WAVEFORM = [name for name in CONFIGS if name != "whisper"]
 EQUAL_FRAMES = ["hubert-batch", "data2vec-audio", "sew", "sew-d"]
-
-
-def save(folder: Path, name: str, seed: int = 0) -> Path:
-    """A model folder with random weights."""
-    torch.manual_seed(seed)
-    model = transformers.AutoModel.from_config(CONFIGS[name])
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):  # as made it would leave zeros zeros
-            nn.init.normal_(module.bias)
-    model.save_pretrained(folder)
-    return folder
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from families import save
 from models import SMALL
 from refusals import refusal
 from safetensors.torch import load_file, save_file
-from test_encoders import CPU, encode, near, noise, save
+from test_encoders import CPU, encode, near, noise
 
 from bas.encoders import LOG_MEL, PRECISIONS, WAVEFORM_MODELS, load_encoder
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from families import configured, save, still
 from refusals import refusal
-from test_encoders import CPU, encode, mates, near, noise, save
+from test_encoders import CPU, encode, mates, near, noise
 from test_encoders_whisper import REAL, with_real
 from torch.testing import assert_close
 
@@ -23,9 +23,6 @@ WAVEFORM = [
 ]
 REAL_LENGTH = "whisper, real length"
 FAMILIES = [*WAVEFORM, "whisper", REAL_LENGTH]
-NAMES = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
-DROPS = (*NAMES, "mask_time_prob")
-WHISPER_DROPS = ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop")
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +31,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (*WAVEFORM, "whisper"):
         save(root / name, name)
     return root
-
-
-def configured(folder: Path, **config: Any) -> Path:
-    """The same model, configured otherwise."""
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
-    return folder
-
-
-def still(folder: Path) -> Path:
-    """The same model, that drops nothing in training."""
-    return configured(folder, **dict.fromkeys((*DROPS, *WHISPER_DROPS), 0.0), apply_spec_augment=False)
 
 
 def load(root: Path, name: str) -> Tunable:

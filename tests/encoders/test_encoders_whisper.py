@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from families import save
 from places import SHARED
-from test_encoders import CPU, encode, near, noise, save
+from test_encoders import CPU, encode, near, noise
 from torch import Tensor
 from torch.testing import assert_close
 

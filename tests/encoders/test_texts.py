@@ -5,26 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from refusals import refusal
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertModel, BertTokenizer
 
 from bas.encoders.text import embed_texts
 
 CPU = torch.device("cpu")
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "door", "is", "open", "closed"]
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    BertModel(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(folder)
-    return str(folder)
 
 
 def test_padding_changes_no_text(bert: str) -> None:

@@ -1,4 +1,4 @@
-"""What a small encoder is made of."""
+"""What small encoders are made of: of speech, of text."""
 
 from __future__ import annotations
 
@@ -13,3 +13,5 @@ SMALL: dict[str, Any] = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "door", "is", "open", "closed"]

@@ -260,7 +260,7 @@ def test_an_architecture_of_another_space_is_refused(chosen: Mapping[str, str], 
 
 def test_signatures_are_alike_in_every_process() -> None:
     code = (
-        "import json; from bas.space import load_space, shipped;"
+        "import json; from bas.runs.spaces import load_space, shipped;"
         "print(json.dumps({n: load_space(n).space.signature for n in shipped()}))"
     )
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from copy import deepcopy
 from dataclasses import replace
@@ -12,18 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT
-from sounds import tone
-from stores import Fake, quiet, store
+from stacking import alone, compare, eight_speakers, new_run, results
+from stores import quiet
 
 import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
-from bas.runs.plan import Job, Plan
-from bas.runs.run import Run
+from bas.runs.plan import Job
 from bas.runs.session import Bench
 from bas.runs.stacked import _members, stacks
-from bas.runs.start import split, start
 from bas.runs.workers import run_jobs
 from bas.space import SearchSpace
 from bas.training.loop import optimise, outputs
@@ -31,7 +27,6 @@ from bas.training.placement import Placement
 from bas.training.settings import settings
 from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
 
-SPACES = ROOT / "search_spaces"
 SGD = {"optimiser": "sgd", "lr": "0.05", "momentum": "0.9", "schedule": "constant", "weight_decay": "0.001"}
 VARIANTS = {
     "adamw": {},
@@ -83,50 +78,8 @@ space = SearchSpace(slots={"a": blocks}, pool=MeanPool)
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight speakers in five folds of one and two, 48 utterances."""
     torch.set_num_threads(1)  # as a job has it
-    root = tmp_path_factory.mktemp("stacked")
-    with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "audio", "label", "speaker"])
-        for s in range(8):
-            for label in "ab":
-                for take in range(3):
-                    id_ = f"s{s}{label}{take}"
-                    tone(root / f"{id_}.wav", 0.2 + 0.06 * take, hertz=200 + 31 * s + 300 * (label == "b") * (take > 0))
-                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
-    store(root / "cups.csv", root / "store", Fake())
-    return root / "store"
-
-
-def new_run(folder: Path, features: Path, space: Path = SPACES / "ser_bas3.py", **changes: str) -> Run:
-    given = {"epochs": "3", "width": "16", "stride": "1", "batch_size": "7", **changes}
-    plan = Plan(str(features), (str(space),), 1, settings("cpu", given), (0, 1), "cpu")
-    return start(folder, plan, split(plan, None, 0))
-
-
-def alone(run: Run, *numbers: int) -> list[Job]:
-    name, folds = next(iter(run.spaces)), range(len(run.protocol.folds))
-    return [Job("alone", name, f, s, n) for s in run.plan.seeds for f in folds for n in numbers]
-
-
-def results(run: Run) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted((run.folder / "jobs").glob("*.json"))}
-
-
-def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Losses to float tolerance, all else exactly, but for the seconds."""
-    assert list(found) == list(expected)
-    for name, one in expected.items():
-        other = found[name]
-        assert list(other) == list(one)
-        for key in one.keys() - {"seconds", "epochs"}:
-            assert other[key] == one[key], (name, key)
-        assert other["seconds"] > 0
-        for a, b in zip(other["epochs"], one["epochs"], strict=True):
-            assert list(a) == list(b)
-            assert (a["loss"], a["score"]) == pytest.approx((b["loss"], b["score"]), rel=1e-4)
-            assert a["valid"] == pytest.approx(b["valid"], rel=1e-4)
+    return eight_speakers(tmp_path_factory.mktemp("stacked"))
 
 
 # Steps

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from families import save
 from refusals import refusal
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_encoders import save
 from test_finetune import hisses, numbers, weights
-from test_texts import bert  # noqa: F401 (a fixture)
 
-from bas.cli import study as cli_dynamics
+from bas.cli import dynamics as cli_dynamics
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import load_encoder, tunable
 from bas.encoders.base import revision_of
@@ -269,7 +268,7 @@ def test_vectors_of_the_texts_are_measured_and_told(
     given: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    bert: str,  # noqa: F811
+    bert: str,
 ) -> None:
     folder, asked = tmp_path / "run", plan(given, text_encoder=bert)
     missing = refusal(carry_out, folder, replace(asked, text_encoder=f"{bert}-none"), quiet())

@@ -21,11 +21,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from families import NAMES, save, still
 from models import SMALL
 from refusals import refusal
 from rich.console import Console
-from test_encoders import save
-from test_encoders_training import NAMES, still
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.tensorboard.writer import SummaryWriter

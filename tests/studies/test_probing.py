@@ -287,7 +287,7 @@ def test_what_other_features_of_a_part_change(run: Run, fresh: Run, part: str, m
         losses.append([record["loss"] for record in records])
         return records, seconds
 
-    monkeypatch.setattr(probing, "optimise", noting)
+    monkeypatch.setattr("bas.training.heads.optimise", noting)
     run.job_path(job.name).unlink(missing_ok=True)
     expected = whole(run, job)
     bench = Bench(fresh.folder)
