@@ -15,11 +15,12 @@ def run_audit(arguments: argparse.Namespace, console: Console) -> int:
     from bas.runs.start import split
     from bas.studies.audit.study import measure
 
-    plan, task, workers = asked(arguments)
+    inputs, workers = asked(arguments)
+    plan, task = inputs.plan, inputs.task.name
     suffix = "" if task == "emotion" else f"-{task}"
     name = arguments.name or f"audit-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
-    protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
-    measure(RUNS / name, plan, protocol, arguments.strategy, arguments.variant, workers, console, arguments.memory)
+    protocol = split(inputs, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+    measure(RUNS / name, inputs, protocol, arguments.strategy, arguments.variant, workers, console, arguments.memory)
     console.print(f"report: {RUNS / name}/audit.md, as data: {RUNS / name}/audit.json", highlight=False, soft_wrap=True)
     for space in plan.spaces:
         told = f"every architecture, fold and seed: {RUNS / name}/{Path(space).stem}.parquet and .csv"

@@ -18,13 +18,14 @@ def run_verb(arguments: argparse.Namespace, console: Console) -> int:
     from bas.studies.compare.study import carry_out
     from bas.util.files import locked
 
-    plan, task, workers = asked(arguments)
+    inputs, workers = asked(arguments)
+    plan, task = inputs.plan, inputs.task.name
     suffix = "" if task == "emotion" else f"-{task}"
     name = arguments.name or f"{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
     folder = RUNS / name
     with locked(folder, "searching or training"):
-        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
-        run = start(folder, plan, protocol)
+        protocol = split(inputs, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        run = start(folder, inputs, protocol)
         carry_out(run, arguments.command, workers, console, arguments.memory)
     following = {"search": "retrain", "retrain": "compare"}.get(arguments.command)
     if following:

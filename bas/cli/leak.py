@@ -14,10 +14,11 @@ from bas.cli.options import RUNS, add_run_arguments, asked, tell_next
 def cost(arguments: argparse.Namespace, console: Console) -> int:
     from bas.studies.leak.study import measure
 
-    plan, task, workers = asked(arguments)
+    inputs, workers = asked(arguments)
+    plan, task = inputs.plan, inputs.task.name
     suffix = "" if task == "emotion" else f"-{task}"
     name = arguments.name or f"leak-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
-    measure(RUNS / name, plan, arguments.clean, arguments.leaky, workers, console, arguments.memory)
+    measure(RUNS / name, inputs, arguments.clean, arguments.leaky, workers, console, arguments.memory)
     console.print(f"table: {RUNS / name}/leak.md, as data: {RUNS / name}/leak.json", highlight=False, soft_wrap=True)
     tell_next(console, "make board")
     return 0

@@ -20,7 +20,8 @@ from bas.util.device import DEVICES, choose_device
 if TYPE_CHECKING:
     import torch  # seconds to import: --help does without
 
-    from bas.runs.plan import Plan
+    from bas.runs.run import Inputs
+
 
 RUNS = Path("runs")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -56,11 +57,11 @@ def above_0(text: str) -> float:
     return value
 
 
-def asked(arguments: argparse.Namespace) -> tuple[Plan, str, int]:
-    """What `add_run_arguments` asked for: the plan, the name of its task, and the number of workers."""
-    from bas.features.store import StoreInfo
+def asked(arguments: argparse.Namespace) -> tuple[Inputs, int]:
+    """What `add_run_arguments` asked for: the inputs, opened, and the number of workers."""
+    from bas.features.store import FeatureStore
     from bas.runs.plan import Plan
-    from bas.runs.run import common_task
+    from bas.runs.run import Inputs, open_labelled
     from bas.runs.spaces import load_space
     from bas.runs.start import check_networks
 
@@ -68,15 +69,17 @@ def asked(arguments: argparse.Namespace) -> tuple[Plan, str, int]:
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: must be 1 or more")
     features = arguments.features.resolve()
-    info = StoreInfo.read(features)
+    store = FeatureStore(features)
+    info = store.info
     layer = _layer(arguments.layer or LAYERS[arguments.preset], info.layers, info.encoder["num_states"])
-    spaces = [load_space(name) for name in arguments.space or arguments.spaces]
+    spaces = tuple(load_space(name) for name in arguments.space or arguments.spaces)
     check_networks(spaces, info.dim, chosen)
     device = choose_device(arguments.device)
     workers = _workers(arguments.workers, device)
     paths = tuple(str(s.path) for s in spaces)
     plan = Plan(str(features), paths, layer, chosen, tuple(range(arguments.seeds)), device.type, arguments.labels)
-    return plan, common_task(spaces).name, workers
+    inputs = Inputs(plan, store, open_labelled(info, plan.labels), spaces)
+    return inputs, workers
 
 
 def _workers(asked: int | None, device: torch.device) -> int:

@@ -44,9 +44,9 @@ def probe(arguments: argparse.Namespace, console: Console) -> int:
     for name, folder in given.items():
         layers = StoreInfo.read(folder).layers
         layer = "mix" if len(layers) > 1 else str(layers[0])
-        plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
-        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
-        stores.append(Asked(name, plan, protocol))
+        inputs, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
+        protocol = split(inputs, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        stores.append(Asked(name, inputs, protocol))
     folder = study_folder(arguments, list(given))
     with locked(folder, "probing"):
         carry_out(folder, stores, arguments.percent, workers, console, arguments.memory)

@@ -46,9 +46,9 @@ def shares(arguments: argparse.Namespace, console: Console) -> int:
         derived = StoreInfo.read(folder).derived
         if derived:
             raise UserError(f"--features {folder}: is derived ({derived}); name the store that it was made of")
-        plan, _, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
-        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
-        stores.append(Asked(name, plan, protocol))
+        inputs, workers = asked(argparse.Namespace(**{**vars(arguments), "features": folder, "layer": layer}))
+        protocol = split(inputs, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        stores.append(Asked(name, inputs, protocol))
     folder = study_folder(arguments, list(given))
     with locked(folder, "studying shares"):
         carry_out(folder, stores, fields, workers, console, arguments.memory)

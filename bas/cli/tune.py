@@ -21,14 +21,15 @@ def run_tune(arguments: argparse.Namespace, console: Console) -> int:
 
     if arguments.trials < 1:
         raise UserError(f"--trials {arguments.trials}: must be 1 or more")
-    plan, task, workers = asked(arguments)
+    inputs, workers = asked(arguments)
+    plan, task = inputs.plan, inputs.task.name
     prefix = "tune" if arguments.tune == "blocks" else f"tune-{arguments.tune}"
     suffix = "" if task == "emotion" else f"-{task}"
     name = arguments.name or f"{prefix}-{Path(plan.features).name}-layer{plan.layer}-{arguments.preset}{suffix}"
     folder = RUNS / name
     with locked(folder, "searching or training"):
-        protocol = split(plan, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
-        run = start(folder, plan, protocol)
+        protocol = split(inputs, arguments.protocol, arguments.protocol_seed, arguments.allow_overlap)
+        run = start(folder, inputs, protocol)
         carry_out(run, arguments.tune, arguments.trials, workers, console, arguments.memory)
     console.print(f"table: {folder}/tune.md, as data: {folder}/tune.json", highlight=False, soft_wrap=True)
     tell_next(console, "make board")

@@ -24,7 +24,7 @@ from bas.training.settings import PROBED
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol  # seconds to import: --help does without
-    from bas.runs.plan import Plan
+    from bas.runs.run import Inputs
 
 SPACES = ("ser_bas3", "speaker_id")
 STRIDE = 4
@@ -71,7 +71,7 @@ def words(arguments: argparse.Namespace, console: Console) -> int:
 
 def _tasks(
     arguments: argparse.Namespace, folder: Path
-) -> tuple[tuple[tuple[str, Plan, Protocol], ...], int, list[str]]:
+) -> tuple[tuple[tuple[str, Inputs, Protocol], ...], int, list[str]]:
     """What is predicted from a store; the number of workers; and what of it the corpus does not allow, with the reason.
 
     Only a task that the user did not name may be left out, and never the first.
@@ -81,16 +81,17 @@ def _tasks(
 
     layers = StoreInfo.read(folder).layers
     layer = "mix" if len(layers) > 1 else str(layers[0])
-    tasks: dict[str, tuple[str, Plan, Protocol]] = {}
+    tasks: dict[str, tuple[str, Inputs, Protocol]] = {}
     missing: list[str] = []
     for index, space in enumerate(arguments.space or SPACES):
         given = {"features": folder, "layer": layer, "space": [space]}
-        plan, task, workers = asked(argparse.Namespace(**{**vars(arguments), **given}))
+        inputs, workers = asked(argparse.Namespace(**{**vars(arguments), **given}))
+        task = inputs.task.name
         if task in tasks:
             raise UserError(f"--space {space}: task {task} is named twice; name one space for each")
         rule, allowed = (arguments.protocol, arguments.allow_overlap) if index == 0 else (None, ())
         try:
-            tasks[task] = task, plan, split(plan, rule, arguments.protocol_seed, allowed)
+            tasks[task] = task, inputs, split(inputs, rule, arguments.protocol_seed, allowed)
         except UserError as error:
             if index == 0 or arguments.space:
                 raise

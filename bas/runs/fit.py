@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.search.search import Found, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
@@ -37,7 +37,7 @@ class Fitted:
 
 
 def fit(
-    bench: Bench,
+    session: Session,
     space: SearchSpace,
     architecture: Architecture,
     settings: Settings,
@@ -51,32 +51,32 @@ def fit(
     settings: the run's, or others (`tune`). after_epoch: is given each epoch's record: epoch, loss (training), valid
     (loss and metrics), score (validation loss, negated); what it raises ends the training. The test part is not seen.
     """
-    parts = bench.run.protocol.folds[fold]
-    data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
+    parts = session.run.protocol.folds[fold]
+    data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
     seed_everything(seed, fold, "initial weights")
-    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    dims = data.dim, settings.width or data.dim, len(session.run.outputs)
     made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
-    network = made.to(bench.device)
+    network = made.to(session.device)
     if settings.normalise != "none":
-        network.standardise.set(*data.moments(bench.members(parts.fit)))
+        network.standardise.set(*data.moments(session.members(parts.fit)))
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
     def record(epoch: Epoch) -> Record:
-        checked = valid_scores(bench, network, data, valid)
+        checked = valid_scores(session, network, data, valid)
         known = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
-        known |= bench.mix(network)
+        known |= session.mix(network)
         after_epoch(known)
         return known
 
     records, seconds = optimise(
         network,
         forward,
-        bench.run.task.loss,
+        session.run.task.loss,
         data,
-        bench.members(parts.fit),
+        session.members(parts.fit),
         replace(settings, warmup=0),  # that of a search: here a layer mix moves from the first step
         seed_of(fold, seed),
         record,
@@ -87,7 +87,7 @@ def fit(
 
 
 def find(
-    bench: Bench,
+    session: Session,
     space: SearchSpace,
     settings: Settings,
     fold: int,
@@ -101,29 +101,29 @@ def find(
     settings: the run's, or others. after_epoch: is given each epoch's record, with the scores of the architecture that
     leads on the valid part, and the layer mix. paths: score every architecture at the end, needed or not.
     """
-    parts = bench.run.protocol.folds[fold]
-    data, valid = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.valid)
-    fit_part = bench.members(parts.fit)
+    parts = session.run.protocol.folds[fold]
+    data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
+    fit_part = session.members(parts.fit)
     seed_everything(seed, fold, "initial weights")
-    dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
+    dims = data.dim, settings.width or data.dim, len(session.run.outputs)
     made = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states)
-    supernet = made.to(bench.device)
+    supernet = made.to(session.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit_part))
 
     def score(network: Network) -> dict[str, float]:
-        return valid_scores(bench, network, data, valid)
+        return valid_scores(session, network, data, valid)
 
     def record(known: Record) -> Record:
         leader = known["architecture"]
         more = {"valid": score(supernet.discrete(Architecture.of(leader)))} if leader else {}
-        more |= bench.mix(supernet)
+        more |= session.mix(supernet)
         after_epoch(known | more)
         return more
 
     found = search(
         supernet,
-        bench.run.task.loss,
+        session.run.task.loss,
         data,
         fit_part,
         settings,
@@ -136,8 +136,8 @@ def find(
     return supernet, found
 
 
-def valid_scores(bench: Bench, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
+def valid_scores(session: Session, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
     """Loss and metrics on the valid part; `network` is in eval mode."""
     found = outputs(network, data, valid)
-    loss = float(bench.run.task.loss(found, data.targets_U[valid]))
-    return {"loss": loss, **bench.metrics(bench.run.task.predict(found), valid)}
+    loss = float(session.run.task.loss(found, data.targets_U[valid]))
+    return {"loss": loss, **session.metrics(session.run.task.predict(found), valid)}

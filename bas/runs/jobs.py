@@ -7,7 +7,6 @@ number of workers changes nothing. A job sees its test part once, in `_score`, w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.networks.network import Network, count_parameters
@@ -26,7 +24,7 @@ from bas.runs.layers import best, cross_validated
 from bas.runs.linear import fit_linear
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.search.search import epochs_of
 from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs
@@ -34,70 +32,67 @@ from bas.training.settings import SEARCH_ONLY, searcher
 from bas.util.files import replacing, write_json
 
 
-def run_job(bench: Bench, job: Job) -> None:
-    """Do one job and write its result, unless that is there already. Resumes a checkpoint that a kill left."""
-    if bench.run.done(job.name):
-        return
-    torch.set_num_threads(1)
+def run_job(session: Session, job: Job) -> None:
+    """Do one job and write its result. Resumes a checkpoint that a kill left."""
     trainings = dict.fromkeys(("retrain", "baseline", "alone"), train)
     kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
-    with threadpool_limits(1):  # BLAS under scikit-learn
-        keep(bench, job, kinds[job.kind](bench, job, bench.run.protocol.folds[job.fold]))
+    keep(session, job, kinds[job.kind](session, job, session.run.protocol.folds[job.fold]))
 
 
-def keep(bench: Bench, job: Job, result: dict[str, Any]) -> None:
+def keep(session: Session, job: Job, result: dict[str, Any]) -> None:
     """Write a job's result; what it would have resumed from is needed no more."""
-    write_json(bench.run.job_path(job.name), {"job": asdict(job), "protocol": bench.run.protocol.hash, **result})
-    checkpoint(bench, job).unlink(missing_ok=True)
+    write_json(session.run.job_path(job.name), {"job": asdict(job), "protocol": session.run.protocol.hash, **result})
+    checkpoint(session, job).unlink(missing_ok=True)
 
 
-def checkpoint(bench: Bench, job: Job) -> Path:
-    return bench.run.folder / "jobs" / f"{job.name}.checkpoint"
+def checkpoint(session: Session, job: Job) -> Path:
+    return session.run.folder / "jobs" / f"{job.name}.checkpoint"
 
 
-def _choose_layer(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
+def _choose_layer(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
     """The layer whose linear model does best in cross-validation over the fold's training speakers; see `layers`."""
-    run = bench.run
-    x_ULD, targets_U, units_U = bench.training_means(job.fold)
+    run = session.run
+    x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
     scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
     return {"layer": best(scores), "cross_validated": scores}
 
 
-def _linear(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    data = bench.derived(bench.layer(job.fold), fold, bench.run.plan.settings)
+def _linear(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+    data = session.derived(session.layer(job.fold), fold, session.run.plan.settings)
     begun = time.monotonic()
-    fitted, valid = bench.members(fold.fit), bench.members(fold.valid)
-    on_fit, on_valid = ((data.mean_frames(of).numpy(), bench.run.targets[of.numpy()]) for of in (fitted, valid))
-    metric = bench.run.metrics[bench.run.headline]
-    model, strength = fit_linear(bench.run.task.linears[job.row], metric, on_fit, on_valid)
+    fitted, valid = session.members(fold.fit), session.members(fold.valid)
+    on_fit, on_valid = ((data.mean_frames(of).numpy(), session.run.targets[of.numpy()]) for of in (fitted, valid))
+    metric = session.run.metrics[session.run.headline]
+    model, strength = fit_linear(session.run.task.linears[job.row], metric, on_fit, on_valid)
     seconds = time.monotonic() - begun
-    predictions = model.predict(data.mean_frames(bench.members(fold.test)).numpy())
+    predictions = model.predict(data.mean_frames(session.members(fold.test)).numpy())
     parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
-    scored = bench.metrics(model.predict(on_valid[0]), valid)
+    scored = session.metrics(model.predict(on_valid[0]), valid)
     found = {"strength": strength, "valid": scored, "parameters": parameters, "seconds": seconds}
-    return {**found, **_score(bench, predictions, fold)}
+    return {**found, **_score(session, predictions, fold)}
 
 
-def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
-    settings, space = searcher(bench.run.plan.settings, job.searcher), bench.run.spaces[job.row].space
-    with tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks) as board:
+def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+    run = session.run
+    settings, space = searcher(run.plan.settings, job.searcher), run.spaces[job.row].space
+    with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
             tensorboard.search_epoch(board, record, epochs_of(settings, space))
-            bench.tick()
+            session.tick()
 
-        supernet, found = find(bench, space, settings, job.fold, job.seed, after_epoch, checkpoint(bench, job))
-        values = [path[bench.run.headline] for path in found.paths or ()]
+        supernet, found = find(session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job))
+        values = [path[run.headline] for path in found.paths or ()]
         scored = list(zip(space.architectures(), values, strict=False))
-        tensorboard.found(board, found.architecture, scored, bench.run.headline, len(found.records))
-        mix = bench.mix(supernet) if found.records else {}  # a random choice trains nothing
+        tensorboard.found(board, found.architecture, scored, run.headline, len(found.records))
+        mix = session.mix(supernet) if found.records else {}  # a random choice trains nothing
         tensorboard.mixed(board, mix)
-    save(bench, job, supernet)
-    kept = ("loss", bench.run.headline)
+    save(session, job, supernet)
+    kept = ("loss", run.headline)
     return {
         "architecture": found.architecture.as_dict(),
-        "layer": bench.layer(job.fold),
+        "layer": session.layer(job.fold),
         "settings": {name: getattr(settings, name) for name in SEARCH_ONLY},
         "parameters": count_parameters(supernet),
         "multiply_adds": found.multiply_adds,
@@ -109,44 +104,44 @@ def _search(bench: Bench, job: Job, fold: Fold) -> dict[str, Any]:
     }
 
 
-def train(bench: Bench, job: Job, fold: Fold, also: Callable[[Fitted], None] = lambda fitted: None) -> dict[str, Any]:
-    """Train what the job asks for and score it on its test part; the job's result. also: is given what was trained."""
-    space, architecture = asked(bench.run, job)
-    with board_of(bench, job) as board:
+def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+    """Train what the job asks for and score it on its test part; the job's result."""
+    space, architecture = asked(session.run, job)
+    with board_of(session, job) as board:
 
         def after_epoch(record: Record) -> None:
             if board:
                 tensorboard.train_epoch(board, record)
-            bench.tick()
+            session.tick()
 
-        settings, path = bench.run.plan.settings, checkpoint(bench, job)
-        fitted = fit(bench, space, architecture, settings, job.fold, job.seed, after_epoch, path)
-        also(fitted)
-        return finish(bench, job, architecture, fitted, board)
+        settings, path = session.run.plan.settings, checkpoint(session, job)
+        fitted = fit(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        return finish(session, job, architecture, fitted, board)
 
 
-def board_of(bench: Bench, job: Job) -> AbstractContextManager[SummaryWriter | None]:
+def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter | None]:
     """TensorBoard's events of a training; an audit's thousands would bury all else there: its report shows them."""
     if job.kind == "alone":
         return nullcontext()
-    return tensorboard.writer(bench.run.folder, job.name, bench.run.protocol.told, bench.run.protocol.marks)
+    return tensorboard.writer(session.run.folder, job.name, session.run.protocol.told, session.run.protocol.marks)
 
 
 def finish(
-    bench: Bench, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
+    session: Session, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
 ) -> dict[str, Any]:
     """Score a training on its test part, once, and keep the weights that someone may ask for; the job's result."""
-    fold = bench.run.protocol.folds[job.fold]
-    predictions = bench.run.task.predict(outputs(fitted.network, fitted.data, bench.members(fold.test)))
-    scored, mix = _score(bench, predictions, fold), bench.mix(fitted.network)
+    session.keep_beside(job, fitted)
+    fold = session.run.protocol.folds[job.fold]
+    predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
+    scored, mix = _score(session, predictions, fold), session.mix(fitted.network)
     if board:
         tensorboard.trained(board, str(architecture), scored["test"]["metrics"])
         tensorboard.mixed(board, mix)
     if job.kind in ("retrain", "tuned"):
-        save(bench, job, fitted.network)
+        save(session, job, fitted.network)
     return {
         "architecture": architecture.as_dict(),
-        "layer": bench.layer(job.fold),
+        "layer": session.layer(job.fold),
         "parameters": count_parameters(fitted.network),
         "seconds": fitted.seconds,
         "kept_epoch": fitted.kept["epoch"],
@@ -167,13 +162,16 @@ def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     return space, Architecture.of(run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"])
 
 
-def save(bench: Bench, job: Job, network: Network) -> None:
-    with replacing(bench.run.folder / "jobs" / f"{job.name}.pt") as temporary:
+def save(session: Session, job: Job, network: Network) -> None:
+    with replacing(session.run.folder / "jobs" / f"{job.name}.pt") as temporary:
         torch.save(network.state_dict(), temporary)
 
 
-def _score(bench: Bench, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
+def _score(session: Session, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
     """What is kept of the test part: predictions in the fold's order, and its metrics."""
     return {
-        "test": {"predictions": predictions.tolist(), "metrics": bench.metrics(predictions, bench.members(fold.test))}
+        "test": {
+            "predictions": predictions.tolist(),
+            "metrics": session.metrics(predictions, session.members(fold.test)),
+        }
     }

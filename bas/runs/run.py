@@ -11,7 +11,7 @@ results.json      the table as data; table.md as text
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bas.corpora import Corpus, Utterance, open_corpus
 from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.features.store import FeatureStore, StoreInfo
-from bas.protocols import read
+from bas.protocols import Protocol, read
 from bas.runs.baselines import common_baselines
 from bas.runs.plan import MIX, Plan
 from bas.runs.spaces import SpaceFile, load_space
@@ -29,27 +29,59 @@ from bas.tasks import EMOTION, Task
 from bas.util.files import read_json
 
 
-class Run:
-    """An open run folder with everything a job needs. Opens alike in the parent and in every worker process."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made of, each opened once and handed down: the store, its labelled corpus and the space files."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        raw = read_json(folder / "run.json")
-        try:
-            self.plan = Plan.from_dict(raw["plan"])
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{folder}: run.json is not of this version of bas ({error})") from error
-        self.protocol = read(folder / "protocol.json")
-        self.store = FeatureStore(Path(self.plan.features))
-        self.corpus: Corpus = stored(open_labelled(self.store.info, self.plan.labels), self.store.info)
-        names = [Path(path).stem for path in self.plan.spaces]
-        self.spaces: dict[str, SpaceFile] = {n: load_space(str(folder / "spaces" / f"{n}.py")) for n in names}
-        self.task = common_task(self.spaces.values())
-        self.baselines: Mapping[str, SearchSpace] = common_baselines(list(self.spaces.values()))
+    plan: Plan
+    store: FeatureStore
+    corpus: Corpus  # with what the store skipped
+    spaces: tuple[SpaceFile, ...]
+
+    @classmethod
+    def open(cls, plan: Plan) -> Inputs:
+        """UserError for a store, a corpus or a space that cannot be read."""
+        store = FeatureStore(Path(plan.features))
+        return cls(plan, store, open_labelled(store.info, plan.labels), tuple(map(load_space, plan.spaces)))
+
+    @property
+    def task(self) -> Task:
+        """The one task of the spaces; UserError where they have several."""
+        return common_task(self.spaces)
+
+    def changed(self, **changes: Any) -> Inputs:
+        """The same store, corpus and spaces under a plan with these fields changed."""
+        return replace(self, plan=replace(self.plan, **changes))
+
+
+class Run:
+    """A run folder with everything a job needs, opened."""
+
+    def __init__(self, folder: Path, inputs: Inputs, protocol: Protocol) -> None:
+        self.folder, self.plan, self.protocol, self.store = folder, inputs.plan, protocol, inputs.store
+        self.corpus: Corpus = stored(inputs.corpus, self.store.info)
+        self.spaces: dict[str, SpaceFile] = {space.name: space for space in inputs.spaces}
+        self.task = inputs.task
+        self.baselines: Mapping[str, SearchSpace] = common_baselines(inputs.spaces)
         self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """From what `start.start` wrote, as a worker process does: the folder's own copies of spaces and protocol.
+
+        Raises UserError for a folder of another version of bas, and what `Inputs.open` refuses.
+        """
+        raw = read_json(folder / "run.json")
+        try:
+            plan = Plan.from_dict(raw["plan"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder}: run.json is not of this version of bas ({error})") from error
+        copies = tuple(str(folder / "spaces" / Path(path).name) for path in plan.spaces)
+        inputs = Inputs.open(replace(plan, spaces=copies))
+        return cls(folder, replace(inputs, plan=plan), read(folder / "protocol.json"))
 
     @property
     def headline(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,17 +21,24 @@ from bas.training.batches import Data, by_speaker, load, sizes
 from bas.training.placement import Placement, place
 from bas.training.settings import Settings
 
+if TYPE_CHECKING:
+    from bas.runs.fit import Fitted  # which is made of a session
 
-class Bench:
+STACKABLE = ("retrain", "baseline", "alone")
+"""Kinds of jobs that are one training of one architecture."""
+
+
+class Session:
     """A run open in this process, with the features of one layer, or of a mix: they are read again for another layer.
 
-    placement: where the features are; None: as for a run with one process.
+    source: the run, or its folder, which is opened. placement: where the features are; None: as for a run with one
+    process.
     """
 
     def __init__(
-        self, folder: Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+        self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
     ) -> None:
-        self.run = Run(folder)
+        self.run = source if isinstance(source, Run) else Run.open(source)
         self.tick = tick  # called after every epoch, for a progress bar
         self.device = torch.device(self.run.plan.device)
         self.placement = placement or place_features(self.run, 1)[0]
@@ -87,6 +94,13 @@ class Bench:
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
         targets = self.run.targets[members.numpy()]
         return {name: metric(targets, predictions) for name, metric in self.run.metrics.items()}
+
+    def stackable(self, job: Job) -> bool:
+        """Whether the job may train in one stack with others of its shape."""
+        return job.kind in STACKABLE
+
+    def keep_beside(self, job: Job, fitted: Fitted) -> None:
+        """What is written of a training beside its result, before that; here nothing."""
 
 
 def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:

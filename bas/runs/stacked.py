@@ -17,59 +17,56 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bas.errors import UserError
+from bas.errors import Diverged
 from bas.networks.network import build
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted
 from bas.runs.jobs import asked, board_of, finish, keep
 from bas.runs.plan import Job
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
 from bas.training.loop import FACTOR, Record, seed_everything, seed_of
 from bas.training.settings import Settings
 from bas.training.stack import Feed, Member, NotStackableError, Stack, Update, check, fill, one_epoch, orders_of
 
-KINDS = ("retrain", "baseline", "alone")
-"""Of jobs that can stand in a stack."""
 
-
-def stacks(bench: Bench, jobs: Sequence[Job], size: int) -> list[list[Job]]:
+def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in stacks of at most `size`: one architecture on one layer each; a job of another kind stands alone."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        same = (asked(bench.run, job)[1], bench.layer(job.fold)) if job.kind in KINDS else (job.name,)
+        same = (asked(session.run, job)[1], session.layer(job.fold)) if session.stackable(job) else (job.name,)
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
 
-def run_stack(bench: Bench, jobs: Sequence[Job]) -> None:
+def run_stack(session: Session, jobs: Sequence[Job]) -> None:
     """Do the jobs of one stack and write the results that `jobs.run_job` would, each with its share of the seconds.
 
     Those that have a result are left out. The others are written when all are trained: a killed stack begins anew.
     Raises NotStackableError, with nothing written.
     """
-    todo = [job for job in jobs if not bench.run.done(job.name)]
+    todo = [job for job in jobs if not session.run.done(job.name)]
     if not todo:
         return
-    space, architecture = asked(bench.run, todo[0])
+    space, architecture = asked(session.run, todo[0])
     members = [(job.fold, job.seed) for job in todo]
 
     def after_epoch() -> None:
         for _ in todo:
-            bench.tick()
+            session.tick()
 
-    fitted = fit_stack(bench, space, architecture, bench.run.plan.settings, members, after_epoch)
+    fitted = fit_stack(session, space, architecture, session.run.plan.settings, members, after_epoch)
     for job, one in zip(todo, fitted, strict=True):
-        with board_of(bench, job) as board:
+        with board_of(session, job) as board:
             if board:
                 for record in one.records:
                     tensorboard.train_epoch(board, record)
-            keep(bench, job, finish(bench, job, architecture, one, board))
+            keep(session, job, finish(session, job, architecture, one, board))
 
 
 def fit_stack(
-    bench: Bench,
+    session: Session,
     space: SearchSpace,
     architecture: Architecture,
     settings: Settings,
@@ -79,14 +76,14 @@ def fit_stack(
     """`fit.fit` for each (fold, seed) at once; all folds must read one layer. The seconds are shared out evenly.
 
     Raises NotStackableError where the features do not lie on the device, or a block or the loss cannot be stacked;
-    UserError when a training diverges.
+    Diverged when a training does.
     """
-    if bench.run.states > 1:
+    if session.run.states > 1:
         raise NotStackableError("a layer mix learns at a rate of its own")
-    made = _members(bench, space, architecture, settings, members)
+    made = _members(session, space, architecture, settings, members)
     if any(hasattr(module, FACTOR) for module in made[0].network.modules()):
         raise NotStackableError("a module learns at a rate of its own")
-    loss, task = bench.run.task.loss, bench.run.task
+    loss, task = session.run.task.loss, session.run.task
     stack, feed = Stack([member.network for member in made]), Feed([member.data for member in made])
     update = Update(stack.flat_MP, settings)
     positions_M, valid_M = zip(
@@ -103,22 +100,22 @@ def fit_stack(
         losses = one_epoch(stack, update, feed, made, settings, epoch, loss)
         seconds += time.monotonic() - begun
         if bad := [value for value in losses if not math.isfinite(value)]:
-            raise UserError(f"training diverged: loss {bad[0]} in epoch {epoch}; lower the setting lr={settings.lr}")
+            raise Diverged(f"training diverged: loss {bad[0]} in epoch {epoch}; lower the setting lr={settings.lr}")
         out_SMBO = stack.outputs(feed, valid)
         for m, member in enumerate(made):
             found = out_SMBO[:, m][valid.real_SMB[:, m]][order_M[m]]
             value = float(loss(found, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
-            checked = {"loss": value, **bench.metrics(task.predict(found), member.valid)}
+            checked = {"loss": value, **session.metrics(task.predict(found), member.valid)}
             record = {"epoch": epoch, "loss": losses[m], "valid": checked, "score": -value}
             records_M[m].append(json.loads(json.dumps(record)))
         score_M = torch.tensor([records[-1]["score"] for records in records_M])
         if not score_M.isfinite().all():
-            raise UserError(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
+            raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         better_M1 = (score_M > best_M)[:, None].to(best_MP.device)
         best_M, best_MP = best_M.maximum(score_M), torch.where(better_M1, stack.flat_MP.detach(), best_MP)
         after_epoch()
     if not best_MP.isfinite().all():
-        raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
+        raise Diverged(f"training diverged in its last step; lower the setting lr={settings.lr}")
     for values_P, member in zip(best_MP, made, strict=True):
         fill(member.network, values_P)
     share = seconds / len(made)
@@ -126,7 +123,7 @@ def fit_stack(
 
 
 def _members(
-    bench: Bench,
+    session: Session,
     space: SearchSpace,
     architecture: Architecture,
     settings: Settings,
@@ -136,14 +133,14 @@ def _members(
     known: dict[int, tuple[Data, Tensor, Tensor, tuple[Tensor, Tensor] | None]] = {}
     for fold, seed in members:
         if fold not in known:
-            parts = bench.run.protocol.folds[fold]
-            data, fit = bench.derived(bench.layer(fold), parts, settings), bench.members(parts.fit)
+            parts = session.run.protocol.folds[fold]
+            data, fit = session.derived(session.layer(fold), parts, settings), session.members(parts.fit)
             moments = None if settings.normalise == "none" else data.moments(fit)
-            known[fold] = data, fit, bench.members(parts.valid), moments
+            known[fold] = data, fit, session.members(parts.valid), moments
         data, fit, valid, moments = known[fold]
         seed_everything(seed, fold, "initial weights")
-        dims = data.dim, settings.width or data.dim, len(bench.run.outputs)
-        network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(bench.device)
+        dims = data.dim, settings.width or data.dim, len(session.run.outputs)
+        network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(session.device)
         if moments:
             network.standardise.set(*moments)
         made.append(Member(network, data, fit, valid, seed_of(fold, seed)))

@@ -14,13 +14,13 @@ from bas import NUMBERS
 from bas.corpora import Corpus
 from bas.errors import UserError
 from bas.features.recordings import recording_hashes
-from bas.features.store import FeatureStore, StoreInfo
+from bas.features.store import StoreInfo
 from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
 from bas.runs.baselines import common_baselines
 from bas.runs.plan import BEST, MIX, Plan
-from bas.runs.run import Run, common_task, open_labelled, stored
-from bas.runs.spaces import SpaceFile, load_space
+from bas.runs.run import Inputs, Run, stored
+from bas.runs.spaces import SpaceFile
 from bas.search.search import PATHS
 from bas.tasks import Task
 from bas.training.loop import read_checkpoint
@@ -31,37 +31,31 @@ from bas.util.versions import versions
 RENEWED = "delete it: the next run writes it anew"
 
 
-def split(plan: Plan, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
+def split(inputs: Inputs, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
     """The protocol of a run, see `protocols.make`; what the store skipped is left out."""
-    info = StoreInfo.read(Path(plan.features))
-    task = common_task([load_space(s) for s in plan.spaces])
-    return make(open_labelled(info, plan.labels), task, rule, seed, allowed=allowed, skipped=info.skipped)
+    return make(inputs.corpus, inputs.task, rule, seed, allowed=allowed, skipped=inputs.store.info.skipped)
 
 
-def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
+def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
 
     protocol: of `split`. Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
     """
-    store = FeatureStore(Path(plan.features))
+    plan, store, spaces = inputs.plan, inputs.store, inputs.spaces
     info = store.info
     for index, ids in enumerate(info.shards):
         if ids:
             store.shard(index)  # refuses what is damaged now, before anything is written
-    corpus = stored(open_labelled(info, plan.labels), info)
-    _check_recordings(Path(plan.features), corpus, info)
-    spaces = [load_space(s) for s in plan.spaces]
+    _check_recordings(Path(plan.features), stored(inputs.corpus, info), info)
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
     if plan.layer not in (BEST, MIX, *info.layers):
         held = ", ".join(map(str, info.layers))
         raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
-    task = common_task(spaces)
-    common_baselines(spaces)  # refuses several
-    task.outputs(corpus.labelled(task.label))  # refuses too few of them
+    run = Run(folder, inputs, protocol)  # refuses several tasks or baselines, and too few outputs
     if plan.settings.normalise == "speaker":
-        _check_speakers(corpus, task, protocol)
-    made_of = _made_of(plan, info, corpus, task, protocol, spaces)
+        _check_speakers(run.corpus, run.task, protocol)
+    made_of = _made_of(plan, info, run.corpus, run.task, protocol, spaces)
     if (folder / "run.json").exists():
         there = read_json(folder / "run.json", "give another --name, or delete that folder")
         if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
@@ -96,7 +90,7 @@ def start(folder: Path, plan: Plan, protocol: Protocol) -> Run:
     (folder / "jobs").mkdir(exist_ok=True)
     for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
         left.unlink()
-    return Run(folder)
+    return run
 
 
 def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile]) -> None:

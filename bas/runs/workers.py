@@ -1,7 +1,8 @@
 """Many small trainings, resumable: over processes of one thread each, whose number changes no result, or stacked.
 
-On a GPU, those of one shape train together (`bas.runs.stacked`). A CPU is bound by arithmetic, to which stacking only
-adds: there, processes share the jobs.
+A verb has one `Workers`: its processes start with the first job and stay until the last, and each keeps what it opened.
+On a GPU, trainings of one shape train together (`bas.runs.stacked`). A CPU is bound by arithmetic, to which stacking
+only adds: there, processes share the jobs.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_byte
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from bas.errors import UserError
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.stacked import run_stack, stacks
 from bas.training.placement import Placement
 from bas.training.stack import NotStackableError
@@ -38,149 +42,228 @@ from bas.util.progress import bar
 REFRESH_SECONDS = 0.5
 STACK = 32  # members that train together at most; half as many wherever the GPU's memory is too small for that
 
-Show = Callable[[int, int], None]
-"""Shows the progress: jobs that are finished, epochs that are trained, those of finished jobs among them."""
 
-Open = Callable[[Path, Callable[[], None], Placement | None], Any]
-"""Opens a folder to work in: the folder, what to call after every epoch, where the features go."""
-Work = Callable[[Any, Job], None]
-"""Does one job in what `Open` made, and writes its result."""
+class Source(Protocol):
+    """What jobs are of, open in the parent: a run, or several as one. A worker process opens its folder anew."""
 
-_bench: Any = None
+    @property
+    def folder(self) -> Path: ...
 
 
-def run_jobs(
-    folder: Path,
-    jobs: Sequence[Job],
-    epochs: int,
-    workers: int,
-    console: Console,
-    what: str,
-    placement: Placement | None = None,
-    stacked: bool | None = None,
-    work: Work = run_job,
-    opened: Open = Bench,
-) -> None:
-    """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
+Open = Callable[[Any, Callable[[], None], Placement | None], Any]
+"""Opens a session: of a source or its folder, what to call after every epoch, where the features go."""
 
-    A table before and after says what is done. epochs: of one job, for the progress bar. placement: see `Bench`.
+Work = Callable[[Any, Any], None]
+"""Does one job in a session, and writes its result. A function of a module, so that a process finds it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs are done. What a session holds depends on nothing else."""
+
+    folder: Path
+    open: Open
+    placement: Placement | None
+
+
+class Workers:
+    """The processes of one verb; with one worker, this process.
+
     stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU.
-    work, opened: functions of a module, so that a worker process finds them. Only `run_job`'s own jobs are stacked.
     """
-    todo = [job for job in jobs if not _path(folder, job).exists()]
-    if 0 < len(todo) < len(jobs):
-        console.print(table_of_done(folder, jobs))
-    with bar(console, "epochs") as progress:
-        task = progress.add_task(what, total=len(jobs) * epochs, completed=(len(jobs) - len(todo)) * epochs)
 
-        def show(finished: int, ticks: int) -> None:
-            # A resumed job ticks fewer times than it has epochs: a finished one counts whole.
-            known = (len(jobs) - len(todo) + finished) * epochs
-            running = ticks - finished * epochs
-            progress.update(task, completed=known + max(0, running))
+    def __init__(self, count: int, console: Console, stacked: bool | None = None) -> None:
+        self.count, self.console, self.stacked = count, console, stacked
+        self._here: tuple[Place, Any] | None = None
+        self._ticks_here = 0
+        self._tell: Callable[[], None] = lambda: None
+        self._pool: ProcessPoolExecutor | None = None
+        self._context = multiprocessing.get_context("spawn")
+        self._ticks: Synchronized[int] = self._context.Value("q", 0)
+        # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
+        self._stop = self._context.RawValue("b", 0)
 
-        if not todo:
-            return
-        if workers == 1:
-            _run_here(folder, todo, epochs, placement, stacked, console, show, work, opened)
-        else:
-            _run_over(folder, todo, workers, placement, show, work, opened)
-    console.print(table_of_done(folder, jobs))
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._here = None
+        if self._pool:
+            self._stop.value = kind is not None  # the running jobs end too: their checkpoints stay
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def run(
+        self,
+        source: Source,
+        jobs: Sequence[Job],
+        epochs: int,
+        what: str,
+        placement: Placement | None = None,
+        work: Work = run_job,
+        open: Open = Session,
+    ) -> None:
+        """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
+
+        A table before and after says what is done. epochs: of one job, for the progress bar. placement, open: of the
+        session that the jobs are done in; it is kept for the next jobs of the same.
+        """
+        folder = source.folder
+        todo = [job for job in jobs if not _path(folder, job).exists()]
+        if 0 < len(todo) < len(jobs):
+            self.console.print(table_of_done(folder, jobs))
+        self._do(source, Place(folder, open, placement), [[job] for job in todo], work, what, len(jobs), epochs)
+        if todo:
+            self.console.print(table_of_done(folder, jobs))
+
+    def run_chains(
+        self,
+        source: Source,
+        chains: Sequence[Sequence[Any]],
+        total: int,
+        what: str,
+        placement: Placement,
+        work: Work,
+        open: Open,
+    ) -> None:
+        """Do pieces of work that are no jobs: those of a chain one after another, the chains side by side.
+
+        total: pieces in all, those done before among them.
+        """
+        self._do(source, Place(source.folder, open, placement), chains, work, what, total, None)
+
+    def _do(
+        self,
+        source: Source,
+        place: Place,
+        chains: Sequence[Sequence[Any]],
+        work: Work,
+        what: str,
+        total: int,
+        epochs: int | None,
+    ) -> None:
+        """epochs: of one piece of work, which the bar counts; None: it counts the pieces."""
+        todo = sum(map(len, chains))
+        with bar(self.console, "epochs" if epochs else what) as progress:
+            each, before = epochs or 1, total - todo
+            task = progress.add_task(what, total=total * each, completed=before * each)
+
+            def show(finished: int, ticks: int) -> None:
+                # A resumed job ticks fewer times than it has epochs: a finished one counts whole.
+                running = max(0, ticks - finished * each) if epochs else 0
+                progress.update(task, completed=(before + finished) * each + running)
+
+            if not todo:
+                return
+            if self.count == 1:
+                self._run_here(source, place, [piece for chain in chains for piece in chain], work, each, show)
+            else:
+                self._run_over(place, chains, work, show)
+
+    def _run_here(
+        self,
+        source: Source,
+        place: Place,
+        pieces: Sequence[Any],
+        work: Work,
+        epochs: int,
+        show: Callable[[int, int], None],
+    ) -> None:
+        finished = self._ticks_here = 0
+        self._tell = lambda: show(finished, self._ticks_here)
+        session = self._session(source, place)
+        together = self.stacked if self.stacked is not None else session.device.type == "cuda"
+        queue = deque(stacks(session, pieces, STACK) if together else [[piece] for piece in pieces])
+        said = {""}
+        while queue:
+            stack = queue.popleft()
+            why, smaller = "", False
+            if len(stack) > 1:
+                try:
+                    _alone(run_stack, session, stack)
+                except NotStackableError as error:
+                    why = f"{stack[0].row}: trained one by one ({error})"
+                except torch.OutOfMemoryError:
+                    smaller = True  # after this clause, which holds on to the memory
+                    why = f"{len(stack)} trainings together do not fit into the GPU's memory: half as many"
+            if why not in said:
+                said.add(why)
+                self.console.print(why, markup=False)
+            if smaller:
+                left = [*stack, *(job for later in queue for job in later)]
+                queue = deque(stacks(session, left, (len(stack) + 1) // 2))
+                self._ticks_here = finished * epochs
+                continue
+            for piece in stack:
+                if not (len(stack) > 1 and _path(place.folder, piece).exists()):  # the stack has done it
+                    _alone(work, session, piece)
+                finished += 1
+                self._ticks_here = max(self._ticks_here, finished * epochs)
+                self._tell()
+
+    def _session(self, source: Source, place: Place) -> Any:
+        """The one that is open, if it is of this place; the old one goes before the new one comes."""
+        if self._here is None or self._here[0] != place:
+            self._here = None
+            self._here = place, place.open(source, self._tick, place.placement)
+        return self._here[1]
+
+    def _tick(self) -> None:
+        self._ticks_here += 1
+        self._tell()
+
+    def _run_over(
+        self, place: Place, chains: Sequence[Sequence[Any]], work: Work, show: Callable[[int, int], None]
+    ) -> None:
+        if self._pool is None:
+            shared = (os.getpid(), self._stop, self._ticks)
+            self._pool = ProcessPoolExecutor(self.count, self._context, _begin, shared)
+        pool, before, finished = self._pool, self._ticks.get_obj().value, 0
+        running: dict[Future[None], Iterator[Any]] = {}
+
+        def submit(chain: Iterator[Any]) -> None:
+            for piece in chain:
+                running[pool.submit(_work, place, work, piece)] = chain
+                return
+
+        with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
+            for chain in chains:
+                submit(iter(chain))
+        try:
+            while running:
+                done, _ = wait(running, REFRESH_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    finished += 1
+                    submit(running.pop(future))
+                show(finished, self._ticks.get_obj().value - before)
+        except BrokenProcessPool as error:
+            message = "a worker was killed; if memory is short, use fewer --workers"
+            raise UserError(f"{place.folder}: {message}") from error
 
 
 def _path(folder: Path, job: Job) -> Path:
     return folder / "jobs" / f"{job.name}.json"
 
 
-def table_of_done(folder: Path, jobs: Sequence[Job]) -> Table:
+def _alone(work: Callable[[Any, Any], None], session: Any, piece: Any) -> None:
+    """One thread, under BLAS as well: what else runs, and on how many cores, changes no number."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        work(session, piece)
+
+
+def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
     """By kind and row: how many of the jobs have a result, and the seconds of one, as their results tell them."""
+    jobs = list(jobs)
     table = Table("jobs", "row", "done", "of", "s each")
     for kind, row in dict.fromkeys((job.kind, job.row) for job in jobs):
         paths = [_path(folder, job) for job in jobs if (job.kind, job.row) == (kind, row)]
-        found = [read_json(path) for path in paths if path.exists()]
-        seconds = [result["seconds"] for result in found if "seconds" in result]
+        results = [read_json(path) for path in paths if path.exists()]
+        seconds = [result["seconds"] for result in results if "seconds" in result]
         each = f"{sum(seconds) / len(seconds):.1f}" if seconds else "–"
-        table.add_row(kind, row, f"{len(found):,}", f"{len(paths):,}", each)
+        table.add_row(kind, row, f"{len(results):,}", f"{len(paths):,}", each)
     return table
-
-
-def _run_here(
-    folder: Path,
-    todo: Sequence[Job],
-    epochs: int,
-    placement: Placement | None,
-    stacked: bool | None,
-    console: Console,
-    show: Show,
-    work: Work,
-    opened: Open,
-) -> None:
-    finished = count = 0
-
-    def tick() -> None:
-        nonlocal count
-        count += 1
-        show(finished, count)
-
-    bench = opened(folder, tick, placement)
-    together = work is run_job and (bench.device.type == "cuda" if stacked is None else stacked)
-    queue = deque(stacks(bench, todo, STACK) if together else [[job] for job in todo])
-    told = {""}
-    while queue:
-        jobs = queue.popleft()
-        why, smaller = "", False
-        if len(jobs) > 1:
-            try:
-                run_stack(bench, jobs)
-            except NotStackableError as error:
-                why = f"{jobs[0].row}: trained one by one ({error})"
-            except torch.OutOfMemoryError:
-                smaller = True  # after this clause, which holds on to the memory
-                why = f"{len(jobs)} trainings together do not fit into the GPU's memory: half as many"
-        if why not in told:
-            told.add(why)
-            console.print(why, markup=False)
-        if smaller:
-            queue = deque(stacks(bench, [*jobs, *(job for left in queue for job in left)], (len(jobs) + 1) // 2))
-            count = finished * epochs
-            continue
-        for job in jobs:
-            work(bench, job)  # no more than a look at those that the stack has done
-            finished += 1
-            count = max(count, finished * epochs)
-            show(finished, count)
-
-
-def _run_over(
-    folder: Path,
-    todo: Sequence[Job],
-    workers: int,
-    placement: Placement | None,
-    show: Show,
-    work: Work,
-    opened: Open,
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    ticks: Synchronized[int] = context.Value("q", 0)
-    # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
-    stop = context.RawValue("b", 0)
-    arguments = (opened, folder, placement, os.getpid(), stop, ticks)
-    with ProcessPoolExecutor(workers, context, _open, arguments) as pool:
-        with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
-            waiting: set[Future[None]] = {pool.submit(_work, work, job) for job in todo}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, REFRESH_SECONDS, FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                show(len(todo) - len(waiting), ticks.get_obj().value)
-        except BaseException as error:
-            stop.value = 1  # the running jobs end too: their checkpoints stay
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                told = "a worker was killed; if memory is short, use fewer --workers"
-                raise UserError(f"{folder}: {told}") from error
-            raise
 
 
 @contextmanager
@@ -196,23 +279,30 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, heard)
 
 
-def _open(
-    opened: Open, folder: Path, placement: Placement | None, parent: int, stop: c_byte, ticks: Synchronized[int]
-) -> None:
-    global _bench
+# In a worker process: the place it works in, and the session that is open there.
+_ticks: Synchronized[int] | None = None
+_open: tuple[Place, Any] | None = None
+
+
+def _begin(parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
+    global _ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
     threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
-
-    def tick() -> None:
-        with ticks.get_lock():
-            ticks.value += 1
-
-    _bench = opened(folder, tick, placement)
+    _ticks = ticks
 
 
-def _work(work: Work, job: Job) -> None:
-    assert _bench is not None
-    work(_bench, job)
+def _tick() -> None:
+    assert _ticks is not None
+    with _ticks.get_lock():
+        _ticks.value += 1
+
+
+def _work(place: Place, work: Work, piece: Any) -> None:
+    global _open
+    if _open is None or _open[0] != place:
+        _open = None  # the old one goes before the new one comes
+        _open = place, place.open(place.folder, _tick, place.placement)
+    _alone(work, _open[1], piece)
 
 
 def _die_with(parent: int, stop: c_byte) -> None:

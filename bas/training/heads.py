@@ -16,10 +16,11 @@ from typing import Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bas.errors import UserError
+from bas.errors import Diverged
 from bas.training.batches import Batched
 from bas.training.loop import Epoch, Record, optimise, outputs, seed_of
 from bas.training.settings import Settings
+from bas.training.stack import Loss
 
 
 def state_name(state: int) -> str:
@@ -83,9 +84,6 @@ def adopt_stacked(own: Sequence[nn.Parameter], others: Sequence[nn.Parameter], w
         mine.copy_(torch.where(which_I[:, None, None], theirs, mine))
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
 @dataclass(frozen=True)
 class Trained(Generic[Kind]):
     """The heads, each with the weights of its best epoch, and what each reached there on the valid part."""
@@ -112,7 +110,7 @@ def train(
 
     targets_B: of `valid`, on the data's device. seed: fold and seed. tick: called after every epoch. path: of the
     checkpoint. every: epochs from one look at `valid` to the next; the last is one.
-    Raises UserError when a training diverges.
+    Raises Diverged when a training does.
     """
     watched = Watched(heads).to(data.device)
 
@@ -133,6 +131,6 @@ def train(
 
     _, seconds = optimise(watched, forward, summed, data, fit, settings, seed_of(*seed), record, path)
     if not watched.score_H.isfinite().all():
-        raise UserError(f"probing diverged: no validation loss is finite; lower the setting lr={settings.lr}")
+        raise Diverged(f"probing diverged: no validation loss is finite; lower the setting lr={settings.lr}")
     kept = dict(zip(heads.names, (-watched.score_H).tolist(), strict=True))
     return Trained(watched.best.eval(), kept, seconds)

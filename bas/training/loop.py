@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.errors import UserError
+from bas.errors import Diverged, UserError
 from bas.networks.network import LayerMix, Mixed
 from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.training.settings import Settings
@@ -77,8 +77,8 @@ def optimise(
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
     held_out: utterances that the architecture parameters move on, taking turns with the weights (bi-level, first
         order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
-    Raises UserError when the training loss, the score or a weight is not finite, or the checkpoint is not of this
-    training.
+    Raises Diverged when the training loss, the score or a weight is not finite; UserError where the checkpoint is not
+    of this training.
     """
     optimiser = _optimiser(model, settings)
     # Whom it was trained on: weights that have seen the test part of another split must not be taken up here.
@@ -103,12 +103,12 @@ def optimise(
         done = _one_epoch(model, forward, loss, data, steps, settings, epoch, optimiser)
         seconds += time.monotonic() - begun
         if not math.isfinite(done.loss):
-            raise UserError(f"training diverged: loss {done.loss} in epoch {epoch}; lower the setting lr={settings.lr}")
+            raise Diverged(f"training diverged: loss {done.loss} in epoch {epoch}; lower the setting lr={settings.lr}")
         model.eval()
         # Through JSON: a metric may return NumPy's float, which a checkpoint would not be loaded with.
         records.append(json.loads(json.dumps(after_epoch(done))))
         if keep_best and not math.isfinite(records[-1][keep_best]):
-            raise UserError(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
+            raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
@@ -119,7 +119,7 @@ def optimise(
     if keep_best:
         model.load_state_dict(best["model"])
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise UserError(f"training diverged in its last step; lower the setting lr={settings.lr}")
+        raise Diverged(f"training diverged in its last step; lower the setting lr={settings.lr}")
     model.eval()
     return records, seconds
 

@@ -180,6 +180,21 @@ def one_epoch(
     return [total / len(member.fit) for total, member in zip(total_M.tolist(), members, strict=True)]
 
 
+def adamw(
+    w: Tensor, gradient: Tensor, first: Tensor, second: Tensor, count: Tensor, lr: Tensor, decay: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of `torch.optim.AdamW` for M members at once, `(M, ...)` each: their new weights and both moments.
+
+    count, lr: `(M, 1, ...)` float64, in which the bias corrections are taken: the step each member is at, from 1, and
+    its rate. Without decay it is Adam (Kingma and Ba, *ICLR* 2015; Loshchilov and Hutter, *ICLR* 2019).
+    """
+    first = first.lerp(gradient, 1 - BETAS[0])
+    second = (BETAS[1] * second).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    size, root = lr / (1 - BETAS[0] ** count), (1 - BETAS[1] ** count).sqrt()
+    away = first / (second.sqrt() / root.float()).add_(EPS)
+    return w * (1 - lr * decay).float() - size.float() * away, first, second
+
+
 class Update:
     """`torch.optim`'s AdamW or SGD on the rows of `flat_MP`, each with its own rate; a member may stand still."""
 
@@ -197,12 +212,8 @@ class Update:
             first_MP = self.settings.momentum * self.first_MP + (grad_MP + decay * flat_MP)
             new_MP = flat_MP - lr_M1.float() * first_MP
         else:
-            first_MP = self.first_MP.lerp(grad_MP, 1 - BETAS[0])
-            second_MP = (BETAS[1] * self.second_MP).addcmul_(grad_MP, grad_MP, value=1 - BETAS[1])
             count_M1 = self.count_M1.clamp_min(1)  # of one that has not moved yet
-            size_M1, root_M1 = lr_M1 / (1 - BETAS[0] ** count_M1), (1 - BETAS[1] ** count_M1).sqrt()
-            away_MP = first_MP / (second_MP.sqrt() / root_M1.float()).add_(EPS)
-            new_MP = flat_MP * (1 - lr_M1 * decay).float() - size_M1.float() * away_MP
+            new_MP, first_MP, second_MP = adamw(flat_MP, grad_MP, self.first_MP, self.second_MP, count_M1, lr_M1, decay)
             self.second_MP = torch.where(moves_M1, second_MP, self.second_MP)
         self.first_MP = torch.where(moves_M1, first_MP, self.first_MP)
         flat_MP.copy_(torch.where(moves_M1, new_MP, flat_MP))

@@ -29,7 +29,7 @@ from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
 from bas.runs.plan import MIX, Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.stacked import fit_stack
 from bas.search.search import search
 from bas.space import Architecture, SearchSpace
@@ -267,21 +267,21 @@ def test_the_weights_are_plotted(work: Path) -> None:
 def test_streamed_is_resident_and_nothing_is_stacked(work: Path) -> None:
     folder = work / "runs/streamed"
     shutil.copytree(work / "runs/whole", folder)
-    bench = Bench(folder, placement=Placement("store", 2**26))
+    session = Session(folder, placement=Placement("store", 2**26))
     for kind in ("search", "retrain"):
         asked = Job(kind, "ser_bas3", 1, 0)
         before = job(folder, asked.name)
-        bench.run.job_path(asked.name).unlink()
-        run_job(bench, asked)
+        session.run.job_path(asked.name).unlink()
+        run_job(session, asked)
         now = job(folder, asked.name)
         assert {**now, "seconds": 0} == {**before, "seconds": 0}
     space = BASELINES["simple FFN"]
     with pytest.raises(NotStackableError, match="layer mix"):
-        fit_stack(bench, space, space.only(), bench.run.plan.settings, [(0, 0)], lambda: None)
+        fit_stack(session, space, space.only(), session.run.plan.settings, [(0, 0)], lambda: None)
 
 
 def test_what_a_training_costs(work: Path) -> None:
-    run = Run(work / "runs/whole")
+    run = Run.open(work / "runs/whole")
     parts = run.protocol.folds[0]
     frames = int(np.median([-(-run.store.num_frames(i) // 2) for i in parts.fit]))
     space = run.spaces["ser_bas3"].space

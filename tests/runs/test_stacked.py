@@ -18,7 +18,7 @@ import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
 from bas.runs.workers import run_jobs
 from bas.space import SearchSpace
@@ -103,8 +103,8 @@ def test_weights_after_some_steps(
     features: Path, tmp_path: Path, architecture: str, variant: str, batch_size: int, epochs: int, steps: int
 ) -> None:
     run = new_run(tmp_path / "run", features, batch_size=str(batch_size), epochs=str(epochs), **VARIANTS[variant])
-    bench, chosen = Bench(run.folder), run.plan.settings
-    members = _members(bench, *of(architecture), chosen, [(f, f % 2) for f in range(5)])
+    session, chosen = Session(run.folder), run.plan.settings
+    members = _members(session, *of(architecture), chosen, [(f, f % 2) for f in range(5)])
     for member in members:
         # AdamW's first steps are the sign of the gradient; a tiny one's is left to the kernel in float32.
         member.network.double()
@@ -163,7 +163,7 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
     for stacked in (False, True):
         run = new_run(tmp_path / f"{stacked}", features, **VARIANTS[variant])
         jobs = [*alone(run, 0, 5), *(Job("baseline", "simple FFN", f, 0) for f in range(5))]
-        assert [len(together) for together in stacks(Bench(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
+        assert [len(together) for together in stacks(Session(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
         console = quiet()
         run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=stacked)
         assert "one by one" not in console.file.getvalue()  # type: ignore[attr-defined]
@@ -194,13 +194,13 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         path = run.job_path(replace(job, kind="search").name)
         path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, "architecture": chosen}))
     run_jobs(run.folder, jobs, 6, 1, quiet(), "retrains", stacked=True)
-    bench = Bench(run.folder)
+    session = Session(run.folder)
     assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
     for index, job in enumerate(jobs):
         result = run.result(job.name)
         architecture = list(space.architectures())[26 * (index % 2)]
         assert result["architecture"] == architecture.as_dict()
-        (member,) = _members(bench, space, architecture, run.plan.settings, [(job.fold, job.seed)])
+        (member,) = _members(session, space, architecture, run.plan.settings, [(job.fold, job.seed)])
         path = run.folder / "jobs" / f"{job.name}.pt"
         member.network.load_state_dict(torch.load(path, weights_only=True))
         assert path.stat().st_size < 8 * result["parameters"], "one member's weights, not the whole stack's"
@@ -255,11 +255,11 @@ def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, mon
     run, console, sizes = new_run(tmp_path / "run", features), quiet(), []
     run_stack = bas.runs.workers.run_stack
 
-    def small(bench: Bench, jobs: list[Job]) -> None:
+    def small(session: Session, jobs: list[Job]) -> None:
         sizes.append(len(jobs))
         if len(jobs) > 3:
             raise torch.OutOfMemoryError
-        run_stack(bench, jobs)
+        run_stack(session, jobs)
 
     monkeypatch.setattr(bas.runs.workers, "run_stack", small)
     run_jobs(run.folder, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)

@@ -29,7 +29,7 @@ from bas.protocols import Fold, Protocol
 from bas.runs import session
 from bas.runs.jobs import run_job
 from bas.runs.plan import BEST, Job, Plan
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.start import _made_of
 from bas.studies.compare import study
 from bas.tasks import Classification
@@ -352,24 +352,24 @@ def test_a_run_that_streams_is_one_that_does_not(
     folder = tones / f"runs/{normalise}-streamed"
     assert results(folder) == results(tones / f"runs/{normalise}-resident")
 
-    bench = Bench(folder, placement=Placement("store", share))
-    assert bench.run.store.mapped_bytes == share // 4
-    assert isinstance(bench.data(0, bench.run.plan.settings.stride).frames_ND, Stored)
+    session = Session(folder, placement=Placement("store", share))
+    assert session.run.store.mapped_bytes == share // 4
+    assert isinstance(session.data(0, session.run.plan.settings.stride).frames_ND, Stored)
     if normalise == "corpus":
         return
 
     def asked(data: Data, fit: Tensor, speakers: list[str]) -> Data:
-        assert torch.equal(fit, bench.members(bench.run.protocol.folds[1].fit)), "the training part alone"
-        assert speakers == [u.speaker for u in bench.run.utterances]
+        assert torch.equal(fit, session.members(session.run.protocol.folds[1].fit)), "the training part alone"
+        assert speakers == [u.speaker for u in session.run.utterances]
         raise LookupError("asked")
 
     monkeypatch.setattr(session, "by_speaker", asked)
     rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": "logistic regression"}
     rows["layer"] = BEST
     for kind, row in rows.items():
-        bench.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)
+        session.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)
         with pytest.raises(LookupError, match="asked"):
-            run_job(bench, Job(kind, row, 1, 0))
+            run_job(session, Job(kind, row, 1, 0))
 
 
 def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore) -> None:

@@ -68,7 +68,7 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
     assert len(frame) == 9 * 3 * 2
     assert not frame.duplicated(["architecture", "fold", "seed"]).any()
     pd.testing.assert_frame_equal(frame, pd.read_csv(folder / "nine.csv"), check_dtype=False)
-    run = Run(folder)
+    run = Run.open(folder)
     row = frame[(frame.architecture == "FFN > MSA") & (frame.fold == 2) & (frame.seed == 1)].iloc[0]
     result = run.result(Job("alone", "nine", 2, 1, int(row.number)).name)
     assert result["architecture"] == {"layer1": "FFN", "layer2": "MSA"}
@@ -82,7 +82,7 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
 
 
 def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
-    run = Run(folder)
+    run = Run.open(folder)
     (space,) = json.loads((folder / "audit.json").read_text())["spaces"]
     rows = {row["strategy"]: row for row in space["strategies"]}
     assert list(rows) == [*STRATEGIES, "exhaustive", "one drawn blindly"]
@@ -122,7 +122,7 @@ def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder:
     for fold in range(3):
         retrained = run.result(Job("retrain", "nine", fold, 1).name)
         number = numbers[" > ".join(retrained["architecture"].values())]
-        alone = Run(folder).result(Job("alone", "nine", fold, 1, number).name)
+        alone = Run.open(folder).result(Job("alone", "nine", fold, 1, number).name)
         for name in ("test", "epochs", "kept_epoch", "parameters"):
             assert alone[name] == retrained[name]
 
@@ -168,7 +168,7 @@ def test_the_page_says_what_its_numbers_rest_on(folder: Path) -> None:
 
 
 def test_a_variant_is_trained_with_a_skip_around_every_block(folder: Path) -> None:
-    run, beside = Run(folder), Run(folder / "variants/residual=every")
+    run, beside = Run.open(folder), Run.open(folder / "variants/residual=every")
     assert beside.plan.settings == replace(run.plan.settings, residual="every")
     assert beside.protocol == run.protocol
     one, other = (r.result(Job("alone", "nine", 0, 0, 8).name)["parameters"] for r in (run, beside))
@@ -276,9 +276,9 @@ def test_the_verb(
     assert "next: " in told
     results = json.loads((tmp_path / "runs/small/audit.json").read_text())
     assert markdown(results) == page
-    found = load_searches(Run(tmp_path / "runs/small"), "nine", "gumbel")
+    found = load_searches(Run.open(tmp_path / "runs/small"), "nine", "gumbel")
     assert found.picks_FS.shape == (2, 1)
-    assert load_truth(Run(tmp_path / "runs/small"), "nine").scores_AFS.shape == (9, 2, 1)
+    assert load_truth(Run.open(tmp_path / "runs/small"), "nine").scores_AFS.shape == (9, 2, 1)
 
 
 def test_a_variant_changes_settings() -> None:
@@ -301,7 +301,7 @@ def test_a_pick_is_valued_by_the_other_seeds() -> None:
 
 
 def test_what_was_never_chosen_counts_as_a_candidate(folder: Path) -> None:
-    space = Run(folder).spaces["nine"].space
+    space = Run.open(folder).spaces["nine"].space
     same = [{"architecture": {"layer1": "FFN", "layer2": "FFN"}, "probabilities": None}] * 20
     found = decided(same, space)
     assert found["slots"]["layer1"]["candidates"] == ("MSA+FFN", "MSA", "FFN")

@@ -25,7 +25,7 @@ from bas.cli.main import main
 from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.spaces import load_space
 from bas.runs.workers import run_jobs
 from bas.util.files import locked
@@ -212,7 +212,7 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
     name = Job("search", "ser_bas3", 0, 1).name
     whole = jobs(inside / "runs/resumed")[name]
     (inside / f"runs/resumed/jobs/{name}.json").unlink()
-    bench = Bench(inside / "runs/resumed")
+    session = Session(inside / "runs/resumed")
     epochs = []
 
     def dies(*arguments: Any) -> None:
@@ -223,9 +223,9 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr("bas.runs.tensorboard.search_epoch", dies)
         with pytest.raises(RuntimeError, match="killed"):
-            run_job(bench, Job("search", "ser_bas3", 0, 1))
+            run_job(session, Job("search", "ser_bas3", 0, 1))
     assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
-    run_job(bench, Job("search", "ser_bas3", 0, 1))
+    run_job(session, Job("search", "ser_bas3", 0, 1))
     assert jobs(inside / "runs/resumed")[name] == whole
 
 
@@ -239,14 +239,14 @@ def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
         folder = inside / f"runs/{kind}-{part.replace(' ', '-')}"
         shutil.copytree(inside / "runs/whole", folder)
         (folder / "jobs" / f"{job.name}.json").unlink(missing_ok=True)
-        bench = Bench(folder)
-        data = bench.data(bench.layer(1), bench.run.plan.settings.stride)
+        session = Session(folder)
+        data = session.data(session.layer(1), session.run.plan.settings.stride)
         if part != "as it is":
-            for u in bench.members(getattr(bench.run.protocol.folds[1], part)).tolist():
+            for u in session.members(getattr(session.run.protocol.folds[1], part)).tolist():
                 span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))
                 data.frames_ND[span] = torch.flip(data.frames_ND[span], dims=(1,)) + 3
                 data.means_UD[u] = data.frames_ND[span].float().mean(0)
-        run_job(bench, job)
+        run_job(session, job)
         seen[part] = jobs(folder)[job.name]
     scored = [seen[part].pop("test", None) for part in seen]
     assert seen["as it is"] == seen["test"]
@@ -372,7 +372,7 @@ def test_jobs_are_built_from_the_runs_own_copy(inside: Path) -> None:
     arguments = ["search", "--features", "runs/features/tones-log-mel", "--space", "moving.py", *SMALL]
     assert main([*arguments, "--name", "moving", "--workers", "1"]) == 0
     (inside / "moving.py").write_text(OWN_SPACE.replace('"b": layer', '"b": layer, "c": layer'))
-    assert list(Bench(inside / "runs/moving").run.spaces["moving"].space.slots) == ["a", "b"]
+    assert list(Session(inside / "runs/moving").run.spaces["moving"].space.slots) == ["a", "b"]
 
 
 def test_a_second_process_changes_nothing(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

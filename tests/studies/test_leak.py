@@ -58,7 +58,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
     for side in ("clean", "leaky"):
         rows = []
         for seed in (0, 1):
-            run = Run(tmp_path / "leak" / f"{side}-seed{seed}")
+            run = Run.open(tmp_path / "leak" / f"{side}-seed{seed}")
             found = {}
             for fold, parts in enumerate(run.protocol.folds):
                 job = run.result(Job("linear", "logistic regression", fold, seed).name)

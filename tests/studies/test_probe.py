@@ -148,7 +148,7 @@ def test_the_chosen_rows_are_those_of_the_state_that_tells(store: dict[str, Any]
 
 
 def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dict[str, Any]) -> None:
-    ours, theirs = (Run(work / f"runs/whole/cups/{name}") for name in ("disjoint", "random"))
+    ours, theirs = (Run.open(work / f"runs/whole/cups/{name}") for name in ("disjoint", "random"))
     assert store["tested"] == len(ours.utterances) == 64
     assert set(ours.result(probe_job(0, 0).name)["heads"]) - set(theirs.result(probe_job(0, 0).name)["heads"]) == {
         f"{kind} first {k}" for kind in KINDS for k in (2, 3)
@@ -179,7 +179,7 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
 
 
 def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[str, Any]) -> None:
-    run = Run(work / "runs/whole/cups/disjoint")
+    run = Run.open(work / "runs/whole/cups/disjoint")
     jobs = [run.result(f"few-best-fold{fold}-seed0")["layers"] for fold in range(3)]
     for kind in KINDS:
         found = store["few"][kind]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from bas.runs.jobs import run_job
 from bas.runs.plan import BEST, Job, Plan
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.start import split, start
 from bas.runs.workers import run_jobs
 from bas.studies.probe import few
@@ -117,11 +117,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def fresh(run: Run, tmp_path: Path) -> Run:
     """The same without any result."""
-    return Run(shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.json.tmp", "probe-*")))
+    return Run.open(
+        shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.json.tmp", "probe-*"))
+    )
 
 
 def whole(run: Run, job: Job) -> dict[str, Any]:
-    run_probe(Bench(run.folder), job)
+    run_probe(Session(run.folder), job)
     return job_of(run, job)
 
 
@@ -129,8 +131,8 @@ def whole(run: Run, job: Job) -> dict[str, Any]:
 
 
 def test_every_head_ends_with_the_weights_of_its_own_best_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, parts = Bench(run.folder), run.protocol.folds[0]
-    data, fit, valid = bench.data("mix", 1), bench.members(parts.fit), bench.members(parts.valid)
+    session, parts = Session(run.folder), run.protocol.folds[0]
+    data, fit, valid = session.data("mix", 1), session.members(parts.fit), session.members(parts.valid)
     seen: list[Tensor] = []
     keep = Watched.keep
 
@@ -153,8 +155,8 @@ def test_every_head_ends_with_the_weights_of_its_own_best_epoch(run: Run, monkey
 
 
 def test_standardised_by_the_fit_part_alone(run: Run) -> None:
-    bench, parts = Bench(run.folder), run.protocol.folds[0]
-    data, fit, valid = bench.data("mix", 1), bench.members(parts.fit), bench.members(parts.valid)
+    session, parts = Session(run.folder), run.protocol.folds[0]
+    data, fit, valid = session.data("mix", 1), session.members(parts.fit), session.members(parts.valid)
     states, short = run.store.info.layers, replace(run.plan.settings, epochs=1)
     found = train_heads(data, states, F.cross_entropy, 2, fit, valid, short, (0, 0), lambda: None).heads
     frames_ND = torch.cat([data.batch(u[None])[0][0] for u in fit])
@@ -199,11 +201,11 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Ru
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_probe(Bench(fresh.folder, tick), job)
+        run_probe(Session(fresh.folder, tick), job)
     checkpoint = fresh.folder / "jobs" / f"{job.name}.checkpoint"
     assert checkpoint.exists()
     again: list[None] = []
-    run_probe(Bench(fresh.folder, lambda: again.append(None)), job)
+    run_probe(Session(fresh.folder, lambda: again.append(None)), job)
     assert len(again) == run.plan.settings.epochs - 2, "two epochs are not done again"
     assert job_of(fresh, job) == expected
     assert not checkpoint.exists()
@@ -227,16 +229,16 @@ def test_a_smaller_share_is_part_of_a_larger(run: Run, monkeypatch: pytest.Monke
 
     def instead(data: Any, states: Any, loss: Any, outputs: int, fit: Tensor, valid: Tensor, *rest: Any) -> None:
         seen[seed, percent] = set(fit.tolist()), rest[0].epochs
-        assert torch.equal(valid, bench.members(run.protocol.folds[2].valid)), "the valid part is never thinned"
+        assert torch.equal(valid, session.members(run.protocol.folds[2].valid)), "the valid part is never thinned"
         raise Enough
 
     monkeypatch.setattr(probing, "train_heads", instead)
-    bench = Bench(run.folder)
+    session = Session(run.folder)
     for seed in (0, 1):
         for percent in (10, 25, 50):
             with pytest.raises(Enough):
-                run_probe(bench, probe_job(2, seed, percent))
-    fit = set(bench.members(run.protocol.folds[2].fit).tolist())
+                run_probe(session, probe_job(2, seed, percent))
+    fit = set(session.members(run.protocol.folds[2].fit).tolist())
     for seed in (0, 1):
         tenth, quarter, half = (seen[seed, percent][0] for percent in (10, 25, 50))
         assert tenth < quarter < half < fit
@@ -264,9 +266,9 @@ def test_the_labels_of_the_test_part_change_no_head_and_no_choice(tmp_path: Path
             for row in rows[1:]:
                 row[2] = "ba"["ab".index(row[2])] if row[0] in tested else row[2]
             manifest.write_text("\n".join(map(",".join, rows)) + "\n")
-        bench = Bench(run.folder)
-        run_probe(bench, jobs[0])
-        run_few(bench, jobs[1])
+        session = Session(run.folder)
+        run_probe(session, jobs[0])
+        run_few(session, jobs[1])
         found.append([job_of(run, job) for job in jobs])
     (probe, layers), (turned, layers_turned) = found
     assert layers == layers_turned
@@ -290,12 +292,12 @@ def test_what_other_features_of_a_part_change(run: Run, fresh: Run, part: str, m
     monkeypatch.setattr("bas.training.heads.optimise", noting)
     run.job_path(job.name).unlink(missing_ok=True)
     expected = whole(run, job)
-    bench = Bench(fresh.folder)
-    data = bench.data("mix", 1)
-    for u in bench.members(getattr(run.protocol.folds[0], part)).tolist():
+    session = Session(fresh.folder)
+    data = session.data("mix", 1)
+    for u in session.members(getattr(run.protocol.folds[0], part)).tolist():
         span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))
         data.frames_ND[span] = 3 - data.frames_ND[span]
-    run_probe(bench, job)
+    run_probe(session, job)
     found = job_of(fresh, job)
     now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (found, expected))
     assert now != before
@@ -313,11 +315,11 @@ def test_few_labels_are_of_fit_and_valid_alone(run: Run, fresh: Run, monkeypatch
         return dict.fromkeys(states, 0.0)
 
     monkeypatch.setattr(few, "cross_validated", note)
-    bench = Bench(fresh.folder)
-    run_few(bench, few_job(1))
+    session = Session(fresh.folder)
+    run_few(session, few_job(1))
     parts = run.protocol.folds[1]
-    data = bench.data("mix", 1)
-    open_ = {i: data.mean_frames(bench.members((i,))).numpy().tobytes() for i in (*parts.fit, *parts.valid)}
+    data = session.data("mix", 1)
+    open_ = {i: data.mean_frames(session.members((i,))).numpy().tobytes() for i in (*parts.fit, *parts.valid)}
     known = {bytes_: run.utterances[run.position[i]] for i, bytes_ in open_.items()}
     assert len(drawn) == few.DRAWS * 2 + 1, "20 of a class there are not"
     ids = []
@@ -335,12 +337,12 @@ def test_few_labels_are_of_fit_and_valid_alone(run: Run, fresh: Run, monkeypatch
 
 def test_all_labels_name_the_layer_that_a_run_takes(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few, "DRAWS", 1)
-    bench = Bench(fresh.folder)
-    run_few(bench, few_job(0))
-    run_job(bench, Job("layer", BEST, 0, 0))
+    session = Session(fresh.folder)
+    run_few(session, few_job(0))
+    run_job(session, Job("layer", BEST, 0, 0))
     layers = fresh.result(few_job(0).name)["layers"]
     assert list(layers) == [*map(str, COUNTS[:2]), ALL], "20 of a class there are not"
     assert layers[ALL] == [fresh.result("layer-best-fold0-seed0")["layer"]] == [1]
     before = json.dumps(layers)
-    run_few(bench, few_job(0))
+    run_few(session, few_job(0))
     assert json.dumps(fresh.result(few_job(0).name)["layers"]) == before

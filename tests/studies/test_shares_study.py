@@ -26,7 +26,7 @@ from bas.encoders import Padded
 from bas.report import comparison
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.speech import acoustics
 from bas.speech.acoustics import Contours
 from bas.stats import paired
@@ -101,7 +101,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 
 def test_the_exported_weights_are_of_the_network_of_each_fold(work: Path) -> None:
-    run = Run(work / "runs/whole/plain")
+    run = Run.open(work / "runs/whole/plain")
     found = Attention.read(run.folder / WEIGHTS)
     assert found.models == (
         "CNN+LSTM+attention",
@@ -126,12 +126,12 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
     """The same numbers as `jobs.run_job` gives; and a job of a baseline without attention keeps no weights."""
     from bas.runs.jobs import run_job
 
-    run = Run(work / "runs/whole/plain")
+    run = Run.open(work / "runs/whole/plain")
     shutil.copytree(run.folder, tmp_path / "again", ignore=shutil.ignore_patterns("jobs"))
     job = Job("baseline", "CNN+LSTM+attention", 1, 1)
-    run_job(Bench(tmp_path / "again"), job)
+    run_job(Session(tmp_path / "again"), job)
     clock = {"seconds": 0.0}
-    assert Run(tmp_path / "again").result(job.name) | clock == run.result(job.name) | clock
+    assert Run.open(tmp_path / "again").result(job.name) | clock == run.result(job.name) | clock
     found, begin = Attention.read(run.folder / WEIGHTS), len(run.protocol.folds[0].test)
     with np.load(run.folder / "jobs" / f"{job.name}.attention.npz") as held:
         here = slice(found.offsets[begin], found.offsets[begin + len(run.protocol.folds[1].test)])
@@ -147,7 +147,7 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
 
 
 def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> None:
-    runs = {name: Run(work / "runs/whole" / name) for name in ("plain", "padded", "plain-with-sex")}
+    runs = {name: Run.open(work / "runs/whole" / name) for name in ("plain", "padded", "plain-with-sex")}
     plain = runs["plain"]
     targets, units = comparison.tested(plain)
 
@@ -239,7 +239,7 @@ def test_what_attention_goes_with(work: Path, results: dict[str, Any]) -> None:
     # 0.2 to 0.48 s of 0.6: attention that is nearly even lies on the silence for about half.
     assert all(0.2 < found["behind"] < 0.8 for found in padded.values())
     ids = Contours.load(work / "runs/whole/plain/contours.npz").ids
-    assert set(ids) == set(Run(work / "runs/whole/plain").protocol.tested)
+    assert set(ids) == set(Run.open(work / "runs/whole/plain").protocol.tested)
 
 
 def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +355,7 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_job_that_is_done_is_left_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(work / "runs/whole/plain")
+    session = Session(work / "runs/whole/plain")
     monkeypatch.setattr("bas.runs.jobs.fit", lambda *arguments: pytest.fail("trained again"))
-    run_shares(bench, Job("baseline", "CNN+LSTM+attention", 0, 0))
-    run_shares(bench, Job("linear", "ridge regression", 0, 0))
+    run_shares(session, Job("baseline", "CNN+LSTM+attention", 0, 0))
+    run_shares(session, Job("linear", "ridge regression", 0, 0))

@@ -20,7 +20,7 @@ from bas.protocols import field_of
 from bas.runs.layers import best, cross_validated
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.start import split
 from bas.stats import ua
 from bas.studies.probe import few, figures
@@ -54,7 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runs(root: Path) -> list[Run]:
-    return [Run(root / name / "disjoint") for name in CORPORA]
+    return [Run.open(root / name / "disjoint") for name in CORPORA]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_source_that_no_one_can_be_trained_on_is_left_out(pool: Pool) -> None:
 def test_other_settings_are_other_transfers(work: Path, tmp_path: Path) -> None:
     of = [work / name / "disjoint" for name in ("alpha", "gamma")]
     begun(tmp_path / "alpha/disjoint", plan(work / "alpha", labels="common", epochs="3"))
-    names = [name_of([Run(one), Run(of[1])]) for one in (of[0], of[0], tmp_path / "alpha/disjoint")]
+    names = [name_of([Run.open(one), Run.open(of[1])]) for one in (of[0], of[0], tmp_path / "alpha/disjoint")]
     assert names[0] == names[1] != names[2]
 
 
@@ -240,9 +240,9 @@ def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, found: d
 
 
 def test_the_layer_is_the_one_that_the_sources_own_speakers_name(work: Path, pool: Pool) -> None:
-    bench = Bench(work / "alpha/disjoint")
+    session = Session(work / "alpha/disjoint")
     for fold in range(3):  # alpha's own run has a class more; its two others carry the same state
-        scores = cross_validated(*bench.training_means(fold), pool.states, pool.task, pool.runs[0].metrics["WA"])
+        scores = cross_validated(*session.training_means(fold), pool.states, pool.task, pool.runs[0].metrics["WA"])
         assert job_of(work, "alpha", fold)["layer"] == best(scores) == TOLD
 
 

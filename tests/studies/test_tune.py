@@ -30,7 +30,7 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.runs.workers import run_jobs
 from bas.space import SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
@@ -72,7 +72,7 @@ def tune(name: str, *more: str, trials: int = 4) -> list[str]:
 
 def trials_of(name: str, space: str = "ser_bas3") -> list[list[FrozenTrial]]:
     """The trials of every fold that were made, in their order."""
-    run = Run(Path("runs") / name)
+    run = Run.open(Path("runs") / name)
     journal, folds = open_journal(run.folder), range(len(run.protocol.folds))
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     return [study_of(journal, space, fold).get_trials(states=states) for fold in folds]
@@ -114,7 +114,7 @@ def test_the_table_is_of_the_predictions(work: Path) -> None:
     found = results("whole")
     rows = {row["row"]: row for row in found["rows"]}
     assert list(rows) == ["tuned ser_bas3", "4L transformer", "simple FFN", "logistic regression"]
-    run, accuracy = Run(work / "runs/whole"), []
+    run, accuracy = Run.open(work / "runs/whole"), []
     for seed in (0, 1):
         hits = []
         for index, fold in enumerate(run.protocol.folds):
@@ -153,11 +153,11 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
 ) -> None:
     made: list[Attempt] = []
 
-    def dies_at_the_third(bench: Bench, journal: Any, asked: Attempt) -> None:
+    def dies_at_the_third(session: Session, journal: Any, asked: Attempt) -> None:
         made.append(asked)
         if asked == Attempt("ser_bas3", 1, 2):
             monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
-        attempt(bench, journal, asked)
+        attempt(session, journal, asked)
 
     with monkeypatch.context() as patch:
         patch.setattr("bas.studies.tune.jobs.attempt", dies_at_the_third)
@@ -232,12 +232,12 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Data, "batches", spied_batches)
     monkeypatch.setattr(Data, "moments", spied_moments)
-    bench = Bench(fresh("spied"))
-    journal = begin(bench.run, "blocks")
-    fold = bench.run.protocol.folds[2]
+    session = Session(fresh("spied"))
+    journal = begin(session.run, "blocks")
+    fold = session.run.protocol.folds[2]
     for ordinal in range(2):
-        attempt(bench, journal, Attempt("ser_bas3", 2, ordinal))
-    assert seen == set(bench.members((*fold.fit, *fold.valid)).tolist())
+        attempt(session, journal, Attempt("ser_bas3", 2, ordinal))
+    assert seen == set(session.members((*fold.fit, *fold.valid)).tolist())
 
 
 def fresh(name: str, *more: str) -> Path:
@@ -251,8 +251,8 @@ def fresh(name: str, *more: str) -> Path:
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
-    bench = Bench(fresh("pruned", "--set", "epochs=4"))
-    journal = begin(bench.run, "blocks")
+    session = Session(fresh("pruned", "--set", "epochs=4"))
+    journal = begin(session.run, "blocks")
     study, given = study_of(journal, "ser_bas3", 0), bas.studies.tune.trials.applied
     for lr in (None, None, 1e-12, 1e30):
         study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
@@ -262,7 +262,7 @@ def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeyp
                 "applied",
                 lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
             )
-        attempt(bench, journal, Attempt("ser_bas3", 0, 0))
+        attempt(session, journal, Attempt("ser_bas3", 0, 0))
     preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
     assert preset.state == same.state == TrialState.COMPLETE
     assert slow.state == TrialState.PRUNED
@@ -280,11 +280,11 @@ def baselines_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("baselines_here")
 def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Threads, each with its own bench and journal, for processes: two of those took longer than all the rest.
+    # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
     folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
 
     def do(asked: Attempt | Job) -> None:
-        desk = Bench(folder), open_journal(folder)
+        desk = Session(folder), open_journal(folder)
         attempt(*desk, asked) if isinstance(asked, Attempt) else score(*desk, asked)
 
     def beside_another(*arguments: Any) -> Any:
@@ -313,9 +313,9 @@ def test_the_search_can_choose_the_blocks(work: Path) -> None:
 
 
 def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
-    bench = Bench(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
-    journal = begin(bench.run, "search")
-    attempt(bench, journal, Attempt("ser_bas3", 0, 0))
+    session = Session(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
+    journal = begin(session.run, "search")
+    attempt(session, journal, Attempt("ser_bas3", 0, 0))
     trial = best_of(journal, "ser_bas3", 0)
     assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
     assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]

@@ -130,7 +130,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("task", "fused"), [("emotion", True), ("speaker-id", False)])
 def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], task: str, fused: bool) -> None:
-    run = Run(work / "runs/whole/talk" / task)
+    run = Run.open(work / "runs/whole/talk" / task)
     targets_N, units_N = comparison.tested(run)
     (found,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
     assert list(found["rows"]) == rows(fused)

@@ -36,7 +36,7 @@ from bas.studies.words.jobs import (
     RECORD,
     WORDS,
     Record,
-    WordsBench,
+    WordsSession,
     middles,
     parts_of,
     rows,
@@ -146,13 +146,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def fresh(run: Run, tmp_path: Path) -> Run:
     """The same without any result."""
     whole = shutil.copytree(run.folder.parent, tmp_path / "run", ignore=shutil.ignore_patterns("words-*"))
-    return Run(whole / "emotion")
+    return Run.open(whole / "emotion")
 
 
 def result(run: Run, row: str, fold: int = 0, seed: int = 0) -> dict[str, Any]:
     """Of a job that is done here, but for what the clock says."""
     job = words_job(row, fold, seed)
-    run_words(WordsBench(run.folder), job)
+    run_words(WordsSession(run.folder), job)
     return run.result(job.name) | {"seconds": 0}
 
 
@@ -175,11 +175,11 @@ def test_a_unit_stands_where_the_middle_of_its_frames_does() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_unit_knows_its_word(run: Run, stride: int) -> None:
-    bench = WordsBench(run.folder)
-    bench.run.plan = replace(run.plan, settings=replace(run.plan.settings, stride=stride))
+    session = WordsSession(run.folder)
+    session.run.plan = replace(run.plan, settings=replace(run.plan.settings, stride=stride))
     fold = run.protocol.folds[0]
     for name in (RAW, INSIDE, ATTENTION, WORDS, RANDOM):
-        placed = bench.units(name, fold)
+        placed = session.units(name, fold)
         for u, utterance in enumerate(run.utterances):
             span = slice(int(placed.data.starts_U[u]), int(placed.data.starts_U[u] + placed.data.lengths_U[u]))
             held, words = placed.holder_N[span].tolist(), utterance.words
@@ -200,8 +200,8 @@ def test_every_unit_knows_its_word(run: Run, stride: int) -> None:
 
 
 def test_columns_behind_a_unit(run: Run) -> None:
-    bench, fold = WordsBench(run.folder), run.protocol.folds[0]
-    placed, members = bench.units(INSIDE, fold), bench.members(fold.fit)[:3]
+    session, fold = WordsSession(run.folder), run.protocol.folds[0]
+    placed, members = session.units(INSIDE, fold), session.members(fold.fit)[:3]
     (x_BTC, mask_BT, _), *_ = placed.batches([members])
     (plain_BTD, _, _), *_ = placed.data.batches([members])
     assert torch.equal(x_BTC[..., :-2], plain_BTD)
@@ -218,12 +218,12 @@ def test_neither_company_nor_streaming_changes_an_output(run: Run, row: str) -> 
     name, fusion = parts_of(row)
     found = []
     for where, size in (("memory", 64), ("memory", 1), ("store", 5)):
-        bench = WordsBench(run.folder, placement=Placement(where, 2**30))
+        session = WordsSession(run.folder, placement=Placement(where, 2**30))
         parts = run.protocol.folds[0]
-        fit, test, placed = bench.members(parts.fit), bench.members(parts.test), bench.units(name, parts)
+        fit, test, placed = session.members(parts.fit), session.members(parts.test), session.units(name, parts)
         torch.manual_seed(0)
         states = () if fusion == TEXT else run.store.info.layers
-        texts = None if fusion == ALONE else bench.texts_of(fit)
+        texts = None if fusion == ALONE else session.texts_of(fit)
         heads = WordHeads(states, placed.data.dim, 2, fusion, texts, name == ATTENTION).eval()
         for p in heads.parameters():
             torch.nn.init.normal_(p, std=0.3)
@@ -236,27 +236,27 @@ def test_neither_company_nor_streaming_changes_an_output(run: Run, row: str) -> 
 
 
 def test_one_input_is_held_at_a_time_and_the_words(run: Run) -> None:
-    bench, fold = WordsBench(run.folder), run.protocol.folds[0]
+    session, fold = WordsSession(run.folder), run.protocol.folds[0]
     for name in (RAW, INSIDE, RANDOM, WORDS):
-        bench.units(name, fold)
-    assert list(bench._units) == [RANDOM, WORDS]
-    bench.units(RAW, fold)
-    assert list(bench._units) == [WORDS, RAW]
+        session.units(name, fold)
+    assert list(session._units) == [RANDOM, WORDS]
+    session.units(RAW, fold)
+    assert list(session._units) == [WORDS, RAW]
 
 
 def test_lexical_vectors_are_standardised_by_the_fit_part(run: Run) -> None:
-    bench, fit = WordsBench(run.folder), WordsBench(run.folder).members(run.protocol.folds[1].fit)
-    made, raw = bench.texts_of(fit), bench.texts
+    session, fit = WordsSession(run.folder), WordsSession(run.folder).members(run.protocol.folds[1].fit)
+    made, raw = session.texts_of(fit), session.texts
     text_BWE, mask_BW = made.of(fit)
     fit_NE = text_BWE[mask_BW]
     torch.testing.assert_close(fit_NE.mean(0), torch.zeros(64), atol=1e-4, rtol=0)
     torch.testing.assert_close(fit_NE.std(0, correction=0), torch.ones(64), atol=1e-3, rtol=0)
     unknown = replace(raw, vectors_NE=raw.vectors_NE.clone())
     unknown.vectors_NE[:3] = 0
-    bench.texts = unknown
-    assert not bench.texts_of(fit).vectors_NE[:3].any(), "a word that nobody knows is the average word"
-    bench.run.plan = replace(run.plan, settings=replace(run.plan.settings, normalise="none"))
-    assert bench.texts_of(fit) is unknown
+    session.texts = unknown
+    assert not session.texts_of(fit).vectors_NE[:3].any(), "a word that nobody knows is the average word"
+    session.run.plan = replace(run.plan, settings=replace(run.plan.settings, normalise="none"))
+    assert session.texts_of(fit) is unknown
 
 
 # --- the job ---
@@ -297,11 +297,11 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Ru
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_words(WordsBench(fresh.folder, tick), job)
+        run_words(WordsSession(fresh.folder, tick), job)
     checkpoint = fresh.folder / "jobs" / f"{job.name}.checkpoint"
     assert checkpoint.exists()
     again: list[None] = []
-    run_words(WordsBench(fresh.folder, lambda: again.append(None)), job)
+    run_words(WordsSession(fresh.folder, lambda: again.append(None)), job)
     assert len(again) == run.plan.settings.epochs - 1, "an epoch is not done again"
     assert fresh.result(job.name) | {"seconds": 0} == expected
     assert not checkpoint.exists()
@@ -310,7 +310,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Ru
 def test_the_number_of_workers_changes_nothing(run: Run, fresh: Run) -> None:
     jobs = [words_job("words+concatenated", f, 0) for f in (0, 1)]
     expected = [result(run, "words+concatenated", f) for f in (0, 1)]
-    run_jobs(fresh.folder, jobs, 3, 2, quiet(), "words", work=run_words, opened=WordsBench)
+    run_jobs(fresh.folder, jobs, 3, 2, quiet(), "words", work=run_words, opened=WordsSession)
     assert [fresh.result(job.name) | {"seconds": 0} for job in jobs] == expected
 
 
@@ -329,14 +329,14 @@ def test_what_other_features_of_a_part_change(
 
     monkeypatch.setattr(words_training, "train", noting)
     run.job_path(words_job(row, 0, 0).name).unlink(missing_ok=True)
-    expected, bench = result(run, row), WordsBench(fresh.folder)
+    expected, session = result(run, row), WordsSession(fresh.folder)
     for name in {parts_of(row)[0], WORDS}:
-        data = bench.units(name, run.protocol.folds[0]).data
-        for u in bench.members(getattr(run.protocol.folds[0], part)).tolist():
+        data = session.units(name, run.protocol.folds[0]).data
+        for u in session.members(getattr(run.protocol.folds[0], part)).tolist():
             span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))
             data.frames_ND[span] = 3 - 4 * data.frames_ND[span]
     job = words_job(row, 0, 0)
-    run_words(bench, job)
+    run_words(session, job)
     found = fresh.result(job.name)
     now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (found, expected))
     assert now != before
@@ -362,7 +362,7 @@ def test_attention_is_standardised_as_the_means_are(run: Run, monkeypatch: pytes
     monkeypatch.setattr(words_training, "train", instead)
     for row in ("words", "attention", "inside"):
         with pytest.raises(Enough):
-            run_words(WordsBench(run.folder), words_job(row, 2, 0))
+            run_words(WordsSession(run.folder), words_job(row, 2, 0))
     scales = {row: heads.standardise.scale_I for row, heads in made.items()}
     assert torch.equal(scales["words"], scales["attention"])
     assert not torch.allclose(scales["words"], scales["inside"], rtol=0.02)
@@ -370,15 +370,17 @@ def test_attention_is_standardised_as_the_means_are(run: Run, monkeypatch: pytes
 
 def test_by_speaker(run: Run, fresh: Run) -> None:
     """A training speaker's units have the mean and deviation of the average one."""
-    bench, fold = WordsBench(fresh.folder), run.protocol.folds[0]
-    plain = bench.units(WORDS, fold)
-    bench.run.plan = replace(run.plan, settings=replace(run.plan.settings, normalise="speaker"))
-    moved = bench.units(WORDS, fold)
-    speakers = sorted({run.utterances[int(u)].speaker or "" for u in bench.members(fold.fit)})
+    session, fold = WordsSession(fresh.folder), run.protocol.folds[0]
+    plain = session.units(WORDS, fold)
+    session.run.plan = replace(run.plan, settings=replace(run.plan.settings, normalise="speaker"))
+    moved = session.units(WORDS, fold)
+    speakers = sorted({run.utterances[int(u)].speaker or "" for u in session.members(fold.fit)})
     means = []
     for data in (plain.data, moved.data):
         own = [
-            data.moments(torch.tensor([u for u in bench.members(fold.fit).tolist() if run.utterances[u].speaker == s]))
+            data.moments(
+                torch.tensor([u for u in session.members(fold.fit).tolist() if run.utterances[u].speaker == s])
+            )
             for s in speakers
         ]
         means.append(torch.stack([mean_D for mean_D, _ in own]).std(0).max())
@@ -388,9 +390,9 @@ def test_by_speaker(run: Run, fresh: Run) -> None:
 
 
 def test_frames_alone_are_averaged(run: Run) -> None:
-    bench, fold = WordsBench(run.folder), run.protocol.folds[0]
+    session, fold = WordsSession(run.folder), run.protocol.folds[0]
     for name in (*FRAMES, WORDS, RANDOM):
-        lengths = [bench.stores[name].num_frames(u.id) for u in run.utterances]
+        lengths = [session.stores[name].num_frames(u.id) for u in run.utterances]
         halved = [-(-n // 2) for n in lengths] if name in FRAMES else lengths
-        assert bench.units(name, fold).data.lengths_U.tolist() == halved
-    assert bench.units(TEXT, fold).data.lengths_U.tolist() == [len(u.words) for u in run.utterances]
+        assert session.units(name, fold).data.lengths_U.tolist() == halved
+    assert session.units(TEXT, fold).data.lengths_U.tolist() == [len(u.words) for u in run.utterances]

@@ -7,23 +7,20 @@ architectures and baselines trained again under other settings, with fewer seeds
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from bas.errors import UserError
-from bas.features.store import StoreInfo
 from bas.protocols import Protocol
 from bas.report.notes import announce
-from bas.runs.plan import BEST, Job, Plan
+from bas.runs.plan import BEST, Job
 from bas.runs.results import context, tested
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.spaces import load_space
 from bas.runs.start import check_networks, start
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.search.search import epochs_of
 from bas.stats import ranking
 from bas.studies.audit import page
@@ -42,7 +39,7 @@ OTHER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw
 
 def measure(
     folder: Path,
-    plan: Plan,
+    inputs: Inputs,
     protocol: Protocol,
     strategies: Sequence[str] | None,
     variants: Sequence[str] | None,
@@ -58,21 +55,22 @@ def measure(
     UserError, before anything is written: an unknown spec, a variant that some architecture cannot have, a space or a
     number of seeds out of range; and what `start.start` refuses.
     """
+    plan = inputs.plan
     chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
-    others = _checked(plan, chosen, variants)
-    with locked(folder, "searching or training"):
-        run = start(folder, plan, protocol)
+    others = _checked(inputs, chosen, variants)
+    with locked(folder, "searching or training"), Workers(workers, console) as pool:
+        run = start(folder, inputs, protocol)
         announce(run, workers, console)
         if len(plan.seeds) < 3:
             console.print("note: percentiles need 2 seeds, regret needs 3", style="yellow")
-        _train(run, workers, console, memory, chosen)
+        _train(run, pool, memory, chosen)
         asides = {}
         for spec, settings in others.items():
             part = folder / "variants" / spec
             with locked(part, "searching or training"):
-                aside = start(part, replace(plan, settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+                aside = start(part, inputs.changed(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
                 console.print(f"[bold]{part}[/bold]")
-                _train(aside, workers, console, memory, ())
+                _train(aside, pool, memory, ())
                 asides[spec] = aside
         console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, asides)
@@ -82,15 +80,15 @@ def measure(
     return results
 
 
-def _checked(plan: Plan, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
+def _checked(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
     """The settings of each variant; refuses what cannot be audited."""
+    plan, files = inputs.plan, inputs.spaces
     if len(plan.seeds) > SEEDS:
         raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
     for spec in strategies:
         if not spec:
             raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")
         searcher(plan.settings, spec)
-    files, dim = [load_space(path) for path in plan.spaces], StoreInfo.read(Path(plan.features)).dim
     for file in files:
         if not 2 <= file.space.size <= LARGEST:
             raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
@@ -99,20 +97,20 @@ def _checked(plan: Plan, strategies: Sequence[str], variants: Sequence[str] | No
         if spec != "none":
             found[spec] = variant(plan.settings, spec)
             try:
-                check_networks(files, dim, found[spec])
+                check_networks(files, inputs.store.info.dim, found[spec])
             except UserError as error:
                 raise UserError(f"variant {spec!r}: {error}") from error
     return found
 
 
-def _train(run: Run, workers: int, console: Console, memory: float | None, strategies: Sequence[str]) -> None:
+def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[str]) -> None:
     """strategies: none for a variant, where nothing is searched."""
-    placement, told = place_features(run, workers, memory)
-    console.print(told)
+    placement, line = place_features(run, pool.count, memory)
+    pool.console.print(line)
     plan, folds, epochs = run.plan, range(len(run.protocol.folds)), run.plan.settings.epochs
 
     def do(jobs: list[Job], epochs: int, what: str) -> None:
-        run_jobs(run.folder, jobs, epochs, workers, console, what, placement)
+        pool.run(run, jobs, epochs, what, placement)
 
     if plan.layer == BEST:
         do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")

@@ -11,7 +11,7 @@ from bas.runs import tensorboard
 from bas.runs.plan import BEST, Job
 from bas.runs.run import Run
 from bas.runs.session import place_features
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.search.search import epochs_of
 from bas.studies.compare.page import show_choices, show_retrained
 from bas.util.files import write_results, write_text
@@ -26,11 +26,9 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     Raises UserError when that is too little.
     """
     announce(run, workers, console)
-    placement, told = place_features(run, workers, memory)
-    console.print(told)
+    placement, line = place_features(run, workers, memory)
+    console.print(line)
     plan, folds = run.plan, range(len(run.protocol.folds))
-    if plan.layer == BEST:
-        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
     every = [(f, s) for s in plan.seeds for f in folds]
     searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
     retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
@@ -38,16 +36,19 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     epochs = plan.settings.epochs
     longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
-    run_jobs(run.folder, searches, longest, workers, console, "searches", placement)
-    show_choices(run, console)
-    if verb == "search":
-        return
-    run_jobs(run.folder, retrains, epochs, workers, console, "retrains", placement)
-    if verb == "retrain":
-        show_retrained(run, console)
-        return
-    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
-    run_jobs(run.folder, baselines, epochs, workers, console, "baselines", placement)
+    with Workers(workers, console) as pool:
+        if plan.layer == BEST:
+            pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement)
+        pool.run(run, searches, longest, "searches", placement)
+        show_choices(run, console)
+        if verb == "search":
+            return
+        pool.run(run, retrains, epochs, "retrains", placement)
+        if verb == "retrain":
+            show_retrained(run, console)
+            return
+        pool.run(run, linear, 1, "linear rows", placement)
+        pool.run(run, baselines, epochs, "baselines", placement)
     results = tabulate(run)
     write_results(run.folder / "results.json", results)
     write_text(run.folder / "table.md", markdown(results))

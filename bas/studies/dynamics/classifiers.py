@@ -3,11 +3,11 @@
 The layer-wise probes of *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (2024),
 section 2.3.4. The paper's split has every speaker on both sides; the other one is beside it wherever it is possible.
 
+Not trained by `training.loop`: each of hundreds of probes stops at an epoch of its own and leaves the others, which one
+optimiser over all could not do; the step is that of `training.stack`.
+
 Axes: L hidden states, U utterances, D width, C classes; M members (probes trained at once), B utterances of a batch,
 I and O a layer's inputs and outputs, S seeds.
-
-References
-    Kingma and Ba, *ICLR* 2015: Adam.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from bas.errors import UserError
 from bas.stats import macro_f1
 from bas.stats.similarity import CONSTANT
+from bas.training.stack import adamw
 
-BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults of Adam
 # Numbers: below it stay the weights of probes trained at once, and the features they are checked on. On a CPU these are
 # to fit into its caches; a GPU is to be kept busy.
 STACK = {"cpu": 2**22, "cuda": 2**27}
@@ -253,9 +253,13 @@ def _train(
             moved = [w[:front].detach().requires_grad_() for w in weights]
             loss_A = feed.loss(moved, alive[:front], batch_AB)
             gradients = torch.autograd.grad(loss_A.sum(), moved)
-            taken_A = (epoch * steps_A[:front] + step + 1).to(device)
-            for w, g, m, v in zip(weights, gradients, means, squares, strict=True):
-                _adam(w[:front], g, m[:front], v[:front], taken_A, settings.lr)
+            count_A = (epoch * steps_A[:front] + step + 1).to(device, torch.float64)
+            for state in zip(weights, gradients, means, squares, strict=True):
+                w, g, m, v = (x[:front] for x in state)
+                count = count_A.view(-1, *[1] * (w.ndim - 1))
+                stepped = adamw(w, g, m, v, count, torch.full_like(count, settings.lr))
+                for old, new in zip((w, m, v), stepped, strict=True):
+                    old.copy_(new)
         loss_A = feed.loss(weights, alive, valid_MB[alive]).cpu()
         assert loss_A.isfinite().all(), "a probe diverged"
         epochs[alive] += 1
@@ -321,12 +325,3 @@ def _initial(generators: Sequence[torch.Generator], sizes: Sequence[int], device
             drawn = torch.stack([torch.rand(shape, generator=g) for g in generators])
             weights.append(((2 * drawn - 1) / inputs**0.5).to(device))
     return weights
-
-
-def _adam(w: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, steps_A: Tensor, lr: float) -> None:
-    """One step, in place; each member is at a step of its own."""
-    mean.lerp_(gradient, 1 - BETAS[0])
-    square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-    steps = steps_A.view(-1, *[1] * (w.ndim - 1))
-    rate = lr / (1 - BETAS[0] ** steps)  # on the lower side of the fraction: one tensor the less
-    w.addcdiv_(mean, square.sqrt().mul_(1 / ((1 - BETAS[1] ** steps).sqrt() * rate)).add_(EPS / rate), value=-1)

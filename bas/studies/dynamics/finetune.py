@@ -8,6 +8,9 @@ A step, an epoch's order and all else that is random are functions of the seed a
 was killed goes on from its last state and, on the CPU, ends with the same bits. It is given the utterances that train
 and those that validate, and no others.
 
+Not trained by `training.loop`: what is evaluated, kept and counted here are steps, not epochs; a step sums the gradients
+of several micro-batches of waves; and early stopping ends the training, where the loop only keeps the best epoch.
+
 Axes: U utterances, B those of a micro-batch, T frames, D width, O outputs.
 """
 
@@ -32,7 +35,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.corpora import Utterance
 from bas.encoders import Tunable
-from bas.errors import UserError
+from bas.errors import Diverged, UserError
 from bas.speech import audio
 from bas.tasks import Task
 from bas.training.loop import Record, seed_everything
@@ -209,7 +212,7 @@ def finetune(
     training loss since the one before (None at step 0), and valid: its loss and metrics. What a killed one left in
     `folder` is gone on from.
 
-    Raises UserError when a loss is not finite, the GPU's memory is short, or the state is not of this fine-tuning.
+    Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state is not of this fine-tuning.
     """
     seed_everything(seed, "head")
     head = nn.Linear(encoder.info.dim, len(task.outputs(fit))).to(encoder.device)
@@ -263,7 +266,7 @@ def finetune(
                 raise UserError(f"fine-tuning: the GPU's memory is short; {told}") from error
             if not math.isfinite(losses[-1]):
                 told = f"loss {losses[-1]} in step {step}; lower the setting lr={settings.lr}"
-                raise UserError(f"fine-tuning diverged: {told}")
+                raise Diverged(f"fine-tuning diverged: {told}")
             optimiser.step()
         progress.update(line, completed=last)
     model.eval().requires_grad_(False)

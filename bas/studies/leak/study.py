@@ -16,45 +16,50 @@ from typing import Any
 from rich.console import Console
 
 from bas.errors import UserError
-from bas.features.store import StoreInfo
 from bas.protocols import Protocol, field_of, thin
 from bas.report.notes import tell_protocol
-from bas.runs.plan import BEST, Job, Plan
-from bas.runs.run import Run, common_task, open_labelled
+from bas.runs.plan import BEST, Job
+from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.spaces import load_space
 from bas.runs.start import split, start
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.studies.leak.numbers import SIDES, kinds, tabulate
 from bas.studies.leak.page import markdown, show
 from bas.util.files import locked, write_results, write_text
 
 
 def measure(
-    folder: Path, plan: Plan, clean: str | None, leaky: str | None, workers: int, console: Console, memory: float | None
+    folder: Path,
+    inputs: Inputs,
+    clean: str | None,
+    leaky: str | None,
+    workers: int,
+    console: Console,
+    memory: float | None,
 ) -> dict[str, Any]:
     """Train what is not trained yet under `folder/clean-seed0`, `folder/leaky-seed0`, ...; write and show the table.
 
     clean: a rule that leaks nothing, None: the task's or the corpus's. leaky: one that may share what the task forbids,
-    None: as many folds as the clean one, drawn over utterances. plan.seeds: one split and one initialisation each.
+    None: as many folds as the clean one, drawn over utterances. The plan's seeds: one split and initialisation each.
     memory: see the study `compare`.
     UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
     `start.split` and `start.start` refuse.
     """
     if (folder / "run.json").exists():
         raise UserError(f"{folder}: holds another run; give another --name")
-    splits = _splits(plan, clean, leaky)
+    splits = _splits(inputs, clean, leaky)
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-    for seed, pair in zip(plan.seeds, splits, strict=True):
-        for side, protocol in zip(SIDES, pair, strict=True):
-            part = folder / f"{side}-seed{seed}"
-            with locked(part, "searching or training"):
-                run = start(part, replace(plan, seeds=(seed,)), protocol)
-                runs[side].append(run)
-                console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
-                if seed == plan.seeds[0]:
-                    tell_protocol(run.protocol, console)
-                _train(run, workers, console, memory)
+    with Workers(workers, console) as pool:
+        for seed, pair in zip(inputs.plan.seeds, splits, strict=True):
+            for side, protocol in zip(SIDES, pair, strict=True):
+                part = folder / f"{side}-seed{seed}"
+                with locked(part, "searching or training"):
+                    run = start(part, inputs.changed(seeds=(seed,)), protocol)
+                    runs[side].append(run)
+                    console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
+                    if seed == inputs.plan.seeds[0]:
+                        tell_protocol(run.protocol, console)
+                    _train(run, pool, memory)
     results = tabulate(folder, runs)
     write_results(folder / "leak.json", results)
     write_text(folder / "leak.md", markdown(results))
@@ -62,24 +67,22 @@ def measure(
     return results
 
 
-def _splits(plan: Plan, clean: str | None, leaky: str | None) -> list[tuple[Protocol, Protocol]]:
+def _splits(inputs: Inputs, clean: str | None, leaky: str | None) -> list[tuple[Protocol, Protocol]]:
     """The clean and the leaky split of every seed, made and tried before anything is written.
 
     A seed's fit parts are cut to the smallest of them, so that no model is better for having more to train on.
     """
-    task = common_task([load_space(path) for path in plan.spaces])
+    task, corpus = inputs.task, inputs.corpus
     if task.classes is None:
         raise UserError(f"task {task.name}: the cost of a leak is measured for tasks with classes only")
-    info = StoreInfo.read(Path(plan.features))
-    corpus = open_labelled(info, plan.labels)
     label = {u.id: field_of(u, task.classes) or "" for u in corpus.utterances}
     units = {u.id: field_of(u, corpus.unit) for u in corpus.utterances}
     pairs = []
-    for seed in plan.seeds:
-        one = split(plan, clean, seed, task.disjoint)
+    for seed in inputs.plan.seeds:
+        one = split(inputs, clean, seed, task.disjoint)
         if leaky is None and len(one.folds) == 1:
             raise UserError(f"--clean {one.rule}: has one fold, so --leaky has no default; name a rule such as id:5")
-        other = split(plan, leaky or f"id:{len(one.folds)}", seed, task.disjoint)
+        other = split(inputs, leaky or f"id:{len(one.folds)}", seed, task.disjoint)
         if one.marks:
             raise UserError(f"--clean {one.rule}: shares what task {task.name} forbids: {one.marks[0]}")
         if not other.marks:
@@ -107,10 +110,10 @@ def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
     return replace(protocol, name=name, folds=folds, notes=(*protocol.notes, note))
 
 
-def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
-    placement, _ = place_features(run, workers, memory)
+def _train(run: Run, pool: Workers, memory: float | None) -> None:
+    placement, _ = place_features(run, pool.count, memory)
     folds, (seed,) = range(len(run.protocol.folds)), run.plan.seeds
     if run.plan.layer == BEST:
-        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+        pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement)
     jobs = [Job(kind, row, f, seed) for row, kind in kinds(run).items() for f in folds]
-    run_jobs(run.folder, jobs, run.plan.settings.epochs, workers, console, "trainings", placement)
+    pool.run(run, jobs, run.plan.settings.epochs, "trainings", placement)

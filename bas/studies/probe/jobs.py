@@ -13,14 +13,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bas.protocols import thin
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import MIX, Job
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.studies.probe.heads import Heads
 from bas.training.batches import Data
 from bas.training.heads import Loss, Trained, train
@@ -43,49 +41,45 @@ def epochs_of(settings: Settings, percent: int) -> int:
     return math.ceil(settings.epochs * math.sqrt(WHOLE / percent))
 
 
-def run_probe(bench: Bench, job: Job, cumulative: bool = True) -> None:
-    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left.
+def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
+    """Do one job and write its result. Resumes a checkpoint that a kill left.
 
     cumulative: probe the mixes of the first k states too.
     """
-    if bench.run.done(job.name):
-        return
-    torch.set_num_threads(1)
-    run, percent = bench.run, int(job.row.removesuffix("%"))
+    run, percent = session.run, int(job.row.removesuffix("%"))
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
     ids = parts.fit
     if percent < WHOLE:
         label = {u.id: str(run.targets[run.position[u.id]]) for u in run.utterances}
         size = max(1, round(len(ids) * percent / WHOLE))
         ids = thin(ids, label, size, Random(f"share/{job.seed}/{job.fold}"))
-    fit, valid, test = bench.members(ids), bench.members(parts.valid), bench.members(parts.test)
-    data = bench.derived(MIX, replace(parts, fit=ids), settings)
+    fit, valid, test = session.members(ids), session.members(parts.valid), session.members(parts.test)
+    data = session.derived(MIX, replace(parts, fit=ids), settings)
     changed = replace(settings, warmup=0, epochs=epochs_of(settings, percent))
-    with threadpool_limits(1):
-        trained = train_heads(
-            data,
-            run.store.info.layers,
-            run.task.loss,
-            len(run.outputs),
-            fit,
-            valid,
-            changed,
-            (job.fold, job.seed),
-            bench.tick,
-            checkpoint(bench, job),
-            cumulative,
-            round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
-        )
-        valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
+    trained = train_heads(
+        data,
+        run.store.info.layers,
+        run.task.loss,
+        len(run.outputs),
+        fit,
+        valid,
+        changed,
+        (job.fold, job.seed),
+        session.tick,
+        checkpoint(session, job),
+        cumulative,
+        round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
+    )
+    valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     found: dict[str, Any] = {}
     for h, name in enumerate(trained.heads.names):
         on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
         found[name] = {
-            "valid": {"loss": trained.valid_loss[name], **bench.metrics(on_valid, valid)},
-            "test": {"predictions": on_test.tolist(), "metrics": bench.metrics(on_test, test)},
+            "valid": {"loss": trained.valid_loss[name], **session.metrics(on_valid, valid)},
+            "test": {"predictions": on_test.tolist(), "metrics": session.metrics(on_test, test)},
             "mix": trained.heads.mix(name),
         }
-    keep(bench, job, {"fit": len(ids), "seconds": trained.seconds, "heads": found})
+    keep(session, job, {"fit": len(ids), "seconds": trained.seconds, "heads": found})
 
 
 def train_heads(

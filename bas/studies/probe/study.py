@@ -20,12 +20,11 @@ from rich.console import Console
 from bas.errors import UserError
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.report.notes import announce_study
-from bas.runs.plan import BEST, Plan
-from bas.runs.run import Run, common_task
+from bas.runs.plan import BEST
+from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.spaces import load_space
 from bas.runs.start import start
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.studies.probe import figures, numbers, page, transfer
 from bas.studies.probe.few import COUNTS, few_job, run_few
 from bas.studies.probe.jobs import WHOLE, epochs_of, probe_job, run_probe
@@ -37,10 +36,10 @@ ROTATIONS = 5
 
 @dataclass(frozen=True)
 class Asked:
-    """One store to probe: its plan, of all the states that are stored, and its split."""
+    """One store to probe: its inputs, the plan of all the states that are stored, and its split."""
 
     name: str  # of its folder
-    plan: Plan
+    inputs: Inputs
     protocol: Protocol
 
 
@@ -60,22 +59,23 @@ def carry_out(
     # Whatever is refused is refused before hours of training.
     pairs = []
     for one in asked:
-        task = common_task([load_space(path) for path in one.plan.spaces])
+        task = one.inputs.task
         if task.classes is None:
             raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with LAYER={BEST}")
-        run = start(folder / one.name / DISJOINT, one.plan, one.protocol)
-        pairs.append((run, start(folder / one.name / RANDOM, one.plan, _random(run))))
+        run = start(folder / one.name / DISJOINT, one.inputs, one.protocol)
+        pairs.append((run, start(folder / one.name / RANDOM, one.inputs, _random(run))))
     groups = transfer.groups([run for run, _ in pairs])
     for group in groups:
         transfer.check(group, workers, memory)
     found = []
-    for run, random in pairs:
-        told = ", ".join(map(str, run.store.info.layers))
-        announce_study(run, run.folder.parent, f"states {told}", console)
-        _train(run, percents, workers, console, memory)
-        _train(random, (), workers, console, memory)
-        found.append(numbers.tabulate(run, random, percents))
-    between = [transfer.carry_out(folder / transfer.name_of(g), g, workers, console) for g in groups]
+    with Workers(workers, console) as pool:
+        for run, random in pairs:
+            states = ", ".join(map(str, run.store.info.layers))
+            announce_study(run, run.folder.parent, f"states {states}", console)
+            _train(run, percents, pool, memory)
+            _train(random, (), pool, memory)
+            found.append(numbers.tabulate(run, random, percents))
+        between = [transfer.carry_out(folder / transfer.name_of(g), g, pool) for g in groups]
     results = {"run": folder.name, "stores": found, "mean": numbers.averaged(found), "transfer": between}
     write_results(folder / "results.json", results)
     write_text(folder / "table.md", page.markdown(results))
@@ -107,16 +107,15 @@ def _random(run: Run) -> Protocol:
     return replace(drawn, name=f"{run.corpus.name}-id-60-20-20-seed{seed}", rule=rule, folds=tuple(folds))
 
 
-def _train(run: Run, percents: Sequence[int], workers: int, console: Console, memory: float | None) -> None:
+def _train(run: Run, percents: Sequence[int], pool: Workers, memory: float | None) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
-    placement, told = place_features(run, workers, memory)
-    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+    placement, line = place_features(run, pool.count, memory)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
     disjoint = run.folder.name == DISJOINT
     if disjoint and run.states > 1:
         few = [few_job(f) for f in folds]
-        run_jobs(run.folder, few, len(COUNTS), workers, console, "few labels", placement, work=run_few)
+        pool.run(run, few, len(COUNTS), "few labels", placement, run_few)
     for percent in (WHOLE, *percents):
         jobs = [probe_job(f, s, percent) for s in plan.seeds for f in folds]
-        told, epochs = f"probes, {percent} %", epochs_of(plan.settings, percent)
         work = partial(run_probe, cumulative=disjoint)
-        run_jobs(run.folder, jobs, epochs, workers, console, told, placement, work=work)
+        pool.run(run, jobs, epochs_of(plan.settings, percent), f"probes, {percent} %", placement, work)

@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bas.errors import UserError
@@ -28,7 +26,7 @@ from bas.runs.layers import best, cross_validated
 from bas.runs.plan import Job
 from bas.runs.results import UNKNOWN
 from bas.runs.run import Run
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.stats import interval
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
@@ -53,11 +51,10 @@ class Source:
 
 
 class Pool:
-    """Several runs as one set of utterances, without those of a class that some corpus lacks; opens in any process."""
+    """Several runs as one set of utterances, without those of a class that some corpus lacks."""
 
-    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None, _: Placement | None = None) -> None:
-        self.folder, self.tick = folder, tick
-        self.runs = [Run(Path(path)) for path in read_json(folder / "transfer.json")["runs"]]
+    def __init__(self, folder: Path, runs: Sequence[Run]) -> None:
+        self.folder, self.runs = folder, runs
         first = self.runs[0]
         self.task, self.settings, self.states = first.task, first.plan.settings, first.store.info.layers
         self.classes = common_classes(self.runs)
@@ -80,12 +77,14 @@ class Pool:
         self.speakers_of: dict[str, set[str]] = {}  # by language
         for speaker, language in zip(self.speaker_U, self.language_U, strict=True):
             self.speakers_of.setdefault(language or "", set()).add(speaker)
+        self.device = torch.device(first.plan.device)
+        self.tick: Callable[[], None] = lambda: None  # called after every epoch, for a progress bar
         self._data: Data | None = None
 
     def data(self) -> Data:
         """All states of all utterances side by side, read once."""
         if self._data is None:
-            device = torch.device(self.runs[0].plan.device)
+            device = self.device
             parts = []
             for run, where in zip(self.runs, self.where, strict=True):
                 targets = self.targets_U[list(where.values())]
@@ -195,21 +194,29 @@ def check(runs: Sequence[Run], workers: int, memory: float | None) -> None:
     place(2 * whole, 2 * whole, torch.device("cpu"), workers, memory)  # while it is put together, all is there twice
 
 
-def carry_out(folder: Path, runs: Sequence[Run], workers: int, console: Console) -> dict[str, Any]:
+def open_pool(source: Pool | Path, tick: Callable[[], None], placement: Placement | None) -> Pool:
+    """A session: the pool, or what `carry_out` wrote of it under its folder. All its data lies on the device."""
+    assert placement is None
+    if isinstance(source, Path):
+        source = Pool(source, [Run.open(Path(path)) for path in read_json(source / "transfer.json")["runs"]])
+    source.tick = tick
+    return source
+
+
+def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> dict[str, Any]:
     """Train and test what is not done yet under `folder`; the matrix as plain data. `check` has been asked."""
     classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
     for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
         left.unlink()
-    pool = Pool(folder)
+    pool = Pool(folder, runs)
     for source in set(pool.asked()) - set(pool.sources()):
         told = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"
-        console.print(told, style="yellow", highlight=False, markup=False)
+        workers.console.print(told, style="yellow", highlight=False, markup=False)
     for source in pool.sources():
         jobs = [Job("transfer", source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
         epochs = pool.settings.epochs
-        told = f"transfer from {source.name}"
-        run_jobs(folder, jobs, epochs, workers, console, told, None, work=run_transfer, opened=Pool)
+        workers.run(pool, jobs, epochs, f"transfer from {source.name}", None, run_transfer, open_pool)
     return tabulate(pool)
 
 
@@ -231,35 +238,31 @@ def _check_apart(runs: Sequence[Run]) -> None:
 def run_transfer(pool: Pool, job: Job) -> None:
     """Train all heads on a source in a fold, predict every target, write the result."""
     path = pool.folder / "jobs" / f"{job.name}.json"
-    if path.exists():
-        return
-    torch.set_num_threads(1)
     source = next(source for source in pool.sources() if source.name == job.row)
     fit, valid = pool.training(source, job.fold)
     data = pool.data()
     if pool.settings.normalise == "speaker":
         data = by_speaker(data, fit, pool.speaker_U)
     checkpoint = path.with_suffix(".checkpoint")
-    with threadpool_limits(1):
-        trained = train_heads(
-            data,
-            pool.states,
-            pool.task.loss,
-            len(pool.classes),
-            fit,
-            valid,
-            replace(pool.settings, warmup=0),
-            (job.fold, job.seed),
-            pool.tick,
-            checkpoint,
-            cumulative=False,
-        )
-        tests = {}
-        for target, members in pool.tests(source, job.fold).items():
-            out_BHO = outputs(trained.heads, data, members)
-            found = {name: pool.task.predict(out_BHO[:, h]).tolist() for h, name in enumerate(trained.heads.names)}
-            tests[target] = {"members": members.tolist(), "heads": found}
-        layer = _layer(pool, data, torch.cat([fit, valid]))
+    trained = train_heads(
+        data,
+        pool.states,
+        pool.task.loss,
+        len(pool.classes),
+        fit,
+        valid,
+        replace(pool.settings, warmup=0),
+        (job.fold, job.seed),
+        pool.tick,
+        checkpoint,
+        cumulative=False,
+    )
+    tests = {}
+    for target, members in pool.tests(source, job.fold).items():
+        out_BHO = outputs(trained.heads, data, members)
+        found = {name: pool.task.predict(out_BHO[:, h]).tolist() for h, name in enumerate(trained.heads.names)}
+        tests[target] = {"members": members.tolist(), "heads": found}
+    layer = _layer(pool, data, torch.cat([fit, valid]))
     result = {"job": asdict(job), "fit": len(fit), "seconds": trained.seconds, "layer": layer, "tests": tests}
     write_json(path, result)
     checkpoint.unlink(missing_ok=True)

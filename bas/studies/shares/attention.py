@@ -26,17 +26,15 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from bas.errors import UserError
 from bas.features.shard import offsets
 from bas.networks.network import Network, PerOutput
 from bas.runs.fit import Fitted
-from bas.runs.jobs import keep, run_job, train
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.space import SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
 from bas.util.files import replacing
@@ -89,23 +87,16 @@ def weights(network: Network, data: Data, members: Tensor) -> list[np.ndarray]:
     return found
 
 
-def run_shares(bench: Bench, job: Job) -> None:
-    """`jobs.run_job`, which also keeps the weights of a baseline whose pool tells them."""
-    if job.kind != "baseline" or bench.run.done(job.name):
-        run_job(bench, job)
-        return
-    torch.set_num_threads(1)
-    fold = bench.run.protocol.folds[job.fold]
+class SharesSession(Session):
+    """A run of the shares study, open in this process: a baseline keeps what its pools look at."""
 
-    def also(fitted: Fitted) -> None:
-        if pools(fitted.network):
-            found = weights(fitted.network, fitted.data, bench.members(fold.test))
-            path = _kept(bench.run, job)
-            with replacing(path) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, frames=[w_PT.shape[1] for w_PT in found], weights=np.concatenate(found, axis=1))
-
-    with threadpool_limits(1):
-        keep(bench, job, train(bench, job, fold, also))
+    def keep_beside(self, job: Job, fitted: Fitted) -> None:
+        if job.kind != "baseline" or not pools(fitted.network):
+            return
+        test = self.members(self.run.protocol.folds[job.fold].test)
+        kept = weights(fitted.network, fitted.data, test)
+        with replacing(_kept(self.run, job)) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, frames=[w_PT.shape[1] for w_PT in kept], weights=np.concatenate(kept, axis=1))
 
 
 def _kept(run: Run, job: Job) -> Path:

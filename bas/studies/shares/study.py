@@ -17,23 +17,21 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.corpora import open_corpus
 from bas.errors import UserError
 from bas.features import metadata
-from bas.features.store import StoreInfo
+from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
-from bas.runs.plan import BEST, MIX, Job, Plan
+from bas.runs.plan import BEST, MIX, Job
 from bas.runs.results import ceiling, tested
-from bas.runs.run import Run, common_task
+from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.spaces import load_space
 from bas.runs.start import start
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.speech import audio
 from bas.speech.acoustics import Contours, contours, opensmile_version
 from bas.studies.shares import page
-from bas.studies.shares.attention import Attention, export, run_shares
+from bas.studies.shares.attention import Attention, SharesSession, export
 from bas.studies.shares.contours import correlate, examples, heard
 from bas.studies.shares.numbers import Pairs, Predicted, pairs_of, rows_of, tabulate
 from bas.util.files import write_results, write_text
@@ -44,15 +42,15 @@ CONTOURS = "contours.npz"
 
 @dataclass(frozen=True)
 class Asked:
-    """One store: its plan, which names its layer, and its split."""
+    """One store: its inputs, whose plan names its layer, and its split."""
 
     name: str  # of its folder
-    plan: Plan
+    inputs: Inputs
     protocol: Protocol
 
     @property
     def info(self) -> StoreInfo:
-        return StoreInfo.read(Path(self.plan.features))
+        return self.inputs.store.info
 
 
 def carry_out(
@@ -71,20 +69,21 @@ def carry_out(
     # Whatever is refused is refused before hours of training.
     version = opensmile_version()
     for one in asked:
-        task = common_task([load_space(path) for path in one.plan.spaces])
+        task = one.inputs.task
         if task.label != "shares":
             told = f"predicts {task.label}, no shares of listeners; name a space whose task is Shares"
             raise UserError(f"task {task.name}: {told}, such as --space emotion_share")
         _check_alike(asked[0], one)
     if fields:
         _check_fields(asked[0], fields)
-    runs = [start(folder / one.name, one.plan, one.protocol) for one in asked]
+    runs = [start(folder / one.name, one.inputs, one.protocol) for one in asked]
     pairs = _pairs(runs[0])
     more = [_with_metadata(folder, asked[0], fields, console)] if fields else []
-    for run in (*runs, *more):
-        extra = f" with {run.store.info.derived.split()[1]}" if run.store.info.derived else ""
-        announce_study(run, run.folder, f"layer {run.plan.layer}{extra}", console)
-        _train(run, workers, console, memory)
+    with Workers(workers, console) as pool:
+        for run in (*runs, *more):
+            extra = f" with {run.store.info.derived.split()[1]}" if run.store.info.derived else ""
+            announce_study(run, run.folder, f"layer {run.plan.layer}{extra}", console)
+            _train(run, pool, memory)
     contour = _contours(runs[0], console)
     found = [Predicted.by(run) for run in runs]
     stores = []
@@ -125,10 +124,10 @@ def _check_alike(first: Asked, other: Asked) -> None:
 
 def _check_fields(one: Asked, fields: Sequence[str]) -> None:
     """Whether each of the fields can tell anything."""
-    info, normalise = one.info, one.plan.settings.normalise
+    info, normalise = one.info, one.inputs.plan.settings.normalise
     if normalise == "speaker":
         raise UserError(f"--metadata {fields[0]}: setting normalise=speaker would take it out of the training frames")
-    corpus = open_corpus(info.corpus, Path(info.root))
+    corpus = one.inputs.corpus
     columns = metadata.columns_of([u for u in corpus.utterances if u.id in info.recordings], fields, corpus.name).of
     for field in fields:
         values = {id_: {name for name in ones if name.startswith(f"{field}=")} for id_, ones in columns.items()}
@@ -149,23 +148,24 @@ def _pairs(run: Run) -> Pairs:
 
 def _with_metadata(folder: Path, one: Asked, fields: Sequence[str], console: Console) -> Run:
     """The run on the same store with metadata, which is made where it is not there."""
-    features, layer = Path(one.plan.features), one.plan.layer
+    features, layer = Path(one.inputs.plan.features), one.inputs.plan.layer
     layers = None if layer in (BEST, MIX) else [int(layer)]
     into = metadata.beside(features, fields, layers)
     metadata.append(features, into, fields, console, layers)
-    plan = replace(one.plan, features=str(into.resolve()))
-    return start(folder / f"{one.name}-with-{'-'.join(fields)}", plan, one.protocol)
+    inputs = one.inputs.changed(features=str(into.resolve()))
+    inputs = replace(inputs, store=FeatureStore(into))
+    return start(folder / f"{one.name}-with-{'-'.join(fields)}", inputs, one.protocol)
 
 
-def _train(run: Run, workers: int, console: Console, memory: float | None) -> None:
+def _train(run: Run, pool: Workers, memory: float | None) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
-    placement, told = place_features(run, workers, memory)
-    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+    placement, line = place_features(run, pool.count, memory)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
     first = [Job("layer", BEST, f, 0) for f in folds] if plan.layer == BEST else []
     linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     baselines = [Job("baseline", row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
     for jobs, epochs, what in ((first, 1, "layers"), (linear, 1, "linear rows"), (baselines, None, "baselines")):
-        run_jobs(run.folder, jobs, epochs or plan.settings.epochs, workers, console, what, placement, work=run_shares)
+        pool.run(run, jobs, epochs or plan.settings.epochs, what, placement, open=SharesSession)
 
 
 def _contours(run: Run, console: Console) -> Contours:

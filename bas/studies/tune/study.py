@@ -13,11 +13,10 @@ from rich.console import Console
 from bas.report.notes import announce
 from bas.runs.plan import BEST, Job
 from bas.runs.run import Run
-from bas.runs.workers import run_jobs
-from bas.studies.tune.jobs import Work, side_by_side
+from bas.runs.workers import Workers
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import TOLD, markdown, show
-from bas.studies.tune.trials import FINISHED, Attempt, begin, best_of, drawn_from, open_journal, study_of
+from bas.studies.tune.trials import FINISHED, Attempt, TuneSession, attempt, begin, best_of, drawn_from, score, study_of
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
 from bas.util.files import write_results, write_text
@@ -32,32 +31,28 @@ def carry_out(
     """
     announce(run, workers, console)
     journal = begin(run, mode)
-    placement, told = _place(run, journal, workers, memory)
-    console.print(told)
-    folds, seeds = range(len(run.protocol.folds)), run.plan.seeds
-    if run.plan.layer == BEST:
-        run_jobs(run.folder, [Job("layer", BEST, f, 0) for f in folds], 1, workers, console, "layers", placement)
+    placement, line = _place(run, journal, workers, memory)
+    console.print(line)
+    folds, seeds, epochs = range(len(run.protocol.folds)), run.plan.seeds, run.plan.settings.epochs
     studies = [(space, fold) for space in run.spaces for fold in folds]
-    console.print(f"tuned: {TOLD[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
-    chains: list[Sequence[Work]] = []
-    beside = -(-workers // len(studies))  # trials of one study at a time: one, unless there are more workers
-    for space, fold in studies:
-        made = len(study_of(journal, space, fold).get_trials(deepcopy=False, states=FINISHED))
-        left = [Attempt(space, fold, ordinal) for ordinal in range(made, trials)]
-        chains += [left[i::beside] for i in range(beside)]
-    side_by_side(run.folder, chains, trials * len(studies), workers, placement, console, "trials")
-    journal = open_journal(run.folder)
-    scores = [
-        [Job("tuned", space, fold, seed, best_of(journal, space, fold).number)]
-        for seed in seeds
-        for space, fold in studies
-    ]
-    left_over = [chain for chain in scores if not run.done(chain[0].name)]
-    side_by_side(run.folder, left_over, len(scores), workers, placement, console, "trainings")
     linear = [Job("linear", row, f, seeds[0]) for row in run.task.linears for f in folds]
     baselines = [Job("baseline", row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
-    run_jobs(run.folder, linear, 1, workers, console, "linear rows", placement)
-    run_jobs(run.folder, baselines, run.plan.settings.epochs, workers, console, "baselines", placement)
+    with Workers(workers, console) as pool:
+        if run.plan.layer == BEST:
+            pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement, open=TuneSession)
+        console.print(f"tuned: {TOLD[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
+        chains: list[Sequence[Attempt]] = []
+        beside = -(-workers // len(studies))  # trials of one study at a time: one, unless there are more workers
+        for space, fold in studies:
+            made = len(study_of(journal, space, fold).get_trials(deepcopy=False, states=FINISHED))
+            left = [Attempt(space, fold, ordinal) for ordinal in range(made, trials)]
+            chains += [left[i::beside] for i in range(beside)]
+        pool.run_chains(run, chains, trials * len(studies), "trials", placement, attempt, TuneSession)
+        best = {study: best_of(journal, *study).number for study in studies}
+        scores = [Job("tuned", space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
+        pool.run(run, scores, epochs, "trainings", placement, score, TuneSession)
+        pool.run(run, linear, 1, "linear rows", placement, open=TuneSession)
+        pool.run(run, baselines, epochs, "baselines", placement, open=TuneSession)
     results = tabulate(run, journal, mode)
     write_results(run.folder / "tune.json", results)
     write_text(run.folder / "tune.md", markdown(results))

@@ -23,7 +23,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,19 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from bas.errors import UserError
+from bas.errors import Diverged, UserError
 from bas.networks.network import check
 from bas.runs import tensorboard
 from bas.runs.fit import find, fit
 from bas.runs.jobs import checkpoint, finish, keep
 from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Bench
+from bas.runs.session import Session
 from bas.search.gates import softmax
 from bas.search.search import STRATEGIES
 from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
 from bas.training.loop import Record
+from bas.training.placement import Placement
 from bas.training.settings import Settings
 
 HEADS = (2, 4, 8)
@@ -217,12 +218,22 @@ class Attempt:
     ordinal: int
 
 
-def attempt(bench: Bench, journal: JournalStorage, asked: Attempt) -> None:
+class TuneSession(Session):
+    """A run that is tuned, open in this process, and the journal of its studies."""
+
+    def __init__(
+        self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+    ) -> None:
+        super().__init__(source, tick, placement)
+        self.journal = open_journal(self.run.folder)
+
+
+def attempt(session: TuneSession, asked: Attempt) -> None:
     """Draw the parameters of a trial, train, and tell the study what came of it: nothing of it touches a test part."""
-    run, begun = bench.run, time.monotonic()
+    run, begun = session.run, time.monotonic()
     study = optuna.load_study(
         study_name=_name(asked.space, asked.fold),
-        storage=journal,
+        storage=session.journal,
         sampler=_sampler(asked),
         pruner=optuna.pruners.MedianPruner(STARTUP, math.ceil(SPARED * run.plan.settings.epochs)),
     )
@@ -242,18 +253,16 @@ def attempt(bench: Bench, journal: JournalStorage, asked: Attempt) -> None:
             architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in space.searched})
         else:
             # Only the training that follows may be pruned.
-            _, searched = find(bench, space, settings, asked.fold, seed, lambda record: None, paths=False)
+            _, searched = find(session, space, settings, asked.fold, seed, lambda record: None, paths=False)
             architecture = searched.architecture
         found["architecture"] = architecture.as_dict()
-        fitted = fit(bench, space, architecture, settings, asked.fold, seed, after_epoch)
+        fitted = fit(session, space, architecture, settings, asked.fold, seed, after_epoch)
         value = fitted.kept["valid"]["loss"]
         found |= {"valid": fitted.kept["valid"], "kept_epoch": fitted.kept["epoch"]}
     except optuna.TrialPruned:
         pass
-    except (UserError, torch.OutOfMemoryError) as error:
-        # Told as pruned: TPE learns to keep away, which it would not from a failed one.
-        if isinstance(error, UserError) and not str(error).startswith("training diverged"):
-            raise
+    except (Diverged, torch.OutOfMemoryError) as error:
+        # Recorded as pruned: TPE learns to keep away, which it would not from a failed one.
         found["broken"] = " ".join(str(error).split())
     found["seconds"] = time.monotonic() - begun
     for name, attribute in found.items():
@@ -282,20 +291,20 @@ def _show_trial(run: Run, asked: Attempt, trial: FrozenTrial) -> None:
         board.add_hparams({**hparams, **trial.params}, metrics, run_name=".")
 
 
-def score(bench: Bench, journal: JournalStorage, job: Job) -> None:
+def score(session: TuneSession, job: Job) -> None:
     """Train a study's best trial with this seed and score it on the test part, once. The result is as of `run_job`."""
-    run = bench.run
-    if run.done(job.name):
-        return
-    trial = best_of(journal, job.row, job.fold)
+    run = session.run
+    trial = best_of(session.journal, job.row, job.fold)
     assert trial.number == job.number
     settings, space = applied(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
     with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
-        fitted = fit(
-            *(bench, space, architecture, settings, job.fold, job.seed),
-            lambda record: tensorboard.train_epoch(board, record),
-            checkpoint(bench, job),
-        )
-        result = finish(bench, job, architecture, fitted, board)
-    keep(bench, job, {"params": trial.params, "settings": settings.as_dict(), **result})
+
+        def after_epoch(record: Record) -> None:
+            tensorboard.train_epoch(board, record)
+            session.tick()
+
+        path = checkpoint(session, job)
+        fitted = fit(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        result = finish(session, job, architecture, fitted, board)
+    keep(session, job, {"params": trial.params, "settings": settings.as_dict(), **result})

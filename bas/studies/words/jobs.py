@@ -20,7 +20,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bas.corpora import Word
@@ -30,7 +29,8 @@ from bas.features.store import FeatureStore
 from bas.protocols import Fold
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import Job
-from bas.runs.session import Bench
+from bas.runs.run import Run
+from bas.runs.session import Session
 from bas.speech.words import holder
 from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
 from bas.training.batches import Batch, Data, by_speaker, load
@@ -133,13 +133,14 @@ class Placed:
                 yield torch.cat([x_BTD, place_BT2.to(x_BTD)], 2), mask_BT, targets_B
 
 
-class WordsBench(Bench):
+class WordsSession(Session):
     """A run of the words study, open in this process. Its inputs are read when they are asked for."""
 
     def __init__(
-        self, folder: Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
+        self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
     ) -> None:
-        super().__init__(folder, tick, placement)
+        super().__init__(source, tick, placement)
+        folder = self.run.folder
         record = Record.read(folder.parent)
         self.stores = {name: FeatureStore(path, self.placement.mapped) for name, path in record.inputs.items()}
         self.stores |= {RAW: self.run.store, ATTENTION: self.stores[INSIDE]}
@@ -219,44 +220,40 @@ def middles(frames: int, stride: int) -> np.ndarray:
     return np.asarray(starts_N + (np.minimum(stride, frames - starts_N) - 1) // 2)
 
 
-def run_words(bench: WordsBench, job: Job) -> None:
-    """Do one job and write its result, unless that is there. Resumes a checkpoint that a kill left."""
-    if bench.run.done(job.name):
-        return
-    torch.set_num_threads(1)
-    run, (name, fusion) = bench.run, parts_of(job.row)
+def run_words(session: WordsSession, job: Job) -> None:
+    """Do one job and write its result. Resumes a checkpoint that a kill left."""
+    run, (name, fusion) = session.run, parts_of(job.row)
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
-    fit, valid, test = (bench.members(ids) for ids in (parts.fit, parts.valid, parts.test))
-    with threadpool_limits(1):
-        placed = bench.units(name, parts)
-        states = () if fusion == TEXT else run.store.info.layers
-        texts = None if fusion == ALONE else bench.texts_of(fit)
-        seed_everything(job.fold, job.seed, "initial weights")
-        heads = WordHeads(states, placed.data.dim, len(run.outputs), fusion, texts, name == ATTENTION)
-        if states and settings.normalise != "none":
-            # Attention begins as the mean over a word: standardised as the means are, it begins as `words` does.
-            of = bench.units(WORDS, parts) if name == ATTENTION else placed
-            heads.standardise.set(*of.data.moments(fit))
-        trained = train(
-            heads,
-            run.task.loss,
-            placed,
-            fit,
-            valid,
-            placed.data.targets_U[valid.to(placed.device)],
-            replace(settings, warmup=0),
-            (job.fold, job.seed),
-            bench.tick,
-            checkpoint(bench, job),
-        )
-        valid_BHO, test_BHO = (outputs(trained.heads, placed, part) for part in (valid, test))
+    fit, valid, test = (session.members(ids) for ids in (parts.fit, parts.valid, parts.test))
+    placed = session.units(name, parts)
+    states = () if fusion == TEXT else run.store.info.layers
+    texts = None if fusion == ALONE else session.texts_of(fit)
+    seed_everything(job.fold, job.seed, "initial weights")
+    heads = WordHeads(states, placed.data.dim, len(run.outputs), fusion, texts, name == ATTENTION)
+    if states and settings.normalise != "none":
+        # Attention begins as the mean over a word: standardised as the means are, it begins as `words` does.
+        of = session.units(WORDS, parts) if name == ATTENTION else placed
+        heads.standardise.set(*of.data.moments(fit))
+    trained = train(
+        heads,
+        run.task.loss,
+        placed,
+        fit,
+        valid,
+        placed.data.targets_U[valid.to(placed.device)],
+        replace(settings, warmup=0),
+        (job.fold, job.seed),
+        session.tick,
+        checkpoint(session, job),
+    )
+    valid_BHO, test_BHO = (outputs(trained.heads, placed, part) for part in (valid, test))
     found: dict[str, Any] = {}
     for h, head in enumerate(trained.heads.names):
         on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
         found[head] = {
-            "valid": {"loss": trained.valid_loss[head], **bench.metrics(on_valid, valid)},
-            "test": {"predictions": on_test.tolist(), "metrics": bench.metrics(on_test, test)},
+            "valid": {"loss": trained.valid_loss[head], **session.metrics(on_valid, valid)},
+            "test": {"predictions": on_test.tolist(), "metrics": session.metrics(on_test, test)},
         }
     units = float(placed.lengths_U[fit].float().mean())
-    known = {"fit": len(fit), "units": units, "seconds": trained.seconds, "made_of": bench.made_of}
-    keep(bench, job, known | {"heads": found})
+    known = {"fit": len(fit), "units": units, "seconds": trained.seconds, "made_of": session.made_of}
+    keep(session, job, known | {"heads": found})

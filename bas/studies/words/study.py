@@ -20,19 +20,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bas.corpora import Utterance, open_corpus
+from bas.corpora import Utterance
 from bas.encoders.aligner import Aligner
 from bas.errors import UserError
 from bas.features.derive import beside, derive
-from bas.features.store import FeatureStore, StoreInfo
+from bas.features.store import FeatureStore
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
 from bas.runs.layers import middle
-from bas.runs.plan import Plan
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import start
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Workers
 from bas.speech import audio
 from bas.speech.words import PSEUDO_SECONDS, Segments, random_like, word_segments
 from bas.studies.words import figures, numbers, page
@@ -42,7 +41,7 @@ from bas.studies.words.jobs import (
     RECORD,
     WORDS,
     Record,
-    WordsBench,
+    WordsSession,
     read_lexicon,
     rows,
     run_words,
@@ -60,10 +59,10 @@ LETTERS = 5  # of a word that is shown unasked: what is shorter is mostly a func
 
 @dataclass(frozen=True)
 class Asked:
-    """One store, and what is predicted from it: a plan and a split for each task, the first of them with text too."""
+    """One store, and what is predicted from it: inputs and a split for each task, the first of them with text too."""
 
     name: str  # of its folder
-    tasks: tuple[tuple[str, Plan, Protocol], ...]  # the task's name first
+    tasks: tuple[tuple[str, Inputs, Protocol], ...]  # the task's name first
 
 
 @dataclass(frozen=True)
@@ -100,20 +99,21 @@ def carry_out(
     said = {word_type(word.text) for one in spoken for words in one.segments["words"].of.values() for word in words}
     if never := [word for word in shown if word_type(word) not in said]:
         raise UserError(f"--word {never[0]}: nobody says it; frequent words are {', '.join(_often(spoken))}")
-    runs = [[start(folder / one.name / task, plan, split) for task, plan, split in one.tasks] for one in asked]
+    runs = [[start(folder / one.name / task, inputs, split) for task, inputs, split in one.tasks] for one in asked]
     stores = []
     for one in spoken:
-        plan = one.asked.tasks[0][1]
+        plan = one.asked.tasks[0][1].plan
         for name, (segments, pooling) in DERIVED.items():
             derive(Path(plan.features), Path(one.record.inputs[name]), one.segments[segments], pooling, console)
         stores.append({**_told(one), **_neighbours(one, shown)})
-    for of_store, found in zip(runs, stores, strict=True):
-        found["tasks"] = []
-        for index, run in enumerate(of_store):
-            told = ", ".join(map(str, run.store.info.layers))
-            announce_study(run, run.folder, f"states {told}", console)
-            _train(run, index == 0, workers, console, memory)
-            found["tasks"].append(numbers.tabulate(run, index == 0))
+    with Workers(workers, console) as pool:
+        for of_store, found in zip(runs, stores, strict=True):
+            found["tasks"] = []
+            for index, run in enumerate(of_store):
+                states = ", ".join(map(str, run.store.info.layers))
+                announce_study(run, run.folder, f"states {states}", console)
+                _train(run, index == 0, pool, memory)
+                found["tasks"].append(numbers.tabulate(run, index == 0))
     results = {
         "run": folder.name,
         "text_encoder": {"name": text_encoder, "untrained": spoken[0].record.untrained},
@@ -131,10 +131,9 @@ def carry_out(
 
 def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, console: Console) -> _Spoken:
     """Find the words of a store's utterances and their lexical vectors, or what an earlier start found of these."""
-    plan = asked.tasks[0][1]
-    features, device = Path(plan.features), torch.device(plan.device)
-    store = FeatureStore(features)
-    corpus = open_corpus(store.info.corpus, Path(store.info.root))
+    inputs = asked.tasks[0][1]
+    features, device = Path(inputs.plan.features), torch.device(inputs.plan.device)
+    store, corpus = inputs.store, inputs.corpus
     utterances = tuple(u for u in corpus.utterances if u.id in store)
     with bar(console, "utterances") as progress:
         task = progress.add_task(f"words of {asked.name}", total=len(utterances))
@@ -142,8 +141,8 @@ def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, 
         words = word_segments(utterances, find, lambda: progress.advance(task))
     segments = {"words": words, "random": random_like(words, {u.id: audio.duration(u) for u in utterances})}
     _tell_words(asked, words, aligner, console)
-    inputs = {name: str(beside(features, *of)) for name, of in DERIVED.items()}
-    record = Record(inputs, words.digest, segments["random"].digest, text_encoder, False)
+    derived = {name: str(beside(features, *of)) for name, of in DERIVED.items()}
+    record = Record(derived, words.digest, segments["random"].digest, text_encoder, False)
     if (folder / RECORD).exists():
         _same(folder, record)
     found = lexicon(text_encoder, utterances, words, device)
@@ -192,7 +191,7 @@ def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Con
 
 
 def _told(one: _Spoken) -> dict[str, Any]:
-    info, words = StoreInfo.read(Path(one.asked.tasks[0][1].features)), one.segments["words"]
+    info, words = one.asked.tasks[0][1].store.info, one.segments["words"]
     return {
         "store": one.asked.name,
         "corpus": one.corpus,
@@ -253,10 +252,10 @@ def _frequent(types_W: np.ndarray) -> list[str]:
     return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _train(run: Run, fused: bool, workers: int, console: Console, memory: float | None) -> None:
-    placement, told = place_features(run, workers, memory)
-    console.print(f"{run.folder}: protocol {run.protocol.told}; {told}", markup=False, highlight=False)
+def _train(run: Run, fused: bool, pool: Workers, memory: float | None) -> None:
+    placement, line = place_features(run, pool.count, memory)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
     folds = range(len(run.protocol.folds))
     jobs = [words_job(row, f, s) for row in rows(fused) for s in run.plan.seeds for f in folds]
     what, epochs = f"words, {run.task.name}", run.plan.settings.epochs
-    run_jobs(run.folder, jobs, epochs, workers, console, what, placement, work=run_words, opened=WordsBench)
+    pool.run(run, jobs, epochs, what, placement, run_words, WordsSession)
