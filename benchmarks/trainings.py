@@ -29,7 +29,8 @@ from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.runs.fit import fit
 from bas.runs.plan import Plan
-from bas.runs.session import Bench
+from bas.runs.run import Inputs
+from bas.runs.session import Session
 from bas.runs.spaces import load_space
 from bas.runs.stacked import fit_stack
 from bas.runs.start import split, start
@@ -40,7 +41,7 @@ PAGE = Path(__file__).with_suffix(".md")
 SPACE = "ser_bas4"
 SPEAKERS, SEEDS = 10, 3
 WORKERS = 2
-_bench: Bench | None = None
+_session: Session | None = None
 
 
 class Noise:
@@ -81,24 +82,25 @@ def new_run(folder: Path, count: int, epochs: int, width: int, device: str) -> P
     )
     chosen = settings("cpu", {"epochs": str(epochs), "width": str(width)})
     plan = Plan(str(folder / "store"), (SPACE,), 0, chosen, tuple(range(SEEDS)), device)
-    return start(folder / "run", plan, split(plan, None, 0)).folder
+    inputs = Inputs.open(plan)
+    return start(folder / "run", inputs, split(inputs, None, 0))
 
 
 # One training after another, in processes
 
 
 def _open(folder: Path, threads: int) -> None:
-    global _bench
+    global _session
     torch.set_num_threads(threads)
-    _bench = Bench(folder)
+    _session = Session(folder)
 
 
-def train(number: int, fold: int, seed: int, bench: Bench | None = None) -> None:
+def train(number: int, fold: int, seed: int, session: Session | None = None) -> None:
     """One architecture, by its number, in one fold from one seed."""
-    bench = bench or _bench
-    assert bench is not None
+    session = session or _session
+    assert session is not None
     space = load_space(SPACE).space
-    fit(bench, space, list(space.architectures())[number], bench.run.plan.settings, fold, seed, lambda _: None)
+    fit(session, space, list(space.architectures())[number], session.run.plan.settings, fold, seed, lambda _: None)
 
 
 def processes(folder: Path, trainings: int, rounds: int) -> str:
@@ -120,17 +122,17 @@ def processes(folder: Path, trainings: int, rounds: int) -> str:
 # Together
 
 
-def together(bench: Bench, number: int, members: Sequence[tuple[int, int]], rounds: int) -> str:
+def together(session: Session, number: int, members: Sequence[tuple[int, int]], rounds: int) -> str:
     """The members one by one, against all of them in one stack."""
     space = load_space(SPACE).space
     architecture = list(space.architectures())[number]
 
     def one_by_one() -> None:
         for fold, seed in members:
-            train(number, fold, seed, bench)
+            train(number, fold, seed, session)
 
     def stacked() -> None:
-        fit_stack(bench, space, architecture, bench.run.plan.settings, members, lambda: None)
+        fit_stack(session, space, architecture, session.run.plan.settings, members, lambda: None)
 
     figure = ratio(take_turns({"one by one": one_by_one, "stacked": stacked}, rounds), "one by one", "stacked")
     return f"| {architecture} | {figure} |"
@@ -164,10 +166,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> str:
         print("processes …", file=sys.stderr, flush=True)
         by_processes = processes(run, arguments.trainings, arguments.rounds)
     members = [(i % 5, i // 5) for i in range(arguments.members)]
-    bench, rows = Bench(run), []
+    session, rows = Session(run), []
     for number in (0, 40, 80):  # MSA+FFN, MSA and FFN in all four layers
         print(f"architecture {number} …", file=sys.stderr, flush=True)
-        rows.append(together(bench, number, members, arguments.rounds))
+        rows.append(together(session, number, members, arguments.rounds))
     return PAGE_TEXT.format(
         command=" ".join(["python", "benchmarks/trainings.py", *words]),
         date=date.today().isoformat(),

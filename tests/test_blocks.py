@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import run_jobs
 from stacking import alone, compare, eight_speakers, new_run, results
 from stores import quiet
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from bas.blocks import LSTM, Convolution, ConvStem, LastState, LastStateAttentio
 from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.runs.spaces import load_space
-from bas.runs.workers import run_jobs
 
 DIM = 8
 LENGTHS = (6, 1, 11, 4)
@@ -248,7 +248,7 @@ def test_trainings_in_a_stack(features: Path, tmp_path: Path, number: int) -> No
     found = []
     for stacked in (False, True):
         run, console = new_run(tmp_path / f"{stacked}", features, tmp_path / "own.py", epochs="2"), quiet()
-        run_jobs(run.folder, alone(run, number), 2, 1, console, "audit", stacked=stacked)
+        run_jobs(run, alone(run, number), 2, 1, console, "audit", stacked=stacked)
         found.append(results(run))
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert told.count("one by one") == (number == 3), told

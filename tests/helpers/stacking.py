@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from places import ROOT
+from running import begin
 from sounds import tone
 from stores import Fake, store
 
 from bas.runs.plan import Job, Plan
 from bas.runs.run import Run
-from bas.runs.start import split, start
 from bas.training.settings import settings
 
 SPACES = ROOT / "search_spaces"
@@ -38,7 +38,7 @@ def eight_speakers(root: Path) -> Path:
 def new_run(folder: Path, features: Path, space: Path = SPACES / "ser_bas3.py", **changes: str) -> Run:
     given = {"epochs": "3", "width": "16", "stride": "1", "batch_size": "7", **changes}
     plan = Plan(str(features), (str(space),), 1, settings("cpu", given), (0, 1), "cpu")
-    return start(folder, plan, split(plan, None, 0))
+    return begin(folder, plan)
 
 
 def alone(run: Run, *numbers: int) -> list[Job]:

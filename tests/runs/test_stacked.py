@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from running import run_jobs
 from stacking import alone, compare, eight_speakers, new_run, results
 from stores import quiet
 
@@ -20,7 +21,6 @@ from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job
 from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
-from bas.runs.workers import run_jobs
 from bas.space import SearchSpace
 from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
@@ -165,7 +165,7 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
         jobs = [*alone(run, 0, 5), *(Job("baseline", "simple FFN", f, 0) for f in range(5))]
         assert [len(together) for together in stacks(Session(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
         console = quiet()
-        run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=stacked)
+        run_jobs(run, jobs, 3, 1, console, "audit", stacked=stacked)
         assert "one by one" not in console.file.getvalue()  # type: ignore[attr-defined]
         assert (run.folder / "tb" / jobs[-1].name).exists()
         assert not (run.folder / "tb" / jobs[0].name).exists()
@@ -177,7 +177,7 @@ def test_dropout_only_draws_otherwise(features: Path, tmp_path: Path) -> None:
     seen = []
     for name in ("once", "again"):
         run = new_run(tmp_path / name, features, dropout="0.3")
-        run_jobs(run.folder, alone(run, 0), 3, 1, quiet(), "audit", stacked=True)
+        run_jobs(run, alone(run, 0), 3, 1, quiet(), "audit", stacked=True)
         seen.append(results(run))
         for result in seen[-1].values():
             result.pop("seconds")
@@ -193,7 +193,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         chosen = list(space.architectures())[26 * (index % 2)].as_dict()
         path = run.job_path(replace(job, kind="search").name)
         path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, "architecture": chosen}))
-    run_jobs(run.folder, jobs, 6, 1, quiet(), "retrains", stacked=True)
+    run_jobs(run, jobs, 6, 1, quiet(), "retrains", stacked=True)
     session = Session(run.folder)
     assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
     for index, job in enumerate(jobs):
@@ -218,7 +218,7 @@ def test_blocks_that_cannot_be_stacked(features: Path, tmp_path: Path, number: i
     found = []
     for stacked in (False, True):
         run, console = new_run(tmp_path / f"{stacked}", features, tmp_path / "own.py"), quiet()
-        run_jobs(run.folder, alone(run, number), 3, 1, console, "audit", stacked=stacked)
+        run_jobs(run, alone(run, number), 3, 1, console, "audit", stacked=stacked)
         found.append(results(run))
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert told.count("one by one") == bool(words)
@@ -229,14 +229,14 @@ def test_blocks_that_cannot_be_stacked(features: Path, tmp_path: Path, number: i
 def test_a_loss_that_is_no_mean_over_utterances(features: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN + "task = Weighted()\n")
     run, console = new_run(tmp_path / "run", features, tmp_path / "own.py"), quiet()
-    run_jobs(run.folder, alone(run, 3), 3, 1, console, "audit", stacked=True)
+    run_jobs(run, alone(run, 3), 3, 1, console, "audit", stacked=True)
     assert "one by one (together, a first gradient is" in console.file.getvalue()  # type: ignore[attr-defined]
     assert len(results(run)) == 10
 
 
 def test_features_that_are_streamed(features: Path, tmp_path: Path) -> None:
     run, console = new_run(tmp_path / "run", features), quiet()
-    run_jobs(run.folder, alone(run, 26), 3, 1, console, "audit", Placement("store", 2**30), stacked=True)
+    run_jobs(run, alone(run, 26), 3, 1, console, "audit", Placement("store", 2**30), stacked=True)
     assert "one by one (the features are too large for the memory of cpu)" in console.file.getvalue()  # type: ignore[attr-defined]
     assert len(results(run)) == 10
 
@@ -244,7 +244,7 @@ def test_features_that_are_streamed(features: Path, tmp_path: Path) -> None:
 def test_divergence_is_told(features: Path, tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", features, **(SGD | {"lr": "1e30"}))
     with pytest.raises(UserError, match="training diverged"):
-        run_jobs(run.folder, alone(run, 26), 3, 1, quiet(), "audit", stacked=True)
+        run_jobs(run, alone(run, 26), 3, 1, quiet(), "audit", stacked=True)
     assert not results(run)
 
 
@@ -262,7 +262,7 @@ def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, mon
         run_stack(session, jobs)
 
     monkeypatch.setattr(bas.runs.workers, "run_stack", small)
-    run_jobs(run.folder, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)
+    run_jobs(run, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)
     assert sizes == [10, 5, 3, 3, 3, 3, 3, 3]  # and the tenth of each architecture alone
     assert "10 trainings together do not fit" in console.file.getvalue()  # type: ignore[attr-defined]
     assert len(results(run)) == 20
@@ -272,7 +272,7 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
     run, console = new_run(tmp_path / "run", features), quiet()
     jobs = alone(run, 26, 25)
     whole = new_run(tmp_path / "whole", features)
-    run_jobs(whole.folder, jobs, 3, 1, quiet(), "audit", stacked=True)
+    run_jobs(whole, jobs, 3, 1, quiet(), "audit", stacked=True)
     write_json, written = bas.runs.jobs.write_json, []
 
     def dies(path: Path, value: Any) -> None:
@@ -284,10 +284,10 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr("bas.runs.jobs.write_json", dies)
         with pytest.raises(KeyboardInterrupt):
-            run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
+            run_jobs(run, jobs, 3, 1, console, "audit", stacked=True)
     assert len(results(run)) == 13
     before = {p: p.stat().st_mtime_ns for p in (run.folder / "jobs").glob("*.json")}
-    run_jobs(run.folder, jobs, 3, 1, console, "audit", stacked=True)
+    run_jobs(run, jobs, 3, 1, console, "audit", stacked=True)
     assert before == {p: p.stat().st_mtime_ns for p in before}
     compare(results(run), results(whole))
     rows = [line.split("│")[1:5] for line in console.file.getvalue().splitlines() if "alone" in line]  # type: ignore[attr-defined]

@@ -26,7 +26,6 @@ from bas.corpora import Corpus, Utterance
 from bas.features.shard import Contents, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Fold, Protocol
-from bas.runs import session
 from bas.runs.jobs import run_job
 from bas.runs.plan import BEST, Job, Plan
 from bas.runs.session import Session
@@ -363,7 +362,7 @@ def test_a_run_that_streams_is_one_that_does_not(
         assert speakers == [u.speaker for u in session.run.utterances]
         raise LookupError("asked")
 
-    monkeypatch.setattr(session, "by_speaker", asked)
+    monkeypatch.setattr("bas.runs.session.by_speaker", asked)
     rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": "logistic regression"}
     rows["layer"] = BEST
     for kind, row in rows.items():

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusals import refusal
+from running import begin
 from sounds import tone
 from stores import Fake, quiet, store
 
 from bas.cli.main import main
+from bas.protocols import Protocol
 from bas.report.comparison import decided
 from bas.runs.plan import Job, Plan
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.studies.audit.page import claims as claims_table
 from bas.studies.audit.page import markdown
@@ -56,10 +58,15 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan(str(root / "store"), (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
 
 
+def asked(plan: Plan) -> tuple[Inputs, Protocol]:
+    inputs = Inputs.open(plan)
+    return inputs, split(inputs, "speaker:3", 0)
+
+
 @pytest.fixture(scope="module")
 def folder(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audited") / "cups"
-    measure(folder, plan, split(plan, "speaker:3", 0), STRATEGIES, ["residual=every"], 1, quiet(), None)
+    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
     return folder
 
 
@@ -113,10 +120,9 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
-    from bas.runs.start import start
     from bas.studies.compare.study import carry_out
 
-    run = start(tmp_path / "compared", replace(plan, seeds=(1,)), split(plan, "speaker:3", 0))
+    run = begin(tmp_path / "compared", replace(plan, seeds=(1,)), "speaker:3")
     carry_out(run, "retrain", 1, quiet())
     numbers = {str(a): i for i, a in enumerate(run.spaces["nine"].space.architectures())}
     for fold in range(3):
@@ -132,7 +138,7 @@ def test_again_it_trains_nothing_and_says_the_same(plan: Plan, folder: Path) -> 
         return {str(p): p.stat().st_mtime_ns for p in folder.glob("**/jobs/*")}
 
     before, page = written(), (folder / "audit.md").read_text()
-    measure(folder, plan, split(plan, "speaker:3", 0), STRATEGIES, ["residual=every"], 1, quiet(), None)
+    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
     assert written() == before
     assert (folder / "audit.md").read_text() == page
 
@@ -148,7 +154,7 @@ def test_what_a_kill_left_undone_is_done_and_no_number_changes(plan: Plan, folde
     for name in lost:
         for path in folder.glob(f"{name}*.json"):
             path.unlink()
-    measure(folder, plan, split(plan, "speaker:3", 0), STRATEGIES, ["residual=every"], 2, quiet(), None)
+    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 2, quiet(), None)
     assert (folder / "audit.md").read_text() == page
 
 
@@ -241,8 +247,7 @@ def test_a_conclusion_that_flips_is_called_so() -> None:
     ],
 )
 def test_bad_input(plan: Plan, tmp_path: Path, strategies, variants, words: str) -> None:
-    protocol = split(plan, "speaker:3", 0)
-    message = refusal(measure, tmp_path / "new", plan, protocol, strategies, variants, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *asked(plan), strategies, variants, 1, quiet(), None)
     assert words in message
     assert not (tmp_path / "new").exists()
 
@@ -251,10 +256,10 @@ def test_a_space_that_is_too_large_is_refused(plan: Plan, tmp_path: Path) -> Non
     source = SPACE.replace('slots={"layer1": layer, "layer2": layer}', 'slots={f"l{i}": layer for i in range(6)}')
     (tmp_path / "large.py").write_text(source, encoding="utf-8")
     large = replace(plan, spaces=(str(tmp_path / "large.py"),))
-    message = refusal(measure, tmp_path / "new", large, split(large, "speaker:3", 0), None, None, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *asked(large), None, None, 1, quiet(), None)
     assert message == "space large: 729 architectures; an audit takes 2 to 300"
     many = replace(plan, seeds=tuple(range(17)))
-    message = refusal(measure, tmp_path / "new", many, split(plan, "speaker:3", 0), None, None, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *asked(many), None, None, 1, quiet(), None)
     assert message == "--seeds 17: an audit takes 16 at most"
     assert not (tmp_path / "new").exists()
 

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from running import run_jobs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bas.training.loop
@@ -25,9 +26,9 @@ from bas.cli.main import main
 from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
+from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.spaces import load_space
-from bas.runs.workers import run_jobs
 from bas.util.files import locked
 from bas.util.progress import bar
 
@@ -466,6 +467,6 @@ def test_a_failing_job_keeps_the_others(inside: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("bas.search.search.optimise", once)
     with pytest.raises(MemoryError):
-        run_jobs(inside / "runs/failing", todo, 3, 1, Console(), "searches")
+        run_jobs(Run.open(inside / "runs/failing"), todo, 3, 1, Console(), "searches")
     assert jobs(inside / "runs/failing")[todo[0].name] == jobs(inside / "runs/whole")[todo[0].name]
     assert todo[1].name not in jobs(inside / "runs/failing")

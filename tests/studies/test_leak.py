@@ -16,7 +16,7 @@ from stores import Fake, quiet, store
 from bas.cli.main import main
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job, Plan
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.stats import Paired, paired
 from bas.studies.leak.page import _cells
@@ -47,7 +47,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
-    results = measure(tmp_path / "leak", plan, None, None, 1, quiet(), None)
+    results = measure(tmp_path / "leak", Inputs.open(plan), None, None, 1, quiet(), None)
     assert (results["clean"]["rule"], results["leaky"]["rule"]) == ("speaker:5", "id:5")
     assert results["clean"]["marks"] == ()
     assert results["leaky"]["marks"][0].startswith("allowed by --allow-overlap, with speaker on both sides: ")
@@ -81,13 +81,13 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
 
 
 def test_both_sides_train_on_equally_many(plan):
-    for seed, (clean, leaky) in enumerate(_splits(plan, "speaker:3", None)):
+    for seed, (clean, leaky) in enumerate(_splits(Inputs.open(plan), "speaker:3", None)):
         assert (clean.rule, leaky.rule) == ("speaker:3", "id:3")  # as many folds
         assert clean.marks == ()
         assert leaky.marks
         assert len({len(fold.fit) for protocol in (clean, leaky) for fold in protocol.folds}) == 1
         for protocol, allowed in ((clean, ()), (leaky, ("speaker",))):
-            whole = split(plan, protocol.rule, seed, allowed)
+            whole = split(Inputs.open(plan), protocol.rule, seed, allowed)
             assert any(len(fold.fit) < len(before.fit) for fold, before in zip(leaky.folds, whole.folds, strict=True))
             for fold, before in zip(protocol.folds, whole.folds, strict=True):
                 assert set(fold.fit) <= set(before.fit)
@@ -117,10 +117,10 @@ def test_the_cells_say_what_the_numbers_are():
 
 
 def test_a_second_start_trains_nothing_again(plan, tmp_path):
-    one = measure(tmp_path / "leak", plan, "speaker:3", None, 1, quiet(), None)
+    one = measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None)
     jobs = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
     (tmp_path / "leak/leaky-seed1/jobs/linear-logistic-regression-fold2-seed1.json").unlink()
-    assert measure(tmp_path / "leak", plan, "speaker:3", None, 1, quiet(), None)["rows"] == one["rows"]
+    assert measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None)["rows"] == one["rows"]
     again = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
     assert {p.name for p in jobs if jobs[p] != again[p]} == {"linear-logistic-regression-fold2-seed1.json"}
 
@@ -136,7 +136,7 @@ def test_a_second_start_trains_nothing_again(plan, tmp_path):
     ],
 )
 def test_what_is_no_leak_is_refused_before_anything_is_written(plan, tmp_path, clean, leaky, told):
-    line = refusal(measure, tmp_path / "leak", plan, clean, leaky, 1, quiet(), None)
+    line = refusal(measure, tmp_path / "leak", Inputs.open(plan), clean, leaky, 1, quiet(), None)
     assert all(part in line for part in told), line
     assert list(tmp_path.iterdir()) == []
 

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_probing import CHANGES, Corpus, begun, plan
 
 from bas.cli.main import main
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.studies.probe import few, figures, study
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
@@ -263,8 +263,8 @@ def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monke
     monkeypatch.setattr(figures, "draw", lambda folder, results: None)
     nothing = (("a", 0.0), ("b", 0.0))
     corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
-    asked = plan(corpus.extract(tmp_path), epochs="15")
-    results = carry_out(tmp_path / "run", [Asked("cups", asked, split(asked, "speaker:3", 0))], (), 1, quiet())
+    inputs = Inputs.open(plan(corpus.extract(tmp_path), epochs="15"))
+    results = carry_out(tmp_path / "run", [Asked("cups", inputs, split(inputs, "speaker:3", 0))], (), 1, quiet())
     for kind in KINDS:
         claims = results["stores"][0]["biases"][kind]["claims"]
         assert claims["random, test"]["claims"] > 0.8

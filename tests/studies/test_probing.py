@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from places import ROOT
+from running import begin, run_jobs
 from stores import Fake, quiet, store
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,8 +24,6 @@ from bas.runs.jobs import run_job
 from bas.runs.plan import BEST, Job, Plan
 from bas.runs.run import Run
 from bas.runs.session import Session
-from bas.runs.start import split, start
-from bas.runs.workers import run_jobs
 from bas.studies.probe import few
 from bas.studies.probe import jobs as probing
 from bas.studies.probe.few import ALL, COUNTS, few_job, run_few
@@ -100,7 +99,7 @@ def plan(features: Path, seeds: tuple[int, ...] = (0,), labels: str | None = Non
 
 
 def begun(folder: Path, of: Plan, rule: str = "speaker:3") -> Run:
-    return start(folder, of, split(of, rule, 0))
+    return begin(folder, of, rule)
 
 
 def job_of(run: Run, job: Job) -> dict[str, Any]:
@@ -214,9 +213,9 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Ru
 def test_the_number_of_workers_changes_nothing(run: Run, fresh: Run) -> None:
     """Of two here, the second comes after the first; of two workers one has it alone, for the other is done."""
     jobs = [probe_job(f, 0) for f in (0, 1)]
-    run_jobs(run.folder, jobs, 4, 1, quiet(), "probes", work=run_probe)
+    run_jobs(run, jobs, 4, 1, quiet(), "probes", work=run_probe)
     shutil.copy(run.job_path(jobs[0].name), fresh.job_path(jobs[0].name))
-    run_jobs(fresh.folder, jobs, 4, 2, quiet(), "probes", work=run_probe)
+    run_jobs(fresh, jobs, 4, 2, quiet(), "probes", work=run_probe)
     assert job_of(fresh, jobs[1]) == job_of(run, jobs[1])
     assert fresh.result(jobs[1].name)["seconds"] != run.result(jobs[1].name)["seconds"], "trained anew"
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 from refusals import refusal
-from stores import Fake, store
+from running import run_jobs
+from stores import Fake, quiet, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bas.cli.main import main
@@ -32,7 +33,7 @@ from bas.speech.acoustics import Contours
 from bas.stats import paired
 from bas.stats.shares import spearman
 from bas.studies.shares import study
-from bas.studies.shares.attention import WEIGHTS, Attention, centres, run_shares
+from bas.studies.shares.attention import WEIGHTS, Attention, SharesSession, centres
 from bas.studies.shares.contours import MEASURES
 
 SEEDS, FOLDS, SPEAKERS, TAKES = 2, 2, 7, 4
@@ -355,7 +356,7 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_job_that_is_done_is_left_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(work / "runs/whole/plain")
+    run = Run.open(work / "runs/whole/plain")
     monkeypatch.setattr("bas.runs.jobs.fit", lambda *arguments: pytest.fail("trained again"))
-    run_shares(session, Job("baseline", "CNN+LSTM+attention", 0, 0))
-    run_shares(session, Job("linear", "ridge regression", 0, 0))
+    jobs = [Job("baseline", "CNN+LSTM+attention", 0, 0), Job("linear", "ridge regression", 0, 0)]
+    run_jobs(run, jobs, 1, 1, quiet(), "jobs", open=SharesSession)

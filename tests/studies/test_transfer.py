@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,17 @@ from test_probing import Corpus, Told, begun, plan
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validated
 from bas.runs.plan import Job
-from bas.runs.run import Run
+from bas.runs.run import Inputs, Run
 from bas.runs.session import Session
 from bas.runs.start import split
+from bas.runs.workers import Workers
 from bas.stats import ua
 from bas.studies.probe import few, figures
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.pretraining import pretraining
 from bas.studies.probe.study import Asked
 from bas.studies.probe.study import carry_out as probe_all
-from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, run_transfer
+from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, open_pool, run_transfer
 
 TOLD = 1
 EPOCHS = "15"
@@ -48,9 +50,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (name, corpus) in enumerate(CORPORA.items()):
         features = corpus.extract(root, seed, layers=(0, TOLD))
         begun(root / name / "disjoint", plan(features, labels="common", epochs=EPOCHS))
-    matrix = carry_out(root / "transfer", runs(root), 1, quiet())
+    matrix = transferred(root / "transfer", runs(root))
     (root / "matrix.json").write_text(json.dumps(matrix))
     return root
+
+
+def transferred(folder: Path, runs: Sequence[Run]) -> dict[str, Any]:
+    with Workers(1, quiet()) as workers:
+        return carry_out(folder, runs, workers)
 
 
 def runs(root: Path) -> list[Run]:
@@ -65,7 +72,7 @@ def found(work: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def pool(work: Path) -> Pool:
-    return Pool(work / "transfer")
+    return open_pool(work / "transfer", lambda: None, None)
 
 
 def job_of(work: Path, source: str, fold: int) -> dict[str, Any]:
@@ -248,7 +255,7 @@ def test_the_layer_is_the_one_that_the_sources_own_speakers_name(work: Path, poo
 
 def test_no_label_of_a_target_changes_a_head_or_the_choice(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "transfer", tmp_path / "transfer", ignore=shutil.ignore_patterns("jobs"))
-    turned = Pool(tmp_path / "transfer")
+    turned = open_pool(tmp_path / "transfer", lambda: None, None)
     others = np.array(turned.corpus_U) != "alpha"
     turned.targets_U[others] = 1 - turned.targets_U[others]
     for source, fold in (("alpha", 1), ("all but fr", 0)):
@@ -275,10 +282,10 @@ def test_a_killed_transfer_goes_on_and_a_finished_one_rests(work: Path, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_transfer(Pool(tmp_path / "transfer", tick), job)
+        run_transfer(open_pool(tmp_path / "transfer", tick, None), job)
     assert path.with_suffix(".checkpoint").exists()
     before = {p: p.stat().st_mtime_ns for p in path.parent.glob("*.json")}
-    again = carry_out(tmp_path / "transfer", runs(work), 1, quiet())
+    again = transferred(tmp_path / "transfer", runs(work))
     assert json.loads(path.read_text()) | {"seconds": 0} == job_of(work, "all but de", 2) | {"seconds": 0}
     assert json.loads(json.dumps(again)) == json.loads((work / "matrix.json").read_text())
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -329,7 +336,8 @@ def test_a_probe_of_several_corpora_reports_the_transfer(work: Path, tmp_path: P
     monkeypatch.setattr(few, "DRAWS", 1)
     monkeypatch.setattr(figures, "draw", lambda folder, results: None)
     plans = [plan(work / name, labels="common", epochs="1") for name in ("alpha", "gamma")]
-    asked = [Asked(Path(p.features).name, p, split(p, "speaker:3", 0)) for p in plans]
+    opened = [Inputs.open(plan) for plan in plans]
+    asked = [Asked(i.store.folder.name, i, split(i, "speaker:3", 0)) for i in opened]
     results = probe_all(tmp_path / "run", asked, (), 1, quiet())
     (between,) = results["transfer"]
     for kind in KINDS:

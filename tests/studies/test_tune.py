@@ -28,12 +28,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
-from bas.runs.plan import Job
 from bas.runs.run import Run
-from bas.runs.session import Session
-from bas.runs.workers import run_jobs
+from bas.runs.workers import Place
 from bas.space import SearchSpace, keyword_values, with_keyword
-from bas.studies.tune.trials import Attempt, attempt, begin, best_of, open_journal, ranges, score, study_of
+from bas.studies.tune.trials import Attempt, TuneSession, attempt, begin, best_of, open_journal, ranges, study_of
 from bas.training.batches import Data
 from bas.training.settings import STRATEGIES, settings
 from bas.util.files import locked
@@ -153,14 +151,14 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
 ) -> None:
     made: list[Attempt] = []
 
-    def dies_at_the_third(session: Session, journal: Any, asked: Attempt) -> None:
+    def dies_at_the_third(session: TuneSession, asked: Attempt) -> None:
         made.append(asked)
         if asked == Attempt("ser_bas3", 1, 2):
             monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
-        attempt(session, journal, asked)
+        attempt(session, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.tune.jobs.attempt", dies_at_the_third)
+        patch.setattr("bas.studies.tune.study.attempt", dies_at_the_third)
         with pytest.raises(ZeroDivisionError):
             main(tune("cut", "--seeds", "2"))
     monkeypatch.undo()
@@ -171,7 +169,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     with Path("runs/cut/studies.journal").open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
     made.clear()
-    monkeypatch.setattr("bas.studies.tune.jobs.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
+    monkeypatch.setattr("bas.studies.tune.study.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
     assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
@@ -232,12 +230,17 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Data, "batches", spied_batches)
     monkeypatch.setattr(Data, "moments", spied_moments)
-    session = Session(fresh("spied"))
-    journal = begin(session.run, "blocks")
+    session = begun(fresh("spied"), "blocks")
     fold = session.run.protocol.folds[2]
     for ordinal in range(2):
-        attempt(session, journal, Attempt("ser_bas3", 2, ordinal))
+        attempt(session, Attempt("ser_bas3", 2, ordinal))
     assert seen == set(session.members((*fold.fit, *fold.valid)).tolist())
+
+
+def begun(folder: Path, mode: str) -> TuneSession:
+    """The folder's studies, made, and a session in which to make trials."""
+    begin(Run.open(folder), mode)
+    return TuneSession(folder)
 
 
 def fresh(name: str, *more: str) -> Path:
@@ -251,9 +254,8 @@ def fresh(name: str, *more: str) -> Path:
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
-    session = Session(fresh("pruned", "--set", "epochs=4"))
-    journal = begin(session.run, "blocks")
-    study, given = study_of(journal, "ser_bas3", 0), bas.studies.tune.trials.applied
+    session = begun(fresh("pruned", "--set", "epochs=4"), "blocks")
+    study, given = study_of(session.journal, "ser_bas3", 0), bas.studies.tune.trials.applied
     for lr in (None, None, 1e-12, 1e30):
         study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
         if lr:
@@ -262,38 +264,30 @@ def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeyp
                 "applied",
                 lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
             )
-        attempt(session, journal, Attempt("ser_bas3", 0, 0))
+        attempt(session, Attempt("ser_bas3", 0, 0))
     preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
     assert preset.state == same.state == TrialState.COMPLETE
     assert slow.state == TrialState.PRUNED
     assert list(slow.intermediate_values) == [0, 1]  # the first quarter is spared
     assert broken.state == TrialState.PRUNED
     assert broken.user_attrs["broken"].startswith("training diverged")
-    assert best_of(journal, "ser_bas3", 0).number == preset.number
+    assert best_of(session.journal, "ser_bas3", 0).number == preset.number
 
 
-@pytest.fixture
-def baselines_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Baselines in this process: starting others takes longer."""
-    monkeypatch.setattr("bas.studies.tune.study.run_jobs", lambda *a: run_jobs(*a[:3], 1, *a[4:]))
-
-
-@pytest.mark.usefixtures("baselines_here")
 def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
-    folder, meet, fit = Path("runs/shared"), threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
+    meet, fit = threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
 
-    def do(asked: Attempt | Job) -> None:
-        desk = Session(folder), open_journal(folder)
-        attempt(*desk, asked) if isinstance(asked, Attempt) else score(*desk, asked)
+    def do(place: Place, work: Any, asked: Any) -> None:
+        work(TuneSession(place.folder), asked)
 
     def beside_another(*arguments: Any) -> Any:
         if len(arguments) == 7:  # a trial: no checkpoint
             meet.wait()
         return fit(*arguments)
 
-    monkeypatch.setattr("bas.studies.tune.jobs.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr("bas.studies.tune.jobs._do", do)
+    monkeypatch.setattr("bas.runs.workers.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr("bas.runs.workers._work", do)
     monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
     assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")
@@ -313,10 +307,9 @@ def test_the_search_can_choose_the_blocks(work: Path) -> None:
 
 
 def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
-    session = Session(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
-    journal = begin(session.run, "search")
-    attempt(session, journal, Attempt("ser_bas3", 0, 0))
-    trial = best_of(journal, "ser_bas3", 0)
+    session = begun(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"), "search")
+    attempt(session, Attempt("ser_bas3", 0, 0))
+    trial = best_of(session.journal, "ser_bas3", 0)
     assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
     assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
 

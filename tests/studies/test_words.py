@@ -248,7 +248,7 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
         pass
 
     def instead(folder: Path, stores: Any, *rest: Any) -> None:
-        asked.extend(plan.settings.stride for _, plan, _ in stores[0].tasks)
+        asked.extend(inputs.plan.settings.stride for _, inputs, _ in stores[0].tasks)
         raise Enough
 
     monkeypatch.setattr("bas.studies.words.study.carry_out", instead)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from running import begin, run_jobs
 from stores import quiet, store
 from test_probing import SPACE, Told
 
@@ -20,8 +21,6 @@ from bas.features.derive import beside, derive, frame_times
 from bas.features.store import FeatureStore
 from bas.runs.plan import Plan
 from bas.runs.run import Run
-from bas.runs.start import split, start
-from bas.runs.workers import run_jobs
 from bas.speech.words import random_like, word_segments
 from bas.studies.words import jobs as words_training
 from bas.studies.words.heads import ALONE, TEXT, WordHeads
@@ -120,7 +119,7 @@ def plan(features: Path, seeds: tuple[int, ...] = (0,), **changes: str) -> Plan:
 
 def begun(folder: Path, of: Plan) -> Run:
     """What `words.carry_out` makes before it trains."""
-    run = start(folder / "emotion", of, split(of, "speaker:3", 0))
+    run = begin(folder / "emotion", of, "speaker:3")
     features, utterances = Path(of.features), run.corpus.utterances
     words = word_segments(utterances)
     seconds = {u.id: run.store.info.recordings[u.id][1] / 16_000 for u in utterances}
@@ -310,7 +309,7 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Ru
 def test_the_number_of_workers_changes_nothing(run: Run, fresh: Run) -> None:
     jobs = [words_job("words+concatenated", f, 0) for f in (0, 1)]
     expected = [result(run, "words+concatenated", f) for f in (0, 1)]
-    run_jobs(fresh.folder, jobs, 3, 2, quiet(), "words", work=run_words, opened=WordsSession)
+    run_jobs(fresh, jobs, 3, 2, quiet(), "words", work=run_words, open=WordsSession)
     assert [fresh.result(job.name) | {"seconds": 0} for job in jobs] == expected
 
 

@@ -8,8 +8,8 @@ A step, an epoch's order and all else that is random are functions of the seed a
 was killed goes on from its last state and, on the CPU, ends with the same bits. It is given the utterances that train
 and those that validate, and no others.
 
-Not trained by `training.loop`: what is evaluated, kept and counted here are steps, not epochs; a step sums the gradients
-of several micro-batches of waves; and early stopping ends the training, where the loop only keeps the best epoch.
+Not trained by `training.loop`: what is evaluated, kept and counted here are steps, not epochs; a step sums gradients of
+several micro-batches of waves; and early stopping ends the training, where the loop only keeps the best epoch.
 
 Axes: U utterances, B those of a micro-batch, T frames, D width, O outputs.
 """
@@ -212,7 +212,8 @@ def finetune(
     training loss since the one before (None at step 0), and valid: its loss and metrics. What a killed one left in
     `folder` is gone on from.
 
-    Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state is not of this fine-tuning.
+    Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state is not of this
+    fine-tuning.
     """
     seed_everything(seed, "head")
     head = nn.Linear(encoder.info.dim, len(task.outputs(fit))).to(encoder.device)

@@ -21,9 +21,10 @@ from bas.runs.plan import MIX, Job
 from bas.runs.session import Session
 from bas.studies.probe.heads import Heads
 from bas.training.batches import Data
-from bas.training.heads import Loss, Trained, train
+from bas.training.heads import Trained, train
 from bas.training.loop import outputs, seed_everything
 from bas.training.settings import Settings
+from bas.training.stack import Loss
 
 WHOLE = 100
 """Percent of the fit part."""
