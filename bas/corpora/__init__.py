@@ -25,7 +25,6 @@ from bas.errors import UserError
 __all__ = ["READERS", "Corpus", "Utterance", "Word", "open_corpus"]
 
 
-
 def _demo(root: Path) -> Corpus:
     from bas.corpora.readers import synthetic  # scipy takes a second to import; `bas --help` does without
 

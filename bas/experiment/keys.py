@@ -17,24 +17,23 @@ from bas.training import tuning
 from bas.training.settings import LAYERS, PROBED, SEARCH_ONLY
 from bas.util.values import parse_text, read_value
 
-RUNS = ("search", "retrain", "compare", "audit", "tune", "cost")
+SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
 STUDIES = ("probe", "words", "shares")
-TRAINED = (*RUNS, *STUDIES)
-VERBS = ("extract", *TRAINED, "dynamics", "corpus", "protocol")
+TRAINED = (*SEARCHES, *STUDIES)
 SEVERAL: Mapping[str, tuple[str, ...]] = {"features": STUDIES, "layer": ("shares",)}
 """By key that is a list, the verbs that take more than one."""
 
 SEEDS: Mapping[str, int] = {verb: {"audit": 4, "cost": 5}.get(verb, 3) for verb in TRAINED}
 SPACES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(RUNS, ("ser_bas3", "ser_bas4")),
-    **dict.fromkeys(("audit", "probe", "protocol"), ("ser_bas3",)),
+    **dict.fromkeys(SEARCHES, ("ser_bas3", "ser_bas4")),
+    **dict.fromkeys(("audit", "probe", "protocol", "check"), ("ser_bas3",)),
     "words": ("ser_bas3", "speaker_id"),
     "shares": ("emotion_share",),
 }
 """What a verb takes unless it is given."""
 
 READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(RUNS, tuple(trainings.KINDS)),
+    **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
     # Nothing is searched, and a layer mix learns at `theta_lr`.
@@ -102,7 +101,7 @@ def _key(help: str, verbs: tuple[str, ...], flag: str = "", *, default: Any = No
     return field(default=default, metadata={"key": Key(help, verbs, flag, **more)})
 
 
-CORPUS = ("extract", "dynamics", "corpus", "protocol", *TRAINED)
+CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class ProtocolTable:
     seed: int = _key("which units share a fold", (*SPLIT, "dynamics"), "--protocol-seed", default=0)
     allow_overlap: tuple[str, ...] = _key(
         "let this field stand on both sides of a split though the task forbids it; every table is marked",
-        SPLIT,
+        (*SPLIT, "check"),
         "--allow-overlap",
         metavar="FIELD",
         default=(),
@@ -317,14 +316,14 @@ class Experiment:
     )
     spaces: tuple[str, ...] = _key(
         "search spaces, whose task is predicted: shipped names or .py paths; default: the verb's own",
-        (*TRAINED, "protocol"),
+        (*TRAINED, "protocol", "check"),
         "--space",
         default=(),
     )
     layer: tuple[int | Literal["last", "middle", "best", "mix"], ...] = _key(
         "a stored state: a number, last, middle, or best (chosen in each fold); mix: all, with learned weights; for "
         f"shares one for all stores, or one for each; default: {', '.join(f'{v} ({k})' for k, v in LAYERS.items())}",
-        (*RUNS, "shares"),
+        (*SEARCHES, "shares"),
         "--layer",
         default=(),
     )
@@ -332,7 +331,7 @@ class Experiment:
     seeds: int | None = _key("how many; default: the verb's own", TRAINED, "--seeds", least=1)
     labels: str | None = _key(
         f"map them to a common scheme, one of {', '.join(SCHEMES)}; default: the corpus's own words",
-        (*TRAINED, "dynamics", "corpus", "protocol"),
+        (*TRAINED, "dynamics", "corpus", "protocol", "check"),
         "--labels",
         choices=tuple(SCHEMES),
     )

@@ -107,10 +107,11 @@ def _walk(table: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _build(table: type[Table], values: Mapping[str, Any], prefix: str = "") -> Table:
     """The table of these values by dotted name; a key that is not there has its default."""
-    kinds, made = get_type_hints(table), {}
+    kinds = get_type_hints(table)
+    made: dict[str, Any] = {}
     for one in fields(table):  # type: ignore[arg-type]
-        name = f"{prefix}{one.name}"
-        if is_dataclass(kind := kinds[one.name]):
+        name, kind = f"{prefix}{one.name}", kinds[one.name]
+        if is_dataclass(kind):
             made[one.name] = _build(kind, values, f"{name}.")  # type: ignore[arg-type]
         elif "settings" in one.metadata:
             changes = {key.removeprefix(f"{name}."): of for key, of in values.items() if key.startswith(f"{name}.")}

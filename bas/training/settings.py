@@ -50,7 +50,9 @@ class Settings:
     preset: str
     width: int | None  # D of the network; None: the encoder's own, without a projection
     stride: int  # frames averaged into one before anything else
-    normalise: Normalisation  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
+    normalise: (
+        Normalisation  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
+    )
     #   training speaker's own, anyone else by the mean of theirs (speaker)
     epochs: int
     batch_size: int  # utterances
@@ -61,7 +63,9 @@ class Settings:
     weight_decay: float
     schedule: Schedule  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
     dropout: float  # after the stem and before the classifier, the same for every architecture
-    residual: Residual  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
+    residual: (
+        Residual  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
+    )
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
