@@ -1,8 +1,8 @@
 """Every verb as a function of an experiment: `bas.compare("emodb.toml", layer="mix", settings={"epochs": 5})`.
 
 An experiment is a file's path, a mapping of the same shape, or an `Experiment`. Keyword arguments change single keys of
-it, those of a table as a mapping: `protocol={"rule": "speaker:5"}`. console: where progress, notes and tables are shown;
-None: nowhere. Folders are those of the command line, under `runs/` in the working directory; every run's holds the
+it, those of a table as a mapping: `protocol={"rule": "speaker:5"}`. console: where progress and tables are shown; None:
+nowhere. Folders are those of the command line, under `runs/` in the working directory; every run's holds the
 experiment that repeats it, experiment.toml.
 
 Each raises UserError, in one line, for whatever is refused; nothing has been written then, and earlier results stay.

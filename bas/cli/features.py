@@ -14,6 +14,7 @@ from bas.api import list_lines
 from bas.cli.options import tell_next, whole_number
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
+from bas.experiment import load_experiment
 from bas.util.device import DEVICES, choose_device
 
 
@@ -21,7 +22,7 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.info import describe
 
     table = Table.grid(padding=(0, 2))
-    for name, text in describe(arguments.folder, console).items():
+    for name, text in describe(_store(arguments.folder), console).items():
         table.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
     console.print(table)
     return 0
@@ -30,9 +31,9 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.verify import verify as check
 
-    device = choose_device(arguments.device)
+    folder, device = _store(arguments.folder), choose_device(arguments.device)
     wrong: list[str] = []
-    for found in check(arguments.folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+    for found in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
         verdict, style = ("WRONG", "red") if found.wrong else ("ok", "green")
         console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.told}"), soft_wrap=True)
         list_lines(found.wrong, console)
@@ -41,7 +42,7 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
         wrong += [f"{found.check}: {line}" for line in found.wrong]
     if wrong:
         count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
-        raise UserError(f"{arguments.folder}: {count}: {wrong[0]}")
+        raise UserError(f"{folder}: {count}: {wrong[0]}")
     return 0
 
 
@@ -107,6 +108,18 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _store(place: Path) -> Path:
+    """A store's folder, which an experiment's file may name."""
+    if place.suffix != ".toml":
+        return place
+    from bas.runs.choose import stores_of
+
+    of_name = stores_of(load_experiment(place), str(place))
+    if len(of_name) > 1:
+        raise UserError(f"{place}: has several stores; name one of {', '.join(map(str, of_name.values()))}")
+    return next(iter(of_name.values()))
+
+
 def _layers(text: str) -> list[int] | None:
     if text == "all":
         return None
@@ -133,7 +146,9 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     def kind(verb: str, text: str) -> argparse.ArgumentParser:
         p = kinds.add_parser(verb, help=text, description=text, allow_abbrev=False)
-        p.add_argument("folder", type=Path, metavar="FOLDER", help="a feature store")
+        p.add_argument(
+            "folder", type=Path, metavar="FOLDER", help="a feature store; for info and verify also EXPERIMENT.toml"
+        )
         return p
 
     p = kind("info", "what a store holds and what made it")

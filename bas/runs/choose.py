@@ -42,7 +42,7 @@ def store_folder(corpus: Corpus, encoder: str) -> Path:
 
 
 def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
-    """The stores of an experiment by the name of their folder: the one of its corpus and encoder unless it names some."""
+    """The stores of an experiment by the name of their folder: that of its corpus and encoder unless it names some."""
     if choice.features:
         folders = [Path(folder).expanduser() for folder in dict.fromkeys(choice.features)]
     elif choice.corpus.reader is None or choice.corpus.root is None or choice.encoder.name is None:
