@@ -47,13 +47,13 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
         choice = command.experiment
         first = next(iter(stores_of(choice, verb).values()))
         if verb == "probe":
-            return command.words("search", features=[str(first)], layer=["best"])
+            return command.words("search", (), features=[str(first)], layer=["best"])
         if verb == "words":
             means = first.with_name(f"{first.name}-words-mean")
-            return ["compare", "--features", str(means), "--layer", "best"]
+            return command.words("compare", (), features=[str(means)], layer=["best"])
         layer = {"layer": [str(choice.layer[0])]} if choice.layer else {}
         spaces = choice.spaces or SPACES["shares"]
-        return command.words("compare", features=[str(first)], spaces=spaces, **layer)
+        return command.words("compare", (), features=[str(first)], spaces=spaces, **layer)
     return ["board"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, get_args, get_origin
@@ -35,12 +35,15 @@ class Command:
     texts: tuple[Text, ...]
     experiment: Experiment
 
-    def words(self, verb: str, **changes: Sequence[str]) -> list[str]:
-        """The same for another verb, with other values for some keys; what it does not read is left out."""
-        keys, words = keys_of(verb), [verb, *([self.file] if self.file else [])]
+    def words(self, verb: str, kept: Iterable[str] | None = None, **changes: Sequence[str]) -> list[str]:
+        """The command line of another verb on the same file, with other values for some keys.
+
+        kept: of the keys that this command line changes, those that stay so; None: whatever the other verb reads.
+        """
+        kept, words = keys_of(verb) if kept is None else kept, [verb, *([self.file] if self.file else [])]
         for text in self.texts:
             name = text.name if text.name in KEYS else f"{settings_table(verb)}.{text.name}"
-            if name in keys and name not in changes:
+            if name in kept and name not in changes:
                 words += shlex.split(text.origin)
         for name, values in changes.items():
             words += [KEYS[name].flag, *values]

@@ -45,7 +45,9 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     protocol.write(path)
     _show(protocol, corpus, console)
     console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, command.words("compare", **{"protocol.rule": [str(path)]}))
+    kept = ("labels", "spaces", *(["protocol.allow_overlap"] if protocol.marks else []))
+    features = {} if command.file else {"features": ["..."]}
+    tell_next(console, command.words("compare", kept, **features, **{"protocol.rule": [str(path)]}))
     return 0
 
 

@@ -18,7 +18,8 @@ def describe(kind: Any) -> str:
     if _is_union(kind):
         return " or ".join(describe(member) for member in get_args(kind))
     if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
+        words = ", ".join(get_args(kind))
+        return f"one of {words}" if len(get_args(kind)) > 1 else words
     if get_origin(kind) is tuple:
         return f"a list, each {describe(get_args(kind)[0])}"
     return WORDS[kind]
