@@ -291,7 +291,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     choice, console = _choice("dynamics", experiment, changes), _console(console)
     require(choice, "dynamics", "corpus.reader", "corpus.root", "encoder.name")
     of, reader, encoder = choice.dynamics, str(choice.corpus.reader), str(choice.encoder.name)
-    root = Path(str(choice.corpus.root)).expanduser()
+    root = Path(str(choice.corpus.root)).expanduser().resolve()
     settings = tuning_of(choice)
     device = choose_device(choice.device).type
     plan = Plan(
@@ -315,7 +315,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     values: dict[str, Any] = {
         "name": name,
         "device": device,
-        "corpus": replace(choice.corpus, root=str(root.resolve())),
+        "corpus": replace(choice.corpus, root=str(root)),
         "dynamics": replace(of, settings=vars(settings)),
     }
     folder = RUNS / name

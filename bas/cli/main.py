@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(given)
+        arguments = parser().parse_args(given)
         # In a log file a sentence is one line.
         result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
         return result
@@ -62,11 +62,12 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
     about = "Which downstream model should sit on frozen speech features?"
-    parser = Parser("bas", description=about, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
+    whole = Parser("bas", description=about, allow_abbrev=False)
+    whole.add_argument("--version", action="version", version=__version__)
+    verbs = whole.add_subparsers(dest="command", required=True, metavar="VERB")
 
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
@@ -81,4 +82,4 @@ def _parser() -> argparse.ArgumentParser:
     p = add("demo", "the main job on synthetic speech: no data, no network")
     p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
     p.set_defaults(verb=demo)
-    return parser
+    return whole
