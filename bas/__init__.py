@@ -1,5 +1,58 @@
-"""`bas`: which downstream model should sit on a frozen speech encoder's features?"""
+"""`bas`: which downstream model should sit on a frozen speech encoder's features?
+
+The functions here are those of `bas.api`, imported when they are used: `import bas` takes no torch. `search` is missing
+among them, for `bas.search` is the room of the search: it is `bas.api.search`.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.3.0"
 NUMBERS = __version__.rpartition(".")[0]
 """While this stays, the same command gives the same numbers and files: a run of another is not gone on with."""
+
+if TYPE_CHECKING:
+    from bas.api import (
+        Experiment,
+        audit,
+        compare,
+        cost,
+        dynamics,
+        extract,
+        load_experiment,
+        load_results,
+        probe,
+        retrain,
+        shares,
+        tune,
+        words,
+    )
+    from bas.errors import UserError
+
+__all__ = [
+    "Experiment",
+    "UserError",
+    "audit",
+    "compare",
+    "cost",
+    "dynamics",
+    "extract",
+    "load_experiment",
+    "load_results",
+    "probe",
+    "retrain",
+    "shares",
+    "tune",
+    "words",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module("bas.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

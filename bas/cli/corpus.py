@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import tell_next
-from bas.corpora import READERS, Corpus, audformat, export, open_corpus
-from bas.corpora.labels import SCHEMES, relabel
+from bas.cli.options import Work, add_experiment, read_command, tell_next
+from bas.corpora import Corpus, audformat, export, open_corpus
+from bas.corpora.labels import relabel
 from bas.errors import UserError
+from bas.experiment import require
 
 FIELDS = ("label", "speaker", "sex", "session", "script", "split", "language", "text", "shares", "words", "end")
 LISTED = 8  # of a field's values, so many by name; of more, their number
@@ -49,13 +49,15 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     if corpus.note:
         console.print(f"note: {corpus.note}; the table itself does not say so", highlight=False, markup=False)
-    tell_next(console, f"bas corpus show --corpus {reader} --root {shlex.quote(str(out))}")
+    tell_next(console, ["corpus", "show", "--corpus", reader, "--root", str(out)])
     return 0
 
 
 def _open(arguments: argparse.Namespace) -> Corpus:
-    corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
-    return relabel(corpus, arguments.labels) if arguments.labels else corpus
+    choice = read_command(arguments, "corpus").experiment
+    require(choice, "corpus", "corpus.reader", "corpus.root")
+    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser())
+    return relabel(corpus, choice.labels) if choice.labels else corpus
 
 
 def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
@@ -115,11 +117,9 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p = add("corpus", "look into a corpus, write it for other tools")
     kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
 
-    def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
-        p = kinds.add_parser(verb, help=text, description=text)
-        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-        p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
+    def kind(verb: str, text: str, function: Work) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        add_experiment(p, "corpus")
         p.set_defaults(verb=function)
         return p
 

@@ -1,72 +1,28 @@
-"""The verbs on feature stores: extract, and those of `bas features`, info to derive. Thin."""
+"""The verbs on feature stores, under `bas features`: info, verify, and those that make new ones. Thin."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import PRECISIONS, RUNS, above_0, add_encoder_arguments, tell_next, whole_number
+from bas.api import list_lines
+from bas.cli.options import tell_next, whole_number
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
+from bas.experiment import load_experiment
 from bas.util.device import DEVICES, choose_device
-
-SHOWN = 20  # lines of a list that may be long: what was skipped, what a check found wrong
-
-
-def extract(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.features.extract import Group
-
-    if Group.of_torchrun().rank:  # the first process speaks for all
-        console = Console(quiet=True)
-    folder = fill(arguments, console)
-    console.print(f"features: {folder}, complete", highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, f"make compare FEATURES={shlex.quote(str(folder))}")
-    return 0
-
-
-def fill(arguments: argparse.Namespace, console: Console) -> Path:
-    """Carry out an extraction; the store's folder."""
-    from bas.encoders import Encoder, Padded, load_encoder
-    from bas.features.extract import Group
-    from bas.features.extract import extract as extract_into
-    from bas.features.plan import Request
-
-    root = arguments.root.expanduser()
-    corpus = open_corpus(arguments.corpus, root)
-    if corpus.note:
-        console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
-    group = Group.of_torchrun()
-    encoder: Encoder = load_encoder(
-        arguments.encoder,
-        choose_device(arguments.device, group.local_rank),
-        arguments.revision,
-        precision=arguments.precision,
-        real_length=arguments.real_length,
-    )
-    if arguments.pad_audio is not None:
-        encoder = Padded(encoder, arguments.pad_audio)
-    encoder_name = arguments.encoder.rstrip("/").rpartition("/")[2]
-    folder: Path = arguments.features or RUNS / "features" / f"{corpus.name}-{encoder_name}"
-    request = Request(arguments.corpus, root, _layers(arguments.layers), arguments.dtype, longest=arguments.longest)
-    store = extract_into(corpus, encoder, folder, request, console, batch_seconds=arguments.batch_seconds, group=group)
-    skipped = store.info.skipped
-    if skipped:
-        console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
-        _list([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
-    return folder
 
 
 def info(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.info import describe
 
     table = Table.grid(padding=(0, 2))
-    for name, text in describe(arguments.folder, console).items():
+    for name, text in describe(_store(arguments.folder), console).items():
         table.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
     console.print(table)
     return 0
@@ -75,18 +31,18 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.verify import verify as check
 
-    device = choose_device(arguments.device)
+    folder, device = _store(arguments.folder), choose_device(arguments.device)
     wrong: list[str] = []
-    for found in check(arguments.folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+    for found in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
         verdict, style = ("WRONG", "red") if found.wrong else ("ok", "green")
         console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.told}"), soft_wrap=True)
-        _list(found.wrong, console)
+        list_lines(found.wrong, console)
         if found.advice:
             console.print(f"  -> {found.advice}", highlight=False, markup=False, soft_wrap=True)
         wrong += [f"{found.check}: {line}" for line in found.wrong]
     if wrong:
         count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
-        raise UserError(f"{arguments.folder}: {count}: {wrong[0]}")
+        raise UserError(f"{folder}: {count}: {wrong[0]}")
     return 0
 
 
@@ -136,7 +92,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
     into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)
     make(folder, into, segments, arguments.pooling, console)
     console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
+    tell_next(console, ["compare", "--features", str(into)])
     return 0
 
 
@@ -148,16 +104,20 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
     into: Path = arguments.into or beside(arguments.folder, arguments.fields, layers)
     make(arguments.folder, into, arguments.fields, console, layers)
     console.print(f"features: {into}, complete", highlight=False, markup=False, soft_wrap=True)
-    tell_next(console, f"make compare FEATURES={shlex.quote(str(into))}")
+    tell_next(console, ["compare", "--features", str(into)])
     return 0
 
 
-def _list(lines: Sequence[str], console: Console, rest: str = "") -> None:
-    """One line each; rest: where more than fit are to be found."""
-    for line in lines[:SHOWN]:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    if len(lines) > SHOWN:
-        console.print(f"  and {len(lines) - SHOWN} more{rest}", highlight=False, markup=False)
+def _store(place: Path) -> Path:
+    """A store's folder, which an experiment's file may name."""
+    if place.suffix != ".toml":
+        return place
+    from bas.runs.choose import stores_of
+
+    of_name = stores_of(load_experiment(place), str(place))
+    if len(of_name) > 1:
+        raise UserError(f"{place}: has several stores; name one of {', '.join(map(str, of_name.values()))}")
+    return next(iter(of_name.values()))
 
 
 def _layers(text: str) -> list[int] | None:
@@ -181,31 +141,14 @@ def _ids(path: Path) -> list[str]:
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
-    p = add("extract", "a frozen encoder over a corpus, into HDF5 shards")
-    add_encoder_arguments(p, "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel")
-    p.add_argument("--layers", default="all", help="hidden states to keep: all (default), or numbers such as 0,6,12")
-    p.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="as stored; default: %(default)s")
-    p.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder; default: %(default)s")
-    p.add_argument(
-        "--longest", type=above_0, metavar="SECONDS", help="skip what is longer; default: the encoder's limit"
-    )
-    p.add_argument(
-        "--pad-audio",
-        type=above_0,
-        metavar="SECONDS",
-        help="silence behind each recording up to so many, its frames stored too",
-    )
-    p.add_argument("--batch-seconds", type=above_0, metavar="SECONDS", help="of audio in a batch; default: by device")
-    p.add_argument("--features", type=Path, help="the store's folder; default: runs/features/CORPUS-ENCODER")
-    p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
-    p.set_defaults(verb=extract)
-
     p = add("features", "look into feature stores, verify them, make new ones of them")
     kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
 
     def kind(verb: str, text: str) -> argparse.ArgumentParser:
-        p = kinds.add_parser(verb, help=text, description=text)
-        p.add_argument("folder", type=Path, metavar="FOLDER", help="a feature store")
+        p = kinds.add_parser(verb, help=text, description=text, allow_abbrev=False)
+        p.add_argument(
+            "folder", type=Path, metavar="FOLDER", help="a feature store; for info and verify also EXPERIMENT.toml"
+        )
         return p
 
     p = kind("info", "what a store holds and what made it")

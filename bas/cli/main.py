@@ -7,14 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from bas import __version__
-from bas.cli import audit, compare, corpus, dynamics, features, probe, protocol, shares, tune, words
-from bas.cli.features import fill
-from bas.cli.options import RUNS
+from bas import __version__, api
+from bas.cli import corpus, experiments, features, protocol
+from bas.cli.options import Parser, tell_next
 from bas.errors import UserError
 
 
@@ -22,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(given, argparse.Namespace(words=given))
+        arguments = parser().parse_args(given)
         # In a log file a sentence is one line.
         result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
         return result
@@ -47,6 +45,7 @@ def board(arguments: argparse.Namespace, console: Console) -> int:
 def demo(arguments: argparse.Namespace, console: Console) -> int:
     from bas.corpora.readers.synthetic import synthesise
     from bas.encoders import NANO
+    from bas.runs.choose import RUNS
     from bas.util.progress import bar
 
     root = RUNS / "corpora" / "demo"
@@ -54,36 +53,33 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     with bar(console, "utterances") as progress:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
-    workers = ["--workers", str(arguments.workers)] if arguments.workers else []
-    store = fill(_parser().parse_args(["extract", "--corpus=demo", f"--root={root}", f"--encoder={NANO}"]), console)
+    corpus = {"reader": "demo", "root": str(root)}
     # Narrower and shorter than the preset: the demo is to end within minutes on two cores.
-    changes = ["--set", "width=64", "--set", "epochs=12", "--name", "demo"]
-    return main(["compare", "--features", str(store), *changes, *workers])
+    experiment = {"corpus": corpus, "encoder": {"name": NANO}, "settings": {"width": 64, "epochs": 12}, "name": "demo"}
+    store = api.extract(experiment, console=console)
+    api.compare(experiment, console=console, features=store, workers=arguments.workers)
+    tell_next(console, ["board"])
+    return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, like every other refusal."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("bas", description="Which downstream model should sit on frozen speech features?")
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
+    about = "Which downstream model should sit on frozen speech features?"
+    whole = Parser("bas", description=about, allow_abbrev=False)
+    whole.add_argument("--version", action="version", version=__version__)
+    verbs = whole.add_subparsers(dest="command", required=True, metavar="VERB")
 
     def add(verb: str, text: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(verb, help=text, description=text)
+        return verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
 
-    studies = (audit, tune, probe, dynamics, words, shares)
-    for room in (corpus, features, protocol, compare, *studies):
+    for room in (corpus, features, protocol, experiments):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
-    p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")
+    p.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")
     p.add_argument("--port", type=int, default=6006, help="default: %(default)s")
     p.set_defaults(verb=board)
 
     p = add("demo", "the main job on synthetic speech: no data, no network")
     p.add_argument("--workers", type=int, help="processes of one thread each; default: one a core")
     p.set_defaults(verb=demo)
-    return parser
+    return whole

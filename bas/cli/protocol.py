@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bas.cli.leak import add_cost
-from bas.cli.options import RUNS, add_protocol_arguments, tell_next
-from bas.corpora import READERS, Corpus, open_corpus
-from bas.corpora.labels import SCHEMES, relabel
+from bas.cli.experiments import add_cost
+from bas.cli.options import Work, add_experiment, read_command, tell_next
+from bas.corpora import Corpus, open_corpus
+from bas.corpora.labels import relabel
 from bas.errors import UserError
+from bas.experiment import SPACES, Experiment, require
 
 FEW = 4  # units are told by name
 
@@ -28,9 +28,11 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     from bas.protocols import make as make_protocol
     from bas.protocols import read
 
-    corpus, task = _asked(arguments)
-    protocol = make_protocol(corpus, task, arguments.protocol, arguments.protocol_seed, allowed=arguments.allow_overlap)
-    path: Path = arguments.to or RUNS / "protocols" / f"{protocol.name}.json"
+    command = read_command(arguments, "protocol")
+    split = command.experiment.protocol
+    corpus, task = _open(command.experiment, "protocol")
+    protocol = make_protocol(corpus, task, split.rule, split.seed, allowed=split.allow_overlap)
+    path: Path = arguments.to or Path("runs") / "protocols" / f"{protocol.name}.json"
     if path.suffix != ".json":
         raise UserError(f"--to {path}: must end in .json")
     if path.exists() or path.is_symlink():
@@ -43,10 +45,9 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     protocol.write(path)
     _show(protocol, corpus, console)
     console.print(f"protocol: {path}", highlight=False, markup=False, soft_wrap=True)
-    options = [f"PROTOCOL={path}", *([f"LABELS={arguments.labels}"] if arguments.labels else [])]
-    options += [f"SPACES={' '.join(arguments.space or [])}"] * bool(arguments.space)
-    options += [f"ALLOW_OVERLAP={' '.join(arguments.allow_overlap)}"] * bool(protocol.marks and arguments.allow_overlap)
-    tell_next(console, f"make compare FEATURES=... {shlex.join(options)}")
+    kept = ("labels", "spaces", *(["protocol.allow_overlap"] if protocol.marks else []))
+    features = {} if command.file else {"features": ["..."]}
+    tell_next(console, command.words("compare", kept, **features, **{"protocol.rule": [str(path)]}))
     return 0
 
 
@@ -62,9 +63,10 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     from bas.protocols import make as make_protocol
     from bas.protocols import read
 
-    corpus, task = _asked(arguments)
+    choice = read_command(arguments, "check").experiment
+    corpus, task = _open(choice, "check")
     there = read(arguments.file)
-    protocol = make_protocol(corpus, task, str(arguments.file), allowed=arguments.allow_overlap)
+    protocol = make_protocol(corpus, task, str(arguments.file), allowed=choice.protocol.allow_overlap)
     _show(protocol, corpus, console)
     if protocol.hash != there.hash:
         drawn = not all(fold.valid for fold in there.folds)
@@ -89,13 +91,14 @@ def diff(arguments: argparse.Namespace, console: Console) -> int:
     return 1 if one.hash != other.hash else 0
 
 
-def _asked(arguments: argparse.Namespace) -> tuple[Corpus, Task]:
+def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
     from bas.runs.run import common_task
     from bas.runs.spaces import load_space
 
-    spaces = [load_space(name) for name in arguments.space or ["ser_bas3"]]
-    corpus = open_corpus(arguments.corpus, arguments.root.expanduser())
-    return relabel(corpus, arguments.labels) if arguments.labels else corpus, common_task(spaces)
+    require(choice, verb, "corpus.reader", "corpus.root")
+    spaces = [load_space(name) for name in choice.spaces or SPACES[verb]]
+    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser())
+    return relabel(corpus, choice.labels) if choice.labels else corpus, common_task(spaces)
 
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
@@ -131,20 +134,13 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p = add("protocol", "make splits, look into them, check them, compare them; what a leak is worth")
     kinds = p.add_subparsers(dest="kind", required=True, metavar="VERB")
 
-    def kind(verb: str, text: str, function: Callable[[argparse.Namespace, Console], int]) -> argparse.ArgumentParser:
-        p = kinds.add_parser(verb, help=text, description=text)
+    def kind(verb: str, text: str, function: Work) -> argparse.ArgumentParser:
+        p = kinds.add_parser(verb, help=text, description=text, allow_abbrev=False)
         p.set_defaults(verb=function)
         return p
 
-    def of_corpus(p: argparse.ArgumentParser) -> None:
-        p.add_argument("--corpus", required=True, help=f"which reader: {', '.join(READERS)}")
-        p.add_argument("--root", required=True, type=Path, help="the corpus's folder; for manifest: the file")
-        p.add_argument("--space", action="append", help="a search space whose task is meant; default: emotion")
-        p.add_argument("--labels", choices=SCHEMES, help="map them to a common scheme; default: the corpus's own words")
-
     p = kind("make", "split a corpus by a rule and write the split down", make)
-    of_corpus(p)
-    add_protocol_arguments(p)
+    add_experiment(p, "protocol")
     p.add_argument("--to", type=Path, metavar="FILE.json", help="default: runs/protocols/NAME.json")
 
     p = kind("show", "what a protocol's file holds", show)
@@ -152,8 +148,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     p = kind("check", "hold a protocol's file against its corpus; exit code 2 where it leaks or does not fit", check)
     p.add_argument("file", type=Path, metavar="FILE.json")
-    of_corpus(p)
-    p.add_argument("--allow-overlap", action="append", default=[], metavar="FIELD", help="as of compare")
+    add_experiment(p, "check")
 
     p = kind("diff", "which utterances stand elsewhere in another file; exit code 1 where any does", diff)
     p.add_argument("file", type=Path, metavar="FILE.json")

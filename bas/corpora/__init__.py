@@ -18,12 +18,18 @@ from bas.corpora.readers import (
     meld,
     ravdess,
     shemo,
-    synthetic,
     urdu,
 )
 from bas.errors import UserError
 
 __all__ = ["READERS", "Corpus", "Utterance", "Word", "open_corpus"]
+
+
+def _demo(root: Path) -> Corpus:
+    from bas.corpora.readers import synthetic  # scipy takes a second to import; `bas --help` does without
+
+    return synthetic.read(root)
+
 
 READERS = {
     "aesdd": aesdd.read,
@@ -40,7 +46,7 @@ READERS = {
     "urdu": urdu.read,
     "manifest": manifest.read,
     "audformat": audformat.read,
-    "demo": synthetic.read,
+    "demo": _demo,
 }
 
 

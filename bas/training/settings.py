@@ -18,30 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from bas.errors import UserError
+from bas.util.values import describe, parse_text
 
-OPTIMISERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "one-cycle")
-NORMALISATIONS = ("none", "corpus", "speaker")
-RESIDUALS = ("block", "every")
-STRATEGIES = ("gumbel", "bilevel", "hard", "single-path", "darts", "random")
-NOISES = ("batch", "utterance")
-COSTS = ("multiply-adds", "parameters")
-
-
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "normalise": NORMALISATIONS,
-    "optimiser": OPTIMISERS,
-    "schedule": SCHEDULES,
-    "residual": RESIDUALS,
-    "strategy": STRATEGIES,
-    "noise": NOISES,
-    "cost": COSTS,
-}
-"""The settings that are one of a few words."""
+Normalisation = Literal["none", "corpus", "speaker"]
+Optimiser = Literal["sgd", "adamw"]
+Schedule = Literal["constant", "one-cycle"]
+Residual = Literal["block", "every"]
+Strategy = Literal["gumbel", "bilevel", "hard", "single-path", "darts", "random"]
+Noise = Literal["batch", "utterance"]
+Cost = Literal["multiply-adds", "parameters"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 PROBED = (
     *("stride", "normalise", "epochs", "batch_size"),
@@ -60,25 +50,29 @@ class Settings:
     preset: str
     width: int | None  # D of the network; None: the encoder's own, without a projection
     stride: int  # frames averaged into one before anything else
-    normalise: str  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
+    normalise: (
+        Normalisation  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
+    )
     #   training speaker's own, anyone else by the mean of theirs (speaker)
     epochs: int
     batch_size: int  # utterances
-    optimiser: str  # sgd | adamw
+    optimiser: Optimiser  # sgd | adamw
     lr: float
     theta_lr: float  # of the architecture parameters, on the same schedule
     momentum: float  # of sgd
     weight_decay: float
-    schedule: str  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
+    schedule: Schedule  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
     dropout: float  # after the stem and before the classifier, the same for every architecture
-    residual: str  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
+    residual: (
+        Residual  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
+    )
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
-    strategy: str  # how a search learns and chooses: one of STRATEGIES, told in `search`
+    strategy: Strategy  # how a search learns and chooses: one of STRATEGIES, told in `search`
     warmup: int  # epochs of a search, its first, in which the weights alone move
-    noise: str  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
-    cost: str  # what of a candidate is its cost: multiply-adds (of a forward pass) | parameters
+    noise: Noise  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
+    cost: Cost  # what of a candidate is its cost: multiply-adds (of a forward pass) | parameters
     cost_weight: float  # what the dearest architecture's cost adds to the loss of a search; 0: cost is no matter
 
     def __post_init__(self) -> None:
@@ -99,9 +93,9 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)}: must not be negative")
         if not 0 <= self.warmup < self.epochs:
             raise UserError(f"setting warmup={self.warmup}: must be from 0 to below epochs={self.epochs}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"setting {name}={getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+        for name, kind in KINDS.items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise UserError(f"setting {name}={getattr(self, name)!r}: must be {describe(kind)}")
         if self.strategy == "single-path" and self.noise == "utterance":
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
         if (self.tau_rate is None) == (self.tau_end is None):
@@ -129,6 +123,9 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+
+KINDS: Mapping[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name != "preset"}
+"""By setting, what it may be, see `bas.util.values`."""
 
 PRESETS: Mapping[str, Settings] = {
     "paper": Settings(
@@ -218,7 +215,7 @@ def variant(settings: Settings, spec: str) -> Settings:
 
     Raises UserError, naming the spec, for another setting, a value that cannot be, and where nothing changes.
     """
-    names = [f.name for f in fields(Settings) if f.name not in ("preset", *SEARCH_ONLY)]
+    names = [name for name in KINDS if name not in SEARCH_ONLY]
     try:
         found = changed(settings, _pairs(spec.split("+")), names)
         if found == settings:
@@ -241,23 +238,25 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] | None = None) -> Settings:
-    """These settings with some of them changed, each given as text; allowed: their names, None: all but the preset.
+def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] = tuple(KINDS)) -> Settings:
+    """These settings with some of them changed, each given as text; allowed: their names.
 
     Raises UserError for another name and a value of the wrong kind.
     """
-    kinds = {f.name: str(f.type) for f in fields(Settings)}
-    allowed = allowed or [name for name in kinds if name != "preset"]
-    for name in changes:
-        if name not in allowed:
-            raise UserError(f"setting {name!r}: must be one of {', '.join(allowed)}")
-    return replace(settings, **{name: _value(name, kinds[name], text) for name, text in changes.items()})
+    return replace(settings, **parse_settings(KINDS, changes, allowed))
 
 
-def _value(name: str, kind: str, text: str) -> Any:
-    if text.lower() == "none" and "None" in kind:
-        return None
-    try:
-        return int(text) if kind.startswith("int") else float(text) if kind.startswith("float") else text
-    except ValueError as error:
-        raise UserError(f"setting {name}={text!r}: must be of the kind {kind}") from error
+def parse_settings(kinds: Mapping[str, Any], changes: Mapping[str, str], allowed: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings given as text, as values of their kinds; allowed: their names, none: all.
+
+    Raises UserError for another name and a value of the wrong kind.
+    """
+    values = {}
+    for name, text in changes.items():
+        if name not in (allowed or kinds):
+            raise UserError(f"setting {name!r}: must be one of {', '.join(allowed or kinds)}")
+        try:
+            values[name] = parse_text(kinds[name], text)
+        except ValueError as error:
+            raise UserError(f"setting {name}={text!r}: {error}") from error
+    return values

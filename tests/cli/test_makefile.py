@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from places import ROOT
+
+from bas.cli.main import parser
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.findall(r"^([a-z]+):[^#=]*## ", MAKEFILE, re.MULTILINE)
 VARIABLES = re.findall(r"^([A-Z_]+) :=", MAKEFILE, re.MULTILINE)
 VARIABLES.remove("BIN")
 # What a target stops without, and values that are looked at before they are handed on.
-NEEDED = {"CORPUS": "c-canary", "ROOT": "r-canary", "ENCODER": "e-canary", "FEATURES": "f-canary"}
-NEEDED |= {"TEXT_ENCODER": "t-canary", "SPEECH": "s-canary"}
-SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1", "AS_RECORDED": "1", "KEEP_WEIGHTS": "1"}
-SHOWN = {"REAL_LENGTH": "--real-length", "AS_RECORDED": "--as-recorded", "KEEP_WEIGHTS": "--keep-weights"}
+NEEDED = {"EXPERIMENT": "e-canary.toml", "SPEECH": "s-canary"}
+SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1"}
+SHOWN = {"REAL_LENGTH": "--real-length"}
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -66,7 +69,7 @@ def given_needed(of: set[str]) -> list[str]:
 
 
 def test_a_slip_of_the_pen_runs_nothing() -> None:
-    done = make("compare", "FEATURES=x", "EPOCHS=5", "SEED=7", "STRATEGY=gumbel", "TRIALS=3")
+    done = make("compare", "EXPERIMENT=x", "EPOCHS=5", "SEED=7", "STRATEGY=gumbel", "TRIALS=3")
     assert (done.returncode, done.stdout) == (2, "")
     assert "make compare: does not read EPOCHS SEED STRATEGY TRIALS; it reads: " in done.stderr
     assert 'SET="epochs=30"' in done.stderr
@@ -78,12 +81,13 @@ def test_torch_may_go_back_to_what_was_tested() -> None:
 
 
 def test_what_is_no_target_is_left_to_make() -> None:
-    assert "No rule to make target 'compar'" in make("compar", "FEATURES=x").stderr
+    assert "No rule to make target 'compar'" in make("compar", "EXPERIMENT=x").stderr
 
 
 @pytest.mark.parametrize("word", ["PYTHON=", "PROCESSES=0", "PROCESSES=two", "REAL_LENGTH=yes"])
 def test_a_value_that_cannot_be_is_refused_before_anything_is_installed(word: str) -> None:
-    done = make("extract", *given_needed(reads("extract")), word)
+    target = "nano" if word.startswith("REAL_LENGTH") else "extract"
+    done = make(target, *given_needed(reads(target)), word)
     assert (done.returncode, done.stdout) == (2, "")
     assert word.removesuffix("=").partition("=")[0] in done.stderr
 
@@ -105,8 +109,8 @@ def test_one_installation_at_a_time() -> None:
 
 
 def test_two_targets_read_what_either_reads() -> None:
-    assert make("setup", "demo", "WORKERS=2").returncode == 0
-    assert make("setup", "board", "WORKERS=2").returncode == 2
+    assert make("setup", "board", "PORT=7").returncode == 0
+    assert make("setup", "demo", "PORT=7").returncode == 2
 
 
 @pytest.mark.parametrize("target", [t for t in TARGETS if t != "help"])
@@ -117,9 +121,30 @@ def test_the_environment_is_not_read(target: str) -> None:
     assert make(target, *needed, **theirs).stdout == make(target, *needed).stdout
 
 
-@pytest.mark.parametrize(("target", "lacking"), [("compare", "FEATURES"), ("extract", "CORPUS"), ("nano", "SPEECH")])
+@pytest.mark.parametrize(
+    ("target", "lacking"), [("compare", "EXPERIMENT"), ("features", "EXPERIMENT"), ("nano", "SPEECH")]
+)
 def test_what_is_missing_is_named_before_anything_is_installed(target: str, lacking: str) -> None:
     given = [word for word in given_needed(reads(target)) if not word.startswith(f"{lacking}=")]
     done = make(target, *given)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"make {target}: needs {lacking}; for example {lacking}=" in done.stderr
+
+
+def test_an_experiment_is_handed_on_as_it_stands() -> None:
+    done = make("compare", "EXPERIMENT=my file.toml", 'SET=layer=mix spaces=["a","b"] audit.strategies=gumbel+warmup=1')
+    words = shlex.split(done.stdout.splitlines()[-1])
+    changes = ["layer=mix", 'spaces=["a","b"]', "audit.strategies=gumbel+warmup=1"]
+    assert words == [".venv/bin/bas", "compare", "my file.toml", *(word for one in changes for word in ("--set", one))]
+    alone = make("compare", "SET=features=x").stdout.splitlines()[-1]
+    assert shlex.split(alone) == [".venv/bin/bas", "compare", "--set", "features=x"]
+
+
+@pytest.mark.parametrize("target", [t for t in TARGETS if "EXPERIMENT" in reads(t)])
+def test_a_line_over_an_experiment_is_one_that_bas_takes(target: str, tmp_path: Path) -> None:
+    """The words go through the command line's own parser."""
+    experiment = tmp_path / "x.toml"
+    done = make(target, f"EXPERIMENT={experiment}", *(["TO=x.csv"] if "TO" in reads(target) else []))
+    for line in done.stdout.splitlines():
+        if line.startswith(".venv/bin/bas "):
+            parser().parse_args(shlex.split(line)[1:])

@@ -7,7 +7,7 @@ import re
 import pytest
 from places import ROOT
 
-from bas.cli.main import _parser
+from bas.cli.main import parser
 from bas.training.settings import PRESETS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,14 +34,9 @@ def test_every_room_is_in_the_readme() -> None:
             assert f"`{path.name}{'/' * path.is_dir()}`" in house, path.name
 
 
-@pytest.mark.parametrize("variable", re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
-def test_every_variable_is_in_the_makefile(variable: str) -> None:
-    if variable not in ("CORPUS", "ROOT"):
-        assert f"$({variable}" in MAKEFILE
-
-
 def test_every_verb_has_a_target() -> None:
-    (verbs,) = [a.choices for a in _parser()._actions if a.dest == "command"]
+    verbs = re.findall(r"^    (\w+) ", parser().format_help(), re.MULTILINE)
+    assert len(verbs) > 10
     for verb in verbs:
         assert re.search(rf"^{verb}:", MAKEFILE, re.MULTILINE), verb
 

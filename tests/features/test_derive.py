@@ -347,7 +347,7 @@ def test_the_command_derives_beside_the_parent(parent: FeatureStore, capsys: pyt
     made = parent.folder.with_name("parent-words-mean")
     out = capsys.readouterr().out
     assert "list: words of 6 utterances: 0 corpus, 0 aligned, 6 pseudo" in out
-    assert out.endswith(f"features: {made}, complete\nnext: make compare FEATURES={made}\n")
+    assert out.endswith(f"features: {made}, complete\nnext: bas compare --features {made}\n")
     expected = word_segments(open_corpus("manifest", Path(parent.info.root)).utterances)
     assert FeatureStore(made).info.derived == f"mean words {expected.digest}"
     assert main([*command, "--segments", "random", "--into", str(made.with_name("x"))]) == 0

@@ -170,5 +170,5 @@ def test_the_verb(parent: FeatureStore, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     into = parent.folder.with_name("parent-with-sex-layer0-2")
     assert f"features: {into}, complete" in said
-    assert said.strip().endswith(f"next: make compare FEATURES={into}")
+    assert said.strip().endswith(f"next: bas compare --features {into}")
     assert FeatureStore(into).info.layers == (0, 2)

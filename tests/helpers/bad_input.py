@@ -191,7 +191,7 @@ CASES = {
         "an audit's strategy with a training's setting": Case(f"{AUDIT} --strategy gumbel+epochs=3"),
         "an audit under no setting": Case(f"{AUDIT} --variant residual"),
         "no trial": Case(f"{TUNE} --trials 0"),
-        "a probe of one layer": Case(f"{PROBE} --layer 0"),
+        "a probe of one layer": Case(f"{PROBE} --set layer=0"),
         "a share that is the whole": Case(f"{PROBE} --percent 100"),
         "two stores of one name": Case(
             f"{PROBE} --features {STORE} other/cups", lambda: shutil.copytree(STORE, "other/cups")

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ from bas.tasks import Classification
 from bas.training.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes
 from bas.training.loop import optimise, outputs, seed_everything
 from bas.training.placement import Placement
-from bas.training.settings import NORMALISATIONS, PRESETS
+from bas.training.settings import KINDS, PRESETS
 
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
@@ -374,7 +374,7 @@ def test_a_run_that_streams_is_one_that_does_not(
 def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore) -> None:
     """Also where neither the task nor the folds ask for them."""
     made = {}
-    for how in NORMALISATIONS:
+    for how in get_args(KINDS["normalise"]):
         plan = Plan("features", (), 0, replace(PRESETS["cpu"], normalise=how), (0,), "cpu")
         for speaker in ("p", "q"):
             corpus = Corpus("few", (Utterance("u", Path("x.wav"), label="a", speaker=speaker),), "own", "text")

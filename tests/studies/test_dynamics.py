@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -20,7 +19,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_finetune import hisses, numbers, weights
 
-from bas.cli import dynamics as cli_dynamics
+from bas.cli.main import main
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import load_encoder, tunable
 from bas.encoders.base import revision_of
@@ -32,10 +31,11 @@ from bas.studies.dynamics import prepare as prepared_module
 from bas.studies.dynamics import study
 from bas.studies.dynamics.analysis import AnalysisSettings
 from bas.studies.dynamics.checkpoints import mean_states, refitted
-from bas.studies.dynamics.finetune import PRESETS, Tuning, checkpoint_of, read_head
+from bas.studies.dynamics.finetune import checkpoint_of, read_head
 from bas.studies.dynamics.prepare import prepare, texts_of
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.tasks import EMOTION
+from bas.training.tuning import PRESETS, Tuning
 
 CPU = torch.device("cpu")
 HOW = Tuning(lr=1e-3, epochs=2, batch=8, micro_batch=4, evaluate_every=2, checkpoint_every=4, improvement=0.0)
@@ -370,30 +370,34 @@ def test_texts_become_vectors_on_request(given: Path, tmp_path: Path, monkeypatc
     assert refusal(texts_of, mute, "bert", CPU) == "--text-encoder: 1 utterances of hisses have no text"
 
 
-def test_the_verb(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     seen: list[tuple[Any, ...]] = []
     monkeypatch.setattr(study, "carry_out", lambda *a, **more: seen.append((*a[:2], more)))
-    parser = argparse.ArgumentParser()
-    verbs = parser.add_subparsers()
-    cli_dynamics.add_verbs(lambda verb, text: verbs.add_parser(verb, help=text))
-    console = quiet()
 
     def call(*more: str) -> int:
         where = ("--root", str(given / "hisses.csv"), "--encoder", str(given / "model"), "--device", "cpu")
-        arguments = parser.parse_args(["dynamics", "--corpus", "manifest", *where, *more])
-        return int(arguments.verb(arguments, console))
+        return main(["dynamics", "--corpus", "manifest", *where, *more])
 
     assert call() == 0
     folder, asked, more = seen[0]
     assert folder == Path("runs/dynamics-hisses-model-cpu")
     assert (asked.loudness, asked.preset, asked.protocol, asked.settings) == (-23.0, "cpu", None, PRESETS["cpu"])
     assert more == {"rotations": None, "keep_weights": False}
-    assert "next: make board" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "next: bas board" in capsys.readouterr().out
     changed = ["--preset", "paper", "--set", "lr=3e-5", "--as-recorded", "--rotations", "2", "--keep-weights"]
     assert call(*changed, "--name", "x") == 0
     folder, asked, more = seen[1]
     assert (folder, asked.settings, asked.loudness) == (Path("runs/x"), replace(Tuning(), lr=3e-5), None)
     assert more == {"rotations": 2, "keep_weights": True}
-    assert refusal(call, "--seed", "-1") == "--seed -1: must be 0 or more"
-    assert refusal(call, "--set", "lr") == "--set 'lr': must be NAME=VALUE, such as epochs=30"
+    for wrong, told in {
+        ("--seed", "-1"): "--seed -1: must be 0 or more",
+        ("--rotations", "0"): "--rotations 0: must be 1 or more",
+        ("--set", "lr"): "--set 'lr': must be NAME=VALUE, such as epochs=30",
+        ("--set", "layer=3"): "--set layer=3: dynamics does not read it; dynamics reads preset, labels",
+        ("--set", "epoch=3"): "--set epoch=3: no such key, the nearest is epochs",
+    }.items():
+        assert call(*wrong) == 2
+        assert capsys.readouterr().err.startswith(f"bas: {told}")

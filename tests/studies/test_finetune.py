@@ -34,17 +34,15 @@ from bas.corpora import Utterance
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.studies.dynamics import finetune as module
 from bas.studies.dynamics.finetune import (
-    PRESETS,
     Classifier,
-    Tuning,
     checkpoint_of,
     finetune,
     micro_batches,
     read_finished,
     read_head,
-    settings,
 )
 from bas.tasks import EMOTION
+from bas.training.tuning import PRESETS, Tuning, settings
 
 CPU = torch.device("cpu")
 QUICK = Tuning(lr=3e-3, epochs=6, batch=8, micro_batch=3, evaluate_every=2, checkpoint_every=4, patience=99)
@@ -242,7 +240,7 @@ def test_settings() -> None:
     assert settings("paper", {"lr": "3e-5", "batch": "64"}) == replace(Tuning(), lr=3e-5, batch=64)
     assert PRESETS["paper"] == Tuning()
     assert "setting 'epoch': must be one of lr, weight_decay, epochs" in refusal(settings, "cpu", {"epoch": "3"})
-    assert refusal(settings, "cpu", {"batch": "x"}) == "setting batch='x': must be of the kind int"
+    assert refusal(settings, "cpu", {"batch": "x"}) == "setting batch='x': must be a whole number"
     assert refusal(settings, "papier", {}) == "preset 'papier': must be one of paper, cpu"
     assert refusal(settings, "paper", {"lr": "-1"}) == "setting lr=-1.0: must be a number above 0"
     assert "multiple of evaluate_every=10" in refusal(settings, "paper", {"checkpoint_every": "25"})

@@ -105,7 +105,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
     board = EventAccumulator(str(folder / "tb/probe"))
     board.Reload()
     assert set(board.Tags()["images"]) == figures
-    assert said.strip().splitlines()[-1] == f"next: make search FEATURES={work / 'cups'} LAYER=best"
+    assert said.strip().splitlines()[-1] == f"next: bas search --features {work / 'cups'} --layer best"
     assert "report: runs/whole/table.md" in said
     page = (folder / "table.md").read_text()
     titles = [line[4:] for line in page.splitlines() if line.startswith("### ")]

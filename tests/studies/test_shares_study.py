@@ -220,7 +220,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
     board.Reload()
     assert len(board.Tags()["images"]) == len(pngs)
     lines = said.strip().splitlines()
-    assert lines[-1] == "next: make compare FEATURES=plain LAYER=1 SPACES=emotion_share"
+    assert lines[-1] == "next: bas compare --features plain --space emotion_share --layer 1"
     assert "report: runs/whole/table.md" in said
     comparison = [line for line in lines if line.startswith(("│", "┃", "┏"))]
     assert comparison

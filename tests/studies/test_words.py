@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_words_training import CHANGES, SENTENCES, Spoken
 
 from bas.cli.main import main
-from bas.cli.words import STRIDE
 from bas.encoders.logmel import LogMel
+from bas.experiment.keys import WORDS_CPU
 from bas.report import comparison
 from bas.runs.run import Run
 from bas.stats import paired
@@ -91,7 +91,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
     board = EventAccumulator(str(folder / "tb/MARKED/words"))
     board.Reload()
     assert set(board.Tags()["images"]) == figures
-    assert said.strip().splitlines()[-1] == f"next: make compare FEATURES={work / 'talk-words-mean'} LAYER=best"
+    assert said.strip().splitlines()[-1] == f"next: bas compare --features {work / 'talk-words-mean'} --layer best"
     assert "report: runs/whole/table.md" in said
     assert "talk: 300 words in 72 utterances: 72 corpus, 0 aligned, 0 pseudo" in said
     for store in ("talk", "mel"):
@@ -256,7 +256,7 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
     for more in ([], ["--set", "stride=2"], ["--preset", "paper"]):
         with pytest.raises(Enough):
             main([*base, *more])
-    assert asked == [STRIDE] * 2 + [2] * 2 + [1] * 2
+    assert asked == [WORDS_CPU["stride"]] * 2 + [2] * 2 + [1] * 2
 
 
 @pytest.mark.parametrize(

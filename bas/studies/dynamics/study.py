@@ -44,12 +44,13 @@ from bas.speech import acoustics
 from bas.studies.dynamics.analysis import AnalysisSettings, analyse
 from bas.studies.dynamics.checkpoints import embed, mean_states, own_head, read_means, refitted
 from bas.studies.dynamics.figures import figures
-from bas.studies.dynamics.finetune import Tuning, checkpoint_of, finetune, read_finished, read_head
+from bas.studies.dynamics.finetune import checkpoint_of, finetune, read_finished, read_head
 from bas.studies.dynamics.numbers import tabulate
 from bas.studies.dynamics.page import markdown
 from bas.studies.dynamics.prepare import acoustic_of, prepare, texts_of
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
+from bas.training.tuning import Tuning
 from bas.util.files import locked, read_json, replacing, write_json, write_results, write_text
 from bas.util.versions import versions
 
@@ -137,7 +138,7 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     made_of = _made_of(plan, corpus, encoder, protocol)
     if (folder / "run.json").exists():
         _check_same(folder, made_of)
-    elif any(path.name != ".lock" for path in folder.iterdir()):
+    elif any(path.name not in (".lock", "experiment.toml") for path in folder.iterdir()):
         raise UserError(f"{folder}: holds something else; {REMEDY}")
     write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
     prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)

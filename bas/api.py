@@ -1,0 +1,372 @@
+"""Every verb as a function of an experiment: `bas.compare("emodb.toml", layer="mix", settings={"epochs": 5})`.
+
+An experiment is a file's path, a mapping of the same shape, or an `Experiment`. Keyword arguments change single keys of
+it, those of a table as a mapping: `protocol={"rule": "speaker:5"}`. console: where progress and tables are shown; None:
+nowhere. Folders are those of the command line, under `runs/` in the working directory; every run's holds the
+experiment that repeats it, experiment.toml.
+
+Each raises UserError, in one line, for whatever is refused; nothing has been written then, and earlier results stay.
+Imports nothing heavy: each function does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
+
+if TYPE_CHECKING:
+    from bas.protocols import Protocol
+    from bas.runs.choose import Opened
+    from bas.runs.run import Inputs, Run
+
+__all__ = [
+    "Experiment",
+    "audit",
+    "compare",
+    "cost",
+    "dynamics",
+    "extract",
+    "load_experiment",
+    "load_results",
+    "probe",
+    "retrain",
+    "search",
+    "shares",
+    "tune",
+    "words",
+]
+
+
+def extract(experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
+    """A frozen encoder over a corpus, into the shards of a feature store; its folder. What is there stays."""
+    from bas.corpora import open_corpus
+    from bas.encoders import Encoder, Padded, load_encoder
+    from bas.features.extract import Group
+    from bas.features.extract import extract as extract_into
+    from bas.features.plan import Request
+    from bas.runs.choose import store_folder
+    from bas.util.device import choose_device
+
+    choice, console = _choice("extract", experiment, changes), _console(console)
+    require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
+    if len(choice.features) > 1:
+        raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
+    of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
+    corpus = open_corpus(reader, root)
+    group = Group.of_torchrun()
+    if group.rank:  # the first process speaks for all
+        console = _console(None)
+    if corpus.note:
+        console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
+    encoder: Encoder = load_encoder(
+        str(of.name),
+        choose_device(choice.device, group.local_rank),
+        of.revision,
+        precision=of.precision,
+        real_length=of.real_length,
+    )
+    if of.pad_audio is not None:
+        encoder = Padded(encoder, of.pad_audio)
+    folder = Path(choice.features[0]).expanduser() if choice.features else store_folder(corpus, str(of.name))
+    layers = None if of.layers == "all" else list(of.layers)
+    request = Request(reader, root, layers, of.dtype, longest=of.longest)
+    store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
+    if skipped := store.info.skipped:
+        console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
+        list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
+    console.print(f"features: {folder}, complete", highlight=False, markup=False, soft_wrap=True)
+    return folder
+
+
+def search(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Search each space in every fold: by space, then by fold and seed, the blocks that were chosen."""
+    from bas.runs.results import searched
+
+    run = _compare("search", experiment, console, changes)
+    return {space: searched(run, space) for space in run.spaces}
+
+
+def retrain(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Search, then train what was chosen from scratch and score it: by space, then by seed and fold, the trainings."""
+    from bas.runs.results import results_of
+
+    run = _compare("retrain", experiment, console, changes)
+    return {space: results_of(run, space) for space in run.spaces}
+
+
+def compare(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Search, retrain, train the baselines; the table with its statistics."""
+    return load_results(_compare("compare", experiment, console, changes).folder)
+
+
+def _compare(verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]) -> Run:
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs.start import start
+    from bas.studies.compare.study import carry_out
+    from bas.util.files import locked
+
+    choice, console = _choice(verb, experiment, changes), _console(console)
+    inputs = inputs_of(choice, verb, open_store(choice, verb))
+    folder = run_folder(choice, "", inputs)
+    with locked(folder, "searching or training"), recorded(folder, verb, resolve(choice, verb, folder, [inputs])):
+        run = start(folder, inputs, _split(choice, inputs))
+        carry_out(run, verb, workers_of(choice, inputs.plan.device), console, choice.memory)
+    if verb == "compare":
+        _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
+    return run
+
+
+def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Train every architecture of a space: did the search work, and did the choice matter?"""
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.studies.audit.study import measure
+
+    choice, console = _choice("audit", experiment, changes), _console(console)
+    inputs = inputs_of(choice, "audit", open_store(choice, "audit"))
+    folder, protocol = run_folder(choice, "audit-", inputs), _split(choice, inputs)
+    strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
+    workers = workers_of(choice, inputs.plan.device)
+    with recorded(folder, "audit", resolve(choice, "audit", folder, [inputs])):
+        result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
+    _say(console, f"report: {folder}/audit.md, as data: {folder}/audit.json")
+    for space in inputs.spaces:
+        _say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
+    return result
+
+
+def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs.start import start
+    from bas.studies.tune.study import carry_out
+    from bas.util.files import locked
+
+    choice, console = _choice("tune", experiment, changes), _console(console)
+    mode, trials = choice.tune.choose, choice.tune.trials
+    inputs = inputs_of(choice, "tune", open_store(choice, "tune"))
+    folder = run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
+    with locked(folder, "searching or training"), recorded(folder, "tune", resolve(choice, "tune", folder, [inputs])):
+        run = start(folder, inputs, _split(choice, inputs))
+        result = carry_out(run, mode, trials, workers_of(choice, inputs.plan.device), console, choice.memory)
+    _say(console, f"table: {folder}/tune.md, as data: {folder}/tune.json")
+    return result
+
+
+def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Train the same models under a leaky and a clean split: what was the leak worth?"""
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.studies.leak.study import measure
+
+    choice, console = _choice("cost", experiment, changes), _console(console)
+    inputs = inputs_of(choice, "cost", open_store(choice, "cost"))
+    folder, workers = run_folder(choice, "leak-", inputs), workers_of(choice, inputs.plan.device)
+    with recorded(folder, "cost", resolve(choice, "cost", folder, [inputs])):
+        result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
+    _say(console, f"table: {folder}/leak.md, as data: {folder}/leak.json")
+    return result
+
+
+def probe(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Which layer: every hidden state and their mixes, probed by linear and dense heads."""
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.studies.probe.study import Asked, carry_out
+    from bas.util.files import locked
+
+    choice, console = _choice("probe", experiment, changes), _console(console)
+    stores = []
+    for name, features in stores_of(choice, "probe").items():
+        opened = open_store(choice, "probe", features)
+        inputs = inputs_of(choice, "probe", opened, layer=_every(opened))
+        stores.append(Asked(name, inputs, _split(choice, inputs)))
+    folder = study_folder(choice, "probe", [one.name for one in stores])
+    resolved = resolve(choice, "probe", folder, [one.inputs for one in stores])
+    workers = workers_of(choice, resolved.device)
+    with locked(folder, "probing"), recorded(folder, "probe", resolved):
+        result = carry_out(folder, stores, choice.probe.percents, workers, console, choice.memory)
+    _say_report(folder, console)
+    return result
+
+
+def words(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
+    from bas.runs.choose import open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.studies.words.study import Asked, carry_out
+    from bas.util.files import locked
+
+    choice, console = _choice("words", experiment, changes), _console(console)
+    require(choice, "words", "words.text_encoder")
+    text_encoder = str(choice.words.text_encoder)
+    if Path(text_encoder).expanduser().is_dir():
+        text_encoder = str(Path(text_encoder).expanduser().resolve())
+    stores, left_out = [], []
+    for name, features in stores_of(choice, "words").items():
+        opened = open_store(choice, "words", features)
+        if opened.store.info.derived:
+            raise UserError(f"--features {features}: is itself derived; name the store of frames that it was made of")
+        tasks, missing = _tasks(choice, opened)
+        stores.append(Asked(name, tasks))
+        left_out += [f"{name}: {line}" for line in missing]
+    for line in left_out:
+        console.print(f"left out of {line}", style="bold yellow", highlight=False, markup=False)
+    folder = study_folder(choice, "words", [one.name for one in stores])
+    resolved = resolve(choice, "words", folder, [one.tasks[0][1] for one in stores])
+    resolved = replace(resolved, spaces=choice.spaces or SPACES["words"])
+    resolved = replace(resolved, words=replace(choice.words, text_encoder=text_encoder))
+    workers, aligner, shown = workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
+    with locked(folder, "studying words"), recorded(folder, "words", resolved):
+        result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
+    _say_report(folder, console)
+    return result
+
+
+def _tasks(choice: Experiment, opened: Opened) -> tuple[tuple[tuple[str, Inputs, Protocol], ...], list[str]]:
+    """What is predicted from a store; and what of it the corpus does not allow, with the reason.
+
+    Only a task that the user did not name may be left out, and never the first.
+    """
+    from bas.runs.choose import inputs_of
+    from bas.runs.start import split
+
+    tasks: dict[str, tuple[str, Inputs, Protocol]] = {}
+    missing: list[str] = []
+    for index, space in enumerate(choice.spaces or SPACES["words"]):
+        inputs = inputs_of(choice, "words", opened, layer=_every(opened), spaces=[space])
+        task = inputs.task.name
+        if task in tasks:
+            raise UserError(f"--space {space}: task {task} is named twice; name one space for each")
+        try:
+            if index == 0:
+                tasks[task] = task, inputs, _split(choice, inputs)
+            else:
+                tasks[task] = task, inputs, split(inputs, None, choice.protocol.seed)
+        except UserError as error:
+            if index == 0 or choice.spaces not in ((), SPACES["words"]):
+                raise
+            missing.append(f"task {task}: {error}")
+    return tuple(tasks.values()), missing
+
+
+def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """How many listeners heard each emotion: encoder x attention, and what attention looks at."""
+    from bas.runs.choose import inputs_of, open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.studies.shares.study import Asked, carry_out
+    from bas.util.files import locked
+
+    choice, console = _choice("shares", experiment, changes), _console(console)
+    of_name = stores_of(choice, "shares")
+    layers = choice.layer or (None,)
+    if len(layers) not in (1, len(of_name)):
+        told = " ".join(map(str, layers))
+        raise UserError(f"--layer {told}: one for all of {len(of_name)} stores, or one for each")
+    stores = []
+    for (name, features), layer in zip(of_name.items(), layers * (len(of_name) // len(layers)), strict=True):
+        opened = open_store(choice, "shares", features)
+        if derived := opened.store.info.derived:
+            raise UserError(f"--features {features}: is derived ({derived}); name the store that it was made of")
+        inputs = inputs_of(replace(choice, layer=()), "shares", opened, layer=layer)
+        stores.append(Asked(name, inputs, _split(choice, inputs)))
+    folder = study_folder(choice, "shares", list(of_name))
+    resolved = resolve(choice, "shares", folder, [one.inputs for one in stores])
+    fields, workers = list(dict.fromkeys(choice.shares.metadata)), workers_of(choice, resolved.device)
+    with locked(folder, "studying shares"), recorded(folder, "shares", resolved):
+        result = carry_out(folder, stores, fields, workers, console, choice.memory)
+    _say_report(folder, console)
+    return result
+
+
+def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+    """Fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint."""
+    from bas.runs.choose import RUNS, recorded
+    from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
+    from bas.util.device import choose_device
+
+    choice, console = _choice("dynamics", experiment, changes), _console(console)
+    require(choice, "dynamics", "corpus.reader", "corpus.root", "encoder.name")
+    of, reader, encoder = choice.dynamics, str(choice.corpus.reader), str(choice.encoder.name)
+    root = Path(str(choice.corpus.root)).expanduser().resolve()
+    settings = tuning_of(choice)
+    device = choose_device(choice.device).type
+    plan = Plan(
+        corpus=reader,
+        root=str(root),
+        encoder=encoder,
+        revision=choice.encoder.revision,
+        real_length=choice.encoder.real_length,
+        labels=choice.labels,
+        protocol=choice.protocol.rule,
+        protocol_seed=choice.protocol.seed,
+        loudness=None if of.as_recorded else LOUDNESS,
+        text_encoder=of.text_encoder,
+        preset=choice.preset,
+        settings=settings,
+        seed=of.seed,
+        device=device,
+    )
+    corpus = root.stem if reader == "manifest" else reader
+    name = choice.name or f"dynamics-{corpus}-{encoder.rstrip('/').rpartition('/')[2]}-{choice.preset}"
+    values: dict[str, Any] = {
+        "name": name,
+        "device": device,
+        "corpus": replace(choice.corpus, root=str(root)),
+        "dynamics": replace(of, settings=vars(settings)),
+    }
+    folder = RUNS / name
+    with recorded(folder, "dynamics", replace(choice, **values)):
+        result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
+    _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
+    return result
+
+
+def load_results(folder: str | os.PathLike[str]) -> Any:
+    """What a finished run came to, as its verb returned it. Raises UserError where there is no result."""
+    from bas.util.files import read_json
+
+    paths = [Path(folder) / f"{name}.json" for name in ("results", "audit", "tune", "leak")]
+    for path in paths:
+        if path.exists():
+            return read_json(path)
+    raise UserError(f"{folder}: holds no results; a run has them when it has ended")
+
+
+def list_lines(lines: Sequence[str], console: Console, rest: str = "", most: int = 20) -> None:
+    """Show a list that may be long, one line each; rest: where more than `most` are to be found."""
+    for line in lines[:most]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > most:
+        console.print(f"  and {len(lines) - most} more{rest}", highlight=False, markup=False)
+
+
+def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:
+    return change(read_experiment(experiment), verb, changes)
+
+
+def _console(console: Console | None) -> Console:
+    return Console(quiet=True) if console is None else console
+
+
+def _split(choice: Experiment, inputs: Inputs) -> Protocol:
+    from bas.runs.start import split
+
+    return split(inputs, choice.protocol.rule, choice.protocol.seed, choice.protocol.allow_overlap)
+
+
+def _every(opened: Opened) -> int | str:
+    """All states that are stored."""
+    layers = opened.store.info.layers
+    return "mix" if len(layers) > 1 else layers[0]
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_report(folder: Path, console: Console) -> None:
+    _say(console, f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures")

@@ -1,0 +1,70 @@
+"""The verbs that carry out an experiment: each hands what the command line says to its function of `bas.api`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from bas import api
+from bas.cli.options import Command, Work, add_experiment, read_command, tell_next
+from bas.experiment import SPACES
+
+VERBS = {
+    "extract": "a frozen encoder over a corpus, into HDF5 shards",
+    "search": "search each space in every fold; print the chosen blocks",
+    "retrain": "search, then train what was found from scratch and score it",
+    "compare": "search, retrain, train the baselines; the table with its statistics",
+    "audit": "train every architecture of a space: did the search work, and did the choice matter?",
+    "tune": "Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search",
+    "probe": "which layer: every hidden state and their mixes, probed by linear and dense heads",
+    "dynamics": "fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint",
+    "words": "acoustic word embeddings against raw frames and controls, alone and with text, state by state",
+    "shares": "how many listeners heard each emotion: encoder x attention, and what attention looks at",
+}
+COST = "train the same models under a leaky and a clean split: what was the leak worth?"
+
+
+def carry_out(verb: str, arguments: argparse.Namespace, console: Console) -> int:
+    command = read_command(arguments, verb)
+    result = getattr(api, verb)(command.experiment, console=console)
+    tell_next(console, _next(verb, command, result))
+    return 0
+
+
+def _next(verb: str, command: Command, result: Any) -> list[str]:
+    """The command to go on with."""
+    if verb == "extract":
+        return command.words("compare") if command.file else ["compare", "--features", str(result)]
+    if verb in ("search", "retrain"):
+        return command.words({"search": "retrain", "retrain": "compare"}[verb])
+    if verb in ("probe", "words", "shares"):
+        from bas.runs.choose import stores_of
+
+        choice = command.experiment
+        first = next(iter(stores_of(choice, verb).values()))
+        if verb == "probe":
+            return command.words("search", (), features=[str(first)], layer=["best"])
+        if verb == "words":
+            means = first.with_name(f"{first.name}-words-mean")
+            return command.words("compare", (), features=[str(means)], layer=["best"])
+        layer = {"layer": [str(choice.layer[0])]} if choice.layer else {}
+        spaces = choice.spaces or SPACES["shares"]
+        return command.words("compare", (), features=[str(first)], spaces=spaces, **layer)
+    return ["board"]
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    for verb, text in VERBS.items():
+        p = add(verb, text)
+        add_experiment(p, verb)
+        p.set_defaults(verb=partial(carry_out, verb))
+
+
+def add_cost(kind: Callable[[str, str, Work], argparse.ArgumentParser]) -> None:
+    """kind: makes the parser of a verb under `protocol` from its name, what it does and what does it."""
+    add_experiment(kind("cost", COST, partial(carry_out, "cost")), "cost")

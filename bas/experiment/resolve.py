@@ -1,0 +1,56 @@
+"""What an experiment comes to for a verb: the settings over their preset, and the file that repeats a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from bas import __version__
+from bas.experiment.keys import READ_SETTINGS, SEVERAL, WORDS_CPU, Experiment, keys_of
+from bas.experiment.read import values_of
+from bas.training import tuning
+from bas.training.settings import PRESETS, Settings
+from bas.training.tuning import Tuning
+from bas.util.files import write_text
+
+FILE = "experiment.toml"
+
+
+def settings_of(experiment: Experiment, verb: str) -> Settings:
+    """The preset with the settings that the verb reads; raises UserError for values that do not go together."""
+    own = WORDS_CPU if (verb, experiment.preset) == ("words", "cpu") else {}
+    read = {name: value for name, value in experiment.settings.items() if name in READ_SETTINGS[verb]}
+    return replace(PRESETS[experiment.preset], **{**own, **read})
+
+
+def tuning_of(experiment: Experiment) -> Tuning:
+    """The numbers of a fine-tuning; raises UserError for values that do not go together."""
+    return replace(tuning.PRESETS[experiment.preset], **experiment.dynamics.settings)
+
+
+def write_experiment(folder: Path, verb: str, experiment: Experiment) -> None:
+    """Write what the verb reads to experiment.toml in its folder: `bas VERB FOLDER/experiment.toml` repeats the run."""
+    values = values_of(experiment)
+    tables: dict[str, Any] = {}
+    for name in keys_of(verb):
+        if name in values and (values[name] is not None or "settings." in name):
+            *path, last = name.split(".")
+            table = tables
+            for part in path:
+                table = table.setdefault(part, {})
+            table[last] = _toml(name, values[name])
+    command = "protocol cost" if verb == "cost" else verb
+    heading = f"# bas {__version__}: `bas {command} {folder}/{FILE}` repeats this run.\n"
+    write_text(folder / FILE, heading + tomli_w.dumps(tables))
+
+
+def _toml(name: str, value: Any) -> Any:
+    """A value as TOML has it."""
+    if value is None:
+        return "none"
+    if name in SEVERAL and len(value) == 1:
+        return value[0]
+    return list(value) if isinstance(value, tuple) else value

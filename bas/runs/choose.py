@@ -1,0 +1,179 @@
+"""What an experiment comes to on the stores that are there: folders, opened inputs, and the experiment resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bas.corpora import Corpus, open_corpus
+from bas.errors import UserError
+from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
+from bas.experiment.keys import READ_SETTINGS
+from bas.features.store import FeatureStore
+from bas.protocols.rules import LISTS
+from bas.runs.plan import BEST, MIX, Plan
+from bas.runs.run import Inputs, open_labelled
+from bas.runs.spaces import load_space, shipped
+from bas.runs.start import check_networks
+from bas.training.settings import LAYERS
+from bas.util.device import choose_device
+from bas.util.files import HELD
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store and its labelled corpus, opened once for all that is trained on them."""
+
+    features: Path
+    store: FeatureStore
+    corpus: Corpus
+
+
+def store_folder(corpus: Corpus, encoder: str) -> Path:
+    """Where `extract` puts a store unless it is told."""
+    return RUNS / "features" / f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
+
+
+def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
+    """The stores of an experiment by the name of their folder: that of its corpus and encoder unless it names some."""
+    if choice.features:
+        folders = [Path(folder).expanduser() for folder in dict.fromkeys(choice.features)]
+    elif choice.corpus.reader is None or choice.corpus.root is None or choice.encoder.name is None:
+        told = "needs features (--features), a store made by extract, or corpus.reader, corpus.root and encoder.name"
+        raise UserError(f"{verb}: {told}; in the experiment's file, or as flags")
+    else:
+        corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser())
+        folders = [store_folder(corpus, choice.encoder.name)]
+    names = [folder.resolve().name for folder in folders]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--features: two stores are named {doubled[0]}; rename a folder")
+    return dict(zip(names, folders, strict=True))
+
+
+def open_store(choice: Experiment, verb: str, features: Path | None = None) -> Opened:
+    """Open a store and its corpus; features: None: the one that the experiment has. UserError where it has several."""
+    if features is None:
+        of_name = stores_of(choice, verb)
+        if len(of_name) > 1:
+            raise UserError(f"{verb}: takes one store of {', '.join(of_name)}; name it with --features")
+        (features,) = of_name.values()
+    features = features.resolve()
+    store = FeatureStore(features)
+    return Opened(features, store, open_labelled(store.info, choice.labels))
+
+
+def inputs_of(
+    choice: Experiment,
+    verb: str,
+    opened: Opened,
+    *,
+    layer: int | str | None = None,
+    spaces: Sequence[str] | None = None,
+) -> Inputs:
+    """The inputs of a run on a store. layer, spaces: None: those of the experiment, of its preset, of the verb.
+
+    Raises UserError for settings that do not go together, a layer that is not stored, a space that cannot be read or
+    built at this width, and a device that is not there.
+    """
+    settings, info = settings_of(choice, verb), opened.store.info
+    if layer is None:
+        if len(choice.layer) > 1:
+            raise UserError(f"{verb}: takes one layer of {', '.join(map(str, choice.layer))}; name it with --layer")
+        layer = choice.layer[0] if choice.layer else LAYERS[choice.preset]
+    layer = _state(layer, info.layers, info.encoder["num_states"])
+    files = tuple(load_space(name) for name in spaces or choice.spaces or SPACES[verb])
+    check_networks(files, info.dim, settings)
+    device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
+    seeds = tuple(range(choice.seeds or SEEDS[verb]))
+    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels)
+    return Inputs(plan, opened.store, opened.corpus, files)
+
+
+def workers_of(choice: Experiment, device: str) -> int:
+    """How many processes train: on a GPU one, else as many as the experiment says, or as there are cores."""
+    if device == "cuda":
+        if choice.workers and choice.workers > 1:
+            raise UserError(f"--workers {choice.workers}: one process has the GPU to itself; leave it out or give 1")
+        return 1
+    if choice.workers:
+        return choice.workers
+    # Where the system tells it, the cores this process may use, which in a container are fewer than the machine's.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_folder(choice: Experiment, prefix: str, inputs: Inputs) -> Path:
+    """Where a run on one store goes."""
+    suffix = "" if inputs.task.name == "emotion" else f"-{inputs.task.name}"
+    name = f"{prefix}{Path(inputs.plan.features).name}-layer{inputs.plan.layer}-{choice.preset}{suffix}"
+    return RUNS / (choice.name or name)
+
+
+def study_folder(choice: Experiment, verb: str, names: Sequence[str]) -> Path:
+    """Where a study of stores of these names goes."""
+    others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
+    more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
+    return RUNS / (choice.name or f"{verb}-{names[0]}{more}-{choice.preset}")
+
+
+def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs]) -> Experiment:
+    """The experiment with every default filled in, from what its runs (one a store) were made of."""
+    first, known = runs[0], {str(path): name for name, path in shipped().items()}
+    plan, settings = first.plan, first.plan.settings.as_dict()
+    rule = choice.protocol.rule or first.task.protocol or first.corpus.protocol
+    values: dict[str, Any] = {
+        "features": tuple(run.plan.features for run in runs),
+        "spaces": tuple(known.get(str(path), str(path)) for path in plan.spaces),
+        "layer": tuple(run.plan.layer for run in runs),
+        "seeds": len(plan.seeds),
+        "device": plan.device,
+        "name": str(folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder),
+        "protocol": replace(choice.protocol, rule=_from_anywhere(rule)),
+        "settings": {name: settings[name] for name in READ_SETTINGS[verb]},
+    }
+    return replace(choice, **values)
+
+
+@contextmanager
+def recorded(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
+    """Write the run's experiment.toml; where the block refuses its input (UserError), all is as it was before."""
+    path = folder / FILE
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    before = path.read_bytes() if path.exists() else None
+    write_experiment(folder, verb, experiment)
+    try:
+        yield
+    except UserError:
+        if before is not None:
+            path.write_bytes(before)
+        elif not {child.name for child in folder.iterdir()} - {FILE, *HELD}:
+            path.unlink()
+            for parent in made:
+                with suppress(OSError):  # something was written there
+                    parent.rmdir()
+        raise
+
+
+def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
+    """Which of the encoder's states (not of those stored) is meant; "best" and "mix" stay as they are."""
+    if layer == MIX and len(stored) == 1:
+        raise UserError(f"--layer mix: only state {stored[0]} is stored, nothing to mix; extract more, or name it")
+    named = {"last": states - 1, "middle": states // 2}
+    if layer in named and named[str(layer)] not in stored:
+        held = ", ".join(map(str, stored))
+        raise UserError(f"--layer {layer}: state {named[str(layer)]} is not stored; there is {held}")
+    return layer if layer in (BEST, MIX) else named.get(str(layer), layer)
+
+
+def _from_anywhere(rule: str) -> str:
+    """The rule with whatever it reads named by its absolute path."""
+    name, colon, rest = rule.partition(":")
+    if rule.endswith(".json"):
+        return str(Path(rule).expanduser().resolve())
+    return f"{name}:{Path(rest).expanduser().resolve()}" if colon and name in LISTS else rule

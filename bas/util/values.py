@@ -1,0 +1,99 @@
+"""A value of an annotated kind, from the text of a command line or from what a TOML file holds.
+
+Kinds: str, bool, int, float, None, `Literal[...]`, `tuple[kind, ...]`, and unions of these.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
+
+
+def describe(kind: Any) -> str:
+    """The kind in words, such as "a whole number or none"."""
+    if _is_union(kind):
+        return " or ".join(describe(member) for member in get_args(kind))
+    if get_origin(kind) is Literal:
+        words = ", ".join(get_args(kind))
+        return f"one of {words}" if len(get_args(kind)) > 1 else words
+    if get_origin(kind) is tuple:
+        return f"a list, each {describe(get_args(kind)[0])}"
+    return WORDS[kind]
+
+
+def read_value(kind: Any, value: object) -> Any:
+    """`value` as the kind has it: a list becomes a tuple, "none" None, a path text, a single value a list of one.
+
+    Raises ValueError, saying what must be.
+    """
+    if _is_union(kind):
+        for member in get_args(kind):
+            try:
+                return read_value(member, value)
+            except ValueError:
+                continue
+    elif get_origin(kind) is Literal:
+        if isinstance(value, str) and value in get_args(kind):
+            return value
+    elif get_origin(kind) is tuple:
+        try:
+            return tuple(
+                read_value(get_args(kind)[0], one) for one in (value if isinstance(value, list | tuple) else [value])
+            )
+        except ValueError:
+            pass
+    elif kind is NoneType:
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+    elif kind is str:
+        if isinstance(value, str | os.PathLike):
+            return str(value)
+    elif kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise ValueError(f"must be {describe(kind)}")
+
+
+def parse_text(kind: Any, text: str) -> Any:
+    """What the text of a command line means where a value of this kind is wanted.
+
+    A list is TOML's, or its items with commas between them; a text may stand in quotes.
+    Raises ValueError, saying what must be.
+    """
+    if _is_union(kind):
+        # A text would take whatever the other members want.
+        for member in sorted(get_args(kind), key=lambda member: member is str):
+            try:
+                return parse_text(member, text)
+            except ValueError:
+                continue
+    elif get_origin(kind) is tuple:
+        try:
+            if text.startswith("["):
+                return read_value(kind, tomllib.loads(f"value = {text}")["value"])
+            return tuple(parse_text(get_args(kind)[0], one.strip()) for one in text.split(",") if one.strip())
+        except ValueError:
+            pass
+    elif kind is bool:
+        if text in ("true", "false"):
+            return text == "true"
+    elif kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    elif kind is str and text[:1] in ('"', "'") and text[:1] == text[-1:]:
+        return text[1:-1]
+    else:
+        return read_value(kind, text)
+    raise ValueError(f"must be {describe(kind)}")
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
