@@ -12,7 +12,6 @@ Imports nothing heavy: each function does.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.features.plan import Request
     from bas.runs.choose import store_folder
     from bas.util.device import choose_device
+    from bas.util.progress import list_lines
 
     choice, console = _choice("extract", experiment, changes), _console(console)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
@@ -334,14 +334,6 @@ def load_results(folder: str | os.PathLike[str]) -> Any:
         if path.exists():
             return read_json(path)
     raise UserError(f"{folder}: holds no results; a run has them when it has ended")
-
-
-def list_lines(lines: Sequence[str], console: Console, rest: str = "", most: int = 20) -> None:
-    """Show a list that may be long, one line each; rest: where more than `most` are to be found."""
-    for line in lines[:most]:
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    if len(lines) > most:
-        console.print(f"  and {len(lines) - most} more{rest}", highlight=False, markup=False)
 
 
 def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.api import list_lines
 from bas.cli.options import tell_next, whole_number
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
@@ -30,6 +29,7 @@ def info(arguments: argparse.Namespace, console: Console) -> int:
 
 def verify(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.verify import verify as check
+    from bas.util.progress import list_lines
 
     folder, device = _store(arguments.folder), choose_device(arguments.device)
     wrong: list[str] = []

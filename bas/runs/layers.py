@@ -1,8 +1,8 @@
-"""Which stored state to read, from training utterances alone: `LAYER=best`, and what few labels can tell.
+"""Which stored state to read, from training utterances alone: `layer=best`, and what few labels can tell.
 
 A linear model on standardised mean frames, cross-validated over whole units of what the task keeps disjoint: all
 training speakers vote, where a valid part holds two or three. (On EmoDB a choice on the valid part cost three points
-against this; a figure of `LAYER=best` on EmoDB is not free of that.)
+against this; a figure of `layer=best` on EmoDB is not free of that.)
 
 Axes: U training utterances, L states, D width of one.
 """

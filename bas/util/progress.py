@@ -1,12 +1,16 @@
-"""The one progress bar: what is done, the rate and the time left."""
+"""The one progress bar: what is done, the rate and the time left; and lists that may be long."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+SHOWN = 20
+"""Lines of a list that may be long: what was skipped, what a check found wrong."""
 
 
 class _Rate(ProgressColumn):
@@ -53,3 +57,11 @@ def bar(console: Console, what: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
+
+
+def list_lines(lines: Sequence[str], console: Console, rest: str = "") -> None:
+    """Show one line each; rest: where more than fit are to be found."""
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN} more{rest}", highlight=False, markup=False)

@@ -20,7 +20,6 @@ from sounds import tone
 from stores import Fake, flip, forge, manifest, names, quiet, store
 from torch import Tensor
 
-from bas.cli import features as cli_features
 from bas.cli.main import main
 from bas.encoders import load_encoder
 from bas.errors import UserError
@@ -350,7 +349,7 @@ def test_a_bad_sample_is_refused(text: str, folder: Path, capsys: pytest.Capture
 
 
 def test_a_long_list_is_cut(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_features, "SHOWN", 1)
+    monkeypatch.setattr("bas.util.progress.SHOWN", 1)
     flip(shard_path(folder, 0))
     flip(shard_path(folder, 1))
     assert main(["features", "verify", str(folder), "--sample", "0"]) == 2

@@ -249,7 +249,7 @@ def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Conso
         },
     )
     console.print(f"model: {out}", highlight=False, soft_wrap=True)
-    told = f"make extract CORPUS=emodb ROOT=path/to/emodb ENCODER={out}"
+    told = f"bas extract --corpus emodb --root path/to/emodb --encoder {out}"
     console.print(f"[bold]next:[/] {told}", highlight=False, soft_wrap=True)
 
 

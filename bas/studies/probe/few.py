@@ -29,7 +29,7 @@ def few_job(fold: int) -> Job:
 def run_few(session: Session, job: Job) -> None:
     """Estimate a fold's layer from COUNTS utterances of each class, DRAWS times, and from all; write the result.
 
-    A count that no class has more than is left out. The estimate from all is what `LAYER=best` takes.
+    A count that no class has more than is left out. The estimate from all is what `layer=best` takes.
     """
     run, states = session.run, session.run.store.info.layers
     x_ULD, targets_U, units_U = session.training_means(job.fold)

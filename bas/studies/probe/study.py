@@ -61,7 +61,7 @@ def carry_out(
     for one in asked:
         task = one.inputs.task
         if task.classes is None:
-            raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with LAYER={BEST}")
+            raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with layer={BEST}")
         run = start(folder / one.name / DISJOINT, one.inputs, one.protocol)
         pairs.append((run, start(folder / one.name / RANDOM, one.inputs, _random(run))))
     groups = transfer.groups([run for run, _ in pairs])

@@ -269,7 +269,7 @@ def run_transfer(pool: Pool, job: Job) -> None:
 
 
 def _layer(pool: Pool, data: Data, training: Tensor) -> int:
-    """The state that the source's own speakers name, as `LAYER=best` does."""
+    """The state that the source's own speakers name, as `layer=best` does."""
     x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
     units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
     metric = pool.runs[0].metrics[pool.runs[0].headline]
