@@ -51,7 +51,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.features.extract import Group
     from bas.features.extract import extract as extract_into
     from bas.features.plan import Request
-    from bas.runs.choose import store_folder
+    from bas.runs import choose
     from bas.util.device import choose_device
     from bas.util.progress import list_lines
 
@@ -65,7 +65,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     if group.rank:  # the first process speaks for all
         console = _console(None)
     if corpus.note:
-        console.print(f"{corpus.name}: {corpus.note}", highlight=False, markup=False)
+        _say(console, f"{corpus.name}: {corpus.note}")
     encoder: Encoder = load_encoder(
         str(of.name),
         choose_device(choice.device, group.local_rank),
@@ -75,14 +75,14 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     )
     if of.pad_audio is not None:
         encoder = Padded(encoder, of.pad_audio)
-    folder = Path(choice.features[0]).expanduser() if choice.features else store_folder(corpus, str(of.name))
+    folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     layers = None if of.layers == "all" else list(of.layers)
     request = Request(reader, root, layers, of.dtype, longest=of.longest)
     store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
     if skipped := store.info.skipped:
         console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
         list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
-    console.print(f"features: {folder}, complete", highlight=False, markup=False, soft_wrap=True)
+    _say(console, f"features: {folder}, complete")
     return folder
 
 
@@ -108,17 +108,17 @@ def compare(experiment: Source, *, console: Console | None = None, **changes: An
 
 
 def _compare(verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]) -> Run:
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs import choose
     from bas.runs.start import start
     from bas.studies.compare.study import carry_out
     from bas.util.files import locked
 
-    choice, console = _choice(verb, experiment, changes), _console(console)
-    inputs = inputs_of(choice, verb, open_store(choice, verb))
-    folder = run_folder(choice, "", inputs)
-    with locked(folder, "searching or training"), recorded(folder, verb, resolve(choice, verb, folder, [inputs])):
+    choice, inputs, console = _open(verb, experiment, console, changes)
+    folder = choose.run_folder(choice, "", inputs)
+    resolved = choose.resolve(choice, verb, folder, [inputs])
+    with locked(folder, "searching or training"), choose.recorded(folder, verb, resolved):
         run = start(folder, inputs, _split(choice, inputs))
-        carry_out(run, verb, workers_of(choice, inputs.plan.device), console, choice.memory)
+        carry_out(run, verb, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     if verb == "compare":
         _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return run
@@ -126,15 +126,14 @@ def _compare(verb: str, experiment: Source, console: Console | None, changes: di
 
 def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Train every architecture of a space: did the search work, and did the choice matter?"""
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs import choose
     from bas.studies.audit.study import measure
 
-    choice, console = _choice("audit", experiment, changes), _console(console)
-    inputs = inputs_of(choice, "audit", open_store(choice, "audit"))
-    folder, protocol = run_folder(choice, "audit-", inputs), _split(choice, inputs)
+    choice, inputs, console = _open("audit", experiment, console, changes)
+    folder, protocol = choose.run_folder(choice, "audit-", inputs), _split(choice, inputs)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
-    workers = workers_of(choice, inputs.plan.device)
-    with recorded(folder, "audit", resolve(choice, "audit", folder, [inputs])):
+    workers = choose.workers_of(choice, inputs.plan.device)
+    with choose.recorded(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
     _say(console, f"report: {folder}/audit.md, as data: {folder}/audit.json")
     for space in inputs.spaces:
@@ -144,31 +143,30 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
 
 def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs import choose
     from bas.runs.start import start
     from bas.studies.tune.study import carry_out
     from bas.util.files import locked
 
-    choice, console = _choice("tune", experiment, changes), _console(console)
+    choice, inputs, console = _open("tune", experiment, console, changes)
     mode, trials = choice.tune.choose, choice.tune.trials
-    inputs = inputs_of(choice, "tune", open_store(choice, "tune"))
-    folder = run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
-    with locked(folder, "searching or training"), recorded(folder, "tune", resolve(choice, "tune", folder, [inputs])):
+    folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
+    resolved = choose.resolve(choice, "tune", folder, [inputs])
+    with locked(folder, "searching or training"), choose.recorded(folder, "tune", resolved):
         run = start(folder, inputs, _split(choice, inputs))
-        result = carry_out(run, mode, trials, workers_of(choice, inputs.plan.device), console, choice.memory)
+        result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     _say(console, f"table: {folder}/tune.md, as data: {folder}/tune.json")
     return result
 
 
 def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Train the same models under a leaky and a clean split: what was the leak worth?"""
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, run_folder, workers_of
+    from bas.runs import choose
     from bas.studies.leak.study import measure
 
-    choice, console = _choice("cost", experiment, changes), _console(console)
-    inputs = inputs_of(choice, "cost", open_store(choice, "cost"))
-    folder, workers = run_folder(choice, "leak-", inputs), workers_of(choice, inputs.plan.device)
-    with recorded(folder, "cost", resolve(choice, "cost", folder, [inputs])):
+    choice, inputs, console = _open("cost", experiment, console, changes)
+    folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice, inputs.plan.device)
+    with choose.recorded(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
     _say(console, f"table: {folder}/leak.md, as data: {folder}/leak.json")
     return result
@@ -176,20 +174,20 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
 
 def probe(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Which layer: every hidden state and their mixes, probed by linear and dense heads."""
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.runs import choose
     from bas.studies.probe.study import Asked, carry_out
     from bas.util.files import locked
 
     choice, console = _choice("probe", experiment, changes), _console(console)
     stores = []
-    for name, features in stores_of(choice, "probe").items():
-        opened = open_store(choice, "probe", features)
-        inputs = inputs_of(choice, "probe", opened, layer=_every(opened))
+    for name, features in choose.stores_of(choice, "probe").items():
+        opened = choose.open_store(choice, "probe", features)
+        inputs = choose.inputs_of(choice, "probe", opened, layer=_every(opened))
         stores.append(Asked(name, inputs, _split(choice, inputs)))
-    folder = study_folder(choice, "probe", [one.name for one in stores])
-    resolved = resolve(choice, "probe", folder, [one.inputs for one in stores])
-    workers = workers_of(choice, resolved.device)
-    with locked(folder, "probing"), recorded(folder, "probe", resolved):
+    folder = choose.study_folder(choice, "probe", [one.name for one in stores])
+    resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
+    workers = choose.workers_of(choice, resolved.device)
+    with locked(folder, "probing"), choose.recorded(folder, "probe", resolved):
         result = carry_out(folder, stores, choice.probe.percents, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -197,7 +195,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
 
 def words(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
-    from bas.runs.choose import open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.runs import choose
     from bas.studies.words.study import Asked, carry_out
     from bas.util.files import locked
 
@@ -207,8 +205,8 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     if Path(text_encoder).expanduser().is_dir():
         text_encoder = str(Path(text_encoder).expanduser().resolve())
     stores, left_out = [], []
-    for name, features in stores_of(choice, "words").items():
-        opened = open_store(choice, "words", features)
+    for name, features in choose.stores_of(choice, "words").items():
+        opened = choose.open_store(choice, "words", features)
         if opened.store.info.derived:
             raise UserError(f"--features {features}: is itself derived; name the store of frames that it was made of")
         tasks, missing = _tasks(choice, opened)
@@ -216,12 +214,12 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
         left_out += [f"{name}: {line}" for line in missing]
     for line in left_out:
         console.print(f"left out of {line}", style="bold yellow", highlight=False, markup=False)
-    folder = study_folder(choice, "words", [one.name for one in stores])
-    resolved = resolve(choice, "words", folder, [one.tasks[0][1] for one in stores])
+    folder = choose.study_folder(choice, "words", [one.name for one in stores])
+    resolved = choose.resolve(choice, "words", folder, [one.tasks[0][1] for one in stores])
     resolved = replace(resolved, spaces=choice.spaces or SPACES["words"])
     resolved = replace(resolved, words=replace(choice.words, text_encoder=text_encoder))
-    workers, aligner, shown = workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
-    with locked(folder, "studying words"), recorded(folder, "words", resolved):
+    workers, aligner, shown = choose.workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
+    with locked(folder, "studying words"), choose.recorded(folder, "words", resolved):
         result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -232,13 +230,13 @@ def _tasks(choice: Experiment, opened: Opened) -> tuple[tuple[tuple[str, Inputs,
 
     Only a task that the user did not name may be left out, and never the first.
     """
-    from bas.runs.choose import inputs_of
+    from bas.runs import choose
     from bas.runs.start import split
 
     tasks: dict[str, tuple[str, Inputs, Protocol]] = {}
     missing: list[str] = []
     for index, space in enumerate(choice.spaces or SPACES["words"]):
-        inputs = inputs_of(choice, "words", opened, layer=_every(opened), spaces=[space])
+        inputs = choose.inputs_of(choice, "words", opened, layer=_every(opened), spaces=[space])
         task = inputs.task.name
         if task in tasks:
             raise UserError(f"--space {space}: task {task} is named twice; name one space for each")
@@ -256,27 +254,27 @@ def _tasks(choice: Experiment, opened: Opened) -> tuple[tuple[tuple[str, Inputs,
 
 def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """How many listeners heard each emotion: encoder x attention, and what attention looks at."""
-    from bas.runs.choose import inputs_of, open_store, recorded, resolve, stores_of, study_folder, workers_of
+    from bas.runs import choose
     from bas.studies.shares.study import Asked, carry_out
     from bas.util.files import locked
 
     choice, console = _choice("shares", experiment, changes), _console(console)
-    of_name = stores_of(choice, "shares")
+    of_name = choose.stores_of(choice, "shares")
     layers = choice.layer or (None,)
     if len(layers) not in (1, len(of_name)):
         told = " ".join(map(str, layers))
         raise UserError(f"--layer {told}: one for all of {len(of_name)} stores, or one for each")
     stores = []
     for (name, features), layer in zip(of_name.items(), layers * (len(of_name) // len(layers)), strict=True):
-        opened = open_store(choice, "shares", features)
+        opened = choose.open_store(choice, "shares", features)
         if derived := opened.store.info.derived:
             raise UserError(f"--features {features}: is derived ({derived}); name the store that it was made of")
-        inputs = inputs_of(replace(choice, layer=()), "shares", opened, layer=layer)
+        inputs = choose.inputs_of(replace(choice, layer=()), "shares", opened, layer=layer)
         stores.append(Asked(name, inputs, _split(choice, inputs)))
-    folder = study_folder(choice, "shares", list(of_name))
-    resolved = resolve(choice, "shares", folder, [one.inputs for one in stores])
-    fields, workers = list(dict.fromkeys(choice.shares.metadata)), workers_of(choice, resolved.device)
-    with locked(folder, "studying shares"), recorded(folder, "shares", resolved):
+    folder = choose.study_folder(choice, "shares", list(of_name))
+    resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
+    fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)
+    with locked(folder, "studying shares"), choose.recorded(folder, "shares", resolved):
         result = carry_out(folder, stores, fields, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -284,7 +282,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
 
 def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint."""
-    from bas.runs.choose import RUNS, recorded
+    from bas.runs import choose
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
     from bas.util.device import choose_device
 
@@ -318,8 +316,8 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         "corpus": replace(choice.corpus, root=str(root)),
         "dynamics": replace(of, settings=vars(settings)),
     }
-    folder = RUNS / name
-    with recorded(folder, "dynamics", replace(choice, **values)):
+    folder = choose.RUNS / name
+    with choose.recorded(folder, "dynamics", replace(choice, **values)):
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result
@@ -338,6 +336,16 @@ def load_results(folder: str | os.PathLike[str]) -> Any:
 
 def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:
     return change(read_experiment(experiment), verb, changes)
+
+
+def _open(
+    verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]
+) -> tuple[Experiment, Inputs, Console]:
+    """What a verb on one store needs: the experiment, its inputs, where to show what is done."""
+    from bas.runs import choose
+
+    choice = _choice(verb, experiment, changes)
+    return choice, choose.inputs_of(choice, verb, choose.open_store(choice, verb)), _console(console)
 
 
 def _console(console: Console | None) -> Console:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.experiment import KEYS, Experiment, Text, keys_of, load_experiment, read_texts
-from bas.experiment.keys import SEEDS, SEVERAL, SPACES, Key, settings_table
+from bas.experiment.key import Key
+from bas.experiment.keys import SEEDS, SEVERAL, SPACES, settings_table
 
 Work: TypeAlias = Callable[[argparse.Namespace, Console], int]
 """What carries out a verb; the exit code."""

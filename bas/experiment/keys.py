@@ -6,16 +6,16 @@ reader of files and the reference in the documentation go by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from bas.corpora import READERS
 from bas.corpora.labels import SCHEMES
+from bas.experiment.key import Key, key
 from bas.training import settings as trainings
 from bas.training import tuning
 from bas.training.settings import LAYERS, PROBED, SEARCH_ONLY
-from bas.util.values import parse_text, read_value
 
 SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
 STUDIES = ("probe", "words", "shares")
@@ -45,62 +45,6 @@ WORDS_CPU = {"stride": 4}
 """Of the study of words under the preset cpu, whose own stride of 8 frames would be half a word."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """What is declared of a key.
-
-    flag: "" where `--set` alone gives it. least, below, above_0: the range of a number, or of each in a list. choices:
-    of a text. kind: see `bas.util.values`; it and the default are read off the class.
-    """
-
-    help: str
-    verbs: tuple[str, ...]
-    flag: str = ""
-    metavar: str = ""
-    least: float | None = None
-    below: float | None = None
-    above_0: bool = False
-    choices: tuple[str, ...] = ()
-    kind: Any = None
-    default: Any = None
-
-    @property
-    def several(self) -> bool:
-        return get_origin(self.kind) is tuple
-
-    def read(self, value: object) -> Any:
-        """A file's value as this key has it; raises ValueError, saying what must be."""
-        result = read_value(self.kind, value)
-        self.check(result)
-        return result
-
-    def parse(self, text: str | Sequence[str]) -> Any:
-        """What a command line says, a flag of a list in several texts; raises ValueError, saying what must be."""
-        if isinstance(text, str):
-            result = parse_text(self.kind, text)
-        else:
-            result = tuple(parse_text(get_args(self.kind)[0], one) for one in text)
-        self.check(result)
-        return result
-
-    def check(self, value: Any) -> None:
-        """Raises ValueError where a value of the right kind is out of range, saying what must be."""
-        if self.choices and value is not None and value not in self.choices:
-            raise ValueError(f"must be one of {', '.join(self.choices)}")
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, bool) or not isinstance(one, int | float):
-                continue
-            low = self.above_0 and not 0 < one < float("inf")
-            if low or (self.below is not None and not one < self.below):
-                raise ValueError("must be above 0" + (f" and below {self.below:g}" if self.below else ""))
-            if self.least is not None and one < self.least:
-                raise ValueError(f"must be {self.least:g} or more")
-
-
-def _key(help: str, verbs: tuple[str, ...], flag: str = "", *, default: Any = None, **more: Any) -> Any:
-    return field(default=default, metadata={"key": Key(help, verbs, flag, **more)})
-
-
 CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)
 
 
@@ -108,48 +52,48 @@ CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)
 class CorpusTable:
     """[corpus]"""
 
-    reader: str | None = _key(f"which reader: {', '.join(READERS)}", CORPUS, "--corpus")
-    root: str | None = _key("the corpus's folder; for manifest: the file", CORPUS, "--root")
+    reader: str | None = key(f"which reader: {', '.join(READERS)}", CORPUS, "--corpus")
+    root: str | None = key("the corpus's folder; for manifest: the file", CORPUS, "--root")
 
 
 @dataclass(frozen=True)
 class EncoderTable:
     """[encoder]"""
 
-    name: str | None = _key(
+    name: str | None = key(
         "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel",
         ("extract", "dynamics", *TRAINED),
         "--encoder",
     )
-    revision: str | None = _key("the hub's revision; default: its newest", ("extract", "dynamics"), "--revision")
-    real_length: bool = _key(
+    revision: str | None = key("the hub's revision; default: its newest", ("extract", "dynamics"), "--revision")
+    real_length: bool = key(
         "Whisper: the recording, not 30 s; not exact, and faster",
         ("extract", "dynamics"),
         "--real-length",
         default=False,
     )
-    layers: Literal["all"] | tuple[int, ...] = _key(
+    layers: Literal["all"] | tuple[int, ...] = key(
         "hidden states to keep: all, or numbers such as 0,6,12", ("extract",), "--layers", default="all", least=0
     )
-    dtype: Literal["float16", "float32"] = _key("as stored", ("extract",), "--dtype", default="float16")
-    precision: Literal["float32", "bfloat16", "float16"] = _key(
+    dtype: Literal["float16", "float32"] = key("as stored", ("extract",), "--dtype", default="float16")
+    precision: Literal["float32", "bfloat16", "float16"] = key(
         "of the encoder", ("extract",), "--precision", default="float32"
     )
-    longest: float | None = _key(
+    longest: float | None = key(
         "skip what is longer; default: the encoder's limit",
         ("extract",),
         "--longest",
         metavar="SECONDS",
         above_0=True,
     )
-    pad_audio: float | None = _key(
+    pad_audio: float | None = key(
         "silence behind each recording up to so many, its frames stored too",
         ("extract",),
         "--pad-audio",
         metavar="SECONDS",
         above_0=True,
     )
-    batch_seconds: float | None = _key(
+    batch_seconds: float | None = key(
         "of audio in a batch; default: by device", ("extract",), "--batch-seconds", metavar="SECONDS", above_0=True
     )
 
@@ -161,7 +105,7 @@ SPLIT = (*(verb for verb in TRAINED if verb != "cost"), "protocol")
 class ProtocolTable:
     """[protocol]"""
 
-    rule: str | None = _key(
+    rule: str | None = key(
         "own, session, speaker:5, speaker:64/20/16, emobox:FOLDER, superb:FOLDER, a protocol's FILE.json, ...; "
         "default: the task's, else the corpus's; of dynamics: speaker:64/20/16, below 30 speakers speaker:5; of words: "
         "of the first task",
@@ -169,8 +113,8 @@ class ProtocolTable:
         "--protocol",
         metavar="RULE",
     )
-    seed: int = _key("which units share a fold", (*SPLIT, "dynamics"), "--protocol-seed", default=0)
-    allow_overlap: tuple[str, ...] = _key(
+    seed: int = key("which units share a fold", (*SPLIT, "dynamics"), "--protocol-seed", default=0)
+    allow_overlap: tuple[str, ...] = key(
         "let this field stand on both sides of a split though the task forbids it; every table is marked",
         (*SPLIT, "check"),
         "--allow-overlap",
@@ -183,14 +127,14 @@ class ProtocolTable:
 class AuditTable:
     """[audit]"""
 
-    strategies: tuple[str, ...] = _key(
+    strategies: tuple[str, ...] = key(
         "strategies to audit, with settings of their own, such as gumbel or gumbel+warmup=5; default: all",
         ("audit",),
         "--strategy",
         metavar="SPEC",
         default=(),
     )
-    variants: tuple[str, ...] = _key(
+    variants: tuple[str, ...] = key(
         "other settings under which every architecture is trained again, such as residual=every, or none; default: "
         "residual=every, and the other optimiser",
         ("audit",),
@@ -204,8 +148,8 @@ class AuditTable:
 class TuneTable:
     """[tune]"""
 
-    trials: int = _key("in every fold, for every space", ("tune",), "--trials", default=40, least=1)
-    choose: Literal["blocks", "search"] = _key(
+    trials: int = key("in every fold, for every space", ("tune",), "--trials", default=40, least=1)
+    choose: Literal["blocks", "search"] = key(
         "who chooses the blocks: blocks (Optuna, beside the settings) or search (the search in every trial, tuned)",
         ("tune",),
         "--tune",
@@ -217,7 +161,7 @@ class TuneTable:
 class ProbeTable:
     """[probe]"""
 
-    percents: tuple[int, ...] = _key(
+    percents: tuple[int, ...] = key(
         "of the training part, for the learning curves; without a number: none",
         ("probe",),
         "--percent",
@@ -231,20 +175,20 @@ class ProbeTable:
 class WordsTable:
     """[words]"""
 
-    text_encoder: str | None = _key(
+    text_encoder: str | None = key(
         "of the BERT family in transformers, a hub name or a folder, which is taken as trained; or random: untrained, "
         "which every row says",
         ("words",),
         "--text-encoder",
         metavar="NAME",
     )
-    aligner: str | None = _key(
+    aligner: str | None = key(
         "a CTC model, by hub name or folder, for utterances with a text and no word times; default: pseudo-segments",
         ("words",),
         "--aligner",
         metavar="MODEL",
     )
-    shown: tuple[str, ...] = _key(
+    shown: tuple[str, ...] = key(
         "show the neighbours of these words; default: of frequent ones", ("words",), "--word", default=()
     )
 
@@ -253,7 +197,7 @@ class WordsTable:
 class SharesTable:
     """[shares]"""
 
-    metadata: tuple[str, ...] = _key(
+    metadata: tuple[str, ...] = key(
         "the first store also with this beside its frames, one-hot: some of sex, language, speaker",
         ("shares",),
         "--metadata",
@@ -266,10 +210,10 @@ class SharesTable:
 class CostTable:
     """[cost]"""
 
-    clean: str | None = _key(
+    clean: str | None = key(
         "a rule that leaks nothing; default: the task's, else the corpus's", ("cost",), "--clean", metavar="RULE"
     )
-    leaky: str | None = _key(
+    leaky: str | None = key(
         "a rule that leaks; default: as many folds, drawn over utterances (id:5)", ("cost",), "--leaky", metavar="RULE"
     )
 
@@ -283,17 +227,17 @@ def _settings(module: Any) -> Any:
 class DynamicsTable:
     """[dynamics]"""
 
-    rotations: int | None = _key(
+    rotations: int | None = key(
         "the first N folds alone; default: all", ("dynamics",), "--rotations", metavar="N", least=1
     )
-    seed: int = _key("of the fine-tuning", ("dynamics",), "--seed", default=0, least=0)
-    as_recorded: bool = _key(
+    seed: int = key("of the fine-tuning", ("dynamics",), "--seed", default=0, least=0)
+    as_recorded: bool = key(
         "leave the loudness; default: all at -23 LUFS", ("dynamics",), "--as-recorded", default=False
     )
-    keep_weights: bool = _key(
+    keep_weights: bool = key(
         "of every checkpoint; default: of the last alone", ("dynamics",), "--keep-weights", default=False
     )
-    text_encoder: str | None = _key(
+    text_encoder: str | None = key(
         "a text encoder, by hub name or local folder: likeness to vectors of the texts; default: to which text it is",
         ("dynamics",),
         "--text-encoder",
@@ -306,7 +250,7 @@ class DynamicsTable:
 class Experiment:
     """What a user asks for: the keys at the top of the file, and its tables. A verb reads some of them."""
 
-    features: tuple[str, ...] = _key(
+    features: tuple[str, ...] = key(
         "a store made by extract, for probe, words and shares several; default: where extract puts that of [corpus] "
         "and [encoder]",
         ("extract", *TRAINED),
@@ -314,39 +258,39 @@ class Experiment:
         metavar="FOLDER",
         default=(),
     )
-    spaces: tuple[str, ...] = _key(
+    spaces: tuple[str, ...] = key(
         "search spaces, whose task is predicted: shipped names or .py paths; default: the verb's own",
         (*TRAINED, "protocol", "check"),
         "--space",
         default=(),
     )
-    layer: tuple[int | Literal["last", "middle", "best", "mix"], ...] = _key(
+    layer: tuple[int | Literal["last", "middle", "best", "mix"], ...] = key(
         "a stored state: a number, last, middle, or best (chosen in each fold); mix: all, with learned weights; for "
         f"shares one for all stores, or one for each; default: {', '.join(f'{v} ({k})' for k, v in LAYERS.items())}",
         (*SEARCHES, "shares"),
         "--layer",
         default=(),
     )
-    preset: Literal["paper", "cpu"] = _key("of the settings", (*TRAINED, "dynamics"), "--preset", default="cpu")
-    seeds: int | None = _key("how many; default: the verb's own", TRAINED, "--seeds", least=1)
-    labels: str | None = _key(
+    preset: Literal["paper", "cpu"] = key("of the settings", (*TRAINED, "dynamics"), "--preset", default="cpu")
+    seeds: int | None = key("how many; default: the verb's own", TRAINED, "--seeds", least=1)
+    labels: str | None = key(
         f"map them to a common scheme, one of {', '.join(SCHEMES)}; default: the corpus's own words",
         (*TRAINED, "dynamics", "corpus", "protocol", "check"),
         "--labels",
         choices=tuple(SCHEMES),
     )
-    device: Literal["auto", "cpu", "cuda"] = _key(
+    device: Literal["auto", "cpu", "cuda"] = key(
         "auto: cuda where there is one", ("extract", *TRAINED, "dynamics"), "--device", default="auto"
     )
-    workers: int | None = _key("processes of one thread each; default: one a core", TRAINED, "--workers", least=1)
-    memory: float | None = _key(
+    workers: int | None = key("processes of one thread each; default: one a core", TRAINED, "--workers", least=1)
+    memory: float | None = key(
         "that features may take in all processes, else they are streamed; default: half of what is free",
         TRAINED,
         "--memory",
         metavar="GIB",
         above_0=True,
     )
-    name: str | None = _key(
+    name: str | None = key(
         "the run's folder under runs/; default: made from features, layer and preset, of dynamics from corpus, encoder "
         "and preset",
         (*TRAINED, "dynamics"),

@@ -142,9 +142,9 @@ def test_a_refusal_leaves_nothing_and_restores_what_was(work: Path, monkeypatch:
 
 
 def test_one_store_and_one_layer_where_one_is_taken(work: Path) -> None:
-    with pytest.raises(bas.UserError, match="^compare: takes one store of a, b; name it with --features"):
+    with pytest.raises(bas.UserError, match=r"^compare: takes one store of a, b; name it with --features"):
         bas.compare({"features": ["a", "b"]})
-    with pytest.raises(bas.UserError, match="^compare: takes one layer of 0, best; name it with --layer"):
+    with pytest.raises(bas.UserError, match=r"^compare: takes one layer of 0, best; name it with --layer"):
         bas.compare("cups.toml", layer=[0, "best"])
     with pytest.raises(bas.UserError, match=r"^compare: needs features \(--features\), a store made by extract, or"):
         bas.compare({})

@@ -189,9 +189,9 @@ def test_what_a_verb_does_not_read_is_refused_on_its_command_line(
 
 
 def test_a_change_that_a_verb_does_not_read(emodb: Experiment) -> None:
-    with pytest.raises(UserError, match="^probe: layer: probe does not read it; probe reads features"):
+    with pytest.raises(UserError, match=r"^probe: layer: probe does not read it; probe reads features"):
         change(emodb, "probe", {"layer": "best"})
-    with pytest.raises(UserError, match="^compare: seeds = '3': must be a whole number"):
+    with pytest.raises(UserError, match=r"^compare: seeds = '3': must be a whole number"):
         change(emodb, "compare", {"seeds": "3"})
 
 

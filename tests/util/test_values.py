@@ -78,7 +78,7 @@ def test_a_files_value(kind: Any, given: object, value: Any) -> None:
     ],
 )
 def test_a_files_value_of_another_kind(kind: Any, given: object) -> None:
-    with pytest.raises(ValueError, match="^must be "):
+    with pytest.raises(ValueError, match=r"^must be "):
         read_value(kind, given)
 
 
@@ -87,7 +87,7 @@ def test_a_files_value_of_another_kind(kind: Any, given: object) -> None:
     [(int, "many"), (int, "2.5"), (float, ""), (bool, "yes"), (WORD, "none"), (tuple[int, ...], "1,x"), (int, "none")],
 )
 def test_a_text_that_cannot_be(kind: Any, text: str) -> None:
-    with pytest.raises(ValueError, match="^must be "):
+    with pytest.raises(ValueError, match=r"^must be "):
         parse_text(kind, text)
 
 
