@@ -156,7 +156,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     with locked(folder, "searching or training"), recorded(folder, "tune", resolve(choice, "tune", folder, [inputs])):
         run = start(folder, inputs, _split(choice, inputs))
         result = carry_out(run, mode, trials, workers_of(choice, inputs.plan.device), console, choice.memory)
-    _say(console, f"table: {folder}/tune.md, as data: {folder}/tune.json")
+    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 

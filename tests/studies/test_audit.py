@@ -19,6 +19,7 @@ from bas.cli.main import main
 from bas.protocols import Protocol
 from bas.report.comparison import decided
 from bas.runs.plan import Job, Plan
+from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.studies.audit.page import claims as claims_table
@@ -306,9 +307,10 @@ def test_a_pick_is_valued_by_the_other_seeds() -> None:
 
 
 def test_what_was_never_chosen_counts_as_a_candidate(folder: Path) -> None:
-    space = Run.open(folder).spaces["nine"].space
-    same = [{"architecture": {"layer1": "FFN", "layer2": "FFN"}, "probabilities": None}] * 20
-    found = decided(same, space)
-    assert found["slots"]["layer1"]["candidates"] == ("MSA+FFN", "MSA", "FFN")
-    assert found["slots"]["layer1"]["margin"] is None
-    assert [warning.split(":")[0] for warning in found["warnings"]] == ["Collapse"]
+    run = Run.open(folder)
+    search = search_of(run, "nine", 0, 0, "gumbel")
+    same = [replace(search, architecture={"layer1": "FFN", "layer2": "FFN"}, probabilities=None)] * 20
+    selection = decided(same, run.spaces["nine"].space)
+    assert selection.slots["layer1"].candidates == ("MSA+FFN", "MSA", "FFN")
+    assert selection.slots["layer1"].margin is None
+    assert [warning.split(":")[0] for warning in selection.warnings] == ["Collapse"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.notes import noted, over_folds, preset_told
+from bas.report.old import noted, preset_told
 from bas.report.table import markdown_table, rich_table
 from bas.stats import NO_INTERVAL, Paired, between, verdict_sentence
 
@@ -209,7 +209,7 @@ def legend(results: dict[str, Any]) -> list[str]:
     counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
     draws = next((row["random"]["draws"] for row in results["spaces"][0]["strategies"] if "random" in row), 0)
     return [
-        f"{headline} in points on {results['tested']} test utterances {over_folds(results)} (protocol "
+        f"{headline} in points on {results['tested']} test utterances {_over_folds(results)} (protocol "
         f"{protocol['told']}), {counted}; of variants: seed {', '.join(map(str, results['variant_seeds']))} alone.",
         f"Intervals: 95 %, jackknife-t over {results['units']} units ({results['unit']}). A verdict on two systems "
         "also needs the sign-flip test; what is said of blocks and claims goes by the interval alone. Nothing is "
@@ -283,3 +283,8 @@ def show(results: dict[str, Any], console: Console) -> None:
 def _lines(lines: Sequence[str], console: Console) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def _over_folds(results: dict[str, Any]) -> str:
+    folds = results["folds"]
+    return f"pooled over {folds} folds" if results["pooled"] else f"within each of {folds} folds, then averaged"

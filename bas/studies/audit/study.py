@@ -15,8 +15,9 @@ from rich.console import Console
 from bas.errors import UserError
 from bas.protocols import Protocol
 from bas.report.notes import announce
+from bas.report.old import context
 from bas.runs.plan import BEST, Job
-from bas.runs.results import context, tested
+from bas.runs.results import tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import check_networks, start

@@ -19,6 +19,7 @@ from bas.runs.run import Run
 from bas.stats import Paired, paired, ranking, spread
 from bas.stats.ranking import Effect
 from bas.studies.audit.trained import Searches, Truth
+from bas.util.typed import to_plain
 
 DRAWS = 10  # of random search, each over all folds and seeds
 GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the reference
@@ -47,7 +48,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any
         "strategies": strategies(run, truth, searches),
         "effects": effects(values_VA, truth.designs),
         "claims": claims(run, values_VA, truth.designs),
-        "decisions": {s.strategy: s.decided for s in searches},
+        "decisions": {s.strategy: to_plain(s.decided) for s in searches},
         "false_verdicts": {name: asdict(value) if value else None for name, value in false.items()},
     }
 

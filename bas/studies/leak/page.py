@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.notes import preset_told
+from bas.report.old import preset_told
 from bas.report.table import markdown_table, rich_table
 from bas.stats import Paired, between
 from bas.studies.leak.numbers import SIDES
