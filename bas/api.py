@@ -136,7 +136,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     workers = workers_of(choice, inputs.plan.device)
     with recorded(folder, "audit", resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
-    _say(console, f"report: {folder}/audit.md, as data: {folder}/audit.json")
+    _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
         _say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
     return result

@@ -100,10 +100,10 @@ def test_audited_and_tuned(features: list[str]) -> None:
     changes = [word for text in ("epochs=2", "width=8", "stride=4") for word in ("--set", text)]
     common = [*features, "--space", "mine.py", *changes, "--workers", "1", "--name"]
     assert main(["audit", *common, "audit", "--seeds", "1", "--strategy", "gumbel", "--variant", "none"]) == 0
-    results = json.loads(Path("runs/audit/audit.json").read_text())
+    results = json.loads(Path("runs/audit/results.json").read_text())
     assert len(results["spaces"][0]["architectures"]) == 4
     assert results["spaces"][0]["claims"] == {}  # there is neither a simple FFN nor their three blocks
-    assert "Claims" not in Path("runs/audit/audit.md").read_text()
+    assert "Claims" not in Path("runs/audit/table.md").read_text()
     assert main(["tune", *common, "tune", "--seeds", "1", "--trials", "1"]) == 0
     rows = [row["row"] for row in json.loads(Path("runs/tune/results.json").read_text())["rows"]]
     assert rows == ["tuned mine", "recurrent", "one each", "ridge regression", "mean share"]

@@ -59,7 +59,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "page", "results"),
     [
         (f"compare --features {STORE} {SMALL} --protocol one.json", "table.md", "results.json"),
-        (f"audit --features {STORE} {SMALL} --protocol one.json", "audit.md", "audit.json"),
+        (f"audit --features {STORE} {SMALL} --protocol one.json", "table.md", "results.json"),
         (f"tune --features {STORE} {SMALL} --protocol one.json --trials 2", "table.md", "results.json"),
         (
             f"probe --features {STORE} --space mine.py --set epochs=1 --seeds 1 --workers 1 --protocol one.json",
