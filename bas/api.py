@@ -170,7 +170,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     folder, workers = run_folder(choice, "leak-", inputs), workers_of(choice, inputs.plan.device)
     with recorded(folder, "cost", resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
-    _say(console, f"table: {folder}/leak.md, as data: {folder}/leak.json")
+    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 
