@@ -135,7 +135,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     workers = choose.workers_of(choice, inputs.plan.device)
     with choose.recorded(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
-    _say(console, f"report: {folder}/audit.md, as data: {folder}/audit.json")
+    _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
         _say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
     return result
@@ -155,7 +155,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     with locked(folder, "searching or training"), choose.recorded(folder, "tune", resolved):
         run = start(folder, inputs, _split(choice, inputs))
         result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
-    _say(console, f"table: {folder}/tune.md, as data: {folder}/tune.json")
+    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 
@@ -168,7 +168,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice, inputs.plan.device)
     with choose.recorded(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
-    _say(console, f"table: {folder}/leak.md, as data: {folder}/leak.json")
+    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 

@@ -3,122 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from bas.runs.plan import MIX, Job
-from bas.runs.results import ceiling, context, interval_of, plain, pooled, results_of, searched, tested
+from bas.report.results import Comparison, Row
+from bas.runs.plan import MIX
+from bas.runs.results import (
+    Scored,
+    SearchResult,
+    ceiling,
+    context,
+    interval_of,
+    metrics_of,
+    pooled,
+    results_of,
+    searched,
+    tested,
+)
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import Paired, paired, spread, verdict_sentence
-from bas.stats.decisions import summarise, warnings
+from bas.stats import Interval, Spread, paired, verdict_sentence
+from bas.stats.decisions import Selection, summarise, warnings
+
+Jobs = Mapping[str, list[list[Scored]]]
+"""The trainings of each row, by its label; of a row by seed and fold."""
 
 
-def tabulate(run: Run) -> dict[str, Any]:
-    """Every number of the table from the jobs' results, as plain data."""
-    targets_N, units_N = tested(run)
-    rows: list[dict[str, Any]] = []
-    predictions: dict[str, np.ndarray] = {}
-    for label, row in _rows(run).items():
-        predictions[label], numbers = _row(run, row, targets_N)
-        rows.append({"row": label, **numbers})
-    headline, metric = run.headline, run.metrics[run.headline]
-    for entry in rows:
-        for key, reference in (("against_reference", run.reference), ("against_linear", run.linear)):
-            a_SN, b_SN = predictions[entry["row"]], predictions[reference]
-            other = entry["row"] != reference
-            entry[key] = {headline: plain(paired(targets_N, a_SN, b_SN, units_N, metric))} if other else {}
-    return {
+def tabulate(run: Run) -> Comparison:
+    """Every number of the table from the jobs' results."""
+    searches = {name: searched(run, name) for name in run.spaces}
+    labels = {f"BAS {name}": name for name in run.spaces}
+    jobs = {row: results_of(run, row) for row in run.baselines}
+    jobs |= {label: results_of(run, name) for label, name in labels.items()}
+    jobs |= {row: results_of(run, row) for row in run.task.linears}
+    of_space = {name: list(found.values()) for name, found in searches.items()}
+    seconds = {label: float(np.mean([s.seconds for s in of_space[name]])) for label, name in labels.items()}
+    rows = rows_of(run, jobs, seconds)
+    mixed = {f"searches of {name}": [s.mix for s in found] for name, found in of_space.items()}
+    return Comparison(
         **context(run),
-        "rows": rows,
-        "ceiling": ceiling(run),
-        "verdicts": _verdicts(run, rows),
-        "decisions": {name: _decided(run, name) for name in run.spaces},
-        "sequences": {name: [" > ".join(b.values()) for b in searched(run, name).values()] for name in run.spaces},
-        "mix": _mixes(run),
-    }
+        rows=rows,
+        ceiling=ceiling(run),
+        verdicts=verdicts_on(run, rows, tuple(labels)),
+        decisions={name: decided(found, run.spaces[name].space) for name, found in of_space.items()},
+        sequences={name: tuple(" > ".join(s.architecture.values()) for s in found) for name, found in of_space.items()},
+        mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
+    )
 
 
-def decided(searches: Sequence[Mapping[str, Any]], space: SearchSpace) -> dict[str, Any]:
-    """What searches of a space decided, by slot, and what to warn of (`bas.stats.decisions`), from their jobs' results.
+def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[Row, ...]:
+    """The table's rows; the reference and the linear row must be among the jobs.
 
-    A strategy that chooses without architecture parameters has no margin and no entropy: they are None.
+    search_seconds: by label, of the rows that a search or trials came before.
     """
-    chosen = [search["architecture"] for search in searches]
-    beliefs = [search["probabilities"] for search in searches]
-    believed = all(beliefs)
-    if not believed:
-        beliefs = [{s: {n: float(n == choice[s]) for n in c} for s, c in space.searched.items()} for choice in chosen]
-    selection = summarise(beliefs, chosen)
-    found = selection.as_dict() | {"warnings": warnings(selection, believed)}
-    if not believed:
-        for slot in found["slots"].values():
-            slot |= {"margin": None, "entropy": None}
-    return found
+    predictions = {label: pooled(of_row) for label, of_row in jobs.items()}
+    (targets_N, units_N), metric = tested(run), run.metrics[run.headline]
+
+    def row(label: str, of_row: list[list[Scored]]) -> Row:
+        every, pooled_SN = [result for of_seed in of_row for result in of_seed], predictions[label]
+        differences = [
+            None if label == other else paired(targets_N, pooled_SN, predictions[other], units_N, metric)
+            for other in (run.reference, run.linear)
+        ]
+        return Row(
+            row=label,
+            seeds=len(of_row),
+            metrics=metrics_of(run, pooled_SN),
+            interval=Interval(*interval_of(run, pooled_SN)),
+            remarks=tuple(run.task.remarks(run.outputs, targets_N, pooled_SN)),
+            fold_mean={name: float(np.mean([r.test.metrics[name] for r in every])) for name in run.metrics},
+            parameters=float(np.median([r.parameters for r in every])),
+            train_seconds=float(np.mean([r.seconds for r in every])),
+            search_seconds=search_seconds.get(label),
+            against_reference=differences[0],
+            against_linear=differences[1],
+        )
+
+    return tuple(row(label, of_row) for label, of_row in jobs.items())
 
 
-def _decided(run: Run, space: str) -> dict[str, Any]:
-    results = [run.result(Job("search", space, f, s).name) for f, s in searched(run, space)]
-    return decided(results, run.spaces[space].space)
-
-
-def _mixes(run: Run) -> dict[str, dict[str, dict[str, float]]]:
-    """Each state's weight in the layer mix of a row's trainings and of a space's searches, over folds and seeds."""
-    if run.plan.layer != MIX:
-        return {}
-    rows = {label: row for label, row in _rows(run).items() if row not in run.task.linears}
-    trained = {label: [job for of_seed in results_of(run, row) for job in of_seed] for label, row in rows.items()}
-    found = {
-        f"searches of {name}": [run.result(Job("search", name, f, s).name) for f, s in searched(run, name)]
-        for name in run.spaces
-    }
-    return {
-        label: {
-            state: dict(zip(("mean", "sd"), spread([job["mix"][state] for job in jobs]), strict=True))
-            for state in jobs[0]["mix"]
-        }
-        for label, jobs in {**trained, **found}.items()
-        if "mix" in jobs[0]  # not of a random choice
-    }
-
-
-def _rows(run: Run) -> dict[str, str]:
-    """By label, every row of the table: the baselines, what the searches found, the linear ones."""
-    return {**{n: n for n in run.baselines}, **_bas(run), **{n: n for n in run.task.linears}}
-
-
-def _bas(run: Run) -> dict[str, str]:
-    return {f"BAS {name}": name for name in run.spaces}
-
-
-def _row(run: Run, row: str, targets_N: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Pooled predictions `(S, N)` of one row, and its own numbers."""
-    folds, metrics = range(len(run.protocol.folds)), run.metrics
-    jobs = results_of(run, row)
-    every = [result for of_seed in jobs for result in of_seed]
-    pooled_SN = pooled(jobs)
-    searches = [run.result(Job("search", row, f, s).name) for s in run.plan.seeds for f in folds if row in run.spaces]
-    scores = {name: spread([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in metrics.items()}
-    return pooled_SN, {
-        "interval": interval_of(run, pooled_SN),
-        "seeds": len(jobs),
-        "remarks": list(run.task.remarks(run.outputs, targets_N, pooled_SN)),
-        "metrics": {name: {"mean": mean, "sd": sd} for name, (mean, sd) in scores.items()},
-        "fold_mean": {name: float(np.mean([r["test"]["metrics"][name] for r in every])) for name in metrics},
-        "parameters": float(np.median([r["parameters"] for r in every])),
-        "train_seconds": float(np.mean([r["seconds"] for r in every])),
-        "search_seconds": float(np.mean([r["seconds"] for r in searches])) if searches else None,
-    }
-
-
-def _verdicts(run: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Each searched row against the reference and against the linear row, in one sentence."""
-    headline, sentences = run.headline, []
+def verdicts_on(run: Run, rows: Sequence[Row], labels: Sequence[str]) -> tuple[str, ...]:
+    """Each of these rows against the reference and against the linear row, in one sentence."""
     where = f"{run.corpus.name} under {run.protocol.told}"  # a sentence is quoted without its table
-    for row in rows:
-        for key, name in (("against_reference", f"the {run.reference}"), ("against_linear", f"the {run.linear}")):
-            if row["row"] in _bas(run):
-                value = Paired(**{k: v for k, v in row[key][headline].items() if k != "verdict"})
-                sentences.append(verdict_sentence(row["row"], name, where, headline, value, run.unit))
-    return sentences
+    return tuple(
+        verdict_sentence(row.row, f"the {other}", where, run.headline, difference, run.unit)
+        for row in rows
+        if row.row in labels
+        for other, difference in ((run.reference, row.against_reference), (run.linear, row.against_linear))
+        if difference
+    )
+
+
+def mixes_of(jobs: Jobs) -> dict[str, dict[str, Spread]]:
+    """Each state's weight in the layer mix of a row's trainings, over folds and seeds; of rows that have one."""
+    return _means({row: [result.mix for of_seed in of_row for result in of_seed] for row, of_row in jobs.items()})
+
+
+def _means(mixes: Mapping[str, Sequence[Mapping[str, float] | None]]) -> dict[str, dict[str, Spread]]:
+    known = {label: [mix for mix in of if mix] for label, of in mixes.items()}  # a random choice trains none
+    return {
+        label: {state: Spread.of([mix[state] for mix in of]) for state in of[0]} for label, of in known.items() if of
+    }
+
+
+def decided(searches: Sequence[SearchResult], space: SearchSpace) -> Selection:
+    """What searches of a space decided, by slot, and what to warn of (`bas.stats.decisions`)."""
+    chosen = [search.architecture for search in searches]
+    beliefs = [search.probabilities for search in searches if search.probabilities]
+    if beliefs:
+        selection = summarise(beliefs, chosen)
+    else:
+        certain = [{s: {n: float(n == a[s]) for n in c} for s, c in space.searched.items()} for a in chosen]
+        selection = summarise(certain, chosen)
+        slots = {name: replace(slot, margin=None, entropy=None) for name, slot in selection.slots.items()}
+        selection = replace(selection, slots=slots)
+    return replace(selection, warnings=tuple(warnings(selection)))

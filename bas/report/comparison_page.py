@@ -3,144 +3,142 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from pathlib import Path
 
 from rich.console import Console
 
-from bas.report.notes import noted, over_folds, preset_told
-from bas.report.table import markdown_table, points, rich_table
-from bas.stats import between
+from bas.report.format import encoder_name, ends, points, spread, verdict
+from bas.report.notes import about, ceiling_line, over_folds, preset_told, settings_line
+from bas.report.results import Comparison
+from bas.report.table import Table, markdown_table, rich_table
+from bas.runs import tensorboard
 
 MOST = 3  # metrics beside each other on a terminal
 
 
-def _numbers(results: dict[str, Any], most: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: metrics in points as mean ± deviation over seeds, and what a row costs.
+def _numbers(results: Comparison, most: int | None = None) -> Table:
+    """Metrics in points as mean ± deviation over seeds, and what a row costs.
 
     most: metrics that there is room for, the headline first; None: all, in the task's order.
     """
-    headline, names = results["headline"], list(results["rows"][0]["metrics"])
+    headline, names = results.headline, list(results.rows[0].metrics)
     if most and len(names) > most:
         names = list(dict.fromkeys([headline, *names]))[:most]
-    heading = ["model", *names, *([f"interval of {headline}"] * (not most)), f"{headline} by fold", "params", "s"]
+    intervals = [] if most else [f"interval of {headline}"]
+    heading = ["model", *names, *intervals, f"{headline} by fold", "params", "s"]
     rows = []
-    for row in results["rows"]:
-        deviation = row["seeds"] > 1
-        rows.append(
-            [
-                row["row"],
-                *(
-                    points(m["mean"]) + f" ± {points(m['sd'])}" * deviation
-                    for m in map(row["metrics"].__getitem__, names)
-                ),
-                *([between(row["interval"][0], row["interval"][1], "")] * (not most)),
-                points(row["fold_mean"][headline]),
-                f"{row['parameters']:,.0f}",
-                f"{row['train_seconds']:.1f}" + (f" + {row['search_seconds']:.1f}" if row["search_seconds"] else ""),
-            ]
-        )
+    for row in results.rows:
+        seconds = f"{row.train_seconds:.1f}" + (f" + {row.search_seconds:.1f}" if row.search_seconds else "")
+        scores = [spread(row.metrics[name]) for name in names]
+        if not most:
+            scores.append(ends(row.interval))
+        rows.append([row.row, *scores, points(row.fold_mean[headline]), f"{row.parameters:,.0f}", seconds])
     return heading, rows
 
 
-def _differences(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: the headline metric against the reference and against the linear row."""
-    headline = results["headline"]
-
-    def cell(against: dict[str, Any]) -> str:
-        if not against:
-            return "–"
-        d = against[headline]
-        return f"{100 * d['difference']:+.1f} ({between(d['low'], d['high'])}), p {d['p']:.2g}: {d['verdict']}"
-
-    heading = ["model", *(f"{headline} against the {results[name]}" for name in ("reference", "linear"))]
-    rows = [[row["row"], cell(row["against_reference"]), cell(row["against_linear"])] for row in results["rows"]]
-    return heading, rows
+def _differences(results: Comparison) -> Table:
+    """The headline metric against the reference and against the linear row."""
+    heading = ["model", *(f"{results.headline} against the {name}" for name in (results.reference, results.linear))]
+    return heading, [[row.row, verdict(row.against_reference), verdict(row.against_linear)] for row in results.rows]
 
 
-def _legend(results: dict[str, Any]) -> list[str]:
-    protocol = results["protocol"]
-    return [
-        f"Metrics in points on {results['tested']} test utterances {over_folds(results)} "
-        f"(protocol {protocol['told']}), mean ± sd over {len(results['seeds'])} seeds; "
-        f"the {results['linear']} has no seed.",
-        f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results['units']} "
-        f"units ({results['unit']}). Better or worse: the interval excludes 0 and p is at most 0.05; "
+def _legend(results: Comparison) -> list[str]:
+    lines = [
+        f"Metrics in points on {results.tested} test utterances {over_folds(results)} "
+        f"(protocol {results.protocol.told}), mean ± sd over {len(results.seeds)} seeds; "
+        f"the {results.linear} has no seed.",
+        f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results.units} "
+        f"units ({results.unit}). Better or worse: the interval excludes 0 and p is at most 0.05; "
         "a tie: these units do not tell the two apart.",
-        f"{results['headline']} by fold: the mean over folds. s: seconds of one training of one fold "
-        f"({results['device']}, one thread); a searched row adds its search. params: median over folds and seeds.",
-        *(
-            ["Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."]
-            * bool(results["decisions"])
-        ),
-        *(f"{row['row']}: {remark}." for row in results["rows"] for remark in row["remarks"]),
-        *_ceiling(results),
-        *noted(results),
-        *_mix(results),
+        f"{results.headline} by fold: the mean over folds. s: seconds of one training of one fold "
+        f"({results.device}, one thread); a searched row adds its search. params: median over folds and seeds.",
     ]
+    if results.decisions:
+        lines.append(
+            "Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."
+        )
+    lines += [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
+    if results.ceiling:
+        lines.append(ceiling_line(results.ceiling))
+    return [*lines, *about(results), *_mix(results)]
 
 
-def _ceiling(results: dict[str, Any]) -> list[str]:
-    """What the targets' own noise leaves to reach."""
-    if not results["ceiling"]:
-        return []
-    values = results["ceiling"]["metrics"].items()
-    reached = ", ".join(f"{name} {points(v)} ({between(low, high, '')})" for name, (v, low, high) in values)
-    told = f"{results['ceiling']['raters']:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
-    return [f"Ceiling, what knowing every true share would reach with {told}: {reached}."]
-
-
-def _mix(results: dict[str, Any]) -> list[str]:
+def _mix(results: Comparison) -> list[str]:
     """Of a layer mix, a line a row: the weight of each state, mean and deviation over folds and seeds."""
     return [
         f"Layer mix, {label}: "
-        + ", ".join(f"state {s} {points(w['mean'])} ± {points(w['sd'])} %" for s, w in weights.items())
-        for label, weights in results["mix"].items()
+        + ", ".join(f"state {s} {points(w.mean)} ± {points(w.sd)} %" for s, w in weights.items())
+        for label, weights in results.mix.items()
     ]
 
 
-def _decisions(results: dict[str, Any]) -> list[str]:
+def _decisions(results: Comparison) -> list[str]:
     """For each space and slot, how often each block was chosen over folds and seeds, and how surely; the warnings."""
     lines = []
-    for name, found in results["decisions"].items():
-        top, count = Counter(results["sequences"][name]).most_common(1)[0]
+    for name, selection in results.decisions.items():
+        top, count = Counter(results.sequences[name]).most_common(1)[0]
         each = []
-        for slot, of in found["slots"].items():
-            shares = ", ".join(f"{block} {100 * share:.0f} %" for block, share in of["frequency"].items())
-            surely = "" if of["margin"] is None else f" (margin {of['margin']:.2f}, entropy {of['entropy']:.2f})"
+        for slot, of in selection.slots.items():
+            shares = ", ".join(f"{block} {100 * share:.0f} %" for block, share in of.frequency.items())
+            surely = "" if of.margin is None else f" (margin {of.margin:.2f}, entropy {of.entropy:.2f})"
             each.append(f"{slot}: {shares}{surely}")
         lines.append(
-            f"{name}, chosen over {found['searches']} searches: {'; '.join(each)}. Most often ({count}): {top}."
+            f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {top}."
         )
-        lines += [f"{name}: {warning}" for warning in found["warnings"]]
+        lines += [f"{name}: {warning}" for warning in selection.warnings]
     return lines
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: Comparison) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
-
-    encoder = results["encoder"]["name"].rstrip("/").rpartition("/")[2]
     lines = [
-        f"# {results['corpus']}, {encoder}, layer {results['layer']}, {preset_told(results['settings'])}, "
-        f"protocol {results['protocol']['told']}",
+        f"# {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
+        f"{preset_told(results.settings)}, protocol {results.protocol.told}",
         "",
         *markdown_table(*_numbers(results)),
         "",
         *markdown_table(*_differences(results)),
         "",
-        *(f"- {line}" for line in (*_legend(results), *_decisions(results), *results["verdicts"])),
+        *(f"- {line}" for line in (*_legend(results), *_decisions(results), *results.verdicts)),
         "",
-        "Settings: " + ", ".join(f"{k}={v}" for k, v in results["settings"].items()),
+        settings_line(results.settings),
     ]
     return "\n".join(lines) + "\n"
 
 
-def show(results: dict[str, Any], console: Console) -> None:
+def show(results: Comparison, console: Console) -> None:
     """The same on the terminal."""
-    title = f"{results['corpus']}: which downstream model? (protocol {results['protocol']['told']})"
+    title = f"{results.corpus}: which downstream model? (protocol {results.protocol.told})"
     for heading, rows in (_numbers(results, MOST), _differences(results)):
         console.print(rich_table(title, heading, rows))
-        title = f"against the baselines (protocol {results['protocol']['told']})"
+        title = f"against the baselines (protocol {results.protocol.told})"
     for line in (*_legend(results), *_decisions(results)):
         console.print(line, highlight=False)
-    for line in results["verdicts"]:
+    for line in results.verdicts:
         console.print(f"[bold]{line}", highlight=False)
+
+
+def board(folder: Path, results: Comparison) -> None:
+    """TensorBoard's HParams: one entry a row, with pooled metrics, so that rows and runs can be set side by side."""
+    settings = {k: "none" if v is None else v for k, v in results.settings.as_dict().items()}
+    protocol = results.protocol
+    rows = folder / "tb" / ("MARKED" if protocol.marks else "") / "rows"
+    for row in results.rows:
+        name = row.row.replace(" ", "-")
+        sequences = results.sequences.get(row.row.removeprefix("BAS "), ("",))
+        hparams = {
+            "row": row.row,
+            "run": results.run,
+            "corpus": results.corpus,
+            "encoder": encoder_name(results.encoder.name),
+            "layer": results.layer,
+            "protocol": protocol.told,
+            "architecture": Counter(sequences).most_common(1)[0][0],
+            **settings,
+        }
+        # One file a row, whatever the number of times the table was made.
+        for old in (rows / name).glob("events.*"):
+            old.unlink()
+        with tensorboard.writer(folder, f"rows/{name}", protocol.told, protocol.marks) as writer:
+            metrics = {f"pooled/{metric}": value.mean for metric, value in row.metrics.items()}
+            writer.add_hparams(hparams, metrics, run_name=".")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bas.protocols import Protocol
+from bas.report.format import points
 from bas.runs.plan import BEST, MIX
+from bas.runs.results import Context
 from bas.runs.run import Run
-from bas.training.settings import PRESETS
+from bas.stats import between
+from bas.stats.shares import Ceiling
+from bas.training.settings import PRESETS, Settings
 
 
 def announce(run: Run, workers: int, console: Console) -> None:
@@ -49,38 +51,45 @@ def tell_protocol(protocol: Protocol, console: Console) -> None:
         console.print(f"note: {note}", style="dim", highlight=False, markup=False)
 
 
-def over_folds(results: Mapping[str, Any]) -> str:
+def over_folds(of: Context) -> str:
     """How the folds come together in a metric."""
-    folds = results["folds"]
-    return f"pooled over {folds} folds" if results["pooled"] else f"within each of {folds} folds, then averaged"
+    return f"pooled over {of.folds} folds" if of.pooled else f"within each of {of.folds} folds, then averaged"
 
 
-def noted(results: dict[str, Any]) -> list[str]:
-    """What a table of any kind must say of its split, its layer and its corpus; see `results.context`."""
-    protocol, without = results["protocol"], results["without_unit"]
-    mixed = ", ".join(map(str, results["layers"])) if results["layer"] == MIX else ""
-    return [
-        *([f"{without} utterances of no known {results['unit']} count as one."] if without else []),
-        *(f"Mark: {m}." for m in protocol["marks"]),
-        *(f"Of the split: {n}." for n in protocol["notes"]),
-        *(
-            [f"Layer {BEST}: by cross-validation over the training part, by fold {results['layers']}."]
-            * (results["layer"] == BEST)
-        ),
-        *(
-            [
-                f"Layer mix of states {mixed}: summed with softmax weights that are learned with each network, "
-                f"mean ± sd over folds and seeds where given; the {results['linear']} sees the states' means side by "
-                "side."
-            ]
-            * bool(mixed)
-        ),
-        *([f"Note: {results['note']}."] if results["note"] else []),
-    ]
+def about(of: Context) -> list[str]:
+    """What a table of any kind must say of its split, its layer and its corpus."""
+    lines = []
+    if of.without_unit:
+        lines.append(f"{of.without_unit} utterances of no known {of.unit} count as one.")
+    lines += [f"Mark: {mark}." for mark in of.protocol.marks]
+    lines += [f"Of the split: {note}." for note in of.protocol.notes]
+    if of.layer == BEST:
+        lines.append(f"Layer {BEST}: by cross-validation over the training part, by fold {list(of.layers)}.")
+    if of.layer == MIX:
+        lines.append(
+            f"Layer mix of states {', '.join(map(str, of.layers))}: summed with softmax weights that are learned with "
+            f"each network, mean ± sd over folds and seeds where given; the {of.linear} sees the states' means side by "
+            "side."
+        )
+    if of.note:
+        lines.append(f"Note: {of.note}.")
+    return lines
 
 
-def preset_told(settings: Mapping[str, Any]) -> str:
+def ceiling_line(of: Ceiling) -> str:
+    """What the targets' own noise leaves to reach."""
+    reached = ", ".join(f"{n} {points(v)} ({between(low, high, '')})" for n, (v, low, high) in of.metrics.items())
+    listeners = f"{of.raters:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
+    return f"Ceiling, what knowing every true share would reach with {listeners}: {reached}."
+
+
+def preset_told(settings: Settings) -> str:
     """The preset, and what was changed of it."""
-    preset = PRESETS[settings["preset"]].as_dict()
-    changes = [f"{k}={v}" for k, v in settings.items() if preset[k] != v]
-    return f"preset {settings['preset']}" + (f" with {', '.join(changes)}" if changes else "")
+    preset = PRESETS[settings.preset].as_dict()
+    changes = [f"{name}={value}" for name, value in settings.as_dict().items() if preset[name] != value]
+    return f"preset {settings.preset}" + (f" with {', '.join(changes)}" if changes else "")
+
+
+def settings_line(settings: Settings) -> str:
+    """All of them, at a page's end."""
+    return "Settings: " + ", ".join(f"{name}={value}" for name, value in settings.as_dict().items())

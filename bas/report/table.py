@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
+import rich.table
 from rich.text import Text
 
-
-def points(value: float) -> str:
-    return f"{100 * value:.1f}"
+Table = tuple[list[str], list[list[str]]]
+"""Heading and rows."""
 
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -17,9 +16,9 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
     return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
 
 
-def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:
     """For the terminal; the first column is never broken."""
-    table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
+    table = rich.table.Table(title=Text(title, style="table.title") if title else None, title_justify="left")
     for index, column in enumerate(heading):
         table.add_column(column, no_wrap=index == 0)
     for row in rows:

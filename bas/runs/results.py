@@ -1,26 +1,152 @@
-"""What the jobs of a run came to, as tables and studies ask for it."""
+"""What the jobs of a run came to: a type for each kind of job, and what tables and studies ask of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
+from bas.encoders import EncoderInfo
 from bas.protocols import field_of
 from bas.runs.plan import BEST, MIX, Job
 from bas.runs.run import Run
-from bas.stats import Paired, interval
+from bas.stats import Spread, interval
+from bas.stats.shares import Ceiling
 from bas.tasks import together
+from bas.training.settings import Settings
+from bas.util.typed import from_plain
 
 UNKNOWN = "unknown"
+HEAD = ("job", "protocol")
+"""What every job's file says of the job itself, before its result."""
+
+R = TypeVar("R")
 
 
-def searched(run: Run, space: str) -> dict[tuple[int, int], dict[str, str]]:
-    """By fold and seed, the architecture that a search of this space found."""
+@dataclass(frozen=True)
+class LayerResult:
+    """The state that a fold's training speakers name, and the cross-validated score of each."""
+
+    layer: int
+    cross_validated: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A test part: predictions in the fold's order, `(N,)`, of several outputs `(N, O)`, and the metrics."""
+
+    predictions: np.ndarray
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What any training leaves that is scored on its test part."""
+
+    parameters: int
+    seconds: float
+    test: Tested
+    mix: Mapping[str, float] | None = None  # the weight of each state, where a layer mix is trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearResult(Scored):
+    strength: float  # inverse regularisation, the best on the valid part
+    valid: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch of a training or a search."""
+
+    epoch: int
+    loss: float
+    valid: Mapping[str, float] | None = None  # loss and metrics; of a search, of the architecture that leads
+    mix: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEpoch(Epoch):
+    score: float  # validation loss, negated
+    valid: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult(Scored):
+    """Of one architecture: retrained, a baseline, or one of an audit."""
+
+    architecture: Mapping[str, str]  # block by slot
+    layer: int | str
+    kept_epoch: int
+    epochs: tuple[TrainingEpoch, ...]
+
+    @property
+    def kept(self) -> TrainingEpoch:
+        """The epoch whose weights were scored."""
+        return next(epoch for epoch in self.epochs if epoch.epoch == self.kept_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedResult(TrainingResult):
+    params: Mapping[str, float | int | str]  # as the trial drew them
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchEpoch(Epoch):
+    rate: float
+    temperature: float
+    probabilities: Mapping[str, Mapping[str, float]]  # by slot and block
+    entropy: Mapping[str, float]  # nats, by slot
+    architecture: Mapping[str, str] | None  # None: the strategy knows none before the end
+    multiply_adds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    architecture: Mapping[str, str]
+    layer: int | str
+    settings: Mapping[str, float | int | str | None]  # those of the search alone
+    parameters: int  # of the supernet
+    multiply_adds: float
+    seconds: float
+    probabilities: Mapping[str, Mapping[str, float]] | None  # None: chosen without architecture parameters
+    paths: tuple[Mapping[str, float], ...] | None  # loss and headline of every architecture; None: too many
+    epochs: tuple[SearchEpoch, ...]
+    mix: Mapping[str, float] | None = None
+
+
+def read_result(run: Run, job: Job, kind: type[R]) -> R:
+    """A finished job's result. UserError naming its file and field where that is of another version of bas."""
+    raw = run.result(job.name)
+    body = {name: value for name, value in raw.items() if name not in HEAD}
+    return from_plain(kind, body, run.job_path(job.name), "delete it: the job is done again")
+
+
+def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") -> SearchResult:
+    return read_result(run, Job("search", space, fold, seed, searcher=searcher), SearchResult)
+
+
+def searched(run: Run, space: str) -> dict[tuple[int, int], SearchResult]:
+    """By fold and seed, what a search of this space came to."""
     keys = [(f, s) for s in run.plan.seeds for f in range(len(run.protocol.folds))]
-    return {(f, s): run.result(Job("search", space, f, s).name)["architecture"] for f, s in keys}
+    return {(f, s): search_of(run, space, f, s) for f, s in keys}
+
+
+def results_of(run: Run, row: str) -> list[list[Scored]]:
+    """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
+    linear = row in run.task.linears
+    seeds = run.plan.seeds[:1] if linear else run.plan.seeds
+    kind = "linear" if linear else "baseline" if row in run.baselines else "retrain"
+    result: type[Scored] = LinearResult if linear else TrainingResult
+    return [[read_result(run, Job(kind, row, f, s), result) for f in range(len(run.protocol.folds))] for s in seeds]
+
+
+def pooled(jobs: Sequence[Sequence[Scored]]) -> np.ndarray:
+    """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold."""
+    return np.array([np.concatenate([result.test.predictions for result in of_seed]) for of_seed in jobs])
 
 
 def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -31,67 +157,116 @@ def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return together(run.task, run.targets[where], folds_N), units_N
 
 
+@dataclass(frozen=True)
+class Split:
+    """The protocol of a run, without its folds."""
+
+    name: str
+    corpus: str
+    task: str
+    rule: str
+    seed: int
+    unit: str
+    labels: str
+    published: bool
+    marks: tuple[str, ...]
+    notes: tuple[str, ...]
+    hash: str
+    told: str  # all of it in a line
+
+    @classmethod
+    def of(cls, run: Run) -> Split:
+        protocol = run.protocol
+        return cls(
+            protocol.name,
+            protocol.corpus,
+            protocol.task,
+            protocol.rule,
+            protocol.seed,
+            protocol.unit,
+            protocol.labels,
+            protocol.published,
+            protocol.marks,
+            protocol.notes,
+            protocol.hash,
+            protocol.told,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a table must say of its run."""
+
+    run: str  # the folder's name
+    corpus: str
+    note: str
+    encoder: EncoderInfo
+    layer: int | str
+    layers: tuple[int | str, ...]  # by fold; of a mix, those that are mixed
+    protocol: Split
+    settings: Settings
+    device: str
+    folds: int
+    seeds: tuple[int, ...]
+    tested: int  # utterances
+    unit: str  # of paired comparisons
+    units: int
+    without_unit: int  # utterances whose unit is not known: they count as one
+    headline: str  # the metric that choices and verdicts go by
+    pooled: bool  # over the folds, or within each
+    reference: str  # the baseline that differences are against
+    linear: str  # the task's linear row
+
+
 def context(run: Run) -> dict[str, Any]:
-    """What a table must say of its run, as plain data."""
+    """The fields of `Context`, for a class that adds to them."""
     layers = [
-        run.result(Job("layer", BEST, f, 0).name)["layer"] if run.plan.layer == BEST else run.plan.layer
+        read_result(run, Job("layer", BEST, f, 0), LayerResult).layer if run.plan.layer == BEST else run.plan.layer
         for f in range(len(run.protocol.folds))
     ]
-    if run.plan.layer == MIX:
-        layers = list(run.store.info.layers)
     _, units_N = tested(run)
-    return {
-        "run": run.folder.name,
-        "corpus": run.corpus.name,
-        "note": run.corpus.note,
-        "encoder": run.store.info.encoder,
-        "layer": run.plan.layer,
-        "layers": layers,  # by fold; of a mix, those that are mixed
-        "protocol": {k: v for k, v in run.protocol.as_dict().items() if k != "folds"} | {"told": run.protocol.told},
-        "settings": run.plan.settings.as_dict(),
-        "device": run.plan.device,
-        "folds": len(run.protocol.folds),
-        "seeds": list(run.plan.seeds),
-        "tested": len(units_N),
-        "unit": run.unit,
-        "units": len(set(units_N)),
-        "without_unit": int((units_N == UNKNOWN).sum()),
-        "headline": run.headline,
-        "pooled": run.task.pooled,
-        "reference": run.reference,
-        "linear": run.linear,
-    }
+    return vars(
+        Context(
+            run=run.folder.name,
+            corpus=run.corpus.name,
+            note=run.corpus.note,
+            encoder=EncoderInfo(**run.store.info.encoder),
+            layer=run.plan.layer,
+            layers=tuple(run.store.info.layers if run.plan.layer == MIX else layers),
+            protocol=Split.of(run),
+            settings=run.plan.settings,
+            device=run.plan.device,
+            folds=len(run.protocol.folds),
+            seeds=run.plan.seeds,
+            tested=len(units_N),
+            unit=run.unit,
+            units=len(set(units_N)),
+            without_unit=int((units_N == UNKNOWN).sum()),
+            headline=run.headline,
+            pooled=run.task.pooled,
+            reference=run.reference,
+            linear=run.linear,
+        )
+    )
 
 
-def ceiling(run: Run) -> dict[str, Any] | None:
-    """What the tested utterances' targets leave to reach, see `Task.ceiling`; as plain data."""
+def ceiling(run: Run) -> Ceiling | None:
+    """What the tested utterances' targets leave to reach, see `Task.ceiling`."""
     utterances = [run.utterances[run.position[i]] for i in run.protocol.tested]
-    found = run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
-    return asdict(found) if found else None
+    return run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
 
 
-def results_of(run: Run, row: str) -> list[list[dict[str, Any]]]:
-    """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
-    linear = row in run.task.linears
-    seeds = run.plan.seeds[:1] if linear else run.plan.seeds
-    kind = "linear" if linear else "baseline" if row in run.baselines else "retrain"
-    return [[run.result(Job(kind, row, f, s).name) for f in range(len(run.protocol.folds))] for s in seeds]
+def metrics_of(run: Run, pooled_SN: np.ndarray) -> dict[str, Spread]:
+    """Every metric of a row on all tested utterances, over its seeds."""
+    targets_N, _ = tested(run)
+    return {name: Spread.of([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in run.metrics.items()}
 
 
-def pooled(jobs: Sequence[Sequence[Mapping[str, Any]]]) -> np.ndarray:
-    """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold."""
-    return np.array([np.concatenate([r["test"]["predictions"] for r in of_seed]) for of_seed in jobs])
-
-
-def interval_of(run: Run, pooled_SN: np.ndarray) -> list[float]:
+def interval_of(run: Run, pooled_SN: np.ndarray) -> tuple[float, float]:
     """Ends of the interval of a row's headline, the mean over seeds; see `stats.interval`."""
     (targets_N, units_N), metric = tested(run), run.metrics[run.headline]
 
     def mean(kept_N: np.ndarray) -> float:
         return float(np.mean([metric(targets_N[kept_N], p_N[kept_N]) for p_N in pooled_SN]))
 
-    return list(interval(mean, units_N)[1:])
-
-
-def plain(value: Paired) -> dict[str, Any]:
-    return {**asdict(value), "verdict": value.verdict}
+    return interval(mean, units_N)[1:]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -121,29 +120,3 @@ def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float
     """What was trained, and its metrics on the test part of its fold."""
     board.add_text("architecture", architecture, 0)
     _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)
-
-
-def compared(folder: Path, results: Mapping[str, Any]) -> None:
-    """HParams: one entry a row of the table, with pooled metrics, so that rows and runs can be set side by side."""
-    settings = {k: "none" if v is None else v for k, v in results["settings"].items()}
-    protocol = results["protocol"]
-    rows = folder / "tb" / ("MARKED" if protocol["marks"] else "") / "rows"
-    for row in results["rows"]:
-        name = row["row"].replace(" ", "-")
-        space = row["row"].removeprefix("BAS ")
-        hparams = {
-            "row": row["row"],
-            "run": results["run"],
-            "corpus": results["corpus"],
-            "encoder": results["encoder"]["name"].rstrip("/").rpartition("/")[2],
-            "layer": results["layer"],
-            "protocol": results["protocol"]["told"],
-            "architecture": Counter(results["sequences"].get(space, [""])).most_common(1)[0][0],
-            **settings,
-        }
-        # One file a row, whatever the number of times the table was made.
-        for old in (rows / name).glob("events.*"):
-            old.unlink()
-        with writer(folder, f"rows/{name}", protocol["told"], protocol["marks"]) as board:
-            metrics = {f"pooled/{metric}": value["mean"] for metric, value in row["metrics"].items()}
-            board.add_hparams(hparams, metrics, run_name=".")

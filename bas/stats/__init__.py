@@ -3,7 +3,10 @@
 from bas.stats.intervals import (
     MIN_UNITS,
     NO_INTERVAL,
+    Estimate,
+    Interval,
     Paired,
+    Spread,
     between,
     interval,
     jackknife_t,
@@ -16,8 +19,11 @@ from bas.stats.metrics import Metric, macro_f1, ua, wa, wf1
 __all__ = [
     "MIN_UNITS",
     "NO_INTERVAL",
+    "Estimate",
+    "Interval",
     "Metric",
     "Paired",
+    "Spread",
     "between",
     "interval",
     "jackknife_t",

@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import entr
@@ -30,13 +29,14 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class SlotChoice:
-    """One slot over P searches; sample deviations (0.0 with one search)."""
+    """One slot over P searches; sample deviations (0.0 with one search). Margin and entropy are None where the searches
+    chose without probabilities."""
 
     candidates: tuple[str, ...]
     frequency: dict[str, float]  # share of the searches by chosen block, the most frequent first
-    margin: float  # probability of the first candidate minus that of the second; 1 with one candidate
+    margin: float | None  # probability of the first candidate minus that of the second; 1 with one candidate
     margin_sd: float
-    entropy: float  # of the probabilities, divided by log K: 0..1; 0 with one candidate
+    entropy: float | None  # of the probabilities, divided by log K: 0..1; 0 with one candidate
     entropy_sd: float
     agreement: float | None  # share of the pairs of searches that chose the same; chance: 1 / K; None with one search
     p: float  # that K equally likely candidates give so frequent a first choice
@@ -65,10 +65,7 @@ class Selection:
     slots: dict[str, SlotChoice]
     alike: tuple[Alike, ...]
     agreement: float | None  # mean over the open slots; None with one search or no open slot
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain data for a results file."""
-        return asdict(self)
+    warnings: tuple[str, ...] = ()  # see `warnings`
 
 
 def summarise(
@@ -126,21 +123,20 @@ def _tail(count: int, total: int, chance: float) -> float:
     return float(binomtest(count, total, chance, alternative="greater").pvalue)
 
 
-def warnings(selection: Selection, believed: bool = True) -> list[str]:
+def warnings(selection: Selection) -> list[str]:
     """What a reader of the chosen blocks must know, one sentence each, collapse first.
-
-    believed: whether the searches had probabilities; otherwise nothing is said of indecision and margins.
 
     Collapse: slots of the same candidates are all alike in at least half of the searches, and more often than by
     chance. Indecision, by slot: mean normalised entropy above 0.9 or mean margin below 0.1. Disagreement, by slot: the
     first choice is no more frequent than chance makes it (binomial test, corrected for K candidates, p > 0.05); where
-    not even unanimous searches could pass, that is told once instead.
+    not even unanimous searches could pass, that is told once instead. Of searches without probabilities nothing is said
+    of indecision and margins.
     """
     searches = selection.searches
     return [
         *(_collapse(a, searches) for a in selection.alike if a.count >= COLLAPSED * searches and a.p <= LEVEL),
-        *(_indecision(name, slot) for name, slot in selection.slots.items() if believed and _is_undecided(slot)),
-        *_disagreements(selection, believed),
+        *(line for name, slot in selection.slots.items() for line in _indecision(name, slot)),
+        *_disagreements(selection),
     ]
 
 
@@ -152,18 +148,18 @@ def _collapse(alike: Alike, searches: int) -> str:
     )
 
 
-def _is_undecided(slot: SlotChoice) -> bool:
-    return slot.open and (slot.entropy > UNDECIDED_ENTROPY or slot.margin < UNDECIDED_MARGIN)
-
-
-def _indecision(name: str, slot: SlotChoice) -> str:
-    return (
+def _indecision(name: str, slot: SlotChoice) -> list[str]:
+    if slot.margin is None or slot.entropy is None or not slot.open:
+        return []
+    if slot.entropy <= UNDECIDED_ENTROPY and slot.margin >= UNDECIDED_MARGIN:
+        return []
+    return [
         f"Indecision: the searches hardly prefer a block for {name} (mean normalised entropy {slot.entropy:.2f}, "
         f"told above {UNDECIDED_ENTROPY:g}; mean margin {slot.margin:.2f}, told below {UNDECIDED_MARGIN:g})."
-    )
+    ]
 
 
-def _disagreements(selection: Selection, believed: bool) -> list[str]:
+def _disagreements(selection: Selection) -> list[str]:
     searches, told, too_few = selection.searches, [], []
     for name, slot in selection.slots.items():
         if slot.p <= LEVEL or not slot.open:
@@ -176,7 +172,7 @@ def _disagreements(selection: Selection, believed: bool) -> list[str]:
         told.append(
             f"Disagreement: {round(share * searches)} of {searches} searches chose {first} for {name}, no more than "
             f"chance among {candidates} candidates gives (p {slot.p:.2g})"
-            + (f", with a mean margin of {slot.margin:.2f}." if believed else ".")
+            + ("." if slot.margin is None else f", with a mean margin of {slot.margin:.2f}.")
         )
     if too_few:
         plural = "es are" if searches > 1 else " is"

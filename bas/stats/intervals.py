@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -35,8 +35,39 @@ TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a dra
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (ddof = 1); the deviation of a single value is 0."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(*spread(values))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ends of a 95 % interval; with one unit infinite, or NaN once read from a file."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Paired:
     """Row a against row b, in the metric's own unit (0..1 for WA, UA and WF1). Positive: a is higher."""
+
+    DERIVED: ClassVar = ("verdict",)
 
     difference: float
     low: float  # -inf with one unit

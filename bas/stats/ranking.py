@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.stats import binomtest, kendalltau, spearmanr
@@ -172,6 +172,8 @@ def ceiling(accuracy_AS: np.ndarray, *, draws: int = 1_000, seed: int = 0) -> Ce
 @dataclass(frozen=True)
 class Effect:
     """A contrast between architectures in the metric's own unit. Positive: the side of positive weights is higher."""
+
+    DERIVED: ClassVar = ("verdict",)
 
     value: float
     low: float  # -inf with one unit

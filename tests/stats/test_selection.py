@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from bas.stats.decisions import Selection, summarise, warnings
+from bas.util.typed import to_plain
 
 BLOCKS = ("MSA+FFN", "MSA", "FFN")
 
@@ -61,7 +62,7 @@ def test_bounds_and_the_pairwise_agreement(data: st.DataObject, count: int, widt
         assert slot.agreement == (pytest.approx(np.mean(pairs)) if pairs else None)
     for line in warnings(result):
         assert line.endswith(".")
-    json.dumps(result.as_dict())
+    json.dumps(to_plain(result))
 
 
 def test_a_slot_with_one_candidate_is_decided_and_never_warned_of() -> None:

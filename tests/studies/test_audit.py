@@ -18,14 +18,17 @@ from stores import Fake, quiet, store
 from bas.cli.main import main
 from bas.protocols import Protocol
 from bas.report.comparison import decided
+from bas.report.results import load_results
 from bas.runs.plan import Job, Plan
+from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.studies.audit.page import claims as claims_table
 from bas.studies.audit.page import markdown
+from bas.studies.audit.results import Claim
 from bas.studies.audit.study import measure
 from bas.studies.audit.trained import Truth, load_searches, load_truth
-from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, of_blocks, random_search, valued
+from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, of_blocks, random_search, value_picks
 from bas.training.settings import settings, variant
 
 SPACE = '''"""Nine architectures."""
@@ -90,7 +93,7 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
 
 def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
     run = Run.open(folder)
-    (space,) = json.loads((folder / "audit.json").read_text())["spaces"]
+    (space,) = json.loads((folder / "results.json").read_text())["spaces"]
     rows = {row["strategy"]: row for row in space["strategies"]}
     assert list(rows) == [*STRATEGIES, "exhaustive", "one drawn blindly"]
     numbers = {str(a): i for i, a in enumerate(run.spaces["nine"].space.architectures())}
@@ -110,13 +113,15 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
         for name, values in hits.items():
             by_seed[name].append(np.mean(values))
     for name, row in rows.items():
-        assert row["mean"] == pytest.approx(np.mean(by_seed[name])), name
+        assert row["score"]["mean"] == pytest.approx(np.mean(by_seed[name])), name
         if name != "one drawn blindly":
-            assert row["sd"] == pytest.approx(np.std(by_seed[name], ddof=1)), name
-    assert rows["one drawn blindly"]["sd"] > np.std(by_seed["one drawn blindly"], ddof=1), "of architectures too"
+            assert row["score"]["sd"] == pytest.approx(np.std(by_seed[name], ddof=1)), name
+    assert rows["one drawn blindly"]["score"]["sd"] > np.std(by_seed["one drawn blindly"], ddof=1), (
+        "of architectures too"
+    )
     assert rows["exhaustive"]["cost"] == pytest.approx(9 * rows["one drawn blindly"]["cost"])
     assert rows["gumbel"]["cost"] > rows["one drawn blindly"]["cost"]
-    assert rows["gumbel"]["random"]["tried"] >= 1
+    assert rows["gumbel"]["searched"]["random"]["tried"] >= 1
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
@@ -137,14 +142,14 @@ def test_again_it_trains_nothing_and_says_the_same(plan: Plan, folder: Path) -> 
     def written() -> dict[str, int]:
         return {str(p): p.stat().st_mtime_ns for p in folder.glob("**/jobs/*")}
 
-    before, page = written(), (folder / "audit.md").read_text()
+    before, page = written(), (folder / "table.md").read_text()
     measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
     assert written() == before
-    assert (folder / "audit.md").read_text() == page
+    assert (folder / "table.md").read_text() == page
 
 
 def test_what_a_kill_left_undone_is_done_and_no_number_changes(plan: Plan, folder: Path) -> None:
-    page = (folder / "audit.md").read_text()
+    page = (folder / "table.md").read_text()
     lost = [
         "jobs/alone-nine-004-fold1-seed1",
         "jobs/search-nine+single-path-fold2-seed0",
@@ -155,12 +160,12 @@ def test_what_a_kill_left_undone_is_done_and_no_number_changes(plan: Plan, folde
         for path in folder.glob(f"{name}*.json"):
             path.unlink()
     measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 2, quiet(), None)
-    assert (folder / "audit.md").read_text() == page
+    assert (folder / "table.md").read_text() == page
 
 
 def test_the_page_says_what_its_numbers_rest_on(folder: Path) -> None:
-    page = (folder / "audit.md").read_text()
-    results = json.loads((folder / "audit.json").read_text())
+    page = (folder / "table.md").read_text()
+    results = json.loads((folder / "results.json").read_text())
     assert results["tested"] == 48
     for words in ("48 test utterances", "3 folds", "2 seeds", "8 units (speaker)", results["protocol"]["hash"]):
         assert words in page, words
@@ -208,20 +213,18 @@ def test_the_claims_are_read_from_the_blocks_of_the_slots() -> None:
     worth = np.array([0.05 * (d["layer1"] == "FFN") - 0.03 * (d["layer2"] == "FFN") for d in designs])
     values = 0.8 + worth + np.vstack([np.zeros(9), rng.normal(0, 1e-4, (8, 9))])
     found = of_blocks(values, designs)
-    assert found[FIRST]["conclusion"] == found[LATER]["conclusion"] == "confirmed"
-    assert found[FIRST]["value"] == pytest.approx(0.05)
-    assert found[LATER]["value"] == pytest.approx(0.03)
-    assert of_blocks(0.8 - worth + values - values, designs)[FIRST]["conclusion"] == "rejected"
+    assert found[FIRST].conclusion == found[LATER].conclusion == "confirmed"
+    assert found[FIRST].value == pytest.approx(0.05)
+    assert found[LATER].value == pytest.approx(0.03)
+    assert of_blocks(0.8 - worth + values - values, designs)[FIRST].conclusion == "rejected"
     assert of_blocks(values, [{"layer1": d["layer1"].lower(), "layer2": d["layer2"]} for d in designs]) == {}
-    assert of_blocks(values[:5], designs)[FIRST]["conclusion"] == "no claim"
+    assert of_blocks(values[:5], designs)[FIRST].conclusion == "no claim"
 
 
 def test_a_conclusion_that_flips_is_called_so() -> None:
     def told(*conclusions: str) -> str:
-        first, *others = [{FIRST: {"value": 0.0, "low": -1.0, "high": 1.0, "conclusion": c}} for c in conclusions]
-        return claims_table({"claims": first, "variants": {str(i): {"claims": c} for i, c in enumerate(others)}})[1][0][
-            -1
-        ]
+        first, *others = [{FIRST: Claim(0.0, -1.0, 1.0, 8, c)} for c in conclusions]
+        return claims_table(first, {str(i): of for i, of in enumerate(others)})[1][0][-1]
 
     assert told("confirmed", "rejected") == "yes"
     assert told("confirmed", "confirmed") == "no"
@@ -272,15 +275,14 @@ def test_the_verb(
     changes = ["--set", "epochs=1", "--set", "width=16", "--set", "stride=1", "--variant", "none"]
     split_ = ["--protocol", "id:2", "--allow-overlap", "speaker", "--strategy", "gumbel", "--workers", "1"]
     assert main([*run, *changes, *split_, "--name", "small"]) == 0
-    page = (tmp_path / "runs/small/audit.md").read_text()
+    page = (tmp_path / "runs/small/table.md").read_text()
     assert "Mark: allowed by --allow-overlap" in page
     assert "needs more units or seeds" in page, "one seed cannot stand against itself"
     told = capsys.readouterr().out
-    assert "report: runs/small/audit.md" in told
+    assert "report: runs/small/table.md" in told
     assert "runs/small/nine.parquet" in told
     assert "next: " in told
-    results = json.loads((tmp_path / "runs/small/audit.json").read_text())
-    assert markdown(results) == page
+    assert markdown(load_results(tmp_path / "runs/small")) == page
     found = load_searches(Run.open(tmp_path / "runs/small"), "nine", "gumbel")
     assert found.picks_FS.shape == (2, 1)
     assert load_truth(Run.open(tmp_path / "runs/small"), "nine").scores_AFS.shape == (9, 2, 1)
@@ -297,18 +299,19 @@ def test_a_pick_is_valued_by_the_other_seeds() -> None:
     percentiles, regrets = [], []
     for _ in range(300):
         accuracy = rng.normal(0.8, 0.01, (20, 4))
-        found = valued(accuracy, accuracy.argmax(0)[None])
-        percentiles.append(found["percentile"])
-        regrets.append(found["regret"])
+        percentile, regret = value_picks(accuracy, accuracy.argmax(0)[None])
+        percentiles.append(percentile)
+        regrets.append(regret)
     assert np.mean(percentiles) == pytest.approx(0.5, abs=0.04)
     assert np.mean(regrets) == pytest.approx(0.0, abs=0.001)
-    assert valued(rng.normal(0.8, 0.01, (20, 1)), np.zeros((1, 1), int)) == {"percentile": None, "regret": None}
+    assert value_picks(rng.normal(0.8, 0.01, (20, 1)), np.zeros((1, 1), int)) == (None, None)
 
 
 def test_what_was_never_chosen_counts_as_a_candidate(folder: Path) -> None:
-    space = Run.open(folder).spaces["nine"].space
-    same = [{"architecture": {"layer1": "FFN", "layer2": "FFN"}, "probabilities": None}] * 20
-    found = decided(same, space)
-    assert found["slots"]["layer1"]["candidates"] == ("MSA+FFN", "MSA", "FFN")
-    assert found["slots"]["layer1"]["margin"] is None
-    assert [warning.split(":")[0] for warning in found["warnings"]] == ["Collapse"]
+    run = Run.open(folder)
+    search = search_of(run, "nine", 0, 0, "gumbel")
+    same = [replace(search, architecture={"layer1": "FFN", "layer2": "FFN"}, probabilities=None)] * 20
+    selection = decided(same, run.spaces["nine"].space)
+    assert selection.slots["layer1"].candidates == ("MSA+FFN", "MSA", "FFN")
+    assert selection.slots["layer1"].margin is None
+    assert [warning.split(":")[0] for warning in selection.warnings] == ["Collapse"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,18 @@ from refusals import refusal
 from stores import Fake, quiet, store
 
 from bas.cli.main import main
+from bas.encoders import EncoderInfo
+from bas.report.results import load_results
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job, Plan
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
-from bas.stats import Paired, paired
+from bas.stats import Paired, Spread, paired
 from bas.studies.leak.page import _cells
+from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 from bas.studies.leak.study import _splits, measure
 from bas.training.settings import settings
+from bas.util.typed import to_plain
 
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 
@@ -47,9 +50,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
-    results = measure(tmp_path / "leak", Inputs.open(plan), None, None, 1, quiet(), None)
+    results = to_plain(measure(tmp_path / "leak", Inputs.open(plan), None, None, 1, quiet(), None))
     assert (results["clean"]["rule"], results["leaky"]["rule"]) == ("speaker:5", "id:5")
-    assert results["clean"]["marks"] == ()
+    assert results["clean"]["marks"] == []
     assert results["leaky"]["marks"][0].startswith("allowed by --allow-overlap, with speaker on both sides: ")
     assert [row["row"] for row in results["rows"]] == ["logistic regression", *BASELINES]
     assert (results["tested"], results["units"], results["unit"], results["seeds"]) == (48, 8, "speaker", [0, 1])
@@ -74,10 +77,10 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
     hits = {side: float(np.mean(p == run.targets)) for side, p in predictions.items()}
     assert linear["metrics"]["WA"]["leaky"]["mean"] == pytest.approx(hits["leaky"])
     assert found["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
-    page = (tmp_path / "leak" / "leak.md").read_text()
+    page = (tmp_path / "leak" / "table.md").read_text()
     assert page.startswith("# cups: what the leak of id:5 (MARKED) is worth, against speaker:5")
     assert "Mark of the leaky split" in page
-    assert json.loads((tmp_path / "leak" / "leak.json").read_text())["tested"] == 48
+    assert to_plain(load_results(tmp_path / "leak")) == results
 
 
 def test_both_sides_train_on_equally_many(plan):
@@ -96,31 +99,36 @@ def test_both_sides_train_on_equally_many(plan):
                 assert sum(i[2] == "a" for i in fold.fit) == pytest.approx(of_a * len(fold.fit), abs=1)
 
 
-def entry(difference: float, low: float, high: float, p: float) -> dict:
-    value = Paired(difference, low, high, p, 10, (2, 2), "by hand")
-    sides = {"clean": {"mean": 0.8, "sd": 0.01}, "leaky": {"mean": 0.8 + difference, "sd": 0.02}}
-    return {**sides, "leak": asdict(value) | {"verdict": value.verdict, "sd": 0.03}}
+def row_of(name: str, difference: float, low: float, high: float, p: float) -> LeakRow:
+    leak = Paired(difference, low, high, p, 10, (2, 2), "by hand")
+    score = LeakScore(clean=Spread(0.8, 0.01), leaky=Spread(0.8 + difference, 0.02), leak=leak, sd=0.03)
+    return LeakRow(row=name, metrics={"WA": score})
 
 
 def test_the_cells_say_what_the_numbers_are():
-    rows = [
-        {"row": "up", "metrics": {"WA": entry(0.05, 0.01, 0.09, 0.01)}},
-        {"row": "down", "metrics": {"WA": entry(-0.05, -0.09, -0.01, 0.01)}},
-        {"row": "even", "metrics": {"WA": entry(0.01, -0.01, 0.03, 0.4)}},
-    ]
-    results = {"clean": {"rule": "speaker:5"}, "leaky": {"rule": "id:5"}, "seeds": [0, 1], "rows": rows}
+    rows = (
+        row_of("up", 0.05, 0.01, 0.09, 0.01),
+        row_of("down", -0.05, -0.09, -0.01, 0.01),
+        row_of("even", 0.01, -0.01, 0.03, 0.4),
+    )
+    sides = [Side(rule=r, told=(), hashes=(), marks=(), notes=(), fit=8.0) for r in ("speaker:5", "id:5")]
+    results = Leak(
+        **{"run": "r", "corpus": "cups", "note": "", "encoder": EncoderInfo("e", "1", "e", 1, 8, 50.0), "layer": 0},
+        **{"settings": settings("cpu"), "headline": "WA", "seeds": (0, 1), "tested": 8, "of": 8},
+        **{"unit": "speaker", "units": 10, "clean": sides[0], "leaky": sides[1], "rows": rows},
+    )
     heading, cells = _cells(results, ("WA",))
     assert heading == ["model", "metric", "speaker:5", "id:5 (MARKED)", "leak", "sd", "95 % interval", "p", "verdict"]
     assert cells[0] == ["up", "WA", "80.0 ± 1.0", "85.0 ± 2.0", "+5.0", "3.0", "+1.0 to +9.0", "0.01", "inflated"]
     assert [row[-1] for row in cells] == ["inflated", "deflated", "tie"]
-    assert next(row[2:4] for row in _cells(results | {"seeds": [0]}, ("WA",))[1]) == ["80.0", "85.0"]
+    assert next(row[5] for row in _cells(replace(results, seeds=(0,)), ("WA",))[1]) == "–", "of one seed"
 
 
 def test_a_second_start_trains_nothing_again(plan, tmp_path):
     one = measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None)
     jobs = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
     (tmp_path / "leak/leaky-seed1/jobs/linear-logistic-regression-fold2-seed1.json").unlink()
-    assert measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None)["rows"] == one["rows"]
+    assert measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None).rows == one.rows
     again = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
     assert {p.name for p in jobs if jobs[p] != again[p]} == {"linear-logistic-regression-fold2-seed1.json"}
 
@@ -148,7 +156,7 @@ def test_the_verb(plan, tmp_path, monkeypatch, capsys):
     assert main(["protocol", "cost", *words, "--leaky", "text:3"]) == 0
     told = capsys.readouterr().out
     assert "what the leak of text:3 (MARKED) is worth, against speaker:3" in told
-    assert "runs/leak-store-layerbest-cpu/leak.md" in told
+    assert "runs/leak-store-layerbest-cpu/table.md" in told
     (run,) = Path("runs/leak-store-layerbest-cpu").glob("clean-seed0")
     assert list(run.glob("jobs/layer-best-fold*.json"))
     assert list(Path("runs/leak-store-layerbest-cpu/leaky-seed0/tb").iterdir()) == [

@@ -68,7 +68,7 @@ def test_compared_like_any_other_task(objective: str, features: list[str], capsy
     assert any("sad is constant" in remark for remark in rows["ridge regression"]["remarks"])
     assert any("bright is constant in 5 of 5 test parts" in remark for remark in rows["mean share"]["remarks"])
     assert rows["one each"]["parameters"] > 1.5 * rows["recurrent"]["parameters"]
-    assert rows["ridge regression"]["against_reference"]["Spearman"]["units"] == 6
+    assert rows["ridge regression"]["against_reference"]["units"] == 6
     value, low, high = results["ceiling"]["metrics"]["Spearman bright"]
     assert 0.8 < low < value < high < 1
     page = Path("runs/run/table.md").read_text()
@@ -100,12 +100,12 @@ def test_audited_and_tuned(features: list[str]) -> None:
     changes = [word for text in ("epochs=2", "width=8", "stride=4") for word in ("--set", text)]
     common = [*features, "--space", "mine.py", *changes, "--workers", "1", "--name"]
     assert main(["audit", *common, "audit", "--seeds", "1", "--strategy", "gumbel", "--variant", "none"]) == 0
-    results = json.loads(Path("runs/audit/audit.json").read_text())
+    results = json.loads(Path("runs/audit/results.json").read_text())
     assert len(results["spaces"][0]["architectures"]) == 4
     assert results["spaces"][0]["claims"] == {}  # there is neither a simple FFN nor their three blocks
-    assert "Claims" not in Path("runs/audit/audit.md").read_text()
+    assert "Claims" not in Path("runs/audit/table.md").read_text()
     assert main(["tune", *common, "tune", "--seeds", "1", "--trials", "1"]) == 0
-    rows = [row["row"] for row in json.loads(Path("runs/tune/tune.json").read_text())["rows"]]
+    rows = [row["row"] for row in json.loads(Path("runs/tune/results.json").read_text())["rows"]]
     assert rows == ["tuned mine", "recurrent", "one each", "ridge regression", "mean share"]
 
 
@@ -117,6 +117,6 @@ def test_one_share_alone(features: list[str]) -> None:
     results = json.loads(Path("runs/run/results.json").read_text())
     rows = {row["row"]: row for row in results["rows"]}
     assert list(rows["recurrent"]["metrics"]) == ["Spearman", "Pearson", "1-MAE"]
-    low, high = rows["ridge regression"]["interval"]
+    low, high = rows["ridge regression"]["interval"].values()
     assert low < rows["ridge regression"]["metrics"]["Spearman"]["mean"] < high
     assert "| interval of Spearman |" in Path("runs/run/table.md").read_text()

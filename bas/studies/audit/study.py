@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from bas.errors import UserError
 from bas.protocols import Protocol
 from bas.report.notes import announce
+from bas.report.results import write_results
 from bas.runs.plan import BEST, Job
 from bas.runs.results import context, tested
 from bas.runs.run import Inputs, Run
@@ -24,10 +24,11 @@ from bas.runs.workers import Workers
 from bas.search.search import epochs_of
 from bas.stats import ranking
 from bas.studies.audit import page
+from bas.studies.audit.results import Audit, Variant
 from bas.studies.audit.trained import load_searches, load_truth, write_table
-from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, effects, judge
+from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, judge
 from bas.training.settings import STRATEGIES, Settings, searcher, variant
-from bas.util.files import locked, write_results, write_text
+from bas.util.files import locked, write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
 SEEDS = 16  # at most: of so many, all halves are compared
@@ -46,7 +47,7 @@ def measure(
     workers: int,
     console: Console,
     memory: float | None,
-) -> dict[str, Any]:
+) -> Audit:
     """Train and search what is not done yet under `folder`; write the report and the tables, show the report.
 
     strategies: specs as of `settings.searcher`; None: all but random, with their defaults. variants: specs as of
@@ -74,8 +75,8 @@ def measure(
                 asides[spec] = aside
         console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, asides)
-        write_results(folder / "audit.json", results)
-        write_text(folder / "audit.md", page.markdown(results))
+        write_results(folder, results)
+        write_text(folder / "table.md", page.markdown(results))
     page.show(results, console)
     return results
 
@@ -125,28 +126,31 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     do(alone, epochs, "architectures")
 
 
-def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> dict[str, Any]:
+def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> Audit:
     """Every number of the report, from jobs that are all done; writes the tables of architectures beside it."""
     spaces = []
     for name in run.spaces:
         truth = load_truth(run, name)
         searches = [load_searches(run, name, spec) for spec in strategies]
         write_table(run, truth, searches, run.folder)
-        beside = {spec: _aside(aside, name) for spec, aside in variants.items()}
-        spaces.append(judge(run, truth, searches) | {"variants": beside})
-    told = {"variant_seeds": list(run.plan.seeds[:VARIANT_SEEDS]), "good_enough": GOOD_ENOUGH}
-    return {**context(run), **told, "spaces": spaces}
+        spaces.append(judge(run, truth, searches, {spec: _variant(aside, name) for spec, aside in variants.items()}))
+    return Audit(
+        **context(run),
+        variant_seeds=run.plan.seeds[:VARIANT_SEEDS],
+        good_enough=GOOD_ENOUGH,
+        spaces=tuple(spaces),
+    )
 
 
-def _aside(run: Run, name: str) -> dict[str, Any]:
+def _variant(run: Run, name: str) -> Variant:
     """What a variant says of the blocks."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
     values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
     write_table(run, truth, (), run.folder)
-    return {
-        "seeds": list(run.plan.seeds),
-        "mean": float(values_VA[0].mean()),
-        "baselines": baselines(run),
-        "effects": effects(values_VA, truth.designs),
-        "claims": claims(run, values_VA, truth.designs),
-    }
+    return Variant(
+        seeds=run.plan.seeds,
+        mean=float(values_VA[0].mean()),
+        baselines=baselines(run),
+        effects=ranking.marginal_effects(values_VA, truth.designs),
+        claims=claims(run, values_VA, truth.designs),
+    )

@@ -19,9 +19,11 @@ from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.report.comparison import decided
 from bas.runs.plan import Job
+from bas.runs.results import TrainingResult, read_result, search_of
 from bas.runs.run import Run
 from bas.space import Architecture, SearchSpace
 from bas.stats import Metric
+from bas.stats.decisions import Selection
 from bas.util.files import replacing
 
 
@@ -60,11 +62,16 @@ class Searches:
 
     strategy: str
     picks_FS: np.ndarray  # numbers of architectures
-    decided: dict[str, Any]  # see `comparison.decided`
+    decided: Selection
     beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
     paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
     cost: float  # multiply-adds of one search and selection, mean over P
     seconds: float  # mean over P
+
+
+def alone(run: Run, space: str, fold: int, seed: int, number: int) -> TrainingResult:
+    """The training of one architecture."""
+    return read_result(run, Job("alone", space, fold, seed, number), TrainingResult)
 
 
 def load_truth(run: Run, name: str) -> Truth:
@@ -73,13 +80,13 @@ def load_truth(run: Run, name: str) -> Truth:
     architectures = tuple(space.architectures())
     predictions, scores, training, validation, parameters = [], [], [], [], []
     for number in range(len(architectures)):
-        jobs = [[run.result(Job("alone", name, f, s, number).name) for s in seeds] for f in folds]
-        predictions.append([np.concatenate([of[i]["test"]["predictions"] for of in jobs]) for i in range(len(seeds))])
-        scores.append([[max(e["score"] for e in result["epochs"]) for result in of_fold] for of_fold in jobs])
-        curves = [result["epochs"] for of_fold in jobs for result in of_fold]
-        training.append(np.mean([[e["loss"] for e in curve] for curve in curves], axis=0))
-        validation.append(np.mean([[e["valid"]["loss"] for e in curve] for curve in curves], axis=0))
-        parameters.append(jobs[0][0]["parameters"])
+        jobs = [[alone(run, name, f, s, number) for s in seeds] for f in folds]
+        predictions.append([np.concatenate([of[i].test.predictions for of in jobs]) for i in range(len(seeds))])
+        scores.append([[max(e.score for e in result.epochs) for result in of_fold] for of_fold in jobs])
+        curves = [result.epochs for of_fold in jobs for result in of_fold]
+        training.append(np.mean([[e.loss for e in curve] for curve in curves], axis=0))
+        validation.append(np.mean([[e.valid["loss"] for e in curve] for curve in curves], axis=0))
+        parameters.append(jobs[0][0].parameters)
     costs = [[training_cost(run, space, a, f) for f in folds] for a in architectures]
     return Truth(name, architectures, *map(np.array, (predictions, scores, training, validation, parameters, costs)))
 
@@ -89,20 +96,20 @@ def load_searches(run: Run, name: str, strategy: str) -> Searches:
     space = run.spaces[name].space
     numbers = {a: i for i, a in enumerate(space.architectures())}
     keys = [(f, s) for f in range(len(run.protocol.folds)) for s in run.plan.seeds]
-    results = [run.result(Job("search", name, f, s, searcher=strategy).name) for f, s in keys]
-    picks = [numbers[Architecture.of(result["architecture"])] for result in results]
-    beliefs = [result["probabilities"] for result in results]
-    paths = [result["paths"] for result in results]
+    results = [search_of(run, name, f, s, strategy) for f, s in keys]
+    picks = [numbers[Architecture.of(result.architecture)] for result in results]
+    beliefs = [result.probabilities for result in results if result.probabilities]
+    paths = [result.paths for result in results if result.paths]
     return Searches(
         strategy,
         np.array(picks).reshape(-1, len(run.plan.seeds)),
         decided(results, space),
         None
-        if beliefs[0] is None
+        if not beliefs
         else np.array([[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]),
-        None if paths[0] is None else np.array([[-path["loss"] for path in of_one] for of_one in paths]),
-        float(np.mean([result["multiply_adds"] for result in results])),
-        float(np.mean([result["seconds"] for result in results])),
+        None if not paths else np.array([[-path["loss"] for path in of_one] for of_one in paths]),
+        float(np.mean([result.multiply_adds for result in results])),
+        float(np.mean([result.seconds for result in results])),
     )
 
 
@@ -122,22 +129,22 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
     for number, architecture in enumerate(truth.architectures):
         for fold, parts in enumerate(run.protocol.folds):
             for index, seed in enumerate(run.plan.seeds):
-                result = run.result(Job("alone", truth.space, fold, seed, number).name)
-                kept = next(e for e in result["epochs"] if e["epoch"] == result["kept_epoch"])
+                result = alone(run, truth.space, fold, seed, number)
+                kept = result.kept
                 row = {
                     "number": number,
                     "architecture": str(architecture),
                     **{f"block_{part}": block for part, block in architecture.blocks},
                     "fold": fold,
                     "seed": seed,
-                    **{f"test_{metric}": value for metric, value in result["test"]["metrics"].items()},
-                    **{f"valid_{metric}": value for metric, value in kept["valid"].items()},
+                    **{f"test_{metric}": value for metric, value in result.test.metrics.items()},
+                    **{f"valid_{metric}": value for metric, value in kept.valid.items()},
                     "tested": len(parts.test),
-                    "train_loss": kept["loss"],
-                    "kept_epoch": result["kept_epoch"],
-                    "parameters": result["parameters"],
+                    "train_loss": kept.loss,
+                    "kept_epoch": result.kept_epoch,
+                    "parameters": result.parameters,
                     "multiply_adds": truth.cost_AF[number, fold],
-                    "seconds": result["seconds"],
+                    "seconds": result.seconds,
                 }
                 for found in searches:
                     p = fold * len(run.plan.seeds) + index

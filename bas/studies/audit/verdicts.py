@@ -1,4 +1,4 @@
-"""Did the search work, and did the choice matter? Every number of an audit's report, as plain data.
+"""Did the search work, and did the choice matter? Every number of an audit's report.
 
 Axes as in `bas.studies.audit.trained`. A strategy is valued by what its user gets: the picks of every fold and seed,
 trained with that seed, pooled over the folds. Percentile and regret speak of architectures: of their means over the
@@ -8,93 +8,106 @@ other seeds, because a pick on valid may have the luck of its own seed's trainin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
 from bas.runs.baselines import SIMPLE
 from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
-from bas.stats import Paired, paired, ranking, spread
-from bas.stats.ranking import Effect
+from bas.stats import Spread, paired, ranking
+from bas.stats.ranking import Agreement
+from bas.studies.audit.results import (
+    ArchitectureRow,
+    Checks,
+    Claim,
+    Conclusion,
+    RandomSearch,
+    Searched,
+    SpaceAudit,
+    StrategyRow,
+    Summary,
+    Variant,
+)
 from bas.studies.audit.trained import Searches, Truth
 
 DRAWS = 10  # of random search, each over all folds and seeds
 GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the reference
 
 
-def judge(run: Run, truth: Truth, searches: Sequence[Searches]) -> dict[str, Any]:
+def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mapping[str, Variant]) -> SpaceAudit:
     """One space under the run's own settings: the space, the strategies, the marginal effects, the verdicts' own error.
 
-    searches: one a strategy. All jobs must be done, the baselines too.
+    searches: one a strategy. variants: what others settings say, by spec. All jobs must be done, the baselines too.
     """
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
     values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, metric)
-    false = {
-        "a_a": ranking.a_against_a(targets_N, truth.predictions_ASN, units_N, metric),
-        "null": ranking.simulated_null(targets_N, truth.predictions_ASN, units_N, metric),
-    }
-    return {
-        "space": truth.space,
-        "size": len(truth.architectures),
-        "architectures": _architectures(truth, accuracy_AS),
-        "summary": _summary(accuracy_AS),
-        "baselines": baselines(run),
-        "learning": _learning(truth, accuracy_AS.mean(1)),
-        "strategies": strategies(run, truth, searches),
-        "effects": effects(values_VA, truth.designs),
-        "claims": claims(run, values_VA, truth.designs),
-        "decisions": {s.strategy: s.decided for s in searches},
-        "false_verdicts": {name: asdict(value) if value else None for name, value in false.items()},
-    }
+    return SpaceAudit(
+        space=truth.space,
+        size=len(truth.architectures),
+        architectures=_architectures(truth, accuracy_AS),
+        summary=_summary(accuracy_AS),
+        baselines=baselines(run),
+        learning=_learning(truth, accuracy_AS.mean(1)),
+        strategies=strategies(run, truth, searches),
+        effects=ranking.marginal_effects(values_VA, truth.designs),
+        claims=claims(run, values_VA, truth.designs),
+        decisions={s.strategy: s.decided for s in searches},
+        false_verdicts=Checks(
+            ranking.a_against_a(targets_N, truth.predictions_ASN, units_N, metric),
+            ranking.simulated_null(targets_N, truth.predictions_ASN, units_N, metric),
+        ),
+        variants=variants,
+    )
 
 
-def _architectures(truth: Truth, accuracy_AS: np.ndarray) -> list[dict[str, Any]]:
+def _architectures(truth: Truth, accuracy_AS: np.ndarray) -> tuple[ArchitectureRow, ...]:
     """Best first."""
-    rows = []
-    for number in np.argsort(-accuracy_AS.mean(1), kind="stable").tolist():
-        mean, sd = spread(accuracy_AS[number].tolist())
-        cost, parameters = float(truth.cost_AF[number].mean()), int(truth.parameters_A[number])
-        row = {"number": number, "architecture": str(truth.architectures[number]), "mean": mean, "sd": sd}
-        rows.append({**row, "valid_score": float(truth.scores_AFS[number].mean()), "cost": cost, "params": parameters})
-    return rows
+    return tuple(
+        ArchitectureRow(
+            number=number,
+            architecture=str(truth.architectures[number]),
+            score=Spread.of(accuracy_AS[number].tolist()),
+            valid_score=float(truth.scores_AFS[number].mean()),
+            cost=float(truth.cost_AF[number].mean()),
+            parameters=int(truth.parameters_A[number]),
+        )
+        for number in np.argsort(-accuracy_AS.mean(1), kind="stable").tolist()
+    )
 
 
-def _summary(accuracy_AS: np.ndarray) -> dict[str, Any]:
-    ceiling, mean_A = ranking.ceiling(accuracy_AS), accuracy_AS.mean(1)
-    return {
-        "mean": float(mean_A.mean()),
-        "best": float(mean_A.max()),
-        "worst": float(mean_A.min()),
-        "split_half": ranking.split_half(accuracy_AS),
-        "ceiling": asdict(ceiling) if ceiling else None,
-    }
+def _summary(accuracy_AS: np.ndarray) -> Summary:
+    mean_A = accuracy_AS.mean(1)
+    return Summary(
+        mean=float(mean_A.mean()),
+        best=float(mean_A.max()),
+        worst=float(mean_A.min()),
+        split_half=ranking.split_half(accuracy_AS),
+        ceiling=ranking.ceiling(accuracy_AS),
+    )
 
 
-def baselines(run: Run) -> dict[str, dict[str, float]]:
-    """Mean and deviation over seeds of what is trained beside the space."""
+def baselines(run: Run) -> dict[str, Spread]:
+    """The headline over seeds of what is trained beside the space."""
     targets_N, _ = tested(run)
     metric = run.metrics[run.headline]
-    rows = {
-        name: spread([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))])
+    return {
+        name: Spread.of([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))])
         for name in (*run.baselines, *run.task.linears)
     }
-    return {name: {"mean": mean, "sd": sd} for name, (mean, sd) in rows.items()}
 
 
-def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, list[float]]:
+def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, tuple[float, ...]]:
     """By epoch, Kendall's tau of the architectures' losses so far (negated) with their accuracy in the end.
 
     Where it is negative, what learns fastest ends worst, and a search that goes by that loss is led astray.
     """
     losses = {"training": truth.training_AE, "validation": truth.validation_AE}
-    return {name: list(ranking.agreement(-loss_AE.T, truth_A).taus) for name, loss_AE in losses.items()}
+    return {name: ranking.agreement(-loss_AE.T, truth_A).taus for name, loss_AE in losses.items()}
 
 
-def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dict[str, Any]]:
+def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[StrategyRow, ...]:
     """A row for every strategy, one for exhaustive search and one for an architecture drawn blindly."""
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
@@ -103,17 +116,21 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dic
     sizes_F = [len(fold.test) for fold in run.protocol.folds]
     reference_SN = pooled(results_of(run, run.reference))
 
-    def row(name: str, picks_FS: np.ndarray, cost: float) -> dict[str, Any]:
+    def row(name: str, picks_FS: np.ndarray, cost: float, searched: Searched | None = None) -> StrategyRow:
         system_SN = truth.composed(picks_FS, sizes_F)
-        mean, sd = spread([metric(targets_N, p_N) for p_N in system_SN])
-        return {
-            "strategy": name,
-            "mean": mean,
-            "sd": sd,
-            **valued(accuracy_AS, picks_FS),
-            "cost": cost,
-            "against_reference": told(paired(targets_N, system_SN, reference_SN, units_N, metric)),
-        }
+        percentile, regret = value_picks(accuracy_AS, picks_FS)
+        return StrategyRow(
+            strategy=name,
+            score=Spread.of([metric(targets_N, p_N) for p_N in system_SN]),
+            percentile=percentile,
+            regret=regret,
+            cost=cost,
+            against_reference=paired(targets_N, system_SN, reference_SN, units_N, metric),
+            searched=searched,
+        )
+
+    def agreement(scores_PA: np.ndarray | None) -> Agreement | None:
+        return None if scores_PA is None else ranking.agreement(scores_PA, truth_A)
 
     rows = []
     for found in searches:
@@ -122,27 +139,30 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> list[dic
         draws, tried = random_search(truth, cost)
         random_RN = np.concatenate([truth.composed(picks_FS, sizes_F) for picks_FS in draws])
         mean = float(np.mean([metric(targets_N, p_N) for p_N in random_RN]))
-        against = paired(targets_N, truth.composed(found.picks_FS, sizes_F), random_RN, units_N, metric)
-        scores = {"beliefs": found.beliefs_PA, "paths": found.paths_PA}
-        agreement = {
-            name: None if scores_PA is None else asdict(ranking.agreement(scores_PA, truth_A))
-            for name, scores_PA in scores.items()
-        }
-        percentiles = [valued(accuracy_AS, picks_FS)["percentile"] for picks_FS in draws]
-        percentile = None if percentiles[0] is None else float(np.mean([p for p in percentiles if p is not None]))
-        drawn = {"mean": mean, "percentile": percentile, "tried": tried, "draws": DRAWS}
-        known: dict[str, Any] = {"seconds": found.seconds, "random": drawn}
-        known |= {"against_random": told(against), "agreement": agreement}
-        rows.append(row(found.strategy, found.picks_FS, cost) | known)
+        percentiles = [p for picks_FS in draws if (p := value_picks(accuracy_AS, picks_FS)[0]) is not None]
+        percentile = float(np.mean(percentiles)) if percentiles else None
+        searched = Searched(
+            seconds=found.seconds,
+            random=RandomSearch(mean, percentile, tried, DRAWS),
+            against_random=paired(targets_N, truth.composed(found.picks_FS, sizes_F), random_RN, units_N, metric),
+            paths=agreement(found.paths_PA),
+            beliefs=agreement(found.beliefs_PA),
+        )
+        rows.append(row(found.strategy, found.picks_FS, cost, searched))
     rows.append(row("exhaustive", truth.scores_AFS.argmax(0), float(truth.cost_AF.mean(1).sum())))
-    mean, sd = spread(accuracy_AS.ravel().tolist())
-    cost = float(truth.cost_AF.mean())
-    blind = {"mean": mean, "sd": sd, "percentile": 0.5, "regret": None, "cost": cost}
-    rows.append({"strategy": "one drawn blindly", **blind})
-    return rows
+    blind = StrategyRow(
+        strategy="one drawn blindly",
+        score=Spread.of(accuracy_AS.ravel().tolist()),
+        percentile=0.5,
+        regret=None,
+        cost=float(truth.cost_AF.mean()),
+        against_reference=None,
+        searched=None,
+    )
+    return (*rows, blind)
 
 
-def valued(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> dict[str, float | None]:
+def value_picks(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> tuple[float | None, float | None]:
     """Percentile and cross-fitted regret, mean over the picks; None where the other seeds are too few."""
     seeds = accuracy_AS.shape[1]
     percentiles, regrets = [], []
@@ -151,11 +171,10 @@ def valued(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> dict[str, float | N
         if seeds > 1:
             percentiles += [ranking.percentile(others_AS.mean(1), int(pick)) for pick in picks_FS[:, s]]
         if seeds > 2:
-            regrets.append(ranking.regret(others_AS, picks_FS[:, s].tolist()).cross_fitted)
-    return {
-        "percentile": float(np.mean(percentiles)) if percentiles else None,
-        "regret": float(np.mean(regrets)) if regrets else None,  # type: ignore[arg-type]  # of two seeds it is a number
-    }
+            regret = ranking.regret(others_AS, picks_FS[:, s].tolist()).cross_fitted
+            assert regret is not None, "of two seeds or more it is a number"
+            regrets.append(regret)
+    return float(np.mean(percentiles)) if percentiles else None, float(np.mean(regrets)) if regrets else None
 
 
 def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]:
@@ -177,26 +196,12 @@ def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]
     return draws, float(np.mean(tried))
 
 
-def told(value: Paired) -> dict[str, Any]:
-    return asdict(value) | {"verdict": value.verdict}
-
-
-def _effect(value: Effect) -> dict[str, Any]:
-    return asdict(value) | {"verdict": value.verdict}
-
-
-def effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By part and block: the mean of the architectures with it, and that less the mean of all."""
-    found = ranking.marginal_effects(values_VA, designs)
-    return {p: {b: _effect(e) | {"mean": of.means[b]} for b, e in of.effects.items()} for p, of in found.items()}
-
-
 FIRST = "an FFN comes first"
 LATER = "attention comes later"
 ENOUGH = "a simple FFN is good enough"
 
 
-def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
     """What Fang et al. 2023 conclude, put to this corpus; of their blocks only where the space has them.
 
     FIRST: an FFN in the first slot less the other blocks there. LATER: blocks with attention in the later slots less an
@@ -208,17 +213,18 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     targets_N, units_N = tested(run)
     simple_SN, reference_SN = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
     simple = paired(targets_N, simple_SN, reference_SN, units_N, run.metrics[run.headline])
-    known = {"value": simple.difference, "low": simple.low, "high": simple.high, "units": simple.units}
+    conclusion: Conclusion
     if simple.significant is None:
         conclusion = "no claim"
     elif simple.low > -GOOD_ENOUGH:
         conclusion = "confirmed"
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
-    return {**of_blocks(values_VA, designs), ENOUGH: known | {"conclusion": conclusion}}
+    enough = Claim(simple.difference, simple.low, simple.high, simple.units, conclusion)
+    return {**of_blocks(values_VA, designs), ENOUGH: enough}
 
 
-def of_blocks(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def of_blocks(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
     """FIRST and LATER."""
     slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
@@ -232,6 +238,11 @@ def of_blocks(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> di
 
     first, later = slots[0], slots[1:]
     weights = {FIRST: less(first, "FFN"), LATER: np.mean([-less(slot, "FFN") for slot in later], axis=0)}
-    words = {"higher": "confirmed", "lower": "rejected", "undecided": "undecided", "no claim": "no claim"}
+    conclusions: dict[str, Conclusion] = {
+        "higher": "confirmed",
+        "lower": "rejected",
+        "undecided": "undecided",
+        "no claim": "no claim",
+    }
     found = {name: ranking.contrast(values_VA, weights_A) for name, weights_A in weights.items()}
-    return {name: _effect(e) | {"conclusion": words[e.verdict]} for name, e in found.items()}
+    return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in found.items()}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bas.report.table import points, rich_table
+from bas.report.format import points
+from bas.report.table import rich_table
 from bas.runs.plan import Job
-from bas.runs.results import searched
+from bas.runs.results import TrainingResult, read_result, searched
 from bas.runs.run import Run
 
 
 def show_choices(run: Run, console: Console) -> None:
     """The sequence that each search chose."""
     for name in run.spaces:
-        rows = [[str(f), str(s), " > ".join(blocks.values())] for (f, s), blocks in searched(run, name).items()]
+        found = searched(run, name).items()
+        rows = [[str(f), str(s), " > ".join(search.architecture.values())] for (f, s), search in found]
         console.print(
             rich_table(f"{name}: chosen blocks (protocol {run.protocol.told})", ("fold", "seed", "architecture"), rows)
         )
@@ -24,9 +26,9 @@ def show_retrained(run: Run, console: Console) -> None:
     for name in run.spaces:
         rows = []
         for fold, seed in searched(run, name):
-            result = run.result(Job("retrain", name, fold, seed).name)
-            values = [points(result["test"]["metrics"][m]) for m in run.metrics]
-            rows.append([str(fold), str(seed), " > ".join(result["architecture"].values()), *values])
+            result = read_result(run, Job("retrain", name, fold, seed), TrainingResult)
+            values = [points(result.test.metrics[m]) for m in run.metrics]
+            rows.append([str(fold), str(seed), " > ".join(result.architecture.values()), *values])
         heading = ("fold", "seed", "architecture", *run.metrics)
         console.print(
             rich_table(f"{name}: retrained, on each fold's test part (protocol {run.protocol.told})", heading, rows)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from rich.console import Console
 
 from bas.report.comparison import tabulate
-from bas.report.comparison_page import markdown, show
+from bas.report.comparison_page import board, markdown, show
 from bas.report.notes import announce
-from bas.runs import tensorboard
+from bas.report.results import write_results
 from bas.runs.plan import BEST, Job
 from bas.runs.run import Run
 from bas.runs.session import place_features
 from bas.runs.workers import Workers
 from bas.search.search import epochs_of
 from bas.studies.compare.page import show_choices, show_retrained
-from bas.util.files import write_results, write_text
+from bas.util.files import write_text
 
 
 def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float | None = None) -> None:
@@ -50,7 +50,7 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
         pool.run(run, linear, 1, "linear rows", placement)
         pool.run(run, baselines, epochs, "baselines", placement)
     results = tabulate(run)
-    write_results(run.folder / "results.json", results)
+    write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
-    tensorboard.compared(run.folder, results)
+    board(run.folder, results)
     show(results, console)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bas.encoders import EncoderInfo
 from bas.protocols import field_of
 from bas.runs.plan import Job
-from bas.runs.results import UNKNOWN
+from bas.runs.results import UNKNOWN, LinearResult, TrainingResult, read_result
 from bas.runs.run import Run
-from bas.stats import paired, spread
+from bas.stats import Metric, Spread, paired
+from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 
 SIDES = ("clean", "leaky")
 
@@ -22,59 +22,64 @@ def kinds(run: Run) -> dict[str, str]:
     return {run.linear: "linear", **dict.fromkeys(run.baselines, "baseline")}
 
 
-def tabulate(folder: Path, runs: dict[str, list[Run]]) -> dict[str, Any]:
-    """Every number of the table, as plain data; the difference is the leaky split's metric less the clean one's."""
+def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
+    """Every number of the table; runs: by side, one a seed."""
     first = runs["clean"][0]
     everywhere = [set(run.protocol.tested) for side in SIDES for run in runs[side]]
     ids = sorted(set.intersection(*everywhere))
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
+
+    def score(clean_SN: np.ndarray, leaky_SN: np.ndarray, metric: Metric) -> LeakScore:
+        clean_S, leaky_S = ([metric(targets_N, p_N) for p_N in side_SN] for side_SN in (clean_SN, leaky_SN))
+        return LeakScore(
+            clean=Spread.of(clean_S),
+            leaky=Spread.of(leaky_S),
+            leak=paired(targets_N, leaky_SN, clean_SN, units_N, metric),
+            sd=Spread.of([leaky - clean for clean, leaky in zip(clean_S, leaky_S, strict=True)]).sd,
+        )
+
     rows = []
     for row in kinds(first):
-        predictions = {side: np.array([_predictions(run, row, ids) for run in runs[side]]) for side in SIDES}
-        metrics = {}
-        for name, metric in first.metrics.items():
-            scores = {side: [metric(targets_N, p_N) for p_N in predictions[side]] for side in SIDES}
-            difference = paired(targets_N, predictions["leaky"], predictions["clean"], units_N, metric)
-            each = [a - b for a, b in zip(scores["leaky"], scores["clean"], strict=True)]
-            metrics[name] = {
-                **{side: dict(zip(("mean", "sd"), spread(scores[side]), strict=True)) for side in SIDES},
-                "leak": asdict(difference) | {"verdict": difference.verdict, "sd": spread(each)[1]},
-            }
-        rows.append({"row": row, "metrics": metrics})
-    return {
-        "run": folder.name,
-        "corpus": first.corpus.name,
-        "note": first.corpus.note,
-        "encoder": first.store.info.encoder,
-        "layer": first.plan.layer,
-        "settings": first.plan.settings.as_dict(),
-        "headline": first.headline,
-        "seeds": [seed for run in runs["clean"] for seed in run.plan.seeds],
-        "tested": len(ids),
-        "of": len(first.utterances),
-        "unit": first.unit,
-        "units": len(set(units_N)),
-        **{
-            side: {
-                "rule": runs[side][0].protocol.rule,
-                "told": [run.protocol.told for run in runs[side]],
-                "hashes": [run.protocol.hash for run in runs[side]],
-                "marks": runs[side][0].protocol.marks,
-                "notes": runs[side][0].protocol.notes,
-                "fit": float(np.mean([len(fold.fit) for run in runs[side] for fold in run.protocol.folds])),
-            }
-            for side in SIDES
-        },
-        "rows": rows,
-    }
+        clean_SN, leaky_SN = (np.array([_predictions(run, row, ids) for run in runs[side]]) for side in SIDES)
+        scores = {name: score(clean_SN, leaky_SN, metric) for name, metric in first.metrics.items()}
+        rows.append(LeakRow(row=row, metrics=scores))
+    return Leak(
+        run=folder.name,
+        corpus=first.corpus.name,
+        note=first.corpus.note,
+        encoder=EncoderInfo(**first.store.info.encoder),
+        layer=first.plan.layer,
+        settings=first.plan.settings,
+        headline=first.headline,
+        seeds=tuple(seed for run in runs["clean"] for seed in run.plan.seeds),
+        tested=len(ids),
+        of=len(first.utterances),
+        unit=first.unit,
+        units=len(set(units_N)),
+        clean=_side(runs["clean"]),
+        leaky=_side(runs["leaky"]),
+        rows=tuple(rows),
+    )
+
+
+def _side(runs: list[Run]) -> Side:
+    first = runs[0].protocol
+    return Side(
+        rule=first.rule,
+        told=tuple(run.protocol.told for run in runs),
+        hashes=tuple(run.protocol.hash for run in runs),
+        marks=first.marks,
+        notes=first.notes,
+        fit=float(np.mean([len(fold.fit) for run in runs for fold in run.protocol.folds])),
+    )
 
 
 def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
     """Of these utterances, in their order; of one that several folds test, the last fold's."""
     kind, (seed,) = kinds(run)[row], run.plan.seeds
-    found: dict[str, int] = {}
+    predicted: dict[str, int] = {}
     for index, fold in enumerate(run.protocol.folds):
-        predictions = run.result(Job(kind, row, index, seed).name)["test"]["predictions"]
-        found |= dict(zip(fold.test, predictions, strict=True))
-    return np.array([found[i] for i in ids])
+        result = read_result(run, Job(kind, row, index, seed), LinearResult if kind == "linear" else TrainingResult)
+        predicted |= dict(zip(fold.test, result.test.predictions.tolist(), strict=True))
+    return np.array([predicted[i] for i in ids])

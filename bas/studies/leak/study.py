@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from rich.console import Console
 
 from bas.errors import UserError
 from bas.protocols import Protocol, field_of, thin
 from bas.report.notes import tell_protocol
+from bas.report.results import write_results
 from bas.runs.plan import BEST, Job
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -25,7 +25,8 @@ from bas.runs.start import split, start
 from bas.runs.workers import Workers
 from bas.studies.leak.numbers import SIDES, kinds, tabulate
 from bas.studies.leak.page import markdown, show
-from bas.util.files import locked, write_results, write_text
+from bas.studies.leak.results import Leak
+from bas.util.files import locked, write_text
 
 
 def measure(
@@ -36,7 +37,7 @@ def measure(
     workers: int,
     console: Console,
     memory: float | None,
-) -> dict[str, Any]:
+) -> Leak:
     """Train what is not trained yet under `folder/clean-seed0`, `folder/leaky-seed0`, ...; write and show the table.
 
     clean: a rule that leaks nothing, None: the task's or the corpus's. leaky: one that may share what the task forbids,
@@ -61,8 +62,8 @@ def measure(
                         tell_protocol(run.protocol, console)
                     _train(run, pool, memory)
     results = tabulate(folder, runs)
-    write_results(folder / "leak.json", results)
-    write_text(folder / "leak.md", markdown(results))
+    write_results(folder, results)
+    write_text(folder / "table.md", markdown(results))
     show(results, console)
     return results
 

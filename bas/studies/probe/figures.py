@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from bas.report.table import points
+from bas.report.format import points
 from bas.runs import tensorboard
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.numbers import AGGREGATES

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from bas.report.old import context, plain
 from bas.runs.layers import middle
-from bas.runs.results import context, plain, tested
+from bas.runs.results import tested
 from bas.runs.run import Run
 from bas.stats import Metric, interval, paired, spread
 from bas.studies.probe.few import ALL, few_job

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.notes import noted, preset_told
-from bas.report.table import markdown_table, points, rich_table
+from bas.report.format import points
+from bas.report.old import noted, preset_told
+from bas.report.table import markdown_table, rich_table
 from bas.runs.layers import middle
 from bas.stats import between
 from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX

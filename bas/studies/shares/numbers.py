@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.runs.results import context, plain, pooled, results_of, tested
+from bas.report.old import context, plain
+from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import interval, paired, spread
@@ -114,6 +115,6 @@ def _row(found: Predicted, row: str) -> dict[str, Any]:
         "high": high,
         "seeds": len(of_SN),
         "remarks": list(run.task.remarks(run.outputs, targets, of_SN)),
-        "parameters": float(np.median([job["parameters"] for job in jobs])),
-        "seconds": float(np.mean([job["seconds"] for job in jobs])),
+        "parameters": float(np.median([job.parameters for job in jobs])),
+        "seconds": float(np.mean([job.seconds for job in jobs])),
     }

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas.report.notes import noted, preset_told
+from bas.report.old import noted, preset_told
 from bas.report.table import markdown_table, rich_table
 from bas.runs import tensorboard
 from bas.stats import Paired, between, verdict_sentence

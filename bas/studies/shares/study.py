@@ -36,6 +36,7 @@ from bas.studies.shares.contours import correlate, examples, heard
 from bas.studies.shares.numbers import Pairs, Predicted, pairs_of, rows_of, tabulate
 from bas.util.files import write_results, write_text
 from bas.util.progress import bar
+from bas.util.typed import to_plain
 
 CONTOURS = "contours.npz"
 
@@ -95,7 +96,7 @@ def carry_out(
         "run": folder.name,
         "pairs": asdict(pairs),
         "metadata": _metadata(Predicted.by(more[0]), found[0], fields) if more else None,
-        "ceiling": ceiling(runs[0]),
+        "ceiling": to_plain(ceiling(runs[0])),
         "opensmile": version,
         "stores": stores,
     }

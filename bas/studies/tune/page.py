@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
 from bas.report import comparison_page
-from bas.report.table import markdown_table, rich_table
+from bas.report.format import NONE
+from bas.report.table import Table, markdown_table, rich_table
+from bas.studies.tune.results import Tuning
 from bas.studies.tune.trials import BLOCK
 
 TOLD = {
@@ -16,68 +16,68 @@ TOLD = {
 }
 
 
-def _chosen(results: dict[str, Any], space: str) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows: the best trial of each fold, beside the preset's."""
-    tuned = results["tuning"][space]
-    names = [name for name in tuned["ranges"] if not name.startswith(BLOCK)]
+def _chosen(results: Tuning, space: str) -> Table:
+    """The best trial of each fold, beside the preset's."""
+    tuned = results.tuning[space]
+    names = [name for name in tuned.ranges if not name.startswith(BLOCK)]
     rows = []
-    for fold, found in enumerate(tuned["folds"]):
-        values = [found["params"][name] for name in names]
+    for index, fold in enumerate(tuned.folds):
+        values = [fold.params[name] for name in names]
         shown = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in values]
-        losses = [f"{found['value']:.3f}", "–" if found["preset"] is None else f"{found['preset']:.3f}"]
-        rows.append([str(fold), str(found["best"]), *losses, *shown, " > ".join(found["architecture"].values())])
+        losses = [f"{fold.value:.3f}", NONE if fold.preset is None else f"{fold.preset:.3f}"]
+        rows.append([str(index), str(fold.best), *losses, *shown, " > ".join(fold.architecture.values())])
     return ["fold", "trial", "valid loss", "preset's", *names, "blocks"], rows
 
 
-def _legend(results: dict[str, Any]) -> list[str]:
-    seed = results["seeds"][0]
+def _legend(results: Tuning) -> list[str]:
+    seed = results.seeds[0]
     lines = [
-        f"Tuned: {TOLD[results['mode']]}. A study of its own in every fold, all trials with seed {seed}; a trial's "
+        f"Tuned: {TOLD[results.mode]}. A study of its own in every fold, all trials with seed {seed}; a trial's "
         "value is its lowest validation loss over the epochs, and none saw a test part. Trial 0 is the preset, in mode "
         "blocks with the first candidate of every slot. Deviations of a tuned row are over trainings of the one trial "
         "that was chosen in a fold, not over studies.",
         "s of a tuned row: one training of what was chosen, and the trials of one fold.",
     ]
-    for space, tuned in results["tuning"].items():
-        folds = tuned["folds"]
-        total = {name: sum(fold[name] for fold in folds) for name in ("trials", "complete", "broken", "cut_off")}
-        pruned = total["trials"] - total["complete"] - total["broken"]
+    for space, tuned in results.tuning.items():
+        folds = tuned.folds
+        trials, complete = sum(fold.trials for fold in folds), sum(fold.complete for fold in folds)
+        broken, cut_off = sum(fold.broken for fold in folds), sum(fold.cut_off for fold in folds)
         lines.append(
-            f"{space}: {total['trials']} trials over {len(folds)} folds in {sum(f['seconds'] for f in folds):,.0f} s: "
-            f"{total['complete']} complete, {pruned} pruned, {total['broken']} diverged or too large"
-            + (f"; {total['cut_off']} more were cut off and made again" if total["cut_off"] else "")
+            f"{space}: {trials} trials over {len(folds)} folds in {sum(fold.seconds for fold in folds):,.0f} s: "
+            f"{complete} complete, {trials - complete - broken} pruned, {broken} diverged or too large"
+            + (f"; {cut_off} more were cut off and made again" if cut_off else "")
             + "."
         )
-        lines.append(f"{space}, drawn from: {'; '.join(f'{n} {told}' for n, told in tuned['ranges'].items())}.")
-        if any(fold["side_by_side"] for fold in folds):
+        lines.append(f"{space}, drawn from: {'; '.join(f'{n} {of}' for n, of in tuned.ranges.items())}.")
+        if any(fold.side_by_side for fold in folds):
             told = "more workers than studies: trials of one study ran side by side, and another run may draw others"
             lines.append(f"{space}: {told}.")
-        if tuned["importances"]:
-            order = sorted(tuned["importances"].items(), key=lambda item: -item[1])
+        if tuned.importances:
+            order = sorted(tuned.importances.items(), key=lambda item: -item[1])
             shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in order)
             lines.append(f"{space}, what mattered (PED-ANOVA over the complete trials, mean over folds): {shares}.")
-        before = [str(index) for index, fold in enumerate(folds) if fold["scored_before"]]
+        before = [str(index) for index, fold in enumerate(folds) if fold.scored_before]
         if before:
             told = f"trials were added after the test parts of folds {', '.join(before)} had been scored"
             lines.append(f"Note: {space}: {told}; the earlier scores are in jobs/.")
     return lines
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: Tuning) -> str:
     """The table of `comparison_page.markdown`, and how its tuned rows came about."""
     lines = [comparison_page.markdown(results).rstrip("\n")]
-    for space in results["tuning"]:
+    for space in results.tuning:
         lines += ["", f"## {space}: the best trial of each fold", "", *markdown_table(*_chosen(results, space))]
     return "\n".join([*lines, "", *(f"- {line}" for line in _legend(results))]) + "\n"
 
 
-def show(results: dict[str, Any], console: Console) -> None:
+def show(results: Tuning, console: Console) -> None:
     """The same on the terminal."""
     comparison_page.show(results, console)
-    for space in results["tuning"]:
+    for space in results.tuning:
         heading, rows = _chosen(results, space)
         narrow = [[*r[:4], ", ".join(map(" ".join, zip(heading[4:], r[4:], strict=True)))] for r in rows]
-        title = f"{space}: the best trial of each fold (protocol {results['protocol']['told']})"
+        title = f"{space}: the best trial of each fold (protocol {results.protocol.told})"
         console.print(rich_table(title, [*heading[:4], "drawn"], narrow))
     for line in _legend(results):
         console.print(line, highlight=False, markup=False)

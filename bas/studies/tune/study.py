@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from optuna.distributions import CategoricalDistribution
@@ -11,20 +10,20 @@ from optuna.storages import JournalStorage
 from rich.console import Console
 
 from bas.report.notes import announce
+from bas.report.results import write_results
 from bas.runs.plan import BEST, Job
 from bas.runs.run import Run
 from bas.runs.workers import Workers
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import TOLD, markdown, show
+from bas.studies.tune.results import Mode, Tuning
 from bas.studies.tune.trials import FINISHED, Attempt, TuneSession, attempt, begin, best_of, drawn_from, score, study_of
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
-from bas.util.files import write_results, write_text
+from bas.util.files import write_text
 
 
-def carry_out(
-    run: Run, mode: str, trials: int, workers: int, console: Console, memory: float | None = None
-) -> dict[str, Any]:
+def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console, memory: float | None = None) -> Tuning:
     """Make the trials that are not made yet, score the best of each study, and the baselines; write and show the page.
 
     trials: in every fold, for every space. memory: as of the study `compare`. The caller holds the folder's lock.
@@ -54,8 +53,8 @@ def carry_out(
         pool.run(run, linear, 1, "linear rows", placement, open=TuneSession)
         pool.run(run, baselines, epochs, "baselines", placement, open=TuneSession)
     results = tabulate(run, journal, mode)
-    write_results(run.folder / "tune.json", results)
-    write_text(run.folder / "tune.md", markdown(results))
+    write_results(run.folder, results)
+    write_text(run.folder / "table.md", markdown(results))
     show(results, console)
     return results
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.runs.results import context, plain, tested
+from bas.report.old import context, plain
+from bas.runs.results import tested
 from bas.runs.run import Run
 from bas.stats import Metric, between, interval, paired, spread
 from bas.studies.words.heads import FUSIONS

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bas.report.notes import noted, preset_told
+from bas.report.old import noted, preset_told
 from bas.report.table import markdown_table, rich_table
 from bas.stats import between
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS

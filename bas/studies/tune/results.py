@@ -1,0 +1,47 @@
+"""A tuning's results: a comparison, and of every study what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from bas.report.results import Comparison
+
+Mode = Literal["blocks", "search"]
+Drawn = float | int | str
+"""A setting's value, or a block's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTuning:
+    """One study: its trials, and the best of them."""
+
+    trials: int
+    complete: int
+    broken: int  # diverged or too large
+    cut_off: int  # by a kill; they were made again
+    side_by_side: bool  # whether any two ran at a time
+    seconds: float  # of all trials
+    best: int  # the trial's number
+    value: float  # its validation loss
+    valid: Mapping[str, float]  # loss and metrics of its kept epoch
+    preset: float | None  # the preset's validation loss; None: its trial is not complete
+    params: Mapping[str, Drawn]  # of the best
+    architecture: Mapping[str, str]
+    scored_before: bool  # whether trials were added after a test part had been scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceTuning:
+    ranges: Mapping[str, str]  # what each parameter was drawn from, in words
+    folds: tuple[FoldTuning, ...]
+    importances: Mapping[str, float]  # by PED-ANOVA, mean over folds; empty: too few trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Comparison):
+    study: ClassVar = "tune"
+
+    mode: Mode
+    tuning: Mapping[str, SpaceTuning]  # by space
