@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	board bench nano check test golden installed upgrade clean
+	check-space board bench nano check test golden installed upgrade clean
 
 # Variables come from the command line; the environment is not read. What one means: `.venv/bin/bas compare --help`.
 PYTHON := python3
@@ -22,6 +22,7 @@ PROCESSES := 1
 FEATURES :=
 LAYER :=
 SPACES :=
+SPACE :=
 PRESET := cpu
 SET :=
 SEEDS :=
@@ -78,6 +79,7 @@ reads_shares := $(reads_search) METADATA
 reads_dynamics := $(environment) $(corpus_of) ENCODER REVISION REAL_LENGTH AS_RECORDED PROTOCOL PROTOCOL_SEED ROTATIONS \
 	PRESET SET DEVICE KEEP_WEIGHTS TEXT_ENCODER NAME
 reads_cost := $(environment) $(trained) LAYER CLEAN LEAKY
+reads_check-space := $(environment) SPACE
 reads_board := $(environment) PORT
 reads_bench := $(environment) CORPUS ROOT ENCODER DEVICE
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS WORKERS DEVICE
@@ -104,11 +106,13 @@ needs_shares := FEATURES
 needs_dynamics := CORPUS ROOT ENCODER
 needs_cost := FEATURES
 needs_nano := SPEECH
+needs_check-space := SPACE
 like_CORPUS := emodb
 like_ROOT := path/to/corpus
 like_ENCODER := bas-hubert-nano
 like_FEATURES := runs/features/emodb-wavlm-large
 like_TEXT_ENCODER := bert-base-german-cased
+like_SPACE := my_space.py
 like_SPEECH := path/to/LibriSpeech
 
 # Of what is not a target make itself says so.
@@ -139,9 +143,9 @@ endif
 help:  ## this page
 	@echo "bas: which downstream model should sit on frozen speech features?"
 	@echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$${text%% | *}"; \
-		case "$$text" in *" | "*) printf '                   %s\n' "$${text##* | }";; esac; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$${text%% | *}"; \
+		case "$$text" in *" | "*) printf '                     %s\n' "$${text##* | }";; esac; done
 
 setup: .venv/run  ## install the package into .venv; later targets keep TORCH and PYTHON | make setup TORCH=cpu PYTHON=python3.12
 
@@ -207,6 +211,9 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost FEATURES=runs/features/emodb-wavlm-large CLEAN=speaker:5 LEAKY=id:5
 	$(BIN)/bas protocol cost $(RUN) $(if $(CLEAN),--clean "$(CLEAN)") $(if $(LEAKY),--leaky "$(LEAKY)")
+
+check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
+	$(BIN)/bas check-space "$(SPACE)"
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
 	$(BIN)/bas board --port $(PORT)

@@ -12,7 +12,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from bas import __version__
-from bas.cli import audit, compare, corpus, dynamics, features, probe, protocol, shares, tune, words
+from bas.cli import audit, check_space, compare, corpus, dynamics, features, probe, protocol, shares, tune, words
 from bas.cli.features import fill
 from bas.cli.options import RUNS
 from bas.errors import UserError
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text)
 
     studies = (audit, tune, probe, dynamics, words, shares)
-    for room in (corpus, features, protocol, compare, *studies):
+    for room in (corpus, features, protocol, compare, *studies, check_space):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=RUNS, help="default: %(default)s")
