@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	board bench nano check test golden installed upgrade clean
+	check-space board bench nano check test golden installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -10,6 +10,7 @@ PYTHON := python3
 TORCH :=
 EXPERIMENT :=
 SET :=
+SPACE :=
 TO :=
 PROCESSES := 1
 PORT := 6006
@@ -31,6 +32,7 @@ reads_corpus := $(experiment) TO
 reads_protocol := $(experiment) TO
 reads_extract := $(experiment) PROCESSES
 reads_features := $(environment) EXPERIMENT
+reads_check-space := $(environment) SPACE
 reads_board := $(environment) PORT
 reads_bench := $(environment)
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS
@@ -44,8 +46,10 @@ reads_clean :=
 # What a target stops without, before it installs anything. What an experiment lacks, `bas` says.
 needs_features := EXPERIMENT
 needs_nano := SPEECH
+needs_check-space := SPACE
 $(foreach target,$(verbs) extract corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
 like_EXPERIMENT := emodb.toml
+like_SPACE := my_space.py
 like_SPEECH := path/to/LibriSpeech
 
 # Of what is not a target make itself says so.
@@ -76,9 +80,9 @@ endif
 help:  ## this page
 	@echo "bas: which downstream model should sit on frozen speech features?"
 	@echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$${text%% | *}"; \
-		case "$$text" in *" | "*) printf '                   %s\n' "$${text##* | }";; esac; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-12s %s\n' "$$target" "$${text%% | *}"; \
+		case "$$text" in *" | "*) printf '                     %s\n' "$${text##* | }";; esac; done
 
 setup: .venv/run  ## install the package into .venv; later targets keep TORCH and PYTHON | make setup TORCH=cpu PYTHON=python3.12
 
@@ -129,6 +133,9 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost EXPERIMENT=emodb.toml SET="cost.clean=speaker:5 cost.leaky=id:5"
 	$(BIN)/bas protocol cost $(READ)
+
+check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
+	$(BIN)/bas check-space "$(SPACE)"
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
 	$(BIN)/bas board --port $(PORT)

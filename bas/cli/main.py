@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas import __version__, api
-from bas.cli import corpus, experiments, features, protocol
+from bas.cli import check_space, corpus, experiments, features, protocol
 from bas.cli.options import Parser, tell_next
 from bas.errors import UserError
 
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
 
-    for room in (corpus, features, protocol, experiments):
+    for room in (corpus, features, protocol, experiments, check_space):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")

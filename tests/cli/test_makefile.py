@@ -15,11 +15,11 @@ from places import ROOT
 from bas.cli.main import parser
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = re.findall(r"^([a-z]+):[^#=]*## ", MAKEFILE, re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):[^#=]*## ", MAKEFILE, re.MULTILINE)
 VARIABLES = re.findall(r"^([A-Z_]+) :=", MAKEFILE, re.MULTILINE)
 VARIABLES.remove("BIN")
 # What a target stops without, and values that are looked at before they are handed on.
-NEEDED = {"EXPERIMENT": "e-canary.toml", "SPEECH": "s-canary"}
+NEEDED = {"EXPERIMENT": "e-canary.toml", "SPEECH": "s-canary", "SPACE": "space-canary"}
 SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1"}
 SHOWN = {"REAL_LENGTH": "--real-length"}
 
@@ -43,7 +43,7 @@ def reads(target: str) -> set[str]:
 def test_the_targets_are_the_ones_in_the_help() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     told = subprocess.run(["make"], capture_output=True, text=True, cwd=ROOT, env=environment).stdout
-    assert re.findall(r"^  make (\w+) ", told, re.MULTILINE) == TARGETS
+    assert re.findall(r"^  make ([\w-]+) ", told, re.MULTILINE) == TARGETS
     assert len(TARGETS) > 20
 
 

@@ -1,13 +1,11 @@
-"""The contract of a search space: what every file in `search_spaces/`, and any user's own, must hold."""
+"""Search spaces and their files. What every file must hold is in tests/testing/test_contracts.py."""
 
 from __future__ import annotations
 
-import json
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,48 +13,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from stem_and_pool import LAYER, TanhStem
+from stem_and_pool import space as ENDS
 
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
 from bas.errors import UserError
-from bas.networks.network import FrameLinear, build
+from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.runs.spaces import load_space, shipped
 from bas.search.search import search
-from bas.space import Architecture, Choices, SearchSpace
+from bas.space import Architecture, SearchSpace
 from bas.tasks import Classification
 from bas.training.batches import Data
 from bas.training.settings import settings
 
 IN_DIM, DIM, OUTPUTS = 12, 16, 3
-LENGTHS = (9, 1, 5, 14)
-
-
-class TanhStem(nn.Module):
-    def __init__(self, in_dim: int, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(in_dim, dim)
-
-    def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
-        out: Tensor = self.project(x_BTI).tanh()
-        return out
-
-
-class MaxPool(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        return x_BTD.masked_fill(~mask_BT[..., None], -torch.inf).amax(1)
-
-
-LAYER: Choices = {"MSA": partial(MSA, num_heads=4), "FFN": FFN}
-ENDS = SearchSpace(
-    slots={"layer1": LAYER},
-    stem={"linear": FrameLinear, "tanh": TanhStem},
-    pool={"mean": MeanPool, "max": MaxPool},
-)
-"""A space whose stem and pool are searched too."""
 
 
 @cache
@@ -77,111 +48,7 @@ def supernet_of(name: str) -> Supernet:
     return supernet
 
 
-def some_architectures(space: SearchSpace) -> list[Architecture]:
-    """Each candidate of each part at least once."""
-    every = list(space.architectures())
-    return [every[0], every[-1], *random.Random(0).sample(every, min(5, len(every)))] + [
-        next(a for a in every if a[slot] == choice) for slot, choices in space.searched.items() for choice in choices
-    ]
-
-
-def networks(supernet: Supernet) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """The supernet under soft gates, and discrete architectures cut out of it."""
-    gates = supernet.probabilities()
-    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"soft gates": lambda x, mask: supernet(x, mask, gates)}
-    return found | {str(a): supernet.discrete(a) for a in some_architectures(supernet.space)}
-
-
-def utterances() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(length, IN_DIM, generator=generator) for length in LENGTHS]
-
-
-def padded(frames: list[Tensor], length: int, garbage: float = 0.0) -> tuple[Tensor, Tensor]:
-    """`x_BTI` of that many frames and its mask; noise of that size on the padding."""
-    x_BTI = torch.randn(len(frames), length, IN_DIM, generator=torch.Generator().manual_seed(2)) * garbage
-    for row, x_TI in zip(x_BTI, frames, strict=True):
-        row[: len(x_TI)] = x_TI
-    return x_BTI, torch.arange(length) < torch.tensor([len(x_TI) for x_TI in frames])[:, None]
-
-
 # --- every space ---
-
-
-@every_space
-def test_padding_never_changes_an_output(name: str) -> None:
-    supernet, frames = supernet_of(name), utterances()
-    with torch.no_grad():
-        for which, network in networks(supernet).items():
-            alone_BO = torch.cat([network(*padded([x_TI], len(x_TI))) for x_TI in frames])
-            for length, garbage in ((max(LENGTHS), 0.0), (max(LENGTHS), 1e4), (31, 1e4)):
-                together_BO = network(*padded(frames, length, garbage))
-                torch.testing.assert_close(together_BO, alone_BO, atol=1e-5, rtol=1e-5, msg=lambda m, w=which: w + m)
-
-
-@every_space
-def test_batch_size_and_order_never_change_an_output(name: str) -> None:
-    supernet = supernet_of(name)
-    x_BTI, mask_BT = padded(utterances(), max(LENGTHS))
-    shuffle = torch.tensor([2, 0, 3, 1])
-    with torch.no_grad():
-        for network in networks(supernet).values():
-            whole_BO = network(x_BTI, mask_BT)
-            pairs_BO = torch.cat([network(x, m) for x, m in zip(x_BTI.split(2), mask_BT.split(2), strict=True)])
-            torch.testing.assert_close(pairs_BO, whole_BO, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(
-                network(x_BTI[shuffle], mask_BT[shuffle]), whole_BO[shuffle], atol=1e-5, rtol=1e-5
-            )
-
-
-@every_space
-def test_every_parameter_learns_under_soft_gates(name: str) -> None:
-    supernet = supernet_of(name).train()
-    gates = {part: mixed.theta.softmax(0) for part, mixed in supernet.mixed().items()}
-    supernet(*padded(utterances(), max(LENGTHS)), gates).square().sum().backward()
-    for parameter, p in supernet.named_parameters():
-        assert p.grad is not None, parameter
-        assert p.grad.isfinite().all(), parameter
-        # A key's bias shifts all scores alike and rightly gets nothing, so biases are asked for no more than that.
-        assert p.grad.any() or parameter.endswith("bias"), parameter
-
-
-@every_space
-def test_only_the_chosen_candidates_learn_in_a_discrete_network(name: str) -> None:
-    supernet = supernet_of(name).train()
-    architecture = some_architectures(supernet.space)[1]
-    supernet.discrete(architecture)(*padded(utterances(), max(LENGTHS))).square().sum().backward()
-    for parameter, p in supernet.named_parameters():
-        part = parameter.split(".")[1]
-        off_path = part in architecture.as_dict() and f".candidates.{architecture[part]}." not in parameter
-        assert (p.grad is None) == off_path, parameter
-
-
-@every_space
-def test_one_hot_gates_are_the_discrete_network(name: str) -> None:
-    supernet = supernet_of(name)
-    batch = padded(utterances(), max(LENGTHS))
-    with torch.no_grad():
-        for architecture in some_architectures(supernet.space):
-            one_hot_BO = supernet(*batch, supernet.one_hot(architecture))
-            assert torch.equal(supernet.discrete(architecture)(*batch), one_hot_BO)
-
-            built = build(supernet.space, architecture, IN_DIM, DIM, OUTPUTS).eval()
-            assert not torch.equal(built(*batch), one_hot_BO)  # its weights are fresh
-            built.load_state_dict(weights_of(supernet, architecture))
-            assert torch.equal(built(*batch), one_hot_BO)
-
-
-def weights_of(supernet: Supernet, architecture: Architecture) -> dict[str, Tensor]:
-    """The supernet's weights under the names they have in that architecture's own network."""
-    found = {}
-    for parameter, value in supernet.state_dict().items():
-        for part, choice in architecture.blocks:
-            if parameter.startswith(f"parts.{part}.candidates.{choice}."):
-                found[parameter.replace(f".candidates.{choice}.", ".", 1)] = value
-        if ".candidates." not in parameter and not parameter.endswith(".theta"):
-            found[parameter] = value
-    return found
 
 
 @every_space
@@ -192,19 +59,6 @@ def test_discrete_is_cut_out_without_copying(name: str) -> None:
     assert all(id(p) in owned for p in network.parameters())
     assert not network.training
     assert supernet.train().discrete(next(supernet.space.architectures())).training
-
-
-@every_space
-def test_architecture_parameters_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
-    supernet = supernet_of(name)
-    assert {f"parts.{part}.theta" for part in supernet.space.searched} <= set(supernet.state_dict())
-    torch.save(supernet.state_dict(), tmp_path / "supernet.pt")
-    torch.manual_seed(9)
-    other = Supernet(supernet.space, IN_DIM, DIM, OUTPUTS).eval()
-    other.load_state_dict(torch.load(tmp_path / "supernet.pt", weights_only=True))
-    assert other.argmax() == supernet.argmax()
-    batch = padded(utterances(), max(LENGTHS))
-    assert torch.equal(other(*batch, other.probabilities()), supernet(*batch, supernet.probabilities()))
 
 
 @every_space
@@ -256,15 +110,6 @@ def test_an_architecture_of_another_space_is_refused(chosen: Mapping[str, str], 
 
 
 # --- signatures ---
-
-
-def test_signatures_are_alike_in_every_process() -> None:
-    code = (
-        "import json; from bas.runs.spaces import load_space, shipped;"
-        "print(json.dumps({n: load_space(n).space.signature for n in shipped()}))"
-    )
-    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(fresh.stdout) == {name: load_space(name).space.signature for name in shipped()}
 
 
 def test_a_signature_changes_with_whatever_changes_the_space() -> None:
