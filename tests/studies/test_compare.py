@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from bas.runs.plan import Job
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.spaces import load_space
+from bas.training.loop import read_checkpoint
 from bas.util.files import locked
 from bas.util.progress import bar
 
@@ -188,23 +190,70 @@ def test_a_finished_run_is_not_computed_again(inside: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (inside / "runs/whole/jobs").iterdir()} == before
 
 
-def test_killed_at_random_moments(inside: Path) -> None:
-    driver = inside / "driver.py"
-    driver.write_text(
-        "import sys\nfrom bas.cli.main import main\nfrom bas.training import loop\nloop.CHECKPOINT_SECONDS = 0.0\n"
-        "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))\n"
-    )
+DRIVER = """import sys
+from bas.cli.main import main
+from bas.training import loop
+loop.CHECKPOINT_SECONDS = 0.0
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def kill_at_work(command: list[str], folder: Path, whole_group: bool) -> None:
+    """Kill it as soon as a job of the run has written a checkpoint; whole_group: its workers at the same moment."""
+
+    def checkpoints() -> set[tuple[str, int]]:
+        written = set()
+        for path in (folder / "jobs").glob("*.checkpoint"):
+            with suppress(FileNotFoundError):  # its job ends
+                written.add((path.name, path.stat().st_mtime_ns))
+        return written
+
+    before, begun = checkpoints(), time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not checkpoints() - before:
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() - begun < 300
+        time.sleep(0.002)
+    assert process.poll() is None
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    time.sleep(1.5)  # orphaned workers notice within half a second
+
+
+def resume(folder: Path, path: Path) -> tuple[int, int]:
+    """Do the job that the checkpoint is of: the epochs that the checkpoint holds, and those that are done now."""
+    name = path.stem
+    held, ticks = len(read_checkpoint(path)["records"]), []
+    kind, row, fold, seed = re.fullmatch(r"([a-z]+)-(.+)-fold(\d+)-seed(\d+)", name).groups()  # type: ignore[union-attr]
+    row = next(r for r in ("ser_bas3", *BASELINES) if r.replace(" ", "-") == row)
+    run_job(Session(folder, tick=lambda: ticks.append(1)), Job(kind, row, int(fold), int(seed)))
+    return held, len(ticks)
+
+
+def test_killed_while_it_trains(inside: Path) -> None:
+    """By itself, and with its workers, as when the power goes: what a checkpoint holds is not done again."""
+    driver, folder = inside / "driver.py", inside / "runs/killed"
+    driver.write_text(DRIVER)
     command = [sys.executable, str(driver), *compare("killed", "--workers", "2")]
-    rng = random.Random(1)
-    for _ in range(4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(4.0, 9.0))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        time.sleep(1.0)  # the orphaned workers notice within half a second
+    kill_at_work(command, folder, whole_group=False)
+    resumed: list[int] = []
+    for _ in range(8):  # a kill between two jobs leaves no checkpoint
+        kill_at_work(command, folder, whole_group=True)
+        for path in sorted((folder / "jobs").glob("*.checkpoint")):
+            held, done = resume(folder, path)
+            assert done == 3 - held, path.name
+            resumed.append(held)
+        if len(resumed) >= 2:
+            break
+    assert len(resumed) >= 2, "no kill left a checkpoint"
+    assert all(held > 0 for held in resumed)
     assert subprocess.run(command, capture_output=True).returncode == 0
-    assert jobs(inside / "runs/killed") == jobs(inside / "runs/whole")
-    assert not list((inside / "runs/killed/jobs").glob("*.checkpoint"))
+    assert jobs(folder) == jobs(inside / "runs/whole")
+    assert not list((folder / "jobs").glob("*.checkpoint"))
 
 
 def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +262,8 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
     name = Job("search", "ser_bas3", 0, 1).name
     whole = jobs(inside / "runs/resumed")[name]
     (inside / f"runs/resumed/jobs/{name}.json").unlink()
-    session = Session(inside / "runs/resumed")
+    done: list[int] = []
+    session = Session(inside / "runs/resumed", tick=lambda: done.append(1))
     epochs = []
 
     def dies(*arguments: Any) -> None:
@@ -226,7 +276,9 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
         with pytest.raises(RuntimeError, match="killed"):
             run_job(session, Job("search", "ser_bas3", 0, 1))
     assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
+    assert len(done) == 2
     run_job(session, Job("search", "ser_bas3", 0, 1))
+    assert len(done) == 3, "what the checkpoint holds is not done again"
     assert jobs(inside / "runs/resumed")[name] == whole
 
 
