@@ -1,5 +1,7 @@
 """The search and the one training loop: eq. 4, what a search finds, what it may see, how it goes on after a kill."""
 
+# mypy: disable-error-code="index,union-attr"
+
 from __future__ import annotations
 
 import math
@@ -25,7 +27,7 @@ from bas.search.gates import gumbel_softmax
 from bas.search.search import STRATEGIES, Found, Strategy, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data, training_batches
-from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
 from bas.training.settings import PRESETS, Settings, settings
 
 DIM = 8
@@ -289,6 +291,27 @@ def train(
 def test_from_the_same_weights_another_seed_goes_another_way() -> None:
     one, other = (train(make_data(0), SMALL, lambda e: {"loss": e.loss}, seed=seed) for seed in (0, 1))
     assert one[1] != other[1]
+
+
+def test_every_fold_and_seed_has_a_seed_of_its_own() -> None:
+    assert len({seed_of(fold, seed) for fold in range(20) for seed in range(20)}) == 400
+
+
+def test_every_epoch_has_an_order_and_a_noise_of_its_own() -> None:
+    data = make_data(0)
+    batches: list[Tensor] = []
+    drawn: list[float] = []
+
+    def loss(outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
+        batches.append(targets_B.clone())
+        drawn.append(float(torch.rand(())))
+        return F.cross_entropy(outputs_BO, targets_B)
+
+    run_search(data, replace(SMALL, epochs=3, dropout=0.3), loss=loss)
+    steps = len(batches) // 3
+    orders = {tuple(torch.cat(batches[e * steps : (e + 1) * steps]).tolist()) for e in range(3)}
+    assert len(orders) == 3
+    assert len(set(drawn)) == len(drawn)
 
 
 class Killed(Exception):

@@ -1,0 +1,379 @@
+"""Faults that the tests must notice: each is planted in a copy of the repository, where one of its tests must fail.
+
+`make mutants`, or `python tests/mutants.py [WORD ...]` for those whose name has one of the words. Where a planted fault
+no longer applies, the code has changed: plant it where it now belongs. A fault that survives wants a test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = ("runs", "docs", "build")
+"""Of the repository's own folders, beside those that begin with a dot."""
+
+PROCESSES = 2
+SECONDS = 900
+"""That the tests of a mutant may take; a test that hangs has noticed, but should say so."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """old, which stands once in `file`, becomes new; then one of `tests` (arguments of pytest) must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+COMPARE = "tests/studies/test_compare.py"
+SEARCH = "tests/search/test_search.py"
+STRATEGIES = "tests/search/test_strategies.py"
+CONTRACTS = "tests/testing/test_contracts.py"
+NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
+
+MUTANTS = [
+    Mutant(
+        "a checkpoint is deleted before its job begins",
+        "bas/runs/jobs.py",
+        "    kinds = {",
+        "    checkpoint(session, job).unlink(missing_ok=True)\n    kinds = {",
+        f"{COMPARE} -k 'killed or checkpoint'",
+    ),
+    Mutant(
+        "a job that is done is done again",
+        "bas/runs/workers.py",
+        "todo = [job for job in jobs if not _path(folder, job).exists()]",
+        "todo = list(jobs); [_path(folder, job).unlink(missing_ok=True) for job in jobs]",
+        f"{COMPARE} -k not_computed_again",
+    ),
+    Mutant(
+        "attention drops its mask",
+        "bas/blocks.py",
+        "attn_mask=mask_BT[:, None, None, :]",
+        "attn_mask=None",
+        f"{CONTRACTS} -k 'ser_bas3 and padding'",
+    ),
+    Mutant(
+        "the mean takes padding in",
+        "bas/blocks.py",
+        "self.behind(zeroed(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))",
+        "self.behind(x_BTD.mean(1))",
+        f"{CONTRACTS} -k 'ser_bas3 and padding'",
+    ),
+    Mutant(
+        "a convolution sees padding",
+        "bas/blocks.py",
+        "self.norm(self.over_time(zeroed(x_BTD, mask_BT).mT)",
+        "self.norm(self.over_time(x_BTD.mT)",
+        f"{CONTRACTS} -k 'emotion_share and padding'",
+    ),
+    Mutant(
+        "a seed is ignored",
+        "bas/training/loop.py",
+        "hashlib.sha256(repr(parts).encode())",
+        "hashlib.sha256(b'')",
+        f"{SEARCH} -k 'seed'",
+    ),
+    Mutant(
+        "a fold's seed is every seed's",
+        "bas/training/loop.py",
+        "return seed * 1000 + fold",
+        "return fold",
+        f"{SEARCH} -k seed_of_its_own",
+    ),
+    Mutant(
+        "an epoch has the randomness of the one before",
+        "bas/training/loop.py",
+        'seed_everything(seed, "epoch", epoch)',
+        'seed_everything(seed, "epoch", 0)',
+        SEARCH,
+    ),
+    Mutant(
+        "early stopping looks at the test part",
+        "bas/runs/fit.py",
+        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)\n"
+        '    seed_everything(seed, fold, "initial weights")',
+        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.test)\n"
+        '    seed_everything(seed, fold, "initial weights")',
+        NO_CHOICE,
+    ),
+    Mutant(
+        "a search looks at the test part",
+        "bas/runs/fit.py",
+        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)\n"
+        "    fit_part",
+        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.test)\n"
+        "    fit_part",
+        NO_CHOICE,
+    ),
+    Mutant(
+        "a training learns on the valid part too",
+        "bas/runs/fit.py",
+        "        session.members(parts.fit),\n        replace(settings, warmup=0)",
+        "        session.members(parts.fit + parts.valid),\n        replace(settings, warmup=0)",
+        NO_CHOICE,
+    ),
+    Mutant(
+        "the layer is chosen on the test part too",
+        "bas/runs/session.py",
+        "members = self.members((*parts.fit, *parts.valid))",
+        "members = self.members((*parts.fit, *parts.valid, *parts.test))",
+        NO_CHOICE,
+    ),
+    Mutant(
+        "the moments are taken over all utterances",
+        "bas/runs/fit.py",
+        "network.standardise.set(*data.moments(session.members(parts.fit)))",
+        "network.standardise.set(*data.moments(session.members(parts.fit + parts.valid + parts.test)))",
+        NO_CHOICE,
+    ),
+    Mutant(
+        "speakers are normalised by frames outside fit",
+        "bas/training/batches.py",
+        "    named = [speakers[u] for u in fit.tolist()]",
+        "    fit = torch.arange(len(speakers))\n    named = [speakers[u] for u in fit.tolist()]",
+        "tests/runs/test_normalising.py",
+    ),
+    Mutant(
+        "valid and test are swapped",
+        "bas/protocols/rules.py",
+        "folds.append(Fold(_ids(fit), _ids(training[u] for u in valid), _ids(groups[u] for u in units)))",
+        "folds.append(Fold(_ids(fit), _ids(groups[u] for u in units), _ids(training[u] for u in valid)))",
+        "tests/protocols/test_protocols.py",
+    ),
+    Mutant(
+        "speakers leak across folds",
+        "bas/protocols/rules.py",
+        "        value = field_of(u, name)\n        if value is None:",
+        '        value = field_of(u, "id")\n        if value is None:',
+        "tests/protocols/test_protocols.py",
+    ),
+    Mutant(
+        "a leak is let through",
+        "bas/protocols/check.py",
+        "forbidden = field in task.disjoint",
+        "forbidden = False",
+        "tests/protocols",
+    ),
+    Mutant(
+        "results of another plan are accepted",
+        "bas/runs/start.py",
+        "            if old != value:",
+        "            if False:",
+        f"{COMPARE} -k another_name",
+    ),
+    Mutant(
+        "results of another protocol are accepted",
+        "bas/runs/start.py",
+        'found.get("protocol") != protocol.hash',
+        "False",
+        "tests/cli/test_bad_input.py tests/cli/test_marks.py",
+    ),
+    Mutant(
+        "a checkpoint of another split is taken up",
+        "bas/training/loop.py",
+        'state["of"] != of',
+        "False",
+        "tests/cli/test_bad_input.py tests/search",
+    ),
+    Mutant(
+        "the temperature is not annealed",
+        "bas/training/settings.py",
+        "return float(self.tau_start * (self.tau_end / self.tau_start) ** done)",
+        "return self.tau_start",
+        "tests/training/test_settings.py",
+    ),
+    Mutant(
+        "the temperature reaches no gate",
+        "bas/search/gates.py",
+        "return (_perturbed(theta) / temperature).softmax(0)",
+        "return _perturbed(theta).softmax(0)",
+        SEARCH,
+    ),
+    Mutant(
+        "the Gumbel noise is missing",
+        "bas/search/gates.py",
+        "    return theta - torch.empty_like(theta).exponential_().clamp_min(torch.finfo(theta.dtype).tiny).log()",
+        "    return theta",
+        SEARCH,
+    ),
+    Mutant(
+        "the layer mix is frozen",
+        "bas/networks/network.py",
+        "x_BTLI * self.theta.softmax(0)[:, None]",
+        "x_BTLI * self.theta.detach().softmax(0)[:, None]",
+        "tests/runs/test_mix.py",
+    ),
+    Mutant(
+        "argmax takes the smallest",
+        "bas/networks/supernet.py",
+        "m.theta.argmax()",
+        "m.theta.argmin()",
+        "tests/networks/test_supernet.py",
+    ),
+    Mutant(
+        "one-hot gates let every candidate through",
+        "bas/networks/supernet.py",
+        "float(n == architecture[name])",
+        "float(n == architecture[name]) or 0.01",
+        f"{CONTRACTS} -k 'ser_bas3 and discrete'",
+    ),
+    Mutant(
+        "single-path takes the highest loss",
+        "bas/search/search.py",
+        "    chosen = min(\n",
+        "    chosen = max(\n",
+        STRATEGIES,
+    ),
+    Mutant(
+        "bilevel moves theta on the training part",
+        "bas/search/search.py",
+        "held_out=held_out if strategy.held_out else None",
+        "held_out=members if strategy.held_out else None",
+        STRATEGIES,
+    ),
+    Mutant(
+        "theta does not rest in the warm-up",
+        "bas/training/loop.py",
+        "if epoch < settings.warmup or held_out is not None:",
+        "if held_out is not None:",
+        STRATEGIES,
+    ),
+    Mutant(
+        "cost is no matter",
+        "bas/search/search.py",
+        "loss(outputs_BO, targets_B) + settings.cost_weight * expected",
+        "loss(outputs_BO, targets_B)",
+        STRATEGIES,
+    ),
+    Mutant(
+        "the last epoch's weights are kept",
+        "bas/training/loop.py",
+        '    if keep_best:\n        model.load_state_dict(best["model"])',
+        '    if keep_best == 0:\n        model.load_state_dict(best["model"])',
+        SEARCH,
+    ),
+    Mutant(
+        "weights decay in theta",
+        "bas/training/loop.py",
+        '"params": theta, "weight_decay": 0.0',
+        '"params": theta, "weight_decay": settings.weight_decay',
+        SEARCH,
+    ),
+    Mutant(
+        "the linear row takes the worst strength",
+        "bas/runs/linear.py",
+        "key=lambda strength: (scores[strength], -strength)",
+        "key=lambda strength: (-scores[strength], -strength)",
+        "tests/runs/test_linear.py",
+    ),
+    Mutant(
+        "unweighted accuracy is weighted",
+        "bas/stats/metrics.py",
+        "float(np.mean(hits_K[present_K] / support_K[present_K]))",
+        "float(hits_K.sum() / support_K.sum())",
+        "tests/stats/test_metrics.py",
+    ),
+    Mutant(
+        "utterances are taken for units",
+        "bas/stats/intervals.py",
+        "labels_U, unit_N = np.unique(units_N, return_inverse=True)\n    units = labels_U.size",
+        "labels_U, unit_N = np.unique(np.arange(n), return_inverse=True)\n    units = labels_U.size",
+        "tests/stats/test_stats.py",
+    ),
+    Mutant(
+        "a file may be half written",
+        "bas/util/files.py",
+        '    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")',
+        "    temporary = path",
+        f"{SEARCH} tests/features/test_store.py -k 'whole_or_not or kill_while_writing'",
+    ),
+    Mutant(
+        "a flipped bit of a feature is not seen",
+        "bas/features/shard.py",
+        "    if zlib.crc32(as_bytes(states)) != crc32:",
+        "    if False:",
+        "tests/features/test_verify.py",
+    ),
+]
+
+
+def outcome(mutant: Mutant) -> tuple[str, float]:
+    """The first failing test of a copy with the fault in it, or why it SURVIVES, and the seconds it took."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder) / "bas"
+        shutil.copytree(ROOT, copy, ignore=left_out)
+        if mutant.file:
+            path = copy / mutant.file
+            source = path.read_text(encoding="utf-8")
+            if source.count(mutant.old) != 1:
+                return f"SURVIVES: its place in {mutant.file} is there {source.count(mutant.old)} times", 0.0
+            path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *words(mutant.tests)]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"SURVIVES: its tests took more than {SECONDS} s", time.monotonic() - begun
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+        if done.returncode == 1 and failed:
+            return failed[1], time.monotonic() - begun
+        last = (done.stdout + done.stderr).strip().splitlines()[-1]
+        return f"SURVIVES: {last}", time.monotonic() - begun
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What a copy does without."""
+    return [name for name in names if name.startswith((".", "__py")) or (Path(folder) == ROOT and name in LEFT_OUT)]
+
+
+def words(tests: str) -> list[str]:
+    """Paths, and what stands behind -k as one argument."""
+    paths, _, chosen = tests.partition(" -k ")
+    return [*paths.split(), *(["-k", chosen.strip("'")] if chosen else [])]
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line a mutant; 1 when one survives."""
+    if arguments == ["--sound"]:
+        return sound()
+    chosen = [m for m in MUTANTS if not arguments or any(word in m.name for word in arguments)]
+    assert chosen, f"no mutant is named {' or '.join(arguments)}"
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        survivors = 0
+        for mutant, (result, seconds) in zip(chosen, pool.map(outcome, chosen), strict=True):
+            survivors += result.startswith("SURVIVES")
+            print(f"{mutant.name:50} {seconds:5.0f} s  {result}", flush=True)
+    print(f"{len(chosen)} faults planted, {survivors} survive")
+    return int(survivors > 0)
+
+
+def sound() -> int:
+    """Every test that a mutant names, with nothing planted; 1 when one fails."""
+    every = [Mutant(tests, "", "", "", tests) for tests in dict.fromkeys(m.tests for m in MUTANTS)]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        failed = 0
+        for mutant, (result, seconds) in zip(every, pool.map(outcome, every), strict=True):
+            passed = re.search(r"^SURVIVES: \d+ passed", result)
+            failed += not passed
+            print(f"{seconds:5.0f} s  {'pass' if passed else result}  {mutant.name}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
