@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.table import Table
@@ -52,14 +53,14 @@ def _plain(part: object) -> str:
     return str(part.title if isinstance(part, Table) else part)
 
 
-def test_every_table_on_the_terminal_has_it(told):
+def test_every_table_on_the_terminal_has_it(told: Any) -> None:
     titles = [line for line in told.splitlines() if "(protocol " in line]
     assert len(titles) == 4  # chosen blocks, two tables, the legend
     assert all("MARKED" in line for line in titles)
     assert "mark: allowed by --allow-overlap, with speaker on both sides" in told
 
 
-def test_every_file_and_sentence_has_it(told):
+def test_every_file_and_sentence_has_it(told: Any) -> None:
     page = Path("runs/marked/table.md").read_text()
     assert "MARKED" in page.splitlines()[0]
     sentences = [line for line in page.splitlines() if line.startswith("- BAS ser_bas3 ")]
@@ -75,7 +76,7 @@ def test_every_file_and_sentence_has_it(told):
     assert {json.loads(job.read_text())["protocol"] for job in jobs} == {protocol["hash"]}
 
 
-def test_every_curve_in_tensorboard_has_it(told):
+def test_every_curve_in_tensorboard_has_it(told: Any) -> None:
     events = list(Path("runs/marked/tb").rglob("events.*"))
     assert len(events) > 8
     assert all("MARKED" in event.parts for event in events)
@@ -86,7 +87,7 @@ def test_every_curve_in_tensorboard_has_it(told):
     assert b"--allow-overlap" in text.tensor_proto.string_val[0]
 
 
-def test_it_is_not_lost_by_going_on_without_the_flag(told, capsys):
+def test_it_is_not_lost_by_going_on_without_the_flag(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The same split by its file is refused without the flag, and so is the same run."""
     before = Path("runs/marked/results.json").read_bytes()
     assert main([*WORDS, *QUICK, "--protocol", "id:2"]) == 2
@@ -97,7 +98,7 @@ def test_it_is_not_lost_by_going_on_without_the_flag(told, capsys):
     assert Path("runs/marked/results.json").read_bytes() == before
 
 
-def test_a_result_of_another_split_is_not_taken(told, capsys):
+def test_a_result_of_another_split_is_not_taken(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(Path("runs/marked/jobs").glob("baseline-simple-FFN-fold1-*.json"))
     whole = path.read_text()
     path.write_text(json.dumps(json.loads(whole) | {"protocol": "0123456789ab"}))

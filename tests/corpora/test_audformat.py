@@ -1,10 +1,13 @@
 """Databases of the audformat package, read as others publish them and written for them."""
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import audformat as package
 import pandas as pd
@@ -44,7 +47,7 @@ def published(folder: Path, kind: str = "csv") -> package.Database:
     return save(db, folder, kind)
 
 
-def fill(db, table, rows, split=None, **columns):
+def fill(db: Any, table: Any, rows: Any, split: Any = None, **columns: Any) -> None:
     """A table; rows: files, or files with start and end in seconds."""
     index = (
         package.filewise_index(rows) if isinstance(rows[0], str) else package.segmented_index(*zip(*rows, strict=True))
@@ -55,7 +58,7 @@ def fill(db, table, rows, split=None, **columns):
         db[table][name].set(values)
 
 
-def save(db, folder, kind="csv"):
+def save(db: Any, folder: Path, kind: Any = "csv") -> Any:
     db.save(str(folder), storage_format=kind)
     for file in db.files:
         (folder / file).parent.mkdir(exist_ok=True)
@@ -64,7 +67,7 @@ def save(db, folder, kind="csv"):
 
 
 @pytest.fixture
-def small():
+def small() -> Any:
     db = package.Database("small")
     db.schemes["emotion"] = package.Scheme("str")
     for split, kind in (("a", "train"), ("b", "dev"), ("c", "other")):
@@ -82,7 +85,7 @@ def refused(folder: Path, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_the_published_emodb_is_read(tmp_path, kind):
+def test_the_published_emodb_is_read(tmp_path: Path, kind: Any) -> None:
     published(tmp_path, kind)
     corpus = open_corpus("audformat", tmp_path)
     one = Utterance(
@@ -94,7 +97,7 @@ def test_the_published_emodb_is_read(tmp_path, kind):
     assert (corpus.name, corpus.protocol, corpus.unit, corpus.note) == ("emodb", "own", "speaker", "")
 
 
-def test_speakers_may_be_told_of_in_the_header(tmp_path, small):
+def test_speakers_may_be_told_of_in_the_header(tmp_path: Path, small: Any) -> None:
     small.schemes["speaker"] = package.Scheme(labels={"s1": {"gender": "female"}, "s2": {"gender": "child"}, "s3": {}})
     small.languages = ["eng"]
     fill(small, "t", ["a.wav", "b.wav", "c.wav"], emotion=["joy", None, "joy"], speaker=["s1", "s2", "s3"])
@@ -106,7 +109,7 @@ def test_speakers_may_be_told_of_in_the_header(tmp_path, small):
     }
 
 
-def test_segments_have_from_their_file_what_they_do_not_say(tmp_path, small):
+def test_segments_have_from_their_file_what_they_do_not_say(tmp_path: Path, small: Any) -> None:
     fill(small, "files", ["a.wav", "b.wav"], "a", session=["d1", "d2"], gender=["male", "other"])
     segments = [("a.wav", 0.5, 1.25), ("a.wav", 1.25, None), ("b.wav", 0, None)]
     fill(small, "segments", segments, emotion=["joy", None, "fear"], session=[None, "d3", None])
@@ -118,7 +121,7 @@ def test_segments_have_from_their_file_what_they_do_not_say(tmp_path, small):
     }
 
 
-def test_the_gold_standard_counts_before_what_single_raters_said(tmp_path, small):
+def test_the_gold_standard_counts_before_what_single_raters_said(tmp_path: Path, small: Any) -> None:
     fill(small, "emotion.desired", ["a.wav", "b.wav"], emotion=["fear", "joy"])
     fill(small, "emotion.gold_standard", ["a.wav"], emotion=["joy"])
     save(small, tmp_path)
@@ -126,14 +129,14 @@ def test_the_gold_standard_counts_before_what_single_raters_said(tmp_path, small
 
 
 @pytest.mark.parametrize("column", ["emotion", "label"])
-def test_a_column_without_a_scheme_is_taken_by_its_name(tmp_path, column):
+def test_a_column_without_a_scheme_is_taken_by_its_name(tmp_path: Path, column: Any) -> None:
     db = package.Database("plain")
     fill(db, "t", ["a.wav"], **{column: ["joy"], "speaker": ["s"], "id": ["x"], "text": ["Yes."]})
     save(db, tmp_path)
     assert read(tmp_path)["x"] == Utterance("x", tmp_path / "a.wav", "joy", "s", text="Yes.")
 
 
-def test_files_without_an_emotion_are_left_out_and_told(tmp_path, small):
+def test_files_without_an_emotion_are_left_out_and_told(tmp_path: Path, small: Any) -> None:
     fill(small, "files", ["a.wav", "b.wav", "c.wav"], speaker=["1", "2", "3"])
     fill(small, "emotion", ["b.wav"], "c", emotion=["joy"])
     save(small, tmp_path)
@@ -142,7 +145,7 @@ def test_files_without_an_emotion_are_left_out_and_told(tmp_path, small):
     assert corpus.note == "2 of 3 files are in no table of emotions and left out, a.wav the first"
 
 
-def test_missing_media_are_counted(tmp_path, small):
+def test_missing_media_are_counted(tmp_path: Path, small: Any) -> None:
     fill(small, "emotion", [f"{i}.wav" for i in range(5)], emotion=["joy"] * 5)
     save(small, tmp_path)
     for i in (1, 3, 4):
@@ -170,7 +173,7 @@ def test_missing_media_are_counted(tmp_path, small):
         pytest.param({"t": {"emotion": ["joy"], "shares": ["{"]}}, ("a.wav", "malformed JSON"), id="shares"),
     ],
 )
-def test_a_bad_table_is_one_line(tmp_path, tables, said):
+def test_a_bad_table_is_one_line(tmp_path: Path, tables: Any, said: Any) -> None:
     db = package.Database("bad")
     for name, columns in tables.items():
         fill(db, name, ["a.wav"], **columns)
@@ -178,14 +181,14 @@ def test_a_bad_table_is_one_line(tmp_path, tables, said):
     refused(tmp_path, *said)
 
 
-def test_a_file_in_two_splits_is_refused(tmp_path, small):
+def test_a_file_in_two_splits_is_refused(tmp_path: Path, small: Any) -> None:
     fill(small, "t", ["a.wav"], "a", emotion=["joy"])
     fill(small, "u", ["a.wav"], "b")
     save(small, tmp_path)
     refused(tmp_path, "split of 'a'", "'train' in table 't'", "'valid' in table 'u'", "drop_tables")
 
 
-def test_doubled_rows_and_ids_are_refused(tmp_path, small):
+def test_doubled_rows_and_ids_are_refused(tmp_path: Path, small: Any) -> None:
     fill(small, "emotion", ["a.wav", "b.wav"], emotion=["joy", "joy"], id=["x", "x"])
     save(small, tmp_path)
     refused(tmp_path, "'b.wav'", "the id 'x'", "a.wav", "its own")
@@ -216,7 +219,7 @@ HEADER = "name: x\nsource: ''\nusage: other\ntables:\n  t: {type: filewise, colu
         pytest.param({"db.yaml": HEADER, "db.t.csv": "a,b,c\n1,2,3\n"}, ("db.t.csv", "db.yaml"), id="other-columns"),
     ],
 )
-def test_a_broken_database_is_one_line(tmp_path, monkeypatch, files, said):
+def test_a_broken_database_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Any, said: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in files.items():
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -224,14 +227,14 @@ def test_a_broken_database_is_one_line(tmp_path, monkeypatch, files, said):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_pickle_beside_a_table_is_not_opened(tmp_path, small):
+def test_a_pickle_beside_a_table_is_not_opened(tmp_path: Path, small: Any) -> None:
     fill(small, "emotion", ["a.wav"], emotion=["joy"])
     save(small, tmp_path)
     (tmp_path / "db.emotion.pkl").write_bytes(b"\x80\x04c")
     assert read(tmp_path)["a"].label == "joy"
 
 
-def test_a_database_is_read_by_the_package_as_it_is_meant(tmp_path):
+def test_a_database_is_read_by_the_package_as_it_is_meant(tmp_path: Path) -> None:
     corpus = rich(tmp_path)
     audformat.write(corpus, tmp_path / "database")
     db = package.Database.load(str(tmp_path / "database"))
@@ -243,7 +246,7 @@ def test_a_database_is_read_by_the_package_as_it_is_meant(tmp_path):
     assert package.index_type(db["train"].index) == "segmented"
 
 
-def test_a_speaker_of_one_sex_and_language_has_them_in_the_speakers_table(tmp_path):
+def test_a_speaker_of_one_sex_and_language_has_them_in_the_speakers_table(tmp_path: Path) -> None:
     made = []
     for i, (speaker, sex) in enumerate((("s1", "female"), ("s1", "female"), ("s2", "male"), ("s2", None))):
         (tmp_path / f"{i}.wav").touch()
@@ -257,13 +260,13 @@ def test_a_speaker_of_one_sex_and_language_has_them_in_the_speakers_table(tmp_pa
     assert db.languages == ["deu"]
 
 
-def test_recordings_beneath_the_database_are_named_relative(tmp_path):
+def test_recordings_beneath_the_database_are_named_relative(tmp_path: Path) -> None:
     corpus = Corpus("c", (Utterance("a", tmp_path / "db/wav/a.wav"),), protocol="own", unit="speaker")
     audformat.write(corpus, tmp_path / "db")
     assert list(package.Database.load(str(tmp_path / "db")).files) == ["wav/a.wav"]
 
 
-def test_a_database_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_database_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = rich(tmp_path)
     message = refusal(audformat.write, corpus, tmp_path / "in")
     assert f"{tmp_path}/in" in message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import wave
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import EMODB
@@ -35,24 +36,24 @@ def refused(name: str, root: Path, *parts: str) -> str:
     return message
 
 
-def by_id(corpus: Corpus) -> dict:
+def by_id(corpus: Corpus) -> dict[str, Any]:
     return {u.id: u for u in corpus.utterances}
 
 
 # --- the front door ---
 
 
-def test_unknown_corpus_lists_the_known(tmp_path):
+def test_unknown_corpus_lists_the_known(tmp_path: Path) -> None:
     refused("emodbb", tmp_path, "'emodbb'", *READERS)
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_missing_root_is_named(tmp_path, name):
+def test_missing_root_is_named(tmp_path: Path, name: str) -> None:
     refused(name, tmp_path / "nowhere", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_empty_folder_is_refused(tmp_path, name):
+def test_empty_folder_is_refused(tmp_path: Path, name: str) -> None:
     refused(name, tmp_path, str(tmp_path))
 
 
@@ -60,7 +61,7 @@ def test_empty_folder_is_refused(tmp_path, name):
 
 
 @needs_emodb
-def test_emodb_has_the_published_counts():
+def test_emodb_has_the_published_counts() -> None:
     corpus = open_corpus("emodb", EMODB)
     published = {"anger": 127, "boredom": 81, "disgust": 46, "fear": 69, "happiness": 71, "sadness": 62, "neutral": 79}
     assert Counter(u.label for u in corpus.utterances) == published
@@ -74,7 +75,7 @@ def test_emodb_has_the_published_counts():
 
 
 @needs_emodb
-def test_emodb_words_are_the_sentence_inside_the_recording():
+def test_emodb_words_are_the_sentence_inside_the_recording() -> None:
     utterances = by_id(open_corpus("emodb", EMODB))
     assert [w.text for w in utterances["03a01Fa"].words] == ["Der", "Lappen", "liegt", "auf", "dem", "Eisschrank"]
     assert [u.id for u in utterances.values() if not u.words] == ["13a01Wb"]  # its label file is empty
@@ -90,7 +91,7 @@ def test_emodb_words_are_the_sentence_inside_the_recording():
 SILB = "0.1\tdas\n0.3\twill\n0.5\tsie\n0.7\tam\n0.9\tmitt\n1.0\twoch\n1.2\t(\n1.5\tab\n1.6\tge\n1.8\tben\n2.0\t.\n"
 
 
-def test_emodb_words_keep_pauses_out(tmp_path):
+def test_emodb_words_keep_pauses_out(tmp_path: Path) -> None:
     write(tmp_path / "wav/03a02Wb.wav")
     write(tmp_path / "wav/._03a02Wb.wav")
     write(tmp_path / "silb/03a02Wb.silb", SILB)
@@ -101,7 +102,7 @@ def test_emodb_words_keep_pauses_out(tmp_path):
     assert corpus.note == "incomplete: 1 of 535 utterances"
 
 
-def test_emodb_names_what_its_syllable_labels_know(tmp_path):
+def test_emodb_names_what_its_syllable_labels_know(tmp_path: Path) -> None:
     for name in ("03a02Wb", "._16b10Wb", "16b10Wa"):
         write(tmp_path / f"silb/{name}.silb", SILB)
     write(tmp_path / "lablaut/03a04Waxx.lablaut")  # a take that was labelled and never distributed
@@ -120,7 +121,7 @@ def test_emodb_names_what_its_syllable_labels_know(tmp_path):
     ],
     ids=["empty", "a syllable short", "another word", "no end", "times go back"],
 )
-def test_emodb_leaves_out_words_that_do_not_fit(tmp_path, silb):
+def test_emodb_leaves_out_words_that_do_not_fit(tmp_path: Path, silb: Any) -> None:
     write(tmp_path / "wav/03a02Wb.wav")
     write(tmp_path / "silb/03a02Wb.silb", silb)
     assert open_corpus("emodb", tmp_path).utterances[0].words == ()
@@ -135,11 +136,11 @@ def test_emodb_leaves_out_words_that_do_not_fit(tmp_path, silb):
         ("3a02Wb", "03a01Fa.wav"),
     ],
 )
-def test_emodb_refuses_an_unknown_code(tmp_path, name, said):
+def test_emodb_refuses_an_unknown_code(tmp_path: Path, name: str, said: Any) -> None:
     refused("emodb", write(tmp_path / f"wav/{name}.wav").parents[1], f"{name}.wav", said)
 
 
-def test_emodb_refuses_a_broken_label_file(tmp_path):
+def test_emodb_refuses_a_broken_label_file(tmp_path: Path) -> None:
     write(tmp_path / "wav/03a02Wb.wav")
     write(tmp_path / "silb/03a02Wb.silb", SILB.replace("0.3", "soon"))
     refused("emodb", tmp_path, "03a02Wb.silb line 2", "soon")
@@ -167,7 +168,7 @@ def iemocap(root: Path, turns: dict[str, str], number: int = 1, dialog: str = "S
 CODES = ("neu", "exc", "hap", "ang", "sad", "fru", "xxx", "sur", "fea", "dis", "oth")
 
 
-def test_iemocap_keeps_four_classes_and_merges_excited(tmp_path):
+def test_iemocap_keeps_four_classes_and_merges_excited(tmp_path: Path) -> None:
     iemocap(tmp_path, {f"Ses01F_impro01_F{i:03}": code for i, code in enumerate(CODES)})
     iemocap(tmp_path, {"Ses02M_script01_1_M000": "exc"}, 2, "Ses02M_script01_1")
     corpus = open_corpus("iemocap", tmp_path)
@@ -178,7 +179,7 @@ def test_iemocap_keeps_four_classes_and_merges_excited(tmp_path):
     assert by_id(corpus)["Ses02M_script01_1_M000"].audio.is_file()
 
 
-def test_iemocap_speaker_is_the_one_of_the_turn(tmp_path):
+def test_iemocap_speaker_is_the_one_of_the_turn(tmp_path: Path) -> None:
     utterances = by_id(open_corpus("iemocap", iemocap(tmp_path, dict.fromkeys(TURNS, "neu"))))
     speakers = {i: (u.speaker, u.sex) for i, u in utterances.items()}
     assert speakers == {TURNS[0]: ("Ses01F", "female"), TURNS[1]: ("Ses01M", "male")}
@@ -188,7 +189,7 @@ def test_iemocap_speaker_is_the_one_of_the_turn(tmp_path):
 TURNS = ("Ses01F_impro01_F000", "Ses01F_impro01_M003")  # both from the dialog in which the woman wore the markers
 
 
-def test_iemocap_words_are_frames_of_ten_milliseconds(tmp_path):
+def test_iemocap_words_are_frames_of_ten_milliseconds(tmp_path: Path) -> None:
     iemocap(tmp_path, dict.fromkeys(TURNS, "neu"))
     wdseg = (
         "\tSFrm\tEFrm\tSegAScr\tWord\n\t0\t12\t-1000\t<s>\n\t13\t60\t-2000\tEXCUSE\n\t61\t65\t-9\t<sil>\n"
@@ -202,18 +203,18 @@ def test_iemocap_words_are_frames_of_ten_milliseconds(tmp_path):
     refused("iemocap", tmp_path, f"{TURNS[0]}.wdseg line 3")
 
 
-def test_iemocap_refuses_an_unknown_code(tmp_path):
+def test_iemocap_refuses_an_unknown_code(tmp_path: Path) -> None:
     refused("iemocap", iemocap(tmp_path, {TURNS[0]: "hpy"}), "Ses01F_impro01.txt line 3", "'hpy'", "ang, hap, exc")
 
 
-def test_iemocap_refuses_a_turn_line_it_cannot_read(tmp_path):
+def test_iemocap_refuses_a_turn_line_it_cannot_read(tmp_path: Path) -> None:
     iemocap(tmp_path, {TURNS[0]: "neu"})
     path = tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     write(path, path.read_text().replace("_F000\t", "_F000 "))
     refused("iemocap", tmp_path, "Ses01F_impro01.txt line 3")
 
 
-def test_iemocap_counts_missing_recordings(tmp_path):
+def test_iemocap_counts_missing_recordings(tmp_path: Path) -> None:
     iemocap(tmp_path, {TURNS[0]: "neu", TURNS[1]: "sad", "Ses01F_impro01_F004": "fru"})
     (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/{TURNS[1]}.wav").unlink()
     (tmp_path / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F004.wav").unlink()  # not one of the four classes
@@ -244,7 +245,7 @@ def meld(root: Path, rows: int = 7, suffix: str = ".wav") -> Path:
     return root
 
 
-def test_meld_reads_the_published_parts(tmp_path):
+def test_meld_reads_the_published_parts(tmp_path: Path) -> None:
     corpus = open_corpus("meld", meld(tmp_path))
     assert Counter(u.split for u in corpus.utterances) == {"train": 7, "valid": 7, "test": 7}
     assert Counter(u.label for u in corpus.utterances) == dict.fromkeys(CLASSES, 3)
@@ -257,29 +258,29 @@ def test_meld_reads_the_published_parts(tmp_path):
     assert (one.label, one.speaker, one.text, one.language) == ("joy", "Joey", 'Oh, I\u0092m "here"', "en")
 
 
-def test_meld_with_every_row_needs_no_note(tmp_path, monkeypatch):
+def test_meld_with_every_row_needs_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bas.corpora.readers.meld.PARTS", [(*part[:3], 7) for part in PARTS])
     assert open_corpus("meld", meld(tmp_path)).note == ""
 
 
-def test_meld_takes_flac(tmp_path):
+def test_meld_takes_flac(tmp_path: Path) -> None:
     assert {u.audio.suffix for u in open_corpus("meld", meld(tmp_path, suffix=".flac")).utterances} == {".flac"}
 
 
-def test_meld_survives_bytes_that_are_not_utf8(tmp_path):
+def test_meld_survives_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = meld(tmp_path) / "dev_sent_emo.csv"
     path.write_bytes(path.read_bytes().replace("\u0092".encode(), b"\x92"))
     assert by_id(open_corpus("meld", tmp_path))["valid_dia0_utt0"].text == 'Oh, I\ufffdm "here"'
 
 
-def test_meld_with_only_clips_gives_the_command(tmp_path):
+def test_meld_with_only_clips_gives_the_command(tmp_path: Path) -> None:
     message = refused("meld", meld(tmp_path / "a b", suffix=".mp4"), *(clips for _, clips in FOLDERS.values()))
     command = message[message.index("for f in ") :]
     assert command.startswith(f"for f in '{tmp_path}/a b/train_splits'/*.mp4 '")
     assert command.endswith('; do ffmpeg -i "$f" -ac 1 -ar 16000 "${f%.mp4}.wav"; done')
 
 
-def test_meld_names_a_handful_of_missing_clips_and_refuses_more(tmp_path):
+def test_meld_names_a_handful_of_missing_clips_and_refuses_more(tmp_path: Path) -> None:
     meld(tmp_path, rows=100)
     (tmp_path / "train_splits/dia5_utt3.wav").rename(tmp_path / "train_splits/dia5_utt3.mp4")  # could not be converted
     corpus = open_corpus("meld", tmp_path)
@@ -301,12 +302,12 @@ def test_meld_names_a_handful_of_missing_clips_and_refuses_more(tmp_path):
         (',0,0,8,21,"00:16:16,059","0"', "", ("line 2", "fewer cells")),
     ],
 )
-def test_meld_refuses_a_bad_table(tmp_path, old, new, said):
+def test_meld_refuses_a_bad_table(tmp_path: Path, old: Any, new: Any, said: Any) -> None:
     path = meld(tmp_path) / "test_sent_emo.csv"
     write(path, path.read_text().replace(old, new))
     refused("meld", tmp_path, "test_sent_emo.csv", *said)
 
 
-def test_meld_names_a_missing_table(tmp_path):
+def test_meld_names_a_missing_table(tmp_path: Path) -> None:
     (meld(tmp_path) / "dev_sent_emo.csv").unlink()
     refused("meld", tmp_path, str(tmp_path / "dev_sent_emo.csv"))

@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -29,7 +30,7 @@ def into(kind: str, corpus: Corpus, folder: Path) -> Corpus:
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
-def test_a_rich_corpus_comes_back_as_it_was(tmp_path, kind):
+def test_a_rich_corpus_comes_back_as_it_was(tmp_path: Path, kind: Any) -> None:
     corpus = rich(tmp_path)
     back = into(kind, corpus, tmp_path)
     assert back.utterances == corpus.utterances
@@ -63,7 +64,7 @@ def utterances(draw: st.DrawFn) -> dict[str, object]:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(keys, utterances(), min_size=1, max_size=5), st.booleans())
-def test_any_corpus_comes_back_as_it_was(kind, drawn, whole):
+def test_any_corpus_comes_back_as_it_was(kind: Any, drawn: Any, whole: Any) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = []
@@ -75,7 +76,7 @@ def test_any_corpus_comes_back_as_it_was(kind, drawn, whole):
         assert into(kind, corpus, folder).utterances == corpus.utterances
 
 
-def test_an_export_names_what_lies_beneath_it_relative_and_the_rest_absolute(tmp_path):
+def test_an_export_names_what_lies_beneath_it_relative_and_the_rest_absolute(tmp_path: Path) -> None:
     corpus = rich(tmp_path)
     export.write(corpus, tmp_path / "in/out.jsonl")
     text = (tmp_path / "in/out.jsonl").read_text(encoding="utf-8")
@@ -86,14 +87,14 @@ def test_an_export_names_what_lies_beneath_it_relative_and_the_rest_absolute(tmp
     assert open_corpus("manifest", tmp_path / "in/out.jsonl").utterances[0].audio.samefile(tmp_path / "beside.wav")
 
 
-def test_an_export_has_only_columns_with_a_value(tmp_path):
+def test_an_export_has_only_columns_with_a_value(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     corpus = Corpus("c", (Utterance("a", tmp_path / "a.wav", label="joy"),), protocol="own", unit="speaker")
     export.write(corpus, tmp_path / "m.csv")
     assert (tmp_path / "m.csv").read_text() == "id,audio,label\na,a.wav,joy\n"
 
 
-def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path):
+def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     corpus = rich(tmp_path)
     path = tmp_path / "m.csv"
     path.write_text("old")
@@ -108,7 +109,7 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path):
 
 
 @pytest.fixture
-def listed(tmp_path):
+def listed(tmp_path: Path) -> Any:
     rows = "id,audio,label,speaker,sex,start\na,a.wav,angry,s1,female,\nb,b.wav,[boredom],s2,male,\nc,a.wav,angry,,,1\n"
     for name in "ab":
         (tmp_path / f"{name}.wav").touch()
@@ -116,7 +117,7 @@ def listed(tmp_path):
     return tmp_path / "mine.csv"
 
 
-def test_show_tells_what_is_there_and_what_is_missing(listed, capsys):
+def test_show_tells_what_is_there_and_what_is_missing(listed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed)]) == 0
     lines = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "mine: 3 utterances in 2 recordings"
@@ -135,7 +136,9 @@ def test_show_tells_what_is_there_and_what_is_missing(listed, capsys):
 
 
 @pytest.mark.parametrize("out", ["new/out.csv", "out.jsonl", "database"])
-def test_export_writes_what_the_reader_reads(listed, tmp_path, capsys, out):
+def test_export_writes_what_the_reader_reads(
+    listed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: Any
+) -> None:
     assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 0
     told = capsys.readouterr().out
     reader = "manifest" if "." in out else "audformat"
@@ -146,7 +149,7 @@ def test_export_writes_what_the_reader_reads(listed, tmp_path, capsys, out):
     assert capsys.readouterr().err == f"bas: --to {tmp_path / out}: is there already; name another, or move it away\n"
 
 
-def test_labels_are_mapped_where_asked(listed, tmp_path, capsys):
+def test_labels_are_mapped_where_asked(listed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed.write_text(listed.read_text().replace("[boredom]", "boredom"))
     assert main(["corpus", "show", "--corpus", "manifest", "--root", str(listed), "--labels", "four"]) == 0
     assert "note: labels four: 1 boredom left out" in capsys.readouterr().out
@@ -173,7 +176,14 @@ def test_labels_are_mapped_where_asked(listed, tmp_path, capsys):
         (["export", "--corpus", "manifest", "--root", "mine.csv", "--to", "out", "--labels", "five"], "five"),
     ],
 )
-def test_what_is_asked_wrongly_is_one_line(listed, tmp_path, monkeypatch, capsys, words, said):
+def test_what_is_asked_wrongly_is_one_line(
+    listed: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: Any,
+    said: Any,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["corpus", *words]) == 2
     error = capsys.readouterr().err

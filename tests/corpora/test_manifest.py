@@ -1,12 +1,16 @@
 """Manifests that people and their tools really write: each is read, or refused in one line that says how to mend it."""
 
+# mypy: disable-error-code="var-annotated"
+
 from __future__ import annotations
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from refusals import refusal
@@ -38,7 +42,7 @@ def refused(path: Path, *parts: str) -> str:
     return message
 
 
-def lines(*rows: dict[str, object]) -> str:
+def lines(*rows: Mapping[str, object]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -88,7 +92,7 @@ GOOD = "id,audio,label\na,wav/a.wav,joy\n"
         ),
     ],
 )
-def test_a_bad_csv_is_one_line(folder, text, said):
+def test_a_bad_csv_is_one_line(folder: Path, text: str, said: Any) -> None:
     refused(write(folder / "m.csv", text), *said)
 
 
@@ -120,11 +124,11 @@ ROW = {"id": "a", "audio": "wav/a.wav"}
         pytest.param(lines(ROW).encode("utf-16"), ("line 1", "UTF-16", "UTF-8"), id="utf-16"),
     ],
 )
-def test_bad_json_lines_are_one_line(folder, text, said):
+def test_bad_json_lines_are_one_line(folder: Path, text: str, said: Any) -> None:
     refused(write(folder / "m.jsonl", text), *said)
 
 
-def test_a_path_that_is_no_file_says_what_it_is(folder):
+def test_a_path_that_is_no_file_says_what_it_is(folder: Path) -> None:
     refused(folder, "a folder", ".csv, .jsonl, .json")
     refused(folder / "none.csv", "no such manifest file")
     (folder / "link.csv").symlink_to("nowhere.csv")
@@ -134,7 +138,7 @@ def test_a_path_that_is_no_file_says_what_it_is(folder):
 
 
 @needs_user
-def test_what_may_not_be_read_is_named(folder):
+def test_what_may_not_be_read_is_named(folder: Path) -> None:
     path = write(folder / "m.csv", GOOD)
     (folder / "wav").chmod(0)
     refused(path, "line 2", "audio", "no permission", "let your user read it")
@@ -143,12 +147,12 @@ def test_what_may_not_be_read_is_named(folder):
     refused(path, "cannot be read", "Permission denied")
 
 
-def test_a_recording_that_may_not_be_read_is_named(folder, monkeypatch):
+def test_a_recording_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "a.wav")
     refused(write(folder / "m.csv", GOOD), "line 2", "audio", "a.wav", "no permission", "let your user read it")
 
 
-def test_missing_recordings_are_counted_over_all_rows(folder):
+def test_missing_recordings_are_counted_over_all_rows(folder: Path) -> None:
     rows = "".join(f"u{i},wav/{i % 40}.wav\n" for i in range(80))
     message = refused(
         write(folder / "m.csv", "id,audio\na,wav/a.wav\nx,wav/a.wav\n" + rows),
@@ -157,11 +161,11 @@ def test_missing_recordings_are_counted_over_all_rows(folder):
     assert "3.wav" not in message
 
 
-def test_a_bad_row_is_named_before_missing_recordings_are(folder):
+def test_a_bad_row_is_named_before_missing_recordings_are(folder: Path) -> None:
     refused(write(folder / "m.csv", "id,audio,sex\na,wav/none.wav,male\nb,wav/b.wav,man\n"), "line 3", "'man'")
 
 
-def test_each_recording_is_looked_at_once(folder, monkeypatch):
+def test_each_recording_is_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(folder / "m.csv", "id,audio\n" + "".join(f"u{i},wav/{'ab'[i % 2]}.wav\n" for i in range(100)))
     looked = []
     real = os.access
@@ -171,7 +175,7 @@ def test_each_recording_is_looked_at_once(folder, monkeypatch):
     assert len({id(u.audio) for u in corpus.utterances}) == 2
 
 
-def test_the_newer_columns_read_alike_in_both_forms(folder):
+def test_the_newer_columns_read_alike_in_both_forms(folder: Path) -> None:
     csv = 'id,audio,sex,script,shares\na,wav/a.wav,female,s1,"{""joy"": 0.75, ""anger"": 0}"\nb,wav/b.wav,male,,{}\n'
     one = manifest.read(write(folder / "m.csv", csv))
     first = ROW | {"sex": "female", "script": "s1", "shares": {"joy": 0.75, "anger": 0}}
@@ -183,7 +187,7 @@ def test_the_newer_columns_read_alike_in_both_forms(folder):
     assert (b.sex, b.script, b.shares) == ("male", None, ())
 
 
-def test_a_spreadsheets_csv_is_read(folder):
+def test_a_spreadsheets_csv_is_read(folder: Path) -> None:
     """Byte order mark, CRLF, quotes, a name in capitals, blanks around a sentence, which is compared by nobody."""
     text = '\ufeffid,audio,text\r\na,wav/a.wav," ""Ja"", sagte sie.\nDann ging sie. "\r\n\r\nb,wav/b.wav,\r\n'
     a, b = manifest.read(write(folder / "LIST.CSV", text)).utterances
@@ -191,7 +195,7 @@ def test_a_spreadsheets_csv_is_read(folder):
 
 
 @pytest.mark.parametrize("inside", ["wav/a.wav", "./wav/a.wav", "wav/deep/../a.wav", "absolute"])
-def test_a_recording_may_be_named_in_any_way_that_stays_or_is_absolute(folder, inside):
+def test_a_recording_may_be_named_in_any_way_that_stays_or_is_absolute(folder: Path, inside: Any) -> None:
     name = str(folder / "wav/a.wav") if inside == "absolute" else inside
     (utterance,) = manifest.read(write(folder / "m.csv", f"id,audio\na,{name}\n")).utterances
     assert utterance.audio.samefile(folder / "wav/a.wav")
@@ -200,7 +204,7 @@ def test_a_recording_may_be_named_in_any_way_that_stays_or_is_absolute(folder, i
 # --- what other tools write ---
 
 
-def test_metadata_of_an_audio_folder_is_read(folder):
+def test_metadata_of_an_audio_folder_is_read(folder: Path) -> None:
     header = "file_name,emotion,speaker_id,gender,transcription,split,duration,\n"
     rows = "wav/a.wav,joy,7,female,Close the door.,train,1.5,\nwav/b.wav,,8,male,,test,2,\n"
     one = manifest.read(write(folder / "metadata.csv", header + rows))
@@ -226,7 +230,7 @@ def test_metadata_of_an_audio_folder_is_read(folder):
         ("file_name,label,session,start,end", "wav/a.wav,joy,d,1,2", {"session": "d", "start": 1.0, "end": 2.0}),
     ],
 )
-def test_tables_of_datasets_are_read(folder, heading, row, expected):
+def test_tables_of_datasets_are_read(folder: Path, heading: Any, row: Any, expected: Any) -> None:
     (u,) = manifest.read(write(folder / "m.csv", f"{heading}\n{row}\n")).utterances
     assert u == Utterance(**{"id": "wav/a", "audio": folder / "wav/a.wav", "label": "joy"} | expected)
 
@@ -243,11 +247,11 @@ def test_tables_of_datasets_are_read(folder, heading, row, expected):
         pytest.param("path\nwav/c.wav\n", ("line 2", "path", "'wav/c.wav'", "1 of 1"), id="missing"),
     ],
 )
-def test_a_bad_table_of_others_is_one_line_in_their_words(folder, text, said):
+def test_a_bad_table_of_others_is_one_line_in_their_words(folder: Path, text: str, said: Any) -> None:
     refused(write(folder / "m.csv", text), *said)
 
 
-def test_the_folders_of_an_audio_folder_say_no_split(folder):
+def test_the_folders_of_an_audio_folder_say_no_split(folder: Path) -> None:
     for part in ("train", "test"):
         (folder / part).mkdir()
         (folder / part / "x.wav").touch()
@@ -255,7 +259,7 @@ def test_the_folders_of_an_audio_folder_say_no_split(folder):
     assert {(u.id, u.split) for u in corpus.utterances} == {("train/x", None), ("test/x", None)}
 
 
-def test_emobox_lines_take_spk_where_speaker_is_null(folder):
+def test_emobox_lines_take_spk_where_speaker_is_null(folder: Path) -> None:
     row = {"key": "k", "wav": "wav/a.wav", "emo": "joy", "speaker": None, "spk": "03", "id": "other"}
     (u,) = manifest.read(write(folder / "wav/deep/m.jsonl", lines(row))).utterances
     assert (u.id, u.audio, u.label, u.speaker) == ("k", folder / "wav/a.wav", "joy", "03")
@@ -286,7 +290,7 @@ def rows(count: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def thousand(tmp_path_factory):
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("many")
     (folder / "wav").mkdir()
     for i in range(1000):
@@ -294,7 +298,7 @@ def thousand(tmp_path_factory):
     return folder
 
 
-def test_a_million_rows_fit_into_memory(thousand):
+def test_a_million_rows_fit_into_memory(thousand: Any) -> None:
     path = write(thousand / "million.csv", rows(1_000_000))
     done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
     count, mebibytes = map(int, done.stdout.split())
@@ -302,14 +306,14 @@ def test_a_million_rows_fit_into_memory(thousand):
     assert mebibytes < 800  # of which the imports take 100; measured: 428
 
 
-def test_a_bad_last_row_of_many_is_named(thousand):
+def test_a_bad_last_row_of_many_is_named(thousand: Any) -> None:
     text = rows(100_000)
     refused(write(thousand / "bad.csv", text + "bad,wav/0000.wav,joy,s,d,en,x,2,1\n"), "line 100002", "end", "1.0")
     doubled = text + "u0000007,wav/0000.wav,joy,s,d,en,x,0,1\n"
     refused(write(thousand / "doubled.csv", doubled), "line 100002", "id", "'u0000007'", "line 9")
 
 
-def test_a_name_in_two_unicode_forms_is_one_speaker(tmp_path):
+def test_a_name_in_two_unicode_forms_is_one_speaker(tmp_path: Path) -> None:
     """macOS takes an accent apart; two speakers of one would stand on both sides of a split."""
     (tmp_path / "a.wav").touch()
     names = ("Jos\u00e9", "Jose\u0301")

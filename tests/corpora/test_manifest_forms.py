@@ -1,9 +1,12 @@
 """The forms of a manifest: CSV, JSON Lines, EmoBox's; and what is wrong in each."""
 
+# mypy: disable-error-code="operator"
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import EMODB
@@ -33,17 +36,17 @@ def refused(name: str, root: Path, *parts: str) -> str:
     return message
 
 
-def by_id(corpus: Corpus) -> dict:
+def by_id(corpus: Corpus) -> dict[str, Any]:
     return {u.id: u for u in corpus.utterances}
 
 
 @pytest.fixture
-def audio(tmp_path):
+def audio(tmp_path: Path) -> Any:
     """A folder with a.wav and b.wav in it."""
     return write(tmp_path / "a.wav").parent, write(tmp_path / "b.wav").parent
 
 
-def test_manifest_csv_and_json_lines_read_alike(tmp_path, audio):
+def test_manifest_csv_and_json_lines_read_alike(tmp_path: Path, audio: Any) -> None:
     words = '[[0, 0.5, "ja"], [0.5, 1, "nein"]]'
     csv = "id,audio,label,speaker,session,split,language,text,start,end,words\n"
     csv += f'x,a.wav,joy,s1,d1,dev,de,"ja, nein",1.5,3,"{words.replace(chr(34), chr(34) * 2)}"\n\n'
@@ -76,7 +79,9 @@ def test_manifest_csv_and_json_lines_read_alike(tmp_path, audio):
         ("speaker,label", "s1,joy", ",joy", "speaker:5", "session"),
     ],
 )
-def test_manifest_protocol_follows_from_the_columns(tmp_path, audio, columns, first, second, protocol, unit):
+def test_manifest_protocol_follows_from_the_columns(
+    tmp_path: Path, audio: Any, columns: Any, first: Any, second: Any, protocol: Any, unit: Any
+) -> None:
     path = write(tmp_path / "m.csv", f"id,audio,{columns}\nx,a.wav,{first}\ny,b.wav,{second}\n")
     corpus = open_corpus("manifest", path)
     assert (corpus.protocol, corpus.unit) == (protocol, unit)
@@ -110,7 +115,7 @@ def test_manifest_protocol_follows_from_the_columns(tmp_path, audio, columns, fi
         (b"id,audio,label\nx,a.wav,w\xfctend", ("line 2", "UTF-8")),
     ],
 )
-def test_manifest_refuses_bad_csv(tmp_path, audio, text, said):
+def test_manifest_refuses_bad_csv(tmp_path: Path, audio: Any, text: str, said: Any) -> None:
     refused("manifest", write(tmp_path / "m.csv", text), "m.csv", *said)
 
 
@@ -150,18 +155,18 @@ EMOBOX = {
         (json.dumps(EMOBOX | {"wav": "a.wav", "key": ""}), ("line 1", "key", "empty")),
     ],
 )
-def test_manifest_refuses_bad_json_lines(tmp_path, audio, text, said):
+def test_manifest_refuses_bad_json_lines(tmp_path: Path, audio: Any, text: str, said: Any) -> None:
     refused("manifest", write(tmp_path / "m.jsonl", text), "m.jsonl", *said)
 
 
-def test_manifest_refuses_another_extension(tmp_path):
+def test_manifest_refuses_another_extension(tmp_path: Path) -> None:
     refused("manifest", write(tmp_path / "m.tsv", "id\taudio\n"), "'.tsv'", ".csv, .jsonl, .json")
 
 
 @pytest.mark.parametrize(
     ("added", "speaker"), [({}, None), ({"speaker": "03"}, "03"), ({"spk": "03"}, "03"), ({"id": "z", "age": 31}, None)]
 )
-def test_manifest_takes_emobox_lines_as_they_are(tmp_path, added, speaker):
+def test_manifest_takes_emobox_lines_as_they_are(tmp_path: Path, added: Any, speaker: Any) -> None:
     wav = write(tmp_path / EMOBOX["wav"])
     path = write(tmp_path / "data/emodb/fold_1/emodb_test_fold_1.jsonl", json.dumps(EMOBOX | added) + "\n")
     corpus = open_corpus("manifest", path)

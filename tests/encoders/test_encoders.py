@@ -1,5 +1,7 @@
 """Every family with random weights: exact, frozen, blind to whom it shares a batch with and to other threads."""
 
+# mypy: disable-error-code="arg-type,attr-defined"
+
 from __future__ import annotations
 
 import sys

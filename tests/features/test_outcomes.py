@@ -1,5 +1,7 @@
 """Whatever a corpus or a disk holds in store for an extraction has an outcome with a name: kept, skipped or refused."""
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import re

@@ -11,9 +11,9 @@ import transformers
 from models import SMALL
 from torch import nn
 
-LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
-SEW = {**SMALL, "conv_dim": (16,) * 13}
-WHISPER = {
+LAYER: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+SEW: dict[str, Any] = {**SMALL, "conv_dim": (16,) * 13}
+WHISPER: dict[str, Any] = {
     "d_model": 32,
     "encoder_layers": 2,
     "encoder_attention_heads": 4,

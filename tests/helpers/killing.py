@@ -28,7 +28,7 @@ from bas.features import extract as extraction
 from bas.features import spool as spools
 from bas.features.extract import Group
 from bas.features.shard import Shard, shard_path
-from bas.features.store import FeatureStore
+from bas.features.store import FeatureStore, StoreInfo
 
 DURATIONS = (0.3, 0.2, 0.3, 0.25, 0.2, 0.35, 0.25, 0.1) * 3
 SHARD_BYTES = 2_000
@@ -110,7 +110,7 @@ class Kills:
     chance: random.Random
     number: int = 0
     moments: int = 40  # among which one is chosen to be killed at
-    named: dict[int, set[int]] = field(default_factory=dict)  # what was finished when so many had been encoded
+    named: dict[int, set[str]] = field(default_factory=dict)  # what was finished when so many had been encoded
 
     def plan(self, share: float) -> int | None:
         return self.chance.randrange(self.moments) if self.chance.random() < share else None
@@ -187,7 +187,8 @@ def rounds(root: Path, wanted: int, size: int, seed: int) -> int:
     """Whole lives of stores under kills, each compared with one that nothing disturbed; the number of kills."""
     torch.set_num_threads(1)
     corpus, log = tones(root / "recordings", DURATIONS), root / "log"
-    kills, lives = Kills(random.Random(seed)), []
+    lives: list[Path] = []
+    kills = Kills(random.Random(seed))
     while kills.number < wanted:
         lives.append(root / f"store{len(lives)}")
         for stage in stages(lives[-1], log, corpus):
@@ -245,7 +246,9 @@ def take_over(root: Path) -> int:
     of_a = len(stage.encoded())
     b = start(1, Fake(stage.log))
     others = [shard_path(stage.folder, i) for i in range(1, 20)]
-    number = len(extraction.StoreInfo.read_plan(stage.folder).shards)
+    plan = StoreInfo.read_plan(stage.folder)
+    assert plan is not None
+    number = len(plan.shards)
     wait_for(lambda: sum(p.exists() for p in others) == number - 1)
     time.sleep(0.1)
     assert not shard_path(stage.folder, 0).exists()
@@ -265,4 +268,5 @@ def take_over(root: Path) -> int:
 
 if __name__ == "__main__":
     verb, folder, *numbers = sys.argv[1:]
-    print({"rounds": rounds, "take_over": take_over}[verb](Path(folder), *map(int, numbers)))
+    verbs: dict[str, Callable[..., int]] = {"rounds": rounds, "take_over": take_over}
+    print(verbs[verb](Path(folder), *map(int, numbers)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.networks.network import Network
 from bas.networks.supernet import Supernet
 from bas.search.search import Found, search
-from bas.space import SearchSpace
+from bas.space import Choices, SearchSpace
 from bas.training.batches import Data
 from bas.training.loop import Record, outputs, seed_everything
 from bas.training.settings import PRESETS, Settings
@@ -43,7 +44,7 @@ class First(nn.Module):
         return x_BTD[:, :1].expand_as(x_BTD)
 
 
-LAYER = {"MSA": partial(MSA, num_heads=1), "FFN": FFN}
+LAYER: Choices = {"MSA": partial(MSA, num_heads=1), "FFN": FFN}
 SPACE = SearchSpace({"layer1": LAYER, "between": {"first": First}, "layer2": LAYER}, MeanPool)
 RIGHT = "MSA > first > FFN"
 
@@ -76,7 +77,7 @@ def find(
     space: SearchSpace = SPACE,
     after_epoch: Callable[[Record], Record] = lambda record: {},
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    **more: object,
+    **more: Any,
 ) -> tuple[Supernet, Found]:
     """Search as a job does, scored by the loss on the utterances held out."""
     data, members, held_out = planted(seed) if task is None else task
@@ -86,5 +87,5 @@ def find(
     def score(network: Network) -> Mapping[str, float]:
         return {"loss": float(F.cross_entropy(outputs(network, data, held_out), data.targets_U[held_out]))}
 
-    given = {"held_out": held_out, "score": score, **more}
+    given: dict[str, Any] = {"held_out": held_out, "score": score, **more}
     return supernet, search(supernet, loss, data, members, setting, seed, after_epoch, **given)

@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 def corpus(rows: list[Row], protocol: str = "speaker:5", published: bool = False) -> Corpus:
     """Ids u000, u001, ... unless a row gives its own."""
-    utterances = (Utterance(**({"id": f"u{i:03}", "audio": Path(f"{i}.wav")} | row)) for i, row in enumerate(rows))
+    named: list[Row] = [{"id": f"u{i:03}", "audio": Path(f"{i}.wav")} | row for i, row in enumerate(rows)]
+    utterances = (Utterance(**row) for row in named)
     return Corpus("paper cups", tuple(utterances), protocol=protocol, unit="speaker", published=published)
 
 

@@ -1,10 +1,13 @@
 """Whole units into parts: shares, classes and sexes are kept as well as units allow, and never at random by machine."""
 
+# mypy: disable-error-code="arg-type,attr-defined,index,var-annotated"
+
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ def counts(units: list[str], groups: dict[str, list[Utterance]], field: str = "l
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_each_fold_has_its_share_of_classes_and_sexes(seed):
+def test_each_fold_has_its_share_of_classes_and_sexes(seed: int) -> None:
     """40 speakers, one sex and class mix for each of four kinds of speaker: chance alone would not part them evenly."""
     kinds = [("ab" * 6, "female"), ("a" * 12, "male"), ("b" * 12, "male"), ("c" * 12, "female")]
     groups = {f"s{i:02}": unit(f"s{i:02}-", *kinds[i % 4]) for i in range(40)}
@@ -40,7 +43,7 @@ def test_each_fold_has_its_share_of_classes_and_sexes(seed):
 
 @pytest.mark.parametrize("shares", [[0.64, 0.2, 0.16], [0.6, 0.2, 0.2]])
 @pytest.mark.parametrize("seed", range(5))
-def test_parts_come_near_their_shares(shares, seed):
+def test_parts_come_near_their_shares(shares: Any, seed: int) -> None:
     """CREMA-D's shape: 91 speakers of 82 utterances, 48 men and 43 women, six classes."""
     groups = {f"{i}": unit(f"{i}-", "abcdef" * 13 + "abcd", "male" if i < 48 else "female") for i in range(91)}
     parts = allot(groups, "label", shares, [[0]], Random(seed))
@@ -50,7 +53,7 @@ def test_parts_come_near_their_shares(shares, seed):
         assert men == pytest.approx(48 * share, abs=1.5)
 
 
-def test_a_rare_class_stays_in_training():
+def test_a_rare_class_stays_in_training() -> None:
     """Two of six units have it: they may not share a test fold, nor may valid take the last of them."""
     groups = {f"s{i}": unit(f"s{i}-", "aab" + "r" * (i < 2)) for i in range(6)}
     for seed in range(50):
@@ -66,7 +69,7 @@ def test_a_rare_class_stays_in_training():
     st.lists(st.integers(1, 99), min_size=2, max_size=3),
     st.integers(),
 )
-def test_every_unit_once_and_no_part_empty(units, weights, seed):
+def test_every_unit_once_and_no_part_empty(units: Any, weights: Any, seed: int) -> None:
     groups = {f"{i}": unit(f"{i}-", labels, sex) for i, (labels, sex) in enumerate(units)}
     shares = [w / sum(weights) for w in weights]
     parts = allot(groups, "label", shares, [[0]], Random(seed))
@@ -76,7 +79,7 @@ def test_every_unit_once_and_no_part_empty(units, weights, seed):
     assert allot(groups, "label", shares, [[0]], Random(seed)) == parts
 
 
-def test_single_utterances_are_parted_evenly():
+def test_single_utterances_are_parted_evenly() -> None:
     rng = np.random.default_rng(0)
     groups = {f"{i:04}": unit(f"{i}-", "abc"[int(rng.integers(3))]) for i in range(600)}
     every = counts(list(groups), groups)
@@ -85,7 +88,7 @@ def test_single_utterances_are_parted_evenly():
 
 
 @pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordings are not at {EMODB}")
-def test_emodb_has_a_woman_and_a_man_in_every_test_fold():
+def test_emodb_has_a_woman_and_a_man_in_every_test_fold() -> None:
     corpus = open_corpus("emodb", EMODB)
     sex = {u.id: u.sex for u in corpus.utterances}
     splits = [make(corpus, EMOTION, seed=seed) for seed in range(10)]
@@ -99,7 +102,7 @@ def test_emodb_has_a_woman_and_a_man_in_every_test_fold():
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.integers(0, 999).map(str), st.sampled_from("aaabbc"), min_size=1), st.integers(), st.data())
-def test_thinned_parts_are_nested_and_keep_each_class_its_share(label, seed, data):
+def test_thinned_parts_are_nested_and_keep_each_class_its_share(label: str, seed: int, data: Any) -> None:
     smaller, larger = sorted(data.draw(st.integers(0, len(label))) for _ in range(2))
     ids = data.draw(st.permutations(list(label)))
     few, more, every = (thin(ids, label, size, Random(seed)) for size in (smaller, larger, len(label) + 1))
@@ -113,6 +116,6 @@ def test_thinned_parts_are_nested_and_keep_each_class_its_share(label, seed, dat
     assert all(-len(whole) * whole[c] / len(label) - 1e-9 <= over[c] <= 1 + 1e-9 for c in whole)
 
 
-def test_another_draw_thins_to_others():
+def test_another_draw_thins_to_others() -> None:
     label = {f"{i:02}": "ab"[i % 2] for i in range(40)}
     assert len({thin(label, label, 20, Random(seed)) for seed in range(10)}) == 10

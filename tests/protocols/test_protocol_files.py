@@ -1,5 +1,7 @@
 """A protocol's file, and the verbs about splits."""
 
+# mypy: disable-error-code="misc,type-var"
+
 from __future__ import annotations
 
 import dataclasses
@@ -30,7 +32,7 @@ def written(folder: Path, change: Callable[[dict[str, Any]], object] = lambda ra
 # --- the file ---
 
 
-def test_the_file_is_the_protocol(tmp_path):
+def test_the_file_is_the_protocol(tmp_path: Path) -> None:
     protocol = make(acted(), EMOTION, seed=3)
     path = tmp_path / "new" / "split.json"
     protocol.write(path)
@@ -47,7 +49,7 @@ def test_the_file_is_the_protocol(tmp_path):
     )
 
 
-def test_a_file_written_by_hand(tmp_path):
+def test_a_file_written_by_hand(tmp_path: Path) -> None:
     c = acted(speakers=4)
     by_speaker = {s: [u.id for u in c.utterances if u.speaker == s] for s in sorted(values(c, ids(c), "speaker"))}
     a, b, e, d = by_speaker.values()
@@ -62,7 +64,7 @@ def test_a_file_written_by_hand(tmp_path):
     assert make(c, EMOTION, str(path), seed=9) == protocol  # what is drawn goes by the file's seed
 
 
-def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path):
+def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path: Path) -> None:
     protocol = make(acted(), EMOTION, "id:5", allowed=("speaker",))
     protocol.write(tmp_path / "leaky.json")
     refused(lambda: make(acted(), EMOTION, str(tmp_path / "leaky.json")), "speaker on both sides", "--allow-overlap")
@@ -73,7 +75,7 @@ def test_a_leaky_file_is_refused_unless_it_is_published_or_allowed(tmp_path):
     assert mark.startswith("published split, with speaker on both sides")  # it is what the corpus publishes
 
 
-def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path):
+def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path: Path) -> None:
     c = acted()
     path = written(tmp_path)
     fewer = dataclasses.replace(c, utterances=c.utterances[1:])
@@ -121,19 +123,19 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = 
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_refused(tmp_path, case):
+def test_a_broken_file_is_refused(tmp_path: Path, case: str) -> None:
     change, told = BROKEN[case]
     path = written(tmp_path, change)
     refused(lambda: make(acted(), EMOTION, str(path)), *told)
 
 
-def test_no_file_and_no_json(tmp_path):
+def test_no_file_and_no_json(tmp_path: Path) -> None:
     refused(lambda: make(acted(), EMOTION, str(tmp_path / "no.json")), str(tmp_path / "no.json"), "no such file")
     (tmp_path / "bad.json").write_bytes(b'{"folds": \xff')
     refused(lambda: make(acted(), EMOTION, str(tmp_path / "bad.json")), "bad.json", "JSON")
 
 
-def test_ids_in_another_order_are_the_same_split(tmp_path):
+def test_ids_in_another_order_are_the_same_split(tmp_path: Path) -> None:
     def turn(raw: dict[str, Any]) -> None:
         for fold in raw["folds"]:
             fold["test"].reverse()
@@ -141,7 +143,7 @@ def test_ids_in_another_order_are_the_same_split(tmp_path):
     assert make(acted(), EMOTION, str(written(tmp_path, turn))).folds == make(acted(), EMOTION).folds
 
 
-def test_a_file_names_the_unit_only_where_its_folds_keep_it_whole(tmp_path):
+def test_a_file_names_the_unit_only_where_its_folds_keep_it_whole(tmp_path: Path) -> None:
     for unit, used in (
         ("sex", "speaker"),
         ("text", "speaker"),
@@ -156,7 +158,7 @@ def test_a_file_names_the_unit_only_where_its_folds_keep_it_whole(tmp_path):
     assert make(c, EMOTION, str(tmp_path / "sessions.json")).unit == "session"
 
 
-def test_a_valid_part_that_cannot_be_used_is_not_drawn_anew(tmp_path):
+def test_a_valid_part_that_cannot_be_used_is_not_drawn_anew(tmp_path: Path) -> None:
     c = split("abc", "d", "ef")
     make(c, EMOTION).write(tmp_path / "own.json")
     gone = [u.id for u in c.utterances if u.speaker == "d"]
@@ -164,7 +166,7 @@ def test_a_valid_part_that_cannot_be_used_is_not_drawn_anew(tmp_path):
     refused(lambda: make(c, EMOTION, "own", skipped=gone), "split valid")
 
 
-def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path):
+def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path: Path) -> None:
     """An edited split, and one that calls itself published, go by the file's name."""
     protocol = make(acted(), EMOTION)
     one, other = protocol.folds[0], protocol.folds[1]
@@ -182,7 +184,7 @@ def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path):
         assert said.marks[0].startswith("published split, says its file, with speaker on both sides")
 
 
-def test_a_file_goes_by_its_rule_also_where_a_store_lacks_utterances(tmp_path):
+def test_a_file_goes_by_its_rule_also_where_a_store_lacks_utterances(tmp_path: Path) -> None:
     c = acted()
     path = written(tmp_path)
     gone = ["u000", "u050"]
@@ -192,12 +194,12 @@ def test_a_file_goes_by_its_rule_also_where_a_store_lacks_utterances(tmp_path):
     assert make(c, EMOTION, str(tmp_path / "gone.json"), skipped=gone).rule == "speaker:5"
 
 
-def test_a_files_own_name_is_not_believed(tmp_path):
+def test_a_files_own_name_is_not_believed(tmp_path: Path) -> None:
     path = written(tmp_path, lambda raw: raw.update(name="emodb-emobox-seed0"))
     assert make(acted(), EMOTION, str(path)).name == "paper-cups-speaker-5-seed0"
 
 
-def test_labels_belong_to_a_split(tmp_path):
+def test_labels_belong_to_a_split(tmp_path: Path) -> None:
     rows = [{"speaker": f"s{s}", "label": label} for s in range(6) for label in ("angry", "sad", "boredom")]
     c = corpus(rows)
     common = relabel(c, "common")
@@ -209,7 +211,7 @@ def test_labels_belong_to_a_split(tmp_path):
     refused(lambda: make(common, EMOTION, str(tmp_path / "own.json")), "labels", "--labels common", "own labels")
 
 
-def test_every_id_wrong_is_told_before_valid_is_drawn(tmp_path):
+def test_every_id_wrong_is_told_before_valid_is_drawn(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"folds": [{"fit": ["u000.wav"], "test": ["u001.wav"]}]}))
     refused(lambda: make(acted(), EMOTION, str(path)), "fold 0", "1 of its 1 ids in fit", "'u000.wav'")
@@ -218,7 +220,7 @@ def test_every_id_wrong_is_told_before_valid_is_drawn(tmp_path):
 # --- differences and verbs ---
 
 
-def test_differences_name_what_moved():
+def test_differences_name_what_moved() -> None:
     one = make(acted(), EMOTION)
     moved = one.folds[1].fit[0]
     changed = Fold(one.folds[1].fit[1:], (*one.folds[1].valid, moved), one.folds[1].test)
@@ -244,7 +246,7 @@ def run(*words: str | Path) -> int:
     return main(["protocol", *map(str, words)])
 
 
-def test_the_verbs(tmp_path, monkeypatch, capsys):
+def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     of_corpus = ("--corpus", "manifest", "--root", manifest(tmp_path))
     assert run("make", *of_corpus, "--protocol", "speaker:3") == 0
@@ -267,7 +269,7 @@ def test_the_verbs(tmp_path, monkeypatch, capsys):
     assert "from fit to" in capsys.readouterr().out
 
 
-def test_the_verbs_refuse(tmp_path, monkeypatch, capsys):
+def test_the_verbs_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     of_corpus = ("--corpus", "manifest", "--root", manifest(tmp_path))
     before = sorted(tmp_path.rglob("*"))

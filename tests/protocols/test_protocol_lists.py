@@ -1,11 +1,14 @@
 """Splits that others published, read from their own lists: EmoBox's and SUPERB's."""
 
+# mypy: disable-error-code="call-overload,var-annotated"
+
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +55,7 @@ def recorded_in_folders(speakers: int = 6) -> Corpus:
 
 
 @pytest.mark.parametrize("valid", [False, True])
-def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path, valid):
+def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path: Path, valid: Any) -> None:
     c = recorded_in_folders()
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c, valid)}")
     assert protocol.rule == "emobox"
@@ -67,14 +70,14 @@ def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path, valid):
             assert not values(c, fold.valid, "speaker") & values(c, fold.fit, "speaker")
 
 
-def test_emobox_without_what_could_not_be_extracted(tmp_path):
+def test_emobox_without_what_could_not_be_extracted(tmp_path: Path) -> None:
     c = recorded_in_folders()
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
     assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
     assert protocol.notes[0] == "2 utterances are left out, for want of a label or features: e.g. 'u003'"
 
 
-def test_emobox_without_speakers_runs_and_says_so(tmp_path):
+def test_emobox_without_speakers_runs_and_says_so(tmp_path: Path) -> None:
     c = recorded_in_folders()
     c = dataclasses.replace(c, utterances=tuple(dataclasses.replace(u, speaker=None) for u in c.utterances))
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}")
@@ -83,7 +86,7 @@ def test_emobox_without_speakers_runs_and_says_so(tmp_path):
     )
 
 
-def test_two_paths_of_a_list_are_not_one_utterance(tmp_path):
+def test_two_paths_of_a_list_are_not_one_utterance(tmp_path: Path) -> None:
     """Of a name that stands in several folders of the list, the corpus has one: which is not for us to guess."""
     c = recorded_in_folders()
     folder = emobox_folds(tmp_path, c)
@@ -92,7 +95,7 @@ def test_two_paths_of_a_list_are_not_one_utterance(tmp_path):
     refused(lambda: make(fewer, EMOTION, f"emobox:{folder}"), "a0", "looks like 'u016'", "complete?")
 
 
-def test_ten_folds_are_in_their_order(tmp_path):
+def test_ten_folds_are_in_their_order(tmp_path: Path) -> None:
     c = recorded_in_folders()
     emobox_folds(tmp_path, c)
     for k in range(5, 10):
@@ -104,7 +107,7 @@ def test_ten_folds_are_in_their_order(tmp_path):
     assert any("tested in more than one fold" in note for note in protocol.notes)
 
 
-def test_emobox_by_key(tmp_path):
+def test_emobox_by_key(tmp_path: Path) -> None:
     """A manifest of EmoBox's own lines has its keys for ids."""
     c = recorded_in_folders()
     folder = emobox_folds(tmp_path, c)
@@ -113,7 +116,7 @@ def test_emobox_by_key(tmp_path):
     assert set(protocol.tested) == {u.id for u in keyed}
 
 
-def test_broken_emobox_folders(tmp_path):
+def test_broken_emobox_folders(tmp_path: Path) -> None:
     c = recorded_in_folders()
 
     def told(*parts: str) -> None:
@@ -141,7 +144,7 @@ def test_broken_emobox_folders(tmp_path):
     told("fold_2", "no file *_train_fold_2.jsonl")
 
 
-def test_a_files_list_rule_is_not_believed(tmp_path):
+def test_a_files_list_rule_is_not_believed(tmp_path: Path) -> None:
     c = recorded_in_folders()
     folder = emobox_folds(tmp_path / "lists", c)
     protocol = make(c, EMOTION, f"emobox:{folder}")
@@ -163,7 +166,7 @@ def superb_lists(folder: Path, c: Corpus) -> Path:
     return folder
 
 
-def test_superb_draws_the_valid_part_that_s3prl_draws(tmp_path):
+def test_superb_draws_the_valid_part_that_s3prl_draws(tmp_path: Path) -> None:
     c = dialogues()
     protocol = make(c, EMOTION, f"superb:{superb_lists(tmp_path, c)}")
     assert protocol.rule == "superb"

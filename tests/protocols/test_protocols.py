@@ -1,10 +1,13 @@
 """No protocol leaks: by example, on drawn corpora, on hand-built leaks, and on the real EmoDB."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -24,7 +27,7 @@ needs_emodb = pytest.mark.skipif(not EMODB.is_dir(), reason=f"the EmoDB recordin
 
 
 @pytest.mark.parametrize("rule", ["speaker:2", "speaker:3", "speaker:5", "speaker:10", "speaker"])
-def test_folds_of_whole_speakers(rule):
+def test_folds_of_whole_speakers(rule: str) -> None:
     c = acted()
     protocol = make(c, EMOTION, rule)
     check_invariants(c, EMOTION, protocol)
@@ -34,14 +37,14 @@ def test_folds_of_whole_speakers(rule):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_rule_of_corpus_task_and_caller():
+def test_rule_of_corpus_task_and_caller() -> None:
     c = acted()
     assert make(c, EMOTION).rule == "speaker:5"
     assert make(c, dataclasses.replace(EMOTION, protocol="speaker:2")).rule == "speaker:2"
     assert make(c, dataclasses.replace(EMOTION, protocol="speaker:2"), "speaker").rule == "speaker"
 
 
-def test_session_rule_is_speaker_disjoint():
+def test_session_rule_is_speaker_disjoint() -> None:
     c = dialogues()
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)
@@ -51,7 +54,7 @@ def test_session_rule_is_speaker_disjoint():
         assert [len(values(c, part, "session")) for part in (fold.fit, fold.valid, fold.test)] == [3, 1, 1]
 
 
-def test_speaker_in_two_sessions_is_refused_by_name():
+def test_speaker_in_two_sessions_is_refused_by_name() -> None:
     c = dialogues()
     moved = [dataclasses.replace(u, speaker="Ses0F") if u.speaker == "Ses3M" else u for u in c.utterances]
     leaky = dataclasses.replace(c, utterances=tuple(moved))
@@ -59,18 +62,18 @@ def test_speaker_in_two_sessions_is_refused_by_name():
         refused(lambda seed=seed: make(leaky, EMOTION, seed=seed), "speaker", "'Ses0F'", "emotion forbids")
 
 
-def test_rule_that_ignores_the_disjoint_field_is_refused():
+def test_rule_that_ignores_the_disjoint_field_is_refused() -> None:
     refused(lambda: make(acted(), EMOTION, "text:2"), "speaker on both sides", "'s00'")
     refused(lambda: make(acted(), EMOTION, "id:5"), "speaker on both sides", "'s0")
 
 
-def test_overlap_in_other_fields_is_noted():
+def test_overlap_in_other_fields_is_noted() -> None:
     protocol = make(acted(), EMOTION)
     assert protocol.marks == ()
     assert notes(protocol) == ("text on both sides: 4 values, e.g. 'text 0' in fit and test",)
 
 
-def test_speaker_identification_over_texts():
+def test_speaker_identification_over_texts() -> None:
     c = acted(speakers=6, texts=10)
     protocol = make(c, SPEAKER_ID)
     check_invariants(c, SPEAKER_ID, protocol)
@@ -80,7 +83,7 @@ def test_speaker_identification_over_texts():
     refused(lambda: make(c, SPEAKER_ID, "speaker:3"), "no speaker 's0", "training")
 
 
-def test_unlabelled_utterances_are_left_out():
+def test_unlabelled_utterances_are_left_out() -> None:
     c = acted()
     some = [dataclasses.replace(u, label=None) if i % 7 == 0 else u for i, u in enumerate(c.utterances)]
     some.append(Utterance("unlabelled and of nobody", Path("none.wav")))
@@ -88,7 +91,7 @@ def test_unlabelled_utterances_are_left_out():
     check_invariants(c, EMOTION, make(c, EMOTION))
 
 
-def test_unbalanced_speakers():
+def test_unbalanced_speakers() -> None:
     sizes = [500, 60, 3, 2, 2, 2]
     c = corpus([{"speaker": f"s{s}", "label": "ab"[i % 2]} for s, size in enumerate(sizes) for i in range(size)])
     for seed in range(10):
@@ -97,13 +100,13 @@ def test_unbalanced_speakers():
         assert sorted(len(f.test) for f in protocol.folds) == [9, 60, 500]
 
 
-def test_fold_without_a_second_training_speaker_is_refused():
+def test_fold_without_a_second_training_speaker_is_refused() -> None:
     c = corpus([{"speaker": f"s{s}", "label": "ab"[i % 2]} for s, n in enumerate([90, 2, 2, 2]) for i in range(n)])
     refused(lambda: make(c, EMOTION, "speaker:2"), "paper cups", "'s0'", "fit and valid", "more folds")
     check_invariants(c, EMOTION, make(c, EMOTION, "speaker:4"))
 
 
-def test_class_of_one_speaker_is_refused():
+def test_class_of_one_speaker_is_refused() -> None:
     c = acted(classes="ab")
     rows = [dataclasses.replace(u, label="rage") if u.speaker == "s04" else u for u in c.utterances]
     c = dataclasses.replace(c, utterances=tuple(rows))
@@ -111,7 +114,7 @@ def test_class_of_one_speaker_is_refused():
         refused(lambda seed=seed: make(c, EMOTION, seed=seed), "fold", "'rage'", "training")
 
 
-def test_class_of_two_speakers_stays_in_fit():
+def test_class_of_two_speakers_stays_in_fit() -> None:
     """Valid may not take the last training speaker of a class, so the two may not share a test fold either."""
     c = acted(speakers=6, classes="ab")
     rows = [dataclasses.replace(u, label="rage") if u.speaker in ("s01", "s04") else u for u in c.utterances]
@@ -120,7 +123,7 @@ def test_class_of_two_speakers_stays_in_fit():
         check_invariants(c, EMOTION, make(c, EMOTION, "speaker", seed))
 
 
-def test_odd_names(tmp_path):
+def test_odd_names(tmp_path: Path) -> None:
     names = ["", " ", "None", "s\n1", "s\t1", "ß", "\u2028", "own", "speaker:5"]
     c = corpus([{"id": f"{label}\n{s}", "speaker": s, "label": label} for s in names for label in ("\n", "a")])
     protocol = make(c, EMOTION)
@@ -131,13 +134,13 @@ def test_odd_names(tmp_path):
     refused(lambda: make(corpus([{"id": "a\nb", "label": "a"}, {"label": "b"}]), EMOTION), "'a\\nb'")
 
 
-def test_many_folds_are_quick():
+def test_many_folds_are_quick() -> None:
     rng = random.Random(0)
     c = corpus([{"id": f"{i}", "speaker": f"{i // 2}", "label": rng.choice("ab")} for i in range(800)])
     check_invariants(c, EMOTION, make(c, EMOTION, "speaker"))
 
 
-def test_every_disjoint_field_counts():
+def test_every_disjoint_field_counts() -> None:
     """Speaker and session are free of overlap by sessions, not by speakers."""
     task = dataclasses.replace(EMOTION, disjoint=("speaker", "session"))
     c = dialogues()
@@ -149,13 +152,13 @@ def test_every_disjoint_field_counts():
 # --- the published split ---
 
 
-def test_own_leaves_out_what_has_no_label():
+def test_own_leaves_out_what_has_no_label() -> None:
     c = split("abc", "d", "ef")
     c = dataclasses.replace(c, utterances=(*c.utterances, Utterance("none", Path("none.wav"), split="train")))
     check_invariants(c, EMOTION, make(c, EMOTION))
 
 
-def test_own_parts_are_taken_as_they_are():
+def test_own_parts_are_taken_as_they_are() -> None:
     c = split("abc", "d", "ef")
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)
@@ -163,7 +166,7 @@ def test_own_parts_are_taken_as_they_are():
     assert [values(c, part, "speaker") for part in (fold.fit, fold.valid, fold.test)] == [set("abc"), {"d"}, set("ef")]
 
 
-def test_own_without_valid_draws_whole_speakers_from_train():
+def test_own_without_valid_draws_whole_speakers_from_train() -> None:
     c = split("abcdefghij", "", "xyz")
     seen = set()
     for seed in range(8):
@@ -176,14 +179,14 @@ def test_own_without_valid_draws_whole_speakers_from_train():
     assert len(seen) > 1
 
 
-def test_own_without_valid_keeps_every_class_in_fit():
+def test_own_without_valid_keeps_every_class_in_fit() -> None:
     rows: list[Row] = [{"speaker": s, "split": "train", "label": s if s in "abcd" else "z"} for s in "abcdefg"]
     c = corpus([*rows, {"speaker": "x", "split": "test", "label": "z"}], protocol="own")
     for seed in range(20):
         check_invariants(c, EMOTION, make(c, EMOTION, seed=seed))
 
 
-def test_own_without_valid_and_nothing_disjoint_draws_utterances():
+def test_own_without_valid_and_nothing_disjoint_draws_utterances() -> None:
     c = split("ab", "", "x")
     task = dataclasses.replace(EMOTION, disjoint=())
     check_invariants(c, task, make(c, task))
@@ -193,7 +196,7 @@ def test_own_without_valid_and_nothing_disjoint_draws_utterances():
     ("parts", "told"),
     [(("abx", "d", "ex"), "in fit and test"), (("ab", "dx", "ex"), "in valid and test"), (("abx", "x", "e"), "valid")],
 )
-def test_overlap_in_a_split(parts, told):
+def test_overlap_in_a_split(parts: Any, told: Any) -> None:
     refused(lambda: make(split(*parts), EMOTION), "speaker", "'x'", told, "emotion forbids")
     c = split(*parts, published=True)
     protocol = make(c, EMOTION)
@@ -205,7 +208,7 @@ def test_overlap_in_a_split(parts, told):
     assert told in mark
 
 
-def test_published_split_excuses_no_other_rule():
+def test_published_split_excuses_no_other_rule() -> None:
     c = split("abx", "d", "ex", published=True)
     assert make(c, EMOTION, "speaker:3").marks == ()
     check_invariants(c, EMOTION, make(c, EMOTION, "speaker:3"))
@@ -213,7 +216,7 @@ def test_published_split_excuses_no_other_rule():
     refused(lambda: make(dataclasses.replace(c, utterances=tuple(with_dialogues)), EMOTION, "session"), "speaker", "'")
 
 
-def test_published_split_may_lack_speakers():
+def test_published_split_may_lack_speakers() -> None:
     c = split("abc", "d", "ef", published=True)
     rows = tuple(dataclasses.replace(u, speaker=None) if u.speaker == "a" else u for u in c.utterances)
     make(dataclasses.replace(c, utterances=rows), EMOTION)
@@ -227,11 +230,11 @@ def test_published_split_may_lack_speakers():
     "rule",
     ["speeker:5", "speaker:x", "speaker:-5", "speaker:²", "speaker:", "speaker:5:5", "own:5", "words", ":", "\n"],
 )
-def test_unknown_rule(rule):
+def test_unknown_rule(rule: str) -> None:
     refused(lambda: make(acted(), EMOTION, rule), repr(rule), "own", "speaker", "session", "text")
 
 
-def test_too_few_speakers():
+def test_too_few_speakers() -> None:
     refused(lambda: make(acted(4), EMOTION), "speaker:5", "only 4", "paper cups")
     refused(lambda: make(acted(2), EMOTION, "speaker"), "only 2", "fit, valid and test")
     refused(lambda: make(acted(2), EMOTION, "speaker:2"), "only 2", "fit, valid and test")
@@ -240,7 +243,7 @@ def test_too_few_speakers():
         refused(lambda count=count: make(acted(), EMOTION, f"speaker:{count}"), f"speaker:{count}", "2 folds or more")
 
 
-def test_unknown_values():
+def test_unknown_values() -> None:
     c = acted()
     rows = tuple(dataclasses.replace(u, speaker=None) if i == 7 else u for i, u in enumerate(c.utterances))
     c = dataclasses.replace(c, utterances=rows)
@@ -251,7 +254,7 @@ def test_unknown_values():
     refused(lambda: make(no_text, SPEAKER_ID), "text is unknown")
 
 
-def test_unknown_split():
+def test_unknown_split() -> None:
     c = split("abc", "d", "ef")
     for value in (None, "dev"):
         rows = tuple(dataclasses.replace(u, split=value) if u.speaker == "d" else u for u in c.utterances)
@@ -263,7 +266,7 @@ def test_unknown_split():
     refused(lambda: make(acted(), EMOTION, "own"), "120 utterances", "u000")
 
 
-def test_no_label_and_unknown_fields_of_a_task():
+def test_no_label_and_unknown_fields_of_a_task() -> None:
     refused(lambda: make(corpus([{"speaker": "a"}, {"speaker": "b"}]), EMOTION), "label", "emotion", "paper cups")
     wrong = dataclasses.replace(EMOTION, disjoint=("speekers",))
     refused(lambda: make(acted(), wrong), "'speekers'", "speaker", "emotion")
@@ -312,7 +315,9 @@ def drawn_corpora(draw: st.DrawFn) -> Corpus:
     st.integers(-3, 10**6),
     st.booleans(),
 )
-def test_a_drawn_corpus_is_refused_or_split_without_a_leak(tmp_path_factory, c, rule, task, seed, allow):
+def test_a_drawn_corpus_is_refused_or_split_without_a_leak(
+    tmp_path_factory: pytest.TempPathFactory, c: Any, rule: str, task: Any, seed: int, allow: Any
+) -> None:
     allowed = task.disjoint if allow else ()
     try:
         protocol = make(c, task, rule, seed, allowed=allowed)
@@ -336,7 +341,7 @@ def test_a_drawn_corpus_is_refused_or_split_without_a_leak(tmp_path_factory, c, 
 
 
 @needs_emodb
-def test_emodb():
+def test_emodb() -> None:
     c = open_corpus("emodb", EMODB)
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)

@@ -1,5 +1,7 @@
 """A learned mix of layers: it finds the state that tells the classes apart, in trainings as in searches."""
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import csv

@@ -22,7 +22,7 @@ from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.runs.spaces import load_space, shipped
 from bas.search.search import search
-from bas.space import Architecture, SearchSpace
+from bas.space import Architecture, Choices, SearchSpace
 from bas.tasks import Classification
 from bas.training.batches import Data
 from bas.training.settings import settings
@@ -129,7 +129,7 @@ def test_a_signature_changes_with_whatever_changes_the_space() -> None:
         replace(ENDS, pool={"mean": MeanPool}),
     ]
     assert len({s.signature for s in spaces}) == len(spaces)
-    again = {"MSA": partial(MSA, num_heads=4), "FFN": FFN}
+    again: Choices = {"MSA": partial(MSA, num_heads=4), "FFN": FFN}
     assert replace(ENDS, slots={"layer1": again}).signature == ENDS.signature
 
 

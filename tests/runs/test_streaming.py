@@ -1,5 +1,7 @@
 """Where features lie changes no number: streamed is resident, within the memory allowed."""
 
+# mypy: disable-error-code="assignment,attr-defined,misc"
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,7 @@
 """eGeMAPS by openSMILE: the families, what has no value, full scale; and the three features written here."""
 
+# mypy: disable-error-code="list-item"
+
 from __future__ import annotations
 
 import os

@@ -1,9 +1,12 @@
 """One checkpoint's measures on states that are made to hold something or nothing; ridge against scikit-learn."""
 
+# mypy: disable-error-code="assignment,type-arg"
+
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,16 +47,18 @@ class Planted:
         noise[2] += 3 * rng.standard_normal((3, 24))[self.classes] + 3 * rng.standard_normal((4, 24))[which]
         self.x = noise.astype(np.float32)
 
-    def analyse(self, start: np.ndarray | None = None, settings: AnalysisSettings = QUICK, seed: int = 0) -> dict:
+    def analyse(
+        self, start: np.ndarray | None = None, settings: AnalysisSettings = QUICK, seed: int = 0
+    ) -> dict[str, Any]:
         return analyse(self.x, start, self.acoustic, self.classes, self.speakers, self.texts, settings, seed)
 
 
 @pytest.fixture(scope="module")
-def found() -> dict:
+def found() -> dict[str, Any]:
     return Planted().analyse()
 
 
-def test_the_result_is_json_and_says_what_it_is_of(found: dict) -> None:
+def test_the_result_is_json_and_says_what_it_is_of(found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)).keys() == found.keys()
     planted = Planted()
     assert found["targets"] == planted.classes.tolist()
@@ -63,7 +68,7 @@ def test_the_result_is_json_and_says_what_it_is_of(found: dict) -> None:
     assert {len(of["value"]) for side in found["cka"].values() for of in side.values()} == {3}
 
 
-def test_likeness_is_found_where_it_is_planted_and_only_there(found: dict) -> None:
+def test_likeness_is_found_where_it_is_planted_and_only_there(found: dict[str, Any]) -> None:
     for name in ("egemaps", *FAMILIES):
         told = found["cka"][name]["debiased"]
         assert told["p"][0] == 1 / 40
@@ -75,7 +80,7 @@ def test_likeness_is_found_where_it_is_planted_and_only_there(found: dict) -> No
     assert plain > 0.1 > abs(debiased)  # few utterances for the dimensions: the plain one sees likeness in noise
 
 
-def test_cka_is_of_standardised_states_and_features(found: dict) -> None:
+def test_cka_is_of_standardised_states_and_features(found: dict[str, Any]) -> None:
     planted = Planted()
     egemaps = standardised(planted.acoustic.values_UF[:, :12])  # not those of OTHER
     expected = cka(standardised(planted.x[0]), egemaps)
@@ -86,7 +91,7 @@ def test_cka_is_of_standardised_states_and_features(found: dict) -> None:
     assert scaled == pytest.approx(found["cka"]["egemaps"]["debiased"]["value"], abs=1e-5)
 
 
-def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(found: dict) -> None:
+def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(found: dict[str, Any]) -> None:
     for kind in ("debiased", "plain"):
         assert found["cka"]["start"][kind]["value"] == pytest.approx([1, 1, 1])
     planted = Planted()
@@ -98,7 +103,7 @@ def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(found: 
     assert abs(moved[1]) < 0.1 < 0.5 < moved[2] < 0.99
 
 
-def test_svcca_needs_more_utterances_and_says_so(found: dict) -> None:
+def test_svcca_needs_more_utterances_and_says_so(found: dict[str, Any]) -> None:
     for side in ("egemaps", "start"):
         (value,) = {of["value"] for of in found["svcca"][side]}
         assert value is None
@@ -123,7 +128,7 @@ def test_a_text_that_does_not_vary_or_never_repeats_has_no_likeness() -> None:
     assert planted.analyse()["cka"]["text"]["debiased"]["value"][2] > 0.2
 
 
-def test_equal_arguments_give_equal_numbers_and_another_seed_others(found: dict) -> None:
+def test_equal_arguments_give_equal_numbers_and_another_seed_others(found: dict[str, Any]) -> None:
     again, other = Planted().analyse(), Planted().analyse(seed=1)
     assert again == found
     assert other["cka"]["egemaps"]["debiased"]["value"] == found["cka"]["egemaps"]["debiased"]["value"]
@@ -140,7 +145,7 @@ def test_a_collapsed_state_is_refused() -> None:
 # --- ridge ---
 
 
-def by_hand(x_UD: np.ndarray, y_U: np.ndarray, speakers_U: np.ndarray, splits: list, strengths: tuple) -> float:
+def by_hand(x_UD: np.ndarray, y_U: np.ndarray, speakers_U: np.ndarray, splits: list[Any], strengths: tuple) -> float:
     """R² with every fit by scikit-learn; the strength by leaving out each fitted speaker in turn."""
     guess_U = np.zeros(len(y_U))
     for split in splits:
@@ -188,7 +193,7 @@ def test_left_out_groups_are_as_if_never_fitted() -> None:
         assert out_NF[left] == pytest.approx(z_NF[left] - model.predict(x_ND[left] / np.sqrt(50)))
 
 
-def test_ridge_finds_what_is_there_and_noise_tells_nothing(found: dict) -> None:
+def test_ridge_finds_what_is_there_and_noise_tells_nothing(found: dict[str, Any]) -> None:
     r2 = np.array(found["ridge"]["r2"])
     assert r2.shape == (3, 15)
     assert np.median(r2[0]) > 0.5
@@ -223,7 +228,7 @@ def test_missing_and_constant_features_are_told() -> None:
 
 
 @pytest.mark.parametrize("value", [3.3, np.nan])
-def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: dict) -> None:
+def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: dict[str, Any]) -> None:
     planted = Planted()
     values = planted.acoustic.values_UF.copy()
     values[:, [family == "energy" for family in planted.acoustic.families]] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_too_few_speakers_are_refused_with_a_reason() -> None:
 # --- the stack ---
 
 
-def plain(x_UD: np.ndarray, classes_U: np.ndarray, member: Member, hidden: int, settings: AnalysisSettings) -> tuple:
+def plain(x_UD: np.ndarray, classes_U: np.ndarray, member: Member, hidden: int, settings: AnalysisSettings) -> Any:
     """The same probe by torch's own modules and optimiser: predictions, epochs."""
     split = member.split
     x = torch.tensor((x_UD - x_UD[split.fit].mean(0)) / x_UD[split.fit].std(0), dtype=torch.float32)
@@ -208,7 +209,7 @@ def test_a_test_part_changes_nothing_but_its_own_answers() -> None:
 # --- what they find ---
 
 
-def f1(found: dict, kind: str, split: str, state: int) -> float:
+def f1(found: dict[str, Any], kind: str, split: str, state: int) -> float:
     return float(np.mean(found[kind][split]["states"][state]["macro_f1"]))
 
 

@@ -1,5 +1,7 @@
 """Attention against the voice: what openSMILE's contours are of when, correlations with a known answer, and chance."""
 
+# mypy: disable-error-code="union-attr"
+
 from __future__ import annotations
 
 from importlib.util import find_spec

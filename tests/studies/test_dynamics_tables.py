@@ -1,5 +1,7 @@
 """The study's numbers, page and figures from rotations of different lengths, against sums by hand."""
 
+# mypy: disable-error-code="arg-type,misc,operator"
+
 from __future__ import annotations
 
 import copy
@@ -69,7 +71,7 @@ def test_a_row_is_a_step_and_counts_who_has_it(results: dict[str, Any]) -> None:
     assert results["rotations"][0]["valid_loss"] == pytest.approx([2.0, 1.8])
 
 
-def test_likeness_is_the_mean_of_those_that_have_the_step(rotations: list, results: dict[str, Any]) -> None:
+def test_likeness_is_the_mean_of_those_that_have_the_step(rotations: list[Any], results: dict[str, Any]) -> None:
     def value(r: int, c: int, name: str, kind: str, field: str = "value") -> np.ndarray:
         return np.array(rotations[r]["checkpoints"][c]["cka"][name][kind][field])
 
@@ -94,7 +96,7 @@ def test_likeness_is_the_mean_of_those_that_have_the_step(rotations: list, resul
     assert max(results["cka"]["start"]["debiased"]["mean"][-1]) < 1
 
 
-def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: list) -> None:
+def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: list[Any]) -> None:
     many = copy.deepcopy(rotations[:2])
     rng = np.random.default_rng(0)
     for of in many:  # three seeds instead of QUICK's one
@@ -114,7 +116,7 @@ def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: lis
 
 
 def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_parts(
-    rotations: list, results: dict[str, Any]
+    rotations: list[Any], results: dict[str, Any]
 ) -> None:
     def pooled(place: int, state: int) -> np.ndarray:
         of = [r["checkpoints"][place]["probes"]["linear"]["grouped"]["states"][state] for r in rotations]
@@ -134,7 +136,7 @@ def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_part
         )
 
 
-def test_the_model_cut_off_is_compared_with_the_whole(rotations: list, results: dict[str, Any]) -> None:
+def test_the_model_cut_off_is_compared_with_the_whole(rotations: list[Any], results: dict[str, Any]) -> None:
     cut = results["cut"]
     assert cut["own"]["WA"]["mean"][1] == pytest.approx(
         np.mean([r["checkpoints"][1]["cut"]["own"]["WA"] for r in rotations], axis=0)
@@ -149,7 +151,7 @@ def test_the_model_cut_off_is_compared_with_the_whole(rotations: list, results: 
     assert cut["against_whole"]["refitted"][0]["verdict"] == "better"
 
 
-def test_r2_is_the_mean_over_rotations(rotations: list, results: dict[str, Any]) -> None:
+def test_r2_is_the_mean_over_rotations(rotations: list[Any], results: dict[str, Any]) -> None:
     last = np.array([r["checkpoints"][-1]["ridge"]["r2"] for r in rotations])
     assert np.array(results["ridge"]["r2"][-1]) == pytest.approx(last.mean(0))
 
@@ -198,7 +200,7 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(results: 
     )
 
 
-def test_equal_steps_need_no_last_row(rotations: list) -> None:
+def test_equal_steps_need_no_last_row(rotations: list[Any]) -> None:
     found = paged(rotations[:1])
     labels = [text.get_text() for text in figures(found)["cka-egemaps"].axes[0].get_yticklabels()]
     assert labels == ["0", "10", "20"]
@@ -206,7 +208,7 @@ def test_equal_steps_need_no_last_row(rotations: list) -> None:
     assert "±" not in next(line for line in markdown(found).splitlines() if line.startswith("| 0 | 0."))
 
 
-def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list) -> None:
+def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -> None:
     some = copy.deepcopy(rotations)
     for checkpoint in some[0]["checkpoints"]:  # the one that has step 20 alone
         checkpoint["cka"]["text"] = {"refused": "no text repeats"}
@@ -230,13 +232,13 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list) -> Non
     assert "- text: " not in markdown(found)
 
 
-def test_the_page_says_what_the_texts_were(rotations: list, results: dict[str, Any]) -> None:
+def test_the_page_says_what_the_texts_were(rotations: list[Any], results: dict[str, Any]) -> None:
     assert "- text: which sentence it is." in markdown(results)
     assert "- text: embeddings of bert." in markdown(paged(rotations, "models/bert/"))
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])
-def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: list, all_of_it: bool) -> None:
+def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: list[Any], all_of_it: bool) -> None:
     some = copy.deepcopy(rotations)
     names = ("egemaps", *FAMILIES) if all_of_it else ("energy",)
     for checkpoint in (c for of in some for c in of["checkpoints"]):

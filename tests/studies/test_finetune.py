@@ -3,6 +3,8 @@
 Run as a program, `test_finetune.py FOLDER`, it is the process that is killed: it forks, and so has no thread.
 """
 
+# mypy: disable-error-code="arg-type,attr-defined"
+
 from __future__ import annotations
 
 import json

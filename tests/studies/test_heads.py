@@ -1,5 +1,7 @@
 """The probes' heads: the same as plain layers on one state or mix each, blind to padding, and to each other."""
 
+# mypy: disable-error-code="arg-type,operator"
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,10 +1,13 @@
 """What a leak is worth: the same models under both splits, paired, resumable, and refused where there is no leak."""
 
+# mypy: disable-error-code="arg-type"
+
 from __future__ import annotations
 
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +52,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan(str(root / "store"), (str(space),), 1, settings("cpu", CHANGES), (0, 1), "cpu")
 
 
-def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
+def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: Path) -> None:
     results = to_plain(measure(tmp_path / "leak", Inputs.open(plan), None, None, 1, quiet(), None))
     assert (results["clean"]["rule"], results["leaky"]["rule"]) == ("speaker:5", "id:5")
     assert results["clean"]["marks"] == []
@@ -62,7 +65,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
         rows = []
         for seed in (0, 1):
             run = Run.open(tmp_path / "leak" / f"{side}-seed{seed}")
-            found = {}
+            found: dict[str, Any] = {}
             for fold, parts in enumerate(run.protocol.folds):
                 job = run.result(Job("linear", "logistic regression", fold, seed).name)
                 assert job["protocol"] == run.protocol.hash
@@ -83,7 +86,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan, tmp_path):
     assert to_plain(load_results(tmp_path / "leak")) == results
 
 
-def test_both_sides_train_on_equally_many(plan):
+def test_both_sides_train_on_equally_many(plan: Any) -> None:
     for seed, (clean, leaky) in enumerate(_splits(Inputs.open(plan), "speaker:3", None)):
         assert (clean.rule, leaky.rule) == ("speaker:3", "id:3")  # as many folds
         assert clean.marks == ()
@@ -105,7 +108,7 @@ def row_of(name: str, difference: float, low: float, high: float, p: float) -> L
     return LeakRow(row=name, metrics={"WA": score})
 
 
-def test_the_cells_say_what_the_numbers_are():
+def test_the_cells_say_what_the_numbers_are() -> None:
     rows = (
         row_of("up", 0.05, 0.01, 0.09, 0.01),
         row_of("down", -0.05, -0.09, -0.01, 0.01),
@@ -124,7 +127,7 @@ def test_the_cells_say_what_the_numbers_are():
     assert next(row[5] for row in _cells(replace(results, seeds=(0,)), ("WA",))[1]) == "–", "of one seed"
 
 
-def test_a_second_start_trains_nothing_again(plan, tmp_path):
+def test_a_second_start_trains_nothing_again(plan: Any, tmp_path: Path) -> None:
     one = measure(tmp_path / "leak", Inputs.open(plan), "speaker:3", None, 1, quiet(), None)
     jobs = {p: p.stat().st_mtime_ns for p in (tmp_path / "leak").rglob("jobs/*.json")}
     (tmp_path / "leak/leaky-seed1/jobs/linear-logistic-regression-fold2-seed1.json").unlink()
@@ -143,13 +146,17 @@ def test_a_second_start_trains_nothing_again(plan, tmp_path):
         ("speaker:40/20/40", "id:40/20/40", ("speaker:40/20/40", "id:40/20/40", "tested in both by every seed")),
     ],
 )
-def test_what_is_no_leak_is_refused_before_anything_is_written(plan, tmp_path, clean, leaky, told):
+def test_what_is_no_leak_is_refused_before_anything_is_written(
+    plan: Any, tmp_path: Path, clean: Any, leaky: Any, told: Any
+) -> None:
     line = refusal(measure, tmp_path / "leak", Inputs.open(plan), clean, leaky, 1, quiet(), None)
     assert all(part in line for part in told), line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_verb(plan, tmp_path, monkeypatch, capsys):
+def test_the_verb(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--features", plan.features, "--layer", "best", "--workers", "1", "--seeds", "1", "--clean", "speaker:3"]
     words += [w for name, value in CHANGES.items() for w in ("--set", f"{name}={value}")]

@@ -1,11 +1,14 @@
 """Words as vectors: subwords, sentences said twice, stretches without a text, and what no tokenizer can do."""
 
+# mypy: disable-error-code="attr-defined,comparison-overlap"
+
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ from bas.speech.words import Segments
 from bas.studies.words.lexicon import Lexicon, lexicon, word_type, words_of
 
 CPU = torch.device("cpu")
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "door", "##s", "is", "are", "open", "closed"]
 
 

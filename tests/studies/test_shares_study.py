@@ -1,5 +1,7 @@
 """`bas shares`: the weights it exports, the report worked out again from the jobs, what it refuses."""
 
+# mypy: disable-error-code="attr-defined,index"
+
 from __future__ import annotations
 
 import csv

@@ -1,5 +1,7 @@
 """Tuning on a small corpus of tones: what a trial draws and may see, what a kill leaves, and what the page says."""
 
+# mypy: disable-error-code="attr-defined,type-var"
+
 from __future__ import annotations
 
 import json
@@ -30,7 +32,7 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
 from bas.runs.workers import Place
-from bas.space import SearchSpace, keyword_values, with_keyword
+from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import Attempt, TuneSession, attempt, begin, best_of, open_journal, ranges, study_of
 from bas.training.batches import Data
 from bas.training.settings import STRATEGIES, settings
@@ -391,7 +393,7 @@ def test_a_damaged_journal_is_refused(work: Path, capsys: pytest.CaptureFixture[
 
 
 def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
-    layer = {"MSA": partial(MSA, num_heads=8), "FFN": FFN}
+    layer: Choices = {"MSA": partial(MSA, num_heads=8), "FFN": FFN}
     space = SearchSpace({"a": layer, "b": layer}, MeanPool)
     cpu = settings("cpu")
     found = ranges(cpu, space, 80, "blocks")
@@ -421,7 +423,7 @@ def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
 
 
 def test_a_keyword_is_changed_wherever_it_was_given() -> None:
-    layer = {"MSA": partial(MSA, num_heads=8), "plain": MSA, "FFN": FFN}
+    layer: Choices = {"MSA": partial(MSA, num_heads=8), "plain": MSA, "FFN": FFN}
     space = SearchSpace({"a": layer, "b": layer}, {"mean": MeanPool})
     changed = with_keyword(space, "num_heads", 2)
     assert keyword_values(space, "num_heads") == (8,)
@@ -433,7 +435,7 @@ def test_a_keyword_is_changed_wherever_it_was_given() -> None:
 
 def test_a_space_without_heads(work: Path) -> None:
     Path("flat.py").write_text(
-        "from bas.blocks import FFN, MeanPool\nfrom bas.space import SearchSpace\n"
+        "from bas.blocks import FFN, MeanPool\nfrom bas.space import Choices, SearchSpace\n"
         'space = SearchSpace({"a": {"FFN": FFN}}, MeanPool)\n'
     )
     words = [w if w != "ser_bas3" else "flat.py" for w in tune("flat", *ONE_FOLD, trials=2)]

@@ -1,5 +1,7 @@
 """`bas words`: what its report claims, worked out again from the jobs; what it marks, says, writes and refuses."""
 
+# mypy: disable-error-code="arg-type,assignment,attr-defined,union-attr"
+
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,7 @@
 """The words study's classifiers: plain layers on one state each, blind to padding, to company and to each other."""
 
+# mypy: disable-error-code="arg-type,index,union-attr"
+
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,7 @@
 """Jobs of the words study: where units stand, what each input is, and that nothing but the fit part is learnt from."""
 
+# mypy: disable-error-code="attr-defined,index"
+
 from __future__ import annotations
 
 import csv
@@ -288,7 +290,7 @@ def test_words_tell_what_pauses_hide(run: Run) -> None:
 def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Run, row: str, monkeypatch: Any) -> None:
     expected, job = result(run, row, 1, 1), words_job(row, 1, 1)
     monkeypatch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)
-    done = []
+    done: list[Any] = []
 
     def tick() -> None:
         done.append(None)

@@ -1,9 +1,12 @@
 """One layer's features against plain loops, and the classification task that batches are made for."""
 
+# mypy: disable-error-code="arg-type,index,union-attr"
+
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +63,7 @@ def flat(chunks: list[torch.Tensor]) -> list[int]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 12))
-def test_stride_averages_like_a_plain_loop(lengths, stride):
+def test_stride_averages_like_a_plain_loop(lengths: Any, stride: int) -> None:
     store, data = loaded(lengths, stride)
     assert data.frames_ND.dtype == torch.float16
     assert data.dim == DIM
@@ -70,14 +73,14 @@ def test_stride_averages_like_a_plain_loop(lengths, stride):
         np.testing.assert_allclose(frames(data, u), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_a_short_last_group_is_the_mean_of_what_it_has():
+def test_a_short_last_group_is_the_mean_of_what_it_has() -> None:
     store, data = loaded([5], stride=4)
     store.states["u0"][:] = np.array([0, 0, 0, 4, 7])[:, None]
     data = load_from(store, ["u0"], 4)
     assert frames(data, 0)[:, 0].tolist() == [1.0, 7.0]
 
 
-def test_stride_one_keeps_every_bit_in_the_order_asked_for():
+def test_stride_one_keeps_every_bit_in_the_order_asked_for() -> None:
     store = FakeStore([4, 1, 9])
     data = load(store, ["u2", "u0"], [2], 1, np.array([7, 8]), "memory", CPU)
     for u, name in enumerate(["u2", "u0"]):
@@ -87,7 +90,7 @@ def test_stride_one_keeps_every_bit_in_the_order_asked_for():
 
 
 @pytest.mark.parametrize("stride", [1, 4, 100])
-def test_means_are_of_all_frames_whatever_the_stride(stride):
+def test_means_are_of_all_frames_whatever_the_stride(stride: int) -> None:
     """With a short last group the mean of the averaged frames would be another."""
     store, data = loaded([9, 1, 30], stride)
     expected = [x_TD.astype(np.float64).mean(axis=0) for x_TD in store.states.values()]
@@ -97,7 +100,7 @@ def test_means_are_of_all_frames_whatever_the_stride(stride):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("stride", [1, 2, 3, 8])
-def test_averages_are_bit_for_bit_those_of_earlier_runs(dtype, stride):
+def test_averages_are_bit_for_bit_those_of_earlier_runs(dtype: Any, stride: int) -> None:
     rng = np.random.default_rng(stride)
     for length in (1, 2, 7, 8, 9, 63, 64, 301):
         x_TD = (rng.normal(3, 2, (length, 40)) * 10 ** rng.uniform(-3, 2, (1, 40))).astype(dtype)
@@ -112,7 +115,7 @@ def test_averages_are_bit_for_bit_those_of_earlier_runs(dtype, stride):
 # --- one batch ---
 
 
-def test_batch_masks_and_pads_with_zeros():
+def test_batch_masks_and_pads_with_zeros() -> None:
     _, data = loaded([2, 7, 1, 4])
     members = torch.tensor([3, 0, 2])
     x_BTD, mask_BT, targets_B = data.batch(members)
@@ -126,7 +129,7 @@ def test_batch_masks_and_pads_with_zeros():
         assert bool((x_BTD[b, length:] == 0).all())
 
 
-def test_padding_holds_no_neighbour_even_if_that_is_not_finite():
+def test_padding_holds_no_neighbour_even_if_that_is_not_finite() -> None:
     """Behind a short utterance stand the next one's frames: neither they nor a NaN among them may come through."""
     _, data = loaded([1, 5, 3])
     data.frames_ND[6:] = torch.nan
@@ -140,7 +143,7 @@ def test_padding_holds_no_neighbour_even_if_that_is_not_finite():
 # --- moments ---
 
 
-def test_moments_are_of_the_members_alone():
+def test_moments_are_of_the_members_alone() -> None:
     _, data = loaded([3, 50, 7, 20], stride=2)
     members = [2, 0]
     expected = np.concatenate([frames(data, u) for u in members]).astype(np.float64)
@@ -152,7 +155,7 @@ def test_moments_are_of_the_members_alone():
     np.testing.assert_allclose(deviation_D, expected.std(axis=0), rtol=1e-5)
 
 
-def test_moments_of_large_values_and_of_a_constant():
+def test_moments_of_large_values_and_of_a_constant() -> None:
     _, data = loaded([2000, 2000])
     data.frames_ND[:] += 500
     mean_D, deviation_D = data.moments(torch.tensor([0, 1]))
@@ -172,7 +175,7 @@ def generator(seed: int) -> torch.Generator:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 9), st.integers(0, 5))
-def test_an_epoch_holds_each_member_once(count, size, seed):
+def test_an_epoch_holds_each_member_once(count: int, size: int, seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 9, count + 5).tolist()
     _, data = loaded(lengths)
     members = torch.randperm(count + 5, generator=generator(seed))[:count]
@@ -184,7 +187,7 @@ def test_an_epoch_holds_each_member_once(count, size, seed):
         assert min(sizes) > 1, "no batch of one"
 
 
-def test_an_epoch_depends_on_the_generator_alone():
+def test_an_epoch_depends_on_the_generator_alone() -> None:
     _, data = loaded(np.random.default_rng(0).integers(1, 9, 40).tolist())
     members = torch.arange(40)
     torch.manual_seed(1)
@@ -194,7 +197,7 @@ def test_an_epoch_depends_on_the_generator_alone():
     assert flat(training_batches(data, members, 4, generator(1))) != first
 
 
-def test_epochs_differ_in_order_and_in_company():
+def test_epochs_differ_in_order_and_in_company() -> None:
     _, data = loaded(np.random.default_rng(0).integers(1, 9, 40).tolist())
     one = generator(0)
     epochs = [training_batches(data, torch.arange(40), 4, one) for _ in range(5)]
@@ -202,7 +205,7 @@ def test_epochs_differ_in_order_and_in_company():
     assert len({frozenset(frozenset(batch.tolist()) for batch in epoch) for epoch in epochs}) == 5
 
 
-def test_like_lengths_stand_together():
+def test_like_lengths_stand_together() -> None:
     lengths = np.random.default_rng(0).integers(1, 400, 256).tolist()
     data = Data(torch.zeros(0, DIM), torch.zeros(256), torch.tensor(lengths), torch.zeros(256), torch.zeros(256, DIM))
     epoch = training_batches(data, torch.arange(256), 32, generator(0))
@@ -214,7 +217,7 @@ def test_like_lengths_stand_together():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9))
-def test_scoring_batches_map_back(count, size):
+def test_scoring_batches_map_back(count: int, size: int) -> None:
     _, data = loaded(np.random.default_rng(count).integers(1, 9, count + 3).tolist())
     members = torch.randperm(count + 3, generator=generator(size))[:count]
     found = torch.full((count,), -1)
@@ -238,7 +241,7 @@ def people(*rows: tuple[str, str]) -> list[Utterance]:
     return [Utterance(f"u{i}", Path("none.wav"), label=label, speaker=s) for i, (label, s) in enumerate(rows)]
 
 
-def test_outputs_are_the_sorted_classes():
+def test_outputs_are_the_sorted_classes() -> None:
     utterances = people(("sad", "z"), ("angry", "y"), ("sad", "x"), ("happy", "y"))
     assert EMOTION.outputs(utterances) == ("angry", "happy", "sad")
     assert EMOTION.targets(utterances, EMOTION.outputs(utterances)).tolist() == [2, 0, 2, 1]
@@ -249,7 +252,7 @@ def test_outputs_are_the_sorted_classes():
     assert targets.dtype == np.int64
 
 
-def test_one_class_is_refused():
+def test_one_class_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         EMOTION.outputs(people(("sad\n", "a"), ("sad\n", "b")))
     message = str(caught.value)
@@ -259,7 +262,7 @@ def test_one_class_is_refused():
     assert "label" in message
 
 
-def test_loss_is_the_mean_cross_entropy():
+def test_loss_is_the_mean_cross_entropy() -> None:
     outputs_BO = torch.randn(6, 4, generator=generator(0), requires_grad=True)
     targets_B = torch.tensor([0, 3, 1, 1, 2, 0])
     loss = EMOTION.loss(outputs_BO, targets_B)
@@ -271,7 +274,7 @@ def test_loss_is_the_mean_cross_entropy():
     assert outputs_BO.grad is not None
 
 
-def test_predictions_fit_the_metrics():
+def test_predictions_fit_the_metrics() -> None:
     outputs_BO = torch.tensor([[0.1, 0.9, 0.0], [2.0, -1.0, 1.9], [0.0, 0.0, 5.0]])
     predictions = EMOTION.predict(outputs_BO)
     assert predictions.tolist() == [1, 0, 2]
@@ -281,7 +284,7 @@ def test_predictions_fit_the_metrics():
     assert all(0 < metric(targets, predictions) < 1 for metric in EMOTION.metrics(()).values())
 
 
-def test_linear_learns_what_is_linear():
+def test_linear_learns_what_is_linear() -> None:
     rng = np.random.default_rng(0)
     targets = np.repeat([0, 1, 2], 20)
     x_UD = np.eye(3)[targets] + rng.normal(0, 0.1, (60, 3))

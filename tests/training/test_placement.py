@@ -1,5 +1,7 @@
 """Where features go is decided from what is really free, and told."""
 
+# mypy: disable-error-code="attr-defined"
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -37,13 +37,13 @@ def refused(preset: str, changes: dict[str, str], *parts: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_named_and_survive_a_file(name):
+def test_presets_are_named_and_survive_a_file(name: str) -> None:
     preset = settings(name)
     assert preset.preset == name
     assert Settings(**json.loads(json.dumps(preset.as_dict()))) == preset
 
 
-def test_paper_is_the_papers():
+def test_paper_is_the_papers() -> None:
     paper = settings("paper")
     assert (paper.width, paper.stride, paper.normalise) == (None, 1, "none")
     assert (paper.epochs, paper.batch_size, paper.optimiser) == (100, 32, "sgd")
@@ -61,7 +61,7 @@ def test_paper_is_the_papers():
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 20, 100, 999])
 @pytest.mark.parametrize("steps", [2, 3, 7, 40])
-def test_cpu_temperature_goes_all_the_way(epochs, steps):
+def test_cpu_temperature_goes_all_the_way(epochs: Any, steps: Any) -> None:
     cpu = settings("cpu", {"epochs": str(epochs)})
     taus = [cpu.temperature(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
     assert taus[0] == 5.0
@@ -69,13 +69,13 @@ def test_cpu_temperature_goes_all_the_way(epochs, steps):
     assert all(a > b for a, b in pairwise(taus))
 
 
-def test_cpu_temperature_of_a_single_step():
+def test_cpu_temperature_of_a_single_step() -> None:
     assert settings("cpu", {"epochs": "1"}).temperature(0, 0, 1) == 5.0
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 20, 200])
 @pytest.mark.parametrize("steps", [1, 2, 11])
-def test_one_cycle(epochs, steps):
+def test_one_cycle(epochs: Any, steps: Any) -> None:
     cpu = settings("cpu", {"epochs": str(epochs)})
     assert cpu.schedule == "one-cycle"
     rates = [cpu.rate(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
@@ -92,7 +92,7 @@ def test_one_cycle(epochs, steps):
 # --- changes ---
 
 
-def test_values_are_parsed_by_kind():
+def test_values_are_parsed_by_kind() -> None:
     changed = settings(
         "paper",
         {
@@ -114,7 +114,7 @@ def test_values_are_parsed_by_kind():
     assert settings("cpu", {}) == settings("cpu", None) == PRESETS["cpu"]
 
 
-def test_unknown_names_are_told_the_known():
+def test_unknown_names_are_told_the_known() -> None:
     refused("gpu", {}, "'gpu'", *PRESETS)
     known = [f.name for f in dataclasses.fields(Settings) if f.name != "preset"]
     refused("cpu", {"epoch": "5"}, "'epoch'", *known)
@@ -134,7 +134,7 @@ def test_unknown_names_are_told_the_known():
         ("tau_end", "cold", "must be a number or none"),
     ],
 )
-def test_a_value_of_the_wrong_kind(name, text, kind):
+def test_a_value_of_the_wrong_kind(name: str, text: str, kind: Any) -> None:
     refused("cpu", {name: text}, f"{name}={text!r}", kind)
 
 
@@ -165,24 +165,24 @@ def test_a_value_of_the_wrong_kind(name, text, kind):
         ("normalise", "Speaker", "must be one of none, corpus, speaker"),
     ],
 )
-def test_a_value_out_of_range(name, text, part):
+def test_a_value_out_of_range(name: str, text: str, part: Any) -> None:
     refused("cpu", {name: text}, name, part)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
-def test_no_setting_is_nan_or_infinite(name, text):
+def test_no_setting_is_nan_or_infinite(name: str, text: str) -> None:
     for preset in PRESETS:
         refused(preset, {name: text}, name, "finite")
 
 
-def test_direct_construction_is_checked_too():
+def test_direct_construction_is_checked_too() -> None:
     for name in NUMBERS:
         with pytest.raises(UserError, match=name):
-            dataclasses.replace(PRESETS["cpu"], **{name: math.nan})
+            dataclasses.replace(PRESETS["cpu"], **{name: math.nan})  # type: ignore[arg-type]
 
 
-def test_a_run_of_an_older_bas_is_refused_by_its_setting():
+def test_a_run_of_an_older_bas_is_refused_by_its_setting() -> None:
     """It had true or false."""
     for value in (True, False):
         with pytest.raises(UserError, match=r"normalise=.*must be one of none, corpus, speaker"):
@@ -200,7 +200,7 @@ def test_a_searcher_changes_what_it_names() -> None:
         assert searcher(cpu, name) == dataclasses.replace(cpu, strategy=name)
     changed = searcher(cpu, "bilevel+warmup=5+theta_lr=0.05+tau_rate=0.045+tau_end=none")
     expected = {"strategy": "bilevel", "warmup": 5, "theta_lr": 0.05, "tau_rate": 0.045, "tau_end": None}
-    assert changed == dataclasses.replace(cpu, **expected)
+    assert changed == dataclasses.replace(cpu, **expected)  # type: ignore[arg-type]
     assert set(SEARCH_ONLY) < {f.name for f in dataclasses.fields(Settings)}
 
 
