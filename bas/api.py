@@ -324,14 +324,18 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
 
 
 def load_results(folder: str | os.PathLike[str]) -> Any:
-    """What a finished run came to, as its verb returned it. Raises UserError where there is no result."""
-    from bas.util.files import read_json
+    """What a finished run came to, as its verb returned it: of compare, tune, audit and cost typed, with `.frame()`.
 
-    paths = [Path(folder) / f"{name}.json" for name in ("results", "audit", "tune", "leak")]
-    for path in paths:
-        if path.exists():
-            return read_json(path)
-    raise UserError(f"{folder}: holds no results; a run has them when it has ended")
+    Of probe, words, shares and dynamics it is plain data as yet. Raises UserError where there is no result, and for a
+    file of another version of bas.
+    """
+    from bas.report import results
+    from bas.util.files import RESULTS, read_json
+
+    raw = read_json(Path(folder) / results.FILE, results.REMEDY)
+    if isinstance(raw, dict) and "study" not in raw and raw.get("format") == RESULTS:
+        return raw
+    return results.load_results(Path(folder))
 
 
 def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:
