@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	check-space board bench nano check test golden installed upgrade clean
+	check-space board bench nano docs check test golden installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -36,6 +36,7 @@ reads_check-space := $(environment) SPACE
 reads_board := $(environment) PORT
 reads_bench := $(environment)
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS
+reads_docs := $(environment)
 reads_check := $(environment)
 reads_test := $(environment)
 reads_golden := $(environment)
@@ -147,7 +148,10 @@ nano: .venv/nano  ## train bas-hubert-nano anew, an hour and a half on two cores
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS))
 
-check: .venv/test  ## ruff, mypy, import contracts | make check
+docs: .venv/test  ## the documentation, and its reference from the code: build/docs/index.html | make docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+
+check: docs  ## ruff, mypy, import contracts, the documentation | make check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -33,7 +33,7 @@ EXTRAS = {
     "demo": ["demo"],
     "dynamics": ["dynamics"],
     "nano": ["nano"],
-    "test": ["demo", "dev", "dynamics", "nano"],
+    "test": ["demo", "dev", "docs", "dynamics", "nano"],
 }
 CPU = "# TORCH=cpu: "
 OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # what another build of torch may want in other versions

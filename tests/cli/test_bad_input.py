@@ -1,4 +1,4 @@
-"""Bad input: every row of the README's table "What is refused", through the command line, with nothing written."""
+"""Bad input: every row of the table in docs/refusals.md, through the command line, with nothing written."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ import bas.runs.tensorboard
 import bas.training.loop
 from bas.cli.main import main
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")
 
 
 def table() -> dict[str, dict[str, str]]:
-    """By group and mistake, what the README says that `bas` says."""
-    section = README.partition("\n## What is refused\n")[2].partition("\n## ")[0]
+    """By group and mistake, what the page says that `bas` says."""
     groups: dict[str, dict[str, str]] = {}
     rows: dict[str, str] = {}
-    for wrong, told in re.findall(r"^\| (.+?) \| (.*?) ?\|$", section, re.MULTILINE)[2:]:
+    for wrong, told in re.findall(r"^\| (.+?) \| (.*?) ?\|$", PAGE, re.MULTILINE)[2:]:
         if told:
             rows[wrong] = re.sub(r"^(`+) ?(.*?) ?\1$", r"\2", told)
         else:

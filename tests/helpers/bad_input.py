@@ -1,6 +1,6 @@
 """What a user may get wrong: how the mistake is made in a folder where all is well, and the command that meets it.
 
-`CASES` are the rows of the README's table "What is refused".
+`CASES` are the rows of the table in docs/refusals.md.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""README and documentation: examples run, commands are understood, links lead somewhere."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import ROOT
+from sounds import tone
+from stores import Fake, store
+
+from bas.cli.main import parser
+from bas.cli.options import read_command
+from bas.experiment import read_experiment
+from bas.testing import CONTRACTS
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPACE = """
+from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
+
+space = SearchSpace(slots={"layer1": {"FFN": FFN, "other": FFN}}, pool=MeanPool)
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Every line of a shell block that begins with make or bas: page, line."""
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.splitlines():
+                command = line.partition("  #")[0].strip()
+                if command.split(" ")[0] in ("make", "bas"):
+                    yield page.name, command
+
+
+def understand(words: list[str]) -> None:
+    """A command line of `bas`: the parser takes it, and its experiment can be read."""
+    arguments = parser().parse_args(words)
+    if hasattr(arguments, "experiment"):
+        verb = words[1] if words[0] in ("protocol", "corpus") else words[0]
+        read_command(arguments, {"make": "protocol", "show": "corpus", "export": "corpus"}.get(verb, verb))
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_a_command_is_understood(page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shown,) = blocks(ROOT / "README.md", "toml")
+    (tmp_path / "emodb.toml").write_text(shown, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command)
+    if words[0] == "bas":
+        understand(words[1:])
+        return
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    make = ["make", "-n", "--no-print-directory", "-C", str(ROOT), *words[1:]]
+    done = subprocess.run(make, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    for line in re.findall(r"^\.venv/bin/bas (.*)$", done.stdout, re.MULTILINE):
+        understand(shlex.split(line))
+
+
+def test_the_readme_is_short_and_its_experiment_is_one() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    for page in PAGES:
+        for block in blocks(page, "toml"):
+            read_experiment(tomllib.loads(block))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http", "reference/")):  # the reference is made when the pages are built
+            assert (page.parent / target).exists(), target
+
+
+def test_the_house_has_every_room() -> None:
+    shown = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    for path in (ROOT / "bas").iterdir():
+        if not path.name.startswith("__") and path.name != "py.typed":
+            name = f"{path.name}{'/' * path.is_dir()}"
+            assert re.search(rf"\b{re.escape(name)}", shown["README.md"]), name
+            assert f"`bas/{name}`" in shown["house.md"], name
+    for path in re.findall(r"`((?:bas|tests|search_spaces)/[\w/.]*)`", shown["house.md"]):
+        assert (ROOT / path).exists(), path
+
+
+def test_a_table_of_results_is_included_not_copied() -> None:
+    reports = [p.read_text(encoding="utf-8") for p in (ROOT / "benchmarks").glob("*.md")]
+    rows = {line for report in reports for line in report.splitlines() if line.startswith("| ") and " ± " in line}
+    assert len(rows) > 50
+    for page in PAGES:
+        assert rows.isdisjoint(page.read_text(encoding="utf-8").splitlines()), page.name
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the examples name: an experiment on a small corpus, a store, a space file."""
+    with (tmp_path / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "audio", "label", "speaker"])
+        for s in range(4):
+            for label in "ab":
+                for take in range(2):
+                    id_, hertz = f"s{s}{label}{take}", 200 + 10 * s + 50 * (label == "b")
+                    tone(tmp_path / f"{id_}.wav", 0.3 + 0.02 * take, hertz=hertz)
+                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
+    with (tmp_path / "emodb.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(
+            [["id", "audio"], *([id_, tone(tmp_path / f"{id_}.wav", 0.3)] for id_ in ("03a01Fa", "03a01Nc"))]
+        )
+    store(tmp_path / "emodb.csv", tmp_path / "runs/features/emodb-whisper-tiny.en", Fake())
+    (tmp_path / "two.py").write_text(SPACE, encoding="utf-8")
+    shutil.copy(ROOT / "search_spaces/speaker_id.py", tmp_path / "my_space.py")
+    (tmp_path / "emodb.toml").write_text(
+        'spaces = ["two.py"]\nseeds = 1\nworkers = 1\n[corpus]\nreader = "manifest"\nroot = "cups.csv"\n'
+        '[encoder]\nname = "bas-hubert-nano"\nlayers = [0, 3]\n[protocol]\nrule = "speaker:2"\n'
+        "[settings]\nepochs = 2\nwidth = 8\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["python.md", "features.md", "spaces.md"])
+def test_an_example_runs(page: str, place: Path) -> None:
+    (block,) = blocks(ROOT / "docs" / page, "python")
+    made: dict[str, Any] = {}
+    exec(compile(block, page, "exec"), made)
+    if page == "spaces.md":
+        for contract in CONTRACTS:
+            made["test_my_space"](contract)
+
+
+def test_the_example_of_the_readme_runs(place: Path) -> None:
+    (extraction, _) = blocks(ROOT / "docs/python.md", "python")[0].split("results =")
+    (block,) = blocks(ROOT / "README.md", "python")
+    exec(compile(extraction + block, "README.md", "exec"), {})
