@@ -12,7 +12,7 @@ def draw(folder: Path, out: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "bas"
+    matplotlib.rcParams.update({"svg.hashsalt": "bas", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     comparison = bas.load_results(folder)
@@ -24,7 +24,7 @@ def draw(folder: Path, out: Path) -> None:
         axes.scatter([100 * mean], [y], color="tab:orange" if row.row.startswith("BAS") else "tab:blue", zorder=2)
     axes.set_yticks(range(len(rows)), [row.row for row in rows])
     axes.set_xlabel(f"{comparison.headline} in points, 95 % interval over {comparison.unit}s")
-    axes.set_title(f"{folder.name}: protocol {comparison.protocol}", fontsize="medium", loc="left")
+    axes.set_title(f"{comparison.corpus}, {comparison.encoder.name}, {comparison.protocol.rule}", fontsize="medium", loc="left")
     figure.savefig(out, metadata={"Date": None})
 
 

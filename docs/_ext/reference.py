@@ -51,8 +51,8 @@ def keys() -> Iterator[str]:
     """Every key of an experiment, table by table."""
     yield "# Keys of an experiment"
     yield ""
-    yield "Made from `bas/experiment/keys.py`. In a file a key stands in the table that its name begins with; `--set` takes"
-    yield "the whole name, and a setting of the verb's own by its last part."
+    yield "Made from `bas/experiment/keys.py`. In a file a key stands in the table that its name begins with."
+    yield "`--set` takes the whole name, and a setting of the verb's own by its last part."
     table = None
     for name, key in KEYS.items():
         of = name.rpartition(".")[0]
