@@ -112,4 +112,6 @@ def _kind(name: str, key: Key, verb: str) -> dict[str, Any]:
     metavar = key.metavar or (f"{{{','.join(words)}}}" if words else key.flag.strip("-").upper())
     if not key.several or verb not in SEVERAL.get(name, (verb,)):
         return {"metavar": metavar}
-    return {"action": "extend", "nargs": "*" if key.default else "+", "metavar": metavar}
+    if name in SEVERAL or key.default:  # whoever gives it again means other ones
+        return {"nargs": "*" if key.default else "+", "metavar": metavar}
+    return {"action": "extend", "nargs": "+", "metavar": metavar}

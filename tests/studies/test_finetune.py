@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.cli import dynamics
 from bas.corpora import Utterance
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.studies.dynamics import finetune as module
@@ -324,8 +323,3 @@ def die_at(moment: int) -> None:
 
 if __name__ == "__main__":
     print(be_killed(Path(sys.argv[1]), Path(sys.argv[2])))
-
-
-def test_the_help_names_every_setting() -> None:
-    assert tuple(f.name for f in fields(Tuning)) == dynamics.SETTINGS
-    assert tuple(module.PRESETS) == dynamics.PRESETS

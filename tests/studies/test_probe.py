@@ -295,8 +295,8 @@ def test_one_state_leaves_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("features", "more", "told"),
     [
-        (["cups"], ["--layer", "1"], ["--layer 1", "every stored state"]),
-        (["cups"], ["--percent", "50", "0"], ["--percent 0", "above 0 and below 100"]),
+        (["cups"], ["--layer", "1"], ["unrecognized arguments: --layer 1", "bas probe --help"]),
+        (["cups"], ["--percent", "50", "0"], ["--percent 50 0", "above 0 and below 100"]),
         (["cups"], ["--percent", "100"], ["--percent 100", "above 0 and below 100"]),
         (["cups", "other/cups"], [], ["two stores are named cups"]),
         (["cups", "nowhere"], [], ["nowhere", "store.json"]),

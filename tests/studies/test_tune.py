@@ -357,8 +357,8 @@ def test_a_mark_is_on_the_page(work: Path, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "words"),
     [
         (["--trials", "0"], ["--trials 0", "1 or more"]),
-        (["--trials", "many"], ["--trials", "'many'"]),
-        (["--tune", "everything"], ["--tune", "'everything'", "blocks", "search"]),
+        (["--trials", "many"], ["--trials many", "a whole number"]),
+        (["--tune", "everything"], ["--tune everything", "one of blocks, search"]),
         (["--name", "whole", "--tune", "search"], ["made with tune blocks, now search", "another --name"]),
     ],
 )
