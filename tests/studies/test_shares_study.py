@@ -297,7 +297,7 @@ def test_refusals(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (words(["plain"], "x", "--metadata", "speaker"), "no speaker of the test part is in the training part"),
         (words(["plain"], "x", "--metadata", "sex", "--set=normalise=speaker"), "normalise=speaker would take it out"),
         (words(["plain"], "x", "--layer", "1", "2"), "--layer 1 2: one for all of 1 stores, or one for each"),
-        (words(["plain"], "x", "--set=strategy=gumbel"), "--set strategy=gumbel: shares does not read it; shares reads"),
+        (words(["plain"], "x", "--set=strategy=gumbel"), "--set strategy=gumbel: shares does not read it"),
         (words(["plain"], "x", "--layer", "9"), "--layer 9: "),
         (words(["plain"], "x", seeds=0), "--seeds 0: must be 1 or more"),
         (words(["nowhere"], "x"), "nowhere: no feature store here"),

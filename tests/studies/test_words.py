@@ -264,7 +264,7 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
 @pytest.mark.parametrize(
     ("features", "more", "told"),
     [
-        (["talk"], ["--layer", "1"], ["unrecognized arguments: --layer 1", "bas words --help"]),
+        (["talk"], ["--layer", "1"], ["unrecognized arguments: --layer"]),
         (["talk"], ["--set", "width=64"], ["--set width=64", "stride, normalise"]),
         (["talk"], ["--set", "theta_lr=1"], ["--set theta_lr=1", "stride, normalise"]),
         (["talk", "other/talk"], [], ["two stores are named talk"]),
