@@ -24,7 +24,8 @@ def draw(folder: Path, out: Path) -> None:
         axes.scatter([100 * mean], [y], color="tab:orange" if row.row.startswith("BAS") else "tab:blue", zorder=2)
     axes.set_yticks(range(len(rows)), [row.row for row in rows])
     axes.set_xlabel(f"{comparison.headline} in points, 95 % interval over {comparison.unit}s")
-    axes.set_title(f"{comparison.corpus}, {comparison.encoder.name}, {comparison.protocol.rule}", fontsize="medium", loc="left")
+    title = f"{comparison.corpus}, {comparison.encoder.name}, {comparison.protocol.rule}"
+    axes.set_title(title, fontsize="medium", loc="left")
     figure.savefig(out, metadata={"Date": None})
 
 
