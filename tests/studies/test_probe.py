@@ -21,6 +21,7 @@ from test_probing import CHANGES, Corpus, begun, plan
 from bas.cli.main import main
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
+from bas.stats import Estimate
 from bas.studies.probe import few, figures, study
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
 from bas.studies.probe.jobs import probe_job
@@ -35,7 +36,9 @@ from bas.studies.probe.numbers import (
     error_reduction,
     take,
 )
+from bas.studies.probe.results import Reductions
 from bas.studies.probe.study import Asked, carry_out
+from bas.util.typed import to_plain
 
 TOLD, STATES = 1, (0, 1, 2, 3)
 
@@ -136,15 +139,15 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_chosen_rows_are_those_of_the_state_that_tells(store: dict[str, Any]) -> None:
-    assert store["chosen"] == {CHOSEN: [TOLD] * 3, "linear": [TOLD] * 3, "dense": [TOLD] * 3}
+    assert store["choice"]["chosen"] == {CHOSEN: [TOLD] * 3, "linear": [TOLD] * 3, "dense": [TOLD] * 3}
     for kind in KINDS:
         rows = store["heads"][kind]
         assert rows[CHOSEN] == rows[ON_VALID] == rows[f"state {TOLD}"]
         assert rows[CHOSEN]["metrics"]["WA"]["mean"] > 0.85
         assert all(rows[f"state {s}"]["metrics"]["WA"]["mean"] < 0.75 for s in STATES if s != TOLD)
-        assert store["biases"][kind]["best"] == {"disjoint": TOLD, "random": TOLD}
-        assert rows[CHOSEN]["against"]["last"]["verdict"] == "better"
-        assert store["few"][kind]["best_state"] == TOLD
+        assert store["choice"]["biases"][kind]["best"] == {"disjoint": TOLD, "random": TOLD}
+        assert rows[CHOSEN]["against_last"]["verdict"] == "better"
+        assert store["choice"]["few"][kind]["best_state"] == TOLD
 
 
 def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dict[str, Any]) -> None:
@@ -158,9 +161,9 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
             expected = accuracy(ours, f"{kind} {name}")
             assert store["heads"][kind][name]["metrics"]["WA"]["mean"] == pytest.approx(expected)
             assert store["curves"]["100"][f"{kind} {name}"]["mean"] == pytest.approx(expected)
-        found = store["biases"][kind]
+        found = store["choice"]["biases"][kind]
         claims = {name: claim["claims"] for name, claim in found["claims"].items()}
-        assert claims["disjoint, training"] == pytest.approx(accuracy(ours, kind, store["chosen"][CHOSEN]))
+        assert claims["disjoint, training"] == pytest.approx(accuracy(ours, kind, store["choice"]["chosen"][CHOSEN]))
         for split_, run in (("disjoint", ours), ("random", theirs)):
             chosen, of_state = on_valid(run, kind), [accuracy(run, f"{kind} state {s}") for s in STATES]
             assert claims[f"{split_}, valid"] == pytest.approx(accuracy(run, kind, chosen))
@@ -174,7 +177,7 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
         for name in AGGREGATES:
             for whose, single, run in (("ours", "disjoint, training", ours), ("paper", "random, test", theirs)):
                 errors = 1 - claims[single], 1 - accuracy(run, f"{kind} {name}")
-                reduction = store["reduction"][kind][whose][name]["reduction"]
+                reduction = store["choice"]["reduction"][kind][whose][name]["value"]
                 assert reduction == pytest.approx((errors[1] - errors[0]) / errors[1])
 
 
@@ -182,16 +185,16 @@ def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[s
     run = Run.open(work / "runs/whole/cups/disjoint")
     jobs = [run.result(f"few-best-fold{fold}-seed0")["layers"] for fold in range(3)]
     for kind in KINDS:
-        found = store["few"][kind]
+        found = store["choice"]["few"][kind]
         assert list(found["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
         assert found["rows"]["0"]["picks"] == {"2": 3}
-        assert found["rows"]["0"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
+        assert found["rows"]["0"]["score"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
         for count, row in list(found["rows"].items())[1:]:
             draws = list(zip(*(job[count] for job in jobs), strict=True))
             assert row["draws"] == len(draws) == (1 if count == "all" else 2)
-            assert row["mean"] == pytest.approx(np.mean([accuracy(run, kind, draw) for draw in draws]))
+            assert row["score"]["mean"] == pytest.approx(np.mean([accuracy(run, kind, draw) for draw in draws]))
             assert {int(s): n for s, n in row["picks"].items() if n} == Counter(s for draw in draws for s in draw)
-        assert found["all"] == found["rows"]["all"]["mean"]
+        assert found["all"] == found["rows"]["all"]["score"]["mean"]
 
 
 def test_a_state_is_chosen_on_valid_alone() -> None:
@@ -220,13 +223,14 @@ def test_error_reduction() -> None:
 
 
 def test_error_reductions_are_averaged_by_corpus() -> None:
-    def of(corpus: str, value: float) -> dict[str, Any]:
-        whose = {w: {n: {"reduction": value} for n in AGGREGATES} for w in WHOSE}
-        return {"corpus": corpus, "reduction": dict.fromkeys(KINDS, whose)}
+    def of(corpus: str, value: float) -> tuple[str, dict[str, Reductions]]:
+        estimate = Estimate(value, value - 0.1, value + 0.1)
+        return corpus, {kind: {w: dict.fromkeys(AGGREGATES, estimate) for w in WHOSE} for kind in KINDS}
 
-    assert averaged([of("a", 0.2), of("a", 0.4), {"corpus": "b"}]) == {}, "one corpus is no mean"
-    mean = averaged([of("a", 0.1), of("a", 0.3), {"corpus": "b"}, of("c", 0.4), of("d", math.nan)])
-    assert mean["dense"]["paper"][FREE] == {"mean": pytest.approx(0.3), "sd": pytest.approx(0.02**0.5)}
+    assert averaged([of("a", 0.2), of("a", 0.4)]) == {}, "one corpus is no mean"
+    mean = averaged([of("a", 0.1), of("a", 0.3), of("c", 0.4), of("d", math.nan)])
+    spread = mean["dense"]["paper"][FREE]
+    assert (spread.mean, spread.sd) == (pytest.approx(0.3), pytest.approx(0.02**0.5))
 
 
 # --- the split with speakers on both sides ---
@@ -266,12 +270,12 @@ def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monke
     inputs = Inputs.open(plan(corpus.extract(tmp_path), epochs="15"))
     results = carry_out(tmp_path / "run", [Asked("cups", inputs, split(inputs, "speaker:3", 0))], (), 1, quiet())
     for kind in KINDS:
-        claims = results["stores"][0]["biases"][kind]["claims"]
+        claims = to_plain(results.stores[0].choice)["biases"][kind]["claims"]
         assert claims["random, test"]["claims"] > 0.8
         assert max(claims[name]["claims"] for name in ("disjoint, training", "disjoint, valid")) < 0.65
         assert claims["random, valid"]["bias"] > 0.2
         assert claims["random, valid"]["low"] > 0
-    assert results["stores"][0]["random"]["marks"]
+    assert results.stores[0].random.marks
 
 
 # --- the verb ---
@@ -287,7 +291,7 @@ def test_one_state_leaves_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.
     for kind in KINDS:
         assert list(store["heads"][kind]) == [f"state {TOLD}"]
         assert store["heads"][kind][f"state {TOLD}"]["metrics"]["WA"]["mean"] > 0.85
-    assert not {"chosen", "biases", "few", "reduction"} & set(store)
+    assert store["choice"] is None
     assert results["transfer"] == []
     assert "| state 1 | " in (tmp_path / "runs/one/table.md").read_text()
 

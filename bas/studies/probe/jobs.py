@@ -11,20 +11,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from torch import Tensor
 
 from bas.protocols import thin
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import MIX, Job
+from bas.runs.results import Tested
 from bas.runs.session import Session
 from bas.studies.probe.heads import Heads
+from bas.studies.probe.results import HeadResult, ProbeResult
 from bas.training.batches import Data
 from bas.training.heads import Trained, train
 from bas.training.loop import outputs, seed_everything
 from bas.training.settings import Settings
 from bas.training.stack import Loss
+from bas.util.typed import to_plain
 
 WHOLE = 100
 """Percent of the fit part."""
@@ -72,15 +74,15 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
         round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
     )
     valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
-    found: dict[str, Any] = {}
+    heads = {}
     for h, name in enumerate(trained.heads.names):
         on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
-        found[name] = {
-            "valid": {"loss": trained.valid_loss[name], **session.metrics(on_valid, valid)},
-            "test": {"predictions": on_test.tolist(), "metrics": session.metrics(on_test, test)},
-            "mix": trained.heads.mix(name),
-        }
-    keep(session, job, {"fit": len(ids), "seconds": trained.seconds, "heads": found})
+        heads[name] = HeadResult(
+            valid={"loss": trained.valid_loss[name], **session.metrics(on_valid, valid)},
+            test=Tested(on_test, session.metrics(on_test, test)),
+            mix=tuple(trained.heads.mix(name)),
+        )
+    keep(session, job, to_plain(ProbeResult(len(ids), trained.seconds, heads)))
 
 
 def train_heads(

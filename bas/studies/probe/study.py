@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from rich.console import Console
 
 from bas.errors import UserError
 from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.report.notes import announce_study
+from bas.report.results import write_results
 from bas.runs.plan import BEST
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -28,7 +28,8 @@ from bas.runs.workers import Workers
 from bas.studies.probe import figures, numbers, page, transfer
 from bas.studies.probe.few import COUNTS, few_job, run_few
 from bas.studies.probe.jobs import WHOLE, epochs_of, probe_job, run_probe
-from bas.util.files import write_results, write_text
+from bas.studies.probe.results import Probe
+from bas.util.files import write_text
 
 DISJOINT, RANDOM = "disjoint", "random"
 ROTATIONS = 5
@@ -50,7 +51,7 @@ def carry_out(
     workers: int,
     console: Console,
     memory: float | None = None,
-) -> dict[str, Any]:
+) -> Probe:
     """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
 
     percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
@@ -67,17 +68,18 @@ def carry_out(
     groups = transfer.groups([run for run, _ in pairs])
     for group in groups:
         transfer.check(group, workers, memory)
-    found = []
+    stores = []
     with Workers(workers, console) as pool:
         for run, random in pairs:
             states = ", ".join(map(str, run.store.info.layers))
             announce_study(run, run.folder.parent, f"states {states}", console)
             _train(run, percents, pool, memory)
             _train(random, (), pool, memory)
-            found.append(numbers.tabulate(run, random, percents))
-        between = [transfer.carry_out(folder / transfer.name_of(g), g, pool) for g in groups]
-    results = {"run": folder.name, "stores": found, "mean": numbers.averaged(found), "transfer": between}
-    write_results(folder / "results.json", results)
+            stores.append(numbers.tabulate(run, random, percents))
+        transfers = [transfer.carry_out(folder / transfer.name_of(g), g, pool) for g in groups]
+    reductions = [(store.corpus, store.choice.reduction) for store in stores if store.choice]
+    results = Probe(run=folder.name, stores=tuple(stores), mean=numbers.averaged(reductions), transfer=tuple(transfers))
+    write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
     figures.draw(folder, results)
     page.show(results, console)

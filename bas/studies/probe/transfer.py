@@ -14,28 +14,30 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validated
 from bas.runs.plan import Job
-from bas.runs.results import UNKNOWN
+from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import Run
 from bas.runs.workers import Workers
 from bas.stats import interval
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
 from bas.studies.probe.pretraining import pretraining
+from bas.studies.probe.results import TargetPredictions, Transfer, TransferCell, TransferResult
 from bas.training.batches import Data, by_speaker, load
 from bas.training.heads import state_name
 from bas.training.loop import outputs
 from bas.training.placement import Placement, place
 from bas.util.files import read_json, write_json
+from bas.util.typed import from_plain, to_plain
 
 EXCEPT, ALL = "all but ", "all "
 UNUSABLE = "want of a class, or of someone to validate on, in some fold"
@@ -203,8 +205,8 @@ def open_pool(source: Pool | Path, tick: Callable[[], None], placement: Placemen
     return source
 
 
-def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> dict[str, Any]:
-    """Train and test what is not done yet under `folder`; the matrix as plain data. `check` has been asked."""
+def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
+    """Train and test what is not done yet under `folder`. `check` has been asked."""
     classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
     for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
@@ -260,11 +262,11 @@ def run_transfer(pool: Pool, job: Job) -> None:
     tests = {}
     for target, members in pool.tests(source, job.fold).items():
         out_BHO = outputs(trained.heads, data, members)
-        found = {name: pool.task.predict(out_BHO[:, h]).tolist() for h, name in enumerate(trained.heads.names)}
-        tests[target] = {"members": members.tolist(), "heads": found}
+        predicted = {name: pool.task.predict(out_BHO[:, h]) for h, name in enumerate(trained.heads.names)}
+        tests[target] = TargetPredictions(members.numpy(), predicted)
     layer = _layer(pool, data, torch.cat([fit, valid]))
-    result = {"job": asdict(job), "fit": len(fit), "seconds": trained.seconds, "layer": layer, "tests": tests}
-    write_json(path, result)
+    result = TransferResult(len(fit), trained.seconds, layer, tests)
+    write_json(path, {"job": asdict(job), **to_plain(result)})
     checkpoint.unlink(missing_ok=True)
 
 
@@ -276,57 +278,63 @@ def _layer(pool: Pool, data: Data, training: Tensor) -> int:
     return best(cross_validated(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
 
 
-def tabulate(pool: Pool) -> dict[str, Any]:
+def tabulate(pool: Pool) -> Transfer:
     """By kind of head, source and target: UA of the layer that the source's speakers name, and of each state."""
-    metric_name = "UA" if "UA" in pool.runs[0].metrics else pool.runs[0].headline  # priors differ from corpus to corpus
-    matrix: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+    first = pool.runs[0]
+    metric = "UA" if "UA" in first.metrics else first.headline  # priors differ from corpus to corpus
+    matrix: dict[str, dict[str, dict[str, TransferCell]]] = {kind: {} for kind in KINDS}
     for source in pool.sources():
-        results = [
-            [
-                read_json(pool.folder / "jobs" / f"{Job('transfer', source.name, f, s).name}.json")
-                for f in range(pool.folds(source))
-            ]
-            for s in pool.runs[0].plan.seeds
-        ]
+        results = [[_result(pool, source, f, s) for f in range(pool.folds(source))] for s in first.plan.seeds]
+        chosen = [result.layer for result in results[0]]  # no seed has a say in it
         for kind in KINDS:
-            chosen = [result["layer"] for result in results[0]]  # no seed has a say in it
             matrix[kind][source.name] = {
-                target: _cell(pool, results, target, kind, chosen, metric_name) for target in results[0][0]["tests"]
+                target: _cell(pool, results, target, kind, chosen, metric) for target in results[0][0].tests
             }
-    return {
-        "encoder": pool.runs[0].store.info.encoder,
-        "pretraining": pretraining(pool.runs[0].store.info.encoder["name"]),
-        "left_out": sorted(source.name for source in set(pool.asked()) - set(pool.sources())),
-        "marks": sorted({mark for run in pool.runs for mark in run.protocol.marks}),
-        "corpora": {run.corpus.name: {"languages": _languages(pool, run.corpus.name)} for run in pool.runs},
-        "classes": list(pool.classes),
-        "labels": pool.runs[0].corpus.labels,
-        "metric": metric_name,
-        "seeds": len(pool.runs[0].plan.seeds),
-        "matrix": matrix,
-    }
+    return Transfer(
+        encoder=EncoderInfo(**first.store.info.encoder),
+        pretraining=pretraining(first.store.info.encoder["name"]),
+        left_out=tuple(sorted(source.name for source in set(pool.asked()) - set(pool.sources()))),
+        marks=tuple(sorted({mark for run in pool.runs for mark in run.protocol.marks})),
+        languages={run.corpus.name: _languages(pool, run.corpus.name) for run in pool.runs},
+        classes=tuple(pool.classes),
+        labels=first.corpus.labels,
+        metric=metric,
+        seeds=len(first.plan.seeds),
+        matrix=matrix,
+    )
 
 
-def _languages(pool: Pool, corpus: str) -> list[str]:
-    found = {language for name, language in zip(pool.corpus_U, pool.language_U, strict=True) if name == corpus}
-    return sorted(language for language in found if language)
+def _result(pool: Pool, source: Source, fold: int, seed: int) -> TransferResult:
+    path = pool.folder / "jobs" / f"{Job('transfer', source.name, fold, seed).name}.json"
+    body = {name: value for name, value in read_json(path).items() if name not in HEAD}
+    return from_plain(TransferResult, body, path, "delete it: the job is done again")
+
+
+def _languages(pool: Pool, corpus: str) -> tuple[str, ...]:
+    names = zip(pool.corpus_U, pool.language_U, strict=True)
+    return tuple(sorted({language for name, language in names if name == corpus and language}))
 
 
 def _cell(
-    pool: Pool, results: Sequence[Sequence[dict[str, Any]]], target: str, kind: str, chosen: Sequence[int], name: str
-) -> dict[str, Any]:
+    pool: Pool,
+    results: Sequence[Sequence[TransferResult]],
+    target: str,
+    kind: str,
+    chosen: Sequence[int],
+    metric_name: str,
+) -> TransferCell:
     """Mean and interval over the target's units; a row of predictions a seed and, on another corpus, a fold."""
-    own = results[0][0]["tests"][target]["members"] != results[0][-1]["tests"][target]["members"]
+    members = [result.tests[target].members for result in results[0]]
+    own = not np.array_equal(members[0], members[-1])
 
     def rows(states: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         heads = [f"{kind} {state_name(state)}" for state in states]
-        found = [[r["tests"][target]["heads"][h] for r, h in zip(row, heads, strict=True)] for row in results]
-        members = [r["tests"][target]["members"] for r in results[0]]
+        found = [[r.tests[target].heads[h] for r, h in zip(row, heads, strict=True)] for row in results]
         if own:
             return np.concatenate(members), np.array([np.concatenate(row) for row in found])
-        return np.array(members[0]), np.array([fold for row in found for fold in row])
+        return members[0], np.array([fold for row in found for fold in row])
 
-    metric = pool.runs[0].metrics[name]
+    metric = pool.runs[0].metrics[metric_name]
 
     def mean(states: Sequence[int]) -> tuple[float, float, float]:
         members_N, rows_RN = rows(states)
@@ -334,5 +342,5 @@ def _cell(
         return interval(lambda k_N: float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in rows_RN])), units_N)
 
     value, low, high = mean(chosen)
-    by_state = {str(state): mean([state] * len(chosen))[0] for state in pool.states}
-    return {"mean": value, "low": low, "high": high, "chosen": list(chosen), "by_state": by_state}
+    by_state = {state: mean([state] * len(chosen))[0] for state in pool.states}
+    return TransferCell(value, low, high, tuple(chosen), by_state)
