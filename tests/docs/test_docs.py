@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from places import ROOT
 from sounds import tone
 from stores import Fake, store
 
-from bas.cli.main import parser
+from bas.cli.main import main, parser
 from bas.cli.options import read_command
 from bas.experiment import read_experiment
 from bas.testing import CONTRACTS
@@ -148,3 +149,15 @@ def test_the_example_of_the_readme_runs(place: Path) -> None:
     (extraction, _) = blocks(ROOT / "docs/python.md", "python")[0].split("results =")
     (block,) = blocks(ROOT / "README.md", "python")
     exec(compile(extraction + block, "README.md", "exec"), {})
+
+
+def test_a_protocol_by_hand_needs_what_the_page_says(place: Path) -> None:
+    (shown,) = re.findall(r"needs only `(.*?)`", (ROOT / "docs/protocols.md").read_text(encoding="utf-8"))
+    names = {"fit": ["s0", "s1", "s2"], "test": ["s3"]}
+    for part, speakers in names.items():
+        ids = [f"{speaker}{label}{take}" for speaker in speakers for label in "ab" for take in range(2)]
+        shown = shown.replace(f'"{part}": [ids]', f'"{part}": {json.dumps(ids)}')
+    Path("split.json").write_text(shown, encoding="utf-8")
+    assert main(["protocol", "check", "split.json", "emodb.toml"]) == 0
+    Path("split.json").write_text(shown.replace('"s3a0"', '"s0a0"'), encoding="utf-8")
+    assert main(["protocol", "check", "split.json", "emodb.toml"]) == 2
