@@ -84,7 +84,11 @@ def commands(whole: argparse.ArgumentParser, level: int = 1) -> Iterator[str]:
 
 def refusals() -> Iterator[str]:
     """Every message of an error of the user's, room by room; what stands in braces depends on the input."""
-    yield from ("# Every refusal", "", "Made from the code. The tests run those in [Refusals](../refusals.md).")
+    yield from (
+        "# Refusals in the code",
+        "",
+        "The messages that the code spells out. The tests run those in [Refusals](../refusals.md).",
+    )
     for room in sorted({path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")}):
         paths = sorted((PACKAGE / room).rglob("*.py")) if (PACKAGE / room).is_dir() else [PACKAGE / room]
         messages = list(dict.fromkeys(message for path in paths for message in _messages(path)))
