@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	check-space board bench nano docs check test golden installed upgrade clean
+	check-space board bench nano docs check test golden fast mutants coverage installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -40,6 +40,9 @@ reads_docs := $(environment)
 reads_check := $(environment)
 reads_test := $(environment)
 reads_golden := $(environment)
+reads_fast := $(environment)
+reads_mutants := $(environment)
+reads_coverage := $(environment)
 reads_installed := $(environment)
 reads_upgrade := PYTHON
 reads_clean :=
@@ -163,6 +166,15 @@ test: check  ## the checks and all tests | make test
 golden: .venv/test  ## tests/golden/numbers.txt anew: every verb's numbers on a tiny corpus | make golden
 	$(BIN)/python tests/golden/verbs.py > tests/golden/numbers.new
 	mv tests/golden/numbers.new tests/golden/numbers.txt
+
+fast: check  ## the checks, and the tests that take no time | make fast
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+coverage: .venv/test  ## all tests, and the lines they reach, not below a floor; half as long again | make coverage
+	$(BIN)/pytest -n 2 --dist loadfile --cov
+
+mutants: .venv/test  ## plant faults in copies of the code: a test must notice each; a quarter of an hour | make mutants
+	$(BIN)/python tests/mutants.py
 
 installed: python-runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)

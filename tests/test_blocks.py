@@ -242,6 +242,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return eight_speakers(tmp_path_factory.mktemp("stacked"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 3], ids=["Conv > last", "Conv > attention", "LSTM > attention"])
 def test_trainings_in_a_stack(features: Path, tmp_path: Path, number: int) -> None:
     (tmp_path / "own.py").write_text(OWN)

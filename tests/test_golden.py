@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from golden.verbs import numbers
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden" / "numbers.txt"
 TOLERANCE = 0.02
 """Of the features' means and deviations, on another processor or torch."""

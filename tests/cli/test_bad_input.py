@@ -20,6 +20,8 @@ import bas.runs.tensorboard
 import bas.training.loop
 from bas.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")
 
 

@@ -19,6 +19,8 @@ from bas.cli.main import main
 from bas.protocols import Protocol
 from bas.runs.run import Inputs, Run
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--set", "epochs=2", "--set", "batch_size=8", "--seeds", "1", "--workers", "1"]
 SMALL = [*QUICK, "--set", "width=16", "--set", "strategy=gumbel", "--space", "four.py"]
 MEANT = {

@@ -134,6 +134,7 @@ WOMEN = MEN | {"cremad": 43}
 TEXTS = {"ravdess": 2, "cremad": 12, "emovo": 14, "cafe": 6, "esd": 7}  # ESD: six are known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LABELS)
 def test_complete_trees_have_the_published_counts(complete: Any, name: str) -> None:
     corpus = open_corpus(name, complete / name)

@@ -61,6 +61,7 @@ def utterances(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(keys, utterances(), min_size=1, max_size=5), st.booleans())

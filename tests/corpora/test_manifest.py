@@ -298,6 +298,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
+@pytest.mark.slow
 def test_a_million_rows_fit_into_memory(thousand: Any) -> None:
     path = write(thousand / "million.csv", rows(1_000_000))
     done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
@@ -306,6 +307,7 @@ def test_a_million_rows_fit_into_memory(thousand: Any) -> None:
     assert mebibytes < 800  # of which the imports take 100; measured: 428
 
 
+@pytest.mark.slow
 def test_a_bad_last_row_of_many_is_named(thousand: Any) -> None:
     text = rows(100_000)
     refused(write(thousand / "bad.csv", text + "bad,wav/0000.wav,joy,s,d,en,x,2,1\n"), "line 100002", "end", "1.0")

@@ -40,6 +40,7 @@ def files(root: Path) -> Any:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.*") if p.suffix}
 
 
+@pytest.mark.slow
 def test_the_corpus_is_whole_and_balanced(demo: Any) -> None:
     root, corpus = demo
     assert (corpus.name, corpus.protocol, corpus.unit) == ("demo", "speaker:5", "speaker")
@@ -110,6 +111,7 @@ def test_a_finished_corpus_is_not_spoken_again(small: Any, monkeypatch: pytest.M
     assert synthetic.synthesise(root, **SMALL) == corpus == synthetic.read(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manifest_left", [True, False])
 def test_a_torn_corpus_is_finished_with_the_same_files(small: Any, tmp_path: Path, manifest_left: Any) -> None:
     root, corpus = small
@@ -177,6 +179,7 @@ def log_mel(wav: Any) -> Any:
     return np.log(np.maximum(np.abs(np.fft.rfft(frames, 512)) ** 2 @ np.clip(np.minimum(up, down), 0, None).T, 1e-6))
 
 
+@pytest.mark.slow
 def test_the_corpus_is_neither_hopeless_nor_saturated(demo: Any) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict

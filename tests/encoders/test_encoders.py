@@ -188,6 +188,7 @@ def test_frozen(name: str, encoders: dict[str, Encoder]) -> None:
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_threads_do_not_disturb_each_other(name: str, encoders: dict[str, Encoder]) -> None:
     encoder = encoders[name]

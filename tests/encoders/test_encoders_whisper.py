@@ -42,6 +42,7 @@ def seen_by_the_model(encoder: Any, waves: list[np.ndarray]) -> list[Tensor]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 160, 320, 321, 8_000, 16_000, 479_599, 479_801, 479_999, 480_000])
 def test_the_model_sees_what_the_extractor_makes(samples: int, whisper: Encoder) -> None:
     extractor = transformers.WhisperFeatureExtractor(feature_size=80)

@@ -105,6 +105,7 @@ def test_it_can_be_fine_tuned() -> None:
     assert all(p.grad is not None for name, p in encoder.trunk.named_parameters() if "masked_spec" not in name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is None, reason="espeak-ng: pip install 'bas[demo]'")
 def test_it_has_learnt_something(nano: Encoder, tmp_path: Path) -> None:
     """On sentences it has never heard (its voices are of the synthesiser it heard too) its states tell more than those

@@ -118,6 +118,7 @@ def broken(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(stub.parent), *sys.path]), "CUDA_VISIBLE_DEVICES": ""}
 
 
+@pytest.mark.slow
 def test_the_main_job_does_without(broken: dict[str, str], tmp_path: Path) -> None:
     corpus = tones(tmp_path / "recordings")
     export.write(corpus, tmp_path / "tones.csv")
@@ -138,6 +139,7 @@ def test_the_main_job_does_without(broken: dict[str, str], tmp_path: Path) -> No
     assert (tmp_path / "runs/done/table.md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["bas.encoders", "transformers, transformers.utils, bas.encoders"])
 def test_whoever_imports_it_on_purpose_is_told_why_it_fails(first: str, broken: dict[str, str], tmp_path: Path) -> None:
     program = f"import {first}, transformers.audio_utils, torchaudio"
@@ -146,6 +148,7 @@ def test_whoever_imports_it_on_purpose_is_told_why_it_fails(first: str, broken: 
     assert done.stderr.endswith(f"OSError: {FAULT}\n")
 
 
+@pytest.mark.slow
 def test_the_recipe_says_in_one_line_that_it_cannot(broken: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("babel")
     pytest.importorskip("espeakng_loader")

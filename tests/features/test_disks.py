@@ -28,6 +28,7 @@ def full(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 2, 9, 10, 16, 22, 23])
 def test_a_disk_that_fills_leaves_the_store_resumable(
     at: int, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +92,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kib", "fit"), [(200, 0), (600, 1), (2_000, 4)])
 def test_a_disk_that_is_really_full(
     kib: int, fit: int, small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

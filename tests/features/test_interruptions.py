@@ -25,6 +25,8 @@ from bas.encoders import load_encoder
 from bas.features.shard import shard_path
 from bas.features.store import FeatureStore
 
+pytestmark = pytest.mark.slow
+
 # One process
 
 

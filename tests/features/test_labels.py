@@ -66,6 +66,7 @@ def test_a_run_refuses_features_of_other_recordings(tmp_path: Path, told: Callab
     assert not (tmp_path / "runs/r/run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_corpus_that_grew_is_told_before_anything_is_written(
     tmp_path: Path, told: Callable[..., tuple[int, str]]
 ) -> None:

@@ -69,6 +69,7 @@ def spoil(path: Path, how: str) -> None:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -164,6 +165,7 @@ def peak_of(call: Callable[[], Any]) -> int:
     return status("VmHWM") - before
 
 
+@pytest.mark.slow
 def test_an_hour_in_one_piece_takes_memory_for_one_hour_only(hour: Corpus, tmp_path: Path) -> None:
     found = peak_of(lambda: extract(hour, tmp_path / "store", shard_bytes=10**9))
     assert found < 3 * 2**30  # resampling takes ten times its samples in float32
@@ -172,6 +174,7 @@ def test_an_hour_in_one_piece_takes_memory_for_one_hour_only(hour: Corpus, tmp_p
     assert store.ids[0] == "hour"
 
 
+@pytest.mark.slow
 def test_an_encoder_with_a_limit_skips_the_hour_and_names_the_option(hour: Corpus, tmp_path: Path) -> None:
     class Short(Fake):
         max_samples = 30 * 16_000

@@ -139,6 +139,7 @@ def by_h5py(store: FeatureStore, id_: str, layer: int) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("open_shards", [1, 2, 256])
 @pytest.mark.parametrize("mapped_bytes", [1, 2**30])
 def test_random_access_agrees_with_h5py(
@@ -241,6 +242,7 @@ def test_a_flipped_bit_is_found(corpus: Corpus, tmp_path: Path) -> None:
     assert Shard(path, store.info.encoder).damaged() == []
 
 
+@pytest.mark.slow
 def test_whatever_byte_is_damaged_it_is_found_or_does_no_harm(tmp_path: Path) -> None:
     store = extract(tones(tmp_path / "recordings", (0.1, 0.2)), tmp_path / "store", shard_bytes=ONE)
     path, encoder = shard_path(store.folder, 0), store.info.encoder

@@ -134,6 +134,7 @@ def test_odd_names(tmp_path: Path) -> None:
     refused(lambda: make(corpus([{"id": "a\nb", "label": "a"}, {"label": "b"}]), EMOTION), "'a\\nb'")
 
 
+@pytest.mark.slow
 def test_many_folds_are_quick() -> None:
     rng = random.Random(0)
     c = corpus([{"id": f"{i}", "speaker": f"{i // 2}", "label": rng.choice("ab")} for i in range(800)])
@@ -305,6 +306,7 @@ def drawn_corpora(draw: st.DrawFn) -> Corpus:
     return corpus(rows, published=draw(st.booleans()))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     drawn_corpora(),

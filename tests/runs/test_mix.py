@@ -199,6 +199,7 @@ def job(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_frames_hold_the_states_side_by_side_wherever_they_lie(work: Path) -> None:
     held = FeatureStore(work / "two")
     ids, speakers = held.ids, [id_[:2] for id_ in held.ids]

@@ -29,6 +29,8 @@ from bas.training.placement import Placement
 from bas.training.settings import settings
 from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
 
+pytestmark = pytest.mark.slow
+
 SGD = {"optimiser": "sgd", "lr": "0.05", "momentum": "0.9", "schedule": "constant", "weight_decay": "0.001"}
 VARIANTS = {
     "adamw": {},

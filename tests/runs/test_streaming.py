@@ -39,6 +39,8 @@ from bas.training.loop import optimise, outputs, seed_everything
 from bas.training.placement import Placement
 from bas.training.settings import KINDS, PRESETS
 
+pytestmark = pytest.mark.slow
+
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
 

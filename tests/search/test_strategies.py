@@ -71,6 +71,7 @@ def test_the_planted_architecture_alone_solves_the_task(seed: int) -> None:
     assert max(reached.values()) < 0.8  # 0.25 by chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_finds_the_planted_architecture(strategy: str) -> None:
     setting = HARD if strategy == "hard" else replace(SETTINGS, strategy=strategy)
@@ -178,6 +179,7 @@ def test_theta_rests_while_the_weights_warm_up(strategy: str) -> None:
     assert found.records[1]["loss"] != found.records[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "noise"), [*((name, "batch") for name in STRATEGIES), ("hard", "utterance")])
 def test_a_killed_search_of_any_strategy_ends_with_the_same_bits(
     strategy: str, noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +303,7 @@ class Dear(FFN):
         return super().forward(x_BTD, mask_BT) + 0.0 * self.dead(x_BTD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["multiply-adds", "parameters"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_of_equals_the_cheaper_is_chosen(strategy: str, cost: str) -> None:

@@ -251,6 +251,7 @@ def simulate(seed: int, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return targets_N, answers((effect + gap_U) / 2), answers(-(effect + gap_U) / 2), units_N
 
 
+@pytest.mark.slow
 def test_interval_covers_over_ten_speakers_and_the_bootstrap_does_not() -> None:
     effect, data_sets = 0.05, 400
     covered = bootstrap_covered = 0
@@ -267,6 +268,7 @@ def test_interval_covers_over_ten_speakers_and_the_bootstrap_does_not() -> None:
     assert bootstrap_covered / data_sets <= covered / data_sets - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [wa, ua])
 def test_false_verdicts_keep_to_five_in_a_hundred(metric: Metric) -> None:
     data_sets = 400 if metric is wa else 150

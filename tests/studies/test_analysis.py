@@ -20,6 +20,8 @@ from bas.studies.dynamics import analysis
 from bas.studies.dynamics.analysis import AnalysisSettings, analyse, ridge
 from bas.studies.dynamics.classifiers import rng_of, speaker_splits
 
+pytestmark = pytest.mark.slow
+
 QUICK = AnalysisSettings(seeds=1, hidden=4, epochs=2, permutations=39, strengths=(0.01, 1.0, 100.0))
 UTTERANCES = 80
 

@@ -34,6 +34,8 @@ from bas.studies.audit.trained import Truth, load_searches, load_truth
 from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, of_blocks, random_search, value_picks
 from bas.training.settings import settings, variant
 
+pytestmark = pytest.mark.slow
+
 SPACE = '''"""Nine architectures."""
 from functools import partial
 from bas.blocks import FFN, MSA, MeanPool, TransformerBlock

@@ -27,6 +27,8 @@ from bas.studies.dynamics.classifiers import (
     train_probes,
 )
 
+pytestmark = pytest.mark.slow
+
 FEW = AnalysisSettings(seeds=2, hidden=12, patience=3)
 
 

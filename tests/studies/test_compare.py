@@ -36,6 +36,8 @@ from bas.training.loop import read_checkpoint
 from bas.util.files import locked
 from bas.util.progress import bar
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set",
     "strategy=gumbel",

@@ -39,6 +39,8 @@ from bas.studies.dynamics.study import Plan, carry_out
 from bas.tasks import EMOTION
 from bas.training.tuning import PRESETS, Tuning
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 HOW = Tuning(lr=1e-3, epochs=2, batch=8, micro_batch=4, evaluate_every=2, checkpoint_every=4, improvement=0.0)
 FAST = AnalysisSettings(seeds=2, epochs=5, permutations=5, hidden=4)

@@ -19,6 +19,8 @@ from bas.studies.dynamics.figures import figures
 from bas.studies.dynamics.numbers import tabulate
 from bas.studies.dynamics.page import markdown
 
+pytestmark = pytest.mark.slow
+
 STEPS = ([0, 10, 20], [0, 10], [0, 10, 15])
 
 

@@ -45,6 +45,8 @@ from bas.studies.dynamics.finetune import (
 from bas.tasks import EMOTION
 from bas.training.tuning import PRESETS, Tuning, settings
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 QUICK = Tuning(lr=3e-3, epochs=6, batch=8, micro_batch=3, evaluate_every=2, checkpoint_every=4, patience=99)
 SECONDS = (0.3, 0.5, 0.41, 0.35, 0.6)

@@ -21,6 +21,8 @@ from bas.cli.main import main
 from bas.features.store import StoreInfo
 from bas.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = [f"--set={setting}" for setting in ("epochs=1", "width=16", "stride=4")]
 SPACE = """
 from bas.blocks import FFN, MeanPool

@@ -29,6 +29,8 @@ from bas.studies.leak.study import _splits, measure
 from bas.training.settings import settings
 from bas.util.typed import to_plain
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {"epochs": "1", "width": "16", "stride": "1"}
 
 

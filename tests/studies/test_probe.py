@@ -40,6 +40,8 @@ from bas.studies.probe.results import Reductions
 from bas.studies.probe.study import Asked, carry_out
 from bas.util.typed import to_plain
 
+pytestmark = pytest.mark.slow
+
 TOLD, STATES = 1, (0, 1, 2, 3)
 
 

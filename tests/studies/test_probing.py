@@ -34,6 +34,8 @@ from bas.training.heads import Watched
 from bas.training.loop import optimise, outputs
 from bas.training.settings import settings
 
+pytestmark = pytest.mark.slow
+
 SPACE = str(ROOT / "search_spaces/ser_bas3.py")
 CHANGES = {"epochs": "4", "stride": "1", "lr": "0.01", "batch_size": "16"}
 

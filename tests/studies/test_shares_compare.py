@@ -11,6 +11,8 @@ import soundfile
 
 from bas.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 from bas.blocks import FFN, LSTM, LastStateAttention, MeanPool
 from bas.space import SearchSpace

@@ -38,6 +38,8 @@ from bas.studies.shares import study
 from bas.studies.shares.attention import WEIGHTS, Attention, SharesSession, centres
 from bas.studies.shares.contours import MEASURES
 
+pytestmark = pytest.mark.slow
+
 SEEDS, FOLDS, SPEAKERS, TAKES = 2, 2, 7, 4
 SMALL = {"epochs": "1", "width": "8", "stride": "2", "lr": "0.01", "batch_size": "8"}
 

@@ -34,6 +34,8 @@ from bas.studies.probe.study import carry_out as probe_all
 from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, open_pool, run_transfer
 from bas.util.typed import to_plain
 
+pytestmark = pytest.mark.slow
+
 TOLD = 1
 EPOCHS = "15"
 # The second says the classes as the first does, in other words and with one more; the third the other way round.

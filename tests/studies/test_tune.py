@@ -38,6 +38,8 @@ from bas.training.batches import Data
 from bas.training.settings import STRATEGIES, settings
 from bas.util.files import locked
 
+pytestmark = pytest.mark.slow
+
 # A strategy with theta: most of what a search may draw is its own.
 SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=16", "stride=4", "strategy=gumbel")]
 ONE_FOLD = ["--protocol", "speaker:60/20/20"]

@@ -33,6 +33,8 @@ from bas.studies.words.neighbours import similarity
 from bas.studies.words.numbers import CONTROLS, MEAN
 from bas.studies.words.page import MARK
 
+pytestmark = pytest.mark.slow
+
 HEADS = ("state 0", "state 1")
 FEWER = partial(similarity, draws=19)
 """What is drawn here is tested elsewhere."""

@@ -49,6 +49,8 @@ from bas.training.loop import outputs
 from bas.training.placement import Placement
 from bas.training.settings import settings
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {"epochs": "3", "stride": "2", "lr": "0.01", "batch_size": "16"}
 FRAME = 320  # samples
 

@@ -15,6 +15,7 @@ WIDTH = 16
 OF_A_TASK = ("targets", "splits", "loss", "metrics")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contract", CONTRACTS)
 @pytest.mark.parametrize("file", [*shipped(), stem_and_pool.__file__], ids=lambda file: Path(file).stem)
 def test_a_shipped_space_holds(file: str, contract: str) -> None:
@@ -125,6 +126,7 @@ def write(path: Path, old: str = "", new: str = "") -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_space_that_breaks_a_contract_is_told_so(name: str, tmp_path: Path) -> None:
     old, new, broken = BROKEN[name]
@@ -145,6 +147,7 @@ def test_every_contract_is_broken_by_a_space() -> None:
     assert {contract for _, _, broken in BROKEN.values() for contract in broken.split()} == set(CONTRACTS)
 
 
+@pytest.mark.slow
 def test_the_verb_says_a_line_a_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-space", write(tmp_path / "sound.py"), "--width", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -24,6 +24,8 @@ import bas
 sys.path.insert(0, str(ROOT / "tools"))
 import environment
 
+pytestmark = pytest.mark.slow
+
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]

@@ -28,6 +28,8 @@ import recipe  # noqa: E402
 import speech  # noqa: E402
 import targets  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SPOKEN = all(importlib.util.find_spec(name) for name in ("espeakng_loader", "babel"))
 needs_speech = pytest.mark.skipif(not SPOKEN, reason="espeak-ng and Babel: pip install 'bas[nano]'")
