@@ -28,6 +28,7 @@ from bas.stats import ua
 from bas.studies.probe import few, figures
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.pretraining import pretraining
+from bas.studies.probe.results import Transfer
 from bas.studies.probe.study import Asked
 from bas.studies.probe.study import carry_out as probe_all
 from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, open_pool, run_transfer
@@ -56,7 +57,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def transferred(folder: Path, runs: Sequence[Run]) -> dict[str, Any]:
+def transferred(folder: Path, runs: Sequence[Run]) -> Transfer:
     with Workers(1, quiet()) as workers:
         return carry_out(folder, runs, workers)
 
