@@ -67,7 +67,7 @@ def _read(kind: Any, value: Any) -> Any:
     if kind in NAMES:
         return value if type(value) is kind else _refuse(NAMES[kind], value)
     if kind is np.ndarray:
-        return np.array(value) if isinstance(value, list) else _refuse("a list", value)
+        return _read_array(value)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _read_union(arguments, value)
@@ -92,6 +92,16 @@ def _read(kind: Any, value: Any) -> Any:
 
 def _refuse(expected: str, value: Any) -> Any:
     raise _MismatchError(f"must be {expected}, not {str(value)[:40]!r}")
+
+
+def _read_array(value: Any) -> np.ndarray:
+    if not isinstance(value, list):
+        _refuse("a list", value)
+    try:
+        array = np.array(value)
+        return array.astype(np.float64) if array.dtype == object else array  # a null in it is NaN
+    except (ValueError, TypeError):
+        raise _MismatchError("must be a list of numbers, or of lists of one length") from None
 
 
 def _each(kinds: Iterable[Any], values: Iterable[Any]) -> Iterable[Any]:

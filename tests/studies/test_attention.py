@@ -14,7 +14,8 @@ from bas.networks.network import build
 from bas.runs.spaces import load_space
 from bas.space import SearchSpace
 from bas.studies.shares.attention import attends, centres, pools, weights
-from bas.studies.shares.numbers import Pairs, pairs_of
+from bas.studies.shares.numbers import pairs_of
+from bas.studies.shares.results import Pairs
 from bas.training.batches import Data
 
 

@@ -106,15 +106,15 @@ def test_weights_that_are_loudness_correlate_with_it_and_not_with_time(frames: i
     rng = np.random.default_rng(0)
     energies = [rng.permutation(frames).astype(float) for _ in range(30)]
     found = correlate([utterance(np.stack([e, 2 * e]), e, -e) for e in energies], np.repeat(np.arange(6), 5))
-    measures = found["measures"]
-    assert measures[ENERGY]["mean"] == pytest.approx(1)
-    assert measures[F0]["mean"] == pytest.approx(-1)
-    assert measures[ENERGY]["p"] == measures[F0]["p"] == 1 / (1 + DRAWS)
-    assert measures[ENERGY]["shown"]
-    assert not measures[TIME]["shown"]
-    assert measures[TIME]["p"] > 0.05
-    assert measures[TIME]["low"] < 0 < measures[TIME]["high"]
-    assert found["agreement"] == pytest.approx(1)
+    measures = found.measures
+    assert measures[ENERGY].mean == pytest.approx(1)
+    assert measures[F0].mean == pytest.approx(-1)
+    assert measures[ENERGY].p == measures[F0].p == 1 / (1 + DRAWS)
+    assert measures[ENERGY].shown
+    assert not measures[TIME].shown
+    assert measures[TIME].p > 0.05
+    assert measures[TIME].low < 0 < measures[TIME].high
+    assert found.agreement == pytest.approx(1)
 
 
 def test_what_follows_from_time_alone_is_gone_once_time_is_given() -> None:
@@ -125,14 +125,14 @@ def test_what_follows_from_time_alone_is_gone_once_time_is_given() -> None:
         utterance(time[None] + 12 * rng.standard_normal((1, frames)), -time + 12 * rng.standard_normal(frames))
         for _ in range(60)
     ]
-    measures = correlate(made, np.repeat(np.arange(10), 6))["measures"]
-    assert measures[ENERGY]["mean"] < -0.3
-    assert abs(measures[ENERGY_GIVEN]["mean"]) < 0.1
-    assert measures[TIME]["mean"] > 0.5
-    assert measures[TIME]["shown"]
-    few = correlate(made, np.repeat(np.arange(5), 12))["measures"][TIME]
-    assert few["low"] > 0
-    assert not few["shown"]  # five units claim nothing
+    measures = correlate(made, np.repeat(np.arange(10), 6)).measures
+    assert measures[ENERGY].mean < -0.3
+    assert abs(measures[ENERGY_GIVEN].mean) < 0.1
+    assert measures[TIME].mean > 0.5
+    assert measures[TIME].shown
+    few = correlate(made, np.repeat(np.arange(5), 12)).measures[TIME]
+    assert few.low > 0
+    assert not few.shown  # five units claim nothing
 
 
 def test_partial_correlation_is_that_of_the_residuals() -> None:
@@ -151,7 +151,7 @@ def test_chance_is_rarely_significant_though_both_are_smooth() -> None:
     low = 0
     for seed in range(40):
         made = [utterance(np.exp(smooth(rng, 25))[None], smooth(rng, 25)) for _ in range(12)]
-        low += correlate(made, np.repeat(np.arange(4), 3), seed)["measures"][ENERGY]["p"] <= 0.1
+        low += correlate(made, np.repeat(np.arange(4), 3), seed).measures[ENERGY].p <= 0.1
     assert low <= 9  # 4 are expected; more than 9 of 40 have a probability of 0.5 %
 
 
@@ -163,29 +163,29 @@ def test_pitch_counts_voiced_frames_alone_and_needs_enough_of_them() -> None:
     assert LEAST == 5
     one = utterance(weights, np.ones(10), pitch)
     assert one.correlations(np.zeros(1, int))[F0] == pytest.approx([-1])
-    measures = correlate([one, utterance(weights, np.ones(10))], np.array(["a", "b"]))["measures"]
-    assert measures[F0]["utterances"] == 1
-    assert measures[ENERGY]["utterances"] == 2
-    assert measures[ENERGY]["mean"] == 0  # loudness never changes
-    assert measures[F0_GIVEN]["mean"] == 0  # nothing is left once the time is given
+    measures = correlate([one, utterance(weights, np.ones(10))], np.array(["a", "b"])).measures
+    assert measures[F0].utterances == 1
+    assert measures[ENERGY].utterances == 2
+    assert measures[ENERGY].mean == 0  # loudness never changes
+    assert measures[F0_GIVEN].mean == 0  # nothing is left once the time is given
 
 
 def test_nothing_long_enough_is_told_as_nothing() -> None:
     found = correlate([utterance(np.ones((1, 3)) / 3, np.ones(3))] * 2, np.array(["a", "b"]))
-    assert found["measures"] == dict.fromkeys(MEASURES)
-    assert found["agreement"] is None
-    assert found["spread"] == pytest.approx(1)
-    assert examples(("a", "b"), [utterance(np.ones((1, 3)), np.ones(3))] * 2) == []
+    assert found.measures == dict.fromkeys(MEASURES)
+    assert found.agreement is None
+    assert found.spread == pytest.approx(1)
+    assert examples(("a", "b"), [utterance(np.ones((1, 3)), np.ones(3))] * 2) == ()
 
 
 def test_spread_and_agreement() -> None:
     peaked, flat = np.eye(8)[:1], np.full((1, 8), 1 / 8)
     energy = np.arange(8.0)
     for weights, spread in ((peaked, 1 / 8), (flat, 1.0), (np.concatenate([peaked, flat]), 9 / 16)):
-        assert correlate([utterance(weights, energy)], np.array(["a"]))["spread"] == pytest.approx(spread)
+        assert correlate([utterance(weights, energy)], np.array(["a"])).spread == pytest.approx(spread)
     rise = np.arange(1.0, 9)
     seeds = np.stack([rise, rise, rise[::-1]])
-    assert correlate([utterance(seeds, energy)], np.array(["a"]))["agreement"] == pytest.approx(-1 / 3)
+    assert correlate([utterance(seeds, energy)], np.array(["a"])).agreement == pytest.approx(-1 / 3)
 
 
 def test_examples_are_the_lowest_the_middle_and_the_highest() -> None:
@@ -193,6 +193,6 @@ def test_examples_are_the_lowest_the_middle_and_the_highest() -> None:
     swapped = rise[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]
     made = [utterance(w[None], rise) for w in (swapped, rise[::-1], rise)]
     found = examples(("middle", "low", "high"), made)
-    assert [one["id"] for one in found] == ["low", "middle", "high"]
-    assert [one["rho"] for one in found] == sorted(one["rho"] for one in found)
-    assert found[0]["weights"] == [rise[::-1].tolist()]
+    assert [one.id for one in found] == ["low", "middle", "high"]
+    assert [one.rho for one in found] == sorted(one.rho for one in found)
+    assert found[0].weights.tolist() == [rise[::-1].tolist()]

@@ -14,10 +14,21 @@ from refusals import refusal
 from scipy.stats import hypergeom
 
 from bas.stats import interval
+from bas.studies.words import neighbours
 from bas.studies.words.lexicon import Tokens
-from bas.studies.words.neighbours import MAX_UNITS, similarity, table
+from bas.studies.words.neighbours import MAX_UNITS
+from bas.util.typed import to_plain
 
 TRIPLES = [f"{letter}{i}" for letter in "abcd" for i in (1, 2, 3)]
+
+
+def similarity(*arguments: Any, **named: Any) -> Any:
+    """As plain data."""
+    return to_plain(neighbours.similarity(*arguments, **named))
+
+
+def table(*arguments: Any) -> Any:
+    return to_plain(neighbours.table(*arguments))
 
 
 def spoken(sentences: list[list[str]], speakers: int = 2) -> Tokens:

@@ -158,7 +158,7 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
 
     def of(name: str, row: str) -> np.ndarray:
         jobs = comparison.results_of(runs[name], row)
-        return np.array([np.concatenate([job["test"]["predictions"] for job in of_seed]) for of_seed in jobs])
+        return np.array([np.concatenate([job.test.predictions for job in of_seed]) for of_seed in jobs])
 
     def score(predictions_NO: np.ndarray) -> float:
         """Spearman of each emotion within each fold, by hand."""
@@ -171,11 +171,11 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     row = first["rows"]["CNN+LSTM+attention"]
     scores = [score(p) for p in of("plain", "CNN+LSTM+attention")]
     assert row["metrics"]["Spearman"] == pytest.approx({"mean": np.mean(scores), "sd": np.std(scores, ddof=1)})
-    assert row["low"] < row["metrics"]["Spearman"]["mean"] < row["high"]
+    assert row["interval"]["low"] < row["metrics"]["Spearman"]["mean"] < row["interval"]["high"]
     metric = plain.metrics["Spearman"]
     for found, a, b in (
-        (first["attention"][0], ("plain", "CNN+LSTM+attention"), ("plain", "CNN+LSTM")),
-        (first["each"][1], ("plain", "CNN+LSTM, one an emotion"), ("plain", "CNN+LSTM")),
+        (first["attention"][0]["difference"], ("plain", "CNN+LSTM+attention"), ("plain", "CNN+LSTM")),
+        (first["each"][1]["difference"], ("plain", "CNN+LSTM, one an emotion"), ("plain", "CNN+LSTM")),
         (first["against_linear"]["CNN+LSTM"], ("plain", "CNN+LSTM"), ("plain", "ridge regression")),
         (second["against_first"]["CNN+LSTM"], ("padded", "CNN+LSTM"), ("plain", "CNN+LSTM")),
         (results["metadata"]["against"]["CNN+LSTM"], ("plain-with-sex", "CNN+LSTM"), ("plain", "CNN+LSTM")),

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -24,14 +24,16 @@ from bas.cli.main import main
 from bas.encoders.logmel import LogMel
 from bas.experiment.keys import WORDS_CPU
 from bas.report import comparison
+from bas.report.results import load_results
 from bas.runs.run import Run
 from bas.stats import paired
 from bas.studies.words import page as words_page
 from bas.studies.words.heads import FUSIONS, TEXT
 from bas.studies.words.jobs import FUSED, rows, words_job
 from bas.studies.words.neighbours import similarity
-from bas.studies.words.numbers import CONTROLS, MEAN
+from bas.studies.words.numbers import CONTROLS
 from bas.studies.words.page import MARK
+from bas.studies.words.results import MEAN, TextEncoder, Words
 
 pytestmark = pytest.mark.slow
 
@@ -139,15 +141,17 @@ def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], 
     (found,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
     assert list(found["rows"]) == rows(fused)
     assert found["tested"] == 72
-    for row, heads in found["rows"].items():
+    for row, of_row in found["rows"].items():
+        heads = of_row["states"] | ({MEAN: of_row["mean"]} if of_row["mean"] else {})
         assert list(heads) == ([TEXT] if row == TEXT else [*HEADS, MEAN])
-        accuracy = {h: float((predictions(run, row, h) == targets_N).mean()) for h in heads if h != MEAN}
+        accuracy = {h: float((predictions(run, row, h) == targets_N).mean()) for h in of_row["states"]}
         for head, of_head in heads.items():
             expected = accuracy[head] if head != MEAN else np.mean(list(accuracy.values()))
             assert of_head["metrics"]["WA"]["mean"] == pytest.approx(expected)
-            assert of_head["low"] <= expected <= of_head["high"]
+            assert of_head["interval"]["low"] <= expected <= of_head["interval"]["high"]
     wa = run.metrics["WA"]
-    for pair, heads in found["pairs"].items():
+    for pair, of_pair in found["pairs"].items():
+        heads = of_pair["states"] | {MEAN: of_pair["mean"]}
         a, b = pair.split(" against ")
         both = [{h: predictions(run, row, h) for h in HEADS} for row in (a, b)]
         for of in both:
@@ -156,7 +160,7 @@ def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], 
             expected = paired(targets_N, both[0][head], both[1][head], units_N, wa)
             numbers = (expected.difference, expected.low, expected.p, expected.verdict)
             assert (of_head["difference"], of_head["low"], of_head["p"], of_head["verdict"]) == numbers
-    assert found["comparisons"] == sum(map(len, found["pairs"].values()))
+    assert found["comparisons"] == len(found["pairs"]) * len([*HEADS, MEAN])
     assert set(found["pairs"]) == {f"words against {c}" for c in CONTROLS} | (
         {f"{n}+{f} against {n}" for n in FUSED for f in FUSIONS} | {f"words+{f} against raw+{f}" for f in FUSIONS}
         if fused
@@ -169,10 +173,10 @@ def test_the_verdicts_are_those_of_the_differences(results: dict[str, Any], work
     emotion = results["stores"][0]["tasks"][0]
     raw, inside, random = emotion["verdicts"]
     compared = emotion["pairs"]["words against raw"]
-    assert compared["state 1"]["difference"] > 0.2
-    assert compared["state 1"]["verdict"] == "better"
+    assert compared["states"]["state 1"]["difference"] > 0.2
+    assert compared["states"]["state 1"]["verdict"] == "better"
     assert raw.startswith("AWE beat raw frames, on talk, task emotion: yes (mean over states 0, 1: WA +")
-    mean = compared[MEAN]
+    mean = compared["mean"]
     assert f"WA {100 * mean['difference']:+.1f} ({100 * mean['low']:+.1f} to {100 * mean['high']:+.1f})" in raw
     assert "AWE beat frames inside words, the control for silence, on talk, task emotion: not shown, a tie" in inside
     assert "AWE beat random segments of the same lengths" in random
@@ -187,9 +191,9 @@ def test_the_verdicts_are_those_of_the_differences(results: dict[str, Any], work
 def test_neighbourhoods_of_words(results: dict[str, Any]) -> None:
     talk, mel = results["stores"]
     types = {word for sentence in SENTENCES for word in sentence.split()}
-    assert talk["lns"]["types"] == mel["lns"]["types"] == len(types)
-    assert len(talk["lns"]["states"]) == 2
-    (row,) = talk["neighbours"]
+    assert talk["neighbourhoods"]["lns"]["types"] == mel["neighbourhoods"]["lns"]["types"] == len(types)
+    assert len(talk["neighbourhoods"]["lns"]["states"]) == 2
+    (row,) = talk["neighbourhoods"]["shown"]
     assert (row["word"], row["tokens"]) == ("hund", 12)
     said = next(sentence for sentence in SENTENCES if "hund" in sentence).split()
     assert not {n["word"] for n in row["acoustic"]} & set(said), "none of its own sentence"
@@ -209,11 +213,9 @@ def test_an_untrained_text_encoder_marks_every_fused_row(work: Path, results: di
         assert len(columns) >= 3
         assert all(MARK in cell for cell in columns), line
     assert (work / "said.txt").read_text().count(MARK) == 4
-    trained = copy.deepcopy(results)
-    trained["text_encoder"] = {"name": "bert", "untrained": False}
-    for store in trained["stores"]:  # as the report is made of them, without a null
-        for task in store["tasks"]:
-            task["headline"] = "WA"
+    there = load_results(work / "runs/whole")
+    assert isinstance(there, Words)
+    trained = replace(there, text_encoder=TextEncoder("bert", untrained=False))
     assert MARK not in words_page.markdown(trained)
     fused(words_page.markdown(trained))
 
@@ -234,7 +236,7 @@ def test_what_the_corpus_has_no_room_for_is_told(tmp_path: Path, monkeypatch: An
     (store,) = results["stores"]
     assert store["sources"] == {"corpus": 0, "aligned": 0, "pseudo": 36}
     assert [task["task"] for task in store["tasks"]] == ["emotion"]
-    assert store["lns"] is None
+    assert store["neighbourhoods"] is None
     page = (tmp_path / "runs/mute/table.md").read_text()
     assert "Left out of mute: task speaker-id: " in page
     assert "Pseudo: equal stretches that are no words." in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -75,6 +75,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_number_that_is_none_is_read_as_nan_where_there_must_be_one(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", to_plain(Point(-np.inf)))
     assert np.isnan(from_plain(Point, read_json(tmp_path / "a.json"), "a").x)
+    write_json(tmp_path / "b.json", to_plain(replace(SHAPE, values=np.array([0.5, np.nan]))))
+    values = from_plain(Shape, read_json(tmp_path / "b.json"), "b").values
+    np.testing.assert_array_equal(values, [0.5, np.nan])
     assert type(from_plain(Point, {"x": 1}, "a").x) is float
 
 
@@ -92,6 +95,7 @@ def test_a_number_that_is_none_is_read_as_nan_where_there_must_be_one(tmp_path: 
         ({"by_state": {"three": {}}}, "f.json: by_state: its keys must be whole numbers, not 'three'"),
         ({"by_state": {"3": {"WA": []}}}, "f.json: by_state.3.WA: must be a number, not '[]'"),
         ({"flag": 1}, "f.json: flag: must be true or false, not '1'"),
+        ({"values": [[1], [2, 3]]}, "f.json: values: must be a list of numbers, or of lists of one length"),
         ({"values": 3}, "f.json: values: must be a list, not '3'"),
         ({"more": 1}, "f.json: more is unknown; its fields are points, "),
     ],

@@ -17,10 +17,8 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -30,6 +28,7 @@ from bas.speech.acoustics import Contours
 from bas.stats import MIN_UNITS, interval
 from bas.stats.shares import pearson
 from bas.studies.shares.attention import Attention
+from bas.studies.shares.results import Correlation, Example, ModelAttention
 
 ENERGY, F0, TIME, ENERGY_GIVEN, F0_GIVEN = MEASURES = ("energy", "F0", "time", "energy given time", "F0 given time")
 LEAST = 5  # frames that a correlation needs, voiced ones where it is with pitch
@@ -101,7 +100,7 @@ def heard(run: Run, found: Attention, contours: Contours, model: int) -> list[He
     return utterances
 
 
-def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> ModelAttention:
     """By measure: mean over utterances, interval, p, whether it is shown, and how many utterances have it; None: none.
 
     Beside them, means over utterances: behind, see `Heard`; spread, over how many of the frames (0..1) the weights
@@ -113,15 +112,15 @@ def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> di
         frames = len(one.seconds_T)
         others = rng.permutation(frames)[:SHIFTS] if frames > SHIFTS else np.arange(frames)
         by_shift.append(one.correlations(np.concatenate([[0], others])))
-    return {
-        "measures": {name: _measure([of.get(name) for of in by_shift], units_U, rng) for name in MEASURES},
-        "behind": float(np.mean([one.behind for one in utterances])),
-        "spread": float(np.mean([_spread(one.weights_ST) for one in utterances])),
-        "agreement": _agreement(utterances),
-    }
+    return ModelAttention(
+        measures={name: _measure([of.get(name) for of in by_shift], units_U, rng) for name in MEASURES},
+        behind=float(np.mean([one.behind for one in utterances])),
+        spread=float(np.mean([_spread(one.weights_ST) for one in utterances])),
+        agreement=_agreement(utterances),
+    )
 
 
-def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.random.Generator) -> dict[str, Any] | None:
+def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.random.Generator) -> Correlation | None:
     """by_shift: of each utterance, first unshifted, then under each shift that chance may draw."""
     known = [x for x in by_shift if x is not None]
     if not known:
@@ -135,7 +134,7 @@ def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.ran
     count = int(np.count_nonzero(np.abs(chance / len(known)) >= abs(mean) - 1e-12))
     p = (1 + count) / (1 + DRAWS)
     shown = len(set(units)) >= MIN_UNITS and (low > 0 or high < 0) and p <= 0.05
-    return {"mean": mean, "low": low, "high": high, "p": p, "shown": shown, "utterances": len(known)}
+    return Correlation(mean, low, high, p, bool(shown), len(known))
 
 
 def _spread(weights_ST: np.ndarray) -> float:
@@ -154,8 +153,8 @@ def _agreement(utterances: list[Heard]) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def examples(ids: tuple[str, ...], utterances: list[Heard]) -> list[Mapping[str, Any]]:
-    """A few utterances as plain data: QUANTILES of the correlation with energy."""
+def examples(ids: tuple[str, ...], utterances: list[Heard]) -> tuple[Example, ...]:
+    """A few utterances: QUANTILES of the correlation with energy."""
     rho = {}
     for u, one in enumerate(utterances):
         found = one.correlations(np.zeros(1, int)).get(ENERGY)
@@ -163,14 +162,8 @@ def examples(ids: tuple[str, ...], utterances: list[Heard]) -> list[Mapping[str,
             rho[u] = float(found[0])
     order = sorted(rho, key=lambda u: (rho[u], ids[u]))
     chosen = dict.fromkeys(order[round(q * (len(order) - 1))] for q in QUANTILES) if order else {}
-    return [
-        {
-            "id": ids[u],
-            "rho": rho[u],
-            "seconds": utterances[u].seconds_T.tolist(),
-            "weights": utterances[u].weights_ST.tolist(),
-            "energy": utterances[u].energy_T.tolist(),
-            "pitch": utterances[u].pitch_T.tolist(),
-        }
+    return tuple(
+        Example(ids[u], rho[u], one.seconds_T, one.weights_ST, one.energy_T, one.pitch_T)
         for u in chosen
-    ]
+        for one in [utterances[u]]
+    )

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.report.old import context, plain
-from bas.runs.results import pooled, results_of, tested
+from bas.runs.results import context, interval_of, metrics_of, pooled, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import interval, paired, spread
+from bas.stats import Interval, Paired, paired
 from bas.studies.shares.attention import attends
+from bas.studies.shares.results import Example, ModelAttention, PairRow, Pairs, ShareRow, StoreShares
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Which baselines of a space are held against each other, the first with the second."""
-
-    attention: tuple[tuple[str, str], ...]  # alike but for the pool, which attends in the first and not in the second
-    each: tuple[tuple[str, str], ...]  # alike, but the first has a network of its own for each output
-
-    @property
-    def attentive(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(first for first, _ in self.attention))
+Looked = tuple[Mapping[str, ModelAttention], Mapping[str, tuple[Example, ...]]]
+"""By model, what its attention goes with, and some utterances to look at."""
 
 
 def pairs_of(baselines: Mapping[str, SearchSpace], dim: int) -> Pairs:
@@ -70,51 +60,47 @@ class Predicted:
     def by(cls, run: Run) -> Predicted:
         return cls(run, {row: pooled(results_of(run, row)) for row in (*run.baselines, *run.task.linears)})
 
-    def against(self, row: str, other: Predicted, reference: str) -> dict[str, Any]:
-        """A row here less one there, by the headline, as plain data."""
+    def against(self, row: str, other: Predicted, reference: str) -> Paired:
+        """A row here less one there, by the headline."""
         (targets, units_N), metric = tested(self.run), self.run.metrics[self.run.headline]
-        return plain(paired(targets, self.of[row], other.of[reference], units_N, metric))
+        return paired(targets, self.of[row], other.of[reference], units_N, metric)
 
-    def like(self, other: Predicted) -> dict[str, dict[str, Any]]:
+    def like(self, other: Predicted) -> dict[str, Paired]:
         """Every network and the first linear row here against the same there."""
         return {row: self.against(row, other, row) for row in (*self.run.baselines, self.run.linear)}
 
 
-def tabulate(found: Predicted, pairs: Pairs) -> dict[str, Any]:
-    """Every number of one store's report, but for what needs another store, as plain data. Metrics in 0..1."""
+def tabulate(found: Predicted, first: Predicted, pairs: Pairs, looked: Looked) -> StoreShares:
+    """Every number of one store's report. first: what the first store predicts; looked: see `contours`."""
     run = found.run
-    return {
+    models, examples = looked
+    return StoreShares(
         **context(run),
-        "outputs": list(run.outputs),
-        "rows": rows_of(found),
-        "attention": [_pair(found, *pair) for pair in pairs.attention],
-        "each": [_pair(found, *pair) for pair in pairs.each],
-        "against_linear": {row: found.against(row, found, run.linear) for row in run.baselines},
-    }
+        store=run.folder.name,
+        outputs=tuple(run.outputs),
+        rows=rows_of(found),
+        attention=tuple(PairRow(a, b, found.against(a, found, b)) for a, b in pairs.attention),
+        each=tuple(PairRow(a, b, found.against(a, found, b)) for a, b in pairs.each),
+        against_linear={row: found.against(row, found, run.linear) for row in run.baselines},
+        against_first={} if found is first else found.like(first),
+        models=models,
+        examples=examples,
+    )
 
 
-def rows_of(found: Predicted) -> dict[str, dict[str, Any]]:
+def rows_of(found: Predicted) -> dict[str, ShareRow]:
     """Every row's own numbers."""
-    return {row: _row(found, row) for row in found.of}
+    return {row: _row(found.run, row, of_SN) for row, of_SN in found.of.items()}
 
 
-def _pair(found: Predicted, row: str, other: str) -> dict[str, Any]:
-    return {"row": row, "other": other, **found.against(row, found, other)}
-
-
-def _row(found: Predicted, row: str) -> dict[str, Any]:
-    run, of_SN = found.run, found.of[row]
-    targets, units_N = tested(run)
-    metrics = {name: spread([m(targets, p_N) for p_N in of_SN]) for name, m in run.metrics.items()}
-    headline = run.metrics[run.headline]
-    _, low, high = interval(lambda kept: float(np.mean([headline(targets[kept], p_N[kept]) for p_N in of_SN])), units_N)
+def _row(run: Run, row: str, of_SN: np.ndarray) -> ShareRow:
+    targets, _ = tested(run)
     jobs = [job for of_seed in results_of(run, row) for job in of_seed]
-    return {
-        "metrics": {name: dict(zip(("mean", "sd"), of, strict=True)) for name, of in metrics.items()},
-        "low": low,
-        "high": high,
-        "seeds": len(of_SN),
-        "remarks": list(run.task.remarks(run.outputs, targets, of_SN)),
-        "parameters": float(np.median([job.parameters for job in jobs])),
-        "seconds": float(np.mean([job.seconds for job in jobs])),
-    }
+    return ShareRow(
+        metrics=metrics_of(run, of_SN),
+        interval=Interval(*interval_of(run, of_SN)),
+        seeds=len(of_SN),
+        remarks=tuple(run.task.remarks(run.outputs, targets, of_SN)),
+        parameters=float(np.median([job.parameters for job in jobs])),
+        seconds=float(np.mean([job.seconds for job in jobs])),
+    )

@@ -11,9 +11,8 @@ A folder for each store, and one for the first with metadata, every one a run li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -22,6 +21,7 @@ from bas.features import metadata
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
+from bas.report.results import write_results
 from bas.runs.plan import BEST, MIX, Job
 from bas.runs.results import ceiling, tested
 from bas.runs.run import Inputs, Run
@@ -33,10 +33,10 @@ from bas.speech.acoustics import Contours, contours, opensmile_version
 from bas.studies.shares import page
 from bas.studies.shares.attention import Attention, SharesSession, export
 from bas.studies.shares.contours import correlate, examples, heard
-from bas.studies.shares.numbers import Pairs, Predicted, pairs_of, rows_of, tabulate
-from bas.util.files import write_results, write_text
+from bas.studies.shares.numbers import Looked, Predicted, pairs_of, rows_of, tabulate
+from bas.studies.shares.results import Pairs, ShareStudy, WithMetadata
+from bas.util.files import write_text
 from bas.util.progress import bar
-from bas.util.typed import to_plain
 
 CONTOURS = "contours.npz"
 
@@ -61,7 +61,7 @@ def carry_out(
     workers: int,
     console: Console,
     memory: float | None = None,
-) -> dict[str, Any]:
+) -> ShareStudy:
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
     asked: stores of the same utterances; the others are held against the first. fields: metadata, some of
@@ -86,21 +86,19 @@ def carry_out(
             announce_study(run, run.folder, f"layer {run.plan.layer}{extra}", console)
             _train(run, pool, memory)
     contour = _contours(runs[0], console)
-    found = [Predicted.by(run) for run in runs]
-    stores = []
-    for index, of in enumerate(found):
-        against = {"against_first": of.like(found[0]) if index else {}}
-        looked = _attention(of.run, export(of.run, pairs.attentive), contour)
-        stores.append({"store": of.run.folder.name, **tabulate(of, pairs), **against, **looked})
-    results = {
-        "run": folder.name,
-        "pairs": asdict(pairs),
-        "metadata": _metadata(Predicted.by(more[0]), found[0], fields) if more else None,
-        "ceiling": to_plain(ceiling(runs[0])),
-        "opensmile": version,
-        "stores": stores,
-    }
-    write_results(folder / "results.json", results)
+    predicted = [Predicted.by(run) for run in runs]
+    first = predicted[0]
+    results = ShareStudy(
+        run=folder.name,
+        pairs=pairs,
+        metadata=_metadata(Predicted.by(more[0]), first, fields) if more else None,
+        ceiling=ceiling(runs[0]),
+        opensmile=version,
+        stores=tuple(
+            tabulate(of, first, pairs, _look(of.run, export(of.run, pairs.attentive), contour)) for of in predicted
+        ),
+    )
+    write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
     page.draw(folder, results)
     page.show(results, console)
@@ -182,21 +180,16 @@ def _contours(run: Run, console: Console) -> Contours:
     return found
 
 
-def _attention(run: Run, found: Attention, told: Contours) -> dict[str, Any]:
+def _look(run: Run, attention: Attention, contour: Contours) -> Looked:
     """What the weights of each attentive model go with, and some utterances to look at."""
     (_, units_N), models, shown = tested(run), {}, {}
-    for index, name in enumerate(found.models):
-        utterances = heard(run, found, told, index)
+    for index, name in enumerate(attention.models):
+        utterances = heard(run, attention, contour, index)
         models[name] = correlate(utterances, units_N)
-        shown[name] = examples(found.ids, utterances)
-    return {"models": models, "examples": shown}
+        shown[name] = examples(attention.ids, utterances)
+    return models, shown
 
 
-def _metadata(found: Predicted, without: Predicted, fields: Sequence[str]) -> dict[str, Any]:
+def _metadata(found: Predicted, without: Predicted, fields: Sequence[str]) -> WithMetadata:
     """Every row with metadata, and against the same without."""
-    return {
-        "store": found.run.folder.name,
-        "fields": list(fields),
-        "rows": rows_of(found),
-        "against": found.like(without),
-    }
+    return WithMetadata(found.run.folder.name, tuple(fields), rows_of(found), found.like(without))

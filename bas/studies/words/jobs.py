@@ -29,15 +29,18 @@ from bas.features.store import FeatureStore
 from bas.protocols import Fold
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import Job
+from bas.runs.results import Tested
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.speech.words import holder
 from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
+from bas.studies.words.results import HeadResult, WordsResult
 from bas.training.batches import Batch, Data, by_speaker, load
 from bas.training.heads import train
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
 from bas.util.files import read_json
+from bas.util.typed import to_plain
 
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
 FUSED = (RAW, INSIDE, WORDS)
@@ -247,13 +250,13 @@ def run_words(session: WordsSession, job: Job) -> None:
         checkpoint(session, job),
     )
     valid_BHO, test_BHO = (outputs(trained.heads, placed, part) for part in (valid, test))
-    found: dict[str, Any] = {}
+    by_head = {}
     for h, head in enumerate(trained.heads.names):
         on_valid, on_test = (run.task.predict(out_BHO[:, h]) for out_BHO in (valid_BHO, test_BHO))
-        found[head] = {
-            "valid": {"loss": trained.valid_loss[head], **session.metrics(on_valid, valid)},
-            "test": {"predictions": on_test.tolist(), "metrics": session.metrics(on_test, test)},
-        }
+        by_head[head] = HeadResult(
+            valid={"loss": trained.valid_loss[head], **session.metrics(on_valid, valid)},
+            test=Tested(on_test, session.metrics(on_test, test)),
+        )
     units = float(placed.lengths_U[fit].float().mean())
-    known = {"fit": len(fit), "units": units, "seconds": trained.seconds, "made_of": session.made_of}
-    keep(session, job, known | {"heads": found})
+    result = WordsResult(fit=len(fit), units=units, seconds=trained.seconds, made_of=session.made_of, heads=by_head)
+    keep(session, job, to_plain(result))

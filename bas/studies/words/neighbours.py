@@ -43,8 +43,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -53,6 +52,7 @@ from bas.errors import UserError
 from bas.stats import jackknife_t
 from bas.stats.similarity import TOLERANCE, Chance, standardised
 from bas.studies.words.lexicon import Tokens, word_type
+from bas.studies.words.results import Neighbour, Overlap, Similarity, StateDifference, StateOverlap, WordNeighbours
 
 MIN_TOKENS = 2
 MAX_UNITS = 20  # more are left out in as many groups: a jackknife over a thousand dialogues would take hours
@@ -61,19 +61,6 @@ LARGEST, SIZES = 100, 20  # of a neighbourhood, and how many, where nobody says
 DRAWS = 999
 LEVEL = 0.95
 MOVABLE = 0.5
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """An LNS (0..1), its interval over units, and what chance gives."""
-
-    value: float
-    low: float  # -inf with one unit
-    high: float  # inf with one unit
-    chance: Chance
-    within: Chance | None
-    place: Chance | None
-    p: float  # the largest of theirs
 
 
 @dataclass(frozen=True)
@@ -96,17 +83,14 @@ def similarity(
     ks: Sequence[int] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
-) -> dict[str, Any]:
-    """The LNS of every state at every k, with intervals and chance, as plain data.
+) -> Similarity:
+    """The LNS of every state at every k, with intervals and chance.
 
     Tokens with type "" or a lexical vector of zeros do not count. A type takes part that has MIN_TOKENS tokens, and of
     two units where there are several. At each k a type is left out that has no more than k types to choose from: with k
     its two sets would have to be the same.
     ks: each below a quarter of the types. None: all up to LARGEST; of many, SIZES evenly by logarithm.
 
-    Returns `types` and `tokens` that take part, `left_out` (types with too few tokens), `units`, `draws`, `ks`;
-    `took_part` (types, by k); `states`, each with `by_k` and the `mean` over the ks, all as `Overlap`; `differences` of
-    those means between every two states, by index a < b, as `value`, `low`, `high`.
     The interval is the jackknife with Student-t, as in `bas.stats`: a unit's tokens are left out of the means in both
     spaces. More than MAX_UNITS units are left out in groups. Sets of neighbours jump where means move little, so it is
     approximate. The p values are one-sided; all states and ks share the same draws; none is corrected for their number.
@@ -138,55 +122,55 @@ def similarity(
         near_RTK = (_nearest(order_TT, found.allowed_TT, most, of_T) for of_T in _shuffles(class_T, draws, seed))
         drawn[name] = np.array([[lns(near_TK, ranks_TT) for ranks_TT in ranks_LTT] for near_TK in near_RTK])
 
-    def overlap(values_V: np.ndarray, drawn_R: dict[str, np.ndarray]) -> dict[str, Any]:
+    def overlap(values_V: np.ndarray, drawn_R: dict[str, np.ndarray]) -> Overlap:
         chances = {name: _chance(float(values_V[0]), x_R) for name, x_R in drawn_R.items()}
         by_name = (chances["chance"], chances.get("within"), chances.get("place"))
-        return asdict(Overlap(*_interval(values_V), *by_name, p=max(chance.p for chance in chances.values())))
+        return Overlap(*_interval(values_V), *by_name, p=max(chance.p for chance in chances.values()))
 
-    def of_state(lns_VQ: np.ndarray, drawn_RQ: dict[str, np.ndarray]) -> dict[str, Any]:
+    def of_state(lns_VQ: np.ndarray, drawn_RQ: dict[str, np.ndarray]) -> StateOverlap:
         by_k = [overlap(lns_VQ[:, q], {n: x_RQ[:, q] for n, x_RQ in drawn_RQ.items()}) for q in range(len(sizes_Q))]
-        return {"by_k": by_k, "mean": overlap(lns_VQ.mean(1), {n: x_RQ.mean(1) for n, x_RQ in drawn_RQ.items()})}
+        return StateOverlap(tuple(by_k), overlap(lns_VQ.mean(1), {n: x_RQ.mean(1) for n, x_RQ in drawn_RQ.items()}))
 
-    def difference(a: int, b: int) -> dict[str, Any]:
-        value, low, high = _interval((lns_VLQ[:, a] - lns_VLQ[:, b]).mean(1))
-        return {"a": a, "b": b, "value": value, "low": low, "high": high}
+    def difference(a: int, b: int) -> StateDifference:
+        return StateDifference(a, b, *_interval((lns_VLQ[:, a] - lns_VLQ[:, b]).mean(1)))
 
-    return {
-        "types": len(found.names_T),
-        "tokens": len(found.type_M),
-        "left_out": found.left_out,
-        "units": len(np.unique(found.unit_M)),
-        "draws": draws,
-        "ks": sizes_Q.tolist(),
-        "took_part": part_TQ.sum(0).tolist(),
-        "states": [of_state(lns_VLQ[:, s], {n: x_RLQ[:, s] for n, x_RLQ in drawn.items()}) for s in states],
-        "differences": [difference(a, b) for a, b in itertools.combinations(states, 2)],
-    }
+    return Similarity(
+        types=len(found.names_T),
+        tokens=len(found.type_M),
+        left_out=found.left_out,
+        units=len(np.unique(found.unit_M)),
+        draws=draws,
+        ks=tuple(sizes_Q.tolist()),
+        took_part=tuple(part_TQ.sum(0).tolist()),
+        states=tuple(of_state(lns_VLQ[:, s], {n: x_RLQ[:, s] for n, x_RLQ in drawn.items()}) for s in states),
+        differences=tuple(difference(a, b) for a, b in itertools.combinations(states, 2)),
+    )
 
 
 def table(
     awe_WD: np.ndarray, lexical_WE: np.ndarray, tokens: Tokens, words: Sequence[str], k: int
-) -> list[dict[str, Any]]:
+) -> tuple[WordNeighbours, ...]:
     """For each word its k nearest types by one state and by the lexicon, under the rules of `similarity`.
 
-    `word`, `tokens`, `acoustic` and `lexical` (each a list of `word` and `cosine`, the nearest first), `common`.
     Raises UserError for a word that is no type taking part, or has no more than k types to choose from.
     """
     found = _types(lexical_WE, tokens)
     at = [_place_of(word, found, k) for word in words]
     spaces = [_cosines(next(_means(x, found))) for x in (awe_WD, lexical_WE)]
-    rows: list[dict[str, Any]] = []
+
+    def near(cosines_TT: np.ndarray, t: int) -> tuple[Neighbour, ...]:
+        order_T = np.argsort(-cosines_TT[t], kind="stable")
+        nearest_K = order_T[found.allowed_TT[t, order_T]][:k]
+        return tuple(Neighbour(str(found.names_T[j]), float(cosines_TT[t, j])) for j in nearest_K)
+
+    rows = []
     for t in at:
-        near: list[list[dict[str, Any]]] = []
-        for cosines_TT in spaces:
-            order_T = np.argsort(-cosines_TT[t], kind="stable")
-            nearest_K = order_T[found.allowed_TT[t, order_T]][:k]
-            near.append([{"word": str(found.names_T[j]), "cosine": float(cosines_TT[t, j])} for j in nearest_K])
-        lexical = {row["word"] for row in near[1]}
-        common = [row["word"] for row in near[0] if row["word"] in lexical]
+        acoustic, lexical = (near(cosines_TT, t) for cosines_TT in spaces)
+        there = {one.word for one in lexical}
+        common = tuple(one.word for one in acoustic if one.word in there)
         name, count = str(found.names_T[t]), int((found.type_M == t).sum())
-        rows.append({"word": name, "tokens": count, "acoustic": near[0], "lexical": near[1], "common": common})
-    return rows
+        rows.append(WordNeighbours(name, count, acoustic, lexical, common))
+    return tuple(rows)
 
 
 def _place_of(word: str, found: _Types, k: int) -> int:

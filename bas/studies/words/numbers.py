@@ -6,15 +6,15 @@ Axes: N test utterances pooled over the folds, S seeds, R seeds of every state e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from bas.errors import UserError
-from bas.report.old import context, plain
-from bas.runs.results import tested
+from bas.report.format import difference, points
+from bas.report.results import Score
+from bas.runs.results import context, interval_of, read_result, tested
 from bas.runs.run import Run
-from bas.stats import Metric, between, interval, paired, spread
+from bas.stats import Interval, Metric, Spread, paired
 from bas.studies.words.heads import FUSIONS
 from bas.studies.words.jobs import (
     ATTENTION,
@@ -30,8 +30,8 @@ from bas.studies.words.jobs import (
     rows,
     words_job,
 )
+from bas.studies.words.results import TaskWords, WordsPair, WordsResult, WordsRow
 
-MEAN = "mean of states"
 CONTROLS = (RAW, INSIDE, RANDOM, CENTRE, ATTENTION)
 """What word means are held against."""
 
@@ -54,89 +54,80 @@ def pairs(fused: bool) -> list[tuple[str, str]]:
     return found
 
 
-def predictions(run: Run, row: str) -> dict[str, np.ndarray]:
-    """By head `(S, N)`, of several outputs `(S, N, O)`: what a row's jobs predicted on the test parts."""
-    folds, seeds = range(len(run.protocol.folds)), run.plan.seeds
-    results = [[run.result(words_job(row, f, s).name)["heads"] for f in folds] for s in seeds]
+def predictions(results: Sequence[Sequence[WordsResult]]) -> dict[str, np.ndarray]:
+    """By head `(S, N)`, of several outputs `(S, N, O)`: what jobs by seed and fold predicted on the test parts."""
     return {
-        head: np.array([np.concatenate([r[head]["test"]["predictions"] for r in of_seed]) for of_seed in results])
-        for head in results[0][0]
+        head: np.array([np.concatenate([r.heads[head].test.predictions for r in of_seed]) for of_seed in results])
+        for head in results[0][0].heads
     }
 
 
-def tabulate(run: Run, fused: bool) -> dict[str, Any]:
-    """Every number of one task's report on one store, as plain data. Metrics and differences in 0..1.
+def tabulate(run: Run, fused: bool) -> TaskWords:
+    """Every number of one task's report on one store. Metrics and differences in 0..1.
 
     Over all states a row's metric is their mean, each state read by a classifier of its own; no state is chosen.
     Raises UserError where a job is of other words, or of another text encoder, than the run's folder holds.
     """
     targets_N, units_N = tested(run)
+    results = {row: [[_result(run, row, f, s) for f in _folds(run)] for s in run.plan.seeds] for row in rows(fused)}
+    every = {row: [result for of_seed in of_row for result in of_seed] for row, of_row in results.items()}
     known = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
-    jobs = [words_job(row, f, s).name for row in rows(fused) for f, s in _every(run)]
-    if others := [job for job in jobs if run.result(job).get("made_of") != known]:
-        told = f"{len(others)} of its jobs are of other words, or of another text encoder"
+    if others := sum(result.made_of != known for of_row in every.values() for result in of_row):
+        told = f"{others} of its jobs are of other words, or of another text encoder"
         raise UserError(f"{run.folder}: {told}: delete its jobs, they are done again, or give another --name")
-    found = {row: predictions(run, row) for row in rows(fused)}
-    for of_head in found.values():
-        if len(of_head) > 1:
-            of_head[MEAN] = np.concatenate(list(of_head.values()))
+    predicted = {row: predictions(of_row) for row, of_row in results.items()}
+    whole = {row: np.concatenate(list(of.values())) for row, of in predicted.items() if len(of) > 1}
     headline, states = run.metrics[run.headline], len(run.store.info.layers)
-    numbers = {
-        row: {
-            head: _numbers(run.metrics, headline, targets_N, units_N, x_SN, states if head == MEAN else 1)
-            for head, x_SN in of_head.items()
+
+    def row_of(row: str) -> WordsRow:
+        alone = {head: _score(run, x_SN, 1) for head, x_SN in predicted[row].items()}
+        return WordsRow(alone, _score(run, whole[row], states) if row in whole else None)
+
+    def pair_of(a: str, b: str) -> WordsPair:
+        alone = {
+            head: paired(targets_N, x_SN, predicted[b][head], units_N, headline) for head, x_SN in predicted[a].items()
         }
-        for row, of_head in found.items()
-    }
-    compared = {
-        f"{a} against {b}": {
-            head: plain(paired(targets_N, found[a][head], found[b][head], units_N, headline)) for head in found[a]
-        }
-        for a, b in pairs(fused)
-    }
+        return WordsPair(alone, paired(targets_N, whole[a], whole[b], units_N, headline) if a in whole else None)
+
+    of_rows = {row: row_of(row) for row in predicted}
+    of_pairs = {f"{a} against {b}": pair_of(a, b) for a, b in pairs(fused)}
     constant = _constant(run, targets_N)
-    seconds = {row: [run.result(words_job(row, f, s).name)["seconds"] for f, s in _every(run)] for row in found}
-    first = {row: run.result(words_job(row, *next(iter(_every(run)))).name) for row in found}
-    return {
+    return TaskWords(
         **context(run),
-        "task": run.task.name,
-        "fused": fused,
-        "classes": list(run.outputs),
-        "fit": float(np.mean([len(fold.fit) for fold in run.protocol.folds])),
-        "metrics": list(run.metrics),
-        "rows": numbers,
-        "pairs": compared,
-        "comparisons": sum(map(len, compared.values())),
-        "constant": constant,
-        "verdicts": _verdicts(run, compared, numbers[WORDS], constant),
-        "units_of": {row: result["units"] for row, result in first.items()},
-        "seconds": {row: float(np.mean(of_row)) for row, of_row in seconds.items()},
-    }
+        task=run.task.name,
+        fused=fused,
+        classes=tuple(run.outputs),
+        fit=float(np.mean([len(fold.fit) for fold in run.protocol.folds])),
+        metrics=tuple(run.metrics),
+        rows=of_rows,
+        pairs=of_pairs,
+        constant=constant,
+        verdicts=_verdicts(run, of_pairs, of_rows[WORDS].over_states, constant),
+        units_of={row: of_row[0].units for row, of_row in every.items()},
+        seconds={row: float(np.mean([result.seconds for result in of_row])) for row, of_row in every.items()},
+    )
 
 
-def _every(run: Run) -> list[tuple[int, int]]:
-    return [(f, s) for s in run.plan.seeds for f in range(len(run.protocol.folds))]
+def _result(run: Run, row: str, fold: int, seed: int) -> WordsResult:
+    return read_result(run, words_job(row, fold, seed), WordsResult)
 
 
-def _numbers(
-    metrics: Mapping[str, Metric],
-    headline: Metric,
-    targets_N: np.ndarray,
-    units_N: np.ndarray,
-    x_RN: np.ndarray,
-    states: int,
-) -> dict[str, Any]:
+def _folds(run: Run) -> range:
+    return range(len(run.protocol.folds))
+
+
+def _score(run: Run, x_RN: np.ndarray, states: int) -> Score:
     """A head's metrics, and the interval of its headline; of several states, the deviation of their mean over seeds."""
+    targets_N, _ = tested(run)
 
-    def by_seed(metric: Metric) -> np.ndarray:
-        return np.asarray(np.reshape([metric(targets_N, x_N) for x_N in x_RN], (states, -1)).mean(0))
+    def by_seed(metric: Metric) -> list[float]:
+        values = np.reshape([metric(targets_N, x_N) for x_N in x_RN], (states, -1)).mean(0)
+        return [float(value) for value in values]
 
-    def mean(k_N: np.ndarray) -> float:
-        return float(np.mean([headline(targets_N[k_N], x_N[k_N]) for x_N in x_RN]))
-
-    told = {name: dict(zip(("mean", "sd"), spread(by_seed(m).tolist()), strict=True)) for name, m in metrics.items()}
-    _, low, high = interval(mean, units_N)
-    return {"metrics": told, "low": low, "high": high}
+    return Score(
+        metrics={name: Spread.of(by_seed(metric)) for name, metric in run.metrics.items()},
+        interval=Interval(*interval_of(run, x_RN)),
+    )
 
 
 def _constant(run: Run, targets_N: np.ndarray) -> float:
@@ -147,43 +138,22 @@ def _constant(run: Run, targets_N: np.ndarray) -> float:
     return max(run.metrics[run.headline](targets_N, answer_N) for answer_N in answers)
 
 
-def _verdicts(
-    run: Run, compared: Mapping[str, Mapping[str, Mapping[str, Any]]], words: Mapping[str, Any], constant: float
-) -> list[str]:
+def _verdicts(run: Run, compared: Mapping[str, WordsPair], words: Score, constant: float) -> tuple[str, ...]:
     """Whether word means beat what ASKED names, in sentences; and where these are no better than a constant answer."""
     lines, states = [], run.store.info.layers
-    low = list(words.values())[-1]["low"]
-    useless = "" if low > constant else f"; but one answer for all gives {100 * constant:.1f}, no less than they"
+    useless = (
+        ""
+        if words.interval.low > constant
+        else (f"; but one answer for all gives {points(constant)}, no less than they")
+    )
     over = f"mean over states {', '.join(map(str, states))}" if len(states) > 1 else f"state {states[0]}"
-    for other, told in ASKED.items():
-        of_head = compared[f"{WORDS} against {other}"]
-        known = list(of_head.values())[-1]  # the mean, where there are several states
-        by_state = [found["verdict"] for head, found in of_head.items() if head != MEAN]
+    for other, name in ASKED.items():
+        pair = compared[f"{WORDS} against {other}"]
+        by_state = [of.verdict for of in pair.states.values()]
         counted = ", ".join(f"{by_state.count(v)} {v}" for v in ANSWERS if v in by_state)
         each = f"; by state: {counted}" if len(states) > 1 else ""
         lines.append(
-            f"AWE beat {told}, on {run.folder.parent.name}, task {run.task.name}: {ANSWERS[known['verdict']]} "
-            f"({over}: {run.headline} {told_difference(known)}{each}){useless}."
+            f"AWE beat {name}, on {run.folder.parent.name}, task {run.task.name}: {ANSWERS[pair.over_states.verdict]} "
+            f"({over}: {run.headline} {difference(pair.over_states)}{each}){useless}."
         )
-    return lines
-
-
-def told_difference(found: Mapping[str, Any]) -> str:
-    """Points with the interval and p, such as +1.2 (-0.3 to +2.6), p 0.1."""
-    return f"{100 * found['difference']:+.1f} ({between(found['low'], found['high'])}), p {found['p']:.2g}"
-
-
-def summary(stores: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """By task, a line a store: the headline of every input alone, the mean over its states."""
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for store in stores:
-        for found in store["tasks"]:
-            rows_ = {row: list(of_head.values())[-1] for row, of_head in found["rows"].items()}
-            headline = found["headline"]
-            line = {row: {**numbers["metrics"][headline], **_ends(numbers)} for row, numbers in rows_.items()}
-            lines.setdefault(found["task"], []).append({"store": store["store"], "headline": headline, "rows": line})
-    return lines
-
-
-def _ends(numbers: Mapping[str, Any]) -> dict[str, float]:
-    return {end: numbers[end] for end in ("low", "high")}
+    return tuple(lines)

@@ -14,19 +14,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
 from bas.corpora import Utterance
+from bas.encoders import EncoderInfo
 from bas.encoders.aligner import Aligner
 from bas.errors import UserError
 from bas.features.derive import beside, derive
 from bas.features.store import FeatureStore
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
+from bas.report.results import write_results
 from bas.runs.layers import middle
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -49,7 +50,8 @@ from bas.studies.words.jobs import (
 )
 from bas.studies.words.lexicon import lexicon, word_type, words_of
 from bas.studies.words.neighbours import similarity, table
-from bas.util.files import read_json, replacing, write_json, write_results, write_text
+from bas.studies.words.results import Neighbourhoods, StoreWords, TaskWords, TextEncoder, Words
+from bas.util.files import read_json, replacing, write_json, write_text
 from bas.util.progress import bar
 
 NEAREST = 5  # neighbours of a word in the table
@@ -87,7 +89,7 @@ def carry_out(
     workers: int,
     console: Console,
     memory: float | None = None,
-) -> dict[str, Any]:
+) -> Words:
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
     text_encoder: see `lexicon.lexicon`. aligner: of words that have no times, see `speech.words.word_segments`. shown:
@@ -100,29 +102,30 @@ def carry_out(
     if never := [word for word in shown if word_type(word) not in said]:
         raise UserError(f"--word {never[0]}: nobody says it; frequent words are {', '.join(_often(spoken))}")
     runs = [[start(folder / one.name / task, inputs, split) for task, inputs, split in one.tasks] for one in asked]
-    stores = []
+    neighbourhoods = []
     for one in spoken:
         plan = one.asked.tasks[0][1].plan
         for name, (segments, pooling) in DERIVED.items():
             derive(Path(plan.features), Path(one.record.inputs[name]), one.segments[segments], pooling, console)
-        stores.append({**_told(one), **_neighbours(one, shown)})
+        neighbourhoods.append(_neighbours(one, shown))
+    stores = []
     with Workers(workers, console) as pool:
-        for of_store, found in zip(runs, stores, strict=True):
-            found["tasks"] = []
+        for one, of_store, (found, why) in zip(spoken, runs, neighbourhoods, strict=True):
+            tasks = []
             for index, run in enumerate(of_store):
                 states = ", ".join(map(str, run.store.info.layers))
                 announce_study(run, run.folder, f"states {states}", console)
                 _train(run, index == 0, pool, memory)
-                found["tasks"].append(numbers.tabulate(run, index == 0))
-    results = {
-        "run": folder.name,
-        "text_encoder": {"name": text_encoder, "untrained": spoken[0].record.untrained},
-        "aligner": aligner,
-        "left_out": list(left_out),
-        "stores": stores,
-        "summary": numbers.summary(stores),
-    }
-    write_results(folder / "results.json", results)
+                tasks.append(numbers.tabulate(run, index == 0))
+            stores.append(_store(one, found, why, tasks))
+    results = Words(
+        run=folder.name,
+        text_encoder=TextEncoder(text_encoder, spoken[0].record.untrained),
+        aligner=aligner,
+        left_out=tuple(left_out),
+        stores=tuple(stores),
+    )
+    write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
     figures.draw(folder, results)
     page.show(results, console)
@@ -190,24 +193,28 @@ def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Con
         )
 
 
-def _told(one: _Spoken) -> dict[str, Any]:
+def _store(one: _Spoken, neighbourhoods: Neighbourhoods | None, why: str, tasks: Sequence[TaskWords]) -> StoreWords:
     info, words = one.asked.tasks[0][1].store.info, one.segments["words"]
-    return {
-        "store": one.asked.name,
-        "corpus": one.corpus,
-        "encoder": info.encoder,
-        "states": list(info.layers),
-        "utterances": len(one.utterances),
-        "words": sum(map(len, words.of.values())),
-        "sources": words.counts,
-        "derived": one.record.inputs,
-    }
+    return StoreWords(
+        store=one.asked.name,
+        corpus=one.corpus,
+        encoder=EncoderInfo(**info.encoder),
+        states=tuple(info.layers),
+        utterances=len(one.utterances),
+        words=sum(map(len, words.of.values())),
+        sources=words.counts,
+        derived=one.record.inputs,
+        neighbourhoods=neighbourhoods,
+        why=why,
+        tasks=tuple(tasks),
+    )
 
 
-def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
+def _neighbours(one: _Spoken, shown: Sequence[str]) -> tuple[Neighbourhoods | None, str]:
     """Local neighbourhood similarity by state, over all speakers: nothing is trained. And neighbours of some words.
 
-    The word means are held as they are stored: 3 GB for 60,000 words of 25 states of width 1,024.
+    None where there are none, and why. The word means are held as they are stored: 3 GB for 60,000 words of 25 states
+    of width 1,024.
     """
     store = FeatureStore(one.record.inputs[WORDS])
     states = store.info.layers
@@ -222,13 +229,13 @@ def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
     except UserError as error:
         if shown:
             raise
-        return {"lns": None, "why": str(error), "neighbours": []}
+        return None, str(error)
     state = middle(states)
-    here_WD, k = awe_LWD[states.index(state)], min(NEAREST, found["ks"][-1])
+    here_WD, k = awe_LWD[states.index(state)], min(NEAREST, found.ks[-1])
     if shown:
         table_ = table(here_WD, one.vectors_NE, of, shown, k)
     else:
-        table_ = []
+        table_ = ()
         for word in _frequent(of.types_W):
             try:
                 table_ += table(here_WD, one.vectors_NE, of, [word], k)
@@ -236,7 +243,7 @@ def _neighbours(one: _Spoken, shown: Sequence[str]) -> dict[str, Any]:
                 continue
             if len(table_) == SHOWN:
                 break
-    return {"lns": found, "why": "", "neighbours": table_, "neighbours_state": state}
+    return Neighbourhoods(found, table_, state), ""
 
 
 def _often(spoken: Sequence[_Spoken]) -> list[str]:
