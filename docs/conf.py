@@ -18,9 +18,8 @@ html_theme = "furo"
 html_title = f"bas {release}"
 exclude_patterns = ["_ext"]
 myst_heading_anchors = 3
-# A page links to files of the repository beside it; they are no pages of this site.
-# And a report of benchmarks/, included, skips levels of headings.
-suppress_warnings = ["myst.xref_missing", "myst.header"]
+# A report of benchmarks/, included, skips levels of headings.
+suppress_warnings = ["myst.header"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # torch has its own markup

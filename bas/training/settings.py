@@ -54,13 +54,13 @@ class Settings:
         Normalisation  # none | each dimension by mean and deviation: of the fold's training frames (corpus), or of each
     )
     #   training speaker's own, anyone else by the mean of theirs (speaker)
-    epochs: int
+    epochs: int  # of a training, and of a search
     batch_size: int  # utterances
     optimiser: Optimiser  # sgd | adamw
-    lr: float
+    lr: float  # of the weights
     theta_lr: float  # of the architecture parameters, on the same schedule
     momentum: float  # of sgd
-    weight_decay: float
+    weight_decay: float  # of the weights
     schedule: Schedule  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
     dropout: float  # after the stem and before the classifier, the same for every architecture
     residual: (

@@ -29,7 +29,7 @@ class Tuning:
     micro_batch: int = 16  # utterances that go through the encoder together: memory and time
     evaluate_every: int = 10  # steps
     checkpoint_every: int = 50  # steps
-    improvement: float = 0.025
+    improvement: float = 0.025  # of the validation loss, to count as one
     patience: int = 5  # evaluations
 
     def __post_init__(self) -> None:

@@ -38,13 +38,18 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Every line of a shell block that begins with make or bas: page, line."""
+    """Each line of a shell block, and each `make ...` within a sentence: page, command."""
     for page in PAGES:
-        for block in blocks(page, "sh"):
-            for line in block.splitlines():
-                command = line.partition("  #")[0].strip()
-                if command.split(" ")[0] in ("make", "bas"):
-                    yield page.name, command
+        lines = [line.partition("  #")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+        whole = [line for line in lines if line.split(" ")[0] in ("make", "bas")]
+        within = re.findall(r"`(make [a-z][^`]* [^`]*)`", page.read_text(encoding="utf-8"))
+        yield from ((page.name, command) for command in dict.fromkeys([*whole, *within]))
+
+
+def targets() -> Iterator[tuple[str, str]]:
+    """Each bare `make X`, `bas X` and `bas X Y` within a sentence: program, words."""
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    yield from sorted(set(re.findall(r"`(make|bas) ([a-z][a-z -]*)`", text)))
 
 
 def understand(words: list[str]) -> None:
@@ -70,6 +75,17 @@ def test_a_command_is_understood(page: str, command: str, tmp_path: Path, monkey
     assert done.returncode == 0, done.stderr
     for line in re.findall(r"^\.venv/bin/bas (.*)$", done.stdout, re.MULTILINE):
         understand(shlex.split(line))
+
+
+@pytest.mark.parametrize(("program", "words"), targets())
+def test_what_a_sentence_names_is_there(program: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if program == "make":
+        assert re.search(rf"^{words}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        return
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args([*words.split(), "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: bas {words} ")
 
 
 def test_the_readme_is_short_and_its_experiment_is_one() -> None:
@@ -135,7 +151,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["python.md", "features.md", "spaces.md"])
+@pytest.mark.parametrize("page", [page.name for page in PAGES[1:] if blocks(page, "python")])
 def test_an_example_runs(page: str, place: Path) -> None:
     (block,) = blocks(ROOT / "docs" / page, "python")
     made: dict[str, Any] = {}
