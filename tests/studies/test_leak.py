@@ -145,7 +145,7 @@ def test_a_second_start_trains_nothing_again(plan: Any, tmp_path: Path) -> None:
         (None, "speaker:4", ("--leaky speaker:4", "shares nothing", "speaker")),
         (None, "no:5", ("protocol 'no:5'",)),
         ("speaker:60/20/20", None, ("--clean speaker:60/20/20", "one fold", "--leaky", "id:5")),
-        ("speaker:40/20/40", "id:40/20/40", ("speaker:40/20/40", "id:40/20/40", "tested in both by every seed")),
+        ("speaker:40/20/40", "id:40/20/40", ("speaker:40/20/40", "id:40/20/40", "both test with every seed")),
     ],
 )
 def test_what_is_no_leak_is_refused_before_anything_is_written(

@@ -1,4 +1,4 @@
-"""What the terminal shows of searches and retrainings, before there is a table."""
+"""Searches and retrainings on the terminal, before there is a table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bas.runs.run import Run
 def show_choices(run: Run, console: Console) -> None:
     """The sequence that each search chose."""
     for name in run.spaces:
-        found = searched(run, name).items()
-        rows = [[str(f), str(s), " > ".join(search.architecture.values())] for (f, s), search in found]
+        searches = searched(run, name).items()
+        rows = [[str(f), str(s), " > ".join(result.architecture.values())] for (f, s), result in searches]
         console.print(
             rich_table(f"{name}: chosen blocks (protocol {run.protocol.told})", ("fold", "seed", "architecture"), rows)
         )

@@ -1,4 +1,4 @@
-"""A comparison's results: those of `bas.report.results`, which a tuning has too."""
+"""The results of a comparison; they stand in `bas.report.results`, because a tuning extends them."""
 
 from bas.report.results import Comparison
 

@@ -18,21 +18,21 @@ from bas.util.files import write_text
 
 
 def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float | None = None) -> None:
-    """Do what a verb asks that is not done yet: search the spaces, retrain what they found, compare with the baselines.
+    """Do what is not done yet for a verb: search, retrain the chosen architectures, compare with the baselines.
 
-    Each verb includes the one before. All fold by fold and seed by seed. The caller holds the folder's lock.
+    Each verb includes the one before. Every job is of one fold and seed. The caller holds the folder's lock.
 
-    memory: GiB that features may take in all processes together; None: half of what is free. Changes no number.
+    memory: GiB that features may take in all processes together; None: half of what is free. It changes no number.
     Raises UserError when that is too little.
     """
     announce(run, workers, console)
     placement, line = place_features(run, workers, memory)
     console.print(line)
     plan, folds = run.plan, range(len(run.protocol.folds))
-    every = [(f, s) for s in plan.seeds for f in folds]
-    searches = [Job("search", name, f, s) for name in run.spaces for f, s in every]
-    retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in every]
-    baselines = [Job("baseline", row, f, s) for row in run.baselines for f, s in every]
+    pairs = [(f, s) for s in plan.seeds for f in folds]
+    searches = [Job("search", name, f, s) for name in run.spaces for f, s in pairs]
+    retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in pairs]
+    baselines = [Job("baseline", row, f, s) for row in run.baselines for f, s in pairs]
     linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     epochs = plan.settings.epochs
     longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())

@@ -1,1 +1,1 @@
-"""What a leak of the split is worth."""
+"""How much a leaky split inflates a score."""

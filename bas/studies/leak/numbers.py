@@ -1,4 +1,4 @@
-"""What a leak is worth, in numbers: both splits on the utterances that both test."""
+"""The numbers of a leak study: both splits scored on the utterances that both of them test."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SIDES = ("clean", "leaky")
 
 
 def kinds(run: Run) -> dict[str, str]:
-    """What is trained, and the kind of its jobs."""
+    """The kind of job of each row."""
     return {run.linear: "linear", **dict.fromkeys(run.baselines, "baseline")}
 
 
 def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
-    """Every number of the table; runs: by side, one a seed."""
+    """Every number of the table. runs: by side, one run for each seed."""
     first = runs["clean"][0]
-    everywhere = [set(run.protocol.tested) for side in SIDES for run in runs[side]]
-    ids = sorted(set.intersection(*everywhere))
+    tested = [set(run.protocol.tested) for side in SIDES for run in runs[side]]
+    ids = sorted(set.intersection(*tested))
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
 
@@ -76,7 +76,7 @@ def _side(runs: list[Run]) -> Side:
 
 
 def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
-    """Of these utterances, in their order; of one that several folds test, the last fold's."""
+    """The predictions for these utterances, in their order; where several folds test one, the last fold counts."""
     kind, (seed,) = kinds(run)[row], run.plan.seeds
     predicted: dict[str, int] = {}
     for index, fold in enumerate(run.protocol.folds):

@@ -1,4 +1,4 @@
-"""How the worth of a leak reads: the page, and what the terminal shows of it."""
+"""The results of a leak study as a page and on the terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bas.report.notes import preset_told, settings_line
 from bas.report.table import Table, markdown_table, rich_table
 from bas.studies.leak.results import Leak, LeakScore
 
-WORDS = {"better": "inflated", "worse": "deflated"}
-"""A verdict on the leaky split, in other words."""
+LEAK_VERDICTS = {"better": "inflated", "worse": "deflated"}
+"""How the page words a verdict on the leaky split."""
 
 
 def _title(results: Leak) -> str:
@@ -27,8 +27,8 @@ def _cells(results: Leak, metrics: Collection[str]) -> Table:
     def cells(score: LeakScore) -> list[str]:
         leak = score.leak
         sd = points(score.sd) if len(results.seeds) > 1 else NONE
-        worth = [points(leak.difference, "+"), sd, ends(leak, "+"), f"{leak.p:.2g}"]
-        return [spread(score.clean), spread(score.leaky), *worth, WORDS.get(leak.verdict, leak.verdict)]
+        estimates = [points(leak.difference, "+"), sd, ends(leak, "+"), f"{leak.p:.2g}"]
+        return [spread(score.clean), spread(score.leaky), *estimates, LEAK_VERDICTS.get(leak.verdict, leak.verdict)]
 
     return heading, [[row.row, name, *cells(row.metrics[name])] for row in results.rows for name in metrics]
 

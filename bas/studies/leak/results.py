@@ -1,4 +1,4 @@
-"""What a leak is worth: the results."""
+"""The results of a leak study."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bas.training.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The splits of one kind, one a seed; marks and notes are the first's."""
+    """The clean or the leaky splits, one for each seed; marks and notes are those of the first."""
 
     rule: str
-    told: tuple[str, ...]  # each in a line
+    told: tuple[str, ...]  # each split described in one line
     hashes: tuple[str, ...]
     marks: tuple[str, ...]
     notes: tuple[str, ...]
-    fit: float  # training utterances of a fold, the mean
+    fit: float  # training utterances of a fold, mean over folds and seeds
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeakScore:
-    """One metric under both splits, on the utterances that both test."""
+    """One metric under both splits, on the utterances that both of them test."""
 
     clean: Spread
     leaky: Spread
-    leak: Paired  # the leaky split's less the clean one's
-    sd: float  # of that difference over seeds
+    leak: Paired  # leaky minus clean
+    sd: float  # of the difference, over seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Leak(Results):
     headline: str
     seeds: tuple[int, ...]
     tested: int  # utterances that both splits test with every seed
-    of: int  # utterances in all
+    of: int  # all utterances
     unit: str
     units: int
     clean: Side

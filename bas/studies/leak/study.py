@@ -1,8 +1,8 @@
-"""What a leak is worth: the same models, trained under a clean and a leaky split of the same utterances.
+"""How much a leak inflates a score: the same models, trained under a clean and a leaky split of the same utterances.
 
-For every seed both splits are drawn anew and every model is trained in every fold of both. An utterance is tested once
-under each, so that the two stand against each other utterance by utterance, paired over the clean split's units. All
-train on equally many.
+Every seed draws both splits again and trains every model in every fold of both. Each split tests an utterance once, so
+the two are compared utterance by utterance, paired over the units of the clean split. All models of a seed train on
+equally many utterances.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def measure(
 ) -> Leak:
     """Train what is not trained yet under `folder/clean-seed0`, `folder/leaky-seed0`, ...; write and show the table.
 
-    clean: a rule that leaks nothing, None: the task's or the corpus's. leaky: one that may share what the task forbids,
-    None: as many folds as the clean one, drawn over utterances. The plan's seeds: one split and initialisation each.
-    memory: see the study `compare`.
-    UserError: a clean rule that leaks or a leaky one that does not, rules that test no utterance in common, and what
-    `start.split` and `start.start` refuse.
+    clean: a rule that leaks nothing; None: the rule of the task or the corpus. leaky: a rule that shares what the task
+    forbids; None: as many folds as the clean rule makes, drawn over utterances. Each seed of the plan gives one split
+    of either kind and one initialisation. memory: see the study `compare`.
+    Raises UserError for a clean rule that leaks, a leaky rule that does not, two rules that test no utterance in
+    common, and for what `start.split` and `start.start` refuse.
     """
     if (folder / "run.json").exists():
         raise UserError(f"{folder}: holds another run; give another --name")
@@ -69,9 +69,9 @@ def measure(
 
 
 def _splits(inputs: Inputs, clean: str | None, leaky: str | None) -> list[tuple[Protocol, Protocol]]:
-    """The clean and the leaky split of every seed, made and tried before anything is written.
+    """The clean and the leaky split of every seed, made and checked before anything is written.
 
-    A seed's fit parts are cut to the smallest of them, so that no model is better for having more to train on.
+    All fit parts of a seed are cut to the size of the smallest, so that no model has more utterances to train on.
     """
     task, corpus = inputs.task, inputs.corpus
     if task.classes is None:
@@ -91,9 +91,9 @@ def _splits(inputs: Inputs, clean: str | None, leaky: str | None) -> list[tuple[
         pairs.append((one, other))
     both = set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair))
     if len({units.get(i) for i in both}) < 2:
-        told = f"of less than two {corpus.unit}s is an utterance tested in both by every seed; "
-        told += "use rules that test all, such as speaker:5 and id:5"
-        raise UserError(f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}: {told}")
+        rules = f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}"
+        reason = f"what both test with every seed is of fewer than two {corpus.unit}s"
+        raise UserError(f"{rules}: {reason}; use rules that test every utterance, such as speaker:5 and id:5")
     cut = []
     for one, other in pairs:
         size = min(len(fold.fit) for protocol in (one, other) for fold in protocol.folds)
@@ -102,7 +102,7 @@ def _splits(inputs: Inputs, clean: str | None, leaky: str | None) -> list[tuple[
 
 
 def _cut(protocol: Protocol, size: int, label: Mapping[str, str]) -> Protocol:
-    """The same with `size` utterances to train on in every fold, drawn so that each class keeps its share."""
+    """The protocol with `size` fit utterances in every fold, drawn so that each class keeps its share."""
     rngs = [Random(f"cut/{protocol.seed}/{index}") for index in range(len(protocol.folds))]
     pairs = zip(protocol.folds, rngs, strict=True)
     folds = tuple(replace(fold, fit=thin(fold.fit, label, size, rng)) for fold, rng in pairs)
