@@ -31,7 +31,7 @@ from bas.studies.audit.page import markdown
 from bas.studies.audit.results import Claim
 from bas.studies.audit.study import measure
 from bas.studies.audit.trained import Truth, load_searches, load_truth
-from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, of_blocks, random_search, value_picks
+from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, block_claims, random_search, value_picks
 from bas.training.settings import settings, variant
 
 pytestmark = pytest.mark.slow
@@ -217,13 +217,13 @@ def test_the_claims_are_read_from_the_blocks_of_the_slots() -> None:
     rng = np.random.default_rng(0)
     worth = np.array([0.05 * (d["layer1"] == "FFN") - 0.03 * (d["layer2"] == "FFN") for d in designs])
     values = 0.8 + worth + np.vstack([np.zeros(9), rng.normal(0, 1e-4, (8, 9))])
-    found = of_blocks(values, designs)
+    found = block_claims(values, designs)
     assert found[FIRST].conclusion == found[LATER].conclusion == "confirmed"
     assert found[FIRST].value == pytest.approx(0.05)
     assert found[LATER].value == pytest.approx(0.03)
-    assert of_blocks(0.8 - worth + values - values, designs)[FIRST].conclusion == "rejected"
-    assert of_blocks(values, [{"layer1": d["layer1"].lower(), "layer2": d["layer2"]} for d in designs]) == {}
-    assert of_blocks(values[:5], designs)[FIRST].conclusion == "no claim"
+    assert block_claims(0.8 - worth + values - values, designs)[FIRST].conclusion == "rejected"
+    assert block_claims(values, [{"layer1": d["layer1"].lower(), "layer2": d["layer2"]} for d in designs]) == {}
+    assert block_claims(values[:5], designs)[FIRST].conclusion == "no claim"
 
 
 def test_a_conclusion_that_flips_is_called_so() -> None:

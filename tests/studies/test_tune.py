@@ -33,7 +33,7 @@ from bas.cli.main import main
 from bas.runs.run import Run
 from bas.runs.workers import Place
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
-from bas.studies.tune.trials import Attempt, TuneSession, attempt, begin, best_of, open_journal, ranges, study_of
+from bas.studies.tune.trials import Attempt, TuneSession, begin, best_of, open_journal, ranges, run_attempt, study_of
 from bas.training.batches import Data
 from bas.training.settings import STRATEGIES, settings
 from bas.util.files import locked
@@ -159,10 +159,10 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
         made.append(asked)
         if asked == Attempt("ser_bas3", 1, 2):
             monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
-        attempt(session, asked)
+        run_attempt(session, asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.tune.study.attempt", dies_at_the_third)
+        patch.setattr("bas.studies.tune.study.run_attempt", dies_at_the_third)
         with pytest.raises(ZeroDivisionError):
             main(tune("cut", "--seeds", "2"))
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     with Path("runs/cut/studies.journal").open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
     made.clear()
-    monkeypatch.setattr("bas.studies.tune.study.attempt", lambda *a: (made.append(a[-1]), attempt(*a)))
+    monkeypatch.setattr("bas.studies.tune.study.run_attempt", lambda *a: (made.append(a[-1]), run_attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
     assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
@@ -237,7 +237,7 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
     session = begun(fresh("spied"), "blocks")
     fold = session.run.protocol.folds[2]
     for ordinal in range(2):
-        attempt(session, Attempt("ser_bas3", 2, ordinal))
+        run_attempt(session, Attempt("ser_bas3", 2, ordinal))
     assert seen == set(session.members((*fold.fit, *fold.valid)).tolist())
 
 
@@ -259,16 +259,16 @@ def fresh(name: str, *more: str) -> Path:
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
     session = begun(fresh("pruned", "--set", "epochs=4"), "blocks")
-    study, given = study_of(session.journal, "ser_bas3", 0), bas.studies.tune.trials.applied
+    study, given = study_of(session.journal, "ser_bas3", 0), bas.studies.tune.trials.apply_params
     for lr in (None, None, 1e-12, 1e30):
         study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
         if lr:
             monkeypatch.setattr(
                 bas.studies.tune.trials,
-                "applied",
+                "apply_params",
                 lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
             )
-        attempt(session, Attempt("ser_bas3", 0, 0))
+        run_attempt(session, Attempt("ser_bas3", 0, 0))
     preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
     assert preset.state == same.state == TrialState.COMPLETE
     assert slow.state == TrialState.PRUNED
@@ -312,7 +312,7 @@ def test_the_search_can_choose_the_blocks(work: Path) -> None:
 
 def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
     session = begun(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"), "search")
-    attempt(session, Attempt("ser_bas3", 0, 0))
+    run_attempt(session, Attempt("ser_bas3", 0, 0))
     trial = best_of(session.journal, "ser_bas3", 0)
     assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
     assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
@@ -337,7 +337,7 @@ def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[
             journal.write_text(left)
         assert main(searched) == 2
         line = capsys.readouterr().err.strip()
-        assert line.startswith("bas: runs/again: jobs/tuned-* are of a studies.journal that is gone; delete them")
+        assert line.startswith("bas: runs/again: jobs/tuned-* belong to a studies.journal that is gone; delete them")
         assert "\n" not in line
     for path in (folder / "jobs").glob("tuned-*"):
         path.unlink()

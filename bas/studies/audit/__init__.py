@@ -1,1 +1,1 @@
-"""Every architecture of a space trained: did the search work, did the choice matter?"""
+"""Train every architecture of a space: did the search work, and did the choice matter?"""

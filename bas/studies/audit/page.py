@@ -1,4 +1,4 @@
-"""An audit's report as a page and on the terminal."""
+"""The report of an audit as a page and on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bas.stats import NO_INTERVAL, Paired, Spread, between, verdict_sentence
 from bas.stats.ranking import Agreement, SlotEffects
 from bas.studies.audit.results import Audit, Claim, SpaceAudit
 
-FALSE = 0.05  # of verdicts, at most
+FALSE = 0.05  # the share of false verdicts that a test at 5 % allows
 
 
 def _against(of: Paired | None) -> str:
@@ -25,7 +25,7 @@ def _tau(of: Agreement | None) -> str:
 
 
 def strategies(space: SpaceAudit, headline: str) -> Table:
-    """Each strategy: what its user gets, how well it ranks, what it costs."""
+    """For each strategy: the score its user gets, how well it ranks architectures, and its cost."""
     whole = next(row.cost for row in space.strategies if row.strategy == "exhaustive")
     heading = ["strategy", headline, "percentile", "regret", "tau of paths", "tau of theta", "cost"]
     rows = [
@@ -58,7 +58,7 @@ def against(space: SpaceAudit, headline: str, reference: str) -> Table:
 
 
 def architectures(space: SpaceAudit, headline: str) -> Table:
-    """All of them, best first."""
+    """All architectures, best first."""
     heading = ["architecture", headline, "params", "multiply-adds (G)"]
     return heading, [
         [row.architecture, spread(row.score), f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"]
@@ -67,7 +67,7 @@ def architectures(space: SpaceAudit, headline: str) -> Table:
 
 
 def effects(space: SpaceAudit) -> Table:
-    """By slot and block, the mean with it less the mean of all, here and under each variant."""
+    """By slot and block: the mean with the block, and its difference from the mean of all, under each setting."""
     conditions = {"as planned": space.effects, **{spec: of.effects for spec, of in space.variants.items()}}
 
     def cell(of: SlotEffects, block: str) -> str:
@@ -82,13 +82,13 @@ def effects(space: SpaceAudit) -> Table:
 
 
 def claims(planned: Mapping[str, Claim], variants: Mapping[str, Mapping[str, Claim]]) -> Table:
-    """The paper's claims, here and under each variant; whether a conclusion flips."""
+    """The claims of the paper, here and under each variant, and whether a conclusion flips."""
     conditions = {"as planned": planned, **variants}
     rows = []
     for name in planned:
-        found = [of.get(name) for of in conditions.values()]
-        cells = [f"{claim.conclusion}: {estimate(claim.value, claim)}" if claim else NONE for claim in found]
-        conclusions = [claim.conclusion for claim in found if claim]
+        row = [of.get(name) for of in conditions.values()]
+        cells = [f"{claim.conclusion}: {estimate(claim.value, claim)}" if claim else NONE for claim in row]
+        conclusions = [claim.conclusion for claim in row if claim]
         if {"confirmed", "rejected"} <= set(conclusions):
             flips = "yes"
         else:
@@ -98,7 +98,7 @@ def claims(planned: Mapping[str, Claim], variants: Mapping[str, Mapping[str, Cla
 
 
 def decisions(space: SpaceAudit) -> Table:
-    """What each strategy's searches decided, by slot."""
+    """What the searches of each strategy decided, by slot."""
     rows = []
     for strategy, selection in space.decisions.items():
         for part, slot in selection.slots.items():
@@ -109,12 +109,12 @@ def decisions(space: SpaceAudit) -> Table:
 
 
 def sentences(results: Audit, space: SpaceAudit) -> list[str]:
-    """The verdict on the run's own strategy, in words, for quoting; on every strategy where that was not audited."""
+    """The verdicts on the run's own strategy as sentences to quote; on every strategy where that one is missing."""
     where = f"{results.corpus} under {results.protocol.told}"
-    found = [row for row in space.strategies if row.searched]
-    own = [row for row in found if row.strategy == results.settings.strategy]
+    searched = [row for row in space.strategies if row.searched]
+    own = [row for row in searched if row.strategy == results.settings.strategy]
     lines = []
-    for row in own or found:
+    for row in own or searched:
         name = f"{row.strategy} on {space.space}"
         random = row.searched.against_random if row.searched else None
         others = {"random search at its cost": random, f"the {results.reference}": row.against_reference}
@@ -126,8 +126,8 @@ def sentences(results: Audit, space: SpaceAudit) -> list[str]:
     return lines
 
 
-def warned(space: SpaceAudit) -> list[str]:
-    """What to mind of the searches' decisions."""
+def warnings_of(space: SpaceAudit) -> list[str]:
+    """The warnings about the decisions of the searches."""
     return [f"{strategy}: {line}" for strategy, selection in space.decisions.items() for line in selection.warnings]
 
 
@@ -136,7 +136,7 @@ def _beside(baselines: Mapping[str, Spread]) -> str:
 
 
 def summary(results: Audit, space: SpaceAudit) -> list[str]:
-    """The space: what there is to find, and how well it can be ranked."""
+    """The range of scores in the space, and how well its architectures can be ranked."""
     of, ceiling = space.summary, space.summary.ceiling
     reach = f"{points(of.worst)} to {points(of.best)}, mean {points(of.mean)}"
     lines = [
@@ -171,21 +171,21 @@ def _false_verdicts(space: SpaceAudit) -> list[str]:
         "Simulated null, two architectures that swap sides by coin for every unit": space.false_verdicts.null,
     }
     lines = []
-    for name, found in checks.items():
-        if found is None:
+    for name, check in checks.items():
+        if check is None:
             lines.append(f"{name}: needs more units or seeds.")
             continue
-        between_ = between(found.low, found.high, "")
+        between_ = between(check.low, check.high, "")
         interval = between_ if between_ == NO_INTERVAL else f"95 % interval {between_}"
-        line = f"{name}: {found.count} of {found.total} verdicts are false ({points(found.rate)} %, {interval})."
-        if found is space.false_verdicts.a_a and found.rate > FALSE:
-            line += " More than 5 %: a seed moves all units at once here, which no verdict holds; believe none of them."
+        line = f"{name}: {check.count} of {check.total} verdicts are false ({points(check.rate)} %, {interval})."
+        if check is space.false_verdicts.a_a and check.rate > FALSE:
+            line += " More than 5 %: here a seed moves all units at once, which no verdict allows for; trust none."
         lines.append(line)
     return lines
 
 
 def legend(results: Audit) -> list[str]:
-    """Units, seeds, folds, the number of test utterances, and what the columns are."""
+    """Units, seeds, folds, the number of test utterances, and the meaning of the columns."""
     headline, seeds = results.headline, results.seeds
     counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
     draws = next((row.searched.random.draws for row in results.spaces[0].strategies if row.searched), 0)
@@ -219,7 +219,7 @@ def legend(results: Audit) -> list[str]:
 
 def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
     headline = results.headline
-    found = [
+    tables = [
         ("Strategies", strategies(space, headline)),
         ("Against random search and the reference", against(space, headline, results.reference)),
         ("Every architecture", architectures(space, headline)),
@@ -227,7 +227,7 @@ def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
         ("The claims of Fang et al. 2023", claims(space.claims, {k: v.claims for k, v in space.variants.items()})),
         ("What the searches decided", decisions(space)),
     ]
-    return [(title, table) for title, table in found if table[1]]
+    return [(title, table) for title, table in tables if table[1]]
 
 
 def markdown(results: Audit) -> str:
@@ -241,7 +241,7 @@ def markdown(results: Audit) -> str:
         lines += [f"- {line}" for line in summary(results, space)]
         for title, (heading, rows) in _tables(results, space):
             lines += ["", f"### {title}", "", *markdown_table(heading, rows)]
-        if warnings := warned(space):
+        if warnings := warnings_of(space):
             lines += ["", *(f"- {line}" for line in warnings)]
     return (
         "\n".join([*lines, "", *(f"- {line}" for line in legend(results)), "", settings_line(results.settings)]) + "\n"
@@ -249,12 +249,12 @@ def markdown(results: Audit) -> str:
 
 
 def show(results: Audit, console: Console) -> None:
-    """The same on the terminal."""
+    """Show the report on the terminal."""
     for space in results.spaces:
         for title, (heading, rows) in _tables(results, space):
             name = f"{space.space}: {title[0].lower()}{title[1:]} (protocol {results.protocol.told})"
             console.print(rich_table(name, heading, rows))
-        _lines([*warned(space), *summary(results, space)], console)
+        _lines([*warnings_of(space), *summary(results, space)], console)
         for line in sentences(results, space):
             console.print(f"[bold]{line}", highlight=False)
     _lines(legend(results), console)

@@ -1,4 +1,4 @@
-"""An audit's results: every architecture of a space, what each strategy's user gets, and how far to believe it."""
+"""The results of an audit: every architecture of a space, every strategy, and how far the verdicts can be trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ArchitectureRow:
 
     number: int  # in the order of `SearchSpace.architectures`
     architecture: str
-    score: Spread  # the headline, over seeds
+    score: Spread  # the headline metric, over seeds
     valid_score: float  # validation loss of the kept epoch, negated
     cost: float  # multiply-adds of one training
     parameters: int
@@ -29,29 +29,29 @@ class ArchitectureRow:
 
 @dataclass(frozen=True)
 class RandomSearch:
-    """At the cost of a strategy."""
+    """Random search at the cost of a strategy."""
 
     mean: float
     percentile: float | None
-    tried: float  # architectures, the mean over draws
+    tried: float  # architectures trained, mean over draws
     draws: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Searched:
-    """What only a strategy that searches has."""
+    """The part of a row that only a strategy with searches has."""
 
     seconds: float  # of one search
     random: RandomSearch
     against_random: Paired
-    paths: Agreement | None  # of its paths' scores with the truth; None: it has none
-    beliefs: Agreement | None  # of its probabilities
+    paths: Agreement | None  # of the scores of its paths with the true ranking; None: it scores no paths
+    beliefs: Agreement | None  # of its probabilities with the true ranking; None: it has none
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyRow:
     strategy: str
-    score: Spread  # of its picks, over seeds; of one drawn blindly, over architectures and seeds
+    score: Spread  # of the picks, over seeds; of a blind draw, over architectures and seeds
     percentile: float | None  # None: too few seeds
     regret: float | None
     cost: float  # multiply-adds of search, selection and retraining
@@ -61,18 +61,18 @@ class StrategyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The space: what there is to find, and how well it can be ranked."""
+    """The range of scores in the space, and how well its architectures can be ranked."""
 
     mean: float
     best: float
     worst: float
-    split_half: float | None  # tau of one half of the seeds with the other; None: one seed
+    split_half: float | None  # tau between two halves of the seeds; None: one seed
     ceiling: Ceiling | None  # None: one seed
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A conclusion of the paper's, and the contrast that it goes by."""
+    """A conclusion about a claim of the paper, and the contrast that decides it."""
 
     value: float
     low: float
@@ -83,7 +83,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Checks:
-    """Verdicts where nothing differs; None: too few units or seeds."""
+    """How many verdicts are false where nothing differs; None: too few units or seeds."""
 
     a_a: FalseVerdicts | None
     null: FalseVerdicts | None
@@ -91,10 +91,10 @@ class Checks:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is said of the blocks under other settings."""
+    """The results on blocks and claims under other settings."""
 
     seeds: tuple[int, ...]
-    mean: float  # of the space
+    mean: float  # over the space
     baselines: Mapping[str, Spread]
     effects: Mapping[str, SlotEffects]
     claims: Mapping[str, Claim]

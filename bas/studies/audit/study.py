@@ -1,6 +1,6 @@
-"""Every architecture of a space trained alone, every strategy searched: the jobs of an audit, and its report.
+"""Train every architecture of a space alone, search with every strategy, and report: the jobs of an audit.
 
-A run folder like any other, with the same folds and seeds for all; `variants/SPEC/` beneath it holds the same
+The run folder is like any other, with the same folds and seeds for all jobs. In it, `variants/SPEC/` holds the same
 architectures and baselines trained again under other settings, with fewer seeds.
 """
 
@@ -31,11 +31,11 @@ from bas.training.settings import STRATEGIES, Settings, searcher, variant
 from bas.util.files import locked, write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
-SEEDS = 16  # at most: of so many, all halves are compared
-LARGEST = 300  # architectures that are trained one by one
-AROUND = {"block": "residual=every", "every": "residual=block"}
-OTHER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
-"""By setting, the variant that turns it round; the rates are those of the presets."""
+SEEDS = 16  # at most: all ways to halve the seeds are compared
+LARGEST = 300  # architectures of a space, each of which is trained alone
+OTHER_RESIDUAL = {"block": "residual=every", "every": "residual=block"}
+OTHER_OPTIMISER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
+"""The default variants: by the value of a setting, the other one; the rates are those of the presets."""
 
 
 def measure(
@@ -48,41 +48,41 @@ def measure(
     console: Console,
     memory: float | None,
 ) -> Audit:
-    """Train and search what is not done yet under `folder`; write the report and the tables, show the report.
+    """Do the trainings and searches that are missing under `folder`; write the report and the tables, show the report.
 
-    strategies: specs as of `settings.searcher`; None: all but random, with their defaults. variants: specs as of
-    `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see
-    the study `compare`.
-    UserError, before anything is written: an unknown spec, a variant that some architecture cannot have, a space or a
-    number of seeds out of range; and what `start.start` refuses.
+    strategies: specs for `settings.searcher`; None: all but random, with their defaults. variants: specs for
+    `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see the study
+    `compare`.
+    Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
+    space or a number of seeds out of range, and for what `start.start` refuses.
     """
     plan = inputs.plan
     chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
-    others = _checked(inputs, chosen, variants)
+    settings_of = _variant_settings(inputs, chosen, variants)
     with locked(folder, "searching or training"), Workers(workers, console) as pool:
         run = start(folder, inputs, protocol)
         announce(run, workers, console)
         if len(plan.seeds) < 3:
             console.print("note: percentiles need 2 seeds, regret needs 3", style="yellow")
         _train(run, pool, memory, chosen)
-        asides = {}
-        for spec, settings in others.items():
+        variant_runs = {}
+        for spec, settings in settings_of.items():
             part = folder / "variants" / spec
             with locked(part, "searching or training"):
-                aside = start(part, inputs.changed(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+                variant_run = start(part, inputs.changed(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
                 console.print(f"[bold]{part}[/bold]")
-                _train(aside, pool, memory, ())
-                asides[spec] = aside
+                _train(variant_run, pool, memory, ())
+                variant_runs[spec] = variant_run
         console.print("statistics: minutes where the units are many", style="dim")
-        results = report(run, chosen, asides)
+        results = report(run, chosen, variant_runs)
         write_results(folder, results)
         write_text(folder / "table.md", page.markdown(results))
     page.show(results, console)
     return results
 
 
-def _checked(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
-    """The settings of each variant; refuses what cannot be audited."""
+def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
+    """The settings of each variant, by spec. Raises UserError for what cannot be audited."""
     plan, files = inputs.plan, inputs.spaces
     if len(plan.seeds) > SEEDS:
         raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
@@ -93,19 +93,19 @@ def _checked(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] 
     for file in files:
         if not 2 <= file.space.size <= LARGEST:
             raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
-    found = {}
-    for spec in variants or (AROUND[plan.settings.residual], OTHER[plan.settings.optimiser]):
+    settings = {}
+    for spec in variants or (OTHER_RESIDUAL[plan.settings.residual], OTHER_OPTIMISER[plan.settings.optimiser]):
         if spec != "none":
-            found[spec] = variant(plan.settings, spec)
+            settings[spec] = variant(plan.settings, spec)
             try:
-                check_networks(files, inputs.store.info.dim, found[spec])
+                check_networks(files, inputs.store.info.dim, settings[spec])
             except UserError as error:
                 raise UserError(f"variant {spec!r}: {error}") from error
-    return found
+    return settings
 
 
 def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[str]) -> None:
-    """strategies: none for a variant, where nothing is searched."""
+    """Do the missing jobs of one run. strategies: empty for a variant, which searches nothing."""
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(line)
     plan, folds, epochs = run.plan, range(len(run.protocol.folds)), run.plan.settings.epochs
@@ -116,24 +116,26 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     if plan.layer == BEST:
         do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")
     spaces = {name: file.space for name, file in run.spaces.items()}
-    every = [(f, s) for s in plan.seeds for f in folds]
+    pairs = [(f, s) for s in plan.seeds for f in folds]
     do([Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
-    do([Job("baseline", row, f, s) for row in run.baselines for f, s in every], epochs, "baselines")
+    do([Job("baseline", row, f, s) for row in run.baselines for f, s in pairs], epochs, "baselines")
     for spec in strategies:
         longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
-        do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in every], longest, f"searches: {spec}")
-    alone = [Job("alone", n, f, s, i) for f, s in every for n, space in spaces.items() for i in range(space.size)]
+        do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
+    alone = [Job("alone", n, f, s, i) for f, s in pairs for n, space in spaces.items() for i in range(space.size)]
     do(alone, epochs, "architectures")
 
 
 def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> Audit:
-    """Every number of the report, from jobs that are all done; writes the tables of architectures beside it."""
+    """Every number of the report; also writes the tables of architectures. All jobs must be done."""
     spaces = []
     for name in run.spaces:
         truth = load_truth(run, name)
         searches = [load_searches(run, name, spec) for spec in strategies]
         write_table(run, truth, searches, run.folder)
-        spaces.append(judge(run, truth, searches, {spec: _variant(aside, name) for spec, aside in variants.items()}))
+        spaces.append(
+            judge(run, truth, searches, {spec: _variant(variant, name) for spec, variant in variants.items()})
+        )
     return Audit(
         **context(run),
         variant_seeds=run.plan.seeds[:VARIANT_SEEDS],
@@ -143,7 +145,7 @@ def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> 
 
 
 def _variant(run: Run, name: str) -> Variant:
-    """What a variant says of the blocks."""
+    """The results on blocks and claims of a variant's run."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
     values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
     write_table(run, truth, (), run.folder)

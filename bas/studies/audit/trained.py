@@ -1,7 +1,7 @@
-"""What an audit knows: every architecture trained alone, and what each search made of them.
+"""The data of an audit: every architecture trained alone, and how each search scored and chose.
 
 Axes: A architectures in the order of `SearchSpace.architectures`, F folds, S seeds, E epochs, N test utterances pooled
-over the folds, P searches, one a fold and seed.
+over the folds, P searches, one for each fold and seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bas.util.files import replacing
 
 @dataclass(frozen=True)
 class Truth:
-    """Every architecture of one space, in every fold with every seed."""
+    """Every architecture of one space, trained alone in every fold with every seed."""
 
     space: str
     architectures: tuple[Architecture, ...]
@@ -49,8 +49,8 @@ class Truth:
         """`(A, S)`: the metric pooled over the folds."""
         return np.array([[metric(targets_N, p_N) for p_N in of_one] for of_one in self.predictions_ASN])
 
-    def composed(self, picks_FS: np.ndarray, sizes_F: list[int]) -> np.ndarray:
-        """`(S, N)` predictions of a system that takes another architecture in each fold and seed."""
+    def compose(self, picks_FS: np.ndarray, sizes_F: list[int]) -> np.ndarray:
+        """`(S, N)` predictions of a system that may use a different architecture in each fold and with each seed."""
         folds_N = np.repeat(np.arange(len(sizes_F)), sizes_F)
         seeds = np.arange(picks_FS.shape[1])
         return np.array([self.predictions_ASN[picks_FS[folds_N, s], s, np.arange(len(folds_N))] for s in seeds])
@@ -58,10 +58,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class Searches:
-    """What one strategy found in every fold with every seed."""
+    """The searches of one strategy, in every fold with every seed."""
 
     strategy: str
-    picks_FS: np.ndarray  # numbers of architectures
+    picks_FS: np.ndarray  # the numbers of the chosen architectures
     decided: Selection
     beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
     paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
@@ -75,7 +75,7 @@ def alone(run: Run, space: str, fold: int, seed: int, number: int) -> TrainingRe
 
 
 def load_truth(run: Run, name: str) -> Truth:
-    """From the jobs' results, which must all be there."""
+    """Read the trainings of a space's architectures. All their jobs must be done."""
     space, folds, seeds = run.spaces[name].space, range(len(run.protocol.folds)), run.plan.seeds
     architectures = tuple(space.architectures())
     predictions, scores, training, validation, parameters = [], [], [], [], []
@@ -92,7 +92,7 @@ def load_truth(run: Run, name: str) -> Truth:
 
 
 def load_searches(run: Run, name: str, strategy: str) -> Searches:
-    """Likewise; strategy: a searcher's spec as in the jobs."""
+    """Read the searches of one strategy. strategy: the searcher's spec, as in the jobs. All jobs must be done."""
     space = run.spaces[name].space
     numbers = {a: i for i, a in enumerate(space.architectures())}
     keys = [(f, s) for f in range(len(run.protocol.folds)) for s in run.plan.seeds]
@@ -107,7 +107,7 @@ def load_searches(run: Run, name: str, strategy: str) -> Searches:
         None
         if not beliefs
         else np.array([[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]),
-        None if not paths else np.array([[-path["loss"] for path in of_one] for of_one in paths]),
+        None if not paths else np.array([[-path["loss"] for path in of_search] for of_search in paths]),
         float(np.mean([result.multiply_adds for result in results])),
         float(np.mean([result.seconds for result in results])),
     )
@@ -123,8 +123,9 @@ def training_cost(run: Run, space: SearchSpace, architecture: Architecture, fold
 
 
 def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Path) -> None:
-    """One row per architecture, fold and seed, as Parquet and as CSV: blocks, valid and test metrics, costs, and what
-    each strategy's search of that fold and seed thought of it."""
+    """Write one row for each architecture, fold and seed, as Parquet and CSV: blocks, valid and test metrics, costs,
+    and
+    how each strategy's search of that fold and seed scored the architecture."""
     rows: list[dict[str, Any]] = []
     for number, architecture in enumerate(truth.architectures):
         for fold, parts in enumerate(run.protocol.folds):
@@ -146,12 +147,12 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                     "multiply_adds": truth.cost_AF[number, fold],
                     "seconds": result.seconds,
                 }
-                for found in searches:
+                for search in searches:
                     p = fold * len(run.plan.seeds) + index
-                    if found.beliefs_PA is not None:
-                        row[f"{found.strategy}_probability"] = float(np.exp(found.beliefs_PA[p, number]))
-                    if found.paths_PA is not None:
-                        row[f"{found.strategy}_valid_loss"] = -found.paths_PA[p, number]
+                    if search.beliefs_PA is not None:
+                        row[f"{search.strategy}_probability"] = float(np.exp(search.beliefs_PA[p, number]))
+                    if search.paths_PA is not None:
+                        row[f"{search.strategy}_valid_loss"] = -search.paths_PA[p, number]
                 rows.append(row)
     frame = pd.DataFrame(rows)
     for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):

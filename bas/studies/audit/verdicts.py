@@ -1,8 +1,8 @@
 """Did the search work, and did the choice matter? Every number of an audit's report.
 
-Axes as in `bas.studies.audit.trained`. A strategy is valued by what its user gets: the picks of every fold and seed,
-trained with that seed, pooled over the folds. Percentile and regret speak of architectures: of their means over the
-other seeds, because a pick on valid may have the luck of its own seed's trainings.
+Axes as in `bas.studies.audit.trained`. The score of a strategy is what its user gets: the picks of every fold and seed,
+trained with that seed, pooled over the folds. Percentile and regret compare architectures by their means over the other
+seeds, because a pick on valid may be lucky in the trainings of its own seed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from bas.studies.audit.results import (
 )
 from bas.studies.audit.trained import Searches, Truth
 
-DRAWS = 10  # of random search, each over all folds and seeds
-GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far under the reference
+DRAWS = 10  # random searches, each over all folds and seeds
+GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far below the reference
 
 
 def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mapping[str, Variant]) -> SpaceAudit:
-    """One space under the run's own settings: the space, the strategies, the marginal effects, the verdicts' own error.
+    """The audit of one space: its architectures, the strategies, the marginal effects, how often verdicts are false.
 
-    searches: one a strategy. variants: what others settings say, by spec. All jobs must be done, the baselines too.
+    searches: one for each strategy. variants: the results under other settings, by spec. All jobs must be done, those
+    of the baselines too.
     """
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
@@ -63,7 +64,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
 
 
 def _architectures(truth: Truth, accuracy_AS: np.ndarray) -> tuple[ArchitectureRow, ...]:
-    """Best first."""
+    """A row for each architecture, best first."""
     return tuple(
         ArchitectureRow(
             number=number,
@@ -89,7 +90,7 @@ def _summary(accuracy_AS: np.ndarray) -> Summary:
 
 
 def baselines(run: Run) -> dict[str, Spread]:
-    """The headline over seeds of what is trained beside the space."""
+    """The headline metric of each baseline and linear row, over seeds."""
     targets_N, _ = tested(run)
     metric = run.metrics[run.headline]
     return {
@@ -99,16 +100,16 @@ def baselines(run: Run) -> dict[str, Spread]:
 
 
 def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """By epoch, Kendall's tau of the architectures' losses so far (negated) with their accuracy in the end.
+    """For each epoch, Kendall's tau between the architectures' negated losses and their final accuracy.
 
-    Where it is negative, what learns fastest ends worst, and a search that goes by that loss is led astray.
+    Where it is negative, the fastest learners end worst, and a search that trusts that loss is misled.
     """
     losses = {"training": truth.training_AE, "validation": truth.validation_AE}
     return {name: ranking.agreement(-loss_AE.T, truth_A).taus for name, loss_AE in losses.items()}
 
 
 def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[StrategyRow, ...]:
-    """A row for every strategy, one for exhaustive search and one for an architecture drawn blindly."""
+    """A row for every strategy, one for exhaustive search, and one for an architecture drawn at random."""
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
@@ -117,7 +118,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
     reference_SN = pooled(results_of(run, run.reference))
 
     def row(name: str, picks_FS: np.ndarray, cost: float, searched: Searched | None = None) -> StrategyRow:
-        system_SN = truth.composed(picks_FS, sizes_F)
+        system_SN = truth.compose(picks_FS, sizes_F)
         percentile, regret = value_picks(accuracy_AS, picks_FS)
         return StrategyRow(
             strategy=name,
@@ -133,22 +134,22 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
         return None if scores_PA is None else ranking.agreement(scores_PA, truth_A)
 
     rows = []
-    for found in searches:
-        fold_FS = np.indices(found.picks_FS.shape)[0]
-        cost = found.cost + float(truth.cost_AF[found.picks_FS, fold_FS].mean())
+    for search in searches:
+        fold_FS = np.indices(search.picks_FS.shape)[0]
+        cost = search.cost + float(truth.cost_AF[search.picks_FS, fold_FS].mean())
         draws, tried = random_search(truth, cost)
-        random_RN = np.concatenate([truth.composed(picks_FS, sizes_F) for picks_FS in draws])
+        random_RN = np.concatenate([truth.compose(picks_FS, sizes_F) for picks_FS in draws])
         mean = float(np.mean([metric(targets_N, p_N) for p_N in random_RN]))
         percentiles = [p for picks_FS in draws if (p := value_picks(accuracy_AS, picks_FS)[0]) is not None]
         percentile = float(np.mean(percentiles)) if percentiles else None
         searched = Searched(
-            seconds=found.seconds,
+            seconds=search.seconds,
             random=RandomSearch(mean, percentile, tried, DRAWS),
-            against_random=paired(targets_N, truth.composed(found.picks_FS, sizes_F), random_RN, units_N, metric),
-            paths=agreement(found.paths_PA),
-            beliefs=agreement(found.beliefs_PA),
+            against_random=paired(targets_N, truth.compose(search.picks_FS, sizes_F), random_RN, units_N, metric),
+            paths=agreement(search.paths_PA),
+            beliefs=agreement(search.beliefs_PA),
         )
-        rows.append(row(found.strategy, found.picks_FS, cost, searched))
+        rows.append(row(search.strategy, search.picks_FS, cost, searched))
     rows.append(row("exhaustive", truth.scores_AFS.argmax(0), float(truth.cost_AF.mean(1).sum())))
     blind = StrategyRow(
         strategy="one drawn blindly",
@@ -163,7 +164,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
 
 
 def value_picks(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> tuple[float | None, float | None]:
-    """Percentile and cross-fitted regret, mean over the picks; None where the other seeds are too few."""
+    """Percentile and cross-fitted regret, mean over the picks; None where there are too few other seeds."""
     seeds = accuracy_AS.shape[1]
     percentiles, regrets = [], []
     for s in range(seeds):
@@ -172,14 +173,17 @@ def value_picks(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> tuple[float | 
             percentiles += [ranking.percentile(others_AS.mean(1), int(pick)) for pick in picks_FS[:, s]]
         if seeds > 2:
             regret = ranking.regret(others_AS, picks_FS[:, s].tolist()).cross_fitted
-            assert regret is not None, "of two seeds or more it is a number"
+            assert regret is not None, "two seeds or more give a number"
             regrets.append(regret)
     return float(np.mean(percentiles)) if percentiles else None, float(np.mean(regrets)) if regrets else None
 
 
 def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]:
-    """DRAWS random searches, each `(F, S)` picks: trainings in random order while multiply-adds last, at least one; the
-    best on valid is taken. And how many were tried, on average."""
+    """DRAWS random searches as `(F, S)` picks, and how many architectures they tried on average.
+
+    budget: multiply-adds for each fold and seed. A search trains architectures in random order until the budget is
+    spent, at least one, and picks the best on valid.
+    """
     size, folds, seeds = truth.scores_AFS.shape
     rng = np.random.default_rng(0)
     draws, tried = [], []
@@ -202,14 +206,15 @@ ENOUGH = "a simple FFN is good enough"
 
 
 def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
-    """What Fang et al. 2023 conclude, put to this corpus; of their blocks only where the space has them.
+    """Test the conclusions of Fang et al. 2023 on this corpus.
 
-    FIRST: an FFN in the first slot less the other blocks there. LATER: blocks with attention in the later slots less an
-    FFN there, mean over those slots. ENOUGH: the simple FFN less the reference; confirmed when it is surely less than
-    GOOD_ENOUGH behind, rejected when it is surely more; only where both are baselines. All by the interval alone.
+    FIRST: an FFN in the first slot minus the other blocks there. LATER: blocks with attention in the later slots minus
+    an FFN there, mean over those slots. Both need a space with the paper's blocks. ENOUGH: the simple FFN minus the
+    reference, where both are baselines; confirmed when the interval lies above -GOOD_ENOUGH, rejected when it lies
+    below. The interval alone decides every claim.
     """
     if SIMPLE not in run.baselines:
-        return of_blocks(values_VA, designs)
+        return block_claims(values_VA, designs)
     targets_N, units_N = tested(run)
     simple_SN, reference_SN = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
     simple = paired(targets_N, simple_SN, reference_SN, units_N, run.metrics[run.headline])
@@ -221,28 +226,28 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
     enough = Claim(simple.difference, simple.low, simple.high, simple.units, conclusion)
-    return {**of_blocks(values_VA, designs), ENOUGH: enough}
+    return {**block_claims(values_VA, designs), ENOUGH: enough}
 
 
-def of_blocks(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
-    """FIRST and LATER."""
+def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
+    """The claims FIRST and LATER; empty where the space lacks the paper's blocks."""
     slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
         return {}
 
-    def less(slot: str, block: str) -> np.ndarray:
-        """With the block less without it."""
+    def contrast(slot: str, block: str) -> np.ndarray:
+        """Weights of the mean with the block minus the mean without it."""
         has_A = np.array([d[slot] == block for d in designs])
         weights_A: np.ndarray = np.where(has_A, 1 / has_A.sum(), -1 / (~has_A).sum())
         return weights_A
 
     first, later = slots[0], slots[1:]
-    weights = {FIRST: less(first, "FFN"), LATER: np.mean([-less(slot, "FFN") for slot in later], axis=0)}
+    weights = {FIRST: contrast(first, "FFN"), LATER: np.mean([-contrast(slot, "FFN") for slot in later], axis=0)}
     conclusions: dict[str, Conclusion] = {
         "higher": "confirmed",
         "lower": "rejected",
         "undecided": "undecided",
         "no claim": "no claim",
     }
-    found = {name: ranking.contrast(values_VA, weights_A) for name, weights_A in weights.items()}
-    return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in found.items()}
+    estimates = {name: ranking.contrast(values_VA, weights_A) for name, weights_A in weights.items()}
+    return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in estimates.items()}

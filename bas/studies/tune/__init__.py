@@ -1,1 +1,1 @@
-"""Optuna over blocks and settings: an independent baseline for the search."""
+"""Optuna over blocks and settings: an independent baseline of the search."""

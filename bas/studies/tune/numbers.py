@@ -1,4 +1,4 @@
-"""Every number of a tuning's page, and of every study what it took."""
+"""Every number of a tuning's page: its comparison, and the cost and outcome of every Optuna study."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bas.runs.plan import Job
 from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
-from bas.studies.tune.trials import FINISHED, best_of, drawn_from, study_of
+from bas.studies.tune.trials import FINISHED, best_of, recorded_ranges, study_of
 
-FEW = 10  # complete trials say nothing about what mattered
+FEW = 10  # complete trials: with fewer, importances are not computed
 
 
 def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
-    """Every number of the page: a comparison of the tuned rows; and of every study what it took."""
+    """Every number of the page: a comparison of the tuned rows, and the cost and outcome of every study."""
     tuning = {space: _tuning(run, journal, space) for space in run.spaces}
     labels = {space: f"tuned {space}" for space in run.spaces}
     jobs: dict[str, list[list[Scored]]] = {
@@ -42,7 +42,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
         rows=rows,
         ceiling=ceiling(run),
         verdicts=verdicts_on(run, rows, tuple(labels.values())),
-        decisions={},  # of the table's searches; here are none
+        decisions={},  # no row of the table is a search
         sequences={},
         mix=mixes_of(jobs),
         mode=mode,
@@ -51,13 +51,13 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
 
 
 def baselines_of(run: Run) -> tuple[str, ...]:
-    """The reference and the last, of theirs the simple FFN."""
+    """The reference and the last baseline; of the default baselines that is the simple FFN."""
     first, *others = run.baselines
     return (first, *others[-1:])
 
 
 def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
-    """Of one space: the ranges, and of every fold's study its trials, their seconds, and the best of them."""
+    """The ranges of one space, and for every fold the counts, seconds and best trial of its study."""
     folds = []
     importances: list[Mapping[str, float]] = []
     for fold in range(len(run.protocol.folds)):
@@ -88,7 +88,7 @@ def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
             with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
                 evaluator = optuna.importance.PedAnovaImportanceEvaluator()
                 importances.append(optuna.importance.get_param_importances(study, evaluator=evaluator))
-    drawn = drawn_from(study_of(journal, space, 0))
+    drawn = recorded_ranges(study_of(journal, space, 0))
     return SpaceTuning(
         ranges={name: _in_words(distribution) for name, distribution in drawn.items()},
         folds=tuple(folds),
@@ -97,13 +97,13 @@ def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
 
 
 def _overlap(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether any two ran at a time."""
+    """Whether any two trials ran at the same time."""
     spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
     return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 
 
-def _in_words(drawn: BaseDistribution) -> str:
-    if isinstance(drawn, FloatDistribution):
-        return f"{drawn.low:.3g} to {drawn.high:.3g}" + (" (log)" if drawn.log else "")
-    assert isinstance(drawn, CategoricalDistribution)
-    return ", ".join(map(str, drawn.choices))
+def _in_words(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, FloatDistribution):
+        return f"{distribution.low:.3g} to {distribution.high:.3g}" + (" (log)" if distribution.log else "")
+    assert isinstance(distribution, CategoricalDistribution)
+    return ", ".join(map(str, distribution.choices))

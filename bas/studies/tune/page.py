@@ -1,4 +1,4 @@
-"""How a tuning reads: the page, and what the terminal shows of it."""
+"""The results of a tuning as a page and on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bas.report.table import Table, markdown_table, rich_table
 from bas.studies.tune.results import Tuning
 from bas.studies.tune.trials import BLOCK
 
-TOLD = {
+MODES = {
     "blocks": "blocks and settings by Optuna (TPE)",
     "search": "settings by Optuna (TPE), blocks by the search in each trial",
 }
@@ -32,7 +32,7 @@ def _chosen(results: Tuning, space: str) -> Table:
 def _legend(results: Tuning) -> list[str]:
     seed = results.seeds[0]
     lines = [
-        f"Tuned: {TOLD[results.mode]}. A study of its own in every fold, all trials with seed {seed}; a trial's "
+        f"Tuned: {MODES[results.mode]}. A study of its own in every fold, all trials with seed {seed}; a trial's "
         "value is its lowest validation loss over the epochs, and none saw a test part. Trial 0 is the preset, in mode "
         "blocks with the first candidate of every slot. Deviations of a tuned row are over trainings of the one trial "
         "that was chosen in a fold, not over studies.",
@@ -50,21 +50,21 @@ def _legend(results: Tuning) -> list[str]:
         )
         lines.append(f"{space}, drawn from: {'; '.join(f'{n} {of}' for n, of in tuned.ranges.items())}.")
         if any(fold.side_by_side for fold in folds):
-            told = "more workers than studies: trials of one study ran side by side, and another run may draw others"
-            lines.append(f"{space}: {told}.")
+            note = "more workers than studies: trials of one study ran side by side, and another run may draw others"
+            lines.append(f"{space}: {note}.")
         if tuned.importances:
             order = sorted(tuned.importances.items(), key=lambda item: -item[1])
             shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in order)
             lines.append(f"{space}, what mattered (PED-ANOVA over the complete trials, mean over folds): {shares}.")
         before = [str(index) for index, fold in enumerate(folds) if fold.scored_before]
         if before:
-            told = f"trials were added after the test parts of folds {', '.join(before)} had been scored"
-            lines.append(f"Note: {space}: {told}; the earlier scores are in jobs/.")
+            note = f"trials were added after the test parts of folds {', '.join(before)} had been scored"
+            lines.append(f"Note: {space}: {note}; the earlier scores are in jobs/.")
     return lines
 
 
 def markdown(results: Tuning) -> str:
-    """The table of `comparison_page.markdown`, and how its tuned rows came about."""
+    """The page of `comparison_page.markdown`, then the best trial of each fold and a legend."""
     lines = [comparison_page.markdown(results).rstrip("\n")]
     for space in results.tuning:
         lines += ["", f"## {space}: the best trial of each fold", "", *markdown_table(*_chosen(results, space))]

@@ -1,4 +1,4 @@
-"""A tuning's results: a comparison, and of every study what it took."""
+"""The results of a tuning: a comparison, and the cost and outcome of every Optuna study."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class FoldTuning:
     trials: int
     complete: int
     broken: int  # diverged or too large
-    cut_off: int  # by a kill; they were made again
-    side_by_side: bool  # whether any two ran at a time
+    cut_off: int  # trials that a kill cut off; they were made again
+    side_by_side: bool  # whether any two trials ran at the same time
     seconds: float  # of all trials
     best: int  # the trial's number
     value: float  # its validation loss
     valid: Mapping[str, float]  # loss and metrics of its kept epoch
-    preset: float | None  # the preset's validation loss; None: its trial is not complete
+    preset: float | None  # validation loss of the preset; None: its trial is not complete
     params: Mapping[str, Drawn]  # of the best
     architecture: Mapping[str, str]
-    scored_before: bool  # whether trials were added after a test part had been scored
+    scored_before: bool  # whether trials were added after the test part had been scored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tune, train what was chosen, compare. What a trial is: `trials`."""
+"""Tune, train what was chosen, compare. `trials` defines a trial."""
 
 from __future__ import annotations
 
@@ -15,18 +15,29 @@ from bas.runs.plan import BEST, Job
 from bas.runs.run import Run
 from bas.runs.workers import Workers
 from bas.studies.tune.numbers import baselines_of, tabulate
-from bas.studies.tune.page import TOLD, markdown, show
+from bas.studies.tune.page import MODES, markdown, show
 from bas.studies.tune.results import Mode, Tuning
-from bas.studies.tune.trials import FINISHED, Attempt, TuneSession, attempt, begin, best_of, drawn_from, score, study_of
+from bas.studies.tune.trials import (
+    FINISHED,
+    Attempt,
+    TuneSession,
+    begin,
+    best_of,
+    recorded_ranges,
+    run_attempt,
+    score,
+    study_of,
+)
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
 from bas.util.files import write_text
 
 
 def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console, memory: float | None = None) -> Tuning:
-    """Make the trials that are not made yet, score the best of each study, and the baselines; write and show the page.
+    """Make the missing trials, score the best of each study and the baselines; write and show the page.
 
-    trials: in every fold, for every space. memory: as of the study `compare`. The caller holds the folder's lock.
+    trials: how many in every fold, for every space. memory: see the study `compare`. The caller holds the folder's
+    lock.
     """
     announce(run, workers, console)
     journal = begin(run, mode)
@@ -39,14 +50,14 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
     with Workers(workers, console) as pool:
         if run.plan.layer == BEST:
             pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement, open=TuneSession)
-        console.print(f"tuned: {TOLD[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
+        console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
         chains: list[Sequence[Attempt]] = []
-        beside = -(-workers // len(studies))  # trials of one study at a time: one, unless there are more workers
+        beside = -(-workers // len(studies))  # trials of one study at a time
         for space, fold in studies:
             made = len(study_of(journal, space, fold).get_trials(deepcopy=False, states=FINISHED))
             left = [Attempt(space, fold, ordinal) for ordinal in range(made, trials)]
             chains += [left[i::beside] for i in range(beside)]
-        pool.run_chains(run, chains, trials * len(studies), "trials", placement, attempt, TuneSession)
+        pool.run_chains(run, chains, trials * len(studies), "trials", placement, run_attempt, TuneSession)
         best = {study: best_of(journal, *study).number for study in studies}
         scores = [Job("tuned", space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
         pool.run(run, scores, epochs, "trainings", placement, score, TuneSession)
@@ -63,7 +74,7 @@ def _place(run: Run, journal: JournalStorage, workers: int, memory: float | None
     """As `session.place_features`, for the smallest stride that a trial may draw."""
     strides = [run.plan.settings.stride]
     for space in run.spaces:
-        drawn = drawn_from(study_of(journal, space, 0))["stride"]
+        drawn = recorded_ranges(study_of(journal, space, 0))["stride"]
         assert isinstance(drawn, CategoricalDistribution)
         strides += [s for s in drawn.choices if isinstance(s, int)]
     ids = [u.id for u in run.utterances]

@@ -1,19 +1,19 @@
-"""Optuna over what a search leaves fixed, and over the blocks themselves: an independent baseline for the search.
+"""Optuna over what a search leaves fixed, and over the blocks themselves: an independent baseline of the search.
 
-Every space has a study of its own in every fold. A trial is one training on the fold's fit part; its value is the
-lowest validation loss over its epochs, by which early stopping goes too: a metric on so few utterances takes few values
-and ties. The first trial is the preset with the first candidate in every slot (in `ser_bas4` the 4L transformer), so
-nothing worse than that on valid is ever chosen. No trial sees a test part: the best of each study is trained again with
-every seed of the plan, and scored there once.
+Every space has one Optuna study in every fold. A trial is one training on the fold's fit part. Its value is the lowest
+validation loss over its epochs, which also decides early stopping: a metric on so few utterances takes few values and
+ties. The first trial is the preset with the first candidate in every slot (in `ser_bas4` the 4L transformer), so the
+chosen trial is never worse than that on valid. No trial sees a test part: the best trial of each study is trained again
+with every seed of the plan, and scored on the test part once.
 
-The studies lie in one journal in the run's folder, shared by all worker processes. A trial that a kill cut off is done
-again. What a trial draws depends on the trials of its study alone: with no more workers than studies, one trial of a
-study runs at a time, and the numbers are the same every time; with more, the order in which trials end matters.
+The studies stand in one journal in the run's folder, which all worker processes share. A trial that a kill cut off is
+made again. What a trial draws depends only on the earlier trials of its study. With no more workers than studies, each
+study runs one trial at a time, and the numbers repeat exactly; with more, they depend on the order in which trials end.
 
 References
     Akiba et al., *Optuna*, KDD 2019. Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, NeurIPS 2011: TPE.
     Golovin et al., *Google Vizier*, KDD 2017, section 3.2.2: the median rule by which trials are pruned.
-    Cawley and Talbot, *JMLR* 11, 2010: why the choice is made anew inside every fold.
+    Cawley and Talbot, *JMLR* 11, 2010: why the choice is made again inside every fold.
 """
 
 from __future__ import annotations
@@ -57,25 +57,26 @@ from bas.training.placement import Placement
 from bas.training.settings import Settings
 
 HEADS = (2, 4, 8)
-RATE, TEMPERATURE = 10.0, 3.0  # how many times less and more than the preset's is tried
-DROPOUT = 0.5  # the most
-BLOCK = "block "  # before the name of a slot: no setting is named so
-STARTUP = 5  # complete trials before the first is pruned; TPE draws its first ten at random
-SPARED = 0.25  # of the epochs, before a trial may be pruned: under one-cycle the rates are still rising
+RATE, TEMPERATURE = 10.0, 3.0  # a trial draws between the preset's value / factor and value * factor
+DROPOUT = 0.5  # the highest that is drawn
+BLOCK = "block "  # prefix of a slot's name; no setting's name begins with it
+STARTUP = 5  # complete trials before any is pruned; TPE draws its first ten at random
+GRACE = 0.25  # share of the epochs before a trial may be pruned: under one-cycle the rates still rise
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 JOURNAL = "studies.journal"
 
 
 def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> dict[str, BaseDistribution]:
-    """What a trial draws, by name: settings, num_heads, and in mode "blocks" a candidate for every slot.
+    """The distributions that a trial draws from, by name: settings, num_heads, and in mode "blocks" one for every slot.
 
-    In mode "search" the blocks are found inside each trial by the search, and of its own settings those are drawn that
-    its strategy uses: theta_lr and warmup where architecture parameters move, temperatures where they are perturbed
-    (darts has none); nothing for single-path and random.
+    In mode "search" each trial runs the search, which chooses the blocks. Then the search's own settings are drawn as
+    far as its strategy uses them: theta_lr and warmup where architecture parameters are trained, temperatures where
+    they are perturbed (darts has none), nothing for single-path and random.
 
-    All contain the preset's value. Heads and widths that some candidate of the space cannot have are left out; heads
-    are drawn only where all candidates that name them have the same number, otherwise they are part of the choice.
+    Every distribution contains the preset's value. Heads and widths that some candidate of the space cannot take are
+    left out. Heads are drawn only where all candidates that name them have the same number; otherwise the number of
+    heads is part of the choice of a block.
     """
     width, stride = settings.width or in_dim, settings.stride
     own = keyword_values(space, "num_heads")
@@ -83,26 +84,26 @@ def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> di
     heads = [h for h in heads if _works(with_keyword(space, "num_heads", h), in_dim, width)]
     spaces = [with_keyword(space, "num_heads", h) for h in heads] or [space]
     others = [w for w in (width // 2, width * 2) if w and all(_works(s, in_dim, w) for s in spaces)]
-    found: dict[str, BaseDistribution] = {
+    drawn: dict[str, BaseDistribution] = {
         "lr": _around(settings.lr, RATE),
         "dropout": FloatDistribution(0.0, max(DROPOUT, settings.dropout)),
         "width": CategoricalDistribution(sorted([width, *others])),
         "stride": CategoricalDistribution(sorted({max(1, stride // 2), stride, stride * 2})),
     }
     if heads:
-        found["num_heads"] = CategoricalDistribution(heads)
+        drawn["num_heads"] = CategoricalDistribution(heads)
     if mode == "blocks":
         blocks = {BLOCK + slot: CategoricalDistribution(list(c)) for slot, c in space.searched.items()}
-        return {**found, **blocks}
+        return {**drawn, **blocks}
     strategy = STRATEGIES.get(settings.strategy)
     if strategy is None or not strategy.theta:
-        return found
-    found["theta_lr"] = _around(settings.theta_lr, RATE)
-    found["warmup"] = CategoricalDistribution(sorted({0, settings.warmup, settings.epochs // 8, settings.epochs // 4}))
+        return drawn
+    drawn["theta_lr"] = _around(settings.theta_lr, RATE)
+    drawn["warmup"] = CategoricalDistribution(sorted({0, settings.warmup, settings.epochs // 8, settings.epochs // 4}))
     if strategy.draw is not softmax:
         end = "tau_end" if settings.tau_rate is None else "tau_rate"
-        found |= {name: _around(getattr(settings, name), TEMPERATURE) for name in ("tau_start", end)}
-    return found
+        drawn |= {name: _around(getattr(settings, name), TEMPERATURE) for name in ("tau_start", end)}
+    return drawn
 
 
 def _around(value: float, factor: float) -> FloatDistribution:
@@ -117,54 +118,54 @@ def _works(space: SearchSpace, in_dim: int, width: int) -> bool:
     return True
 
 
-def preset(
+def preset_params(
     settings: Settings, space: SearchSpace, in_dim: int, drawn: Mapping[str, BaseDistribution]
 ) -> dict[str, Any]:
-    """The parameters of the first trial: the run's settings, and the first candidate of every slot."""
+    """The parameters of the first trial: the run's settings and the first candidate of every slot."""
     blocks = {BLOCK + slot: next(iter(choices)) for slot, choices in space.searched.items()}
     heads = dict.fromkeys(["num_heads"], next(iter(keyword_values(space, "num_heads")), None))
-    known = {**settings.as_dict(), "width": settings.width or in_dim, **heads, **blocks}
-    return {name: known[name] for name in drawn}
+    values = {**settings.as_dict(), "width": settings.width or in_dim, **heads, **blocks}
+    return {name: values[name] for name in drawn}
 
 
-def applied(settings: Settings, space: SearchSpace, params: Mapping[str, Any]) -> tuple[Settings, SearchSpace]:
-    """The settings and the space of a trial."""
-    named = {f.name for f in fields(Settings)}
+def apply_params(settings: Settings, space: SearchSpace, params: Mapping[str, Any]) -> tuple[Settings, SearchSpace]:
+    """The settings and the space of a trial with these parameters."""
+    names = {f.name for f in fields(Settings)}
     if "num_heads" in params:
         space = with_keyword(space, "num_heads", params["num_heads"])
-    return replace(settings, **{name: value for name, value in params.items() if name in named}), space
+    return replace(settings, **{name: value for name, value in params.items() if name in names}), space
 
 
 def open_journal(folder: Path) -> JournalStorage:
-    """The run's studies. UserError for a file that is none."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # one bar instead
+    """Open the journal of the run's studies. Raises UserError where the file is damaged or no journal."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar stands for all
     path = folder / JOURNAL
     try:
         journal = JournalStorage(JournalFileBackend(str(path)))
         with path.open("rb") as stream:
-            for line in stream:  # of a last line that is no JSON, Optuna says nothing
+            for line in stream:  # Optuna skips a last line that is not JSON
                 if line.endswith(b"\n"):
                     json.loads(line)
         return journal
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        told = f"damaged, or no journal ({type(error).__name__}); delete it and jobs/tuned-*: all is tuned again"
-        raise UserError(f"{path}: {told}") from error
+        reason = f"damaged, or no journal ({type(error).__name__})"
+        raise UserError(f"{path}: {reason}; delete it and jobs/tuned-*: all is tuned again") from error
 
 
 def begin(run: Run, mode: str) -> JournalStorage:
-    """Make the studies, or take them up again. The caller holds the folder's lock: nobody else writes here.
+    """Create the studies, or open them again. The caller holds the folder's lock: no other process writes the journal.
 
-    UserError where they were made with another mode or other ranges, and for trainings of trials that are gone: the
-    new ones have the same numbers.
+    Raises UserError where the studies were made with another mode or other ranges, and where the journal is gone but
+    trainings of its trials are left: new trials would have the same numbers.
     """
     path = run.folder / JOURNAL
-    if path.exists():  # a process that was killed leaves its last line unfinished, and its lock
+    if path.exists():  # a killed process leaves an unfinished last line, and its lock
         with path.open("r+b") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
         path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
     if not (path.exists() and path.stat().st_size) and any((run.folder / "jobs").glob("tuned-*")):
-        told = f"jobs/tuned-* are of a {JOURNAL} that is gone; delete them, or give another --name"
-        raise UserError(f"{run.folder}: {told}")
+        reason = f"jobs/tuned-* belong to a {JOURNAL} that is gone"
+        raise UserError(f"{run.folder}: {reason}; delete them, or give another --name")
     journal, settings, in_dim = open_journal(run.folder), run.plan.settings, run.store.info.dim
     for space, file in run.spaces.items():
         drawn = ranges(settings, file.space, in_dim, mode)
@@ -173,17 +174,17 @@ def begin(run: Run, mode: str) -> JournalStorage:
             study = optuna.create_study(
                 study_name=_name(space, fold), storage=journal, direction="minimize", load_if_exists=True
             )
-            there = study.user_attrs.get("made_of", made_of)
-            for name in {**made_of, **there}:
-                if there.get(name) != made_of.get(name):
-                    told = f"made with {name} {there.get(name)}, now {made_of.get(name)}"
-                    raise UserError(f"{run.folder}: {told}; give another --name, or delete that folder")
+            recorded = study.user_attrs.get("made_of", made_of)
+            for name in {**made_of, **recorded}:
+                if recorded.get(name) != made_of.get(name):
+                    reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
+                    raise UserError(f"{run.folder}: {reason}; give another --name, or delete that folder")
             study.set_user_attr("made_of", made_of)
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
                 study.enqueue_trial(trial.params)
                 study.tell(trial.number, state=TrialState.FAIL)
             if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(preset(settings, file.space, in_dim, drawn))
+                study.enqueue_trial(preset_params(settings, file.space, in_dim, drawn))
     return journal
 
 
@@ -195,14 +196,14 @@ def study_of(journal: JournalStorage, space: str, fold: int) -> optuna.Study:
     return optuna.load_study(study_name=_name(space, fold), storage=journal)
 
 
-def drawn_from(study: optuna.Study) -> dict[str, BaseDistribution]:
+def recorded_ranges(study: optuna.Study) -> dict[str, BaseDistribution]:
     """The ranges that the study was made with."""
     made_of = study.user_attrs["made_of"].items()
     return {n.removeprefix("range of "): json_to_distribution(v) for n, v in made_of if n.startswith("range of ")}
 
 
 def best_of(journal: JournalStorage, space: str, fold: int) -> FrozenTrial:
-    """The complete trial of the lowest validation loss. UserError where no training held."""
+    """The complete trial with the lowest validation loss. Raises UserError where every trial diverged."""
     study = study_of(journal, space, fold)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise UserError(f"{space}, fold {fold}: every trial diverged; lower the setting lr")
@@ -211,7 +212,7 @@ def best_of(journal: JournalStorage, space: str, fold: int) -> FrozenTrial:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One trial to make. ordinal: the how-manieth of its study, from 0; with the study's name it seeds the sampler."""
+    """One trial to make. ordinal: its index in its study, from 0; with the study's name it seeds the sampler."""
 
     space: str
     fold: int
@@ -219,7 +220,7 @@ class Attempt:
 
 
 class TuneSession(Session):
-    """A run that is tuned, open in this process, and the journal of its studies."""
+    """A run that is tuned, open in this process, with the journal of its studies."""
 
     def __init__(
         self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
@@ -228,17 +229,17 @@ class TuneSession(Session):
         self.journal = open_journal(self.run.folder)
 
 
-def attempt(session: TuneSession, asked: Attempt) -> None:
-    """Draw the parameters of a trial, train, and tell the study what came of it: nothing of it touches a test part."""
+def run_attempt(session: TuneSession, attempt: Attempt) -> None:
+    """Draw the parameters of a trial, train, and report the outcome to the study. The test part is not touched."""
     run, begun = session.run, time.monotonic()
     study = optuna.load_study(
-        study_name=_name(asked.space, asked.fold),
+        study_name=_name(attempt.space, attempt.fold),
         storage=session.journal,
-        sampler=_sampler(asked),
-        pruner=optuna.pruners.MedianPruner(STARTUP, math.ceil(SPARED * run.plan.settings.epochs)),
+        sampler=_sampler(attempt),
+        pruner=optuna.pruners.MedianPruner(STARTUP, math.ceil(GRACE * run.plan.settings.epochs)),
     )
-    trial = study.ask(drawn_from(study))
-    settings, space = applied(run.plan.settings, run.spaces[asked.space].space, trial.params)
+    trial = study.ask(recorded_ranges(study))
+    settings, space = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
     seed = run.plan.seeds[0]
 
     def after_epoch(record: Record) -> None:
@@ -246,57 +247,57 @@ def attempt(session: TuneSession, asked: Attempt) -> None:
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     value = None
     try:
         if any(name.startswith(BLOCK) for name in trial.params):
             architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in space.searched})
         else:
-            # Only the training that follows may be pruned.
-            _, searched = find(session, space, settings, asked.fold, seed, lambda record: None, paths=False)
+            # Epochs of the search are not reported: only the training that follows may be pruned.
+            _, searched = find(session, space, settings, attempt.fold, seed, lambda record: None, paths=False)
             architecture = searched.architecture
-        found["architecture"] = architecture.as_dict()
-        fitted = fit(session, space, architecture, settings, asked.fold, seed, after_epoch)
+        outcome["architecture"] = architecture.as_dict()
+        fitted = fit(session, space, architecture, settings, attempt.fold, seed, after_epoch)
         value = fitted.kept["valid"]["loss"]
-        found |= {"valid": fitted.kept["valid"], "kept_epoch": fitted.kept["epoch"]}
+        outcome |= {"valid": fitted.kept["valid"], "kept_epoch": fitted.kept["epoch"]}
     except optuna.TrialPruned:
         pass
     except (Diverged, torch.OutOfMemoryError) as error:
-        # Recorded as pruned: TPE learns to keep away, which it would not from a failed one.
-        found["broken"] = " ".join(str(error).split())
-    found["seconds"] = time.monotonic() - begun
-    for name, attribute in found.items():
+        # Recorded as pruned: TPE learns from a pruned trial to avoid such parameters; it ignores a failed one.
+        outcome["broken"] = " ".join(str(error).split())
+    outcome["seconds"] = time.monotonic() - begun
+    for name, attribute in outcome.items():
         trial.set_user_attr(name, attribute)
     study.tell(trial, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
-    _show_trial(run, asked, study.get_trials(deepcopy=False)[trial.number])
+    _show_trial(run, attempt, study.get_trials(deepcopy=False)[trial.number])
 
 
-def _sampler(asked: Attempt) -> optuna.samplers.TPESampler:
-    seed = hashlib.sha256(repr((asked.space, asked.fold, asked.ordinal)).encode()).digest()[:4]
+def _sampler(attempt: Attempt) -> optuna.samplers.TPESampler:
+    seed = hashlib.sha256(repr((attempt.space, attempt.fold, attempt.ordinal)).encode()).digest()[:4]
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # before Optuna 5
-        # Trials that run beside this one count as bad ones: what they try is not tried twice.
+        # Trials that run beside this one count as bad ones, so that no parameters are tried twice.
         return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"), constant_liar=True)
 
 
-def _show_trial(run: Run, asked: Attempt, trial: FrozenTrial) -> None:
-    """TensorBoard: one entry of HParams, of validation figures alone."""
+def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
+    """Write one HParams entry to TensorBoard, with validation figures only."""
     protocol, attributes = run.protocol, trial.user_attrs
-    hparams = {"run": run.folder.name, "space": asked.space, "fold": asked.fold, "state": trial.state.name.lower()}
+    hparams = {"run": run.folder.name, "space": attempt.space, "fold": attempt.fold, "state": trial.state.name.lower()}
     hparams["architecture"] = " > ".join(attributes.get("architecture", {}).values())
     losses = list(filter(math.isfinite, trial.intermediate_values.values()))
     values = attributes.get("valid") or ({"loss": min(losses)} if losses else {})
-    name = f"trials/{_name(asked.space, asked.fold)}-{trial.number:03}"
+    name = f"trials/{_name(attempt.space, attempt.fold)}-{trial.number:03}"
     with tensorboard.writer(run.folder, name, protocol.told, protocol.marks) as board:
         metrics = {f"valid/{metric}": value for metric, value in values.items()}
         board.add_hparams({**hparams, **trial.params}, metrics, run_name=".")
 
 
 def score(session: TuneSession, job: Job) -> None:
-    """Train a study's best trial with this seed and score it on the test part, once. The result is as of `run_job`."""
+    """Train a study's best trial with this seed and score it once on the test part. The result is like `run_job`'s."""
     run = session.run
     trial = best_of(session.journal, job.row, job.fold)
     assert trial.number == job.number
-    settings, space = applied(run.plan.settings, run.spaces[job.row].space, trial.params)
+    settings, space = apply_params(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
     with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
 
