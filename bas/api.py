@@ -175,7 +175,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
 def probe(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Which layer: every hidden state and their mixes, probed by linear and dense heads."""
     from bas.runs import choose
-    from bas.studies.probe.study import Asked, carry_out
+    from bas.studies.probe.study import StoreChoice, carry_out
     from bas.util.files import locked
 
     choice, console = _choice("probe", experiment, changes), _console(console)
@@ -183,7 +183,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     for name, features in choose.stores_of(choice, "probe").items():
         opened = choose.open_store(choice, "probe", features)
         inputs = choose.inputs_of(choice, "probe", opened, layer=_every(opened))
-        stores.append(Asked(name, inputs, _split(choice, inputs)))
+        stores.append(StoreChoice(name, inputs, _split(choice, inputs)))
     folder = choose.study_folder(choice, "probe", [one.name for one in stores])
     resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
     workers = choose.workers_of(choice, resolved.device)
@@ -196,7 +196,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
 def words(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
     from bas.runs import choose
-    from bas.studies.words.study import Asked, carry_out
+    from bas.studies.words.study import StoreChoice, carry_out
     from bas.util.files import locked
 
     choice, console = _choice("words", experiment, changes), _console(console)
@@ -210,7 +210,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
         if opened.store.info.derived:
             raise UserError(f"--features {features}: is itself derived; name the store of frames that it was made of")
         tasks, missing = _tasks(choice, opened)
-        stores.append(Asked(name, tasks))
+        stores.append(StoreChoice(name, tasks))
         left_out += [f"{name}: {line}" for line in missing]
     for line in left_out:
         console.print(f"left out of {line}", style="bold yellow", highlight=False, markup=False)
@@ -255,7 +255,7 @@ def _tasks(choice: Experiment, opened: Opened) -> tuple[tuple[tuple[str, Inputs,
 def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
     """How many listeners heard each emotion: encoder x attention, and what attention looks at."""
     from bas.runs import choose
-    from bas.studies.shares.study import Asked, carry_out
+    from bas.studies.shares.study import StoreChoice, carry_out
     from bas.util.files import locked
 
     choice, console = _choice("shares", experiment, changes), _console(console)
@@ -270,7 +270,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
         if derived := opened.store.info.derived:
             raise UserError(f"--features {features}: is derived ({derived}); name the store that it was made of")
         inputs = choose.inputs_of(replace(choice, layer=()), "shares", opened, layer=layer)
-        stores.append(Asked(name, inputs, _split(choice, inputs)))
+        stores.append(StoreChoice(name, inputs, _split(choice, inputs)))
     folder = choose.study_folder(choice, "shares", list(of_name))
     resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
     fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)

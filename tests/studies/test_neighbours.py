@@ -237,7 +237,7 @@ def test_a_type_needs_more_to_choose_from_than_its_neighbours() -> None:
     assert only(found)["place"] is not None
     assert len(table(awe_WD, lexical_WE, tokens, ["i"], 2)[0]["acoustic"]) == 2
     told = refusal(table, awe_WD, lexical_WE, tokens, ["i"], 3)
-    assert told == "word 'i': its 3 nearest are asked for, but 3 words share no sentence with it"
+    assert told == "word 'i': only 3 words share no sentence with it; its 3 nearest need more"
 
 
 def test_many_units_are_left_out_in_groups() -> None:
@@ -254,10 +254,10 @@ def test_what_is_refused() -> None:
     assert refusal(similarity, awe_WLD, lexical_WE, tokens, ks=[0]).startswith("k 0: ")
     together = replace(tokens, sentences_W=np.full(24, "all of them"))
     told = refusal(similarity, awe_WLD, lexical_WE, together)
-    assert told.startswith("neighbours of words: 12 words, and none shares no sentence with two others or more: ")
+    assert told.startswith("neighbours of words: 12 words, of which none has two others that share no sentence with it")
     assert refusal(similarity, awe_WLD, 0 * lexical_WE, tokens).startswith("neighbours of words: of 0 none is said 2 ")
     assert "not finite" in refusal(similarity, np.full_like(awe_WLD, np.inf), lexical_WE, tokens)
-    told = "word 'Nein': not said 2 times and by two speakers, so it has no place among the others; 'a1' has"
+    told = "word 'Nein': not said 2 times and by two speakers, so it has no neighbours; 'a1' has"
     assert refusal(table, awe_WD, lexical_WE, tokens, ["Nein"], 1) == told
 
 

@@ -37,7 +37,7 @@ from bas.studies.probe.numbers import (
     take,
 )
 from bas.studies.probe.results import Reductions
-from bas.studies.probe.study import Asked, carry_out
+from bas.studies.probe.study import StoreChoice, carry_out
 from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
@@ -271,7 +271,7 @@ def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monke
     nothing = (("a", 0.0), ("b", 0.0))
     corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
     inputs = Inputs.open(plan(corpus.extract(tmp_path), epochs="15"))
-    results = carry_out(tmp_path / "run", [Asked("cups", inputs, split(inputs, "speaker:3", 0))], (), 1, quiet())
+    results = carry_out(tmp_path / "run", [StoreChoice("cups", inputs, split(inputs, "speaker:3", 0))], (), 1, quiet())
     for kind in KINDS:
         claims = to_plain(results.stores[0].choice)["biases"][kind]["claims"]
         assert claims["random, test"]["claims"] > 0.8

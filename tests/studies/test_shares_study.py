@@ -293,7 +293,7 @@ def test_refusals(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (words(["plain", "fewer"], "x"), "1 utterances are in one of them alone, "),
         (words(["plain", "elsewhere/plain"], "x"), "two stores are named plain"),
         (words(["plain-with-sex-layer1"], "x"), "is derived (metadata sex "),
-        (words(["plain"], "x", "--space", "ser_bas3"), "task emotion: predicts label, no shares of listeners"),
+        (words(["plain"], "x", "--space", "ser_bas3"), "task emotion: predicts label, not shares of listeners"),
         (words(["plain"], "x", "--metadata", "age"), "metadata 'age': must be one of sex, language, speaker"),
         (words(["plain"], "x", "--metadata", "language"), "language is de throughout in cups"),
         (words(["plain"], "x", "--metadata", "speaker"), "no speaker of the test part is in the training part"),
@@ -316,7 +316,7 @@ def test_a_store_of_other_recordings(
     soundfile.write(tmp_path / "cups-s3-1.wav", np.full(3200, 0.1), 16_000)
     store(tmp_path / "cups.csv", tmp_path / "later", shard_bytes=10**6)
     line = refused(capsys, words(["plain", "later"], "x"))
-    assert "stores plain and later: extracted from other recordings of cups/s3-1; extract one of them anew" in line
+    assert "stores plain and later: extracted from other recordings of cups/s3-1; extract one of them again" in line
 
 
 def test_a_corpus_without_shares_and_a_space_without_attention(
@@ -330,7 +330,7 @@ def test_a_corpus_without_shares_and_a_space_without_attention(
         "space = SearchSpace({'a': {'FFN': FFN}}, MeanPool)\ntask = Shares()\nbaselines = {'one': space}\n"
     )
     line = refused(capsys, words([str(work / "plain")], "x", "--space", "own.py"))
-    assert "space own: baselines one: no two of them are alike but for the pool" in line
+    assert "space own: baselines one: no two differ in the pool alone" in line
 
 
 def test_without_opensmile_nothing_is_trained(

@@ -29,7 +29,7 @@ from bas.studies.probe import few, figures
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.pretraining import pretraining
 from bas.studies.probe.results import Transfer
-from bas.studies.probe.study import Asked
+from bas.studies.probe.study import StoreChoice
 from bas.studies.probe.study import carry_out as probe_all
 from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, open_pool, run_transfer
 from bas.util.typed import to_plain
@@ -128,7 +128,7 @@ def test_a_source_trains_on_its_own_folds_and_on_no_one_it_is_tested_on(work: Pa
                 (valid, {i for p in parts for i in p.valid}),
             ):
                 expected = {
-                    u for u in range(len(pool.corpus_U)) if pool.holds(source, u) and said(pool, [u])[0][1] in ids
+                    u for u in range(len(pool.corpus_U)) if pool.contains(source, u) and said(pool, [u])[0][1] in ids
                 }
                 assert set(members.tolist()) == expected
                 assert len(members) == len(expected) > 0
@@ -159,7 +159,7 @@ def test_who_speaks_the_language_is_left_out_with_it(pool: Pool) -> None:
     others = [u for u, (s, c) in enumerate(zip(pool.speaker_U, pool.corpus_U, strict=True)) if s == bilingual]
     for u in others[1:]:
         pool.language_U[u] = "fr"
-    assert not any(pool.holds(source, u) for u in others)
+    assert not any(pool.contains(source, u) for u in others)
     trained = {pool.speaker_U[u] for part in pool.training(source, 0) for u in part.tolist()}
     tested = {pool.speaker_U[u] for u in pool.tests(source, 0)["all de"].tolist()}
     assert bilingual in tested
@@ -173,10 +173,10 @@ def test_a_source_that_no_one_can_be_trained_on_is_left_out(pool: Pool) -> None:
         for language, speaker, corpus in zip(pool.language_U, pool.speaker_U, pool.corpus_U, strict=True)
     ]
     pool.speakers_of = {"xx": {s for s in pool.speaker_U if s.startswith("alpha/")}, "en": {"beta/s1"}}
-    left_out = [source for source in pool.asked() if not pool.usable(source)]
+    left_out = [source for source in pool.candidates() if not pool.usable(source)]
     assert left_out
     assert all(source.left_out for source in left_out)
-    assert pool.sources() == [source for source in pool.asked() if source not in left_out]
+    assert pool.sources() == [source for source in pool.candidates() if source not in left_out]
 
 
 def test_other_settings_are_other_transfers(work: Path, tmp_path: Path) -> None:
@@ -341,8 +341,8 @@ def test_a_probe_of_several_corpora_reports_the_transfer(work: Path, tmp_path: P
     monkeypatch.setattr(figures, "draw", lambda folder, results: None)
     plans = [plan(work / name, labels="common", epochs="1") for name in ("alpha", "gamma")]
     opened = [Inputs.open(plan) for plan in plans]
-    asked = [Asked(i.store.folder.name, i, split(i, "speaker:3", 0)) for i in opened]
-    results = probe_all(tmp_path / "run", asked, (), 1, quiet())
+    choices = [StoreChoice(i.store.folder.name, i, split(i, "speaker:3", 0)) for i in opened]
+    results = probe_all(tmp_path / "run", choices, (), 1, quiet())
     (between,) = results.transfer
     for kind in KINDS:
         assert {source: list(row) for source, row in between.matrix[kind].items()} == {

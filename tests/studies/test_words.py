@@ -296,7 +296,7 @@ def test_what_is_refused_in_one_line(
     ("more", "told"),
     [
         (["--text-encoder", "other"], ["made with text encoder random, now other", "--name"]),
-        (["--word", "Hut"], ["--word Hut: nobody says it"]),
+        (["--word", "Hut"], ["--word Hut: no utterance has it"]),
         (["--protocol", "speaker:2"], ["--name"]),
     ],
 )

@@ -1,7 +1,7 @@
-"""Probes of every hidden state and of every mix of them, side by side: one pass over the data trains all.
+"""Probes of every hidden state and of mixes of states, trained side by side in one pass over the data.
 
-The heads of *Decoding Emotions* (arXiv 2308.08713). What one head reads is an input: a state, or a mix of states.
-Nothing is shared between heads but the batches, and the loss is the sum of theirs: each learns what it would alone.
+The heads of *Decoding Emotions* (arXiv 2308.08713). An input is what one head reads: a state, or a mix of states. Heads
+share only the batches, and the loss is the sum over heads, so each head learns what it would learn alone.
 
 Axes: B utterances, T frames, N real frames of a batch end to end, L states, D width of a state, I inputs, H heads,
 F hidden width, O outputs.
@@ -19,20 +19,20 @@ from bas.networks.network import LayerMix, Standardise
 from bas.training.heads import SideBySide, Stacked, adopt_stacked, state_name
 
 HIDDEN = 256
-"""Width of the dense head's two pointwise layers, the paper's."""
+"""Width of the dense head's two pointwise layers, as in the paper."""
 
 LINEAR_RATE = 10.0
-"""What multiplies the learning rate of a linear head: at that of a deep one it would end half trained."""
+"""Factor on the learning rate of a linear head: at the rate of a deep head it would end half trained."""
 
 KINDS = ("linear", "dense")
 MEAN, SOFTMAX, FREE = "uniform mean", "softmax mix", "1x1 mix"
 
 
 def input_names(states: Sequence[int], cumulative: bool = True) -> tuple[str, ...]:
-    """What the heads of either kind read, in order; states: the numbers of those that are stored.
+    """The inputs of the heads of either kind, in order. states: the numbers of the stored states.
 
-    Every state; with several, their uniform mean, SUPERB's softmax mix, the paper's mix with free weights (a 1x1
-    convolution over states) and, if cumulative, the softmax mixes of the first k for 1 < k < L.
+    Every state. With several states also their uniform mean, SUPERB's softmax mix, the paper's mix with free weights (a
+    1x1 convolution over states) and, if cumulative, the softmax mix of the first k states for each 1 < k < L.
     """
     alone = [state_name(s) for s in states]
     if len(states) == 1:
@@ -45,7 +45,7 @@ def _cumulated(states: int, cumulative: bool) -> range:
 
 
 class Mixes(nn.Module):
-    """The weights of every input over the states, `(I, L)`: a one for a state alone, learnt ones for a mix."""
+    """The weights of every input over the states, `(I, L)`: one-hot for a single state, learnt for a mix."""
 
     alone_IL: Tensor
 
@@ -55,7 +55,7 @@ class Mixes(nn.Module):
         if states > 1:
             fixed_IL = torch.cat([fixed_IL, torch.full((1, states), 1 / states)])
         self.register_buffer("alone_IL", fixed_IL)
-        # The first is the 1x1 mix: its theta are the weights themselves, and learn at the rate of the others'.
+        # The first is the 1x1 mix: its theta is the weights themselves, and trains at the same rate as the others.
         sizes = (states, states, *_cumulated(states, cumulative)) if states > 1 else ()
         self.learnt = nn.ModuleList(map(LayerMix, sizes))
         if states > 1:
@@ -70,7 +70,7 @@ class Mixes(nn.Module):
         return torch.cat([self.alone_IL, torch.stack([whole, free, *rest])])
 
     def of_inputs(self) -> list[tuple[int, nn.Parameter]]:
-        """Which input each parameter belongs to."""
+        """The index of its input, and each parameter."""
         if not self.learnt:
             return []
         free, whole, *rest = [mix.theta for mix in self._mixes()]
@@ -81,15 +81,16 @@ class Mixes(nn.Module):
 
 
 class Heads(SideBySide):
-    """A linear and a dense head on each input, `(B, T, L * D)` frames to `(B, H, O)`: first all linear, then all dense.
+    """A linear and a dense head on each input, `(B, T, L * D)` frames to `(B, H, O)`: all linear ones first, then all
+    dense.
 
-    Linear: the mean over the real frames, then a linear layer. Dense: two pointwise layers of HIDDEN with ReLU over the
-    frames, the mean, a linear layer. Each dimension of each state is standardised before a mix: frames for the dense
-    heads, means, whose deviation is a fraction of theirs, for the linear ones.
+    Linear: the mean over the real frames, then a linear layer. Dense: two pointwise layers of width HIDDEN with ReLU on
+    every frame, the mean over the real frames, a linear layer. Before a mix each dimension of each state is
+    standardised: over frames for the dense heads; over means for the linear ones, because means deviate much less.
     """
 
     def __init__(self, states: Sequence[int], dim: int, outputs: int, cumulative: bool = True) -> None:
-        """states: their numbers; dim: the width of one; cumulative: see `input_names`."""
+        """states: the numbers of the states; dim: the width of one; cumulative: see `input_names`."""
         super().__init__()
         inputs = input_names(states, cumulative)
         self.names = [f"{kind} {name}" for kind in KINDS for name in inputs]
@@ -106,12 +107,12 @@ class Heads(SideBySide):
         return self.linear_mixes if kind == "linear" else self.dense_mixes
 
     def of_kind(self, kind: str) -> list[nn.Parameter]:
-        """All but the mixes', each with the inputs first."""
+        """The parameters of the heads of one kind without its mixes; inputs are the first axis."""
         layers = [self.linear] if kind == "linear" else [self.first, self.second, self.last]
         return [p for layer in layers for p in layer.parameters()]
 
     def mix(self, name: str) -> list[float]:
-        """The weights over the states that a head reads with."""
+        """The weights over the states with which a head reads."""
         kind, _, _ = name.partition(" ")
         index = self.names.index(name) % (len(self.names) // len(KINDS))
         weights: list[float] = self.mixes_of(kind)()[index].tolist()
@@ -128,7 +129,8 @@ class Heads(SideBySide):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         x_ND = x_BTD[mask_BT]
-        with torch.autocast(x_ND.device.type, enabled=False):  # in bfloat16 what differs would be lost beside the mean
+        # Means of utterances differ little from each other, which bfloat16 would lose.
+        with torch.autocast(x_ND.device.type, enabled=False):
             mean_LBD = self._by_state(self.standardise_mean(_means(x_ND, mask_BT)))
         linear_IBO = self.linear(_mixed(self.linear_mixes(), mean_LBD))
         x_LND = self._by_state(self.standardise(x_ND))
@@ -141,7 +143,7 @@ class Heads(SideBySide):
 
 
 def _mixed(weights_IL: Tensor, x_LND: Tensor) -> Tensor:
-    """Each input's frames, `(I, N, D)`; a state alone is not touched."""
+    """The frames of each input, `(I, N, D)`; those of a single state are taken as they are."""
     states = len(x_LND)
     if len(weights_IL) == states:
         return x_LND
@@ -152,6 +154,6 @@ def _mixed(weights_IL: Tensor, x_LND: Tensor) -> Tensor:
 def _means(x_ND: Tensor, mask_BT: Tensor) -> Tensor:
     """The mean over each utterance's real frames, `(..., N, D)` to `(..., B, D)`."""
     of_N = torch.arange(len(mask_BT), device=mask_BT.device)[:, None].expand_as(mask_BT)[mask_BT]
-    # A product with the matrix of shares: a scatter would take longer than all the layers together.
+    # A matrix product, because a scatter would take longer than all layers together.
     share_BN = (torch.arange(len(mask_BT), device=of_N.device)[:, None] == of_N) / mask_BT.sum(1)[:, None]
     return share_BN.to(x_ND.dtype) @ x_ND

@@ -1,7 +1,7 @@
-"""A probe job: every head on every input trained in one pass over a fold's fit part, each scored on its test part.
+"""A probe job: all heads on all inputs, trained together on a fold's fit part, and each scored on its test part.
 
-A head keeps the weights of its own best epoch, by its loss on the valid part; the test part is looked at once, at the
-end. Under a share below one, the heads see that part of the fit utterances, in as many epochs more as `epochs_of` says.
+A head keeps the weights of its own best epoch, by its loss on the valid part. The test part is used once, at the end.
+At a share below 100 percent, the heads see that share of the fit utterances, in as many epochs as `epochs_of` says.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ def probe_job(fold: int, seed: int, percent: int = WHOLE) -> Job:
 
 
 def epochs_of(settings: Settings, percent: int) -> int:
-    """Epochs of a training on so much of the fit part.
+    """Epochs of a training on this share of the fit part.
 
-    They grow with the root of what is left out: between as many epochs, which are too few steps, and as many steps.
+    They grow with the square root of 1 / share: a compromise between equally many epochs, which are too few steps, and
+    equally many steps.
     """
     return math.ceil(settings.epochs * math.sqrt(WHOLE / percent))
 
 
 def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
-    """Do one job and write its result. Resumes a checkpoint that a kill left.
+    """Do one job and write its result. Resumes from a checkpoint that a kill left.
 
-    cumulative: probe the mixes of the first k states too.
+    cumulative: also probe the mixes of the first k states.
     """
     run, percent = session.run, int(job.row.removesuffix("%"))
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
@@ -71,7 +72,7 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
         session.tick,
         checkpoint(session, job),
         cumulative,
-        round(changed.epochs / settings.epochs),  # about as many looks at valid, whatever the share
+        round(changed.epochs / settings.epochs),  # about equally many evaluations on valid at every share
     )
     valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     heads = {}
@@ -101,7 +102,7 @@ def train_heads(
 ) -> Trained[Heads]:
     """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
 
-    seed: fold and seed. tick: called after every epoch. path: of the checkpoint.
+    seed: fold and seed. tick: called after every epoch. path: of the checkpoint; None: none is written.
     cumulative: see `heads.input_names`. every: see `train`.
     Raises UserError when a training diverges.
     """

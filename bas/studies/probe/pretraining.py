@@ -1,4 +1,4 @@
-"""Which languages an encoder was pretrained on, as far as its name tells."""
+"""The languages an encoder was pretrained on, by its name."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PRETRAINED: Mapping[str, str] = {
     "bas-hubert-nano": "English, synthetic speech of 50 languages",
     "log-mel": "nothing",
 }
-"""By the names of public checkpoints; the first that fits."""
+"""Languages by a pattern of checkpoint names; the first pattern that matches counts."""
 
 
 def pretraining(encoder: str) -> str:
-    """The languages an encoder was pretrained on, as far as its name tells."""
+    """The languages an encoder was pretrained on; "unknown" for a name that no pattern matches."""
     name = encoder.rstrip("/").rpartition("/")[2].lower()
     return next((languages for pattern, languages in PRETRAINED.items() if fnmatchcase(name, pattern)), "unknown")

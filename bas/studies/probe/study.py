@@ -1,9 +1,9 @@
-"""Which layer carries it: every hidden state of every store probed, and what each way of choosing one would claim.
+"""Which layer is best? Every hidden state of every store is probed, and the ways of choosing one are compared.
 
-A folder for each store, with two runs in it. `disjoint`: the folds of the asked protocol, where a layer is chosen on
-the training speakers of each fold. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances whoever speaks
-them, five times so that each is tested once; speakers stand on both sides, and it is marked. What the two and a choice
-by test accuracy differ in is the bias of the paper's protocol.
+Each store has a folder with two runs. `disjoint`: the folds of the run's own protocol; each fold chooses a layer on its
+training speakers. `random`: the split of *Decoding Emotions*, 60/20/20 over utterances regardless of speaker, rotated
+five times so that each utterance is tested once; speakers are in several parts, so the split is marked. The difference
+between the two, and between either and a choice by test accuracy, is the bias of the paper's protocol.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ROTATIONS = 5
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One store to probe: its inputs, the plan of all the states that are stored, and its split."""
+class StoreChoice:
+    """One store to probe: its inputs, whose plan names every stored state, and its protocol."""
 
-    name: str  # of its folder
+    name: str  # of the store's folder within the study's
     inputs: Inputs
     protocol: Protocol
 
 
 def carry_out(
     folder: Path,
-    asked: Sequence[Asked],
+    choices: Sequence[StoreChoice],
     percents: Sequence[int],
     workers: int,
     console: Console,
@@ -54,17 +54,17 @@ def carry_out(
 ) -> Probe:
     """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
 
-    percents: of the fit part, for the learning curves beside the whole; none: no curves. memory: see
-    the study `compare`.
+    percents: shares of the fit part for learning curves, beside the whole; empty: no curves. memory: see the study
+    `compare`. Raises UserError for a task without classes, and for what `start` and `transfer` refuse.
     """
-    # Whatever is refused is refused before hours of training.
+    # All refusals come before hours of training.
     pairs = []
-    for one in asked:
-        task = one.inputs.task
+    for choice in choices:
+        task = choice.inputs.task
         if task.classes is None:
             raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with layer={BEST}")
-        run = start(folder / one.name / DISJOINT, one.inputs, one.protocol)
-        pairs.append((run, start(folder / one.name / RANDOM, one.inputs, _random(run))))
+        run = start(folder / choice.name / DISJOINT, choice.inputs, choice.protocol)
+        pairs.append((run, start(folder / choice.name / RANDOM, choice.inputs, _random(run))))
     groups = transfer.groups([run for run, _ in pairs])
     for group in groups:
         transfer.check(group, workers, memory)
@@ -87,15 +87,15 @@ def carry_out(
 
 
 def _random(run: Run) -> Protocol:
-    """Three fifths fit, one valid, one test, drawn over utterances; each fifth is tested once.
+    """The random protocol: three fifths fit, one valid, one test, drawn over utterances; each fifth is tested once.
 
-    Where the disjoint folds have fewer to train on, these are thinned to as many: a leak is no larger training part.
+    Fit parts are thinned to the smallest of the disjoint folds, so that a leak does not also mean more training data.
     """
     seed, task = run.protocol.seed, run.task
     try:
         drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
     except UserError as error:
-        raise UserError(f"the random split that is probed beside: {error}") from error
+        raise UserError(f"the random split, which is probed as well: {error}") from error
     label = {u.id: field_of(u, task.label) or "" for u in run.utterances}
     size = min(len(fold.fit) for fold in run.protocol.folds)
     tests = [fold.test for fold in drawn.folds]
@@ -110,6 +110,7 @@ def _random(run: Run) -> Protocol:
 
 
 def _train(run: Run, percents: Sequence[int], pool: Workers, memory: float | None) -> None:
+    """Do the missing jobs of one run: the layer from few labels, and the probes of every share."""
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)

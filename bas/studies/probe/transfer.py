@@ -1,8 +1,8 @@
-"""Probes trained on one corpus and tested on another, and trained on all languages but one and tested on that.
+"""Probes trained on one corpus and tested on another, or trained on all languages but one and tested on that one.
 
-Of the stores of one encoder, on the classes that all their corpora have under a common scheme of labels. A source's
-folds and valid parts are those of its own protocol; the layer is the one that the source's speakers name, as for
-whoever has no labels of the target. A corpus is tested on itself by its own folds.
+The stores are of one encoder, the classes those that all corpora have under a common scheme of labels. A source uses
+the folds and valid parts of its own protocol. Its layer is estimated from its own speakers, since a user may have no
+labels of the target. A corpus is tested on itself with its own folds.
 
 Axes: U utterances of all corpora, N of one target, R rows of predictions.
 """
@@ -40,12 +40,12 @@ from bas.util.files import read_json, write_json
 from bas.util.typed import from_plain, to_plain
 
 EXCEPT, ALL = "all but ", "all "
-UNUSABLE = "want of a class, or of someone to validate on, in some fold"
+UNUSABLE = "lack of a class, or of utterances to validate on, in some fold"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a probe is trained on: one corpus, or all utterances that are not in one language."""
+    """The training data of a probe: one corpus, or all utterances but those of one language."""
 
     name: str
     corpus: str | None = None
@@ -53,7 +53,7 @@ class Source:
 
 
 class Pool:
-    """Several runs as one set of utterances, without those of a class that some corpus lacks."""
+    """The utterances of several runs as one set, without those of a class that some corpus lacks."""
 
     def __init__(self, folder: Path, runs: Sequence[Run]) -> None:
         self.folder, self.runs = folder, runs
@@ -72,7 +72,7 @@ class Pool:
             self.where.append({u.id: start + i for i, u in enumerate(kept)})
             self.corpus_U += [run.corpus.name] * len(kept)
             self.language_U += [u.language for u in kept]
-            # Speakers of two corpora may have one name.
+            # Speakers of two corpora may have the same name.
             self.unit_U += [f"{run.corpus.name}/{field_of(u, run.unit) or UNKNOWN}" for u in kept]
             self.speaker_U += [f"{run.corpus.name}/{u.speaker or u.id}" for u in kept]
             self.targets_U = np.append(self.targets_U, self.task.targets(kept, self.classes))
@@ -104,11 +104,11 @@ class Pool:
         return self._data
 
     def sources(self) -> list[Source]:
-        """Every corpus, and all but each language where several are known: those that can be trained and tested."""
-        return [source for source in self.asked() if self.usable(source)]
+        """The candidates that can be trained and tested."""
+        return [source for source in self.candidates() if self.usable(source)]
 
     def usable(self, source: Source) -> bool:
-        """Whether every fold has all classes to train on, someone to validate on, and all to test on."""
+        """Whether every fold has all classes to train on, and utterances to validate on and to test every target on."""
         for fold in range(self.folds(source)):
             fit, valid = self.training(source, fold)
             tested = self.tests(source, fold).values()
@@ -116,44 +116,47 @@ class Pool:
                 return False
         return True
 
-    def asked(self) -> list[Source]:
+    def candidates(self) -> list[Source]:
+        """Every corpus; with several languages known, also all languages but each one."""
         corpora = list(dict.fromkeys(self.corpus_U))
         languages = sorted({language for language in self.language_U if language})
-        found = [Source(name, corpus=name) for name in corpora]
+        sources = [Source(name, corpus=name) for name in corpora]
         if len(languages) > 1:
-            found += [Source(f"{EXCEPT}{language}", left_out=language) for language in languages]
-        return found
+            sources += [Source(f"{EXCEPT}{language}", left_out=language) for language in languages]
+        return sources
 
-    def holds(self, source: Source, u: int) -> bool:
+    def contains(self, source: Source, u: int) -> bool:
+        """Whether utterance `u` belongs to a source."""
         if source.corpus is not None:
             return self.corpus_U[u] == source.corpus
-        # What language an utterance is in must be known where one is left out, and who else speaks it is left out too.
+        # Utterances of unknown language are left out too, and so is everything from speakers of the left-out language.
         speaks = self.speakers_of.get(source.left_out or "", set())
         return self.language_U[u] is not None and self.speaker_U[u] not in speaks
 
     def training(self, source: Source, fold: int) -> tuple[Tensor, Tensor]:
-        """The fit and the valid part of a source in a fold; a corpus with fewer folds begins again."""
+        """The fit and the valid part of a source in a fold; a corpus with fewer folds starts again at its first."""
         parts: tuple[list[int], list[int]] = ([], [])
         for run, where in zip(self.runs, self.where, strict=True):
             of_fold = run.protocol.folds[fold % len(run.protocol.folds)]
             for ids, members in zip((of_fold.fit, of_fold.valid), parts, strict=True):
-                members.extend(where[i] for i in ids if i in where and self.holds(source, where[i]))
+                members.extend(where[i] for i in ids if i in where and self.contains(source, where[i]))
         return torch.tensor(parts[0], dtype=torch.long), torch.tensor(parts[1], dtype=torch.long)
 
     def tests(self, source: Source, fold: int) -> dict[str, Tensor]:
-        """What a source's probes are tested on in a fold, by corpus, or by the language that is left out."""
+        """The test utterances of a source's probes in a fold, by corpus, or by the left-out language."""
         if source.left_out is not None:
             members = [u for u, language in enumerate(self.language_U) if language == source.left_out]
             return {f"{ALL}{source.left_out}": torch.tensor(members)}
-        found = {}
+        members_of = {}
         for run, where in zip(self.runs, self.where, strict=True):
             ids: Sequence[str] = list(where)
             if run.corpus.name == source.corpus:
                 ids = [i for i in run.protocol.folds[fold].test if i in where]
-            found[run.corpus.name] = torch.tensor([where[i] for i in ids])
-        return found
+            members_of[run.corpus.name] = torch.tensor([where[i] for i in ids])
+        return members_of
 
     def folds(self, source: Source) -> int:
+        """How many folds a source has: those of its corpus, or the most of any run."""
         own = [len(run.protocol.folds) for run in self.runs if source.corpus in (None, run.corpus.name)]
         return max(own)
 
@@ -164,9 +167,9 @@ def common_classes(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that share an encoder and a scheme of labels, where those are two or more corpora.
+    """The groups of two or more runs that share encoder, states and scheme of labels.
 
-    UserError: two corpora of one name.
+    Raises UserError for two corpora with the same name.
     """
     by_encoder: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
@@ -176,28 +179,28 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
         if run.corpus.labels:
             if run.corpus.name in [other.corpus.name for other in others]:
                 raise UserError(
-                    f"transfer: two corpora of one encoder are named {run.corpus.name}; rename one, or probe it apart"
+                    f"transfer: two corpora of one encoder are named {run.corpus.name}; rename one, or probe it alone"
                 )
             others.append(run)
-    return [sorted(found, key=lambda run: run.corpus.name) for found in by_encoder.values() if len(found) > 1]
+    return [sorted(group, key=lambda run: run.corpus.name) for group in by_encoder.values() if len(group) > 1]
 
 
 def check(runs: Sequence[Run], workers: int, memory: float | None) -> None:
-    """Raises UserError where fewer than two classes are common, two corpora hold the same file, or the features of all
-    of them do not fit into memory."""
+    """Raise UserError where fewer than two classes are common, two corpora hold the same recording, or the features of
+    all corpora together do not fit into memory."""
     classes = common_classes(runs)
     if len(classes) < 2:
-        told = ", ".join(f"{run.corpus.name} ({', '.join(run.outputs)})" for run in runs)
-        raise UserError(f"transfer: fewer than two classes are common to {told}; name another scheme of labels")
-    _check_apart(runs)
+        corpora = ", ".join(f"{run.corpus.name} ({', '.join(run.outputs)})" for run in runs)
+        raise UserError(f"transfer: fewer than two classes are common to {corpora}; name another scheme of labels")
+    _check_recordings(runs)
     info = runs[0].store.info
     frames = sum(-(-r.store.num_frames(u.id) // r.plan.settings.stride) for r in runs for u in r.utterances)
     whole = frames * info.frame_bytes * len(info.layers)
-    place(2 * whole, 2 * whole, torch.device("cpu"), workers, memory)  # while it is put together, all is there twice
+    place(2 * whole, 2 * whole, torch.device("cpu"), workers, memory)  # joining holds all twice
 
 
 def open_pool(source: Pool | Path, tick: Callable[[], None], placement: Placement | None) -> Pool:
-    """A session: the pool, or what `carry_out` wrote of it under its folder. All its data lies on the device."""
+    """Open a session: the pool itself, or the one `carry_out` described in a folder. Its data lies on the device."""
     assert placement is None
     if isinstance(source, Path):
         source = Pool(source, [Run.open(Path(path)) for path in read_json(source / "transfer.json")["runs"]])
@@ -206,15 +209,15 @@ def open_pool(source: Pool | Path, tick: Callable[[], None], placement: Placemen
 
 
 def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
-    """Train and test what is not done yet under `folder`. `check` has been asked."""
+    """Train and test what is not done yet under `folder`. Call `check` first."""
     classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
-    for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
-        left.unlink()
+    for leftover in (folder / "jobs").glob("*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     pool = Pool(folder, runs)
-    for source in set(pool.asked()) - set(pool.sources()):
-        told = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"
-        workers.console.print(told, style="yellow", highlight=False, markup=False)
+    for source in set(pool.candidates()) - set(pool.sources()):
+        message = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"
+        workers.console.print(message, style="yellow", highlight=False, markup=False)
     for source in pool.sources():
         jobs = [Job("transfer", source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
         epochs = pool.settings.epochs
@@ -223,22 +226,23 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
 
 
 def name_of(runs: Sequence[Run]) -> str:
-    """Of the folder that holds the transfers between just these runs."""
+    """The name of the folder for transfers between exactly these runs."""
     made_of = [read_json(run.folder / "run.json")["made_of"] for run in runs]
     return "transfer-" + hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]
 
 
-def _check_apart(runs: Sequence[Run]) -> None:
-    held: dict[str, str] = {}
+def _check_recordings(runs: Sequence[Run]) -> None:
+    """Raise UserError for a recording that two corpora have."""
+    corpus_of: dict[str, str] = {}  # by digest
     for run in runs:
         for id_, (digest, _) in run.store.info.recordings.items():
-            if held.setdefault(digest, run.corpus.name) != run.corpus.name:
-                told = f"{id_} of {run.corpus.name} is a recording of {held[digest]} too; leave one of the two out"
-                raise UserError(f"transfer: {told}")
+            if corpus_of.setdefault(digest, run.corpus.name) != run.corpus.name:
+                reason = f"{id_} of {run.corpus.name} is a recording of {corpus_of[digest]} too"
+                raise UserError(f"transfer: {reason}; leave one of the two out")
 
 
 def run_transfer(pool: Pool, job: Job) -> None:
-    """Train all heads on a source in a fold, predict every target, write the result."""
+    """Train all heads on a source in a fold, predict every target, and write the result."""
     path = pool.folder / "jobs" / f"{job.name}.json"
     source = next(source for source in pool.sources() if source.name == job.row)
     fit, valid = pool.training(source, job.fold)
@@ -262,8 +266,8 @@ def run_transfer(pool: Pool, job: Job) -> None:
     tests = {}
     for target, members in pool.tests(source, job.fold).items():
         out_BHO = outputs(trained.heads, data, members)
-        predicted = {name: pool.task.predict(out_BHO[:, h]) for h, name in enumerate(trained.heads.names)}
-        tests[target] = TargetPredictions(members.numpy(), predicted)
+        predictions = {name: pool.task.predict(out_BHO[:, h]) for h, name in enumerate(trained.heads.names)}
+        tests[target] = TargetPredictions(members.numpy(), predictions)
     layer = _layer(pool, data, torch.cat([fit, valid]))
     result = TransferResult(len(fit), trained.seconds, layer, tests)
     write_json(path, {"job": asdict(job), **to_plain(result)})
@@ -271,7 +275,7 @@ def run_transfer(pool: Pool, job: Job) -> None:
 
 
 def _layer(pool: Pool, data: Data, training: Tensor) -> int:
-    """The state that the source's own speakers name, as `layer=best` does."""
+    """The state estimated from the source's own speakers, as `layer=best` does."""
     x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
     units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
     metric = pool.runs[0].metrics[pool.runs[0].headline]
@@ -279,13 +283,13 @@ def _layer(pool: Pool, data: Data, training: Tensor) -> int:
 
 
 def tabulate(pool: Pool) -> Transfer:
-    """By kind of head, source and target: UA of the layer that the source's speakers name, and of each state."""
+    """By kind of head, source and target: UA of the layer estimated from the source's speakers, and of each state."""
     first = pool.runs[0]
     metric = "UA" if "UA" in first.metrics else first.headline  # priors differ from corpus to corpus
     matrix: dict[str, dict[str, dict[str, TransferCell]]] = {kind: {} for kind in KINDS}
     for source in pool.sources():
         results = [[_result(pool, source, f, s) for f in range(pool.folds(source))] for s in first.plan.seeds]
-        chosen = [result.layer for result in results[0]]  # no seed has a say in it
+        chosen = [result.layer for result in results[0]]  # the estimate is the same with every seed
         for kind in KINDS:
             matrix[kind][source.name] = {
                 target: _cell(pool, results, target, kind, chosen, metric) for target in results[0][0].tests
@@ -293,7 +297,7 @@ def tabulate(pool: Pool) -> Transfer:
     return Transfer(
         encoder=EncoderInfo(**first.store.info.encoder),
         pretraining=pretraining(first.store.info.encoder["name"]),
-        left_out=tuple(sorted(source.name for source in set(pool.asked()) - set(pool.sources()))),
+        left_out=tuple(sorted(source.name for source in set(pool.candidates()) - set(pool.sources()))),
         marks=tuple(sorted({mark for run in pool.runs for mark in run.protocol.marks})),
         languages={run.corpus.name: _languages(pool, run.corpus.name) for run in pool.runs},
         classes=tuple(pool.classes),
@@ -329,10 +333,10 @@ def _cell(
 
     def rows(states: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         heads = [f"{kind} {state_name(state)}" for state in states]
-        found = [[r.tests[target].heads[h] for r, h in zip(row, heads, strict=True)] for row in results]
+        predictions = [[r.tests[target].heads[h] for r, h in zip(row, heads, strict=True)] for row in results]
         if own:
-            return np.concatenate(members), np.array([np.concatenate(row) for row in found])
-        return members[0], np.array([fold for row in found for fold in row])
+            return np.concatenate(members), np.array([np.concatenate(row) for row in predictions])
+        return members[0], np.array([fold for row in predictions for fold in row])
 
     metric = pool.runs[0].metrics[metric_name]
 

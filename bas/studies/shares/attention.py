@@ -1,14 +1,15 @@
-"""What a network's pool looks at: the weight of every frame, of every test utterance by the network of its fold.
+"""The attention weights of every frame of every test utterance, in the network of the fold that tests it.
 
-A pool tells its weights where it has a method `weights(x_BTD, mask_BT) -> (B, T)`, as `bas.blocks.LastStateAttention`
-has. A network for each output has a pool for each: they count as models of their own.
+A pool gives weights if it has a method `weights(x_BTD, mask_BT) -> (B, T)`, like `bas.blocks.LastStateAttention`. A
+baseline with one network for each output has one pool for each; each counts as a model.
 
 attention.h5, in the run's folder:
 
-    weights   (M, S, N)  float32: of each model and seed; an utterance's sum to 1
-    seconds   (N,)       of each frame's centre, from the utterance's beginning
-    ids       (U,)       the tested utterances, fold after fold; fold (U,) has tested each
-    offsets   (U + 1,)   utterance u owns the frames offsets[u] to offsets[u + 1]
+    weights   (M, S, N)  float32, by model and seed; those of an utterance sum to 1
+    seconds   (N,)       the centre of each frame, from the start of the utterance
+    ids       (U,)       the tested utterances, fold after fold
+    fold      (U,)       the fold that tests each utterance
+    offsets   (U + 1,)   utterance u has the frames offsets[u] to offsets[u + 1]
     attributes           models (M,), seeds (S,), protocol (its hash), features (the store's identity)
 
 Axes: B utterances of a batch, T frames, D width, U utterances, N frames of all of them end to end, M models, S seeds,
@@ -43,33 +44,33 @@ WEIGHTS = "attention.h5"
 
 
 def attends(space: SearchSpace, dim: int) -> bool:
-    """Whether the pool of a baseline tells its weights. dim: a width that its factory takes."""
+    """Whether the pool of a baseline gives weights. dim: a width that its factory takes."""
     factory = next(iter(space.pool.values())) if isinstance(space.pool, Mapping) else space.pool
     return hasattr(factory(dim), "weights")
 
 
 def pools(network: Network) -> list[Any]:
-    """The pools that tell their weights: one, or of a network for each output one each."""
+    """The pools that give weights: at most one, or one for each output where each has its own network."""
     networks: Sequence[nn.Module] = list(network.networks) if isinstance(network, PerOutput) else [network]
-    found = [one.parts["pool"] for one in networks if isinstance(one, Network)]
-    return [pool for pool in found if hasattr(pool, "weights")]
+    candidates = [one.parts["pool"] for one in networks if isinstance(one, Network)]
+    return [pool for pool in candidates if hasattr(pool, "weights")]
 
 
 @torch.inference_mode()
 def weights(network: Network, data: Data, members: Tensor) -> list[np.ndarray]:
-    """Of each utterance, in the order of `members`: `(P, T)` float32 over its real frames. The network is in eval mode.
+    """The weights of each utterance, in the order of `members`: `(P, T)` float32 over its real frames.
 
-    Padding and batch size change nothing.
+    The network must be in eval mode. Padding and batch size do not change the weights.
     """
     assert not network.training
-    told = pools(network)
-    caught: list[list[Tensor]] = [[] for _ in told]
+    attentive = pools(network)
+    caught: list[list[Tensor]] = [[] for _ in attentive]
 
     def catch(into: list[Tensor]) -> Any:
         return lambda pool, inputs: into.append(pool.weights(*inputs).float())
 
-    hooks = [pool.register_forward_pre_hook(catch(into)) for pool, into in zip(told, caught, strict=True)]
-    found: list[np.ndarray] = [np.empty(0)] * len(members)
+    hooks = [pool.register_forward_pre_hook(catch(into)) for pool, into in zip(attentive, caught, strict=True)]
+    weights_of: list[np.ndarray] = [np.empty(0)] * len(members)
     positions, batches = zip(*scoring_batches(data, members, SCORED), strict=True)
     try:
         with closing(data.batches(batches)) as read:
@@ -80,15 +81,15 @@ def weights(network: Network, data: Data, members: Tensor) -> list[np.ndarray]:
                     network(x_BTD, mask_BT)
                 weights_PBT = np.stack([into[0].cpu().numpy() for into in caught])
                 for row, position in enumerate(positions_B.tolist()):
-                    found[position] = weights_PBT[:, row, : int(mask_BT[row].sum())]
+                    weights_of[position] = weights_PBT[:, row, : int(mask_BT[row].sum())]
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return weights_of
 
 
 class SharesSession(Session):
-    """A run of the shares study, open in this process: a baseline keeps what its pools look at."""
+    """A run of the shares study, open in this process; a baseline's job also keeps the weights of its pools."""
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
         if job.kind != "baseline" or not pools(fitted.network):
@@ -105,7 +106,7 @@ def _kept(run: Run, job: Job) -> Path:
 
 @dataclass(frozen=True)
 class Attention:
-    """attention.h5, read."""
+    """The content of attention.h5."""
 
     models: tuple[str, ...]
     ids: tuple[str, ...]
@@ -122,14 +123,14 @@ class Attention:
 
 
 def model_names(run: Run, row: str) -> list[str]:
-    """What the pools of a baseline are called: as the row, of one network an output as row and output."""
+    """The names of a baseline's models: the row; with one network for each output, the row and each output."""
     return [f"{row}: {output}" for output in run.outputs] if run.baselines[row].each_output else [row]
 
 
 def export(run: Run, rows: Sequence[str]) -> Attention:
-    """Put together what the jobs of these rows kept, of all folds and seeds: writes attention.h5, whole or not at all.
+    """Join the weights that the jobs of these rows kept, over all folds and seeds, and write attention.h5 atomically.
 
-    Raises UserError where a job that is done kept nothing, as of another verb.
+    Raises UserError where a finished job kept none, for example that of another verb.
     """
     folds, seeds = run.protocol.folds, run.plan.seeds
     frames_U, of_rows = np.zeros(0, int), []
@@ -140,29 +141,30 @@ def export(run: Run, rows: Sequence[str]) -> Attention:
     ids, edges, rate = run.protocol.tested, offsets(frames_U.tolist()), run.store.info.encoder["frame_rate"]
     models = tuple(name for row in rows for name in model_names(run, row))
     seconds = [centres(run.store.num_frames(id_), rate, run.plan.settings.stride) for id_ in ids]
-    found = Attention(models, ids, edges, np.concatenate(seconds), np.concatenate(of_rows))
-    assert found.weights_MSN.shape == (len(models), len(seeds), len(found.seconds_N)), found.weights_MSN.shape
+    attention = Attention(models, ids, edges, np.concatenate(seconds), np.concatenate(of_rows))
+    shape = attention.weights_MSN.shape
+    assert shape == (len(models), len(seeds), len(attention.seconds_N)), shape
     with replacing(run.folder / WEIGHTS) as temporary, h5py.File(temporary, "w") as file:
-        file["weights"], file["seconds"], file["offsets"] = found.weights_MSN, found.seconds_N, edges
+        file["weights"], file["seconds"], file["offsets"] = attention.weights_MSN, attention.seconds_N, edges
         file["ids"] = np.array(ids, dtype=h5py.string_dtype())
         file["fold"] = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
-        told = {"protocol": run.protocol.hash, "features": run.store.info.identity}
-        file.attrs.update(models=models, seeds=seeds, **told)
-    return found
+        origin = {"protocol": run.protocol.hash, "features": run.store.info.identity}
+        file.attrs.update(models=models, seeds=seeds, **origin)
+    return attention
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of each utterance, and the weights `(P, N)`."""
+    """The frames of each utterance, and the weights `(P, N)`. Raises UserError where the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return held["frames"], held["weights"]
-    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["frames"], arrays["weights"]
+    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
         job = path.with_name(path.name.replace(".attention.npz", ".json"))
         raise UserError(f"{path}: missing or damaged; delete {job}: its job is done again") from error
 
 
 def centres(num_frames: int, frame_rate: float, stride: int) -> np.ndarray:
-    """`(T,)`: seconds of each frame's centre, after each `stride` frames are averaged; the last group may be short."""
+    """`(T,)`: the centre in seconds of each group of `stride` averaged frames; the last group may be shorter."""
     starts_T = np.arange(0, num_frames, stride)
     centres_T: np.ndarray = (starts_T + np.minimum(starts_T + stride, num_frames)) / 2 / frame_rate
     return centres_T

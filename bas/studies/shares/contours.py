@@ -1,12 +1,12 @@
 """Does attention follow the voice? The weights of each test utterance against its loudness, its pitch and the time.
 
-Rank correlations (Spearman) over an utterance's frames, then the mean over utterances. A query that is the last state
-may just prefer the end, and speech grows softer towards it: so also with loudness and pitch given the time (partial).
-Frames are those after the stride; the weights are the mean over seeds.
+Spearman's rank correlation over an utterance's frames, then the mean over utterances. A query from the last state may
+simply prefer the end, where speech grows softer, so there are also partial correlations with loudness and pitch given
+the time. Frames are those after the stride; the weights are the mean over seeds.
 
-Interval: jackknife over units (`bas.stats.interval`), so whether other speakers, and the networks of their folds, would
-show it. p: whether these weights do, against circular shifts of each utterance's weights, which keep how smooth and how
-peaked they are, two-sided; (1 + count) / (1 + DRAWS). Shown: both, and MIN_UNITS units.
+Interval: jackknife over units (`bas.stats.interval`): would other speakers, with the networks of their folds, show it?
+p: do these weights show it? Two-sided, against circular shifts of each utterance's weights, which keep their smoothness
+and their peaks; (1 + count) / (1 + DRAWS). A correlation is shown when both agree and there are MIN_UNITS units.
 
 Axes: T frames of one utterance, S seeds, K shifts, U utterances.
 
@@ -31,31 +31,32 @@ from bas.studies.shares.attention import Attention
 from bas.studies.shares.results import Correlation, Example, ModelAttention
 
 ENERGY, F0, TIME, ENERGY_GIVEN, F0_GIVEN = MEASURES = ("energy", "F0", "time", "energy given time", "F0 given time")
-LEAST = 5  # frames that a correlation needs, voiced ones where it is with pitch
-SHIFTS = 50  # of an utterance that are tried; all where it has fewer frames
+LEAST = 5  # frames that a correlation needs; for pitch, voiced frames
+SHIFTS = 50  # circular shifts of an utterance, or all where it has fewer frames
 DRAWS = 999
 QUANTILES = (0.0, 0.5, 1.0)
-"""The utterances that are shown, by their correlation with energy: the lowest, the one in the middle, the highest."""
+"""The utterances that are shown, as quantiles of the correlation with energy: lowest, median, highest."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One utterance on its frames; those behind the recording's end are left out."""
+    """One utterance, frame by frame, without the frames after the recording's end."""
 
     weights_ST: np.ndarray
     seconds_T: np.ndarray
-    energy_T: np.ndarray  # NaN: not known
-    pitch_T: np.ndarray  # NaN: not voiced
-    behind: float  # how much of the weight lies behind the recording's end, on audio-level padding
+    energy_T: np.ndarray  # NaN: unknown
+    pitch_T: np.ndarray  # NaN: unvoiced
+    behind: float  # share of the weight after the recording's end, on padding of the audio
 
     def correlations(self, shifts_K: np.ndarray) -> dict[str, np.ndarray]:
-        """By measure `(K,)`, of the weights shifted by so many frames; where too few frames are known, it is not there.
+        """By measure `(K,)`: correlations of the weights shifted by each number of frames.
 
-        0 where one of the two never changes, and where nothing is left once the time is given.
+        A measure with too few known frames is missing. A correlation is 0 where one of the two is constant, and a
+        partial one where time explains all of either.
         """
         weights_T = self.weights_ST.mean(0)
         shifted_TK = weights_T[(np.arange(len(weights_T))[:, None] - shifts_K) % len(weights_T)]
-        found = {}
+        rho_of = {}
         for name, given, x_T in (
             (ENERGY, ENERGY_GIVEN, self.energy_T),
             (F0, F0_GIVEN, self.pitch_T),
@@ -64,12 +65,12 @@ class Heard:
             known_T = np.isfinite(x_T)
             if known_T.sum() < LEAST:
                 continue
-            found[name] = _spearman(shifted_TK[known_T], x_T[known_T])
+            rho_of[name] = _spearman(shifted_TK[known_T], x_T[known_T])
             if given:
                 with_time_K = _spearman(shifted_TK[known_T], self.seconds_T[known_T])
                 (with_x,) = _spearman(self.seconds_T[known_T, None], x_T[known_T])
-                found[given] = _partial(found[name], with_time_K, with_x)
-        return found
+                rho_of[given] = _partial(rho_of[name], with_time_K, with_x)
+        return rho_of
 
 
 def _spearman(x_TK: np.ndarray, y_T: np.ndarray) -> np.ndarray:
@@ -79,20 +80,20 @@ def _spearman(x_TK: np.ndarray, y_T: np.ndarray) -> np.ndarray:
 def _partial(xy_K: np.ndarray, xz_K: np.ndarray, yz: float) -> np.ndarray:
     """Correlation of x and y given z."""
     rest_K = np.sqrt(np.maximum((1 - xz_K**2) * (1 - yz**2), 0))
-    found_K: np.ndarray = np.where(rest_K > 1e-6, (xy_K - xz_K * yz) / np.maximum(rest_K, 1e-6), 0.0)
-    return found_K
+    partial_K: np.ndarray = np.where(rest_K > 1e-6, (xy_K - xz_K * yz) / np.maximum(rest_K, 1e-6), 0.0)
+    return partial_K
 
 
-def heard(run: Run, found: Attention, contours: Contours, model: int) -> list[Heard]:
-    """Each of the tested utterances, in their order."""
+def heard(run: Run, attention: Attention, contours: Contours, model: int) -> list[Heard]:
+    """The tested utterances in order, with the weights of one model."""
     rate, stride = run.store.info.encoder["frame_rate"], run.plan.settings.stride
     utterances = []
-    for u, id_ in enumerate(found.ids):
-        here = slice(*found.offsets[u : u + 2].tolist())
+    for u, id_ in enumerate(attention.ids):
+        here = slice(*attention.offsets[u : u + 2].tolist())
         frames = run.store.num_frames(id_)
         edges_T = np.arange(0, frames, stride)
         contour = contours.of(id_, edges_T / rate, np.minimum(edges_T + stride, frames) / rate)
-        seconds_T, weights_ST = found.seconds_N[here], found.weights_MSN[model, :, here].astype(np.float64)
+        seconds_T, weights_ST = attention.seconds_N[here], attention.weights_MSN[model, :, here].astype(np.float64)
         kept_T = seconds_T < contours.seconds[id_]
         energy_T, pitch_T = (x_T[kept_T] for x_T in contour)
         behind = float(weights_ST[:, ~kept_T].sum(1).mean())
@@ -101,10 +102,10 @@ def heard(run: Run, found: Attention, contours: Contours, model: int) -> list[He
 
 
 def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> ModelAttention:
-    """By measure: mean over utterances, interval, p, whether it is shown, and how many utterances have it; None: none.
+    """By measure: mean over utterances, interval, p, whether it is shown, and how many utterances have it; or None.
 
-    Beside them, means over utterances: behind, see `Heard`; spread, over how many of the frames (0..1) the weights
-    spread, as the exponential of their entropy; agreement, the rank correlation between two seeds (None: one seed).
+    Also means over utterances: behind, see `Heard`; spread, the share of frames (0..1) over which the weights spread,
+    by the exponential of their entropy; agreement, the rank correlation between two seeds (None: one seed).
     """
     rng = np.random.default_rng(seed)
     by_shift = []
@@ -121,7 +122,7 @@ def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> Mo
 
 
 def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.random.Generator) -> Correlation | None:
-    """by_shift: of each utterance, first unshifted, then under each shift that chance may draw."""
+    """by_shift: each utterance's correlations, first unshifted, then under each shift of the null; None: missing."""
     known = [x for x in by_shift if x is not None]
     if not known:
         return None
@@ -149,17 +150,17 @@ def _agreement(utterances: list[Heard]) -> float | None:
         return None
     pairs = list(combinations(range(seeds), 2))
     long = [one.weights_ST for one in utterances if one.weights_ST.shape[1] >= LEAST]
-    found = [_spearman(w_ST[a][:, None], w_ST[b])[0] for w_ST in long for a, b in pairs]
-    return float(np.mean(found)) if found else None
+    rhos = [_spearman(w_ST[a][:, None], w_ST[b])[0] for w_ST in long for a, b in pairs]
+    return float(np.mean(rhos)) if rhos else None
 
 
 def examples(ids: tuple[str, ...], utterances: list[Heard]) -> tuple[Example, ...]:
-    """A few utterances: QUANTILES of the correlation with energy."""
+    """The utterances at QUANTILES of the correlation with energy."""
     rho = {}
     for u, one in enumerate(utterances):
-        found = one.correlations(np.zeros(1, int)).get(ENERGY)
-        if found is not None:
-            rho[u] = float(found[0])
+        energy = one.correlations(np.zeros(1, int)).get(ENERGY)
+        if energy is not None:
+            rho[u] = float(energy[0])
     order = sorted(rho, key=lambda u: (rho[u], ids[u]))
     chosen = dict.fromkeys(order[round(q * (len(order) - 1))] for q in QUANTILES) if order else {}
     return tuple(

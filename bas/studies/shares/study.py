@@ -1,11 +1,11 @@
 """How do listeners hear it? The ablation of arXiv 2308.14359, encoder x attention, and what the paper leaves open.
 
-A space's own baselines on every store: with and without attention, one network for all emotions and one for each,
-beside the linear rows. Each store against the first: an encoder against another, or silence behind the recordings (`bas
-extract --pad-audio`) against none. The first with metadata beside its frames. And what attention looks at: its weights
-exported, and held against loudness, pitch and time. Nothing is searched here; `bas compare` does.
+Every store trains the baselines of a space (with and without attention, one network for all emotions or one for each)
+and the linear rows. Each other store is compared with the first: another encoder, or recordings padded with silence
+(`bas extract --pad-audio`). The first store is also trained with metadata added to its frames. The weights of attention
+are exported and correlated with loudness, pitch and time. This study searches nothing; `bas compare` does.
 
-A folder for each store, and one for the first with metadata, every one a run like any other.
+Each store has a folder, and so has the first with metadata; every folder is a run like any other.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ CONTOURS = "contours.npz"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One store: its inputs, whose plan names its layer, and its split."""
+class StoreChoice:
+    """One store: its inputs, whose plan names its layer, and its protocol."""
 
-    name: str  # of its folder
+    name: str  # of the store's folder within the study's
     inputs: Inputs
     protocol: Protocol
 
@@ -56,7 +56,7 @@ class Asked:
 
 def carry_out(
     folder: Path,
-    asked: Sequence[Asked],
+    choices: Sequence[StoreChoice],
     fields: Sequence[str],
     workers: int,
     console: Console,
@@ -64,22 +64,25 @@ def carry_out(
 ) -> ShareStudy:
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
-    asked: stores of the same utterances; the others are held against the first. fields: metadata, some of
-    `metadata.FIELDS`, that the first is trained with too; none: without. memory: see the study `compare`.
+    choices: stores of the same utterances; the others are compared with the first. fields: of `metadata.FIELDS`, with
+    which the first store is also trained; empty: no such run. memory: see the study `compare`.
+    Raises UserError for a task that predicts no shares, stores of different utterances or recordings, metadata that can
+    tell a network nothing, a space without a pair that differs in attention alone, and for what `start` refuses.
     """
-    # Whatever is refused is refused before hours of training.
+    # All refusals come before hours of training.
     version = opensmile_version()
-    for one in asked:
-        task = one.inputs.task
+    for choice in choices:
+        task = choice.inputs.task
         if task.label != "shares":
-            told = f"predicts {task.label}, no shares of listeners; name a space whose task is Shares"
-            raise UserError(f"task {task.name}: {told}, such as --space emotion_share")
-        _check_alike(asked[0], one)
+            reason = f"predicts {task.label}, not shares of listeners"
+            remedy = "name a space whose task is Shares, such as --space emotion_share"
+            raise UserError(f"task {task.name}: {reason}; {remedy}")
+        _check_alike(choices[0], choice)
     if fields:
-        _check_fields(asked[0], fields)
-    runs = [start(folder / one.name, one.inputs, one.protocol) for one in asked]
+        _check_fields(choices[0], fields)
+    runs = [start(folder / choice.name, choice.inputs, choice.protocol) for choice in choices]
     pairs = _pairs(runs[0])
-    more = [_with_metadata(folder, asked[0], fields, console)] if fields else []
+    more = [_with_metadata(folder, choices[0], fields, console)] if fields else []
     with Workers(workers, console) as pool:
         for run in (*runs, *more):
             extra = f" with {run.store.info.derived.split()[1]}" if run.store.info.derived else ""
@@ -105,58 +108,62 @@ def carry_out(
     return results
 
 
-def _check_alike(first: Asked, other: Asked) -> None:
-    """Whether two stores are of the same utterances in the same folds."""
+def _check_alike(first: StoreChoice, other: StoreChoice) -> None:
+    """Raise UserError unless two stores have the same utterances, from the same recordings."""
     a, b = first.info, other.info
     where = f"stores {first.name} and {other.name}"
     if (a.corpus, a.root) != (b.corpus, b.root):
         raise UserError(f"{where}: of {a.corpus} {a.root} and of {b.corpus} {b.root}; study one corpus at a time")
-    held = [{i for fold in one.protocol.folds for ids in fold.parts().values() for i in ids} for one in (first, other)]
-    if differ := held[0] ^ held[1]:
-        told = f"{len(differ)} utterances are in one of them alone, {min(differ)} the first"
-        raise UserError(f"{where}: {told}; make both of the same with `bas features subset --ids`")
-    assert first.protocol.hash == other.protocol.hash, "one rule and seed makes one split of the same utterances"
-    for id_ in sorted(held[0]):
+    first_ids, other_ids = (
+        {i for fold in choice.protocol.folds for ids in fold.parts().values() for i in ids} for choice in (first, other)
+    )
+    if differ := first_ids ^ other_ids:
+        reason = f"{len(differ)} utterances are in one of them alone, {min(differ)} the first"
+        raise UserError(f"{where}: {reason}; make both of the same with `bas features subset --ids`")
+    assert first.protocol.hash == other.protocol.hash, "one rule and seed make the same split of the same utterances"
+    for id_ in sorted(first_ids):
         if a.recordings[id_][0] != b.recordings[id_][0]:
-            raise UserError(f"{where}: extracted from other recordings of {id_}; extract one of them anew")
+            raise UserError(f"{where}: extracted from other recordings of {id_}; extract one of them again")
 
 
-def _check_fields(one: Asked, fields: Sequence[str]) -> None:
-    """Whether each of the fields can tell anything."""
-    info, normalise = one.info, one.inputs.plan.settings.normalise
+def _check_fields(choice: StoreChoice, fields: Sequence[str]) -> None:
+    """Raise UserError for a field that can tell a network nothing about the test part of some fold."""
+    info, normalise = choice.info, choice.inputs.plan.settings.normalise
     if normalise == "speaker":
-        raise UserError(f"--metadata {fields[0]}: setting normalise=speaker would take it out of the training frames")
-    corpus = one.inputs.corpus
+        raise UserError(f"--metadata {fields[0]}: setting normalise=speaker would remove it from the training frames")
+    corpus = choice.inputs.corpus
     columns = metadata.columns_of([u for u in corpus.utterances if u.id in info.recordings], fields, corpus.name).of
     for field in fields:
-        values = {id_: {name for name in ones if name.startswith(f"{field}=")} for id_, ones in columns.items()}
-        for index, fold in enumerate(one.protocol.folds):
+        values = {id_: {name for name in names if name.startswith(f"{field}=")} for id_, names in columns.items()}
+        for index, fold in enumerate(choice.protocol.folds):
             fit, test = (set().union(*(values[i] for i in ids)) for ids in (fold.fit, fold.test))
             if not fit & test:
-                told = f"no {field} of the test part is in the training part of fold {index}"
-                raise UserError(f"--metadata {field}: {told}, so it tells a network nothing: leave it out")
+                reason = f"no {field} of the test part is in the training part of fold {index}"
+                raise UserError(f"--metadata {field}: {reason}, so it tells a network nothing; leave it out")
 
 
 def _pairs(run: Run) -> Pairs:
+    """The pairs of baselines to compare. Raises UserError where none differs in attention alone."""
     pairs = pairs_of(run.baselines, run.plan.settings.width or run.store.info.dim)
     if not pairs.attention:
-        told = "no two of them are alike but for the pool, one with `weights` (see bas.blocks.LastStateAttention)"
-        raise UserError(f"space {next(iter(run.spaces))}: baselines {', '.join(run.baselines)}: {told}")
+        reason = "no two differ in the pool alone, of which one has `weights` (see bas.blocks.LastStateAttention)"
+        raise UserError(f"space {next(iter(run.spaces))}: baselines {', '.join(run.baselines)}: {reason}")
     return pairs
 
 
-def _with_metadata(folder: Path, one: Asked, fields: Sequence[str], console: Console) -> Run:
-    """The run on the same store with metadata, which is made where it is not there."""
-    features, layer = Path(one.inputs.plan.features), one.inputs.plan.layer
+def _with_metadata(folder: Path, choice: StoreChoice, fields: Sequence[str], console: Console) -> Run:
+    """The run on the store with metadata. The store with metadata is made where it is missing."""
+    features, layer = Path(choice.inputs.plan.features), choice.inputs.plan.layer
     layers = None if layer in (BEST, MIX) else [int(layer)]
     into = metadata.beside(features, fields, layers)
     metadata.append(features, into, fields, console, layers)
-    inputs = one.inputs.changed(features=str(into.resolve()))
+    inputs = choice.inputs.changed(features=str(into.resolve()))
     inputs = replace(inputs, store=FeatureStore(into))
-    return start(folder / f"{one.name}-with-{'-'.join(fields)}", inputs, one.protocol)
+    return start(folder / f"{choice.name}-with-{'-'.join(fields)}", inputs, choice.protocol)
 
 
 def _train(run: Run, pool: Workers, memory: float | None) -> None:
+    """Do the missing jobs of one run."""
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
@@ -168,16 +175,16 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
 
 
 def _contours(run: Run, console: Console) -> Contours:
-    """Loudness and pitch of the tested utterances; measured once for all stores."""
+    """Loudness and pitch of the tested utterances, measured once for all stores."""
     path, ids = run.folder / CONTOURS, tuple(dict.fromkeys(run.protocol.tested))
-    if path.exists() and (there := Contours.load(path)).ids == ids:
-        return there
+    if path.exists() and (saved := Contours.load(path)).ids == ids:
+        return saved
     with bar(console, "utterances") as progress:
         task = progress.add_task("loudness and pitch", total=len(ids))
         waves = ((id_, audio.load(run.utterances[run.position[id_]])) for id_ in ids)
-        found = contours(waves, lambda: progress.advance(task))
-    found.save(path)
-    return found
+        measured = contours(waves, lambda: progress.advance(task))
+    measured.save(path)
+    return measured
 
 
 def _look(run: Run, attention: Attention, contour: Contours) -> Looked:
@@ -190,6 +197,6 @@ def _look(run: Run, attention: Attention, contour: Contours) -> Looked:
     return models, shown
 
 
-def _metadata(found: Predicted, without: Predicted, fields: Sequence[str]) -> WithMetadata:
+def _metadata(with_metadata: Predicted, without: Predicted, fields: Sequence[str]) -> WithMetadata:
     """Every row with metadata, and against the same without."""
-    return WithMetadata(found.run.folder.name, tuple(fields), rows_of(found), found.like(without))
+    return WithMetadata(with_metadata.run.folder.name, tuple(fields), rows_of(with_metadata), with_metadata.like(without))

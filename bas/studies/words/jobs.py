@@ -1,8 +1,8 @@
-"""A job of the words study: one input, alone or with text, every state's classifier trained in one pass over a fold.
+"""A job of the words study: one input, alone or with text; the classifiers of all states are trained together.
 
-Of the inputs the largest, the raw frames of all states, decides where features lie (`bas.training.placement`): where
-these fit, the input that is trained on is held in memory or on the GPU, one input at a time and the words beside it;
-where they do not, every batch is read from its store, with the same numbers. The lexical vectors are always held.
+The largest input, the raw frames of all states, decides where features lie (`bas.training.placement`). Where it fits,
+the input in training is held in memory or on the GPU, one input at a time and the words beside it. Where it does not,
+every batch is read from its store, with the same numbers. The lexical vectors are always in memory.
 
 Axes: B utterances, T units of the longest, N units or words of all utterances end to end, U utterances of the run,
 L states, D width of one, E of a lexical vector, W words of one utterance, C = L * D + 2.
@@ -45,7 +45,7 @@ from bas.util.typed import to_plain
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
 FUSED = (RAW, INSIDE, WORDS)
 FRAMES = (RAW, INSIDE, ATTENTION)
-"""The inputs whose units are frames, which the setting `stride` averages; a word is never averaged with another."""
+"""The inputs whose units are frames, which the setting `stride` averages; words are never averaged."""
 
 DERIVED = {
     INSIDE: ("words", "inside"),
@@ -53,20 +53,20 @@ DERIVED = {
     RANDOM: ("random", "mean"),
     CENTRE: ("words", "centre"),
 }
-"""The derived store that an input is, by segments and pooling. Attention reads what `inside` is."""
+"""The derived store of an input, by segments and pooling. Attention reads the store of `inside`."""
 
 RECORD, LEXICON = "words.json", "lexicon.npz"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a store's runs have in common, in the folder above theirs; the lexical vectors lie beside it."""
+    """What the runs of a store share: a file in the folder above theirs, beside the lexical vectors."""
 
     inputs: Mapping[str, str]  # the folder of each of DERIVED
-    words: str  # digests of the segments
-    random: str
+    words: str  # digest of the words' segments
+    random: str  # digest of the random segments
     text_encoder: str
-    untrained: bool  # its weights are random
+    untrained: bool  # whether the text encoder has random weights
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -77,28 +77,31 @@ class Record:
 
 
 def read_lexicon(folder: Path) -> tuple[np.ndarray, dict[str, int]]:
-    """The lexical vectors `(N, E)` of a store's words, and the row of each utterance's first word."""
+    """The lexical vectors `(N, E)` of a store's words, and by utterance id the row of its first word.
+
+    Raises UserError where the file is missing or damaged.
+    """
     path = folder / LEXICON
     try:
-        with np.load(path) as held:
-            return held["vectors"], dict(zip(held["ids"].tolist(), held["starts"].tolist(), strict=True))
+        with np.load(path) as arrays:
+            return arrays["vectors"], dict(zip(arrays["ids"].tolist(), arrays["starts"].tolist(), strict=True))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path}: missing or damaged; delete {folder / RECORD}: both are made again") from error
 
 
 def made_of(record: Record, vectors_NE: np.ndarray) -> dict[str, str]:
-    """What a job's numbers depend on beside its run: digests of the segments and of the lexical vectors."""
+    """What a job's numbers depend on besides its run: digests of the segments and of the lexical vectors."""
     lexical = hashlib.sha256(vectors_NE.tobytes()).hexdigest()[:12]
     return {"words": record.words, "random": record.random, "lexicon": lexical}
 
 
 def words_job(row: str, fold: int, seed: int) -> Job:
-    """row: of `rows`."""
+    """row: one of `rows`."""
     return Job("words", row, fold, seed)
 
 
 def rows(fused: bool) -> list[str]:
-    """Every input alone; if fused, some of them with text, `input+fusion`, and text alone."""
+    """Every input alone; if fused, also some inputs with text, as `input+fusion`, and text alone."""
     return [*INPUTS, *([f"{name}+{fusion}" for name in FUSED for fusion in FUSIONS] + [TEXT] if fused else [])]
 
 
@@ -110,10 +113,10 @@ def parts_of(row: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Placed:
-    """Units of some input, each with where it stands: the two columns that `WordHeads` reads."""
+    """The units of an input with the two columns that `WordHeads` reads: the word that holds a unit, its utterance."""
 
     data: Data
-    holder_N: Tensor  # 1 + the place of the word that holds the unit, 0: none
+    holder_N: Tensor  # 1 + the index of the word that holds the unit; 0: no word
 
     @property
     def lengths_U(self) -> Tensor:
@@ -125,9 +128,9 @@ class Placed:
 
     def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """`x_BTC` for each in turn, zeros on padding; see `Data.batches`."""
-        every = list(members)
-        with closing(self.data.batches(every)) as read:
-            for members_B, (x_BTD, mask_BT, targets_B) in zip(every, read, strict=True):
+        batches = list(members)
+        with closing(self.data.batches(batches)) as read:
+            for members_B, (x_BTD, mask_BT, targets_B) in zip(batches, read, strict=True):
                 place_BT2 = torch.zeros(*mask_BT.shape, 2)
                 for row_T2, u in zip(place_BT2, members_B.tolist(), strict=True):
                     start, length = int(self.data.starts_U[u]), int(self.data.lengths_U[u])
@@ -137,7 +140,7 @@ class Placed:
 
 
 class WordsSession(Session):
-    """A run of the words study, open in this process. Its inputs are read when they are asked for."""
+    """A run of the words study, open in this process. An input is read when `units` first needs it."""
 
     def __init__(
         self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
@@ -157,9 +160,9 @@ class WordsSession(Session):
         self._units: dict[str, Placed] = {}
 
     def units(self, name: str, fold: Fold) -> Placed:
-        """An input as this fold's rows are given it; TEXT: units without any dimension, one a word."""
+        """An input as the rows of this fold read it; TEXT: units of width 0, one for each word."""
         if name not in self._units:
-            if name != WORDS:  # the old one goes before the new one comes
+            if name != WORDS:  # free the old input before reading the new one
                 self._units = {kept: units for kept, units in self._units.items() if kept == WORDS}
             self._units[name] = self._placed(name)
         placed = self._units[name]
@@ -169,11 +172,11 @@ class WordsSession(Session):
         return placed
 
     def texts_of(self, fit: Tensor) -> Texts:
-        """The lexical vectors standardised by the known words of these utterances; an unknown one is the average."""
+        """The lexical vectors, standardised by the known words of these utterances; 0 for unknown words."""
         if self.run.plan.settings.normalise == "none":
             return self.texts
         vectors_NE, known_N = self.texts.vectors_NE, self.texts.vectors_NE.any(1)
-        fit_NE = torch.cat([vectors_NE[s : s + n] for s, n in self._runs(fit)])
+        fit_NE = torch.cat([vectors_NE[s : s + n] for s, n in self._spans(fit)])
         fit_NE = fit_NE[fit_NE.any(1)].double()
         if not len(fit_NE):
             return self.texts
@@ -181,11 +184,12 @@ class WordsSession(Session):
         scale_E = torch.where(std_E > 1e-5, 1 / std_E, 1.0)
         return replace(self.texts, vectors_NE=((vectors_NE - mean_E) * scale_E).where(known_N[:, None], 0.0))
 
-    def _runs(self, members: Tensor) -> list[tuple[int, int]]:
-        here = members.to(self.device)
-        return list(zip(self.texts.starts_U[here].tolist(), self.texts.counts_U[here].tolist(), strict=True))
+    def _spans(self, members: Tensor) -> list[tuple[int, int]]:
+        members = members.to(self.device)
+        return list(zip(self.texts.starts_U[members].tolist(), self.texts.counts_U[members].tolist(), strict=True))
 
     def _placed(self, name: str) -> Placed:
+        """Read an input, and find the word that holds each unit."""
         run, stride = self.run, self.run.plan.settings.stride if name in FRAMES else 1
         if name == TEXT:
             counts_U, targets_U = self.texts.counts_U.cpu(), torch.from_numpy(run.targets).to(self.device)
@@ -200,7 +204,7 @@ class WordsSession(Session):
         return Placed(data, torch.from_numpy(np.concatenate(holders)) + 1)
 
     def _holders(self, name: str, u: int, stride: int) -> np.ndarray:
-        """The place of the word that holds each unit, -1: none."""
+        """The index of the word that holds each unit; -1: no word."""
         words, id_ = self.words[u], self.run.utterances[u].id
         if name == RANDOM:
             return np.full(len(words), -1)
@@ -211,20 +215,20 @@ class WordsSession(Session):
             return holder(times_T[middles(len(times_T), stride)], words)
         times_T = times_T[spans(times_T, words, "inside")[:, 0]]
         times_T = times_T[middles(len(times_T), stride)]
-        # Where no word has a frame of its own, `inside` holds those nearest to them.
+        # Where no word holds a frame's centre, `inside` has the frames nearest to the words.
         nearest_T = np.abs(times_T[:, None] - [(w.start + w.end) / 2 for w in words]).argmin(1)
-        found_T = holder(times_T, words)
-        return np.asarray(np.where(found_T < 0, nearest_T, found_T))
+        holder_T = holder(times_T, words)
+        return np.asarray(np.where(holder_T < 0, nearest_T, holder_T))
 
 
 def middles(frames: int, stride: int) -> np.ndarray:
-    """Of each `stride` frames that are averaged, the one in the middle, the earlier of two: where the unit is."""
+    """The position of a unit of `stride` averaged frames: that of its middle frame, the earlier of two."""
     starts_N = np.arange(0, frames, stride)
     return np.asarray(starts_N + (np.minimum(stride, frames - starts_N) - 1) // 2)
 
 
 def run_words(session: WordsSession, job: Job) -> None:
-    """Do one job and write its result. Resumes a checkpoint that a kill left."""
+    """Do one job and write its result. Resumes from a checkpoint that a kill left."""
     run, (name, fusion) = session.run, parts_of(job.row)
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
     fit, valid, test = (session.members(ids) for ids in (parts.fit, parts.valid, parts.test))
@@ -234,9 +238,9 @@ def run_words(session: WordsSession, job: Job) -> None:
     seed_everything(job.fold, job.seed, "initial weights")
     heads = WordHeads(states, placed.data.dim, len(run.outputs), fusion, texts, name == ATTENTION)
     if states and settings.normalise != "none":
-        # Attention begins as the mean over a word: standardised as the means are, it begins as `words` does.
-        of = session.units(WORDS, parts) if name == ATTENTION else placed
-        heads.standardise.set(*of.data.moments(fit))
+        # Attention begins as the mean over a word: standardised like the means, it begins as `words` does.
+        reference = session.units(WORDS, parts) if name == ATTENTION else placed
+        heads.standardise.set(*reference.data.moments(fit))
     trained = train(
         heads,
         run.task.loss,

@@ -1,11 +1,12 @@
 """Do acoustic word embeddings (AWE) carry more than frames? The study of arXiv 2402.02617, with controls it lacks.
 
-An AWE is the mean of an encoder's frames over a word. Beside it, at every stored state: all frames (raw), and what
-tells why it might differ: the frames inside words (raw without silence), means of random segments of the same lengths
-(where words are does not matter), a word's centre frame (no mean), attention over a word's frames (a learned mean).
-Some of them with text. Then how alike the neighbourhoods of words are in the acoustic and in a lexical space (LNS).
+An AWE is the mean of an encoder's frames over a word. It is compared, at every stored state, with all frames (raw) and
+with controls that isolate why the two might differ: the frames inside words (raw without silence), means of random
+segments of the same lengths (word boundaries ignored), a word's centre frame (no mean), attention over a word's frames
+(a learned mean). Some inputs are also combined with text. Finally the local neighbourhood similarity (LNS) of words
+between the acoustic and a lexical space.
 
-A folder for each store, and in it one for each task, each a run like any other; what the tasks share lies beside them.
+Each store has a folder, which holds a run for each task, like any other run, and what the tasks share.
 """
 
 from __future__ import annotations
@@ -55,23 +56,23 @@ from bas.util.files import read_json, replacing, write_json, write_text
 from bas.util.progress import bar
 
 NEAREST = 5  # neighbours of a word in the table
-SHOWN = 4  # words in it, unless the user names some
-LETTERS = 5  # of a word that is shown unasked: what is shorter is mostly a function word
+SHOWN = 4  # words in the table, unless the user names some
+LETTERS = 5  # at least, of a word that is shown by default: shorter ones are mostly function words
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One store, and what is predicted from it: inputs and a split for each task, the first of them with text too."""
+class StoreChoice:
+    """One store and the tasks to predict from it; only the first task is combined with text."""
 
-    name: str  # of its folder
-    tasks: tuple[tuple[str, Inputs, Protocol], ...]  # the task's name first
+    name: str  # of the store's folder within the study's
+    tasks: tuple[tuple[str, Inputs, Protocol], ...]  # name, inputs and protocol of each
 
 
 @dataclass(frozen=True)
 class _Spoken:
     """The words of a store's utterances."""
 
-    asked: Asked
+    choice: StoreChoice
     corpus: str  # its name
     utterances: tuple[Utterance, ...]
     segments: dict[str, Segments]  # by name: words, random
@@ -81,7 +82,7 @@ class _Spoken:
 
 def carry_out(
     folder: Path,
-    asked: Sequence[Asked],
+    choices: Sequence[StoreChoice],
     text_encoder: str,
     aligner: str | None,
     shown: Sequence[str],
@@ -92,32 +93,35 @@ def carry_out(
 ) -> Words:
     """Train what is not trained yet; write and show the report. The caller holds the folder's lock.
 
-    text_encoder: see `lexicon.lexicon`. aligner: of words that have no times, see `speech.words.word_segments`. shown:
-    words whose neighbours are shown; none: frequent ones. left_out: what the report says is missing. memory: see
-    the study `compare`.
+    text_encoder: see `lexicon.lexicon`. aligner: for words without times, see `speech.words.word_segments`. shown:
+    words whose neighbours are shown; empty: frequent ones. left_out: lines on what the report lacks. memory: see the
+    study `compare`. Raises UserError for a word of `shown` that no utterance has, and for what `start` refuses.
     """
-    # Whatever is refused is refused before hours of training.
-    spoken = [_spoken(folder / one.name, one, text_encoder, aligner, console) for one in asked]
-    said = {word_type(word.text) for one in spoken for words in one.segments["words"].of.values() for word in words}
-    if never := [word for word in shown if word_type(word) not in said]:
-        raise UserError(f"--word {never[0]}: nobody says it; frequent words are {', '.join(_often(spoken))}")
-    runs = [[start(folder / one.name / task, inputs, split) for task, inputs, split in one.tasks] for one in asked]
+    # All refusals come before hours of training.
+    spoken = [_spoken(folder / choice.name, choice, text_encoder, aligner, console) for choice in choices]
+    types = {word_type(word.text) for one in spoken for words in one.segments["words"].of.values() for word in words}
+    if missing := [word for word in shown if word_type(word) not in types]:
+        raise UserError(f"--word {missing[0]}: no utterance has it; frequent words are {', '.join(_often(spoken))}")
+    runs = [
+        [start(folder / choice.name / task, inputs, protocol) for task, inputs, protocol in choice.tasks]
+        for choice in choices
+    ]
     neighbourhoods = []
     for one in spoken:
-        plan = one.asked.tasks[0][1].plan
+        plan = one.choice.tasks[0][1].plan
         for name, (segments, pooling) in DERIVED.items():
             derive(Path(plan.features), Path(one.record.inputs[name]), one.segments[segments], pooling, console)
         neighbourhoods.append(_neighbours(one, shown))
     stores = []
     with Workers(workers, console) as pool:
-        for one, of_store, (found, why) in zip(spoken, runs, neighbourhoods, strict=True):
+        for one, of_store, (neighbourhood, why) in zip(spoken, runs, neighbourhoods, strict=True):
             tasks = []
             for index, run in enumerate(of_store):
                 states = ", ".join(map(str, run.store.info.layers))
                 announce_study(run, run.folder, f"states {states}", console)
                 _train(run, index == 0, pool, memory)
                 tasks.append(numbers.tabulate(run, index == 0))
-            stores.append(_store(one, found, why, tasks))
+            stores.append(_store(one, neighbourhood, why, tasks))
     results = Words(
         run=folder.name,
         text_encoder=TextEncoder(text_encoder, spoken[0].record.untrained),
@@ -132,61 +136,64 @@ def carry_out(
     return results
 
 
-def _spoken(folder: Path, asked: Asked, text_encoder: str, aligner: str | None, console: Console) -> _Spoken:
-    """Find the words of a store's utterances and their lexical vectors, or what an earlier start found of these."""
-    inputs = asked.tasks[0][1]
+def _spoken(folder: Path, choice: StoreChoice, text_encoder: str, aligner: str | None, console: Console) -> _Spoken:
+    """Find the words of a store's utterances; make their lexical vectors, or read those of an earlier start.
+
+    Raises UserError where an earlier start had other words or another text encoder.
+    """
+    inputs = choice.tasks[0][1]
     features, device = Path(inputs.plan.features), torch.device(inputs.plan.device)
     store, corpus = inputs.store, inputs.corpus
     utterances = tuple(u for u in corpus.utterances if u.id in store)
     with bar(console, "utterances") as progress:
-        task = progress.add_task(f"words of {asked.name}", total=len(utterances))
+        task = progress.add_task(f"words of {choice.name}", total=len(utterances))
         find = Aligner(aligner, device) if aligner else None
         words = word_segments(utterances, find, lambda: progress.advance(task))
     segments = {"words": words, "random": random_like(words, {u.id: audio.duration(u) for u in utterances})}
-    _tell_words(asked, words, aligner, console)
+    _print_words(choice.name, words, aligner, console)
     derived = {name: str(beside(features, *of)) for name, of in DERIVED.items()}
     record = Record(derived, words.digest, segments["random"].digest, text_encoder, False)
     if (folder / RECORD).exists():
-        _same(folder, record)
-    found = lexicon(text_encoder, utterances, words, device)
-    record = replace(record, untrained=found.random)
+        _check_same(folder, record)
+    lexical = lexicon(text_encoder, utterances, words, device)
+    record = replace(record, untrained=lexical.random)
     if (folder / RECORD).exists():
         vectors_NE, _ = read_lexicon(folder)
-        if vectors_NE.shape != found.vectors_WE.shape or not np.allclose(vectors_NE, found.vectors_WE, atol=1e-2):
-            told = f"made with other weights of the text encoder {text_encoder}"
-            raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
+        if vectors_NE.shape != lexical.vectors_WE.shape or not np.allclose(vectors_NE, lexical.vectors_WE, atol=1e-2):
+            reason = f"made with other weights of the text encoder {text_encoder}"
+            raise UserError(f"{folder}: {reason}; give another --name, or delete that folder")
     else:
-        vectors_NE = found.vectors_WE
+        vectors_NE = lexical.vectors_WE
         with replacing(folder / LEXICON) as temporary, temporary.open("wb") as stream:
-            ids, starts = list(found.starts), list(found.starts.values())
+            ids, starts = list(lexical.starts), list(lexical.starts.values())
             np.savez(stream, vectors=vectors_NE, ids=np.array(ids), starts=np.array(starts))
     write_json(folder / RECORD, record.as_dict())  # the stores may have moved
-    return _Spoken(asked, corpus.name, utterances, segments, record, vectors_NE)
+    return _Spoken(choice, corpus.name, utterances, segments, record, vectors_NE)
 
 
-def _same(folder: Path, record: Record) -> None:
-    """UserError where an earlier start recorded other words, or another text encoder."""
+def _check_same(folder: Path, record: Record) -> None:
+    """Raise UserError where an earlier start recorded other words or another text encoder."""
     raw = read_json(folder / RECORD)
     try:
-        there = Record(**raw)
+        earlier = Record(**raw)
     except TypeError as error:
         raise UserError(f"{folder / RECORD}: not of this version of bas; give another --name") from error
     for name in ("words", "random", "text_encoder"):
-        old, value = getattr(there, name), getattr(record, name)
+        old, value = getattr(earlier, name), getattr(record, name)
         if old != value:
-            told = f"made with {name.replace('_', ' ')} {old}, now {value}"
-            raise UserError(f"{folder}: {told}; give another --name, or delete that folder")
+            reason = f"made with {name.replace('_', ' ')} {old}, now {value}"
+            raise UserError(f"{folder}: {reason}; give another --name, or delete that folder")
 
 
-def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Console) -> None:
-    told = ", ".join(f"{count} {source}" for source, count in words.counts.items())
+def _print_words(name: str, words: Segments, aligner: str | None, console: Console) -> None:
+    sources = ", ".join(f"{count} {source}" for source, count in words.counts.items())
     count = sum(map(len, words.of.values()))
-    console.print(f"{asked.name}: {count:,} words in {len(words.of)} utterances: {told}", highlight=False, markup=False)
+    console.print(f"{name}: {count:,} words in {len(words.of)} utterances: {sources}", highlight=False, markup=False)
     if pseudo := words.counts["pseudo"]:
         why = "and the aligner finds none" if aligner else "and no --aligner is given"
         console.print(
-            f"{asked.name}: {pseudo} of {len(words.of)} utterances have no word times {why}: they are cut into equal "
-            f"stretches of about {PSEUDO_SECONDS} s, which are no words",
+            f"{name}: {pseudo} of {len(words.of)} utterances have no word times {why}: they are cut into equal "
+            f"stretches of about {PSEUDO_SECONDS} s, which are not words",
             style="bold yellow",
             highlight=False,
             markup=False,
@@ -194,9 +201,9 @@ def _tell_words(asked: Asked, words: Segments, aligner: str | None, console: Con
 
 
 def _store(one: _Spoken, neighbourhoods: Neighbourhoods | None, why: str, tasks: Sequence[TaskWords]) -> StoreWords:
-    info, words = one.asked.tasks[0][1].store.info, one.segments["words"]
+    info, words = one.choice.tasks[0][1].store.info, one.segments["words"]
     return StoreWords(
-        store=one.asked.name,
+        store=one.choice.name,
         corpus=one.corpus,
         encoder=EncoderInfo(**info.encoder),
         states=tuple(info.layers),
@@ -211,55 +218,56 @@ def _store(one: _Spoken, neighbourhoods: Neighbourhoods | None, why: str, tasks:
 
 
 def _neighbours(one: _Spoken, shown: Sequence[str]) -> tuple[Neighbourhoods | None, str]:
-    """Local neighbourhood similarity by state, over all speakers: nothing is trained. And neighbours of some words.
+    """The local neighbourhood similarity of each state, over all speakers, and the neighbours of some words.
 
-    None where there are none, and why. The word means are held as they are stored: 3 GB for 60,000 words of 25 states
-    of width 1,024.
+    None where too few words can be compared; the second value says why. Nothing is trained. Memory holds all word means
+    as stored: 3 GB for 60,000 words of 25 states of width 1,024.
     """
     store = FeatureStore(one.record.inputs[WORDS])
     states = store.info.layers
-    of = words_of(one.utterances, one.segments["words"], [u.speaker or u.id for u in one.utterances])
+    tokens = words_of(one.utterances, one.segments["words"], [u.speaker or u.id for u in one.utterances])
     awe_LWD, _ = store.gather([u.id for u in one.utterances], states)
     if not np.isfinite(awe_LWD).all():
         raise UserError(
-            f"{store.folder}: a word's vector is not finite: damaged, or overflowed; extract its parent anew"
+            f"{store.folder}: a word's vector is not finite: damaged, or overflowed; extract its parent again"
         )
     try:
-        found = similarity(awe_LWD.swapaxes(0, 1), one.vectors_NE, of)
+        lns = similarity(awe_LWD.swapaxes(0, 1), one.vectors_NE, tokens)
     except UserError as error:
         if shown:
             raise
         return None, str(error)
     state = middle(states)
-    here_WD, k = awe_LWD[states.index(state)], min(NEAREST, found.ks[-1])
+    state_WD, k = awe_LWD[states.index(state)], min(NEAREST, lns.ks[-1])
     if shown:
-        table_ = table(here_WD, one.vectors_NE, of, shown, k)
+        table_ = table(state_WD, one.vectors_NE, tokens, shown, k)
     else:
         table_ = ()
-        for word in _frequent(of.types_W):
+        for word in _frequent(tokens.types_W):
             try:
-                table_ += table(here_WD, one.vectors_NE, of, [word], k)
-            except UserError:  # too few to choose from, or of one speaker
+                table_ += table(state_WD, one.vectors_NE, tokens, [word], k)
+            except UserError:  # too few other words to choose from, or from one speaker only
                 continue
             if len(table_) == SHOWN:
                 break
-    return Neighbourhoods(found, table_, state), ""
+    return Neighbourhoods(lns, table_, state), ""
 
 
 def _often(spoken: Sequence[_Spoken]) -> list[str]:
-    """The most frequent words of all stores, to name some."""
+    """The most frequent words of all stores."""
     every = (word for one in spoken for words in one.segments["words"].of.values() for word in words)
     counts = Counter(type_ for word in every if (type_ := word_type(word.text)))
     return [word for word, _ in counts.most_common(SHOWN)] or ["none at all"]
 
 
 def _frequent(types_W: np.ndarray) -> list[str]:
-    """The types of LETTERS or more, the most frequent first."""
+    """The word types of at least LETTERS letters, the most frequent first."""
     counts = Counter(str(type_) for type_ in types_W if len(type_) >= LETTERS)
     return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def _train(run: Run, fused: bool, pool: Workers, memory: float | None) -> None:
+    """Do the missing jobs of one task. fused: with text too."""
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
     folds = range(len(run.protocol.folds))
