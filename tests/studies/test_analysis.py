@@ -236,13 +236,13 @@ def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: d
     values[:, [family == "energy" for family in planted.acoustic.families]] = value
     planted.acoustic = replace(planted.acoustic, values_UF=values)
     told = planted.analyse()
-    assert told["cka"]["energy"]["refused"].startswith("energy tells nothing apart")
+    assert told["cka"]["energy"]["refused"].startswith("energy does not tell utterances apart")
     assert told["cka"]["spectral"] == found["cka"]["spectral"]
     assert "debiased" in told["cka"]["egemaps"]
     planted.acoustic = replace(planted.acoustic, values_UF=np.full_like(values, value))
     told = planted.analyse()
     for name in ("egemaps", *FAMILIES):
-        assert told["cka"][name]["refused"].startswith(f"{name} tells nothing apart")
+        assert told["cka"][name]["refused"].startswith(f"{name} does not tell utterances apart")
     assert told["svcca"]["egemaps"][0] == {"value": None, "dims": (0, 0), "refused": told["cka"]["egemaps"]["refused"]}
     assert told["cka"]["text"] == found["cka"]["text"]
     json.dumps(told, allow_nan=False)
@@ -251,7 +251,7 @@ def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: d
 def test_texts_whose_vectors_are_equal_have_no_likeness() -> None:
     planted = Planted()
     planted.texts = np.ones((UTTERANCES, 5))
-    assert planted.analyse()["cka"]["text"]["refused"].startswith("text tells nothing apart")
+    assert planted.analyse()["cka"]["text"]["refused"].startswith("text does not tell utterances apart")
 
 
 def test_the_probes_are_given_what_is_missing_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_the_fit_never_sees_the_tested_speaker() -> None:
     values = planted.acoustic.values_UF.copy()
     values[splits[0].test] = 1e6  # would bend any fit that saw it
     guesses = [
-        analysis._guesses(planted.x, y_UF, planted.speakers, splits, QUICK.strengths, 0)
+        analysis._predict(planted.x, y_UF, planted.speakers, splits, QUICK.strengths, 0)
         for y_UF in (planted.acoustic.values_UF, values)
     ]
     tested = splits[0].test

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from bas.studies.dynamics.checkpoints import own_head, read_means, refitted, scored
+from bas.studies.dynamics.checkpoints import own_head, read_means, refitted, score
 from bas.tasks import EMOTION
 
 
@@ -34,7 +34,7 @@ def test_own_head_and_scores() -> None:
     assert found["predictions"] == [[0, 1, 1]]
     assert found["WA"] == [pytest.approx(2 / 3)]
     assert found["UA"] == [pytest.approx(0.75)]
-    assert scored([np.array([0, 1, 0])], np.array([0, 1, 0]))["macro_f1"] == [1.0]
+    assert score([np.array([0, 1, 0])], np.array([0, 1, 0]))["macro_f1"] == [1.0]
 
 
 def test_means_are_read_for_their_own_utterances_or_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -256,15 +256,15 @@ def test_what_is_lost_with_its_weights_is_had_anew_with_the_rotation(
 
     kept = {path: path.read_text() for path in (first, last)}
     last.write_text("{")
-    assert told().endswith(f"; delete {last}: it is made anew")  # its weights are there
+    assert told().endswith(f"; delete {last}: it is made again")  # its weights are there
     last.unlink()
     (where / "means/step-00000.npz").unlink()
-    assert told().endswith(f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made anew")
+    assert told().endswith(f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made again")
     last.write_text(kept[last])
     first.write_text("{")
-    assert told().endswith(f"; delete {where}: it is made anew")
+    assert told().endswith(f"; delete {where}: it is made again")
     first.unlink()
-    assert told() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made anew"
+    assert told() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made again"
 
 
 def test_vectors_of_the_texts_are_measured_and_told(

@@ -261,7 +261,7 @@ def test_a_state_of_something_else_is_refused(given: Path, tmp_path: Path, monke
     state = tmp_path / "finetune.state"
     for change in ({"seed": 1}, {"how": replace(QUICK, lr=1e-3)}):
         assert refusal(run, tmp_path, given, **change) == (
-            f"{state}: damaged, or not of this fine-tuning; delete it: it begins anew"
+            f"{state}: damaged, or not of this fine-tuning; delete it: it begins again"
         )
     state.write_bytes(b"no state")
     assert str(state) in refusal(run, tmp_path, given)

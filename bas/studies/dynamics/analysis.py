@@ -1,11 +1,11 @@
-"""What the hidden states of one checkpoint hold: likeness to acoustics, to their own beginning and to the text; probes.
+"""The analysis of one checkpoint: similarity of its states to acoustics, to step 0 and to the text; probes.
 
 The measures of *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (2024), sections 2.3.3
-and 2.3.4, with what they lack beside them: CKA without bias and what chance gives (`bas.stats.similarity`), probes that
-never test a speaker they were fitted on, and ridge probes for each acoustic feature.
+and 2.3.4, and what they lack: debiased CKA and its null distribution (`bas.stats.similarity`), probes that never test a
+speaker they were fitted on, and ridge probes for each acoustic feature.
 
-Axes: L hidden states, U utterances, D width, E width of another description, F acoustic features; N utterances fitted,
-G of a group left out, T tested.
+Axes: L hidden states, U utterances, D width, E width of another description, F acoustic features; N fitted utterances,
+G those of a left-out group, T tested utterances.
 
 References
     Hoerl and Kennard, *Technometrics* 12(1), 1970: ridge regression.
@@ -41,33 +41,33 @@ def analyse(
     seed: int = 0,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Everything measured of one checkpoint on the third part of one rotation, as JSON's own types.
+    """All measures of one checkpoint on the third part of one rotation, in JSON's types.
 
     x_LUD: embeddings averaged over time; start_LUD: those of step 0, None at step 0. acoustic: of the same utterances.
-    classes_U: class indices from 0. texts_U: what is said, or `(U, E)` embeddings of it. device: where probes train.
+    classes_U: class indices from 0. texts_U: the texts, or their `(U, E)` embeddings. device: where probes train.
 
         targets, speakers    of the utterances, in order
-        missing, clipped     acoustic features without a value (filled with their mean: for cka and svcca of all
-                             utterances, else of those fitted); utterances clipped
+        missing, clipped     the numbers of missing acoustic values and of clipped utterances; a missing value is filled
+                             with the mean, for cka and svcca of all utterances, else of the fitted ones
         cka                  by `egemaps`, each of its families, `start` and `text`: {debiased, plain: {value, mean,
-                             p95, p: by state}}; `start` has values alone; {refused: why} where there is none
+                             p95, p: by state}}; `start` has values only; {refused: why} where there is none
         svcca                egemaps, start: by state {value, dims, refused}
         probes               by linear, relu and published, grouped: {note, states, egemaps}, see `probes`
         ridge                {names, families, r2: by state and name, note}, see `ridge`
 
-    Equal for equal arguments; on a GPU up to rounding. A description that does not vary is refused by itself; raises
-    UserError where CKA is not defined for a state (`bas.stats.similarity`).
+    Equal arguments give equal results; on a GPU up to rounding. Only a description that does not vary is refused, not
+    the whole analysis. Raises UserError where CKA is not defined for a state (`bas.stats.similarity`).
     """
     states, utterances, _ = x_LUD.shape
     assert len(acoustic.ids) == classes_U.size == speakers_U.size == len(texts_U) == utterances
     assert start_LUD is None or start_LUD.shape == x_LUD.shape
     own_LUD = np.stack([standardised(x_UD) for x_UD in x_LUD])
-    begun_LUD = own_LUD if start_LUD is None else np.stack([standardised(x_UD) for x_UD in start_LUD])
+    first_LUD = own_LUD if start_LUD is None else np.stack([standardised(x_UD) for x_UD in start_LUD])
     described = {name: standardised(filled(acoustic.family(*of))) for name, of in _descriptions().items()}
-    of_all: dict[str, np.ndarray | str] = {**described, "text": _text(texts_U)}
-    by_chance = {name: _by_chance(own_LUD, name, y, settings, seed) for name, y in of_all.items()}
-    from_start = [cka(x_UD, y_UD) for x_UD, y_UD in zip(own_LUD, begun_LUD, strict=True)]
-    start = {kind: {"value": [found[kind] for found in from_start]} for kind in ("debiased", "plain")}
+    descriptions: dict[str, np.ndarray | str] = {**described, "text": _text(texts_U)}
+    by_chance = {name: _by_chance(own_LUD, name, y, settings, seed) for name, y in descriptions.items()}
+    from_start = [cka(x_UD, y_UD) for x_UD, y_UD in zip(own_LUD, first_LUD, strict=True)]
+    start = {kind: {"value": [values[kind] for values in from_start]} for kind in ("debiased", "plain")}
     why = by_chance["egemaps"].get("refused")
     egemaps = [Svcca(None, (0, 0), why) if why else svcca(x_UD, described["egemaps"]) for x_UD in own_LUD]
     return {
@@ -81,8 +81,8 @@ def analyse(
         "clipped": int(np.count_nonzero(acoustic.clipped_U)),
         "cka": {**by_chance, "start": start},
         "svcca": {
-            "egemaps": [asdict(found) for found in egemaps],
-            "start": [asdict(svcca(x_UD, y_UD)) for x_UD, y_UD in zip(own_LUD, begun_LUD, strict=True)],
+            "egemaps": [asdict(similarity) for similarity in egemaps],
+            "start": [asdict(svcca(x_UD, y_UD)) for x_UD, y_UD in zip(own_LUD, first_LUD, strict=True)],
         },
         "probes": probes(x_LUD, acoustic.family(*EGEMAPS), classes_U, speakers_U, settings, seed, device),
         "ridge": ridge(x_LUD, acoustic, classes_U, speakers_U, settings, seed),
@@ -90,28 +90,29 @@ def analyse(
 
 
 def _descriptions() -> dict[str, tuple[str, ...]]:
+    """The acoustic families of each description: all of eGeMAPS, and each family alone."""
     return {"egemaps": EGEMAPS, **{family: (family,) for family in EGEMAPS}}
 
 
 def _by_chance(
     own_LUD: np.ndarray, name: str, y_UE: np.ndarray | str, settings: AnalysisSettings, seed: int
 ) -> dict[str, Any]:
-    """CKA of each state with a description, or why there is none."""
+    """CKA of each state with a description, and its null distribution; or why there is none."""
     if isinstance(y_UE, str):
         return {"refused": y_UE}
     try:
-        cka(y_UE, y_UE)  # so that what is raised below is the state's
+        cka(y_UE, y_UE)  # so that an error below is about the state
     except UserError:
-        return {"refused": f"{name} tells nothing apart: all utterances are alike in it, or every two equally far"}
-    found = [cka_by_chance(x_UD, y_UE, settings.permutations, seed) for x_UD in own_LUD]
+        return {"refused": f"{name} does not tell utterances apart: all are alike in it, or every two equally far"}
+    values = [cka_by_chance(x_UD, y_UE, settings.permutations, seed) for x_UD in own_LUD]
     fields = ("value", "mean", "p95", "p")
     return {
-        kind: {field: [getattr(of[kind], field) for of in found] for field in fields} for kind in ("debiased", "plain")
+        kind: {field: [getattr(of[kind], field) for of in values] for field in fields} for kind in ("debiased", "plain")
     }
 
 
 def _text(texts_U: Sequence[str | None] | np.ndarray) -> np.ndarray | str:
-    """Embeddings, or of sentences that repeat, which it is, standardised; or why there is nothing to compare with."""
+    """Standardised embeddings, or one-hot codes of texts that repeat; or why there is nothing to compare with."""
     if isinstance(texts_U, np.ndarray) and texts_U.ndim == 2:
         return standardised(texts_U)
     if any(text is None for text in texts_U):
@@ -120,7 +121,7 @@ def _text(texts_U: Sequence[str | None] | np.ndarray) -> np.ndarray | str:
     if len(names) == 1:
         return "all utterances have the same text"
     if len(names) == len(which_U):
-        return "no text repeats: it takes a text encoder"
+        return "no text repeats: a text encoder is needed"
     return standardised(np.eye(len(names))[which_U])
 
 
@@ -132,23 +133,23 @@ def ridge(
     settings: AnalysisSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """Each acoustic feature predicted from each state by ridge regression, for speakers that it was not fitted on.
+    """Predict each acoustic feature from each state by ridge regression, for speakers that it was not fitted on.
 
-    r2: by state and name, 1 - the squared error of all utterances, each predicted in the fold that tests its speaker,
-    over that of their mean. Below 0: worse than that mean, as of a feature that differs between speakers but cannot be
-    told for a new one. None: the feature is the same everywhere. An utterance without a value is no part of r2, and is
-    fitted as the mean. The strength is chosen by feature inside the fitted part of each fold, by the error of its
-    speakers left out in turn; where it is a single speaker, of its utterances in five random groups.
+    r2: by state and name, 1 minus the ratio of the squared error over all utterances, each predicted in the fold that
+    tests its speaker, to the squared deviation from their mean. Below 0: worse than the mean, for example of a feature
+    that differs between speakers but cannot be predicted for a new one. None: the feature is constant. An utterance
+    without a value does not count in r2, and is fitted as the mean. In each fold the strength of each feature is chosen
+    by cross-validation over the fitted speakers; a single fitted speaker is cut into five random groups instead.
     """
     splits, note = speaker_splits(classes_U, speakers_U, settings.folds, rng_of(seed, "ridge"))
     if not splits:
         return {"refused": note}
     y_UF = acoustic.values_UF
-    guess_LUF = _guesses(x_LUD, y_UF, speakers_U, splits, settings.strengths, seed)
+    predicted_LUF = _predict(x_LUD, y_UF, speakers_U, splits, settings.strengths, seed)
     known_UF = np.isfinite(y_UF)
     mean_F, sd_F = _moments(y_UF)
     spread_F = np.where(known_UF, (y_UF - mean_F) ** 2, 0).sum(0)
-    error_LF = np.where(known_UF, (guess_LUF - y_UF) ** 2, 0).sum(1)
+    error_LF = np.where(known_UF, (predicted_LUF - y_UF) ** 2, 0).sum(1)
     r2 = [
         [float(1 - e / s) if sd > 0 else None for e, s, sd in zip(error_F, spread_F, sd_F, strict=True)]
         for error_F in error_LF
@@ -158,7 +159,7 @@ def ridge(
     return {"names": list(acoustic.names), "families": list(acoustic.families), "r2": r2, "note": note}
 
 
-def _guesses(
+def _predict(
     x_LUD: np.ndarray,
     y_UF: np.ndarray,
     speakers_U: np.ndarray,
@@ -166,8 +167,8 @@ def _guesses(
     strengths: Sequence[float],
     seed: int,
 ) -> np.ndarray:
-    """`(L, U, F)`: each utterance as the fold guesses it that tests it."""
-    guess_LUF = np.full((len(x_LUD), *y_UF.shape), np.nan)
+    """`(L, U, F)`: each utterance as predicted in the fold that tests it."""
+    predicted_LUF = np.full((len(x_LUD), *y_UF.shape), np.nan)
     for split in splits:
         fit, test = np.sort(np.concatenate([split.fit, split.valid])), split.test
         groups_N = np.unique(speakers_U[fit], return_inverse=True)[1]
@@ -175,15 +176,15 @@ def _guesses(
             groups_N = rng_of(seed, "inner").permutation(len(fit)) % 5
         mean_F, sd_F = _moments(y_UF[fit])
         z_NF = np.nan_to_num((y_UF[fit] - mean_F) / np.where(sd_F > 0, sd_F, 1))
-        for x_UD, guess_UF in zip(x_LUD, guess_LUF, strict=True):
+        for x_UD, predicted_UF in zip(x_LUD, predicted_LUF, strict=True):
             mean_D, sd_D = _moments(x_UD[fit].astype(np.float64))
             x_ND, test_TD = ((x_UD[part] - mean_D) / np.where(sd_D > 0, sd_D, np.inf) for part in (fit, test))
-            guess_UF[test] = mean_F + sd_F * _ridge(x_ND, z_NF, groups_N, test_TD, strengths)
-    return guess_LUF
+            predicted_UF[test] = mean_F + sd_F * _ridge(x_ND, z_NF, groups_N, test_TD, strengths)
+    return predicted_LUF
 
 
 def _moments(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of what is known of each column; the deviation is 0 where it has one value only."""
+    """Mean and deviation of the known values of each column; the deviation is 0 for a constant column."""
     known_ND = np.isfinite(x_ND)
     n_D = np.maximum(known_ND.sum(0), 1)
     mean_D = np.where(known_ND, x_ND, 0).sum(0) / n_D
@@ -195,7 +196,7 @@ def _moments(x_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _ridge(
     x_ND: np.ndarray, z_NF: np.ndarray, groups_N: np.ndarray, test_TD: np.ndarray, strengths: Sequence[float]
 ) -> np.ndarray:
-    """`(T, F)` predictions; x and z are centred; each column of z has the strength that is best for left-out groups.
+    """`(T, F)` predictions; x and z are centred. Each column of z gets the strength that is best for left-out groups.
 
     With XXᵀ / D = QΛQᵀ the fit is QSQᵀz, S = Λ / (Λ + strength).
     """
@@ -208,7 +209,7 @@ def _ridge(
 
 
 def _left_out(q_NN: np.ndarray, shrink_N: np.ndarray, z_NF: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
-    """Residuals of each group as if it had been left out of the fit, intercept included: (1 - H_GG)⁻¹ of its own.
+    """Residuals of each group from a fit without it, intercept included: (1 - H_GG)⁻¹ times its residuals.
 
     H = QSQᵀ + 1/N maps z to its fit (Cook and Weisberg 1982). Exact for fixed centring and scaling of x.
     """

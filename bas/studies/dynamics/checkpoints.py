@@ -1,4 +1,4 @@
-"""What is measured of one checkpoint of a fine-tuning: its states on the third part, and how good it is cut off early.
+"""One checkpoint of a fine-tuning: its states on the third part, and the scores of the model cut off after each.
 
 Axes: L hidden states, U utterances, N frames of an utterance, D width, O outputs.
 """
@@ -31,11 +31,11 @@ METRICS: Mapping[str, Metric] = {"WA": wa, "UA": ua, "macro_f1": macro_f1}
 def embed(
     encoder: Tunable, third: Corpus, manifest: Path, store: Path, means: Path, console: Console
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The third part's states in a feature store, and their means over time in an npz, which are returned.
+    """Write the states of the third part to a feature store and their means over time to an npz; return the means.
 
-    `x_LUD`, the states; `cut_LUD`, what the model would put out if it ended with each of them (`Tunable.cut`).
-    manifest: where the third part is read from again, by whoever opens the store.
-    Raises UserError where the store lacks an utterance, and what `extract` refuses.
+    The means are `x_LUD`, of the states, and `cut_LUD`, of the model's output if it ended with each of them
+    (`Tunable.cut`). manifest: the file from which the third part is read again when the store is opened.
+    Raises UserError where an utterance cannot be encoded, and for what `extract` refuses.
     """
     ids = tuple(u.id for u in third.utterances)
     made = extract(third, encoder, store, Request("manifest", manifest), console)
@@ -52,42 +52,43 @@ def embed(
         x_LUD, cut_LUD = (np.stack(part, axis=1) for part in zip(*rows, strict=True))
         with replacing(means) as temporary, temporary.open("wb") as stream:
             np.savez(stream, ids=np.array(ids, np.str_), x_LUD=x_LUD, cut_LUD=cut_LUD)
-    return read_means(means, ids, "delete it: it is made anew")
+    return read_means(means, ids, "delete it: it is made again")
 
 
 def read_means(means: Path, ids: Sequence[str], remedy: str) -> tuple[np.ndarray, np.ndarray]:
-    """What `embed` left there. UserError where it is not of these utterances; remedy: what a user may do then."""
+    """Read what `embed` wrote. Raises UserError with `remedy` where it is damaged or of other utterances."""
     try:
-        with np.load(means, allow_pickle=False) as held:
-            if held["ids"].tolist() != list(ids):
+        with np.load(means, allow_pickle=False) as arrays:
+            if arrays["ids"].tolist() != list(ids):
                 raise ValueError("of other utterances")
-            return held["x_LUD"], held["cut_LUD"]
-    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
+            return arrays["x_LUD"], arrays["cut_LUD"]
+    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
         raise UserError(f"{means}: missing, damaged or of other utterances; {remedy}") from error
 
 
 def mean_states(encoder: Tunable, utterances: Sequence[Utterance], size: int) -> np.ndarray:
-    """`(L, U, D)` means over time, of at most `size` utterances at a time; nothing is stored."""
-    found: dict[int, np.ndarray] = {}
+    """`(L, U, D)` means over time, with at most `size` utterances encoded at a time; nothing is stored."""
+    means: dict[int, np.ndarray] = {}
     for start in range(0, len(utterances), 8 * size):
         waves = [audio.load(u) for u in utterances[start : start + 8 * size]]
         for members in micro_batches(encoder, [len(wave) for wave in waves], size):
             states = encoder.encode([encoder.prepare(waves[i]) for i in members])
-            found |= {start + i: s.float().mean(1).cpu().numpy() for i, s in zip(members, states, strict=True)}
-    return np.stack([found[i] for i in range(len(utterances))], axis=1)
+            means |= {start + i: s.float().mean(1).cpu().numpy() for i, s in zip(members, states, strict=True)}
+    return np.stack([means[i] for i in range(len(utterances))], axis=1)
 
 
 def own_head(
     cut_LUD: np.ndarray, weight_OD: np.ndarray, bias_O: np.ndarray, targets_U: np.ndarray
 ) -> dict[str, list[Any]]:
-    """The model cut off after each state, with the head that was trained on the last one; by state."""
-    return scored([np.argmax(cut_UD @ weight_OD.T + bias_O, axis=1) for cut_UD in cut_LUD], targets_U)
+    """Scores of the model cut off after each state, with the head that was trained on the last state."""
+    return score([np.argmax(cut_UD @ weight_OD.T + bias_O, axis=1) for cut_UD in cut_LUD], targets_U)
 
 
 def refitted(parts: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], task: Task) -> dict[str, list[Any]]:
-    """The model cut off after each state, with a classifier of its own: the task's linear one on standardised means.
+    """Scores of the model cut off after each state, with the task's linear classifier fitted on that state's means.
 
-    parts: `(L, U, D)` of fit, valid and test. Fitted on fit; its strength is chosen on valid; test is scored once.
+    parts: `(L, U, D)` of fit, valid and test. The classifier is fitted on fit, its strength is chosen on valid, and
+    test is scored once.
     """
     predictions, strengths = [], []
     for fit_UD, valid_UD, test_UD in zip(parts["fit"], parts["valid"], parts["test"], strict=True):
@@ -96,10 +97,10 @@ def refitted(parts: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray],
         )
         predictions.append(model.predict(test_UD))
         strengths.append(strength)
-    return {**scored(predictions, targets["test"]), "strengths": strengths}
+    return {**score(predictions, targets["test"]), "strengths": strengths}
 
 
-def scored(predictions: Sequence[np.ndarray], targets_U: np.ndarray) -> dict[str, list[Any]]:
-    """WA, UA and macro F1 (0..1) and the predictions by utterance, each by state."""
+def score(predictions: Sequence[np.ndarray], targets_U: np.ndarray) -> dict[str, list[Any]]:
+    """By state: WA, UA, macro F1 (0..1), and the predictions by utterance."""
     metrics = {name: [metric(targets_U, p_U) for p_U in predictions] for name, metric in METRICS.items()}
     return {**metrics, "predictions": [p_U.tolist() for p_U in predictions]}

@@ -1,10 +1,10 @@
 """Classifiers on embeddings, many at once, under two splits: at random as published, and with speakers kept apart.
 
 The layer-wise probes of *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (2024),
-section 2.3.4. The paper's split has every speaker on both sides; the other one is beside it wherever it is possible.
+section 2.3.4. The paper's split has every speaker on both sides; the other one is made wherever it is possible.
 
-Not trained by `training.loop`: each of hundreds of probes stops at an epoch of its own and leaves the others, which one
-optimiser over all could not do; the step is that of `training.stack`.
+`training.loop` does not train them: each of hundreds of probes stops at its own epoch and leaves the stack, which one
+optimiser over all of them could not do. The optimiser's step is that of `training.stack`.
 
 Axes: L hidden states, U utterances, D width, C classes; M members (probes trained at once), B utterances of a batch,
 I and O a layer's inputs and outputs, S seeds.
@@ -29,21 +29,21 @@ from bas.stats import macro_f1
 from bas.stats.similarity import CONSTANT
 from bas.training.stack import adamw
 
-# Numbers: below it stay the weights of probes trained at once, and the features they are checked on. On a CPU these are
-# to fit into its caches; a GPU is to be kept busy.
+# The most numbers in the weights of the probes that train together, and in the features they are checked on: what fits
+# into the caches of a CPU, and enough to keep a GPU busy.
 STACK = {"cpu": 2**22, "cuda": 2**27}
 MARK = "speakers stand on both sides"
 
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """The paper's numbers where it has any; UserError naming the field for one that cannot be."""
+    """The paper's numbers where it gives them. Raises UserError naming a field out of range."""
 
-    seeds: int = 10  # probes, each with its own split, initial weights and order
+    seeds: int = 10  # probes, each with its own split, initial weights and order of utterances
     lr: float = 1e-2
     batch_size: int = 16
     epochs: int = 1000  # at most
-    patience: int = 5  # epochs without `improvement` of the validation loss that end a training
+    patience: int = 5  # a training ends after so many epochs without `improvement` of the validation loss
     improvement: float = 0.025
     hidden: int = 256  # of the probe with a hidden layer; not in the paper
     folds: int = 5  # groups of speakers; not in the paper
@@ -53,16 +53,16 @@ class AnalysisSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "lr", "batch_size", "epochs", "patience", "hidden", "permutations"):
             if not getattr(self, name) > 0:
-                raise UserError(f"analysis setting {name}={getattr(self, name)}: it must be above 0")
+                raise UserError(f"analysis setting {name}={getattr(self, name)}: must be above 0")
         if self.folds < 3:
-            raise UserError(f"analysis setting folds={self.folds}: it takes 3 or more to fit, validate and test")
+            raise UserError(f"analysis setting folds={self.folds}: must be 3 or more, to fit, validate and test")
         if self.improvement < 0 or not self.strengths or min(self.strengths) <= 0:
             raise UserError("analysis settings: improvement must not be negative, strengths must be above 0")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of utterances."""
+    """The indices of the utterances in each part."""
 
     fit: np.ndarray
     valid: np.ndarray
@@ -70,7 +70,7 @@ class Split:
 
 
 def published_split(classes_U: np.ndarray, rng: np.random.Generator) -> Split:
-    """80/10/10 at random; every tenth utterance of those in order of class, so each class has its share, if it can.
+    """80/10/10 at random; each part takes tenths of the utterances in order of class, so classes keep their shares.
 
     Speakers stand on both sides.
     """
@@ -84,18 +84,18 @@ def published_split(classes_U: np.ndarray, rng: np.random.Generator) -> Split:
 def speaker_splits(
     classes_U: np.ndarray, speakers_U: np.ndarray, folds: int, rng: np.random.Generator
 ) -> tuple[list[Split], str]:
-    """Whole speakers in `folds` groups, fewer where there are fewer speakers; and what to say of it.
+    """Splits that keep speakers apart, in `folds` groups or as many as there are speakers; and a note on them.
 
-    Each group is tested once, the next one validates, the others fit. Of two speakers one is tested, and the other is
-    cut 80/20 by class. Of one, or of two with too few utterances: no split, and why.
+    Each group is tested once, the next one validates, the others fit. With two speakers one is tested and the other is
+    cut 80/20 by class. With one, or two with too few utterances, there is no split, and the note says why.
     """
     names, sizes = np.unique(speakers_U, return_counts=True)
     if len(names) < 2:
         return [], "a single speaker: no split keeps speakers apart"
-    held: list[list[int]] = [[] for _ in range(min(folds, len(names)))]
-    for n in np.argsort(-sizes * rng.uniform(0.5, 1.5, len(names))):  # large ones rather earlier: parts of a size
-        min(held, key=lambda part: sum(sizes[part])).append(int(n))
-    parts = [np.flatnonzero(np.isin(speakers_U, names[held[i]])) for i in rng.permutation(len(held))]
+    groups: list[list[int]] = [[] for _ in range(min(folds, len(names)))]
+    for n in np.argsort(-sizes * rng.uniform(0.5, 1.5, len(names))):  # large ones early, for groups of similar size
+        min(groups, key=lambda part: sum(sizes[part])).append(int(n))
+    parts = [np.flatnonzero(np.isin(speakers_U, names[groups[i]])) for i in rng.permutation(len(groups))]
     splits = []
     if len(parts) == 2:
         if min(part.size for part in parts) < 10:
@@ -112,13 +112,13 @@ def speaker_splits(
 
 
 def rng_of(*parts: object) -> np.random.Generator:
-    """From any description, alike in every process."""
+    """A generator seeded by any values, the same in every process."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)
 class Member:
-    """One probe to train: on which state, which utterances, and from which seed."""
+    """One probe to train: its state, its split and its seed."""
 
     state: int
     split: Split
@@ -127,7 +127,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Probed:
-    predictions: np.ndarray  # of the split's test part
+    """A trained probe."""
+
+    predictions: np.ndarray  # on the split's test part
     epochs: int
 
 
@@ -142,10 +144,11 @@ def probes(
 ) -> dict[str, Any]:
     """Classifiers on each state and, in the same way, on eGeMAPS: `linear`, and `relu` with one hidden layer.
 
-    egemaps: NaN where there is no value.
-    `published`: 80/10/10 at random, which is marked. `grouped`: whole speakers. Of each, under `states` (by state) and
-    `egemaps`, lists by seed: macro_f1 (of the test part; grouped: of all utterances, each tested once), epochs (mean
-    over folds), and grouped: predictions by utterance. `note` says what the split was; {refused: why} without one.
+    egemaps_UE: NaN where there is no value.
+    `published`: 80/10/10 at random, which is marked. `grouped`: speakers kept apart. Each has, under `states` (by
+    state) and `egemaps`, lists by seed: macro_f1 (of the test part; grouped: of all utterances, each tested once),
+    epochs (mean over folds), and for grouped also predictions by utterance. `note` describes the split; {refused: why}
+    without one.
     """
     splits: dict[str, list[list[Split]]] = {"published": [], "grouped": []}
     notes = {"published": MARK}
@@ -157,14 +160,14 @@ def probes(
         "published": "fewer than 10 utterances" if classes_U.size < 10 else "",
         "grouped": "" if splits["grouped"][0] else notes["grouped"],
     }
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for kind, hidden in (("linear", 0), ("relu", settings.hidden)):
-        found[kind] = {}
+        results[kind] = {}
         for name, of_seed in splits.items():
             if refused[name]:
-                found[kind][name] = {"refused": refused[name]}
+                results[kind][name] = {"refused": refused[name]}
                 continue
-            found[kind][name] = {"note": notes[name]}
+            results[kind][name] = {"note": notes[name]}
             for side, z_LUD in (("states", x_LUD), ("egemaps", egemaps_UE[None])):
                 members = [
                     Member(state, split, (seed, s, f))
@@ -174,28 +177,28 @@ def probes(
                 ]
                 trained = train_probes(z_LUD, classes_U, members, hidden, settings, device)
                 each = len(members) // len(z_LUD)
-                told = [
-                    _scored(classes_U, members[i : i + each], trained[i : i + each], name == "grouped")
+                scores = [
+                    _score(classes_U, members[i : i + each], trained[i : i + each], name == "grouped")
                     for i in range(0, len(members), each)
                 ]
-                found[kind][name][side] = told if side == "states" else told[0]
-    return found
+                results[kind][name][side] = scores if side == "states" else scores[0]
+    return results
 
 
-def _scored(
+def _score(
     classes_U: np.ndarray, members: Sequence[Member], trained: Sequence[Probed], keep: bool
 ) -> dict[str, list[Any]]:
-    """Of one state, by seed; the folds of a seed are pooled."""
-    told: dict[str, list[Any]] = {"macro_f1": [], "epochs": []} | ({"predictions": []} if keep else {})
+    """The scores of one state by seed, with the folds of a seed pooled. keep: the predictions too."""
+    scores: dict[str, list[Any]] = {"macro_f1": [], "epochs": []} | ({"predictions": []} if keep else {})
     for s in dict.fromkeys(member.seed[1] for member in members):
         folds = [(m.split.test, t) for m, t in zip(members, trained, strict=True) if m.seed[1] == s]
         test = np.concatenate([part for part, _ in folds])
         predictions = np.concatenate([t.predictions for _, t in folds])
-        told["macro_f1"].append(macro_f1(classes_U[test], predictions))
-        told["epochs"].append(float(np.mean([t.epochs for _, t in folds])))
+        scores["macro_f1"].append(macro_f1(classes_U[test], predictions))
+        scores["epochs"].append(float(np.mean([t.epochs for _, t in folds])))
         if keep:
-            told["predictions"].append(predictions[np.argsort(test)].tolist())
-    return told
+            scores["predictions"].append(predictions[np.argsort(test)].tolist())
+    return scores
 
 
 def train_probes(
@@ -206,28 +209,28 @@ def train_probes(
     settings: AnalysisSettings,
     device: str = "cpu",
 ) -> list[Probed]:
-    """Train the members side by side, and return each one's answers on its test part.
+    """Train the members side by side; return the predictions of each on its test part.
 
-    A member fills a NaN with the mean of its fit part and standardises by it, has its own weights, order and Adam, and
-    ends when its own validation loss has not improved by `settings.improvement` for `settings.patience` epochs, with
-    the weights of its lowest. So its numbers are those that it has alone (to rounding). hidden: 0 for a linear probe,
-    else the units of a ReLU layer.
+    A member fills NaN with the mean of its fit part, standardises by it, and has its own weights, order and Adam state.
+    It ends when its own validation loss has not improved by `settings.improvement` for `settings.patience` epochs, and
+    keeps the weights of its lowest loss. So its numbers are those of a training alone, up to rounding. hidden: 0 for a
+    linear probe, else the units of a ReLU layer.
     """
     width, classes = x_LUD.shape[2], int(classes_U.max()) + 1
     sizes = (width, hidden, classes) if hidden else (width, classes)
     largest = max(max(m.split.valid.size, m.split.test.size) for m in members) * width
     size = max(1, STACK[torch.device(device).type] // max(largest, sum(i * o for i, o in pairwise(sizes))))
-    # Largest first: in the last steps of an epoch those that still have a batch stand in front.
+    # Largest first: in the last steps of an epoch the members that still have a batch come first.
     order = sorted(range(len(members)), key=lambda m: -members[m].split.fit.size)
     x_LUD_, classes_U_ = (
         torch.as_tensor(x_LUD, dtype=torch.float32, device=device),
         torch.as_tensor(classes_U, dtype=torch.long, device=device),
     )
-    found: dict[int, Probed] = {}
+    probed: dict[int, Probed] = {}
     for i in range(0, len(order), size):
         stack = [members[m] for m in order[i : i + size]]
-        found |= zip(order[i : i + size], _train(x_LUD_, classes_U_, stack, sizes, settings), strict=True)
-    return [found[m] for m in range(len(members))]
+        probed |= zip(order[i : i + size], _train(x_LUD_, classes_U_, stack, sizes, settings), strict=True)
+    return [probed[m] for m in range(len(members))]
 
 
 def _train(
@@ -243,12 +246,12 @@ def _train(
     best = [w.clone() for w in weights]
     lowest, bar = torch.full((2, len(members)), torch.inf)
     since, epochs = torch.zeros((2, len(members)), dtype=torch.long)
-    alive = everyone  # whose rows weights, means and squares hold
+    alive = everyone  # the members in the rows of weights, means and squares
     for epoch in range(settings.epochs):
         order_AN = _padded([fit[m][torch.randperm(len(fit[m]), generator=generators[m])] for m in alive]).to(device)
         steps_A = torch.tensor([-(-len(fit[m]) // settings.batch_size) for m in alive])
         for step in range(int(steps_A[0])):
-            front = int((steps_A > step).sum())  # who has a batch left
+            front = int((steps_A > step).sum())  # the number of members with a batch left
             batch_AB = order_AN[:front, step * settings.batch_size : (step + 1) * settings.batch_size]
             moved = [w[:front].detach().requires_grad_() for w in weights]
             loss_A = feed.loss(moved, alive[:front], batch_AB)
@@ -291,6 +294,7 @@ class Feed:
         self.mean_MD, self.sd_MD = (torch.stack(of) for of in zip(*moments, strict=True))
 
     def logits(self, weights: Sequence[Tensor], members_A: Tensor, index_AB: Tensor) -> Tensor:
+        """`(A, B, C)` logits of each member on its utterances."""
         members_A = members_A.to(self.x.device)
         z = self.x[self.first_M[members_A][:, None] + index_AB.clamp(min=0)]
         z = ((z - self.mean_MD[members_A][:, None]) / self.sd_MD[members_A][:, None]).nan_to_num_()
@@ -299,15 +303,15 @@ class Feed:
         return z
 
     def loss(self, weights: Sequence[Tensor], members_A: Tensor, index_AB: Tensor) -> Tensor:
-        """`(A,)` means over each member's own utterances."""
+        """`(A,)`: the mean loss over each member's utterances."""
         logits_ABC, real_AB = self.logits(weights, members_A, index_AB), index_AB >= 0
         each_AB = F.cross_entropy(logits_ABC.transpose(1, 2), self.classes[index_AB.clamp(min=0)], reduction="none")
         return (each_AB * real_AB).sum(1) / real_AB.sum(1)
 
 
 def _moments(x_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of what is known of each column; the deviation is infinite where it does not vary."""
-    x_ND = x_ND.double()  # torch's nanmean of a constant in float32 is not that constant
+    """Mean and deviation of the known values of each column; the deviation is infinite for a constant column."""
+    x_ND = x_ND.double()  # in float32, torch's nanmean of a constant is not that constant
     mean_D = x_ND.nanmean(0)
     sd_D = (x_ND - mean_D).square().nanmean(0).sqrt()
     return mean_D.float(), torch.where(sd_D > CONSTANT * x_ND.abs().nan_to_num().amax(0), sd_D, torch.inf).float()

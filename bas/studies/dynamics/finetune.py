@@ -1,15 +1,14 @@
-"""Fine-tuning of an encoder: the mean over time of its output into one linear layer, all but its front trained.
+"""Fine-tuning of an encoder: the mean over time of its output feeds one linear layer; all but its front is trained.
 
 Wagner et al., *Dawn of the transformer era in speech emotion recognition*, IEEE TPAMI 2023, as taken up by *What
 Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (section 2.3.2), called the paper below.
-Where that leaves a number open, it is marked "ours".
+Numbers that the paper leaves open are marked "ours".
 
-A step, an epoch's order and all else that is random are functions of the seed and the step alone, so a fine-tuning that
-was killed goes on from its last state and, on the CPU, ends with the same bits. It is given the utterances that train
-and those that validate, and no others.
+Everything random depends on the seed and the step alone, so a fine-tuning that was killed resumes from its last state
+and, on the CPU, ends with the same bits. It gets the utterances to train on and those to validate on, and no others.
 
-Not trained by `training.loop`: what is evaluated, kept and counted here are steps, not epochs; a step sums gradients of
-several micro-batches of waves; and early stopping ends the training, where the loop only keeps the best epoch.
+`training.loop` does not train it: here evaluation, checkpoints and counting go by steps, not epochs; a step sums the
+gradients of several micro-batches of waves; and early stopping ends the training, where the loop keeps the best epoch.
 
 Axes: U utterances, B those of a micro-batch, T frames, D width, O outputs.
 """
@@ -44,30 +43,30 @@ from bas.util.files import read_json, replacing, write_json
 from bas.util.progress import bar
 
 STATE_SECONDS = 30.0
-"""A state is written at every checkpoint, and at an evaluation when the last one is so old."""
+"""A state is written at every checkpoint, and at an evaluation when the last state is older than this."""
 STATE = ("of", "step", "trunk", "head", "optimiser", "records", "seconds")
 
 
 def checkpoint_of(folder: Path, step: int) -> Path:
-    """The encoder as it was after so many steps, a folder in the layout of `transformers`; its head is beside it."""
+    """The folder of the encoder after so many steps, in the layout of `transformers`; its head lies beside it."""
     return folder / "checkpoints" / f"step-{step:05}"
 
 
 def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """The linear layer of a checkpoint: weight `(O, D)` and bias `(O,)`."""
+    """The linear layer of a checkpoint: weight `(O, D)` and bias `(O,)`. Raises UserError where the file is damaged."""
     path = checkpoint_of(folder, step).with_suffix(".npz")
     try:
-        with np.load(path, allow_pickle=False) as held:
-            return held["weight_OD"], held["bias_O"]
-    except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-        raise UserError(f"{path}: missing or damaged; delete {folder}: it is made anew") from error
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["weight_OD"], arrays["bias_O"]
+    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
+        raise UserError(f"{path}: missing or damaged; delete {folder}: it is made again") from error
 
 
 def read_finished(folder: Path) -> dict[str, Any] | None:
-    """What `finetune` returned for this folder, where it has ended."""
+    """What `finetune` returned for this folder; None: it has not ended."""
     path = folder / "finetune.json"
-    found: dict[str, Any] | None = read_json(path, f"delete {folder}: it is made anew") if path.exists() else None
-    return found
+    result: dict[str, Any] | None = read_json(path, f"delete {folder}: it is made again") if path.exists() else None
+    return result
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Classifier:
     micro_batch: int
 
     def passes(self, utterances: Sequence[Utterance]) -> Iterator[tuple[list[int], Tensor]]:
-        """Positions of a micro-batch and its `(B, O)` outputs, until all had their turn."""
+        """The positions and the `(B, O)` outputs of each micro-batch."""
         encoder, device = self.encoder, self.encoder.device.type
         waves = [audio.load(u) for u in utterances]
         for members in micro_batches(encoder, [len(wave) for wave in waves], self.micro_batch):
@@ -90,7 +89,7 @@ class Classifier:
             yield members, self.head(torch.stack([x_TD.float().mean(0) for x_TD in outputs]))
 
     def backward(self, utterances: Sequence[Utterance]) -> float:
-        """Add the gradient of the mean loss over the utterances, whatever the micro-batches; the loss."""
+        """Add the gradient of the mean loss over the utterances, in micro-batches; return the loss."""
         targets_U = torch.from_numpy(self.task.targets(utterances, self.outputs))
         total = 0.0
         for members, logits_BO in self.passes(utterances):
@@ -102,7 +101,7 @@ class Classifier:
 
     @torch.no_grad()
     def score(self, utterances: Sequence[Utterance], size: int) -> dict[str, float]:
-        """Loss and metrics in eval mode, with so many utterances in memory at a time."""
+        """Loss and metrics in eval mode, with `size` utterances in memory at a time."""
         targets_U = self.task.targets(utterances, self.outputs)
         logits_UO = torch.empty(len(utterances), len(self.outputs))
         for start in range(0, len(utterances), size):
@@ -113,10 +112,10 @@ class Classifier:
         return {"loss": float(self.task.loss(logits_UO, torch.from_numpy(targets_U))), **metrics}
 
     def save(self, folder: Path) -> None:
-        """As a checkpoint; anew where a killed process had got so far: on a GPU its numbers were others."""
-        for left in (folder, *folder.parent.glob("*.tmp")):
-            if left.is_dir():
-                shutil.rmtree(left)
+        """Write a checkpoint, over one that a killed process left: on a GPU its numbers may differ."""
+        for leftover in (folder, *folder.parent.glob("*.tmp")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
         self.encoder.save(folder)
         weight_OD, bias_O = (p.detach().cpu().numpy() for p in (self.head.weight, self.head.bias))
         with replacing(folder.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
@@ -124,7 +123,10 @@ class Classifier:
 
 
 def micro_batches(encoder: Tunable, samples: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Positions of waves of so many samples that go through the encoder together; like lengths do, longest first."""
+    """Positions of the waves that go through the encoder together: those of similar lengths, longest first.
+
+    samples: the length of each wave. size: waves of a micro-batch, at most.
+    """
     groups: dict[object, list[int]] = {}
     for i in sorted(range(len(samples)), key=lambda i: -samples[i]):
         groups.setdefault(encoder.batch_key(samples[i]), []).append(i)
@@ -143,31 +145,30 @@ def finetune(
     board: SummaryWriter,
     console: Console,
 ) -> dict[str, Any]:
-    """Train the encoder in place, and leave checkpoints of step 0, of every so many steps and of the last.
+    """Train the encoder in place; write a checkpoint at step 0, every `checkpoint_every` steps and at the last step.
 
-    A step moves the weights once, by the mean loss over its `batch` utterances. An evaluation scores `valid`, with
-    nothing dropped. On CUDA the arithmetic is bfloat16 where autocast says so.
+    A step updates the weights once, by the mean loss over its `batch` utterances. An evaluation scores `valid` without
+    dropout. On CUDA, autocast chooses where to compute in bfloat16. A fine-tuning that was killed is resumed.
 
     Returns, and writes as `finetune.json`: steps (those with a checkpoint), stopped (why), epochs, seconds, parameters
-    (that moved), outputs (the classes, in the head's order), and records: of each evaluation the step, the epoch, the
-    training loss since the one before (None at step 0), and valid: its loss and metrics. What a killed one left in
-    `folder` is gone on from.
+    (the number of trained ones), outputs (the classes, in the head's order), and records: for each evaluation the step,
+    the epoch, the training loss since the evaluation before (None at step 0), and valid: its loss and metrics.
 
-    Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state is not of this
-    fine-tuning.
+    Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state in `folder` is of
+    another fine-tuning.
     """
     seed_everything(seed, "head")
     head = nn.Linear(encoder.info.dim, len(task.outputs(fit))).to(encoder.device)
     classifier = Classifier(encoder, head, task, task.outputs(fit), settings.micro_batch)
     model = nn.ModuleDict({"trunk": encoder.trunk, "head": head}).requires_grad_(True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    of = _identity(encoder, fit, valid, settings, seed)
+    identity = _identity(encoder, fit, valid, settings, seed)
     step, records, before, begun = 0, list[Record](), 0.0, time.monotonic()
     state, written = folder / "finetune.state", begun
-    for left in folder.glob("*.tmp"):  # by a process that was killed while it wrote
-        left.unlink()
+    for leftover in folder.glob("*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     if state.exists():
-        step, records, before = _restore(state, of, model, optimiser)
+        step, records, before = _restore(state, identity, model, optimiser)
     per_epoch = math.ceil(len(fit) / settings.batch)
     last, losses = settings.epochs * per_epoch, list[float]()
 
@@ -176,11 +177,11 @@ def finetune(
         while True:
             progress.update(line, completed=step)
             if step % settings.evaluate_every == 0 or step == last:
-                if not records or records[-1]["step"] < step:  # else it was restored
+                if not records or records[-1]["step"] < step:  # else the record was restored
                     model.eval()
                     trained = float(np.mean(losses)) if losses else None
-                    found = {"loss": trained, "valid": classifier.score(valid, settings.batch)}
-                    records.append({"step": step, "epoch": step / per_epoch, **found})
+                    scores = {"loss": trained, "valid": classifier.score(valid, settings.batch)}
+                    records.append({"step": step, "epoch": step / per_epoch, **scores})
                     _show(board, records[-1])
                 stopped, losses = _why_stopped(records, settings, step == last), []
                 at_checkpoint = step % settings.checkpoint_every == 0 or bool(stopped)
@@ -192,23 +193,23 @@ def finetune(
                     parts = encoder.trunk.state_dict(), head.state_dict(), optimiser.state_dict()
                     spent = before + time.monotonic() - begun
                     with replacing(state) as temporary:
-                        torch.save(dict(zip(STATE, (of, step, *parts, records, spent), strict=True)), temporary)
+                        torch.save(dict(zip(STATE, (identity, step, *parts, records, spent), strict=True)), temporary)
                     written = time.monotonic()
             members = _members(len(fit), settings.batch, seed, step)
             step += 1
             seed_everything(seed, "step", step)
-            # Where transformers masks dimensions of its input, it draws from NumPy's one generator.
+            # transformers draws the mask over input dimensions from NumPy's global generator.
             np.random.seed(int(torch.randint(2**31, ())))  # noqa: NPY002
             model.train()
             optimiser.zero_grad(set_to_none=True)
             try:
                 losses.append(classifier.backward([fit[i] for i in members]))
             except torch.OutOfMemoryError as error:
-                told = f"lower the setting micro_batch={settings.micro_batch}"
-                raise UserError(f"fine-tuning: the GPU's memory is short; {told}") from error
+                remedy = f"lower the setting micro_batch={settings.micro_batch}"
+                raise UserError(f"fine-tuning: the GPU's memory is short; {remedy}") from error
             if not math.isfinite(losses[-1]):
-                told = f"loss {losses[-1]} in step {step}; lower the setting lr={settings.lr}"
-                raise Diverged(f"fine-tuning diverged: {told}")
+                reason = f"loss {losses[-1]} in step {step}; lower the setting lr={settings.lr}"
+                raise Diverged(f"fine-tuning diverged: {reason}")
             optimiser.step()
         progress.update(line, completed=last)
     model.eval().requires_grad_(False)
@@ -227,14 +228,14 @@ def finetune(
 
 
 def _members(count: int, batch: int, seed: int, step: int) -> list[int]:
-    """Of so many utterances those of the step after `step`: each once an epoch, whose last batch may be short."""
+    """The positions of the utterances in the step after `step`. An epoch has each once; its last batch may be short."""
     epoch, index = divmod(step, math.ceil(count / batch))
     seed_everything(seed, "epoch", epoch)
     return torch.randperm(count)[index * batch : (index + 1) * batch].tolist()
 
 
 def _why_stopped(records: Sequence[Record], settings: Tuning, last: bool) -> str:
-    """Empty while it goes on."""
+    """Why the fine-tuning ends here; empty: it continues."""
     best, since = math.inf, 0
     for record in records:
         lower = record["valid"]["loss"] < best - settings.improvement
@@ -252,20 +253,20 @@ def _identity(
 
 
 def _restore(
-    path: Path, of: str, model: nn.ModuleDict, optimiser: torch.optim.Optimizer
+    path: Path, identity: str, model: nn.ModuleDict, optimiser: torch.optim.Optimizer
 ) -> tuple[int, list[Record], float]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        with warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
             state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["of"] != of:
+        if state["of"] != identity:
             raise ValueError("of other utterances, settings or weights, or from another seed")
         model["trunk"].load_state_dict(state["trunk"])
         model["head"].load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
         return int(state["step"]), list(state["records"]), float(state["seconds"])
-    except Exception as error:  # torch's readers raise whatever the bytes lead them to
-        told = "damaged, or not of this fine-tuning; delete it: it begins anew"
-        raise UserError(f"{path}: {told}") from error
+    except Exception as error:  # torch raises many kinds of errors on damaged bytes
+        reason = "damaged, or not of this fine-tuning; delete it: it begins again"
+        raise UserError(f"{path}: {reason}") from error
 
 
 def _show(board: SummaryWriter, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""What the study of fine-tuning reads: recordings at one rate and loudness, their acoustic features, their texts."""
+"""The data of the study: recordings at one rate and loudness, their acoustic features, their texts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from bas.util.progress import bar
 def prepare(
     corpus: Corpus, encoder: Encoder, folder: Path, loudness: float | None, console: Console
 ) -> tuple[Corpus, dict[str, str]]:
-    """Write every recording as 16 kHz mono under `folder`, and a manifest of them; what was done is not done again.
+    """Write every recording as 16 kHz mono under `folder`, and a manifest of them; finished work is not repeated.
 
     loudness: LUFS; None: as recorded. Returns the corpus with these recordings, and by id why an utterance is left out:
-    it cannot be read, is silent, or too short or too long for the encoder. Raises UserError when all are.
+    it cannot be read, is silent, or is too short or too long for the encoder. Raises UserError when all are left out.
     """
     path = folder / "prepared.json"
     if not path.exists():
@@ -35,7 +35,7 @@ def prepare(
         with bar(console, "utterances") as progress:
             line = progress.add_task("prepare", total=len(corpus.utterances))
             for index, utterance in enumerate(corpus.utterances):
-                wav = folder / "audio" / f"{index:06}.wav"  # an id may be no file's name
+                wav = folder / "audio" / f"{index:06}.wav"  # an id may not be a valid file name
                 try:
                     if not wav.exists():
                         _write(utterance, wav, encoder, loudness)
@@ -48,15 +48,15 @@ def prepare(
             raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {first}")
         export.write(replace(corpus, utterances=tuple(kept)), folder / "corpus.csv")
         write_json(path, {"loudness": loudness, "rate": audio.SAMPLE_RATE, "kept": len(kept), "skipped": skipped})
-    found: dict[str, str] = read_json(path)["skipped"]
-    for id_, why in found.items():
-        console.print(f"skipped: {id_}: {why}", style="yellow", highlight=False, markup=False)
+    reasons: dict[str, str] = read_json(path)["skipped"]
+    for id_, reason in reasons.items():
+        console.print(f"skipped: {id_}: {reason}", style="yellow", highlight=False, markup=False)
     prepared = open_corpus("manifest", folder / "corpus.csv")
-    return replace(prepared, name=corpus.name), found
+    return replace(prepared, name=corpus.name), reasons
 
 
 def _write(utterance: Utterance, wav: Path, encoder: Encoder, loudness: float | None) -> None:
-    """UserError naming the utterance that cannot be used."""
+    """Write one recording. Raises UserError naming one that cannot be used."""
     wave = audio.load(utterance)
     if not encoder.min_samples <= len(wave) <= (encoder.max_samples or len(wave)):
         seconds = len(wave) / audio.SAMPLE_RATE
@@ -67,11 +67,11 @@ def _write(utterance: Utterance, wav: Path, encoder: Encoder, loudness: float | 
         except UserError as error:
             raise UserError(f"{utterance.audio}: {error}") from error
     with replacing(wav) as temporary:
-        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # beyond 1.0 too
+        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # keeps samples beyond 1.0
 
 
 def acoustic_of(corpus: Corpus, ids: Sequence[str], folder: Path, console: Console) -> acoustics.Acoustic:
-    """The acoustic features of these utterances, measured once and kept in `acoustic.npz`."""
+    """The acoustic features of these utterances, measured once and saved in `acoustic.npz`."""
     path = folder / "acoustic.npz"
     if path.exists():
         return acoustics.Acoustic.load(path)
@@ -79,20 +79,20 @@ def acoustic_of(corpus: Corpus, ids: Sequence[str], folder: Path, console: Conso
     with bar(console, "utterances") as progress:
         line = progress.add_task("eGeMAPS", total=len(ids))
         waves = ((id_, audio.load(utterances[id_])) for id_ in ids)
-        found = acoustics.measure(waves, lambda: progress.advance(line))
-    found.save(path)
-    return found
+        acoustic = acoustics.measure(waves, lambda: progress.advance(line))
+    acoustic.save(path)
+    return acoustic
 
 
 def texts_of(corpus: Corpus, encoder: str | None, device: torch.device) -> dict[str, Any]:
-    """By id, what is said; with a text encoder, a vector of it.
+    """The text of each utterance by id; with a text encoder, the text's vector.
 
-    Raises UserError when it cannot be loaded, or an utterance has no text to make a vector of.
+    Raises UserError when the encoder cannot be loaded, or an utterance has no text.
     """
     texts = {u.id: u.text for u in corpus.utterances}
     if encoder is None:
         return dict(texts)
-    said = [text for text in texts.values() if text]
-    if len(said) < len(texts):
-        raise UserError(f"--text-encoder: {len(texts) - len(said)} utterances of {corpus.name} have no text")
-    return dict(zip(texts, embed_texts(encoder, said, device), strict=True))
+    known = [text for text in texts.values() if text]
+    if len(known) < len(texts):
+        raise UserError(f"--text-encoder: {len(texts) - len(known)} utterances of {corpus.name} have no text")
+    return dict(zip(texts, embed_texts(encoder, known, device), strict=True))

@@ -1,17 +1,17 @@
-"""The study: what becomes of an encoder's embeddings while it is fine-tuned, from recordings to tables and figures.
+"""How do an encoder's embeddings change during fine-tuning? From recordings to tables and figures.
 
-After *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (the paper), whose subsets 1, 2
-and 3 are the parts fit, valid and test of each fold of a protocol; a fold is called a rotation, its test part the third
-part. Fine-tuning sees fit, and stops by valid; everything is measured on the third part.
+After *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (the paper). Its subsets 1, 2
+and 3 are the fit, valid and test parts of a fold of the protocol. A fold is called a rotation, its test part the third
+part. Fine-tuning trains on fit and stops by valid; everything is measured on the third part.
 
-    run.json         what was asked for, what decides the numbers, versions
+    run.json         the plan, what decides the numbers, versions
     protocol.json    the folds by utterance id
     corpus.csv       a manifest of the recordings as prepared: 16 kHz mono, one loudness, under audio/
-    prepared.json    how they were, and which could not be
-    acoustic.npz     eGeMAPS and more of every third part
-    rotation0.csv    a third part by itself: what its feature stores are read with
+    prepared.json    how they were prepared, and which were left out
+    acoustic.npz     acoustic features (eGeMAPS and more) of every third part
+    rotation0.csv    a manifest of one third part, with which its feature stores are read
     rotation0/       finetune.json; checkpoints/, features/, means/ and analysis/ by step
-    results.json     everything; table.md, figures/ and tb/ show it
+    results.json     all results; table.md, figures/ and tb/ show them
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ from bas.util.files import locked, read_json, replacing, write_json, write_resul
 from bas.util.versions import versions
 
 LOUDNESS = -23.0
-"""LUFS, the paper's."""
+"""LUFS, as in the paper."""
 
 FEW = 30
-"""Speakers; below it, one third part would be a handful of them, so every speaker is in one in turn."""
+"""Speakers. With fewer, one third part would hold a handful of speakers, so the third part is rotated over all."""
 
-MANY_RULE, FEW_RULE = "speaker:64/20/16", "speaker:5"  # the paper's, and ours
+MANY_RULE, FEW_RULE = "speaker:64/20/16", "speaker:5"  # the paper's rule, and ours
 REMEDY = "give another --name, or delete that folder"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asked for."""
+    """The choices of the user."""
 
     corpus: str  # the reader's name
     root: str
     encoder: str
     revision: str | None
     real_length: bool
-    labels: str | None  # a scheme of bas.corpora.labels; None: the corpus's own words
+    labels: str | None  # a scheme of bas.corpora.labels; None: the labels of the corpus
     protocol: str | None  # a rule; None: MANY_RULE, or FEW_RULE below FEW speakers
     protocol_seed: int
     loudness: float | None  # LUFS; None: as recorded
-    text_encoder: str | None  # what makes vectors of the texts; None: a text is known by itself, where it repeats
+    text_encoder: str | None  # makes vectors of the texts; None: a text that repeats is a category
     preset: str
     settings: Tuning
     seed: int
@@ -92,31 +92,31 @@ class Study:
     folder: Path
     plan: Plan
     protocol: Protocol
-    corpus: Corpus  # as prepared
+    corpus: Corpus  # the prepared recordings
     acoustic: acoustics.Acoustic
-    texts: dict[str, Any]  # by id: what is said, as a vector where a text encoder was named
-    context: dict[str, Any]  # of the results
+    texts: dict[str, Any]  # by id: the text, or its vector if there is a text encoder
+    context: dict[str, Any]  # the head of the results
 
 
 def carry_out(
     folder: Path, plan: Plan, console: Console, *, rotations: int | None = None, keep_weights: bool = False
 ) -> dict[str, Any]:
-    """Do what is not done yet of the first `rotations` folds (None: all), and write the results of these.
+    """Do what is not done yet of the first `rotations` folds (None: all), and write their results.
 
-    keep_weights: leave the weights of every checkpoint, from now on; else of each rotation's last alone, the others
-    when they are measured.
-    Raises UserError for whatever corpus, labels, encoder, protocol or settings are refused for, for a folder that was
-    made of other things, and where another process is at work in it.
+    keep_weights: keep the weights of every checkpoint from now on; otherwise those of a rotation's last checkpoint
+    only, the others are deleted when they have been measured.
+    Raises UserError where corpus, labels, encoder, protocol or settings are refused, for a folder that was made with
+    other choices, and while another process works in it.
     """
     with locked(folder, "fine-tuning"):
         study = _start(folder, plan, rotations, console)
         count = len(study.protocol.folds) if rotations is None else rotations
         done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
-        told = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
-        results = {**study.context, "finetuned": told, **tabulate(done)}
+        finetuned = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
+        results = {**study.context, "finetuned": finetuned, **tabulate(done)}
         write_results(folder / "results.json", results)
         write_text(folder / "table.md", _heading(results) + markdown(results))
-        with _board(study, "figures", anew=True) as board:
+        with _board(study, "figures", replace_old=True) as board:
             for name, figure in figures(results).items():
                 with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
                     figure.savefig(stream, format="png", dpi=150)
@@ -125,7 +125,7 @@ def carry_out(
 
 
 def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
-    """Make the run's folder, or take it up again when it was made of the same things."""
+    """Make the run's folder, or open it again. Raises UserError where it was made with other choices."""
     corpus = open_corpus(plan.corpus, Path(plan.root))
     corpus = relabel(corpus, plan.labels) if plan.labels else corpus
     encoder = _load(plan, plan.encoder, plan.revision)
@@ -171,12 +171,12 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
 
 
 def _load(plan: Plan, name: str, revision: str | None) -> Tunable:
-    seed_everything(plan.seed, "weights")  # a masking vector that the files lack is drawn
+    seed_everything(plan.seed, "weights")  # draws the masking vector where the files lack it
     return tunable(load_encoder(name, torch.device(plan.device), revision, real_length=plan.real_length))
 
 
 def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
-    """The rule of the protocol, and what to say of its choice."""
+    """The rule of the protocol, and a note on why it was chosen."""
     if plan.protocol:
         return plan.protocol, ""
     speakers = len({u.speaker for u in corpus.labelled()})
@@ -186,7 +186,7 @@ def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
 
 
 def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -> dict[str, Any]:
-    """Whatever changes a number, by name."""
+    """Everything that changes a number, by name."""
     hashes = recording_hashes(corpus.utterances, lambda: None)
     recordings = [[u.id, hashes.get(u.id)] for u in corpus.utterances]
     fields = [[u.id, u.label, u.speaker, u.text] for u in corpus.utterances]
@@ -212,8 +212,8 @@ def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -
 
 
 def _text_revision(name: str | None) -> str | None:
-    """Of a text encoder that was loaded; the cache keeps a hub's files under their commit."""
-    from transformers.utils.hub import cached_file  # seconds to import, needed here only
+    """The revision of a loaded text encoder; the cache keeps files of a hub under their commit."""
+    from transformers.utils.hub import cached_file  # takes seconds to import, needed here only
 
     if name is None:
         return None
@@ -225,8 +225,9 @@ def _digest(value: Any) -> str:
 
 
 def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
-    there = read_json(folder / "run.json", REMEDY)
-    old = there.get("made_of") if isinstance(there, dict) else None
+    """Raise UserError where the folder was made with other choices."""
+    recorded = read_json(folder / "run.json", REMEDY)
+    old = recorded.get("made_of") if isinstance(recorded, dict) else None
     if not isinstance(old, dict) or old.keys() != made_of.keys():
         raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
     for name, value in made_of.items():
@@ -237,41 +238,41 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
 def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> dict[str, Any]:
     """One fold: fine-tune, then measure every checkpoint."""
     where, plan = study.folder / f"rotation{index}", study.plan
-    known = {u.id: u for u in study.corpus.utterances}
-    parts = {name: [known[i] for i in ids] for name, ids in study.protocol.folds[index].parts().items()}
-    told = ", ".join(f"{name} {len(part)} of {len({u.speaker for u in part})} speakers" for name, part in parts.items())
-    console.print(f"{where} ({index + 1} of {count}): {told}", highlight=False, markup=False)
+    utterance_of = {u.id: u for u in study.corpus.utterances}
+    parts = {name: [utterance_of[i] for i in ids] for name, ids in study.protocol.folds[index].parts().items()}
+    sizes = ", ".join(f"{name} {len(us)} of {len({u.speaker for u in us})} speakers" for name, us in parts.items())
+    console.print(f"{where} ({index + 1} of {count}): {sizes}", highlight=False, markup=False)
     done = read_finished(where)
     if done is None:
         encoder, seed = _load(plan, plan.encoder, plan.revision), 1000 * plan.seed + index
-        with _board(study, where.name, anew=False) as board:
+        with _board(study, where.name, replace_old=False) as board:
             done = finetune(encoder, EMOTION, parts["fit"], parts["valid"], plan.settings, seed, where, board, console)
-        del encoder  # not beside the checkpoint's on a GPU
+        del encoder  # frees the GPU for the encoders of the checkpoints
     line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
     console.print(line, highlight=False, markup=False)
-    found = []
-    with _board(study, f"{where.name}/third", anew=True) as board:
+    checkpoints = []
+    with _board(study, f"{where.name}/third", replace_old=True) as board:
         for step in done["steps"]:
             with console.status(f"step {step}"):
-                found.append(_measure(study, index, step, parts, done))
-            _tell(found[-1], board, console)
+                checkpoints.append(_measure(study, index, step, parts, done))
+            _report(checkpoints[-1], board, console)
             weights = checkpoint_of(where, step)
             if not keep_weights and step != done["steps"][-1] and weights.exists():
                 shutil.rmtree(weights)
-    return {"rotation": index, "steps": done["steps"], "checkpoints": found, "finetune": done}
+    return {"rotation": index, "steps": done["steps"], "checkpoints": checkpoints, "finetune": done}
 
 
 def _measure(
     study: Study, index: int, step: int, parts: dict[str, list[Utterance]], done: dict[str, Any]
 ) -> dict[str, Any]:
-    """The analysis of one checkpoint on the third part, and how good the model is when it is cut off early."""
+    """The analysis of one checkpoint on the third part, and the scores of the model cut off after each state."""
     where, plan, name = study.folder / f"rotation{index}", study.plan, f"step-{step:05}"
     path, weights = where / "analysis" / f"{name}.json", checkpoint_of(where, step)
     if path.exists():
-        there: dict[str, Any] = read_json(path, f"delete {path if weights.is_dir() else where}: it is made anew")
-        return there
+        saved: dict[str, Any] = read_json(path, f"delete {path if weights.is_dir() else where}: it is made again")
+        return saved
     if not weights.is_dir():
-        raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made anew")
+        raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made again")
     manifest = study.folder / f"{where.name}.csv"
     export.write(replace(study.corpus, utterances=tuple(parts["test"])), manifest)
     third = open_corpus("manifest", manifest)
@@ -284,7 +285,7 @@ def _measure(
     x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
     analysed = analyse(
         x_LUD,
-        read_means(where / "means" / "step-00000.npz", ids, f"delete {where}: it is made anew")[0] if step else None,
+        read_means(where / "means" / "step-00000.npz", ids, f"delete {where}: it is made again")[0] if step else None,
         study.acoustic.of(ids),
         targets["test"],
         np.array([u.speaker or "" for u in third.utterances]),
@@ -298,31 +299,30 @@ def _measure(
         size = plan.settings.micro_batch
         states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
         cut["refitted"] = refitted(states, targets, EMOTION)
-    found = {"step": step, **analysed, "ids": list(ids), "cut": cut}
-    write_json(path, found)
+    write_json(path, {"step": step, **analysed, "ids": list(ids), "cut": cut})
     return read_json(path)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def _board(study: Study, job: str, anew: bool) -> Iterator[SummaryWriter]:
-    """TensorBoard's writer of a job; anew: in place of what it wrote before, so that nothing is there twice."""
-    if anew:
+def _board(study: Study, job: str, replace_old: bool) -> Iterator[SummaryWriter]:
+    """TensorBoard's writer of a job. replace_old: delete what the job wrote before, so that nothing appears twice."""
+    if replace_old:
         for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
             old.unlink()
     with tensorboard.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
         yield board
 
 
-def _tell(found: dict[str, Any], board: SummaryWriter, console: Console) -> None:
-    own = {name: found["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
+def _report(checkpoint: dict[str, Any], board: SummaryWriter, console: Console) -> None:
+    own = {name: checkpoint["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
     for name, value in own.items():
-        board.add_scalar(f"third part/{name}", value, found["step"])
-    told = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in own.items())
-    console.print(f"  step {found['step']}: {told} on the test part", highlight=False, markup=False)
+        board.add_scalar(f"third part/{name}", value, checkpoint["step"])
+    scores = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in own.items())
+    console.print(f"  step {checkpoint['step']}: {scores} on the test part", highlight=False, markup=False)
 
 
 def _heading(results: dict[str, Any]) -> str:
-    """What the page is of."""
+    """The title and the choices at the head of the page."""
     protocol, encoder, how = results["protocol"], results["encoder"], results["finetuning"]
     done = len(results["finetuned"])
     loudness = "as recorded" if results["loudness"] is None else f"{results['loudness']:g} LUFS"
