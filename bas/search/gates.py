@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def gumbel_softmax(theta: Tensor, temperature: float) -> Tensor:
-    """softmax((theta + g) / temperature) over the first axis, g ~ Gumbel(0, 1) for each element (Fang et al., eq. 4)."""
+    """softmax((theta + g) / temperature) over the first axis, each g ~ Gumbel(0, 1) (Fang et al., eq. 4)."""
     return (_perturb(theta) / temperature).softmax(0)
 
 
