@@ -1,13 +1,14 @@
 """Candidate blocks and pools. Every block is `(x_BTD, mask_BT) -> x_BTD`, every pool `(x_BTD, mask_BT) -> x_BD`.
 
 Axes: B utterances of a batch, T frames, D width, H heads, K width of one head.
-`mask_BT` is true on real frames. What stands on padding is nobody's business: a block must not let it reach a real
-frame, and may leave any finite number there; a pool must not look at it.
+`mask_BT` is true on real frames. Values on padding must never reach a real frame. A block may leave any finite number
+on padding; a pool ignores padding.
 
-A stem is `(x_BTI, mask_BT) -> x_BTD`, I the features' width. Real frames come first, at least one an utterance.
+A stem is `(x_BTI, mask_BT) -> x_BTD`, I the features' width. Each utterance has at least one real frame, and its real
+frames come before its padding.
 
-What Fang et al. 2023 leave open is set here, once: LayerNorm after each sub-module (the vanilla transformer's, which
-their eq. 3 abbreviates), ReLU, an output projection after the heads.
+Three choices that Fang et al. 2023 leave open are made here, once: LayerNorm after each sub-module (as in the vanilla
+transformer, which their eq. 3 abbreviates), ReLU, and an output projection after the heads.
 
 References
     Fang et al., 2023: MSA, FFN and the transformer layer as candidates, and their baselines.
@@ -26,8 +27,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from bas.errors import UserError
 
 
-def zeroed(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Zeros on padding, so that no frame near it sees what stands there: `(B, T, D)`."""
+def zero_padding(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """x with zeros on padding, `(B, T, D)`: real frames nearby must not see what was there."""
     return x_BTD.masked_fill(~mask_BT[..., None], 0.0)
 
 
@@ -111,7 +112,7 @@ class SimpleFFN(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A convolution over time, padding "same", then ReLU; beyond either end of an utterance it sees zeros."""
+    """A convolution over time (padding "same", then ReLU); it sees zeros beyond either end of an utterance."""
 
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
@@ -119,15 +120,16 @@ class Convolution(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.over_time(zeroed(x_BTD, mask_BT).mT).relu().mT)
+        out: Tensor = self.norm(self.over_time(zero_padding(x_BTD, mask_BT).mT).relu().mT)
         return out
 
 
 class LSTM(nn.Module):
-    """A long short-term memory forward in time; a frame's output is the state after it.
+    """A long short-term memory, forward in time; the output at a frame is the state after that frame.
 
-    LayerNorm after it, which Mohapatra et al. do not have: its small states would hardly count in a mix of blocks, and
-    a model of a few hundred steps would stay at the mean. In float32 under autocast too: a state sums up all frames.
+    A LayerNorm follows it, unlike in Mohapatra et al.: without it, the small states of an LSTM would hardly count in a
+    mix of blocks, and a model trained for a few hundred steps would predict the mean. It computes in float32 under
+    autocast too, because a state sums over all frames.
     """
 
     def __init__(self, dim: int, layers: int = 1) -> None:
@@ -136,7 +138,7 @@ class LSTM(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        frames_B = mask_BT.sum(1).cpu()  # a packed sequence wants them there
+        frames_B = mask_BT.sum(1).cpu()  # pack_padded_sequence takes lengths on the CPU only
         assert int(frames_B.min()) > 0, "an utterance without a frame"
         with torch.autocast(x_BTD.device.type, enabled=False):
             packed = pack_padded_sequence(x_BTD.float(), frames_B, batch_first=True, enforce_sorted=False)
@@ -146,10 +148,10 @@ class LSTM(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Convolutions over time that shrink the features' width to the network's in equal steps, each with ReLU.
+    """Convolutions over time, each with ReLU, that shrink the features' width to the network's in equal steps.
 
-    Mohapatra et al. take three of kernel 3 (1024 to 768, 384 and 192), and then the larger of every two frames; here
-    a stem keeps the frames.
+    Mohapatra et al. use three with kernel 3 (1024 to 768, 384 and 192), then max-pool every two frames; here a stem
+    keeps all frames.
     """
 
     def __init__(self, in_dim: int, dim: int, kernel: int, layers: int) -> None:
@@ -159,31 +161,32 @@ class ConvStem(nn.Module):
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
         for convolution in self.over_time:
-            x_BTI = convolution(zeroed(x_BTI, mask_BT).mT).relu().mT
+            x_BTI = convolution(zero_padding(x_BTI, mask_BT).mT).relu().mT
         return x_BTI
 
 
-def _behind(dim: int, hidden: bool) -> nn.Module:
+def _dense(dim: int, hidden: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) if hidden else nn.Identity()
 
 
 class MeanPool(nn.Module):
     """Mean over the real frames of each utterance.
 
-    hidden: a dense layer with ReLU behind it. The network's head is linear; with this it is a feed-forward network.
+    hidden: add a dense layer with ReLU after the mean. Together with the network's linear head, it is a feed-forward
+    network.
     """
 
     def __init__(self, dim: int, hidden: bool = False) -> None:
         super().__init__()
-        self.behind = _behind(dim, hidden)
+        self.behind = _dense(dim, hidden)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        out: Tensor = self.behind(zeroed(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))
+        out: Tensor = self.behind(zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))
         return out
 
 
 class LastState(nn.Module):
-    """The last real frame of each utterance: behind an LSTM, its state when all is heard."""
+    """The last real frame of each utterance: after an LSTM, its state at the end of the utterance."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -196,23 +199,23 @@ class LastState(nn.Module):
 class LastStateAttention(nn.Module):
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) whose query is a linear map of the last real frame.
 
-    Keys and values are all real frames as they are: so it is in the code of Mohapatra et al. hidden: as in `MeanPool`.
+    Keys and values are the real frames themselves, as in the code of Mohapatra et al. hidden: as in `MeanPool`.
     """
 
     def __init__(self, dim: int, hidden: bool = False) -> None:
         super().__init__()
         self.last = LastState(dim)
         self.query = nn.Linear(dim, dim)
-        self.behind = _behind(dim, hidden)
+        self.behind = _dense(dim, hidden)
 
     def weights(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """How much of each frame is taken: `(B, T)`, 0 on padding, summing to 1."""
+        """The attention weight of each frame, `(B, T)`: 0 on padding, summing to 1."""
         query_BD = self.query(self.last(x_BTD, mask_BT))
         scores_BT = torch.einsum("btd,bd->bt", x_BTD, query_BD) / x_BTD.shape[-1] ** 0.5
         weights_BT: Tensor = scores_BT.masked_fill(~mask_BT, -torch.inf).softmax(-1)
         return weights_BT
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        pooled_BD = torch.einsum("bt,btd->bd", self.weights(x_BTD, mask_BT), zeroed(x_BTD, mask_BT))
+        pooled_BD = torch.einsum("bt,btd->bd", self.weights(x_BTD, mask_BT), zero_padding(x_BTD, mask_BT))
         out: Tensor = self.behind(pooled_BD)
         return out

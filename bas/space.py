@@ -1,4 +1,4 @@
-"""What a search chooses from, as plain data. Imports no torch: a space can be counted, listed and named anywhere.
+"""Search spaces as plain data. Imports no torch, so a space can be counted, listed and named anywhere.
 
 A search space is a Python file that defines `space` (and `task`, when it is not emotion recognition).
 """
@@ -24,7 +24,7 @@ Choices = Mapping[str, Factory]
 
 @dataclass(frozen=True)
 class Architecture:
-    """One choice per slot, in the order of the data: `str()` reads "FFN > MSA > MSA+FFN"."""
+    """One choice per slot, from input to output; `str()` gives "FFN > MSA > MSA+FFN"."""
 
     blocks: tuple[tuple[str, str], ...]
 
@@ -46,11 +46,11 @@ class Architecture:
 class SearchSpace:
     """Slots from input to output, each with its candidate blocks, between a stem and a pool.
 
-    slots: by slot name, in order, the candidates; every block is `(x_BTD, mask_BT) -> x_BTD`.
+    slots: the candidates by slot name, in order; every block is `(x_BTD, mask_BT) -> x_BTD`.
     pool: `(x_BTD, mask_BT) -> x_BD`, one factory or choices to search over.
-    stem: `(x_BTI, mask_BT) -> x_BTD`, one factory or choices; `None` is a linear map of each frame to the
-        run's width, and nothing at all where that width is the encoder's own.
-    each_output: a network of its own for each output of the task; for a baseline, it cannot be searched.
+    stem: `(x_BTI, mask_BT) -> x_BTD`, one factory or choices; `None` is a linear map of each frame to the run's width,
+        or the identity where that width is the encoder's own.
+    each_output: train a separate network for each output of the task. For baselines only: it cannot be searched.
     """
 
     slots: Mapping[str, Choices]
@@ -58,7 +58,7 @@ class SearchSpace:
     stem: Factory | Choices | None = None
     each_output: bool = False
     searched: Mapping[str, Choices] = field(init=False, repr=False)
-    """Every part that has a name to choose: the slots, and stem and pool where choices were given."""
+    """Every part with choices: the slots, and stem and pool where they have several candidates."""
 
     def __post_init__(self) -> None:
         if not self.slots:
@@ -79,25 +79,25 @@ class SearchSpace:
             if bad:
                 raise UserError(f"search space: {slot}: a candidate's name may not be empty or hold a dot: {bad[0]!r}")
         object.__setattr__(self, "searched", parts)
-        self.signature  # noqa: B018  refuses lambdas now, not in the middle of a run
+        self.signature  # noqa: B018  refuse lambdas now, not in the middle of a run
 
     @property
     def size(self) -> int:
-        """How many architectures the space holds."""
+        """The number of architectures in the space."""
         return math.prod(len(choices) for choices in self.searched.values())
 
     def architectures(self) -> Iterator[Architecture]:
-        """All of them, in a fixed order."""
+        """All architectures, in a fixed order."""
         for names in itertools.product(*self.searched.values()):
             yield Architecture(tuple(zip(self.searched, names, strict=True)))
 
     def only(self) -> Architecture:
-        """The one architecture of a space that leaves no choice, such as a baseline."""
+        """The architecture of a space that has just one, such as a baseline."""
         assert self.size == 1, self.size
         return next(self.architectures())
 
     def check(self, architecture: Architecture) -> None:
-        """Raise UserError unless the architecture is one of this space's."""
+        """Raise UserError unless the architecture belongs to this space."""
         chosen = architecture.as_dict()
         if list(chosen) != list(self.searched):
             raise UserError(f"architecture: slots {', '.join(chosen)} are not this space's {', '.join(self.searched)}")
@@ -107,7 +107,7 @@ class SearchSpace:
 
     @property
     def signature(self) -> str:
-        """A short hash of slots, names and factories that is the same in every process and on every machine."""
+        """A short hash of slots, names and factories, the same in every process and on every machine."""
         lines = [f"{slot}/{name}={describe(f)}" for slot, c in self.searched.items() for name, f in c.items()]
         for part, value in (("stem", self.stem), ("pool", self.pool)):
             if value is not None and not isinstance(value, Mapping):
@@ -117,35 +117,35 @@ class SearchSpace:
 
 
 def keyword_values(space: SearchSpace, name: str) -> tuple[Any, ...]:
-    """The values of a keyword over the factories that were given it, such as 8 of `partial(MSA, num_heads=8)`."""
+    """The values that the space's factories give a keyword, such as 8 in `partial(MSA, num_heads=8)`."""
     parts = (*space.slots.values(), space.pool, space.stem)
     factories = [f for part in parts for f in (part.values() if isinstance(part, Mapping) else [part])]
     return tuple(dict.fromkeys(f.keywords[name] for f in factories if isinstance(f, partial) and name in f.keywords))
 
 
 def with_keyword(space: SearchSpace, name: str, value: Any) -> SearchSpace:
-    """The same space with another value of a keyword in every factory that was given it."""
+    """The same space with another value of a keyword in every factory that sets it."""
 
-    def one(factory: Factory) -> Factory:
-        known = isinstance(factory, partial) and name in factory.keywords
-        return partial(factory, **{name: value}) if known else factory
+    def change(factory: Factory) -> Factory:
+        sets_it = isinstance(factory, partial) and name in factory.keywords
+        return partial(factory, **{name: value}) if sets_it else factory
 
-    def every(choices: Choices) -> Choices:
-        return {n: one(f) for n, f in choices.items()}
+    def change_all(choices: Choices) -> Choices:
+        return {n: change(f) for n, f in choices.items()}
 
     pool, stem = space.pool, space.stem
     return SearchSpace(
-        {slot: every(choices) for slot, choices in space.slots.items()},
-        every(pool) if isinstance(pool, Mapping) else one(pool),
-        every(stem) if isinstance(stem, Mapping) else stem and one(stem),
+        {slot: change_all(choices) for slot, choices in space.slots.items()},
+        change_all(pool) if isinstance(pool, Mapping) else change(pool),
+        change_all(stem) if isinstance(stem, Mapping) else stem and change(stem),
         space.each_output,
     )
 
 
 def describe(factory: Factory) -> str:
-    """`module.Class(argument=value)`: what a signature hashes.
+    """The factory as `module.Class(argument=value)`, which a signature hashes.
 
-    Raises UserError for a lambda or a local function: two different ones would have the same name.
+    Raises UserError for a lambda or a local function: two different ones could have the same name.
     """
     if isinstance(factory, partial):
         values = [repr(a) for a in factory.args] + [f"{k}={v!r}" for k, v in sorted(factory.keywords.items())]
@@ -155,14 +155,12 @@ def describe(factory: Factory) -> str:
         return f"{describe(factory.func)}({', '.join(values)})"
     name = getattr(factory, "__qualname__", "")
     if not name or "<" in name:
-        raise UserError(
-            "search space: a lambda or local function cannot be told from another; use a class or functools.partial"
-        )
+        raise UserError("search space: a lambda or local function has no unique name; use a class or functools.partial")
     return f"{factory.__module__}.{name}"
 
 
 def _plain(value: object) -> bool:
-    """Whether `repr` is the same in every process."""
+    """Whether the value's `repr` is the same in every process."""
     if isinstance(value, tuple):
         return all(map(_plain, value))
     return isinstance(value, bool | int | float | str | None)

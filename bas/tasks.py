@@ -1,4 +1,4 @@
-"""A task owns what is predicted: targets, loss, metrics, and the fields that no split may share."""
+"""A task defines what is predicted: targets, loss, metrics, and the fields that the parts of a split may not share."""
 
 from __future__ import annotations
 
@@ -24,66 +24,66 @@ OBJECTIVES = ("mse", "ccc")
 
 
 class Task(Protocol):
-    """What the engine asks of a task. `N` utterances, `O` outputs."""
+    """What the engine needs from a task. `N` utterances, `O` outputs."""
 
     @property
     def name(self) -> str: ...
     @property
     def label(self) -> str:
-        """The field of `Utterance` that is predicted; utterances without it are left out."""
+        """The field of `Utterance` to predict; utterances without it are left out."""
 
     @property
     def classes(self) -> str | None:
-        """The field whose values are classes: each is due in every training part. None: there are none."""
+        """The field whose values are the classes; every training part must have them all. None: no classes."""
 
     @property
     def disjoint(self) -> tuple[str, ...]:
-        """Fields of `Utterance` whose values may never stand on both sides of a split."""
+        """Fields of `Utterance` whose values may not be on both sides of a split."""
 
     @property
     def protocol(self) -> str | None:
-        """The rule a run is split by unless it names another; None: the corpus's own."""
+        """The split rule of a run that names none; None: the corpus's own."""
 
     @property
     def pooled(self) -> bool:
-        """Whether the metrics are taken over all folds' test parts at once; else within each, see `together`."""
+        """Whether metrics are computed over the test parts of all folds at once, or within each; see `together`."""
 
     @property
     def linears(self) -> Mapping[str, Linear]:
-        """By name, the rows that keep everyone honest, fitted on mean frames; differences are against the first."""
+        """Linear baseline rows by name, fitted on mean frames; differences are against the first."""
 
     def metrics(self, outputs: Sequence[str]) -> Mapping[str, Metric]:
-        """By name, the first is the headline unless the corpus has another."""
+        """Metrics by name; the first is the headline unless the corpus names another."""
 
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
-        """The name of each output, for instance the classes."""
+        """The names of the outputs, for instance the classes."""
 
     def targets(self, utterances: Sequence[Utterance], outputs: Sequence[str]) -> np.ndarray:
         """`(N, ...)` targets."""
 
     def loss(self, outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
-        """A scalar, the mean over the batch."""
+        """The mean loss over the batch, a scalar."""
 
     def predict(self, outputs_BO: Tensor) -> np.ndarray:
-        """What the metrics compare with the targets."""
+        """The predictions that the metrics compare with the targets."""
 
     def remarks(self, outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.ndarray) -> tuple[str, ...]:
-        """What must be told of a row's predictions by seed, beside its metrics. targets: of `together`."""
+        """Notes on a row's predictions (one row a seed), to show beside its metrics. targets: see `together`."""
 
     def ceiling(
         self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
-        """What the best of models could reach on these targets (of `together`), by metric; None: unknown, or all.
+        """The best score any model could reach on these targets (see `together`), by metric; None: unknown, or perfect.
 
-        chosen_by: outputs that the utterances were chosen by, see `bas.corpora.Corpus`.
+        chosen_by: outputs by which the corpus selected its utterances, see `bas.corpora.Corpus`.
         """
 
 
 def together(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
-    """Targets of several test parts as the task's metrics take them, beside predictions put together alike.
+    """Targets of several test parts, joined as the task's metrics take them; join predictions in the same order.
 
-    part_N: the part of each. Where metrics are not pooled, its number is one more column: each part has a model of its
-    own, and a correlation over several would measure how those are offset.
+    part_N: the part number of each utterance. Where metrics are not pooled, it becomes the last column of the targets:
+    each part has its own model, and a correlation across parts would measure the offsets between models.
     """
     return targets if task.pooled else np.column_stack([targets, part_N])
 
@@ -92,7 +92,7 @@ def together(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
 class Classification:
     """One class per utterance; cross-entropy (Fang et al. 2023, eq. 6); WA, UA and weighted F1.
 
-    The default is emotion recognition: the label, no speaker on both sides of a split.
+    The default is emotion recognition: it predicts the label, and no speaker is on both sides of a split.
     """
 
     label: str = "label"
@@ -139,13 +139,14 @@ class Classification:
 
 @dataclass(frozen=True)
 class Shares:
-    """How many of an utterance's listeners perceived each emotion, each share 0 to 1 (arXiv 2308.14359).
+    """The share of an utterance's listeners that perceived each emotion, 0 to 1 (arXiv 2308.14359).
 
-    A network's outputs pass through a sigmoid. Metrics: Spearman's correlation, the mean over emotions and of each;
-    Pearson's and 1 - MAE, means over emotions. All are taken within each fold and averaged, weighted by its utterances.
+    The network's outputs pass through a sigmoid. Metrics: Spearman's correlation, as a mean over emotions and for each;
+    Pearson's correlation and 1 - MAE, as means over emotions. Each is computed within each fold, then averaged over the
+    folds, weighted by their utterances.
     """
 
-    emotions: tuple[str, ...] = ()  # which of the corpus's; (): all it has
+    emotions: tuple[str, ...] = ()  # some of the corpus's emotions; (): all
     objective: str = "mse"  # or ccc: 1 - Lin's concordance over the batch, mean over emotions
     disjoint: tuple[str, ...] = ("speaker",)
     protocol: str | None = None
@@ -172,16 +173,16 @@ class Shares:
         }
 
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
-        found = tuple(name for name, _ in utterances[0].shares)
-        wanted = self.emotions or found
+        emotions = self.emotions or tuple(name for name, _ in utterances[0].shares)
         for utterance in utterances:
-            lacking = set(wanted).difference(name for name, _ in utterance.shares)
-            if lacking:
-                held = ", ".join(name for name, _ in utterance.shares)
+            names = [name for name, _ in utterance.shares]
+            missing = set(emotions).difference(names)
+            if missing:
                 raise UserError(
-                    f"task {self.name}: utterance {utterance.id} has no share of {min(lacking)!r}; it has {held}"
+                    f"task {self.name}: utterance {utterance.id} has no share of {min(missing)!r}; "
+                    f"it has {', '.join(names)}"
                 )
-        return wanted
+        return emotions
 
     def targets(self, utterances: Sequence[Utterance], outputs: Sequence[str]) -> np.ndarray:
         rows = [dict(u.shares) for u in utterances]
@@ -202,14 +203,13 @@ class Shares:
     def ceiling(
         self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
-        raters = [u.raters for u in utterances]
-        known = np.array([r for r in raters if r is not None])
+        raters = np.array([u.raters for u in utterances if u.raters is not None])
         metrics = self.metrics(outputs)
         if set(outputs).intersection(chosen_by):
-            # Votes that were cut off at a threshold tell nothing of their noise; nor do means over them.
+            # Votes cut off at a threshold do not show their noise, nor do means over emotions that include such votes.
             kept = [f"Spearman {output}" for output in outputs if output not in chosen_by]
             metrics = {name: metrics[name] for name in kept if name in metrics}
-        return shares.ceiling(targets, known, metrics) if metrics and len(known) == len(raters) else None
+        return shares.ceiling(targets, raters, metrics) if metrics and len(raters) == len(utterances) else None
 
 
 def _logistic(strength: float) -> Any:
@@ -217,14 +217,14 @@ def _logistic(strength: float) -> Any:
 
 
 class _Ridge(Ridge):  # type: ignore[misc]  # scikit-learn has no types
-    """Of one output too, predictions are `(N, 1)`."""
+    """Predictions are `(N, O)` even for one output."""
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return np.reshape(super().predict(X), (len(X), -1))
 
 
 class _Mean(DummyRegressor):  # type: ignore[misc]
-    """Likewise."""
+    """Predictions are `(N, O)` even for one output."""
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         return np.reshape(super().predict(X), (len(X), -1))

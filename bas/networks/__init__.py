@@ -1,1 +1,1 @@
-"""What is trained: an architecture of a space as one network, all architectures of a space as another."""
+"""The networks: one architecture of a space, or all of them at once in a supernet."""

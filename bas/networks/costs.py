@@ -1,7 +1,7 @@
-"""What an architecture costs: trainable numbers, or the multiply-adds of a forward pass over one utterance.
+"""The cost of an architecture: trainable parameters, or the multiply-adds of a forward pass over one utterance.
 
-Multiply-adds are those of matrix products, attention and convolutions (half of PyTorch's FLOP counter); what works
-element by element is not counted, as usual.
+Multiply-adds are those of matrix products, attention and convolutions (half of PyTorch's FLOP count); elementwise
+operations are not counted, as usual.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from bas.networks.supernet import Supernet
 
 
 def multiply_adds(module: nn.Module, dim_in: int, frames: int) -> int:
-    """Of a forward pass of `module(x_BTD, mask_BT)` over one utterance of `frames` frames, `dim_in` wide.
+    """Multiply-adds of `module(x_BTD, mask_BT)` over one utterance of `frames` frames, `dim_in` wide.
 
-    module: a block, a stem, a pool or a whole network. It is left as it is, and no random number is drawn.
+    module: a block, a stem, a pool or a whole network. It is not changed, and no random number is drawn.
     """
     module = copy.deepcopy(module).cpu().eval()
     x_BTD, mask_BT = torch.zeros(1, frames, dim_in), torch.ones(1, frames, dtype=torch.bool)
-    # The counter does not see into fused kernels: attention is done step by step, and so are recurrent networks
-    # (oneDNN's) and transformer layers (fused only where no gradient is asked for).
+    # The counter does not see into fused kernels. So attention runs unfused, and so do recurrent networks (fused by
+    # oneDNN) and transformer layers (fused only without gradients).
     with (
         warnings.catch_warnings(action="ignore"),
         FlopCounterMode(display=False) as counter,
@@ -42,27 +42,27 @@ def multiply_adds(module: nn.Module, dim_in: int, frames: int) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a supernet: what every architecture has, and each candidate of each searched part, by name."""
+    """The costs of a supernet: of what every architecture has, and of each candidate of each searched part."""
 
     fixed: int
     searched: Mapping[str, Mapping[str, int]]
 
     @property
     def largest(self) -> int:
-        """The dearest architecture's; at least 1, to divide by."""
+        """The cost of the most expensive architecture; at least 1, to divide by."""
         return max(1, self.fixed + sum(max(row.values()) for row in self.searched.values()))
 
     def of(self, blocks: Iterable[tuple[str, str]]) -> int:
-        """With these candidates computed, each as `(part, name)`: of an architecture, its blocks."""
+        """The cost with these candidates computed, each `(part, name)`, such as the blocks of an architecture."""
         return self.fixed + sum(self.searched[part][name] for part, name in blocks)
 
     def shares(self, part: str, like: Tensor) -> Tensor:
-        """Each candidate's of the dearest architecture's, `(C,)`."""
+        """The cost of each candidate as a share of the most expensive architecture's, `(C,)`."""
         return like.new_tensor(list(self.searched[part].values())) / self.largest
 
 
 def count(supernet: Supernet, measure: str, frames: int) -> Costs:
-    """measure: multiply-adds, over an utterance of `frames` frames, or parameters."""
+    """The costs of a supernet. measure: parameters, or multiply-adds over an utterance of `frames` frames."""
     width, dim = supernet.standardise.mean_I.numel(), supernet.head.in_features
     in_dim = width if supernet.mix is None else width // len(supernet.mix.theta)
 

@@ -1,4 +1,4 @@
-"""What is trained: one architecture as a network. Knows no block and no task: factories come from a `SearchSpace`.
+"""One architecture as a network. It knows no block and no task: factories come from a `SearchSpace`.
 
 Axes: B utterances, T frames, I the features' width, D the network's width, O outputs, C candidates of a part,
 L states of the encoder.
@@ -16,13 +16,13 @@ from bas.errors import UserError
 from bas.space import Architecture, Choices, Factory, SearchSpace
 
 Gate = Iterable[Tensor | None]
-"""One weight per candidate of a part, in the order of the space: a number, or `(B,)`, each utterance its own.
+"""One weight per candidate of a part, in the order of the space: a scalar, or `(B,)`, one for each utterance.
 
-None: not drawn, so not computed. A tensor of `(C,)` or `(C, B)` will do: every candidate is.
+None: not drawn, so not computed. A tensor `(C,)` or `(C, B)` will do too: every candidate is then computed.
 """
 
 Gates = Mapping[str, Gate]
-"""By searched part."""
+"""The gate of each searched part."""
 
 
 class Mixed(nn.Module):
@@ -35,21 +35,21 @@ class Mixed(nn.Module):
         self.theta = nn.Parameter(torch.zeros(len(candidates)))
 
     def forward(self, x: Tensor, mask_BT: Tensor, gate: Gate) -> Tensor:
-        """The sum of the candidates' outputs weighted by the gate (Fang et al. 2023, eq. 5), of those drawn alone."""
+        """The sum of the drawn candidates' outputs, weighted by the gate (Fang et al. 2023, eq. 5)."""
         out: Tensor | None = None
         for weight, name in zip(gate, self.names, strict=True):
             if weight is None:
                 continue
-            found: Tensor = self.candidates[name](x, mask_BT)
-            # A number stays one: a tensor with axes would take bfloat16 outputs to float32.
-            weight = weight[(...,) + (None,) * (found.dim() - 1)] if weight.dim() else weight
-            out = weight * found if out is None else out + weight * found
+            output: Tensor = self.candidates[name](x, mask_BT)
+            # A scalar stays a scalar: a tensor with axes would promote bfloat16 outputs to float32.
+            weight = weight[(...,) + (None,) * (output.dim() - 1)] if weight.dim() else weight
+            out = weight * output if out is None else out + weight * output
         assert out is not None, "no candidate was drawn"
         return out
 
 
 class FrameLinear(nn.Module):
-    """The default stem: a linear map of each frame to the network's width; nothing where that is the input's."""
+    """The default stem: a linear map of each frame to the network's width, or the identity if the widths are equal."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Standardise(nn.Module):
 
     def set(self, mean_I: Tensor, std_I: Tensor) -> None:
         self.mean_I.copy_(mean_I)
-        # A dimension that is constant in training says nothing: no factor makes its first change the loudest.
+        # A dimension that is constant in training stays unscaled: a huge factor would blow up its first change.
         self.scale_I.copy_(torch.where(std_I > 1e-5, 1.0 / std_I, 1.0))
 
     def forward(self, x_BTI: Tensor) -> Tensor:
@@ -112,11 +112,11 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Standardise, layer mix, stem, slots, pool, linear head: what is trained, saved and scored.
+    """Standardisation, layer mix, stem, slots, pool and linear head: the model that is trained, saved and scored.
 
-    A part is a block, or a `Mixed` of blocks in a supernet, which then needs its gates.
-    in_dim: what the stem sees, the width of one state. dropout: after the stem and before the head, the same for
-    every architecture. states: how many of the encoder's states stand side by side in the features; several are mixed.
+    A part is a block, or in a supernet a `Mixed` of blocks, which needs gates.
+    in_dim: the input width of the stem, that of one state. dropout: after the stem and before the head, the same for
+    every architecture. states: the number of encoder states side by side in the features; several are mixed.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Network(nn.Module):
         self.head = nn.Linear(dim, outputs)
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
-        """Features `(B, T, I)`, of several states `(B, T, L * I)`, and mask `(B, T)` to outputs `(B, O)`."""
+        """Features `(B, T, I)`, or `(B, T, L * I)` of several states, and mask `(B, T)` to outputs `(B, O)`."""
         x = self.standardise(x_BTI)
         if self.mix is not None:
             x = self.mix(x)
@@ -147,9 +147,9 @@ class Network(nn.Module):
 
 
 class PerOutput(Network):
-    """A network of its own for each output: they share the standardisation and nothing that learns.
+    """A separate network for each output: they share the standardisation, but no weights.
 
-    The epoch whose weights are kept is the best of all together.
+    The weights kept are those of the epoch that is best for all networks together.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -161,7 +161,7 @@ class PerOutput(Network):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
-        """As of a `Network`; output o is the o-th network's."""
+        """As in `Network`; output o comes from network o."""
         return torch.cat([network(x_BTI, mask_BT) for network in self.networks], -1)
 
 
@@ -189,14 +189,14 @@ def build(
 
 
 def parts_of(space: SearchSpace) -> dict[str, Choices]:
-    """Stem, slots and pool in the order of the data; a part that is not searched has one candidate, named ''."""
+    """Stem, slots and pool, from input to output; a part that is not searched has one candidate, named ''."""
     stem = FrameLinear if space.stem is None else space.stem
     fixed = {"stem": stem, **space.slots, "pool": space.pool}
     return {name: value if isinstance(value, Mapping) else {"": value} for name, value in fixed.items()}
 
 
 def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    """Refuses the few names that a ModuleDict keeps for itself, such as `keys` and `train`."""
+    """The modules as a ModuleDict; UserError for the few names that it reserves, such as `keys` and `train`."""
     try:
         return nn.ModuleDict(modules)
     except KeyError as error:
@@ -211,8 +211,8 @@ def make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = Fa
 def check(space: SearchSpace, in_dim: int, dim: int) -> None:
     """Make each candidate once and try it on two short utterances.
 
-    Raises UserError, naming part and candidate, for a factory that cannot be called as this room calls it, a module
-    that fails, an output of another shape than the part's contract, and one that changes with what stands on padding.
+    Raises UserError, naming part and candidate, for a factory that cannot be called as in `make`, a module that fails,
+    an output of the wrong shape, and an output that depends on padding.
     """
     for part, choices in parts_of(space).items():
         _by_name({name: nn.Identity() for name in choices if name})
@@ -220,7 +220,7 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
         for name, factory in choices.items():
             where = f"{part} {name}".strip()
             try:
-                told = _trial(make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
+                fault = _fault(make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except Exception as error:  # a user's code may fail in any way
@@ -228,20 +228,20 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
                 raise UserError(
                     f"{where}: fails as factory({arguments})(x_BTD, mask_BT): {type(error).__name__}: {why}"
                 ) from error
-            if told:
-                raise UserError(f"{where}: {told}")
+            if fault:
+                raise UserError(f"{where}: {fault}")
 
 
 @torch.no_grad()
-def _trial(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
-    """What is wrong with a candidate's output, or nothing: the second utterance has 3 frames, and 4 of padding."""
+def _fault(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
+    """What is wrong with a candidate's output, or "". The second utterance has 3 real frames and 4 of padding."""
     x_BTD = torch.linspace(-1, 1, 2 * 7 * (in_dim if part == "stem" else dim)).sin().reshape(2, 7, -1)
     mask_BT = torch.arange(7) < torch.tensor([[7], [3]])
     shape = (2, dim) if part == "pool" else (2, 7, dim)
     out = module(x_BTD, mask_BT)
-    found = tuple(getattr(out, "shape", ()))
-    if found != shape:
-        return f"gives {found or type(out).__name__} where {shape} is due"
+    out_shape = tuple(getattr(out, "shape", ()))
+    if out_shape != shape:
+        return f"gives {out_shape or type(out).__name__}; it must give {shape}"
     alone = module(x_BTD[1:, :3], mask_BT[1:, :3])[0]
     real = out[1] if part == "pool" else out[1, :3]
     if not torch.allclose(real, alone, rtol=1e-3, atol=1e-4):
@@ -250,5 +250,5 @@ def _trial(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module."""
+    """The number of trainable parameters of a module."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""The supernet: every architecture of a space at once, what a search trains.
+"""The supernet that a search trains: every architecture of a space at once.
 
 Axes: see `network`.
 """
@@ -13,9 +13,9 @@ from bas.space import Architecture, SearchSpace
 
 
 class Supernet(Network):
-    """Every architecture of a space at once; `discrete` cuts one of them out, sharing its weights.
+    """Every architecture of a space at once; `discrete` takes one of them out, with shared weights.
 
-    residual: every block of a slot in a `Residual`.
+    residual: wrap every block of a slot in a `Residual`.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class Supernet(Network):
         return {name: part.theta.detach().softmax(0) for name, part in self.mixed().items()}
 
     def argmax(self) -> Architecture:
-        """The candidate of the largest theta in each part: the end of a search."""
+        """The candidate with the largest theta in each part, chosen at the end of a search."""
         return Architecture(tuple((name, m.names[int(m.theta.argmax())]) for name, m in self.mixed().items()))
 
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The gates under which the supernet is that architecture."""
+        """The gates with which the supernet computes that architecture alone."""
         return {
             name: torch.tensor([float(n == architecture[name]) for n in m.names], device=m.theta.device)
             for name, m in self.mixed().items()
         }
 
     def discrete(self, architecture: Architecture) -> Network:
-        """That architecture's network, with this supernet's own modules in it (not copies)."""
+        """The network of that architecture, made of this supernet's own modules (not copies)."""
         self.space.check(architecture)
         parts = {
             name: part.candidates[architecture[name]] if isinstance(part, Mixed) else part

@@ -1,7 +1,6 @@
-"""What a found architecture is compared with: Table 1 of Fang et al. 2023, unless a space's file brings its own.
+"""Baselines of a searched architecture: those of Fang et al. 2023, Table 1, unless a space file defines its own.
 
-Each is a space of one architecture, trained like any other. The first is the reference that a table's differences are
-against.
+Each is a space of one architecture, trained like any other. Differences in a table are against the first.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ BASELINES: Mapping[str, SearchSpace] = {
 def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
     """The baselines of these spaces; BASELINES where a file defines none.
 
-    Raises UserError where two files differ in them, or one has the name of a space or of a linear row.
+    Raises UserError if two files have different baselines, or one has the name of a space or of a linear row.
     """
-    told = {file.name: file.baselines or BASELINES for file in files}
-    first, *others = told
+    of_file = {file.name: file.baselines or BASELINES for file in files}
+    first, *others = of_file
     for name in others:
-        if {n: s.signature for n, s in told[name].items()} != {n: s.signature for n, s in told[first].items()}:
+        if {n: s.signature for n, s in of_file[name].items()} != {n: s.signature for n, s in of_file[first].items()}:
             raise UserError(f"spaces {first} and {name}: other baselines; run them apart")
-    taken = {*told, *(row for file in files for row in getattr(file.task, "linears", ()))}
-    for name in told[first]:
+    taken = {*of_file, *(row for file in files for row in getattr(file.task, "linears", ()))}
+    for name in of_file[first]:
         if name in taken:
             raise UserError(f"space {first}: baselines: {name!r} is the name of another row; rename it")
-    return told[first]
+    return of_file[first]

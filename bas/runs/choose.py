@@ -1,4 +1,4 @@
-"""What an experiment comes to on the stores that are there: folders, opened inputs, and the experiment resolved."""
+"""An experiment on the stores on disk: folders, opened inputs, and the experiment with its defaults filled in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Opened:
-    """A store and its labelled corpus, opened once for all that is trained on them."""
+    """A store and its labelled corpus, opened once for every run on them."""
 
     features: Path
     store: FeatureStore
@@ -37,17 +37,20 @@ class Opened:
 
 
 def store_folder(corpus: Corpus, encoder: str) -> Path:
-    """Where `extract` puts a store unless it is told."""
+    """The default folder of a store that `extract` makes."""
     return RUNS / "features" / f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
 
 
 def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
-    """The stores of an experiment by the name of their folder: that of its corpus and encoder unless it names some."""
+    """The stores of an experiment by folder name: those that it names, or that of its corpus and encoder.
+
+    Raises UserError if it has none, or two with the same folder name.
+    """
     if choice.features:
         folders = [Path(folder).expanduser() for folder in dict.fromkeys(choice.features)]
     elif choice.corpus.reader is None or choice.corpus.root is None or choice.encoder.name is None:
-        told = "needs features (--features), a store made by extract, or corpus.reader, corpus.root and encoder.name"
-        raise UserError(f"{verb}: {told}; in the experiment's file, or as flags")
+        needs = "needs features (--features), a store made by extract, or corpus.reader, corpus.root and encoder.name"
+        raise UserError(f"{verb}: {needs}; in the experiment's file, or as flags")
     else:
         corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser())
         folders = [store_folder(corpus, choice.encoder.name)]
@@ -58,7 +61,7 @@ def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
 
 
 def open_store(choice: Experiment, verb: str, features: Path | None = None) -> Opened:
-    """Open a store and its corpus; features: None: the one that the experiment has. UserError where it has several."""
+    """Open a store and its corpus. features: None: the experiment's store; UserError if it has several."""
     if features is None:
         of_name = stores_of(choice, verb)
         if len(of_name) > 1:
@@ -77,10 +80,10 @@ def inputs_of(
     layer: int | str | None = None,
     spaces: Sequence[str] | None = None,
 ) -> Inputs:
-    """The inputs of a run on a store. layer, spaces: None: those of the experiment, of its preset, of the verb.
+    """The inputs of a run on a store. layer, spaces: None: those of the experiment, else the defaults.
 
     Raises UserError for settings that do not go together, a layer that is not stored, a space that cannot be read or
-    built at this width, and a device that is not there.
+    built at this width, and a device that is not available.
     """
     settings, info = settings_of(choice, verb), opened.store.info
     if layer is None:
@@ -97,44 +100,44 @@ def inputs_of(
 
 
 def workers_of(choice: Experiment, device: str) -> int:
-    """How many processes train: on a GPU one, else as many as the experiment says, or as there are cores."""
+    """The number of training processes: one on a GPU, else the experiment's, or one for each core."""
     if device == "cuda":
         if choice.workers and choice.workers > 1:
             raise UserError(f"--workers {choice.workers}: one process has the GPU to itself; leave it out or give 1")
         return 1
     if choice.workers:
         return choice.workers
-    # Where the system tells it, the cores this process may use, which in a container are fewer than the machine's.
+    # The cores this process may use, where the system says: in a container there may be fewer than in the machine.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_folder(choice: Experiment, prefix: str, inputs: Inputs) -> Path:
-    """Where a run on one store goes."""
+    """The folder of a run on one store."""
     suffix = "" if inputs.task.name == "emotion" else f"-{inputs.task.name}"
     name = f"{prefix}{Path(inputs.plan.features).name}-layer{inputs.plan.layer}-{choice.preset}{suffix}"
     return RUNS / (choice.name or name)
 
 
 def study_folder(choice: Experiment, verb: str, names: Sequence[str]) -> Path:
-    """Where a study of stores of these names goes."""
+    """The folder of a study of stores with these names."""
     others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
     more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
     return RUNS / (choice.name or f"{verb}-{names[0]}{more}-{choice.preset}")
 
 
 def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs]) -> Experiment:
-    """The experiment with every default filled in, from what its runs (one a store) were made of."""
-    first, known = runs[0], {str(path): name for name, path in shipped().items()}
+    """The experiment with every default filled in, from the inputs of its runs (one for each store)."""
+    first, shipped_names = runs[0], {str(path): name for name, path in shipped().items()}
     plan, settings = first.plan, first.plan.settings.as_dict()
     rule = choice.protocol.rule or first.task.protocol or first.corpus.protocol
     values: dict[str, Any] = {
         "features": tuple(run.plan.features for run in runs),
-        "spaces": tuple(known.get(str(path), str(path)) for path in plan.spaces),
+        "spaces": tuple(shipped_names.get(str(path), str(path)) for path in plan.spaces),
         "layer": tuple(run.plan.layer for run in runs),
         "seeds": len(plan.seeds),
         "device": plan.device,
         "name": str(folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder),
-        "protocol": replace(choice.protocol, rule=_from_anywhere(rule)),
+        "protocol": replace(choice.protocol, rule=_with_absolute_path(rule)),
         "settings": {name: settings[name] for name in READ_SETTINGS[verb]},
     }
     return replace(choice, **values)
@@ -142,7 +145,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
 
 @contextmanager
 def recorded(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
-    """Write the run's experiment.toml; where the block refuses its input (UserError), all is as it was before."""
+    """Write the run's experiment.toml; if the block refuses its input (UserError), restore the folder as it was."""
     path = folder / FILE
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     before = path.read_bytes() if path.exists() else None
@@ -161,7 +164,7 @@ def recorded(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
 
 
 def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
-    """Which of the encoder's states (not of those stored) is meant; "best" and "mix" stay as they are."""
+    """The layer by its number among the encoder's states (not among those stored); "best" and "mix" stay."""
     if layer == MIX and len(stored) == 1:
         raise UserError(f"--layer mix: only state {stored[0]} is stored, nothing to mix; extract more, or name it")
     named = {"last": states - 1, "middle": states // 2}
@@ -171,8 +174,8 @@ def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
     return layer if layer in (BEST, MIX) else named.get(str(layer), layer)
 
 
-def _from_anywhere(rule: str) -> str:
-    """The rule with whatever it reads named by its absolute path."""
+def _with_absolute_path(rule: str) -> str:
+    """The rule with the file that it reads, if any, as an absolute path."""
     name, colon, rest = rule.partition(":")
     if rule.endswith(".json"):
         return str(Path(rule).expanduser().resolve())

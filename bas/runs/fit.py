@@ -1,4 +1,4 @@
-"""One architecture trained, or one space searched, in a fold of a run. Jobs and trials are made of this.
+"""Train one architecture or search one space in a fold of a run: the steps of jobs and trials.
 
 Nothing here scores a test part.
 """
@@ -23,7 +23,7 @@ from bas.training.settings import Settings
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with the weights of its best epoch, and what it was trained on."""
+    """A trained network with the weights of its best epoch, and its data."""
 
     network: Network
     data: Data
@@ -48,8 +48,8 @@ def fit(
 ) -> Fitted:
     """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
 
-    settings: the run's, or others (`tune`). after_epoch: is given each epoch's record: epoch, loss (training), valid
-    (loss and metrics), score (validation loss, negated); what it raises ends the training. The test part is not seen.
+    settings: the run's, or others (`tune`). after_epoch: takes each epoch's record: epoch, loss (training), valid
+    (loss and metrics), score (negative validation loss); if it raises, the training ends. The test part is not used.
     """
     parts = session.run.protocol.folds[fold]
     data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
@@ -65,11 +65,11 @@ def fit(
         return out
 
     def record(epoch: Epoch) -> Record:
-        checked = valid_scores(session, network, data, valid)
-        known = {"epoch": epoch.index, "loss": epoch.loss, "valid": checked, "score": -checked["loss"]}
-        known |= session.mix(network)
-        after_epoch(known)
-        return known
+        scores = valid_scores(session, network, data, valid)
+        result = {"epoch": epoch.index, "loss": epoch.loss, "valid": scores, "score": -scores["loss"]}
+        result |= session.mix(network)
+        after_epoch(result)
+        return result
 
     records, seconds = optimise(
         network,
@@ -77,7 +77,7 @@ def fit(
         session.run.task.loss,
         data,
         session.members(parts.fit),
-        replace(settings, warmup=0),  # that of a search: here a layer mix moves from the first step
+        replace(settings, warmup=0),  # only for a search: here a layer mix learns from the first step
         seed_of(fold, seed),
         record,
         checkpoint,
@@ -96,10 +96,11 @@ def find(
     checkpoint: Path | None = None,
     paths: bool = True,
 ) -> tuple[Supernet, Found]:
-    """Search a space in a fold; see `search.search`. The test part is not seen.
+    """Search a space in a fold; see `search.search`. The test part is not used.
 
-    settings: the run's, or others. after_epoch: is given each epoch's record, with the scores of the architecture that
-    leads on the valid part, and the layer mix. paths: score every architecture at the end, needed or not.
+    settings: the run's, or others. after_epoch: takes each epoch's record, with the layer mix and the leading
+    architecture's scores on the valid part. paths: score every architecture at the end, even if the strategy does not
+    need it.
     """
     parts = session.run.protocol.folds[fold]
     data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
@@ -114,14 +115,14 @@ def find(
     def score(network: Network) -> dict[str, float]:
         return valid_scores(session, network, data, valid)
 
-    def record(known: Record) -> Record:
-        leader = known["architecture"]
+    def record(epoch: Record) -> Record:
+        leader = epoch["architecture"]
         more = {"valid": score(supernet.discrete(Architecture.of(leader)))} if leader else {}
         more |= session.mix(supernet)
-        after_epoch(known | more)
+        after_epoch(epoch | more)
         return more
 
-    found = search(
+    outcome = search(
         supernet,
         session.run.task.loss,
         data,
@@ -133,11 +134,11 @@ def find(
         score if paths or settings.strategy == "single-path" else None,
         checkpoint,
     )
-    return supernet, found
+    return supernet, outcome
 
 
 def valid_scores(session: Session, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
     """Loss and metrics on the valid part; `network` is in eval mode."""
-    found = outputs(network, data, valid)
-    loss = float(session.run.task.loss(found, data.targets_U[valid]))
-    return {"loss": loss, **session.metrics(session.run.task.predict(found), valid)}
+    outputs_BO = outputs(network, data, valid)
+    loss = float(session.run.task.loss(outputs_BO, data.targets_U[valid]))
+    return {"loss": loss, **session.metrics(session.run.task.predict(outputs_BO), valid)}

@@ -1,7 +1,7 @@
-"""Jobs: one search, or one training scored on its test part. Each is a function of the run folder and its name.
+"""Jobs: one search, or one training scored on its test part. A result depends only on the run folder and the job.
 
-A job's numbers depend on the run, the fold and the seed, never on what else runs: each has one CPU thread, so that the
-number of workers changes nothing. A job sees its test part once, in `_score`, when everything is chosen.
+A job's numbers do not depend on what else runs: each job has one CPU thread, so the number of workers changes nothing.
+A job uses its test part once, in `_score`, after every choice is made.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from bas.util.files import replacing, write_json
 
 
 def run_job(session: Session, job: Job) -> None:
-    """Do one job and write its result. Resumes a checkpoint that a kill left."""
+    """Do one job and write its result. Resumes from the checkpoint of a killed job."""
     trainings = dict.fromkeys(("retrain", "baseline", "alone"), train)
     kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
     keep(session, job, kinds[job.kind](session, job, session.run.protocol.folds[job.fold]))
 
 
 def keep(session: Session, job: Job, result: dict[str, Any]) -> None:
-    """Write a job's result; what it would have resumed from is needed no more."""
+    """Write a job's result and delete its checkpoint."""
     write_json(session.run.job_path(job.name), {"job": asdict(job), "protocol": session.run.protocol.hash, **result})
     checkpoint(session, job).unlink(missing_ok=True)
 
@@ -50,7 +50,7 @@ def checkpoint(session: Session, job: Job) -> Path:
 
 
 def _choose_layer(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
-    """The layer whose linear model does best in cross-validation over the fold's training speakers; see `layers`."""
+    """The layer with the best linear model in cross-validation over the fold's training speakers; see `layers`."""
     run = session.run
     x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
@@ -61,16 +61,16 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
 def _linear(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
     data = session.derived(session.layer(job.fold), fold, session.run.plan.settings)
     begun = time.monotonic()
-    fitted, valid = session.members(fold.fit), session.members(fold.valid)
-    on_fit, on_valid = ((data.mean_frames(of).numpy(), session.run.targets[of.numpy()]) for of in (fitted, valid))
+    fit_part, valid = session.members(fold.fit), session.members(fold.valid)
+    on_fit, on_valid = ((data.mean_frames(of).numpy(), session.run.targets[of.numpy()]) for of in (fit_part, valid))
     metric = session.run.metrics[session.run.headline]
     model, strength = fit_linear(session.run.task.linears[job.row], metric, on_fit, on_valid)
     seconds = time.monotonic() - begun
     predictions = model.predict(data.mean_frames(session.members(fold.test)).numpy())
     parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
-    scored = session.metrics(model.predict(on_valid[0]), valid)
-    found = {"strength": strength, "valid": scored, "parameters": parameters, "seconds": seconds}
-    return {**found, **_score(session, predictions, fold)}
+    scores = session.metrics(model.predict(on_valid[0]), valid)
+    result = {"strength": strength, "valid": scores, "parameters": parameters, "seconds": seconds}
+    return {**result, **_score(session, predictions, fold)}
 
 
 def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
@@ -82,30 +82,30 @@ def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
             tensorboard.search_epoch(board, record, epochs_of(settings, space))
             session.tick()
 
-        supernet, found = find(session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job))
-        values = [path[run.headline] for path in found.paths or ()]
+        supernet, outcome = find(session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job))
+        values = [path[run.headline] for path in outcome.paths or ()]
         scored = list(zip(space.architectures(), values, strict=False))
-        tensorboard.found(board, found.architecture, scored, run.headline, len(found.records))
-        mix = session.mix(supernet) if found.records else {}  # a random choice trains nothing
+        tensorboard.found(board, outcome.architecture, scored, run.headline, len(outcome.records))
+        mix = session.mix(supernet) if outcome.records else {}  # a random choice trains nothing
         tensorboard.mixed(board, mix)
     save(session, job, supernet)
     kept = ("loss", run.headline)
     return {
-        "architecture": found.architecture.as_dict(),
+        "architecture": outcome.architecture.as_dict(),
         "layer": session.layer(job.fold),
         "settings": {name: getattr(settings, name) for name in SEARCH_ONLY},
         "parameters": count_parameters(supernet),
-        "multiply_adds": found.multiply_adds,
-        "seconds": found.seconds,
-        "probabilities": found.probabilities,
+        "multiply_adds": outcome.multiply_adds,
+        "seconds": outcome.seconds,
+        "probabilities": outcome.probabilities,
         **mix,
-        "paths": found.paths and [{name: path[name] for name in kept} for path in found.paths],
-        "epochs": found.records,
+        "paths": outcome.paths and [{name: path[name] for name in kept} for path in outcome.paths],
+        "epochs": outcome.records,
     }
 
 
 def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
-    """Train what the job asks for and score it on its test part; the job's result."""
+    """Train a job's architecture and score it on the test part; return the job's result."""
     space, architecture = asked(session.run, job)
     with board_of(session, job) as board:
 
@@ -120,7 +120,7 @@ def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
 
 
 def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard's events of a training; an audit's thousands would bury all else there: its report shows them."""
+    """The TensorBoard writer of a training; None for the thousands of an audit, which only its report shows."""
     if job.kind == "alone":
         return nullcontext()
     return tensorboard.writer(session.run.folder, job.name, session.run.protocol.told, session.run.protocol.marks)
@@ -129,7 +129,7 @@ def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter
 def finish(
     session: Session, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
 ) -> dict[str, Any]:
-    """Score a training on its test part, once, and keep the weights that someone may ask for; the job's result."""
+    """Score a training on its test part, once, save the weights that are kept, and return the job's result."""
     session.keep_beside(job, fitted)
     fold = session.run.protocol.folds[job.fold]
     predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
@@ -152,7 +152,7 @@ def finish(
 
 
 def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
-    """What a training is of."""
+    """The space and the architecture that a job trains."""
     if job.kind == "baseline":
         return run.baselines[job.row], run.baselines[job.row].only()
     space = run.spaces[job.row].space
@@ -168,7 +168,7 @@ def save(session: Session, job: Job, network: Network) -> None:
 
 
 def _score(session: Session, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
-    """What is kept of the test part: predictions in the fold's order, and its metrics."""
+    """The part of a result about the test part: its predictions, in the fold's order, and its metrics."""
     return {
         "test": {
             "predictions": predictions.tolist(),

@@ -1,8 +1,8 @@
-"""Which stored state to read, from training utterances alone: `layer=best`, and what few labels can tell.
+"""Choose the stored state to read from training utterances alone, for `layer=best` and for few labels.
 
-A linear model on standardised mean frames, cross-validated over whole units of what the task keeps disjoint: all
-training speakers vote, where a valid part holds two or three. (On EmoDB a choice on the valid part cost three points
-against this; a figure of `layer=best` on EmoDB is not free of that.)
+A linear model on standardised mean frames is cross-validated over whole units of the field that the task keeps
+disjoint: all training speakers count, while a valid part has two or three. (On EmoDB, a choice on the valid part cost
+three points against this; a figure of `layer=best` on EmoDB is not free of that comparison.)
 
 Axes: U training utterances, L states, D width of one.
 """
@@ -24,11 +24,11 @@ from bas.tasks import Task, together
 
 FOLDS = 5
 STRENGTH = 0.03
-"""Inverse regularisation: what few labels leave nothing to choose on."""
+"""Inverse regularisation, fixed: few labels leave none to choose it on."""
 
 
 def middle(states: Sequence[int]) -> int:
-    """What one would read without any label."""
+    """The middle state, the choice without any label."""
     return states[len(states) // 2]
 
 
@@ -37,8 +37,9 @@ def cross_validated(
 ) -> dict[int, float]:
     """Each state's score on utterances whose unit its model has not seen, pooled over the folds.
 
-    targets_U: classes, or shares `(U, O)`. units_U: what no two folds share; with one alone, folds over utterances.
-    Raises UserError where no fold leaves two different targets to train on.
+    targets_U: classes, or shares `(U, O)`. units_U: no two folds share a unit; with a single unit, folds are over
+    utterances.
+    Raises UserError if no fold has two different targets to train on.
     """
     units = len(set(units_U))
     if units > 1:
@@ -48,7 +49,7 @@ def cross_validated(
     else:
         few = int(np.unique(targets_U, return_counts=True)[1].min())
         every = StratifiedKFold(max(2, min(FOLDS, few))).split(targets_U, targets_U)
-    # Of one class alone there is nothing to learn.
+    # A fold with a single class has nothing to learn.
     splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit], axis=0)) > 1]
     if not splits:
         unit = task.disjoint[0] if task.disjoint else "utterance"
@@ -62,7 +63,7 @@ def cross_validated(
         predicted = []
         for fit, held in splits:
             model = make_pipeline(StandardScaler(), linear(STRENGTH))
-            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # at the end of its precision
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # at the limit of its precision
                 model.fit(x_ULD[fit, index], targets_U[fit])
             predicted.append(model.predict(x_ULD[held, index]))
         scores[state] = metric(targets, np.concatenate(predicted))
@@ -70,6 +71,6 @@ def cross_validated(
 
 
 def best(scores: dict[int, float]) -> int:
-    """The state with the best score; of equals, the one nearest to the middle of all, then the lower."""
+    """The state with the best score; ties go to the one nearest to the middle, then to the lower."""
     centre = middle(list(scores))
     return max(scores, key=lambda state: (scores[state], -abs(state - centre), -state))

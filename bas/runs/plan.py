@@ -1,4 +1,4 @@
-"""What a user asked for, and the jobs that it comes to."""
+"""The plan of a run, and its jobs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BEST, MIX = "best", "mix"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asked for.
+    """The choices of a user.
 
-    layer: a stored state's number; or "best", chosen in each fold by its training utterances; or "mix": all that are
-        stored, summed with learned weights.
+    layer: the number of a stored state; "best": chosen in each fold by its training utterances; "mix": all stored
+        states, summed with learned weights.
     """
 
     features: str

@@ -1,9 +1,9 @@
-"""A run folder: what made its numbers, and where each of them lies.
+"""A run folder: everything its numbers depend on, and the files that hold them.
 
 run.json          the plan: features, layer, settings, seeds, spaces; versions, commit, device, identity
 protocol.json     the folds by utterance id
 spaces/           the search-space files as they were
-jobs/             one JSON a finished job (a search, a training), its weights beside it, its checkpoint while it runs
+jobs/             a JSON file for each finished job (search, training), with its weights; its checkpoint while it runs
 tb/               TensorBoard
 results.json      the table as data; table.md as text
 """
@@ -31,31 +31,31 @@ from bas.util.files import read_json
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is made of, each opened once and handed down: the store, its labelled corpus and the space files."""
+    """The inputs of a run, each opened once and passed on: the store, its labelled corpus and the space files."""
 
     plan: Plan
     store: FeatureStore
-    corpus: Corpus  # with what the store skipped
+    corpus: Corpus  # including the utterances that the store skipped
     spaces: tuple[SpaceFile, ...]
 
     @classmethod
     def open(cls, plan: Plan) -> Inputs:
-        """UserError for a store, a corpus or a space that cannot be read."""
+        """Open what the plan names. Raises UserError for a store, a corpus or a space that cannot be read."""
         store = FeatureStore(Path(plan.features))
         return cls(plan, store, open_labelled(store.info, plan.labels), tuple(map(load_space, plan.spaces)))
 
     @property
     def task(self) -> Task:
-        """The one task of the spaces; UserError where they have several."""
+        """The task of the spaces; UserError if they have several."""
         return common_task(self.spaces)
 
     def changed(self, **changes: Any) -> Inputs:
-        """The same store, corpus and spaces under a plan with these fields changed."""
+        """The same store, corpus and spaces, with these fields of the plan changed."""
         return replace(self, plan=replace(self.plan, **changes))
 
 
 class Run:
-    """A run folder with everything a job needs, opened."""
+    """An open run folder, with everything that a job needs."""
 
     def __init__(self, folder: Path, inputs: Inputs, protocol: Protocol) -> None:
         self.folder, self.plan, self.protocol, self.store = folder, inputs.plan, protocol, inputs.store
@@ -70,9 +70,9 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Run:
-        """From what `start.start` wrote, as a worker process does: the folder's own copies of spaces and protocol.
+        """Open a folder that `start.start` wrote, with its own copies of spaces and protocol, as a worker process does.
 
-        Raises UserError for a folder of another version of bas, and what `Inputs.open` refuses.
+        Raises UserError for a folder of another version of bas, and whatever `Inputs.open` raises.
         """
         raw = read_json(folder / "run.json")
         try:
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The metric that choices and verdicts go by: the corpus's, where the task has it, else the task's first."""
+        """The metric of choices and verdicts: the corpus's headline if the task has it, else the task's first."""
         return next((name for name in self.corpus.headlines if name in self.metrics), next(iter(self.metrics)))
 
     @property
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def reference(self) -> str:
-        """The baseline that differences are against."""
+        """The baseline that rows are compared with."""
         return next(iter(self.baselines))
 
     @property
@@ -105,12 +105,12 @@ class Run:
 
     @property
     def unit(self) -> str:
-        """The field whose values are the units of a paired comparison: what the folds kept whole."""
+        """The field whose values are the units of a paired comparison: the folds keep each unit whole."""
         return self.protocol.unit
 
     @property
     def states(self) -> int:
-        """How many of the encoder's states feed a network."""
+        """The number of encoder states that feed a network."""
         return len(self.store.info.layers) if self.plan.layer == MIX else 1
 
     def job_path(self, job: str) -> Path:
@@ -120,19 +120,19 @@ class Run:
         return self.job_path(job).exists()
 
     def result(self, job: str) -> dict[str, Any]:
-        found: dict[str, Any] = read_json(self.job_path(job))
-        return found
+        result: dict[str, Any] = read_json(self.job_path(job))
+        return result
 
 
 def common_task(spaces: Iterable[SpaceFile]) -> Task:
-    """The one task of these spaces; emotion recognition where a file defines none."""
+    """The task that these spaces share; emotion recognition if a file defines none. UserError if they have several."""
     tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
     first = next(iter(tasks.values()))
     for name, task in tasks.items():
-        lacking = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
-        if lacking:
-            told = f"{task!r} has no {lacking[0]}; it must be a task, such as Classification(...)"
-            raise UserError(f"space {name}: task: {told}")
+        missing = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
+        if missing:
+            message = f"{task!r} has no {missing[0]}; it must be a task, such as Classification(...)"
+            raise UserError(f"space {name}: task: {message}")
         if repr(task) != repr(first):
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
@@ -141,16 +141,16 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
 
 
 def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
-    """The store's corpus; labels: a scheme of `bas.corpora.labels` to map them to, None: as they are."""
+    """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
     corpus = open_corpus(info.corpus, Path(info.root))
     return corpus if labels is None else relabel(corpus, labels)
 
 
 def stored(corpus: Corpus, info: StoreInfo) -> Corpus:
-    """The corpus without the utterances that the store skipped; its note, shown with every result, counts them."""
+    """The corpus without the utterances that the store skipped; its note, shown with every result, says how many."""
     kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
     left_out = len(corpus.utterances) - len(kept)
     if not left_out:
         return corpus
-    told = f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store"
-    return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, told))))
+    note = f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store"
+    return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, note))))

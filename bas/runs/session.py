@@ -1,4 +1,4 @@
-"""A run open in this process: its features, and what is known of them fold by fold. Jobs and trials are made of this.
+"""A run open in this process, with its features: what jobs and trials work on.
 
 Nothing here scores a test part.
 """
@@ -29,10 +29,9 @@ STACKABLE = ("retrain", "baseline", "alone")
 
 
 class Session:
-    """A run open in this process, with the features of one layer, or of a mix: they are read again for another layer.
+    """A run open in this process, with the features of one layer, or of a mix; another layer replaces them.
 
-    source: the run, or its folder, which is opened. placement: where the features are; None: as for a run with one
-    process.
+    source: a run, or the folder of one to open. placement: where the features are; None: as for a run with one process.
     """
 
     def __init__(
@@ -50,25 +49,25 @@ class Session:
         key = layer, stride
         if key not in self._data:
             ids = [u.id for u in self.run.utterances]
-            self._data = {}  # the old layer goes before the new one comes
+            self._data = {}  # free the old layer before reading the new one
             where = self.placement.where
             layers = self.run.store.info.layers if layer == MIX else [int(layer)]
             self._data = {key: load(self.run.store, ids, layers, stride, self.run.targets, where, self.device)}
         return self._data[key]
 
     def derived(self, layer: int | str, fold: Fold, settings: Settings) -> Data:
-        """The features as every row of this fold is given them."""
+        """The features as the rows of this fold see them."""
         data = self.data(layer, settings.stride)
         if settings.normalise == "speaker":
             return by_speaker(data, self.members(fold.fit), [u.speaker for u in self.run.utterances])
         return data
 
     def training_means(self, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of a fold's fit and valid parts: each utterance's mean frame of every stored state `(U, L, D)`, as the fold's
-        rows are given it, its target, and its unit of what the task keeps disjoint."""
+        """For each utterance of a fold's fit and valid parts: the mean frame of every stored state `(U, L, D)`, as the
+        fold's rows see it, the target, and its value of the field that the task keeps disjoint."""
         run, parts = self.run, self.run.protocol.folds[fold]
         members = self.members((*parts.fit, *parts.valid))
-        # One layer after the other, unless all are there: of many, one may be all that memory holds.
+        # One layer after another, unless all are loaded: memory may hold only one of many.
         layers: Sequence[int | str] = [MIX] if run.plan.layer == MIX else run.store.info.layers
         means = [self.derived(layer, parts, run.plan.settings).mean_frames(members) for layer in layers]
         x_ULD = torch.cat(means, 1).reshape(len(members), len(run.store.info.layers), -1).numpy()
@@ -81,12 +80,12 @@ class Session:
         return torch.tensor([self.run.position[i] for i in ids])
 
     def layer(self, fold: int) -> int | str:
-        """The state that this fold's rows see; MIX: all that are stored."""
+        """The state that this fold's rows read; MIX: all that are stored."""
         layer = self.run.plan.layer
         return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"]) if layer == BEST else layer
 
     def mix(self, network: Network) -> dict[str, Any]:
-        """For a record: the weight of each state in the network's layer mix, by its number; nothing without one."""
+        """The weight of each state in the network's layer mix, by number, for a record; empty without a mix."""
         if network.mix is None:
             return {}
         return {"mix": dict(zip(map(str, self.run.store.info.layers), network.mix.weights().tolist(), strict=True))}
@@ -96,15 +95,15 @@ class Session:
         return {name: metric(targets, predictions) for name, metric in self.run.metrics.items()}
 
     def stackable(self, job: Job) -> bool:
-        """Whether the job may train in one stack with others of its shape."""
+        """Whether the job can train in a stack with others of its shape."""
         return job.kind in STACKABLE
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
-        """What is written of a training beside its result, before that; here nothing."""
+        """Write what a training keeps beside its result, before the result; here nothing."""
 
 
 def place_features(run: Run, processes: int, memory: float | None = None) -> tuple[Placement, str]:
-    """Where a layer of the run's features goes while `processes` train, and a line about it; see `placement.place`."""
+    """Where a layer of the run's features is while `processes` train, and a line about it; see `placement.place`."""
     settings = run.plan.settings
     ids = [u.id for u in run.utterances]
     whole, least = sizes(run.store, ids, settings.stride, settings.batch_size, run.states)

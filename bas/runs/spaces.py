@@ -1,4 +1,4 @@
-"""A search-space file: a user's Python, or one of `search_spaces/`."""
+"""Search-space files: a user's Python file, or one of `search_spaces/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bas.space import SearchSpace
 
 @dataclass(frozen=True)
 class SpaceFile:
-    """A search-space file as it was when it was read."""
+    """The contents of a search-space file when it was read."""
 
     name: str
     path: Path
@@ -29,21 +29,21 @@ class SpaceFile:
 
     @property
     def digest(self) -> str:
-        """A short hash of the file's text: a changed block is another search."""
+        """A short hash of the file's text: a changed block makes another search."""
         return hashlib.sha256(self.source.encode()).hexdigest()[:12]
 
 
 def shipped() -> dict[str, Path]:
     """The files of `search_spaces/` by name."""
-    found = importlib.util.find_spec("search_spaces")
-    folders = (found.submodule_search_locations or []) if found else []
+    package = importlib.util.find_spec("search_spaces")
+    folders = (package.submodule_search_locations or []) if package else []
     return {p.stem: p for d in folders for p in sorted(Path(d).glob("*.py")) if p.stem != "__init__"}
 
 
 def load_space(name_or_path: str) -> SpaceFile:
     """Read a space by the name of a shipped file (`ser_bas4`) or by the path of any Python file.
 
-    Raises UserError when there is no such file, it cannot be imported, or it defines no `space`.
+    Raises UserError if there is no such file, it cannot be imported, or it does not define `space`.
     """
     path = shipped().get(name_or_path, Path(name_or_path).expanduser())
     if path.suffix != ".py" or not path.is_file():
@@ -72,8 +72,8 @@ def load_space(name_or_path: str) -> SpaceFile:
 
 
 def _run(source: str, path: Path) -> ModuleType:
-    # Under one name wherever it lies, so that a signature does not depend on the folder; and from the text itself:
-    # Python's bytecode cache takes a file that was edited twice in a second for the older one.
+    # The module's name does not depend on the folder, so neither does a signature. The text itself is run, because
+    # Python's bytecode cache mistakes a file that was edited twice within a second for the older version.
     module = ModuleType(f"search_spaces.{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
@@ -82,6 +82,6 @@ def _run(source: str, path: Path) -> ModuleType:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {told}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be imported: {type(error).__name__}: {reason}") from error
     return module

@@ -1,8 +1,8 @@
-"""Jobs of one shape trained as one (`bas.training.stack`). For a GPU.
+"""Jobs of one shape trained together (`bas.training.stack`), for a GPU.
 
-A small network leaves a GPU waiting for its next kernel; M of them cost few more kernels than one. An audit trains each
-architecture in every fold with every seed: members of one stack. Each member's numbers are those of `fit.fit` to
-float tolerance: its own initial weights, batches, rates and best epoch.
+A small network leaves a GPU waiting for its next kernel; M networks together launch few more kernels than one. An audit
+trains each architecture in every fold with every seed: these are the members of one stack. Each member has its own
+initial weights, batches, rates and best epoch; its numbers equal those of `fit.fit` to float tolerance.
 
 Axes: M members, S steps of an epoch, B utterances of a batch, O outputs, P parameters of a network.
 """
@@ -32,7 +32,7 @@ from bas.training.stack import Feed, Member, NotStackableError, Stack, Update, c
 
 
 def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
-    """The jobs in stacks of at most `size`: one architecture on one layer each; a job of another kind stands alone."""
+    """The jobs in stacks of at most `size`, each of one architecture on one layer; other jobs are alone in theirs."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         same = (asked(session.run, job)[1], session.layer(job.fold)) if session.stackable(job) else (job.name,)
@@ -41,10 +41,10 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 
 def run_stack(session: Session, jobs: Sequence[Job]) -> None:
-    """Do the jobs of one stack and write the results that `jobs.run_job` would, each with its share of the seconds.
+    """Do the jobs of one stack and write the same results as `jobs.run_job`, each with its share of the seconds.
 
-    Those that have a result are left out. The others are written when all are trained: a killed stack begins anew.
-    Raises NotStackableError, with nothing written.
+    Jobs that have a result are left out. Results are written once all jobs are trained: a killed stack starts again.
+    Raises NotStackableError before anything is written.
     """
     todo = [job for job in jobs if not session.run.done(job.name)]
     if not todo:
@@ -73,10 +73,11 @@ def fit_stack(
     members: Sequence[tuple[int, int]],
     after_epoch: Callable[[], None],
 ) -> list[Fitted]:
-    """`fit.fit` for each (fold, seed) at once; all folds must read one layer. The seconds are shared out evenly.
+    """`fit.fit` for each (fold, seed) at once; all folds must read the same layer. Each gets an equal share of the
+    seconds.
 
-    Raises NotStackableError where the features do not lie on the device, or a block or the loss cannot be stacked;
-    Diverged when a training does.
+    Raises NotStackableError if the features are not on the device, or a block or the loss cannot be stacked; Diverged
+    when a training diverges.
     """
     if session.run.states > 1:
         raise NotStackableError("a layer mix learns at a rate of its own")
@@ -103,10 +104,10 @@ def fit_stack(
             raise Diverged(f"training diverged: loss {bad[0]} in epoch {epoch}; lower the setting lr={settings.lr}")
         out_SMBO = stack.outputs(feed, valid)
         for m, member in enumerate(made):
-            found = out_SMBO[:, m][valid.real_SMB[:, m]][order_M[m]]
-            value = float(loss(found, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
-            checked = {"loss": value, **session.metrics(task.predict(found), member.valid)}
-            record = {"epoch": epoch, "loss": losses[m], "valid": checked, "score": -value}
+            outputs_BO = out_SMBO[:, m][valid.real_SMB[:, m]][order_M[m]]
+            value = float(loss(outputs_BO, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
+            scores = {"loss": value, **session.metrics(task.predict(outputs_BO), member.valid)}
+            record = {"epoch": epoch, "loss": losses[m], "valid": scores, "score": -value}
             records_M[m].append(json.loads(json.dumps(record)))
         score_M = torch.tensor([records[-1]["score"] for records in records_M])
         if not score_M.isfinite().all():
@@ -130,14 +131,14 @@ def _members(
     members: Sequence[tuple[int, int]],
 ) -> list[Member]:
     made: list[Member] = []
-    known: dict[int, tuple[Data, Tensor, Tensor, tuple[Tensor, Tensor] | None]] = {}
+    of_fold: dict[int, tuple[Data, Tensor, Tensor, tuple[Tensor, Tensor] | None]] = {}
     for fold, seed in members:
-        if fold not in known:
+        if fold not in of_fold:
             parts = session.run.protocol.folds[fold]
             data, fit = session.derived(session.layer(fold), parts, settings), session.members(parts.fit)
             moments = None if settings.normalise == "none" else data.moments(fit)
-            known[fold] = data, fit, session.members(parts.valid), moments
-        data, fit, valid, moments = known[fold]
+            of_fold[fold] = data, fit, session.members(parts.valid), moments
+        data, fit, valid, moments = of_fold[fold]
         seed_everything(seed, fold, "initial weights")
         dims = data.dim, settings.width or data.dim, len(session.run.outputs)
         network = build(space, architecture, *dims, settings.dropout, settings.residual == "every").to(session.device)

@@ -1,4 +1,4 @@
-"""Begin a run, or take it up again: what is refused before anything is written, and what a run is made of."""
+"""Begin a run or continue one: the checks before anything is written, and the record of what a run is made of."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ from bas.training.settings import Settings
 from bas.util.files import read_json, write_json, write_text
 from bas.util.versions import versions
 
-RENEWED = "delete it: the next run writes it anew"
+REMEDY = "delete it: the next run writes it again"
 
 
 def split(inputs: Inputs, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
-    """The protocol of a run, see `protocols.make`; what the store skipped is left out."""
+    """The protocol of a run, see `protocols.make`; utterances that the store skipped are left out."""
     return make(inputs.corpus, inputs.task, rule, seed, allowed=allowed, skipped=inputs.store.info.skipped)
 
 
 def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
-    """Make the run's folder, or take it up again when it was made of the same things. The caller holds its lock.
+    """Make the run's folder, or continue in it if it was made of the same things. The caller holds its lock.
 
-    protocol: of `split`. Seeds and spaces may be added to a run; whatever else changes a number refuses, by name.
+    protocol: from `split`. Seeds and spaces may be added to a run. Raises UserError for any other change that affects
+    numbers, naming it.
     """
     plan, store, spaces = inputs.plan, inputs.store, inputs.spaces
     info = store.info
     for index, ids in enumerate(info.shards):
         if ids:
-            store.shard(index)  # refuses what is damaged now, before anything is written
+            store.shard(index)  # refuse a damaged shard now, before anything is written
     _check_recordings(Path(plan.features), stored(inputs.corpus, info), info)
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
@@ -57,18 +58,18 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         _check_speakers(run.corpus, run.task, protocol)
     made_of = _made_of(plan, info, run.corpus, run.task, protocol, spaces)
     if (folder / "run.json").exists():
-        there = read_json(folder / "run.json", "give another --name, or delete that folder")
-        if not isinstance(there, dict) or not isinstance(there.get("made_of"), dict):
+        earlier = read_json(folder / "run.json", "give another --name, or delete that folder")
+        if not isinstance(earlier, dict) or not isinstance(earlier.get("made_of"), dict):
             raise UserError(
                 f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
             )
         for name, value in made_of.items():
-            old = there["made_of"].get(name, value)
+            old = earlier["made_of"].get(name, value)
             if old != value:
                 raise UserError(
                     f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
                 )
-        made_of = {**there["made_of"], **made_of}
+        made_of = {**earlier["made_of"], **made_of}
         _check_copies(folder, protocol, spaces)
         _check_jobs(folder / "jobs", protocol)
     elif any(folder.glob("clean-seed*")):
@@ -88,13 +89,13 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     }
     write_json(folder / "run.json", record)
     (folder / "jobs").mkdir(exist_ok=True)
-    for left in (folder / "jobs").glob("*.tmp"):  # by a process that was killed while it wrote
-        left.unlink()
+    for leftover in (folder / "jobs").glob("*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     return run
 
 
 def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile]) -> None:
-    """Refuse what was edited since the run wrote it down."""
+    """Raise UserError for a copy of the protocol or a space that was edited since the run wrote it."""
     path = folder / "protocol.json"
     if path.exists():
         try:
@@ -102,27 +103,27 @@ def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile])
         except UserError:
             same = False
         if not same:
-            raise UserError(f"{path}: damaged, or other folds than the run's; {RENEWED}")
+            raise UserError(f"{path}: damaged, or other folds than the run's; {REMEDY}")
     for space in spaces:
         path = folder / "spaces" / f"{space.name}.py"
         if path.exists() and path.read_bytes() != space.source.encode():
-            raise UserError(f"{path}: edited since the run began; {RENEWED}")
+            raise UserError(f"{path}: edited since the run began; {REMEDY}")
 
 
 def _check_jobs(jobs: Path, protocol: Protocol) -> None:
     for path in sorted(jobs.glob("*.json")):
         remedy = "delete it: its job is done again"
-        found = read_json(path, remedy)
-        if not isinstance(found, dict) or "job" not in found:
+        result = read_json(path, remedy)
+        if not isinstance(result, dict) or "job" not in result:
             raise UserError(f"{path}: not the result of a job; {remedy}")
-        if found.get("protocol") != protocol.hash:
+        if result.get("protocol") != protocol.hash:
             raise UserError(f"{path}: of another protocol than {protocol.hash}; {remedy}")
     for path in sorted(jobs.glob("*.checkpoint")):
         read_checkpoint(path)
 
 
 def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
-    """Whether the features are of the recordings that the labels are of; one that is away cannot tell."""
+    """Raise UserError unless the features are of the labelled recordings; recordings not on disk are not checked."""
     missing = [u.id for u in corpus.utterances if u.id not in info.recordings]
     if missing:
         raise UserError(
@@ -130,7 +131,7 @@ def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
             "run the same `bas extract` again: it adds them"
         )
     now = recording_hashes(corpus.utterances, lambda: None)
-    others = [id_ for id_, found in now.items() if found != info.recordings[id_][0]]
+    others = [id_ for id_, digest in now.items() if digest != info.recordings[id_][0]]
     if others:
         raise UserError(
             f"{features}: {len(others)} utterances of {corpus.name} have another recording than was extracted, "
@@ -139,9 +140,9 @@ def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
 
 
 def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
-    """Whether features may be normalised by speaker."""
+    """Raise UserError unless features may be normalised by speaker."""
     if task.label == "speaker":
-        raise UserError(f"setting normalise=speaker: task {task.name} asks who speaks, which that would tell")
+        raise UserError(f"setting normalise=speaker: task {task.name} predicts the speaker, which that would reveal")
     trained = {i for fold in protocol.folds for i in fold.fit}
     for utterance in corpus.utterances:
         if utterance.id in trained and utterance.speaker is None:
@@ -151,13 +152,13 @@ def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
 def _made_of(
     plan: Plan, info: StoreInfo, corpus: Corpus, task: Task, protocol: Protocol, spaces: Iterable[SpaceFile]
 ) -> dict[str, Any]:
-    """Whatever changes a number, by name."""
+    """Everything that changes a number, by name."""
     by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
     fields = dict.fromkeys((task.label, *task.disjoint, protocol.unit, *by_speaker))
     labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
     return {
         "features": info.identity,
-        # A layer that is added later would be one more to choose from, or to mix.
+        # A layer added to the store later would be one more to choose from, or to mix.
         "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
         "task": repr(task),
         "label scheme": plan.labels,
@@ -173,13 +174,13 @@ def _made_of(
 
 
 def _record(info: StoreInfo) -> dict[str, Any]:
-    """The store, without a line for each utterance."""
+    """The store's info, without a line for each utterance."""
     counts = {"shards": len(info.shards), "recordings": len(info.recordings), "skipped": len(info.skipped)}
     return info.as_dict() | counts | {"identity": info.identity}
 
 
 def _commit() -> str | None:
-    """The commit of the source tree `bas` runs from, with a plus where it was changed since; None outside git."""
+    """The commit of the source tree that `bas` runs from, with a plus if it has changes; None outside git."""
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
@@ -190,11 +191,11 @@ def _commit() -> str | None:
 
 
 def check_networks(files: Sequence[SpaceFile], in_dim: int, settings: Settings) -> None:
-    """Try every candidate of every space once: what cannot be is refused before a run writes anything."""
+    """Try every candidate of every space once. Raises UserError, before a run writes anything."""
     for name, space in {**common_baselines(files), **{str(f.path): f.space for f in files}}.items():
         if settings.strategy == "single-path" and space.size > PATHS:
-            told = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
-            raise UserError(f"{name}: {told}: name another, such as --set strategy=gumbel")
+            message = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
+            raise UserError(f"{name}: {message}; name another, such as --set strategy=gumbel")
         try:
             check(space, in_dim, settings.width or in_dim)
         except UserError as error:

@@ -1,4 +1,4 @@
-"""TensorBoard: what a search believes over time, and what each training reached."""
+"""TensorBoard: the probabilities of a search over time, and the scores of each training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bas.training.loop import Record
 from bas.util.files import replacing
 
 IMAGES = 5
-"""How many images of layers x blocks a search leaves: drawing one takes longer than a small epoch."""
+"""The number of layers x blocks images of a search: drawing one takes longer than a small epoch."""
 
 
 @contextmanager
 def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Iterator[SummaryWriter]:
-    """Events of one job under `tb/`, of a marked protocol under `tb/MARKED/`, where no curve is seen without it.
+    """The events of one job under `tb/`, or under `tb/MARKED/` if the protocol is marked, so that every curve shows it.
 
-    A resumed job writes on, in the same folder, from the epoch it resumes.
+    A resumed job continues in the same folder from the epoch at which it resumes.
     """
     board = SummaryWriter(str(folder / "tb" / ("MARKED" if marks else "") / job))
     board.add_text("protocol", "\n\n".join((protocol, *marks)), 0)
@@ -35,7 +35,7 @@ def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Itera
 
 
 def draw(folder: Path, job: str, protocol: str, marks: Sequence[str], figures: Mapping[str, Figure]) -> None:
-    """Figures by name: as files in `figures/`, and in TensorBoard; drawn again, they take the place of the old ones."""
+    """Save figures, by name, as files in `figures/` and in TensorBoard, in place of the old ones."""
     for old in (folder / "tb").glob("**/events.*"):
         old.unlink()
     with writer(folder, job, protocol, marks) as board:
@@ -52,7 +52,7 @@ def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> No
 
 
 def train_epoch(board: SummaryWriter, record: Record) -> None:
-    """Training and validation loss, validation metrics and the weights of a layer mix where there are any."""
+    """Write training and validation loss, and validation metrics and layer-mix weights if there are any."""
     _scalars(board, {"loss/train": record["loss"]}, record["epoch"])
     valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record.get("valid", {}).items()}
     _scalars(board, valid, record["epoch"])
@@ -60,9 +60,9 @@ def train_epoch(board: SummaryWriter, record: Record) -> None:
 
 
 def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
-    """Probability of each block per layer, temperature, entropy, the chosen sequence as text, an image now and then.
+    """Write the blocks' probabilities by layer, temperature, entropy, the chosen sequence as text, sometimes an image.
 
-    Of a strategy that decides without architecture parameters, the loss and the rate alone.
+    For a strategy without architecture parameters, only the loss and the rate.
     """
     epoch, rows = record["epoch"], record["probabilities"]
     train_epoch(board, record)
@@ -81,7 +81,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
 def found(
     board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
 ) -> None:
-    """What a search chose in the end; an image of the mean valid score of the supernet's paths through each block."""
+    """Write the architecture that a search chose, and an image of the mean valid score of the paths by block."""
     board.add_text("architecture", str(chosen), epochs)
     by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for architecture, value in scored:
@@ -107,7 +107,7 @@ def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def mixed(board: SummaryWriter, record: Record) -> None:
-    """The weights of a layer mix over the encoder's states, where there is one."""
+    """Write the weights of a layer mix over the encoder's states, if there is one."""
     if "mix" in record:
         figure = Figure(figsize=(1.6 + 0.3 * len(record["mix"]), 2.4), layout="constrained")
         axes = figure.subplots()
@@ -117,6 +117,6 @@ def mixed(board: SummaryWriter, record: Record) -> None:
 
 
 def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
-    """What was trained, and its metrics on the test part of its fold."""
+    """Write the trained architecture, and its metrics on the test part of its fold."""
     board.add_text("architecture", architecture, 0)
     _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)

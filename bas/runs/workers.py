@@ -1,8 +1,8 @@
-"""Many small trainings, resumable: over processes of one thread each, whose number changes no result, or stacked.
+"""Many small resumable trainings: in single-threaded processes, whose number changes no result, or stacked.
 
 A verb has one `Workers`: its processes start with the first job and stay until the last, and each keeps what it opened.
-On a GPU, trainings of one shape train together (`bas.runs.stacked`). A CPU is bound by arithmetic, to which stacking
-only adds: there, processes share the jobs.
+On a GPU, trainings of one shape train together (`bas.runs.stacked`). On a CPU, processes share the jobs: arithmetic is
+the limit there, and stacking would only add to it.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from bas.util.files import read_json
 from bas.util.progress import bar
 
 REFRESH_SECONDS = 0.5
-STACK = 32  # members that train together at most; half as many wherever the GPU's memory is too small for that
+STACK = 32  # the most members that train together; halved as often as the GPU's memory is too small
 
 
 class Source(Protocol):
-    """What jobs are of, open in the parent: a run, or several as one. A worker process opens its folder anew."""
+    """What jobs work on, open in the parent: a run, or several as one. A worker process opens its folder again."""
 
     @property
     def folder(self) -> Path: ...
 
 
 Open = Callable[[Any, Callable[[], None], Placement | None], Any]
-"""Opens a session: of a source or its folder, what to call after every epoch, where the features go."""
+"""Opens a session. Takes a source or its folder, a function to call after every epoch, and the features' placement."""
 
 Work = Callable[[Any, Any], None]
-"""Does one job in a session, and writes its result. A function of a module, so that a process finds it."""
+"""Does one job in a session and writes its result. A function at module level, so that a process can import it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where jobs are done. What a session holds depends on nothing else."""
+    """Where jobs are done: everything that the contents of a session depend on."""
 
     folder: Path
     open: Open
@@ -76,11 +76,11 @@ class Workers:
         self.count, self.console, self.stacked = count, console, stacked
         self._here: tuple[Place, Any] | None = None
         self._ticks_here = 0
-        self._tell: Callable[[], None] = lambda: None
+        self._show: Callable[[], None] = lambda: None
         self._pool: ProcessPoolExecutor | None = None
         self._context = multiprocessing.get_context("spawn")
         self._ticks: Synchronized[int] = self._context.Value("q", 0)
-        # A bare byte, no Event: setting one waits for its sleepers, and a killed worker never wakes.
+        # A bare byte instead of an Event: setting an Event waits for its sleepers, and a killed worker never wakes.
         self._stop = self._context.RawValue("b", 0)
 
     def __enter__(self) -> Workers:
@@ -89,7 +89,7 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._here = None
         if self._pool:
-            self._stop.value = kind is not None  # the running jobs end too: their checkpoints stay
+            self._stop.value = kind is not None  # after an error, running jobs end too; their checkpoints stay
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
@@ -103,10 +103,10 @@ class Workers:
         work: Work = run_job,
         open: Open = Session,
     ) -> None:
-        """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished ones keep theirs.
+        """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished jobs keep results.
 
-        A table before and after says what is done. epochs: of one job, for the progress bar. placement, open: of the
-        session that the jobs are done in; it is kept for the next jobs of the same.
+        A table before and after shows what is done. epochs: of one job, for the progress bar. placement, open: of the
+        session of the jobs, which stays open for further jobs in the same place.
         """
         folder = source.folder
         todo = [job for job in jobs if not _path(folder, job).exists()]
@@ -126,9 +126,9 @@ class Workers:
         work: Work,
         open: Open,
     ) -> None:
-        """Do pieces of work that are no jobs: those of a chain one after another, the chains side by side.
+        """Do pieces of work other than jobs: one after another within a chain, chains in parallel.
 
-        total: pieces in all, those done before among them.
+        total: the number of all pieces, including those done before.
         """
         self._do(source, Place(source.folder, open, placement), chains, work, what, total, None)
 
@@ -142,14 +142,14 @@ class Workers:
         total: int,
         epochs: int | None,
     ) -> None:
-        """epochs: of one piece of work, which the bar counts; None: it counts the pieces."""
+        """Do the chains. epochs: of one piece, for a bar that counts epochs; None: it counts pieces."""
         todo = sum(map(len, chains))
         with bar(self.console, "epochs" if epochs else what) as progress:
             each, before = epochs or 1, total - todo
             task = progress.add_task(what, total=total * each, completed=before * each)
 
             def show(finished: int, ticks: int) -> None:
-                # A resumed job ticks fewer times than it has epochs: a finished one counts whole.
+                # A resumed job ticks fewer times than it has epochs, so a finished job counts all its epochs.
                 running = max(0, ticks - finished * each) if epochs else 0
                 progress.update(task, completed=(before + finished) * each + running)
 
@@ -170,25 +170,25 @@ class Workers:
         show: Callable[[int, int], None],
     ) -> None:
         finished = self._ticks_here = 0
-        self._tell = lambda: show(finished, self._ticks_here)
+        self._show = lambda: show(finished, self._ticks_here)
         session = self._session(source, place)
         together = self.stacked if self.stacked is not None else session.device.type == "cuda"
         queue = deque(stacks(session, pieces, STACK) if together else [[piece] for piece in pieces])
-        said = {""}
+        printed = {""}
         while queue:
             stack = queue.popleft()
-            why, smaller = "", False
+            message, smaller = "", False
             if len(stack) > 1:
                 try:
-                    _alone(run_stack, session, stack)
+                    _in_one_thread(run_stack, session, stack)
                 except NotStackableError as error:
-                    why = f"{stack[0].row}: trained one by one ({error})"
+                    message = f"{stack[0].row}: trained one by one ({error})"
                 except torch.OutOfMemoryError:
-                    smaller = True  # after this clause, which holds on to the memory
-                    why = f"{len(stack)} trainings together do not fit into the GPU's memory: half as many"
-            if why not in said:
-                said.add(why)
-                self.console.print(why, markup=False)
+                    smaller = True  # act after this clause, which keeps the memory alive
+                    message = f"{len(stack)} trainings together do not fit into the GPU's memory: half as many"
+            if message not in printed:
+                printed.add(message)
+                self.console.print(message, markup=False)
             if smaller:
                 left = [*stack, *(job for later in queue for job in later)]
                 queue = deque(stacks(session, left, (len(stack) + 1) // 2))
@@ -196,13 +196,13 @@ class Workers:
                 continue
             for piece in stack:
                 if not (len(stack) > 1 and _path(place.folder, piece).exists()):  # the stack has done it
-                    _alone(work, session, piece)
+                    _in_one_thread(work, session, piece)
                 finished += 1
                 self._ticks_here = max(self._ticks_here, finished * epochs)
-                self._tell()
+                self._show()
 
     def _session(self, source: Source, place: Place) -> Any:
-        """The one that is open, if it is of this place; the old one goes before the new one comes."""
+        """The session of this place: the open one, or a new one after the old one is freed."""
         if self._here is None or self._here[0] != place:
             self._here = None
             self._here = place, place.open(source, self._tick, place.placement)
@@ -210,7 +210,7 @@ class Workers:
 
     def _tick(self) -> None:
         self._ticks_here += 1
-        self._tell()
+        self._show()
 
     def _run_over(
         self, place: Place, chains: Sequence[Sequence[Any]], work: Work, show: Callable[[int, int], None]
@@ -226,7 +226,7 @@ class Workers:
                 running[pool.submit(_work, place, work, piece)] = chain
                 return
 
-        with _deaf_to_interrupts():  # so that a worker, which inherits it, says nothing while it still imports
+        with _ignore_interrupts():  # workers inherit this, so Ctrl-C prints no traceback while they still import
             for chain in chains:
                 submit(iter(chain))
         try:
@@ -246,15 +246,15 @@ def _path(folder: Path, job: Job) -> Path:
     return folder / "jobs" / f"{job.name}.json"
 
 
-def _alone(work: Callable[[Any, Any], None], session: Any, piece: Any) -> None:
-    """One thread, under BLAS as well: what else runs, and on how many cores, changes no number."""
+def _in_one_thread(work: Callable[[Any, Any], None], session: Any, piece: Any) -> None:
+    """Work with one thread, in BLAS too: numbers must not depend on what else runs, or on how many cores."""
     torch.set_num_threads(1)
     with threadpool_limits(1):
         work(session, piece)
 
 
 def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
-    """By kind and row: how many of the jobs have a result, and the seconds of one, as their results tell them."""
+    """The number of jobs with a result by kind and row, and the mean seconds of one, from their results."""
     jobs = list(jobs)
     table = Table("jobs", "row", "done", "of", "s each")
     for kind, row in dict.fromkeys((job.kind, job.row) for job in jobs):
@@ -267,26 +267,26 @@ def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C is not heard for a moment. Nothing but the main thread may ask for that, or hears one."""
+def _ignore_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C in the block. Only the main thread can set this; in any other thread it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, heard)
+        signal.signal(signal.SIGINT, handler)
 
 
-# In a worker process: the place it works in, and the session that is open there.
+# In a worker process: the epochs counted for the parent, and the open session with its place.
 _ticks: Synchronized[int] | None = None
 _open: tuple[Place, Any] | None = None
 
 
 def _begin(parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
     global _ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
     threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
     _ticks = ticks
 
@@ -300,13 +300,13 @@ def _tick() -> None:
 def _work(place: Place, work: Work, piece: Any) -> None:
     global _open
     if _open is None or _open[0] != place:
-        _open = None  # the old one goes before the new one comes
+        _open = None  # free the old session before opening the new one
         _open = place, place.open(place.folder, _tick, place.placement)
-    _alone(work, _open[1], piece)
+    _in_one_thread(work, _open[1], piece)
 
 
 def _die_with(parent: int, stop: c_byte) -> None:
-    # A parent that was killed cannot stop its workers, and they must not go on beside those of its successor.
+    # A killed parent cannot stop its workers, and they must not run beside those of a restarted parent.
     while os.getppid() == parent and not stop.value:
         time.sleep(REFRESH_SECONDS)
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Search a space: a supernet is trained, then one architecture is chosen."""
+"""Search a space: train a supernet, then choose one architecture."""

@@ -1,4 +1,4 @@
-"""Gates: what theta makes of a part's candidates in one step of a search."""
+"""Gates: the weights that theta gives a part's candidates in one step of a search."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def gumbel_softmax(theta: Tensor, temperature: float) -> Tensor:
-    """softmax((theta + g) / temperature) with g ~ Gumbel(0, 1): eq. 4, over the first axis, one draw for each other."""
-    return (_perturbed(theta) / temperature).softmax(0)
+    """softmax((theta + g) / temperature) over the first axis, each g ~ Gumbel(0, 1) (Fang et al., eq. 4)."""
+    return (_perturb(theta) / temperature).softmax(0)
 
 
-def _perturbed(theta: Tensor) -> Tensor:
+def _perturb(theta: Tensor) -> Tensor:
     """theta + g."""
-    # Exponential draws cannot give log(0) here: float32's smallest positive number has a finite logarithm.
+    # The clamp avoids log(0): float32's smallest positive number has a finite logarithm.
     return theta - torch.empty_like(theta).exponential_().clamp_min(torch.finfo(theta.dtype).tiny).log()
 
 
@@ -23,12 +23,12 @@ def softmax(theta: Tensor, temperature: float) -> Tensor:
 
 
 def straight_through(theta: Tensor, temperature: float) -> list[Tensor | None]:
-    """Two candidates are drawn as softmax(theta) says, the first weighted by 1, the other by 0.
+    """Draw two candidates by softmax(theta), weight the first by 1 and the second by 0.
 
     The gradient is that of the Gumbel-softmax between these two.
     """
-    perturbed = _perturbed(theta)
-    # The largest of perturbed logits are a draw without replacement.
+    perturbed = _perturb(theta)
+    # The largest perturbed logits are a draw without replacement.
     drawn = perturbed.detach().topk(min(2, len(theta)), 0).indices.cpu()
     is_drawn = torch.stack([(drawn == c).any(0) for c in range(len(theta))])
     soft = (perturbed / temperature).masked_fill(~is_drawn.to(theta.device), -torch.inf).softmax(0)
@@ -37,12 +37,12 @@ def straight_through(theta: Tensor, temperature: float) -> list[Tensor | None]:
 
 
 def uniform_path(theta: Tensor, temperature: float) -> list[Tensor | None]:
-    """One candidate is drawn, each as likely as another; theta is asked only how many there are."""
+    """Draw one candidate uniformly; only the shape of theta matters."""
     number = torch.randint(len(theta), theta.shape[1:])
     is_drawn = torch.stack([number == c for c in range(len(theta))])
     return _only_drawn(is_drawn.to(theta), is_drawn)
 
 
 def _only_drawn(gates: Tensor, is_drawn: Tensor) -> list[Tensor | None]:
-    """The gates, with None for a candidate that nobody drew; `is_drawn` is on the CPU."""
+    """The gates, with None for a candidate that was not drawn; `is_drawn` is on the CPU."""
     return [gate if bool(any_.any()) else None for gate, any_ in zip(gates, is_drawn, strict=True)]

@@ -1,21 +1,22 @@
-"""Search: a supernet is trained, then one architecture of its space is chosen. Six strategies, one loop.
+"""Search: train a supernet, then choose one architecture of its space. Six strategies, one loop.
 
-gumbel       the paper's (Fang et al. 2023, section 2.2): weights and architecture parameters theta move together on
-             the training part, every block weighted by a Gumbel-softmax (eq. 4 and 5)
-bilevel      the same gates; theta moves on held-out speakers, the weights on the others (FBNet, Wu et al. 2019; DARTS
-             of first order, Liu et al. 2019)
-darts        softmax(theta) as it is: no noise, no temperature; single-level like gumbel, not DARTS's bi-level
-hard         straight-through: two blocks a part are drawn and computed, the first is the output, theta's gradient
-             compares them (ProxylessNAS, Cai et al. 2019, section 3.2, with Gumbel noise). GDAS (Dong & Yang 2019)
-             has the one block tell how its own scale matters: nothing, once its weights are learned
-single-path  one block a part, drawn uniformly: only weights learn. Then every architecture is scored with them on
-             held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, enumerated in place of its evolution).
-             C times the epochs, see `epochs_of`
-random       trains nothing, draws an architecture uniformly: what the others must beat
+gumbel       the paper's (Fang et al. 2023, section 2.2): weights and architecture parameters theta learn together on
+             the training part; a Gumbel-softmax weights every block (eq. 4 and 5)
+bilevel      the same gates; theta learns on held-out speakers, the weights on the others (FBNet, Wu et al. 2019;
+             first-order DARTS, Liu et al. 2019)
+darts        plain softmax(theta): no noise, no temperature; single-level like gumbel, unlike DARTS
+hard         straight-through: two blocks of each part are drawn and computed; the first is the output, and theta's
+             gradient compares the two (ProxylessNAS, Cai et al. 2019, section 3.2, with Gumbel noise). GDAS (Dong &
+             Yang 2019) computes one block, so its gradient only shows the effect of that block's scale: none, once
+             its weights are learned
+single-path  one block of each part, drawn uniformly: only weights learn. Then every architecture is scored with them
+             on held-out speakers, and the lowest loss wins (SPOS, Guo et al. 2020, with enumeration instead of its
+             evolution). Takes C times the epochs, see `epochs_of`
+random       trains nothing and draws an architecture uniformly: the baseline of the others
 
 All but single-path and random end with each part's argmax. All but bilevel and single-path see no held-out speaker.
-A cost term, `cost_weight` times the expected share of the dearest architecture's cost under softmax(theta), is added
-to the loss (ProxylessNAS, eq. 7); single-path adds each architecture's own share to its score.
+The loss has a cost term: `cost_weight` times the cost expected under softmax(theta), as a share of the most expensive
+architecture's (ProxylessNAS, eq. 7). single-path adds each architecture's own share to its score instead.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ from bas.training.loop import Epoch, Record, optimise, seed_everything
 from bas.training.settings import Settings
 
 PATHS = 1024
-"""Architectures of a space that are scored one by one under a trained supernet; a larger space's are not."""
+"""The largest space whose architectures are scored one by one with a trained supernet."""
 
 PASSES = 3
-"""Of a training step, in forward passes: the backward one is two. A step of theta alone takes a little less."""
+"""The cost of a training step in forward passes; the backward pass counts as two. A step of theta alone costs less."""
 
 Score = Callable[[Network], Mapping[str, float]]
-"""An architecture's `loss`, and whatever else is to be known of it, on utterances held out."""
+"""An architecture's `loss` and any other scores, on held-out utterances."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """What tells one search from another."""
+    """What distinguishes one search from another."""
 
     draw: Callable[[Tensor, float], Gate]
-    """`(theta, temperature)` to a part's gates. theta: `(C,)`, or `(C, B)` for an own draw of each utterance."""
-    theta: bool = True  # whether architecture parameters move and decide; else every architecture's score does
-    held_out: bool = False  # whether they move on held-out utterances
+    """`(theta, temperature)` to a part's gates. theta: `(C,)`, or `(C, B)` for a separate draw for each utterance."""
+    theta: bool = True  # whether architecture parameters learn and decide; else every architecture's score decides
+    held_out: bool = False  # whether they learn on held-out utterances
 
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -65,15 +66,15 @@ STRATEGIES: Mapping[str, Strategy] = {
     "single-path": Strategy(uniform_path, theta=False),
     "darts": Strategy(softmax),
 }
-"""Those that train a supernet: all but random."""
+"""The strategies that train a supernet: all but random."""
 
 
 def epochs_of(settings: Settings, space: SearchSpace) -> int:
-    """Epochs of a search.
+    """The number of epochs of a search.
 
-    single-path computes one of a part's C candidates at a time. It takes C times as many epochs as a training: so each
-    block learns as long as it does alone, for the price of one supernet that computes all. Blocks that have learnt for
-    a third of the time are ranked by how fast they learn, not by where they end.
+    single-path computes one of a part's C candidates at a time, so it takes C times as many epochs as a training: each
+    block then learns for as long as it would alone, at the cost of a supernet that computes all blocks. With a C-th of
+    the time, blocks would be ranked by how fast they learn, not by where they end.
     """
     if settings.strategy == "random":
         return 0
@@ -83,12 +84,12 @@ def epochs_of(settings: Settings, space: SearchSpace) -> int:
 
 @dataclass(frozen=True)
 class Found:
-    """The end of a search."""
+    """The outcome of a search."""
 
     architecture: Architecture
     records: list[Record]
-    seconds: float  # of what the strategy needs to choose
-    multiply_adds: int  # likewise: of blocks that were computed, at the median length of the members
+    seconds: float  # spent on what the strategy needs to choose
+    multiply_adds: int  # likewise: of the blocks computed, at the median length of the members
     probabilities: dict[str, dict[str, float]] | None  # softmax(theta) by part and candidate; None: no theta
     paths: list[Record] | None  # every architecture's score with the supernet's weights, in the order of the space
 
@@ -107,23 +108,23 @@ def search(
 ) -> Found:
     """Train the supernet as `settings.strategy` says and choose an architecture; a function of the seed.
 
-    Nothing but the utterances `members` reaches the supernet, and for `bilevel` those `held_out`. The record of an
-    epoch holds loss (the cost term included), rate, temperature, probabilities, entropy (nats), architecture (None for
-    single-path, which knows none before the end) and multiply_adds; `after_epoch` is given it, may score the current
-    argmax on other utterances, and what it returns is added.
+    The supernet sees only the utterances `members` and, for `bilevel`, `held_out`. The record of an epoch holds loss
+    (including the cost term), rate, temperature, probabilities, entropy (nats), architecture (None for single-path,
+    which has none before the end) and multiply_adds. `after_epoch` takes the record, may score the current argmax on
+    other utterances, and returns what to add to the record.
 
-    score: is asked on `held_out` for every architecture at the end, in a space of at most PATHS; single-path chooses
-        by its loss, for the others it is only kept. None: no paths.
-    Raises UserError when the training diverges or single-path is asked of a larger space.
+    score: scores every architecture on `held_out` at the end, in a space of at most PATHS; single-path chooses by its
+        loss, the others only record it. None: no paths.
+    Raises UserError when the training diverges, or for single-path in a larger space.
     """
     if settings.strategy == "random":
-        return Found(_any(supernet, seed), [], 0.0, 0, None, None)
+        return Found(_draw_uniformly(supernet, seed), [], 0.0, 0, None, None)
     strategy, space = STRATEGIES[settings.strategy], supernet.space
     settings = replace(settings, epochs=epochs_of(settings, space))
     if not strategy.theta and space.size > PATHS:
-        told = f"scores every architecture of a space, at most {PATHS}"
-        raise UserError(f"setting strategy={settings.strategy}: {told}; this space has {space.size}")
-    assert held_out is not None or not strategy.held_out, f"{settings.strategy} learns on utterances held out"
+        message = f"scores every architecture of a space, at most {PATHS}"
+        raise UserError(f"setting strategy={settings.strategy}: {message}; this space has {space.size}")
+    assert held_out is not None or not strategy.held_out, f"{settings.strategy} learns on held-out utterances"
     frames = int(data.lengths_U[members].median())
     work = count(supernet, "multiply-adds", frames)
     cost = work if settings.cost == "multiply-adds" else count(supernet, settings.cost, frames)
@@ -151,7 +152,7 @@ def search(
     def record(epoch: Epoch) -> Record:
         nonlocal done
         probabilities = {name: p.double() for name, p in supernet.probabilities().items()}
-        known = {
+        result = {
             "epoch": epoch.index,
             "loss": epoch.loss,
             "rate": epoch.rate,
@@ -162,7 +163,7 @@ def search(
             "multiply_adds": done,
         }
         done = 0
-        return {**known, **after_epoch(known)}
+        return {**result, **after_epoch(result)}
 
     records, seconds = optimise(
         supernet,
@@ -182,8 +183,8 @@ def search(
         paths = [dict(score(supernet.discrete(a))) for a in space.architectures()]
     if strategy.theta:
         return Found(supernet.argmax(), records, seconds, spent, records[-1]["probabilities"], paths)
-    assert paths is not None, "it chooses by the score"
-    assert held_out is not None, "on utterances held out"
+    assert paths is not None, "single-path chooses by the score"
+    assert held_out is not None, "single-path scores on held-out utterances"
     weight = settings.cost_weight / cost.largest
     chosen = min(
         zip(paths, space.architectures(), strict=True), key=lambda p: p[0]["loss"] + weight * cost.of(p[1].blocks)
@@ -192,8 +193,8 @@ def search(
     return Found(chosen[1], records, seconds + time.monotonic() - begun, spent + scoring, None, paths)
 
 
-def _any(supernet: Supernet, seed: int) -> Architecture:
-    """An architecture drawn uniformly."""
+def _draw_uniformly(supernet: Supernet, seed: int) -> Architecture:
+    """Draw an architecture uniformly."""
     seed_everything(seed, "architecture")
     drawn = {name: part.names[int(torch.randint(len(part.names), ()))] for name, part in supernet.mixed().items()}
     return Architecture.of(drawn)

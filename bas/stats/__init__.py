@@ -1,4 +1,4 @@
-"""The one room of statistics: every number with an interval, a p or a verdict in a table comes from here."""
+"""Statistics: every interval, p and verdict in a table is computed here."""
 
 from bas.stats.intervals import (
     MIN_UNITS,

@@ -1,7 +1,8 @@
-"""What a set of searches decided, slot by slot, and what is wrong with it: collapse, indecision, disagreement.
+"""What a set of searches decided, slot by slot, with warnings of collapse, indecision and disagreement.
 
-A search leaves softmax(theta) over every slot's candidates and chooses one of them. P searches, one a fold and seed, of
-one space; K candidates at a slot. They share training data and seeds, so a p from them is too small if anything.
+A search ends with softmax(theta) over every slot's candidates and chooses one of them. Axes: P searches of one space,
+one for each fold and seed; K candidates of a slot. The searches share training data and seeds, so their p is, if
+anything, too small.
 
 Reference
     Zela et al., *Understanding and Robustifying Differentiable Architecture Search*, ICLR 2020: searches that collapse
@@ -21,40 +22,40 @@ from scipy.stats import binomtest
 
 from bas.stats.intervals import spread
 
-COLLAPSED = 0.5  # Share of searches with equal slots all alike from which on collapse is told.
-UNDECIDED_ENTROPY = 0.9  # Of three candidates, 0.50, 0.25 and 0.25 have 0.95; 0.60, 0.20 and 0.20 have 0.86.
+COLLAPSED = 0.5  # Collapse is reported from this share of searches that chose one block for all equal slots.
+UNDECIDED_ENTROPY = 0.9  # With three candidates, 0.50, 0.25 and 0.25 have 0.95; 0.60, 0.20 and 0.20 have 0.86.
 UNDECIDED_MARGIN = 0.1
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class SlotChoice:
-    """One slot over P searches; sample deviations (0.0 with one search). Margin and entropy are None where the searches
-    chose without probabilities."""
+    """One slot over P searches, with sample deviations (0.0 with one search). Margin and entropy are None where the
+    searches chose without probabilities."""
 
     candidates: tuple[str, ...]
-    frequency: dict[str, float]  # share of the searches by chosen block, the most frequent first
+    frequency: dict[str, float]  # share of the searches that chose each block, the most frequent first
     margin: float | None  # probability of the first candidate minus that of the second; 1 with one candidate
     margin_sd: float
     entropy: float | None  # of the probabilities, divided by log K: 0..1; 0 with one candidate
     entropy_sd: float
-    agreement: float | None  # share of the pairs of searches that chose the same; chance: 1 / K; None with one search
-    p: float  # that K equally likely candidates give so frequent a first choice
+    agreement: float | None  # share of the pairs of searches with the same choice; chance: 1 / K; None with one search
+    p: float  # probability of a first choice at least this frequent, if all K candidates are equally likely
 
     @property
     def open(self) -> bool:
-        """There was something to choose."""
+        """Whether there was more than one candidate."""
         return len(self.candidates) > 1
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Slots of the same candidates, and how many of the searches chose one block for all of them."""
+    """Slots with the same candidates, and how many of the searches chose one block for all of them."""
 
     slots: tuple[str, ...]
     count: int
-    p: float  # that independent, equally likely choices are alike so often
-    blocks: dict[str, int]  # which block it was, in how many searches; the most frequent first
+    p: float  # probability of at least this count, if choices are independent and equally likely
+    blocks: dict[str, int]  # the number of searches by that block, the most frequent first
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def summarise(
 ) -> Selection:
     """Frequencies, margins, entropies and agreement of P >= 1 searches of one space.
 
-    probabilities: one mapping of slot to block to probability a search, its final softmax(theta). chosen: the block of
-    each slot, in the same order of searches.
+    probabilities: for each search, its final softmax(theta) by slot and block. chosen: for each search, in the same
+    order, the chosen block by slot.
     """
     assert len(probabilities) == len(chosen) > 0, (len(probabilities), len(chosen))
     names = {slot: tuple(blocks) for slot, blocks in probabilities[0].items()}
@@ -107,7 +108,7 @@ def _slot(probability_PK: np.ndarray, blocks: tuple[str, ...], frequency: dict[s
     counts = [round(share * searches) for share in frequency.values()]
     pairs = math.comb(searches, 2)
     agreement = sum(math.comb(count, 2) for count in counts) / pairs if pairs else None
-    # Which candidate comes first is not known beforehand: any of K might have (Bonferroni).
+    # Any of the K candidates might have come first, so p is multiplied by K (Bonferroni).
     p = min(1.0, candidates * _tail(counts[0], searches, 1 / candidates))
     return SlotChoice(blocks, frequency, *spread(margins.tolist()), *spread(entropies.tolist()), agreement, p)
 
@@ -124,13 +125,13 @@ def _tail(count: int, total: int, chance: float) -> float:
 
 
 def warnings(selection: Selection) -> list[str]:
-    """What a reader of the chosen blocks must know, one sentence each, collapse first.
+    """Warnings for a reader of the chosen blocks, one sentence each, collapse first.
 
-    Collapse: slots of the same candidates are all alike in at least half of the searches, and more often than by
-    chance. Indecision, by slot: mean normalised entropy above 0.9 or mean margin below 0.1. Disagreement, by slot: the
-    first choice is no more frequent than chance makes it (binomial test, corrected for K candidates, p > 0.05); where
-    not even unanimous searches could pass, that is told once instead. Of searches without probabilities nothing is said
-    of indecision and margins.
+    Collapse: at least half of the searches chose one block for all slots with the same candidates, more often than by
+    chance. Indecision, by slot: the mean normalised entropy is above 0.9 or the mean margin below 0.1. Disagreement, by
+    slot: the first choice is no more frequent than by chance (binomial test, corrected for K candidates, p > 0.05);
+    where not even a unanimous choice could pass the test, one warning says so instead. Searches without probabilities
+    get neither a warning of indecision nor a margin.
     """
     searches = selection.searches
     return [
@@ -155,12 +156,12 @@ def _indecision(name: str, slot: SlotChoice) -> list[str]:
         return []
     return [
         f"Indecision: the searches hardly prefer a block for {name} (mean normalised entropy {slot.entropy:.2f}, "
-        f"told above {UNDECIDED_ENTROPY:g}; mean margin {slot.margin:.2f}, told below {UNDECIDED_MARGIN:g})."
+        f"reported above {UNDECIDED_ENTROPY:g}; mean margin {slot.margin:.2f}, reported below {UNDECIDED_MARGIN:g})."
     ]
 
 
 def _disagreements(selection: Selection) -> list[str]:
-    searches, told, too_few = selection.searches, [], []
+    searches, messages, too_few = selection.searches, [], []
     for name, slot in selection.slots.items():
         if slot.p <= LEVEL or not slot.open:
             continue
@@ -169,24 +170,24 @@ def _disagreements(selection: Selection) -> list[str]:
             too_few.append(name)
             continue
         first, share = next(iter(slot.frequency.items()))
-        told.append(
+        messages.append(
             f"Disagreement: {round(share * searches)} of {searches} searches chose {first} for {name}, no more than "
             f"chance among {candidates} candidates gives (p {slot.p:.2g})"
             + ("." if slot.margin is None else f", with a mean margin of {slot.margin:.2f}.")
         )
     if too_few:
         plural = "es are" if searches > 1 else " is"
-        told.append(
+        messages.append(
             f"Too few: {searches} search{plural} too few to tell a choice for {', '.join(too_few)} from chance."
         )
-    return told
+    return messages
 
 
 def selection_frequency(choices: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
-    """How often each block was chosen for each slot. `choices` holds one mapping of slot to block per fold and seed.
+    """How often each block was chosen for each slot, as a fraction of the choices that have the slot.
 
-    Fractions of the choices that have the slot, so each slot's sum to 1. Slots in order of first appearance; within a
-    slot the most frequent block first, equals by name.
+    choices: slot to block, one mapping for each fold and seed. Slots are in order of first appearance; within a slot,
+    the most frequent block comes first, ties by name.
     """
     counts: dict[str, Counter[str]] = {}
     for choice in choices:

@@ -1,4 +1,4 @@
-"""Intervals, paired comparisons and their verdicts; metrics are in `metrics`.
+"""Intervals, paired comparisons and their verdicts; see `metrics` for the metrics.
 
 Axes: N test utterances pooled over the folds, S seeds, U independent units (speakers, sessions, dialogues).
 
@@ -25,13 +25,13 @@ from bas.stats.metrics import Metric
 Verdict = Literal["better", "worse", "tie", "no claim"]
 
 MIN_UNITS = 6  # The smallest two-sided sign-flip p is 2 / 2**U: 0.0625 with five units, 0.03125 with six.
-EXACT_UNITS = 12  # Up to here every sign pattern is tried: at most 2**11 of them, by symmetry.
+EXACT_UNITS = 12  # Up to this many units, every sign pattern is tried: at most 2**11, by symmetry.
 DRAWN_PATTERNS = 9_999
-FEWER_PATTERNS = 999  # where a row of predictions has more than MANY numbers: some 40 ms a metric
+FEWER_PATTERNS = 999  # if a row of predictions has more than MANY numbers: a metric then takes some 40 ms
 MANY = 30_000
-BLOCKS = 400  # More units are left out in so many random blocks.
+BLOCKS = 400  # If there are more units than this, they are left out in this many random blocks.
 NO_INTERVAL = "no interval"
-TOLERANCE = 1e-12  # Two sums of the same terms in another order are still a draw.
+TOLERANCE = 1e-12  # Sums of the same terms in another order count as equal.
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Interval:
-    """The ends of a 95 % interval; with one unit infinite, or NaN once read from a file."""
+    """The ends of a 95 % interval; with one unit they are infinite, and NaN after reading from a file."""
 
     low: float
     high: float
@@ -87,7 +87,7 @@ class Paired:
 
     @property
     def verdict(self) -> Verdict:
-        """A tie says that the data do not tell the two apart, not that they are equal."""
+        """A tie means that the data show no difference, not that the two are equal."""
         if self.significant is None:
             return "no claim"
         if not self.significant:
@@ -109,27 +109,27 @@ def paired(
 
     a_SN and b_SN hold one row of predictions per seed (the two may have different numbers of seeds); every utterance
     is tested exactly once per row, so the folds are pooled. units_N labels the independent unit of each utterance.
-    The metric may be any: class indices for WA, UA and WF1; for `bas.stats.shares`, rows of targets and predictions
-    `(S, N, O)`.
+    Any metric will do: WA, UA and WF1 take class indices; those of `bas.stats.shares` take rows of targets and
+    predictions `(S, N, O)`.
 
     Estimate: the mean over seeds of metric(targets, a[s]) minus the same of b, on pooled predictions.
 
     Interval: pseudo-values U·d − (U−1)·d₍₋ᵤ₎ of that difference with one unit u deleted at a time; their standard
     error with Student-t on U − 1 degrees of freedom, centred on the estimate. For accuracy this is the jackknife of
     the ratio estimator Σ differences of hits / Σ utterances over units (Cochran 1977; Efron and Tibshirani 1993).
-    Not the percentile bootstrap: over ten speakers it lacks both the t quantile (2.26, not 1.96) and the
-    U / (U − 1) of the variance, so a nominal 95 % interval covers about 90 %. A class that goes away with a deleted
-    unit is left to the metric (UA averages over the classes still present). One unit alone: (−inf, inf).
+    The percentile bootstrap would be worse: over ten speakers it lacks both the t quantile (2.26, not 1.96) and the
+    factor U / (U − 1) of the variance, so a nominal 95 % interval covers about 90 %. If deleting a unit removes a
+    class, the metric decides what that means (UA averages over the classes still present). One unit: (−inf, inf).
 
-    p: two-sided randomisation test. For each sign pattern the predictions of the chosen units change sides between a
-    and b, all seeds together. Exact over all 2**U patterns, the identity among them, up to 12 units (half of them are
-    tried: the complement of a pattern only negates the difference); above, (1 + count) / (1 + B) over B = 9,999
-    patterns drawn from `seed` (of very many predictions, 999). With unequal numbers of seeds the rows of each are
-    repeated to the least common multiple, which changes no mean; the test is then exact only if the two are
-    exchangeable as averaged.
+    p: two-sided randomisation test. For each sign pattern, the predictions of the chosen units are swapped between a
+    and b, for all seeds together. Up to 12 units it is exact over all 2**U patterns, including the identity (half of
+    them are tried: the complement of a pattern only negates the difference); above, it is (1 + count) / (1 + B) over
+    B = 9,999 patterns drawn from `seed` (999 if there are very many predictions). If the two have different numbers of
+    seeds, the rows of each are repeated to the least common multiple, which changes no mean; the test is then exact
+    only if the two seed averages are exchangeable.
 
-    Both speak of new speakers for systems trained this way. They hold neither the noise of a seed that all units share
-    (`spread` shows it), nor the folds' overlap in training data, nor a correction for many comparisons.
+    Interval and p are about new speakers, for systems trained this way. They do not include the noise of a seed that
+    all units share (`spread` shows it), the overlap of the folds' training data, or a correction for many comparisons.
     """
     n = len(targets_N)
     assert n > 0, "no utterances"
@@ -146,7 +146,7 @@ def paired(
 
     def difference_of(x_RM: np.ndarray, y_RM: np.ndarray, targets_M: np.ndarray) -> float:
         mean = sum(metric(targets_M, x_M) - metric(targets_M, y_M) for x_M, y_M in zip(x_RM, y_RM, strict=True)) / rows
-        assert math.isfinite(mean), "the metric is not finite on a subset or a swap: no interval can be had"
+        assert math.isfinite(mean), "the metric is not finite on a subset or a swap: there is no interval"
         return mean
 
     difference, low, high = interval(
@@ -177,11 +177,11 @@ def paired(
 def interval(
     estimate: Callable[[np.ndarray], float], units_N: np.ndarray, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """An estimate on all units and its interval, by `jackknife_t`: as in `paired`, of whatever it is.
+    """An estimate on all units with the ends of its interval, by `jackknife_t` as in `paired`.
 
-    estimate: of the utterances that a boolean mask `(N,)` keeps. A choice that is made again for each mask, such as the
-    best of several rows, is part of the estimate. One unit alone: (-inf, inf). More than BLOCKS units are put together
-    at random into as many blocks, which widens the interval by little (Kott, *JOS* 17(4):521, 2001).
+    estimate: computes the number from the utterances that a boolean mask `(N,)` keeps. A choice that it repeats for
+    each mask, such as the best of several rows, is part of the estimate. One unit: (-inf, inf). More than BLOCKS units
+    are grouped at random into BLOCKS blocks, which widens the interval only a little (Kott, *JOS* 17(4):521, 2001).
     """
     labels_U, unit_N = np.unique(units_N, return_inverse=True)
     if len(labels_U) > BLOCKS:
@@ -196,9 +196,9 @@ def interval(
 
 
 def jackknife_t(whole: float, without_U: np.ndarray, level: float) -> float:
-    """Half the width of an interval, from an estimate on all units and those without each of U >= 2 units.
+    """Half the width of an interval, from the estimate on all units and the estimates without each of U >= 2 units.
 
-    Pseudo-values U·x − (U−1)·x₍₋ᵤ₎, their standard error, Student-t on U − 1 degrees of freedom.
+    It is the standard error of the pseudo-values U·x − (U−1)·x₍₋ᵤ₎ times Student's t on U − 1 degrees of freedom.
     """
     units = len(without_U)
     pseudo_U = units * whole - (units - 1) * without_U
@@ -206,7 +206,7 @@ def jackknife_t(whole: float, without_U: np.ndarray, level: float) -> float:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (ddof = 1) over seeds; the deviation of a single value is given as 0.0."""
+    """Mean and sample standard deviation (ddof = 1) over seeds; the deviation of a single value is 0.0."""
     assert len(values) > 0, "no values"
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 

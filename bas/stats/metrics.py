@@ -1,4 +1,4 @@
-"""Metrics of classes, by index; any other is a function of the same kind."""
+"""Metrics of class indices; any other metric is a function of the same kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""metric(targets_N, predictions_N): a finite number, larger is better. Either may have a row an utterance."""
+"""metric(targets_N, predictions_N): a finite number, larger is better. Either may have one row for each utterance."""
 
 
 def _check_classes(targets_N: np.ndarray, predictions_N: np.ndarray) -> None:
@@ -44,13 +44,13 @@ def macro_f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> float:
 
 
 def _f1(targets_N: np.ndarray, predictions_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How often each class stands in the targets, and its F1.
+    """The support of each class in the targets, and its F1.
 
-    Written with bincount: a randomisation test calls it tens of thousands of times.
+    Written with bincount, because a randomisation test calls it tens of thousands of times.
     """
     _check_classes(targets_N, predictions_N)
     support_K = np.bincount(targets_N)
     hits_K = np.bincount(targets_N[targets_N == predictions_N], minlength=support_K.size)
-    # A class that is only predicted has no support, so no weight: cut it off.
+    # A class that is predicted but not in the targets has no support, so no weight: cut it off.
     predicted_K = np.bincount(predictions_N, minlength=support_K.size)[: support_K.size]
     return support_K, 2 * hits_K / np.maximum(support_K + predicted_K, 1)

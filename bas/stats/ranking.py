@@ -1,9 +1,9 @@
-"""The statistics of an audit: every architecture of a space trained alone, and searches that scored them.
+"""Statistics of an audit: every architecture of a space trained alone, and the searches that scored them.
 
 Axes: A architectures, S seeds (shared by all architectures: the same initial weights and batch order), U independent
 units (speakers), V = 1 + U (the whole test part, then each unit deleted), N test utterances pooled over the folds,
 P searches, H splits of the seeds into halves, D draws. Accuracies, regrets and effects are in the metric's own unit
-(0..1 for WA, UA and WF1). AssertionError: shapes that do not fit, which is our own mistake.
+(0..1 for WA, UA and WF1). Shapes that do not fit raise AssertionError.
 
 References
     Kruskal, *J. Am. Stat. Assoc.* 53, 1958: tau = 2/π · arcsin(r) between two normal variables of correlation r.
@@ -25,7 +25,7 @@ from scipy.stats import f as snedecor_f
 from bas.stats.intervals import MIN_UNITS, TOLERANCE, jackknife_t, paired, spread
 from bas.stats.metrics import Metric
 
-DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounded, they are still a tie.
+DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounding keeps their ties.
 
 
 def halves(seeds: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def halves(seeds: int) -> np.ndarray:
     assert 0 < seeds <= 16, seeds  # 6,435 splits; beyond, draw them
     if seeds == 1:
         return np.zeros((0, 1), bool)
-    # Of an even number each split would come up twice: the half with seed 0 stands for both.
+    # With an even number of seeds each split would come up twice: keep the half with seed 0.
     firsts = [c for c in itertools.combinations(range(seeds), seeds // 2) if seeds % 2 or 0 in c]
     return np.array([[s in first for s in range(seeds)] for first in firsts])
 
@@ -70,10 +70,10 @@ class Agreement:
 
 
 def agreement(scores_PA: np.ndarray, truth_A: np.ndarray) -> Agreement:
-    """Do the scores rank the architectures as their stand-alone accuracies do? Both: larger is better.
+    """How well the scores rank the architectures by their stand-alone accuracies. In both, larger is better.
 
-    A search that gives every architecture the same score ranks nothing: it counts as 0 by convention, and `constant`
-    says how many did. The mean score wants all searches on one scale.
+    A search that gives every architecture the same score ranks nothing: its correlations are 0 by convention, and
+    `constant` counts such searches. The mean score assumes that all searches score on one scale.
     """
     assert scores_PA.shape == (len(scores_PA), truth_A.size), (scores_PA.shape, truth_A.shape)
     assert scores_PA.size > 0, "no searches"
@@ -99,14 +99,14 @@ class Regret:
 
 
 def regret(accuracy_AS: np.ndarray, picks: Sequence[int]) -> Regret:
-    """How far the picks stay behind the best architecture, mean over the picks (all indices: a random pick).
+    """How far the picks are behind the best architecture, mean over the picks (all indices: a random pick).
 
     naive: the largest mean accuracy minus the pick's. The largest of A noisy means is too large, so this is above 0
     even where all architectures are equal: 1.5 points for 27 of them, 3 seeds, a noise of 1.3 points.
-    cross_fitted: the best is chosen on one half of the seeds and valued, as the pick is, on the other; mean over every
-    split, both ways, equals averaged. Its expectation is 0 where all are equal, whatever the noise. Half the seeds may
-    miss the best, so it leans low.
-    Both want picks that know nothing of these trainings' noise, and speak of these test units.
+    cross_fitted: the best is chosen on one half of the seeds; it and the pick are then evaluated on the other half.
+    Mean over every split, both ways; ties are averaged. Its expectation is 0 if all architectures are equal, whatever
+    the noise. Half the seeds may miss the best, so it is biased low.
+    Both assume picks that are independent of these trainings' noise, and are about these test units.
     """
     assert len(picks) > 0, "no picks"
     splits_HS, picked = halves(accuracy_AS.shape[1]), list(picks)
@@ -137,14 +137,15 @@ def ceiling(accuracy_AS: np.ndarray, *, draws: int = 1_000, seed: int = 0) -> Ce
     """The tau that the true means would reach against the observed means of S seeds. None with one seed.
 
     Two-way layout without interaction, accuracy = architecture + seed + noise: all architectures share a seed's
-    initial weights and batch order, so the seeds' own means are taken out; they move all alike and change no rank. By
+    initial weights and batch order, so the seeds' means are subtracted; they shift all alike and change no rank. By
     the method of moments var_A = (MS_A − MS_E) / S, floored at 0; the reliability of a mean is 1 − MS_E / MS_A with
     the F interval of ICC(C, k) (McGraw and Wong 1996). tau is exact for normal architectures and noise,
-    2/π · arcsin √reliability (Kruskal 1958), and 0 where no variance is found; low and high are simulated in `draws`
-    spaces of the estimated variances, so they do not hold the error of those: the reliability's interval does.
+    2/π · arcsin √reliability (Kruskal 1958), and 0 if the estimated variance is 0; low and high are simulated in
+    `draws` spaces of the estimated variances, so they do not include the error of these estimates: the reliability's
+    interval does.
 
-    Which speakers are tested is a noise that all seeds share: what it does to single architectures is taken for a
-    true difference here. For new speakers the ceiling is lower.
+    The choice of test speakers is a noise that all seeds share: its effect on single architectures counts as a true
+    difference here. For new speakers the ceiling is lower.
     """
     architectures, seeds = accuracy_AS.shape
     assert architectures > 1, "a space of one architecture ranks nothing"
@@ -192,19 +193,19 @@ class Effect:
 
 
 def deleted(targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric) -> np.ndarray:
-    """The metric of every architecture, mean over seeds: `(1 + U, A)`, on all utterances, then without each unit."""
+    """The metric of every architecture, mean over seeds, `(1 + U, A)`: on all utterances, then without each unit."""
     n = len(targets_N)
     assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
     assert predictions_ASN.shape[2] == n, (predictions_ASN.shape, n)
     labels_U, whole_N = np.unique(units_N), np.ones(n, bool)
-    # Nothing is left without the only unit; `contrast` then gives no interval.
+    # Without the only unit nothing is left; `contrast` then gives no interval.
     kept_VN = [whole_N, *(units_N != label for label in labels_U)] if labels_U.size > 1 else [whole_N, whole_N]
 
     def mean(rows_SN: np.ndarray, kept_N: np.ndarray) -> float:
         return sum(metric(targets_N[kept_N], row_N[kept_N]) for row_N in rows_SN) / len(rows_SN)
 
     values_VA = np.array([[mean(rows_SN, kept_N) for rows_SN in predictions_ASN] for kept_N in kept_VN])
-    assert np.isfinite(values_VA).all(), "the metric is not finite on a subset: no interval can be had"
+    assert np.isfinite(values_VA).all(), "the metric is not finite on a subset: there is no interval"
     return values_VA
 
 
@@ -212,7 +213,7 @@ def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95) 
     """Σ weight · accuracy over the architectures, from `deleted`; the weights sum to 0, so that 0 is no difference.
 
     The interval is that of `bas.stats.paired`: pseudo-values U·c − (U−1)·c₍₋ᵤ₎, Student-t on U − 1 degrees of freedom,
-    centred on the estimate. It is one question's interval: many questions asked at once are not corrected for.
+    centred on the estimate. It is not corrected for multiple comparisons.
     """
     units = len(values_VA) - 1
     assert values_VA.shape == (1 + max(units, 1), weights_A.size), (values_VA.shape, weights_A.shape)
@@ -224,7 +225,7 @@ def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95) 
 
 @dataclass(frozen=True)
 class SlotEffects:
-    """What each block is worth at one slot, averaged over all that may stand elsewhere."""
+    """The effect of each block at one slot, averaged over all blocks of the other slots."""
 
     means: dict[str, float]  # mean accuracy of the architectures with the block there
     effects: dict[str, Effect]  # that mean minus the mean of the whole space
@@ -241,20 +242,20 @@ def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     distinct = len({tuple(design.values()) for design in designs})
     assert values_VA.shape[1] == len(designs) == distinct == math.prod(map(len, slots.values())), "not a complete grid"
 
-    found = {}
+    effects = {}
     for slot, blocks in slots.items():
         has = {block: np.array([design[slot] == block for design in designs]) for block in blocks}
         share = {block: has_A / has_A.sum() for block, has_A in has.items()}
-        found[slot] = SlotEffects(
+        effects[slot] = SlotEffects(
             {b: float(values_VA[0] @ share[b]) for b in blocks},
             {b: contrast(values_VA, share[b] - 1 / len(designs)) for b in blocks},
         )
-    return found
+    return effects
 
 
 @dataclass(frozen=True)
 class FalseVerdicts:
-    """How often `bas.stats.paired` says better or worse of what is equal."""
+    """How often `bas.stats.paired` says better or worse although the two are equal."""
 
     rate: float
     count: int
@@ -264,7 +265,7 @@ class FalseVerdicts:
 
 
 def _false(targets_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray, units_N: np.ndarray, metric: Metric) -> bool:
-    # A verdict needs interval and sign-flip both: where the interval, a fiftieth of the cost, holds 0, it is a tie.
+    # A verdict needs both interval and sign-flip test. The interval costs a fiftieth: if it holds 0, it is a tie.
     values_V2 = np.hstack([deleted(targets_N, rows_SN[None], units_N, metric) for rows_SN in (a_SN, b_SN)])
     if contrast(values_V2, np.array([1.0, -1.0])).verdict == "undecided":
         return False
@@ -274,10 +275,10 @@ def _false(targets_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray, units_N: n
 def a_against_a(
     targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric
 ) -> FalseVerdicts | None:
-    """Every architecture against itself: one half of its seeds against the other, over every split.
+    """False verdicts of every architecture against itself: one half of its seeds against the other, over every split.
 
-    More than 5 % is what a seed does to all units at once, which `paired` does not hold. The comparisons share seeds
-    and units, so the rate has no interval. None with one seed or fewer than MIN_UNITS units: nothing is claimed.
+    A rate above 5 % comes from effects of a seed on all units at once, which `paired` does not include. The comparisons
+    share seeds and units, so the rate has no interval. None with one seed or fewer than MIN_UNITS units.
     """
     splits_HS = halves(predictions_ASN.shape[1])
     if not len(splits_HS) or np.unique(units_N).size < MIN_UNITS:
@@ -296,11 +297,11 @@ def simulated_null(
     draws: int = 1_000,
     seed: int = 0,
 ) -> FalseVerdicts | None:
-    """Two systems that differ from unit to unit and are equal in distribution: how often does one "win"?
+    """False verdicts between two systems that differ from unit to unit but are equal in distribution.
 
-    Each draw takes two architectures, and for every unit a coin says which of the two plays a there, with all its
-    seeds and utterances. The sign-flip alone is exact under this null (at most 5 % by construction); measured is what
-    it and the interval make of these data together. None with fewer than MIN_UNITS units. 1,000 draws take seconds
+    Each draw takes two architectures; for every unit, a coin decides which of the two is system a there, with all its
+    seeds and utterances. The sign-flip test alone is exact under this null (at most 5 % by construction); this measures
+    the test together with the interval on these data. None with fewer than MIN_UNITS units. 1,000 draws take seconds
     for 10 units and 500 utterances, minutes for 90 and 7,000.
     """
     assert len(predictions_ASN) > 1, "no two architectures"

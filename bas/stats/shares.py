@@ -1,8 +1,8 @@
-"""The statistics of shares: how well real numbers are predicted, within each part, and how well they could be.
+"""Statistics of shares: how well real numbers are predicted within each part, and how well they could be.
 
-Targets are `(N, O)` of one part, or `(N, O + 1)` of several with the part's number last: each fold has a model of its
-own, and a correlation over several would measure how those are offset. (Pooled, predicting each fold's training mean
-would correlate negatively: a fold that is high has a training part that is low.)
+Targets are `(N, O)` of one part, or `(N, O + 1)` of several with the part's number last. Each fold has its own model,
+and a correlation across folds would measure the offsets between models. (Pooled, predicting each fold's training mean
+would correlate negatively: a fold with high values has a training part with low ones.)
 
 Axes: N utterances, O outputs (emotions), B of a batch, S seeds.
 
@@ -23,28 +23,28 @@ from torch import Tensor
 from bas.stats.metrics import Metric
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of two `(N, O)`, one number for each output, larger is better."""
+"""Takes targets and predictions `(N, O)`, gives one number for each output, `(O,)`; larger is better."""
 
 DRAWS = 500
-FLAT = 1e-9  # A deviation below it is that of rounding: the values are all the same.
+FLAT = 1e-9  # A deviation below this is rounding: the values are all the same.
 
 
 def pearson(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each output, `(O,)`; 0 where either never changes: then nothing is told apart."""
+    """Pearson's correlation of each output, `(O,)`; 0 where targets or predictions are constant."""
     t_NO, p_NO = (x - x.mean(0) for x in (targets_NO.astype(float), predictions_NO.astype(float)))
     t_O, p_O = np.sqrt((t_NO**2).mean(0)), np.sqrt((p_NO**2).mean(0))
     flat_O = (t_O < FLAT) | (p_O < FLAT)
-    found: np.ndarray = np.where(flat_O, 0.0, (t_NO * p_NO).mean(0) / np.where(flat_O, 1.0, t_O * p_O))
-    return found
+    correlation_O: np.ndarray = np.where(flat_O, 0.0, (t_NO * p_NO).mean(0) / np.where(flat_O, 1.0, t_O * p_O))
+    return correlation_O
 
 
 def spearman(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each output, `(O,)`; 0 where either never changes."""
+    """Spearman's rank correlation of each output, `(O,)`; 0 where targets or predictions are constant."""
     return pearson(_ranks(targets_NO), _ranks(predictions_NO))
 
 
 def _ranks(x_NO: np.ndarray) -> np.ndarray:
-    """Of each column, from 0, ties at the mean of theirs: SciPy's `rankdata` less one, in a tenth of the time.
+    """The ranks within each column, from 0; ties take their mean. SciPy's `rankdata` less one, in a tenth of the time.
 
     A randomisation test calls it hundreds of thousands of times.
     """
@@ -56,23 +56,23 @@ def _ranks(x_NO: np.ndarray) -> np.ndarray:
 
 
 def closeness(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
-    """1 - the mean absolute error of each output, `(O,)`: of shares, 0 to 1."""
-    found: np.ndarray = 1 - np.abs(targets_NO.astype(float) - predictions_NO).mean(0)
-    return found
+    """1 - the mean absolute error of each output, `(O,)`; for shares, 0 to 1."""
+    closeness_O: np.ndarray = 1 - np.abs(targets_NO.astype(float) - predictions_NO).mean(0)
+    return closeness_O
 
 
 def within(statistic: Statistic, output: int | None = None) -> Metric:
-    """The metric that takes a statistic in each part, and the mean over parts, weighted by their utterances.
+    """The metric that averages a statistic over the parts, weighted by their utterances.
 
-    output: which; None: the mean over all.
+    output: the index of one output; None: the mean over all outputs.
     """
 
     def metric(targets: np.ndarray, predictions_NO: np.ndarray) -> float:
         assert len(targets) == len(predictions_NO) > 0, (targets.shape, predictions_NO.shape)
         wanted = slice(None) if output is None else slice(output, output + 1)
         parts = _parts(targets, predictions_NO)
-        found = [len(t_NO) * statistic(t_NO[:, wanted], p_NO[:, wanted]).mean() for t_NO, p_NO in parts]
-        return float(sum(found) / len(targets))
+        sums = [len(t_NO) * statistic(t_NO[:, wanted], p_NO[:, wanted]).mean() for t_NO, p_NO in parts]
+        return float(sum(sums) / len(targets))
 
     return metric
 
@@ -91,7 +91,7 @@ def _parts(targets: np.ndarray, predictions_NO: np.ndarray) -> Iterator[tuple[np
 
 
 def constant(outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.ndarray) -> tuple[str, ...]:
-    """A line for each output whose prediction is all the same within some part; predictions are `(S, N, O)`."""
+    """A line for each output whose prediction is constant within some part; predictions are `(S, N, O)`."""
     flat_O, parts = np.zeros(len(outputs), int), 0
     for predictions_NO in predictions_SN:
         for _, p_NO in _parts(targets, predictions_NO):
@@ -105,7 +105,7 @@ def constant(outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.nda
 
 
 def concordance(predicted_BO: Tensor, targets_BO: Tensor) -> Tensor:
-    """Lin's concordance of each output over a batch, `(O,)`; 0 where neither changes."""
+    """Lin's concordance of each output over a batch, `(O,)`; 0 where both are constant."""
     p_BO, t_BO = predicted_BO - predicted_BO.mean(0), targets_BO - targets_BO.mean(0)
     apart_O = (predicted_BO.mean(0) - targets_BO.mean(0)).square()
     spread_O = p_BO.square().mean(0) + t_BO.square().mean(0) + apart_O
@@ -114,18 +114,18 @@ def concordance(predicted_BO: Tensor, targets_BO: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """By metric, what knowing every true share exactly would reach: mean and 95 % range over DRAWS simulations."""
+    """By metric, the score of a model that knows every true share: mean and 95 % range over DRAWS simulations."""
 
     metrics: Mapping[str, tuple[float, float, float]]
     raters: float  # mean over the utterances
 
 
 def ceiling(targets: np.ndarray, raters_N: np.ndarray, metrics: Mapping[str, Metric], seed: int = 0) -> Ceiling:
-    """How far so few listeners let any model come: their shares are binomial draws around what all listeners hear.
+    """The best scores possible with so few listeners, whose shares are binomial draws around the true shares.
 
-    The true shares of an emotion are taken as beta-distributed, fitted by moments (Kleinman 1973). A simulation draws
-    each utterance's true share given its votes, and from that new votes: what the metrics would say of a model that
-    knows the former and is held against the latter.
+    The true shares of an emotion are assumed to be beta-distributed, fitted by moments (Kleinman 1973). A simulation
+    draws each utterance's true share given its votes, then new votes from that share. The metrics compare a model that
+    knows the true shares with the new votes.
 
     raters_N: listeners of each utterance. targets: see the module.
     """
@@ -139,14 +139,14 @@ def ceiling(targets: np.ndarray, raters_N: np.ndarray, metrics: Mapping[str, Met
     votes_NO = np.rint(shares_NO * n_N1)
     alpha_NO, beta_NO = mean_O * size_O + votes_NO, (1 - mean_O) * size_O + n_N1 - votes_NO
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {name: [] for name in metrics}
+    scores: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in range(DRAWS):
         true_NO = rng.beta(alpha_NO, beta_NO)
         again = np.column_stack([rng.binomial(n_N1, true_NO) / n_N1, targets[:, outputs]])
         for name, metric in metrics.items():
-            found[name].append(metric(again, true_NO))
+            scores[name].append(metric(again, true_NO))
     reached = {}
-    for name, values in found.items():
+    for name, values in scores.items():
         low, high = np.quantile(values, (0.025, 0.975)).tolist()
         reached[name] = float(np.mean(values)), low, high
     return Ceiling(reached, float(raters_N.mean()))

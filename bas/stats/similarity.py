@@ -1,6 +1,7 @@
-"""How alike two descriptions of the same utterances are: linear CKA, what chance alone gives, and SVCCA.
+"""How similar two representations of the same utterances are: linear CKA, its value by chance, and SVCCA.
 
-Axes: N utterances, D and E dimensions of the two, R of either after a reduction that keeps every inner product.
+Axes: N utterances, D and E dimensions of the two, R dimensions of either after a reduction that keeps all inner
+products.
 
 References
     Kornblith, Norouzi, Lee and Hinton, *ICML* 2019: linear CKA, HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = XXᵀ.
@@ -23,7 +24,7 @@ MIN_UTTERANCES = 4  # the unbiased estimator divides by N (N - 3)
 CONSTANT = 1e-7  # a deviation below this share of the largest value is float32's rounding
 VARIANCE = 0.99  # that SVCCA keeps
 PER_DIMENSION = 5  # utterances for each dimension: with fewer, canonical correlations of unrelated data are near 1
-TOLERANCE = 1e-12  # two sums of the same terms in another order are still a draw
+TOLERANCE = 1e-12  # sums of the same terms in another order count as equal
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Chance:
 
 @dataclass(frozen=True)
 class Svcca:
-    """`value`: the mean canonical correlation, in 0..1; None where it is refused, and why."""
+    """The mean canonical correlation."""
 
-    value: float | None
+    value: float | None  # 0..1; None where it is refused
     dims: tuple[int, int]  # of each side after its PCA
-    refused: str = ""
+    refused: str = ""  # why
 
 
 def standardised(x_ND: np.ndarray) -> np.ndarray:
@@ -57,26 +58,26 @@ def standardised(x_ND: np.ndarray) -> np.ndarray:
 def cka(x_ND: np.ndarray, y_NE: np.ndarray) -> dict[str, float]:
     """Linear CKA, `debiased` (about 0 for unrelated data, so it may be negative; at most 1) and `plain` (0..1).
 
-    Raises UserError where it is not defined: fewer than four utterances, a side on which all are alike or any two are
-    equally far apart, values that are not finite.
+    Raises UserError where it is not defined: fewer than four utterances, values that are not finite, or a side on which
+    all utterances are equal or equally far apart.
     """
-    x_NR, y_NR = _reduced(x_ND, y_NE)
+    x_NR, y_NR = _reduce(x_ND, y_NE)
     return dict(zip(("debiased", "plain"), map(float, _hsic(x_NR, y_NR) / _norms(x_NR, y_NR)), strict=True))
 
 
 def cka_by_chance(x_ND: np.ndarray, y_NE: np.ndarray, draws: int, seed: int) -> dict[str, Chance]:
     """`cka`, each value beside those of `draws` permutations of the rows of y; one-sided. Raises as `cka` does."""
     assert draws > 0, draws
-    x_NR, y_NR = _reduced(x_ND, y_NE)
+    x_NR, y_NR = _reduce(x_ND, y_NE)
     norms, rng = _norms(x_NR, y_NR), np.random.default_rng(seed)
-    found = _hsic(x_NR, y_NR) / norms
+    observed = _hsic(x_NR, y_NR) / norms
     permuted_B2 = np.array([_hsic(x_NR, y_NR[rng.permutation(len(y_NR))]) for _ in range(draws)]) / norms
     return {
         name: Chance(
-            value=float(found[i]),
+            value=float(observed[i]),
             mean=float(permuted_B2[:, i].mean()),
             p95=float(np.quantile(permuted_B2[:, i], 0.95)),
-            p=float((1 + np.count_nonzero(permuted_B2[:, i] >= found[i] - TOLERANCE)) / (1 + draws)),
+            p=float((1 + np.count_nonzero(permuted_B2[:, i] >= observed[i] - TOLERANCE)) / (1 + draws)),
         )
         for i, name in enumerate(("debiased", "plain"))
     }
@@ -85,10 +86,10 @@ def cka_by_chance(x_ND: np.ndarray, y_NE: np.ndarray, draws: int, seed: int) -> 
 def svcca(x_ND: np.ndarray, y_NE: np.ndarray) -> Svcca:
     """The mean of the canonical correlations of the two, each reduced by PCA to 99 % of its variance.
 
-    Refused below five utterances for each of the dimensions of both together: the subspaces then meet by chance.
+    Refused with fewer than five utterances for each dimension of the two together: the subspaces then meet by chance.
     Raises UserError as `cka` does.
     """
-    bases = [_principal(x) for x in _reduced(x_ND, y_NE)]
+    bases = [_principal(x) for x in _reduce(x_ND, y_NE)]
     p, q = (basis.shape[1] for basis in bases)
     needed = PER_DIMENSION * (p + q)
     if len(x_ND) < needed:
@@ -98,21 +99,21 @@ def svcca(x_ND: np.ndarray, y_NE: np.ndarray) -> Svcca:
 
 
 def _principal(x_NR: np.ndarray) -> np.ndarray:
-    """Orthonormal scores `(N, components)` of the fewest components that hold VARIANCE."""
+    """Orthonormal scores `(N, components)` of the fewest components that explain VARIANCE."""
     u_NR, s_R, _ = np.linalg.svd(x_NR, full_matrices=False)
     held_R = np.cumsum(s_R**2) / np.sum(s_R**2)
     return np.asarray(u_NR[:, : int(np.searchsorted(held_R, VARIANCE - TOLERANCE)) + 1])
 
 
-def _reduced(x_ND: np.ndarray, y_NE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both centred, and where there are more dimensions than utterances turned into as many of these."""
+def _reduce(x_ND: np.ndarray, y_NE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides centred; a side with more dimensions than utterances is rotated into N dimensions."""
     assert len(x_ND) == len(y_NE), (x_ND.shape, y_NE.shape)
     if len(x_ND) < MIN_UTTERANCES:
         raise UserError(f"CKA needs {MIN_UTTERANCES} utterances or more: there are {len(x_ND)}")
-    return _turned(x_ND), _turned(y_NE)
+    return _centre(x_ND), _centre(y_NE)
 
 
-def _turned(x_ND: np.ndarray) -> np.ndarray:
+def _centre(x_ND: np.ndarray) -> np.ndarray:
     x_ND = x_ND.astype(np.float64)
     x_ND -= x_ND.mean(0)
     if not np.isfinite(x_ND).all() or not x_ND.any():
@@ -127,8 +128,8 @@ def _hsic(x_NR: np.ndarray, y_NR: np.ndarray) -> np.ndarray:
     """N (N - 3) times the unbiased HSIC (Song et al., eq. 4), and (N - 1)² times the biased one, of centred data.
 
     With centred K = XXᵀ and L = YYᵀ, tr(KL) = ‖XᵀY‖². Song's K̃ is K without its diagonal k, so tr(K̃L̃) = tr(KL) - k·l,
-    and, as every row of K adds up to 0, K̃1 = -k. Centring changes nothing: his estimator does not see what is added to
-    a whole row and its column.
+    and, as every row of K sums to 0, K̃1 = -k. Centring changes nothing: the estimator ignores a constant added to a
+    whole row and its column.
     """
     n = len(x_NR)
     overlap = float(((x_NR.T @ y_NR) ** 2).sum())
@@ -138,7 +139,7 @@ def _hsic(x_NR: np.ndarray, y_NR: np.ndarray) -> np.ndarray:
 
 
 def _norms(x_NR: np.ndarray, y_NR: np.ndarray) -> np.ndarray:
-    """What the two of `_hsic` are divided by; no permutation changes it."""
+    """The divisors of the two values of `_hsic`; no permutation changes them."""
     own_22 = np.array([_hsic(x_NR, x_NR), _hsic(y_NR, y_NR)])
     if (own_22[:, 0] <= TOLERANCE * own_22[:, 1]).any():
         raise UserError("CKA is not defined where every two utterances are equally far apart")

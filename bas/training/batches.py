@@ -1,6 +1,6 @@
-"""One layer's features as masked batches of like length: from the GPU, from memory, or streamed from the store.
+"""The features of one or several layers as masked batches of similar length: on the GPU, in memory, or streamed.
 
-Of several layers, the frames stand side by side: all that follows is done to each dimension alone.
+The frames of several layers are side by side: every later step treats each dimension separately.
 
 Axes: N frames of all utterances end to end, U utterances, B of a batch, T frames of one or of a batch's longest,
 D width (of L layers, L times a layer's), G groups.
@@ -22,9 +22,9 @@ from torch import Tensor
 from bas.features.shard import States
 from bas.features.store import FeatureStore
 
-AHEAD = 2  # batches that are read while one trains
-SCORED = 64  # utterances of a batch where nothing is learned
-PIECE_BYTES = 2**22  # of frames as stored, read at a time
+AHEAD = 2  # batches that are read ahead while one trains
+SCORED = 64  # utterances in a batch that is only scored
+PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
 CPU = torch.device("cpu")
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -32,7 +32,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Batched(Protocol):
-    """What a training loop asks of its data."""
+    """What a training loop needs from its data."""
 
     @property
     def lengths_U(self) -> Tensor: ...
@@ -43,7 +43,7 @@ class Batched(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """Layers of some utterances as they lie in a store: read when asked for, `stride` frames averaged into one."""
+    """Layers of some utterances in a store, read on demand, with `stride` frames averaged into one."""
 
     store: FeatureStore
     ids: tuple[str, ...]
@@ -53,8 +53,8 @@ class Stored:
 
     @property
     def dtype(self) -> torch.dtype:
-        found: torch.dtype = getattr(torch, self.store.info.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, self.store.info.dtype)
+        return dtype
 
     def frames(self, members: Sequence[int]) -> Iterator[Tensor]:
         """Each utterance's `(T, D)`, after the stride."""
@@ -80,7 +80,7 @@ class Stored:
 
 
 def average(x_TD: States, stride: int) -> Tensor:
-    """Each `stride` frames into their mean, of the same dtype. The last group may be short: it has fewer to sum."""
+    """The mean of every `stride` frames, in the same dtype; the last group may have fewer frames."""
     frames_TD = torch.from_numpy(x_TD)
     if stride == 1:
         return frames_TD
@@ -96,7 +96,7 @@ def average(x_TD: States, stride: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Moved:
-    """A linear map of each dimension for each group of utterances."""
+    """A scale and an offset of each dimension for each group of utterances."""
 
     group_U: Tensor
     scale_GD: Tensor
@@ -115,17 +115,17 @@ class Data:
     Members are indices of utterances, on the CPU like all that plans a batch; batches are on the targets' device.
     """
 
-    frames_ND: Tensor | Stored  # as stored, float16 or float32, on any device; or where they are streamed from
+    frames_ND: Tensor | Stored  # as stored, float16 or float32, on any device; or the source that streams them
     starts_U: Tensor
     lengths_U: Tensor
     targets_U: Tensor
     means_UD: Tensor  # each utterance's mean frame, float32, before the stride and `moved`
-    moved: Moved | None = None  # what is done to the frames before anything sees them
+    moved: Moved | None = None  # applied to the frames before anything else sees them
     states: int = 1  # layers side by side in a frame
 
     @property
     def dim(self) -> int:
-        """A layer's."""
+        """The width of one layer."""
         return self.means_UD.shape[1] // self.states
 
     @property
@@ -151,9 +151,9 @@ class Data:
         return x_BTD, mask_BT, self.targets_U[self._here(members_B)]
 
     def batches(self, members: Iterable[Tensor]) -> Generator[Batch, None, None]:
-        """The batch of each in turn. A thread reads AHEAD of them where they do not lie on the device already.
+        """One batch for each tensor of members, in order. Unless the frames are on the device, a thread reads ahead.
 
-        Close the iterator, so that the thread ends with it. An error while reading is raised here.
+        Close the iterator to end the thread. An error in the thread is raised here.
         """
         if self.frames_ND.device == self.device and isinstance(self.frames_ND, Tensor):
             yield from map(self.batch, members)
@@ -171,7 +171,7 @@ class Data:
             reader.shutdown(cancel_futures=True)
 
     def mean_frames(self, members_B: Tensor) -> Tensor:
-        """What the linear row sees, `(B, D)` float32 on the CPU."""
+        """The input of the linear row, `(B, D)` float32 on the CPU."""
         x_BD = self.means_UD[members_B]
         return self.moved(x_BD[:, None], members_B)[:, 0] if self.moved else x_BD
 
@@ -188,7 +188,7 @@ class Data:
         return mean_D.float(), (squares / count - mean_D.square()).clamp_min(0).sqrt().float()
 
     def _frames(self, members_B: Tensor) -> Iterator[Tensor]:
-        """Each utterance's `(T, D)` as it is kept."""
+        """The frames of each utterance as they are kept, `(T, D)`."""
         if isinstance(self.frames_ND, Stored):
             return self.frames_ND.frames(members_B.tolist())
         spans = zip(self.starts_U[members_B].tolist(), self.lengths_U[members_B].tolist(), strict=True)
@@ -207,10 +207,10 @@ def load(
     where: str,
     device: torch.device,
 ) -> Data:
-    """These layers of these utterances, `stride` frames averaged into one; read once, a piece at a time.
+    """These layers of these utterances, with `stride` frames averaged into one; read once, a piece at a time.
 
-    where: one of `bas.training.placement.PLACES`. device: where batches are wanted.
-    Raises UserError when an utterance or a layer is not in the store.
+    where: one of `bas.training.placement.PLACES`. device: of the batches.
+    Raises UserError if an utterance or a layer is not in the store.
     """
     stored = Stored(store, tuple(ids), tuple(layers), stride)
     width = len(layers) * store.info.dim
@@ -222,7 +222,7 @@ def load(
         keeper = device if where == "gpu" else CPU
         kept = torch.empty((int(starts[-1]), width), dtype=stored.dtype, device=keeper)
     for u, x_TD in enumerate(stored.raw(range(len(ids)))):
-        # NumPy's mean: it adds frame after frame, and every run so far has its sums.
+        # NumPy's mean, which adds frame after frame: another order would change the numbers of earlier runs.
         means_UD[u] = torch.from_numpy(torch.from_numpy(x_TD).float().numpy().mean(axis=0))
         if kept is not None:
             kept[starts[u] : starts[u + 1]] = average(x_TD, stride)
@@ -237,24 +237,24 @@ def load(
 
 
 def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int, states: int = 1) -> tuple[int, int]:
-    """Bytes of memory that so many layers take in a process: with all frames resident, and when they are streamed."""
+    """Bytes of memory in a process: with all frames resident, and when streaming. states: the number of layers."""
     dim, frame_bytes = states * store.info.dim, states * store.info.frame_bytes
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
     means = 4 * dim * len(ids)
     batch = 4 * dim * max(lengths) * max(batch_size + 1, SCORED)
-    # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, one that is being made.
-    # Of several layers the piece is there twice, before and after they are put side by side.
+    # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, and one in the making.
+    # A piece of several layers is there twice: before and after they are put side by side.
     reading = (4 + (states > 1)) * max(PIECE_BYTES, frame_bytes * max(frames))
     return frame_bytes * sum(lengths) + means, (AHEAD + 3) * batch + reading + means
 
 
 def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
-    """`data` with every speaker of `fit` moved to the average one, each dimension by its mean and deviation.
+    """`data` with every speaker of `fit` mapped to the average speaker, by mean and deviation of each dimension.
 
-    The average speaker has the mean of the training speakers' means and of their deviations, all taken over their
-    frames in `fit` alone. Whoever does not speak there stays as recorded: for the average speaker, who is then
-    standardised like any other. So a trained network takes an unknown voice as it comes.
+    The average speaker has the mean of the training speakers' means and the mean of their deviations, all over frames
+    in `fit` alone. Other speakers are not changed, as if each were the average speaker: a trained network needs no
+    statistics of an unknown voice.
     """
     named = [speakers[u] for u in fit.tolist()]
     groups = {name: g for g, name in enumerate(dict.fromkeys(named))}
@@ -262,9 +262,9 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
     moments = [data.moments(fit[group_B == g]) for g in groups.values()]
     mean_GD, std_GD = (torch.stack(column) for column in zip(*moments, strict=True))
     mean_D, std_D = mean_GD.mean(0), std_GD.mean(0)
-    scale_GD = torch.where(std_GD > 1e-5, std_D / std_GD, 1.0)  # what never changes is only shifted
+    scale_GD = torch.where(std_GD > 1e-5, std_D / std_GD, 1.0)  # a constant dimension is only shifted
     offset_GD = mean_D - mean_GD * scale_GD
-    # The last group: everyone else.
+    # The last group: all other speakers.
     group_U = torch.tensor([groups.get(name, len(groups)) for name in speakers])
     scale_GD = torch.cat([scale_GD, torch.ones_like(mean_D)[None]])
     offset_GD = torch.cat([offset_GD, torch.zeros_like(mean_D)[None]])
@@ -272,10 +272,10 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 
 
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    """One epoch in random order: utterances of like length stand together, so that little is padding.
+    """The batches of one epoch in random order, each of utterances of similar length, so that there is little padding.
 
-    The order depends on the generator alone. No batch holds a single utterance unless there is only one, or `size` is
-    1: one left over joins the batch before it.
+    The order depends on the generator alone. A single utterance that is left over joins the batch before it, unless it
+    is the only one or `size` is 1.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
     batches: list[Tensor] = []

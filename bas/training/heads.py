@@ -1,4 +1,4 @@
-"""Heads side by side: they share nothing but the batches, and each ends with the weights of its own best epoch.
+"""Heads trained side by side: they share only the batches, and each ends with the weights of its own best epoch.
 
 Axes: B utterances, T frames, N rows of an input, D its width, I inputs, H heads, F hidden width, O outputs.
 """
@@ -28,7 +28,7 @@ def state_name(state: int) -> str:
 
 
 class Stacked(nn.Module):
-    """I linear layers side by side, each with weights of its own: `(I, N, D)` to `(I, N, F)`. As `nn.Linear` begins."""
+    """I separate linear layers side by side: `(I, N, D)` to `(I, N, F)`. Initialised as `nn.Linear`."""
 
     def __init__(self, inputs: int, dim: int, out: int, learning_rate_factor: float = 1.0) -> None:
         super().__init__()
@@ -42,20 +42,20 @@ class Stacked(nn.Module):
 
 
 class SideBySide(nn.Module, ABC):
-    """Heads that share nothing but the batches: frames and their mask to `(B, H, O)`."""
+    """Heads that share only the batches: frames and their mask to `(B, H, O)`."""
 
     names: list[str]  # of the H heads
 
     @abstractmethod
     def adopt(self, others: Self, which_H: Tensor) -> None:
-        """Take the weights that some heads have in `others`; the rest keep theirs."""
+        """Take the weights of the heads `which_H` from `others`; the other heads keep theirs."""
 
 
 Kind = TypeVar("Kind", bound=SideBySide)
 
 
 class Watched(nn.Module, Generic[Kind]):
-    """Heads that learn, and beside them each head as it was when its score was best: early stopping for each alone."""
+    """Heads that learn, and a copy of each head at its best score: early stopping for each head separately."""
 
     score_H: Tensor
 
@@ -71,7 +71,7 @@ class Watched(nn.Module, Generic[Kind]):
 
     @torch.no_grad()
     def keep(self, score_H: Tensor) -> None:
-        """Take over the heads whose score is above that of all before."""
+        """Copy the heads whose score is higher than ever before."""
         better_H = score_H > self.score_H
         self.score_H.copy_(torch.where(better_H, score_H, self.score_H))
         self.best.adopt(self.heads, better_H)
@@ -79,14 +79,14 @@ class Watched(nn.Module, Generic[Kind]):
 
 @torch.no_grad()
 def adopt_stacked(own: Sequence[nn.Parameter], others: Sequence[nn.Parameter], which_I: Tensor) -> None:
-    """Of parameters `(I, ., .)`, take those of some inputs."""
+    """Copy parameters `(I, ., .)` from `others` for the inputs `which_I`."""
     for mine, theirs in zip(own, others, strict=True):
         mine.copy_(torch.where(which_I[:, None, None], theirs, mine))
 
 
 @dataclass(frozen=True)
 class Trained(Generic[Kind]):
-    """The heads, each with the weights of its best epoch, and what each reached there on the valid part."""
+    """The heads, each with the weights of its best epoch, and their loss on the valid part there."""
 
     heads: Kind
     valid_loss: dict[str, float]
@@ -109,8 +109,8 @@ def train(
     """Train heads side by side on the utterances `fit` of `data`; each ends with the weights of its own best epoch.
 
     targets_B: of `valid`, on the data's device. seed: fold and seed. tick: called after every epoch. path: of the
-    checkpoint. every: epochs from one look at `valid` to the next; the last is one.
-    Raises Diverged when a training does.
+    checkpoint. every: epochs between validations; the last epoch always has one.
+    Raises Diverged when a training diverges.
     """
     watched = Watched(heads).to(data.device)
 

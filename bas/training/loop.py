@@ -1,7 +1,7 @@
-"""The one training loop: searching and training differ only in what they pass as `forward`.
+"""The training loop: a search and a training differ only in what they pass as `forward`.
 
-The randomness of an epoch (order, dropout, Gumbel noise) is a function of the seed and the epoch's number alone, so a
-training that was killed goes on from its last checkpoint and, on the CPU, ends with the same bits.
+The randomness of an epoch (order, dropout, Gumbel noise) depends only on the seed and the epoch's number, so a
+training that was killed resumes from its last checkpoint and, on the CPU, ends with the same bits.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Forward = Callable[[Tensor, Tensor, float], Tensor]
 """`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
 
 Record = dict[str, Any]
-"""What is known after one epoch; JSON's own types only."""
+"""The numbers of one epoch, in JSON's own types."""
 
 FACTOR = "learning_rate_factor"
-"""An attribute of a module: what multiplies the learning rate of its own parameters."""
+"""An attribute of a module: a factor on the learning rate of its own parameters."""
 
 CHECKPOINT_SECONDS = 5.0
 CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
@@ -41,16 +41,16 @@ CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the loop hands over when an epoch is done."""
+    """One finished epoch."""
 
     index: int
-    loss: float  # what the steps that moved weights minimised, the mean over their utterances
-    temperature: float  # of its last step
-    rate: float  # of its last step: what the learning rates were multiplied by
+    loss: float  # mean over the utterances of the steps that moved weights
+    temperature: float  # of the last step
+    rate: float  # the factor on the learning rates in the last step
 
 
 def seed_everything(*parts: object) -> None:
-    """Seed torch's generators from any description, alike in every process."""
+    """Seed torch's generators from any values, in the same way in every process."""
     torch.manual_seed(int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1)
 
 
@@ -67,21 +67,21 @@ def optimise(
     keep_best: str | None = None,
     held_out: Tensor | None = None,
 ) -> tuple[list[Record], float]:
-    """Train `model` in place on the utterances `members`; returns the record of each epoch and the seconds it took.
+    """Train `model` in place on the utterances `members`; return the record of each epoch and the seconds it took.
 
-    Architecture parameters rest in the first `settings.warmup` epochs.
+    Architecture parameters do not move in the first `settings.warmup` epochs.
 
-    after_epoch: called with the model in eval mode; what it returns is the epoch's record.
-    keep_best: a key of the record, the higher the better; the model ends with the weights of the first best epoch.
-        None: with those of the last.
+    after_epoch: called with the model in eval mode; it returns the epoch's record.
+    keep_best: a key of the record, higher is better; the model ends with the weights of the first best epoch. None:
+        with those of the last epoch.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
-    held_out: utterances that the architecture parameters move on, taking turns with the weights (bi-level, first
+    held_out: utterances on which the architecture parameters move, alternating with the weights (bi-level, first
         order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
-    Raises Diverged when the training loss, the score or a weight is not finite; UserError where the checkpoint is not
-    of this training.
+    Raises Diverged if the training loss, the score or a weight is not finite; UserError if the checkpoint is of another
+    training.
     """
     optimiser = _optimiser(model, settings)
-    # Whom it was trained on: weights that have seen the test part of another split must not be taken up here.
+    # The utterances it trains on: weights that have seen the test part of another split must not be resumed here.
     seen = [part.tolist() for part in (members, held_out) if part is not None]
     of = hashlib.sha256(repr((seed, *seen)).encode()).hexdigest()
     records: list[Record] = []
@@ -89,7 +89,7 @@ def optimise(
     seconds = 0.0
     if checkpoint and checkpoint.exists():
         state = read_checkpoint(checkpoint)
-        with _refusing(checkpoint):
+        with _refuse_damaged(checkpoint):
             if state["of"] != of:
                 raise ValueError("trained on other utterances, or from another seed")
             model.load_state_dict(state["model"])
@@ -125,19 +125,18 @@ def optimise(
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `optimise` wrote. UserError for any other file; no code in it is run, whoever made it."""
-    with _refusing(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
-        state = torch.load(path, weights_only=True, map_location="cpu")  # where AdamW wants its step counts
+    """Read a checkpoint of `optimise`. Raises UserError for any other file; no code in the file is run."""
+    with _refuse_damaged(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        state = torch.load(path, weights_only=True, map_location="cpu")  # AdamW keeps its step counts on the CPU
         return {name: state[name] for name in CHECKPOINT}
 
 
 @contextmanager
-def _refusing(checkpoint: Path) -> Iterator[None]:
+def _refuse_damaged(checkpoint: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # torch's readers raise whatever the bytes lead them to
-        told = "damaged, or not of this job; delete it: the job begins anew"
-        raise UserError(f"{checkpoint}: {told}") from error
+    except Exception as error:  # for damaged bytes torch's readers may raise anything
+        raise UserError(f"{checkpoint}: damaged, or not of this job; delete it: the job begins anew") from error
 
 
 @dataclass(frozen=True)
@@ -149,10 +148,10 @@ class Step:
 
 
 def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
-    """One epoch: every member once; where others are held out, a step of theta on some of them before each.
+    """The steps of one epoch: every member once; with `held_out`, a step of theta on held-out utterances before each.
 
-    So theta moves as often in a bi-level search as in any other. The held out are gone through as often as it takes,
-    in another order each time.
+    So theta moves as often in a bi-level search as in any other. The held-out utterances are repeated as often as
+    needed, each time in another order.
     """
     batches = training_batches(data, members, settings.batch_size, torch.default_generator)
     if epoch < settings.warmup or held_out is not None:
@@ -191,7 +190,7 @@ def _one_epoch(
                 outputs_BO = forward(x_BTD, mask_BT, tau)
             value = loss(outputs_BO.float(), targets_B)
             optimiser.zero_grad(set_to_none=True)
-            # What is not moved gets no gradient, so the optimiser leaves it be: no momentum, no decay.
+            # Parameters that this step does not move get no gradient, so no momentum and no decay either.
             groups = [group["params"] for group in optimiser.param_groups if group["name"] in step.moves]
             moved = [p for params in groups for p in params if p.requires_grad]  # a block's own may be frozen
             value.backward(inputs=moved)  # type: ignore[no-untyped-call]
@@ -203,8 +202,8 @@ def _one_epoch(
 
 
 def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    # Architecture parameters are not decayed: decay would pull every search towards indecision. A layer mix is one of
-    # them, in a training too: softmax weights would hardly move at the rate of the others.
+    # Architecture parameters are not decayed: decay would pull every search towards indecision. A layer mix counts as
+    # one, in a training too: at the rate of the weights, softmax weights would hardly move.
     theta = [part.theta for part in model.modules() if isinstance(part, Mixed | LayerMix)]
     weights = [p for p in model.parameters() if all(p is not t for t in theta)]
     rates = {id(p): float(getattr(m, FACTOR, 1.0)) for m in model.modules() for p in m.parameters(recurse=False)}
@@ -239,5 +238,5 @@ def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED
 
 
 def seed_of(fold: int, seed: int) -> int:
-    """Of a training's batches and noise."""
+    """The seed of a training's batches and noise."""
     return seed * 1000 + fold

@@ -1,4 +1,4 @@
-"""Where a run's features lie while it trains: on the GPU, in memory, or in the store, from what is really free."""
+"""Where a run's features are while it trains, by the memory that is free: on the GPU, in memory, or in the store."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from bas.errors import UserError
 
 GIB = 2**30
-FREE_SHARE = 0.5  # of what is free, for features; the rest is for the training, its batches and everything else
-MAPPED_SHARE = 0.25  # of a process's features, for the pages of files it reads them from; the rest is for frames
-CACHED = ("inactive_file", "active_file")  # pages of files, which give way to whoever needs the memory
+FREE_SHARE = 0.5  # of free memory, for features; the rest is for the training, its batches and everything else
+MAPPED_SHARE = 0.25  # of a process's share, for mapped pages of the store's files; the rest is for frames
+CACHED = ("inactive_file", "active_file")  # pages of files, which the system drops when memory is needed
 PLACES = {"gpu": "on the GPU", "memory": "in the memory of each process", "store": "streamed from the store"}
 
 
@@ -36,9 +36,9 @@ def place(
 ) -> tuple[Placement, str]:
     """The fastest place that is large enough, and one line that says which and why.
 
-    whole, least: bytes that all frames take in a process, and that streaming them takes.
-    memory: GiB that features may take in all processes together; None: FREE_SHARE of what is free.
-    Raises UserError when there is not even room to stream.
+    whole, least: bytes in a process with all frames, and when streaming. memory: GiB that features may take in all
+    processes together; None: FREE_SHARE of free memory.
+    Raises UserError if there is not even room to stream.
     """
     if memory is not None and not memory > 0:
         raise UserError(f"--memory {memory}: must be above 0")
@@ -56,8 +56,8 @@ def place(
             "raise --memory, or use fewer --workers or a smaller setting batch_size"
         )
     why = "half of what is free" if memory is None else "--memory"
-    told = f"features: {_size(whole)}, {PLACES[placement.where]}"
-    return placement, f"{told}; in all they may take {_size(room)} ({why})"
+    message = f"features: {_size(whole)}, {PLACES[placement.where]}"
+    return placement, f"{message}; in all they may take {_size(room)} ({why})"
 
 
 def _room(free: int, memory: float | None) -> int:
@@ -69,9 +69,9 @@ def _size(size: float) -> str:
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be had without swapping: of the machine, and of every control group around this process.
+    """Bytes available without swapping: the least of the machine and every control group around this process.
 
-    The page cache counts as free. Off Linux: the machine's whole memory.
+    The page cache counts as free. On systems other than Linux: the machine's whole memory.
     """
     return min([_machine(root), *_control_groups(root)])
 
@@ -85,7 +85,7 @@ def _machine(root: Path) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[int]:
-    """What each group that has a limit leaves: a container, a batch system's job, a systemd slice."""
+    """The bytes left in each group with a limit: a container, a batch system's job, a systemd slice."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Every number a training depends on, in one place. A preset names a set of them; a run records all.
+"""Every number that a training depends on, in one place. A preset names a set of them; a run records all.
 
-`paper` is Fang et al. 2023 as far as it says; what it leaves open is marked "ours". Ours too, for every preset:
+`paper` follows Fang et al. 2023; what the paper leaves open is marked "ours". Also ours, in every preset:
 LayerNorm after each sub-module and ReLU (`blocks`); batches of like length (`batches`); about a fifth of the training
 utterances held out, in whole units, as the valid part (`protocols`), and the weights of the epoch with the lowest loss
 there kept (`train`).
@@ -69,11 +69,11 @@ class Settings:
     tau_start: float  # temperature of the Gumbel-softmax at the first step
     tau_rate: float | None  # tau = tau_start exp(-tau_rate * epoch), as in FBNet; or
     tau_end: float | None  # exponential from tau_start to tau_end over the run's steps, whatever their number
-    strategy: Strategy  # how a search learns and chooses: one of STRATEGIES, told in `search`
+    strategy: Strategy  # how a search learns and chooses: one of STRATEGIES, see `search`
     warmup: int  # epochs of a search, its first, in which the weights alone move
     noise: Noise  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
-    cost: Cost  # what of a candidate is its cost: multiply-adds (of a forward pass) | parameters
-    cost_weight: float  # what the dearest architecture's cost adds to the loss of a search; 0: cost is no matter
+    cost: Cost  # how the cost of a candidate is measured: multiply-adds (of a forward pass) | parameters
+    cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
 
     def __post_init__(self) -> None:
         for name, value in self.as_dict().items():
@@ -104,7 +104,7 @@ class Settings:
             raise UserError("settings tau_rate and tau_end: must be above 0")
 
     def temperature(self, epoch: int, step: int, steps_per_epoch: int) -> float:
-        """Of the Gumbel-softmax at step `step` of epoch `epoch`, both from 0."""
+        """The temperature of the Gumbel-softmax at step `step` of epoch `epoch`, both from 0."""
         if self.tau_rate is not None:
             return self.tau_start * math.exp(-self.tau_rate * epoch)
         assert self.tau_end is not None
@@ -112,7 +112,7 @@ class Settings:
         return float(self.tau_start * (self.tau_end / self.tau_start) ** done)
 
     def rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
-        """What lr and theta_lr are multiplied by at step `step` of epoch `epoch`, both from 0."""
+        """The factor on lr and theta_lr at step `step` of epoch `epoch`, both from 0."""
         if self.schedule == "constant":
             return 1.0
         total = self.epochs * steps_per_epoch
@@ -125,7 +125,7 @@ class Settings:
 
 
 KINDS: Mapping[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name != "preset"}
-"""By setting, what it may be, see `bas.util.values`."""
+"""The kind of each setting's value, see `bas.util.values`."""
 
 PRESETS: Mapping[str, Settings] = {
     "paper": Settings(
@@ -194,10 +194,10 @@ def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
 
 
 def searcher(settings: Settings, spec: str) -> Settings:
-    """The settings with a search's own ones changed: a strategy, then SEARCH_ONLY settings, joined by a plus.
+    """The settings with those of a search changed: a strategy, then SEARCH_ONLY settings, joined by a plus.
 
-    spec: "gumbel", "bilevel+warmup=5+theta_lr=0.05"; what it does not name stays; "": all of it.
-    Raises UserError, naming the spec, for an unknown strategy, another setting and a value that cannot be.
+    spec: such as "gumbel" or "bilevel+warmup=5+theta_lr=0.05"; "" changes nothing.
+    Raises UserError, naming the spec, for an unknown strategy, any other setting, or a value that is not allowed.
     """
     if not spec:
         return settings
@@ -217,25 +217,25 @@ def variant(settings: Settings, spec: str) -> Settings:
     """
     names = [name for name in KINDS if name not in SEARCH_ONLY]
     try:
-        found = changed(settings, _pairs(spec.split("+")), names)
-        if found == settings:
+        result = changed(settings, _pairs(spec.split("+")), names)
+        if result == settings:
             raise UserError("changes nothing; leave it out, or give another value")
-        return found
+        return result
     except UserError as error:
         raise UserError(f"variant {spec!r}: {error}") from error
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE each."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise UserError(f"{text!r} must be NAME=VALUE, such as residual=every")
-        if name in found:
+        if name in pairs:
             raise UserError(f"{name} is given twice")
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
 def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] = tuple(KINDS)) -> Settings:
@@ -247,7 +247,7 @@ def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[st
 
 
 def parse_settings(kinds: Mapping[str, Any], changes: Mapping[str, str], allowed: Sequence[str] = ()) -> dict[str, Any]:
-    """Settings given as text, as values of their kinds; allowed: their names, none: all.
+    """Parse settings given as text; allowed: the names that may be given, empty: all.
 
     Raises UserError for another name and a value of the wrong kind.
     """

@@ -1,7 +1,7 @@
-"""Networks of one shape as one: their parameters stacked, `torch.func.vmap` over them.
+"""Networks of one shape trained as one: their parameters are stacked, with `torch.func.vmap` over them.
 
-Each member's numbers are those of a training alone, to float tolerance: its own batches, rates and weights. The draws
-of dropout alone are others. A block or loss that cannot be stacked is found on the first batch and refused.
+Each member has its own batches, rates and weights; its numbers equal those of a training alone, to float tolerance.
+Only dropout draws differ. A block or loss that cannot be stacked is detected on the first batch and refused.
 
 Axes: M members, S steps of an epoch, B utterances of a batch, T frames, D width, O outputs, P parameters of a network.
 """
@@ -21,19 +21,19 @@ from bas.training.batches import Data, training_batches
 from bas.training.loop import seed_everything
 from bas.training.settings import Settings
 
-AGREES = 1e-2  # largest error of a member's first gradient against the one it has alone, both float32
+AGREES = 1e-2  # largest error of a member's first gradient against its gradient alone, both float32
 BETAS, EPS = (0.9, 0.999), 1e-8  # torch's defaults of AdamW, which `loop` trains with
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class NotStackableError(Exception):
-    """Why these trainings must be done one by one; one line."""
+    """These trainings must run one by one; the message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """What one training is made of: a network with its initial weights, and whom it is trained and checked on."""
+    """One training: a network with its initial weights, and the utterances it is trained and validated on."""
 
     network: Network
     data: Data
@@ -57,7 +57,7 @@ class Stack:
     """M networks of one shape as one function of `x_MBTD` and `mask_MBT`; their weights are the rows of `flat_MP`."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.network = networks[0]  # lends its code; its own weights are not looked at
+        self.network = networks[0]  # for its code only; its weights are not used
         rows = [torch.cat([p.detach().flatten() for p in _trained(n).values()]) for n in networks]
         self.flat_MP = torch.stack(rows).requires_grad_()
         self.shapes = {name: p.shape for name, p in _trained(networks[0]).items()}
@@ -96,15 +96,15 @@ def _autocast(device: torch.device) -> torch.autocast:
 
 @dataclass(frozen=True)
 class Steps:
-    """Which utterances every member takes in each step; a member that has no more batches takes none."""
+    """The utterances of every member in each step; a member with no more batches has none."""
 
     ids_SMB: Tensor
-    real_SMB: Tensor  # false: the row only fills up, and weighs nothing
+    real_SMB: Tensor  # false: the row is filler with weight 0
     longest_S: list[int]
 
 
 class Feed:
-    """Batches of all members at once, from frames that lie on the device."""
+    """Batches of all members at once, from frames on the device."""
 
     def __init__(self, data_M: Sequence[Data]) -> None:
         first = data_M[0]
@@ -116,7 +116,7 @@ class Feed:
         self.moved_M = [d.moved and replace(d.moved, group_U=d.moved.group_U.to(first.device)) for d in data_M]
 
     def steps(self, batches_M: Sequence[Sequence[Tensor]]) -> Steps:
-        """Each member's batches side by side, filled up with its shortest utterance: nobody pools over nothing."""
+        """Each member's batches side by side, filled up with its shortest utterance, so that every row has frames."""
         count, size = max(map(len, batches_M)), max(len(batch) for batches in batches_M for batch in batches)
         real_SMB = torch.zeros((count, len(batches_M), size), dtype=torch.bool)
         ids_SMB = torch.zeros(real_SMB.shape, dtype=torch.long)
@@ -143,14 +143,14 @@ class Feed:
 
 
 def _mean_losses(loss: Loss, out_MBO: Tensor, targets_MB: Tensor, real_MB: Tensor) -> Tensor:
-    """Each member's loss on its real rows: the mean of the loss of every utterance alone, as a task promises."""
+    """Each member's loss on its real rows: the mean of the losses of single utterances, as a task must define it."""
     rows = vmap(loss)(out_MBO.flatten(0, 1)[:, None], targets_MB.flatten(0, 1)[:, None])
     kept_MB = torch.where(real_MB, rows.view_as(real_MB), 0.0)
     return kept_MB.sum(1) / real_MB.sum(1).clamp_min(1)
 
 
 def orders_of(members: Sequence[Member], settings: Settings, epoch: int) -> list[list[Tensor]]:
-    """The batches of an epoch, those that each member would take alone."""
+    """The batches of each member in an epoch, the same as in a training alone."""
     orders = []
     for member in members:
         seed_everything(member.seed, "epoch", epoch)
@@ -183,10 +183,10 @@ def one_epoch(
 def adamw(
     w: Tensor, gradient: Tensor, first: Tensor, second: Tensor, count: Tensor, lr: Tensor, decay: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of `torch.optim.AdamW` for M members at once, `(M, ...)` each: their new weights and both moments.
+    """One step of `torch.optim.AdamW` for M members at once: the new weights and both moments, `(M, ...)` each.
 
-    count, lr: `(M, 1, ...)` float64, in which the bias corrections are taken: the step each member is at, from 1, and
-    its rate. Without decay it is Adam (Kingma and Ba, *ICLR* 2015; Loshchilov and Hutter, *ICLR* 2019).
+    count: the step of each member, from 1. lr: its rate. Both `(M, 1, ...)` float64, as the bias corrections need.
+    Without decay it is Adam (Kingma and Ba, *ICLR* 2015; Loshchilov and Hutter, *ICLR* 2019).
     """
     first = first.lerp(gradient, 1 - BETAS[0])
     second = (BETAS[1] * second).addcmul_(gradient, gradient, value=1 - BETAS[1])
@@ -196,7 +196,7 @@ def adamw(
 
 
 class Update:
-    """`torch.optim`'s AdamW or SGD on the rows of `flat_MP`, each with its own rate; a member may stand still."""
+    """`torch.optim`'s AdamW or SGD on the rows of `flat_MP`, each with its own rate; a member may skip a step."""
 
     def __init__(self, like_MP: Tensor, settings: Settings) -> None:
         self.settings = settings
@@ -205,14 +205,14 @@ class Update:
 
     @torch.no_grad()
     def __call__(self, flat_MP: Tensor, grad_MP: Tensor, lr_M1: Tensor, moves_M1: Tensor) -> None:
-        """One step in place. lr_M1: float64, for the bias corrections are taken in it."""
+        """One step in place. lr_M1: float64, as the bias corrections need. moves_M1: the members that take the step."""
         decay = self.settings.weight_decay
         self.count_M1 += moves_M1
         if self.settings.optimiser == "sgd":
             first_MP = self.settings.momentum * self.first_MP + (grad_MP + decay * flat_MP)
             new_MP = flat_MP - lr_M1.float() * first_MP
         else:
-            count_M1 = self.count_M1.clamp_min(1)  # of one that has not moved yet
+            count_M1 = self.count_M1.clamp_min(1)  # 0 for a member that has not moved yet
             new_MP, first_MP, second_MP = adamw(flat_MP, grad_MP, self.first_MP, self.second_MP, count_M1, lr_M1, decay)
             self.second_MP = torch.where(moves_M1, second_MP, self.second_MP)
         self.first_MP = torch.where(moves_M1, first_MP, self.first_MP)
@@ -220,10 +220,10 @@ class Update:
 
 
 def check(stack: Stack, networks: Sequence[nn.Module], feed: Feed, steps: Steps, loss: Loss) -> None:
-    """Raise NotStackableError unless the first batch gives every member the loss and gradient that it has alone.
+    """Raise NotStackableError unless every member has the same loss and gradient on the first batch as alone.
 
-    Without dropout, in float32, and with the last row left out, so that a block which mixes utterances is found. One
-    that changes its buffers (BatchNorm) is found in a forward pass as in training.
+    The check runs without dropout, in float32, and leaves out the last row to detect a block that mixes utterances. A
+    forward pass in training mode detects a block that changes its buffers (BatchNorm).
     """
     x_MBTD, mask_MBT, targets_MB, real_MB = next(feed.batches(steps))
     real_MB[:, 1:][:, -1:] = False

@@ -1,4 +1,4 @@
-"""The numbers of a fine-tuning, in one place, see `bas.studies.dynamics`. Imports no torch."""
+"""Every number of a fine-tuning, in one place, see `bas.studies.dynamics`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bas.training.settings import parse_settings
 class Tuning:
     """The numbers of a fine-tuning; the defaults are the paper's.
 
-    batch: the paper says 16; but its 350 steps are 9.6 epochs of 4,662 utterances, and its 50 steps 1.4, so a step took
-    8 batches of 16 together. Inferred, not told. micro_batch: where nothing is dropped or masked in training it changes
-    no number but by rounding; where something is (dropout, layer drop, SpecAugment), each micro-batch has its own
-    draws, so another size is another sample of the same. improvement, patience: it stops once the validation loss was
-    not lower by `improvement` than the lowest before in so many evaluations.
+    batch: the paper says 16; but its 350 steps are 9.6 epochs of 4,662 utterances, and its 50 steps 1.4, so we infer
+    that a step took 8 batches of 16 together. micro_batch: without dropout, layer drop or SpecAugment it changes
+    numbers only by rounding; with them, each micro-batch has its own draws, so another size gives another sample.
+    improvement, patience: training stops once the validation loss has not been lower than the lowest before by
+    `improvement` for `patience` evaluations.
     """
 
     lr: float = 1e-5  # of AdamW, constant
@@ -37,8 +37,8 @@ class Tuning:
             if not (math.isfinite(value) and (value > 0 or (value == 0 and name in ("weight_decay", "improvement")))):
                 raise UserError(f"setting {name}={value}: must be a number above 0")
         if self.checkpoint_every % self.evaluate_every:
-            told = f"must be a multiple of evaluate_every={self.evaluate_every}"
-            raise UserError(f"setting checkpoint_every={self.checkpoint_every}: {told}")
+            message = f"must be a multiple of evaluate_every={self.evaluate_every}"
+            raise UserError(f"setting checkpoint_every={self.checkpoint_every}: {message}")
 
 
 PRESETS = {
@@ -53,7 +53,7 @@ not free of that choice. Weights that were not pretrained want a higher rate.
 
 
 KINDS: Mapping[str, Any] = get_type_hints(Tuning)
-"""By setting, what it may be, see `bas.util.values`."""
+"""The kind of each setting's value, see `bas.util.values`."""
 
 
 def settings(preset: str, changes: Mapping[str, str]) -> Tuning:

@@ -1,1 +1,1 @@
-"""Files that are never half written, progress bars, devices, versions: what any room may need."""
+"""Helpers for any room: files that are never half written, progress bars, devices, versions."""

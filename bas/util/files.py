@@ -16,12 +16,12 @@ from bas.errors import UserError
 RESULTS = 1
 """The format of results.json, audit.json, leak.json and tune.json."""
 HELD = (".lock", ".planning", ".session")
-"""What a folder holds that somebody holds."""
+"""The lock files of a folder."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there takes its name when the block ends well."""
+    """Yield a temporary path beside `path`; when the block ends without an error, it is renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,12 +39,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON as every reader takes it: a number that is none (NaN, infinite: an interval of one unit) is null."""
+    """Write strict JSON: NaN and infinite numbers (as in an interval of one unit) become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """What a verb found, for other programs; `format` rises when a field changes its name or its meaning."""
+    """Write the results of a verb for other programs; `format` increases when a field's name or meaning changes."""
     write_json(path, {"format": RESULTS, **results})
 
 
@@ -57,11 +57,14 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
-    """Raises UserError naming the file when it is missing or no JSON; remedy: what a user may do then."""
+    """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON.
+
+    remedy: what the user can do about a damaged file.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        if "\\u" in text:  # half a surrogate pair is no text that could be written or shown
+        if "\\u" in text:  # half a surrogate pair cannot be written or shown: refuse it here
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except FileNotFoundError as error:
@@ -73,24 +76,24 @@ def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
 
 
 def hold(stream: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
-    """Lock an open file for this process, or for all that share it, until it is closed. False: others hold it.
+    """Lock an open file for this process, or for all that share it, until it is closed. False: another process has it.
 
-    Raises UserError on a disk that has no locks, where two processes could write the same files.
+    Raises UserError on a disk without locks, where two processes could write the same files.
     """
     try:
         fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
-        told = f"its disk has no file locks ({error.strerror})"
+        message = f"its disk has no file locks ({error.strerror})"
         remedy = "work in a folder on another disk, or have this one mounted with them (Lustre: -o flock)"
-        raise UserError(f"{Path(stream.name).parent}: {told}; {remedy}") from error
+        raise UserError(f"{Path(stream.name).parent}: {message}; {remedy}") from error
     return True
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process is inside a block of this path."""
+    """Run the block alone: wait until no other process is inside a block of this path."""
     with path.open("w") as stream:
         hold(stream, wait=True)
         yield
@@ -98,10 +101,11 @@ def alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the folder for this process, or for all that share it; a killed process holds nothing.
+    """Lock the folder for this process, or for all that share it; the lock of a killed process is released.
 
-    Raises UserError when another process holds it, or it cannot be written. A UserError in the block means that the
-    input was refused: what nothing was written to is then as it was before, unless others who share it may still begin.
+    Raises UserError if another process has the lock, or the folder cannot be written. A UserError in the block means
+    that the input was refused: lock files and empty folders made here are then removed, unless the lock is shared,
+    since others may still begin.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = {name for name in HELD if (folder / name).exists()}

@@ -1,4 +1,4 @@
-"""The one progress bar: what is done, the rate and the time left; and lists that may be long."""
+"""The progress bar: what is done, the rate and the time left; and lists that may be long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 SHOWN = 20
-"""Lines of a list that may be long: what was skipped, what a check found wrong."""
+"""The most lines shown of a list that may be long, such as skipped files or the faults of a check."""
 
 
 class _Rate(ProgressColumn):
@@ -26,27 +26,27 @@ class _Rate(ProgressColumn):
 
 
 class _Lines(Progress):
-    """For a log file: a plain line whenever another tenth is done."""
+    """For a log file: a plain line after each tenth."""
 
-    _said = -1
+    _tenths = -1
 
     def update(self, *arguments: Any, **more: Any) -> None:
         super().update(*arguments, **more)
-        self._say()
+        self._print_tenth()
 
     def advance(self, *arguments: Any, **more: Any) -> None:
         super().advance(*arguments, **more)
-        self._say()
+        self._print_tenth()
 
-    def _say(self) -> None:
+    def _print_tenth(self) -> None:
         task = self.tasks[0]
-        if task.visible and task.total and int(10 * task.completed / task.total) > self._said:
-            self._said = int(10 * task.completed / task.total)
+        if task.visible and task.total and int(10 * task.completed / task.total) > self._tenths:
+            self._tenths = int(10 * task.completed / task.total)
             self.console.print(f"{task.description} {task.completed:.0f}/{task.total:.0f}", highlight=False)
 
 
 def bar(console: Console, what: str) -> Progress:
-    """A progress bar that counts `what` (a plural: "utterances"); plain lines where the output is no terminal."""
+    """A progress bar that counts `what` (a plural: "utterances"); plain lines if the output is not a terminal."""
     if not console.is_terminal:
         return _Lines(console=console, disable=True)
     return Progress(
@@ -60,7 +60,7 @@ def bar(console: Console, what: str) -> Progress:
 
 
 def list_lines(lines: Sequence[str], console: Console, rest: str = "") -> None:
-    """Show one line each; rest: where more than fit are to be found."""
+    """Print at most SHOWN of the lines. rest: where to find the others."""
     for line in lines[:SHOWN]:
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     if len(lines) > SHOWN:

@@ -1,9 +1,9 @@
-"""Dataclasses as JSON and back: `to_plain` writes every field by its name, `from_plain` takes nothing else.
+"""Dataclasses to JSON and back: `to_plain` writes every field by its name, `from_plain` accepts nothing else.
 
-A class attribute DERIVED names properties that are written too, for other programs, and passed over when read.
+A class attribute DERIVED names properties that are written too, for other programs, and ignored when read.
 
-Our own rather than a library (cattrs, dacite): these would need a hook for each thing that is ours (arrays, numbers
-that are none, fields that are written but never read, errors in one line), and the hooks are as long as this.
+This is not a library (cattrs, dacite), because those would need a hook for each of our needs (arrays, NaN, fields
+that are written but never read, one-line errors), and the hooks would be as long as this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = {float: "a number", int: "a whole number", str: "a text", bool: "true or
 
 
 def to_plain(value: Any) -> Any:
-    """JSON's own types: a dataclass as an object of its fields, an array as lists, any key as text."""
+    """The value in JSON's own types: a dataclass becomes an object of its fields, an array lists, a key text."""
     if is_dataclass(value) and not isinstance(value, type):
         names = (*(f.name for f in fields(value)), *getattr(value, "DERIVED", ()))
         return {name: to_plain(getattr(value, name)) for name in names}
@@ -142,7 +142,7 @@ def _read_mapping(key: Any, kind: Any, value: Any) -> dict[Any, Any]:
 
 @cache
 def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str], frozenset[str]]:
-    """Its fields' types by name, those that must be there, and the names that are passed over."""
+    """The types of a dataclass's fields by name, the names that must be given, and the names that are ignored."""
     assert is_dataclass(kind), kind
     hints = get_type_hints(kind)
     own = [f for f in fields(kind) if f.init]

@@ -1,4 +1,4 @@
-"""A value of an annotated kind, from the text of a command line or from what a TOML file holds.
+"""Values of an annotated kind, read from the text of a command line or from a TOML file.
 
 Kinds: str, bool, int, float, None, `Literal[...]`, `tuple[kind, ...]`, and unions of these.
 """
@@ -26,9 +26,9 @@ def describe(kind: Any) -> str:
 
 
 def read_value(kind: Any, value: object) -> Any:
-    """`value` as the kind has it: a list becomes a tuple, "none" None, a path text, a single value a list of one.
+    """`value` as a value of the kind: a list becomes a tuple, "none" None, a path text, a single value a list of one.
 
-    Raises ValueError, saying what must be.
+    Raises ValueError naming what is allowed.
     """
     if _is_union(kind):
         for member in get_args(kind):
@@ -61,13 +61,13 @@ def read_value(kind: Any, value: object) -> Any:
 
 
 def parse_text(kind: Any, text: str) -> Any:
-    """What the text of a command line means where a value of this kind is wanted.
+    """Parse the text of a command line as a value of this kind.
 
-    A list is TOML's, or its items with commas between them; a text may stand in quotes.
-    Raises ValueError, saying what must be.
+    A list is written as in TOML, or as items separated by commas; a text may be in quotes.
+    Raises ValueError naming what is allowed.
     """
     if _is_union(kind):
-        # A text would take whatever the other members want.
+        # Try text last: it accepts everything.
         for member in sorted(get_args(kind), key=lambda member: member is str):
             try:
                 return parse_text(member, text)

@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: the versions of what computed it."""
+"""The versions of the software that computed a result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import bas
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on besides its settings."""
+    """The versions of bas, Python and the libraries that numbers depend on, by name."""
     names = ("torch", "transformers", "numpy", "scipy", "soundfile", "h5py", "scikit-learn")
     return {"bas": bas.__version__, "python": platform.python_version(), **{n: version(n) for n in names}}

@@ -92,4 +92,4 @@ def test_speakers_must_be_known_and_not_what_is_asked() -> None:
             assert "no speaker" in message
             assert "normalise=speaker" in message
         who = Classification(label="speaker", disjoint=("text",), protocol="text:3", name="who")
-        assert "who asks who speaks" in refusal(_check_speakers, corpus, who, protocol)
+        assert "who predicts the speaker" in refusal(_check_speakers, corpus, who, protocol)

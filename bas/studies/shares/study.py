@@ -199,4 +199,6 @@ def _look(run: Run, attention: Attention, contour: Contours) -> Looked:
 
 def _metadata(with_metadata: Predicted, without: Predicted, fields: Sequence[str]) -> WithMetadata:
     """Every row with metadata, and against the same without."""
-    return WithMetadata(with_metadata.run.folder.name, tuple(fields), rows_of(with_metadata), with_metadata.like(without))
+    return WithMetadata(
+        with_metadata.run.folder.name, tuple(fields), rows_of(with_metadata), with_metadata.like(without)
+    )
