@@ -128,7 +128,7 @@ class AuditTable:
     """[audit]"""
 
     strategies: tuple[str, ...] = key(
-        "strategies to audit, with settings of their own, such as gumbel or gumbel+warmup=5; default: all",
+        "strategies to audit, with settings of their own, such as gumbel or gumbel+warmup=5; default: all but random",
         ("audit",),
         "--strategy",
         metavar="SPEC",
