@@ -140,4 +140,4 @@ def test_by_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*command, "--pad-audio", "0.5"]) == 2
     assert "the longest of 2 beyond the 0.5 s of --pad-audio" in capsys.readouterr().err
     assert main([*command, "--pad-audio", "0"]) == 2
-    assert "must be a number above 0" in capsys.readouterr().err
+    assert "must be above 0" in capsys.readouterr().err

@@ -297,7 +297,7 @@ def test_refusals(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (words(["plain"], "x", "--metadata", "age"), "metadata 'age': must be one of sex, language, speaker"),
         (words(["plain"], "x", "--metadata", "language"), "language is de throughout in cups"),
         (words(["plain"], "x", "--metadata", "speaker"), "no speaker of the test part is in the training part"),
-        (words(["plain"], "x", "--metadata", "sex", "--set=normalise=speaker"), "normalise=speaker would take it out"),
+        (words(["plain"], "x", "--metadata", "sex", "--set=normalise=speaker"), "normalise=speaker would remove it"),
         (words(["plain"], "x", "--layer", "1", "2"), "--layer 1 2: one for all of 1 stores, or one for each"),
         (words(["plain"], "x", "--set=strategy=gumbel"), "--set strategy=gumbel: shares does not read it"),
         (words(["plain"], "x", "--layer", "9"), "--layer 9: "),
