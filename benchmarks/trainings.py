@@ -83,7 +83,7 @@ def new_run(folder: Path, count: int, epochs: int, width: int, device: str) -> P
     chosen = settings("cpu", {"epochs": str(epochs), "width": str(width)})
     plan = Plan(str(folder / "store"), (SPACE,), 0, chosen, tuple(range(SEEDS)), device)
     inputs = Inputs.open(plan)
-    return start(folder / "run", inputs, split(inputs, None, 0))
+    return start(folder / "run", inputs, split(inputs, None, 0)).folder
 
 
 # One training after another, in processes

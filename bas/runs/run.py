@@ -79,7 +79,7 @@ class Run:
             plan = Plan.from_dict(raw["plan"])
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}: run.json is not of this version of bas ({error})") from error
-        copies = tuple(str(folder / "spaces" / Path(path).name) for path in plan.spaces)
+        copies = tuple(str(folder / "spaces" / f"{Path(path).stem}.py") for path in plan.spaces)
         inputs = Inputs.open(replace(plan, spaces=copies))
         return cls(folder, replace(inputs, plan=plan), read(folder / "protocol.json"))
 
