@@ -1,7 +1,7 @@
 """Faults that the tests must notice: each is planted in a copy of the repository, where one of its tests must fail.
 
-`make mutants`, or `python tests/mutants.py [WORD ...]` for those whose name has one of the words. Where a planted fault
-no longer applies, the code has changed: plant it where it now belongs. A fault that survives wants a test.
+`make mutants`, or `python tests/helpers/mutants.py [WORD ...]` for those whose name has one of the words. Where a
+planted fault no longer applies, the code has changed: plant it where it now belongs. A fault that survives wants a test.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("runs", "docs", "build")
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = ("runs", "build")
 """Of the repository's own folders, beside those that begin with a dot."""
 
 PROCESSES = 2
@@ -68,14 +68,14 @@ MUTANTS = [
     Mutant(
         "the mean takes padding in",
         "bas/blocks.py",
-        "self.behind(zeroed(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))",
+        "self.behind(zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))",
         "self.behind(x_BTD.mean(1))",
         f"{CONTRACTS} -k 'ser_bas3 and padding'",
     ),
     Mutant(
         "a convolution sees padding",
         "bas/blocks.py",
-        "self.norm(self.over_time(zeroed(x_BTD, mask_BT).mT)",
+        "self.norm(self.over_time(zero_padding(x_BTD, mask_BT).mT)",
         "self.norm(self.over_time(x_BTD.mT)",
         f"{CONTRACTS} -k 'emotion_share and padding'",
     ),
@@ -177,7 +177,7 @@ MUTANTS = [
     Mutant(
         "results of another protocol are accepted",
         "bas/runs/start.py",
-        'found.get("protocol") != protocol.hash',
+        'result.get("protocol") != protocol.hash',
         "False",
         "tests/cli/test_bad_input.py tests/cli/test_marks.py",
     ),
@@ -198,8 +198,8 @@ MUTANTS = [
     Mutant(
         "the temperature reaches no gate",
         "bas/search/gates.py",
-        "return (_perturbed(theta) / temperature).softmax(0)",
-        "return _perturbed(theta).softmax(0)",
+        "return (_perturb(theta) / temperature).softmax(0)",
+        "return _perturb(theta).softmax(0)",
         SEARCH,
     ),
     Mutant(
