@@ -1,7 +1,7 @@
 """Faults that the tests must notice: each is planted in a copy of the repository, where one of its tests must fail.
 
 `make mutants`, or `python tests/helpers/mutants.py [WORD ...]` for those whose name has one of the words. Where a
-planted fault no longer applies, the code has changed: plant it where it now belongs. A fault that survives wants a test.
+planted fault no longer applies, the code has changed: plant it where it now belongs. A survivor wants a test.
 """
 
 from __future__ import annotations
