@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bas.encoders import EncoderInfo
-from bas.protocols import field_of
+from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job
 from bas.runs.run import Run
 from bas.stats import Spread, interval
@@ -175,22 +175,8 @@ class Split:
     told: str  # all of it in a line
 
     @classmethod
-    def of(cls, run: Run) -> Split:
-        protocol = run.protocol
-        return cls(
-            protocol.name,
-            protocol.corpus,
-            protocol.task,
-            protocol.rule,
-            protocol.seed,
-            protocol.unit,
-            protocol.labels,
-            protocol.published,
-            protocol.marks,
-            protocol.notes,
-            protocol.hash,
-            protocol.told,
-        )
+    def of(cls, protocol: Protocol) -> Split:
+        return cls(**{field.name: getattr(protocol, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +219,7 @@ def context(run: Run) -> dict[str, Any]:
             encoder=EncoderInfo(**run.store.info.encoder),
             layer=run.plan.layer,
             layers=tuple(run.store.info.layers if run.plan.layer == MIX else layers),
-            protocol=Split.of(run),
+            protocol=Split.of(run.protocol),
             settings=run.plan.settings,
             device=run.plan.device,
             folds=len(run.protocol.folds),
