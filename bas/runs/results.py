@@ -10,7 +10,7 @@ import numpy as np
 
 from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
-from bas.runs.plan import BEST, MIX, Job
+from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import Run
 from bas.stats import Spread, interval
 from bas.stats.shares import Ceiling
@@ -126,7 +126,7 @@ def read_result(run: Run, job: Job, kind: type[R]) -> R:
 
 
 def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") -> SearchResult:
-    return read_result(run, Job("search", space, fold, seed, searcher=searcher), SearchResult)
+    return read_result(run, Job(Kind.SEARCH, space, fold, seed, searcher=searcher), SearchResult)
 
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], SearchResult]:
@@ -139,7 +139,7 @@ def results_of(run: Run, row: str) -> list[list[Scored]]:
     """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
     linear = row in run.task.linears
     seeds = run.plan.seeds[:1] if linear else run.plan.seeds
-    kind = "linear" if linear else "baseline" if row in run.baselines else "retrain"
+    kind = Kind.LINEAR if linear else Kind.BASELINE if row in run.baselines else Kind.RETRAIN
     result: type[Scored] = LinearResult if linear else TrainingResult
     return [[read_result(run, Job(kind, row, f, s), result) for f in range(len(run.protocol.folds))] for s in seeds]
 
@@ -207,7 +207,7 @@ class Context:
 def context(run: Run) -> dict[str, Any]:
     """The fields of `Context`, for a class that adds to them."""
     layers = [
-        read_result(run, Job("layer", BEST, f, 0), LayerResult).layer if run.plan.layer == BEST else run.plan.layer
+        read_result(run, Job(Kind.LAYER, BEST, f, 0), LayerResult).layer if run.plan.layer == BEST else run.plan.layer
         for f in range(len(run.protocol.folds))
     ]
     _, units_N = tested(run)

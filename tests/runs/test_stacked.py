@@ -20,7 +20,7 @@ from stores import quiet
 import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
 from bas.space import SearchSpace
@@ -166,7 +166,7 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
     found = []
     for stacked in (False, True):
         run = new_run(tmp_path / f"{stacked}", features, **VARIANTS[variant])
-        jobs = [*alone(run, 0, 5), *(Job("baseline", "simple FFN", f, 0) for f in range(5))]
+        jobs = [*alone(run, 0, 5), *(Job(Kind.BASELINE, "simple FFN", f, 0) for f in range(5))]
         assert [len(together) for together in stacks(Session(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
         console = quiet()
         run_jobs(run, jobs, 3, 1, console, "audit", stacked=stacked)
@@ -191,7 +191,7 @@ def test_dropout_only_draws_otherwise(features: Path, tmp_path: Path) -> None:
 def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) -> None:
     """A retrain takes the architecture of its search, and leaves the weights of its best epoch."""
     run = new_run(tmp_path / "run", features, epochs="6", lr="0.1")
-    jobs = [Job("retrain", "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
+    jobs = [Job(Kind.RETRAIN, "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
     space = run.spaces["ser_bas3"].space
     for index, job in enumerate(jobs):
         chosen = list(space.architectures())[26 * (index % 2)].as_dict()

@@ -271,4 +271,4 @@ def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: lis
     )
     assert "nan" not in "".join(line for line in page.splitlines() if line.startswith("|"))
     assert "| – |" in page[page.index("## Acoustic") :]
-    json.dumps(found, allow_nan=False)
+    json.dumps(to_plain(found), allow_nan=False)
