@@ -21,6 +21,7 @@ import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job, Kind
+from bas.runs.results import SearchResult
 from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
 from bas.space import SearchSpace
@@ -28,6 +29,7 @@ from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
 from bas.training.settings import settings
 from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
+from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
 
@@ -195,8 +197,12 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
     space = run.spaces["ser_bas3"].space
     for index, job in enumerate(jobs):
         chosen = list(space.architectures())[26 * (index % 2)].as_dict()
-        path = run.job_path(replace(job, kind="search").name)
-        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, "architecture": chosen}))
+        numbers = {"parameters": 1, "multiply_adds": 0.0, "seconds": 0.0}
+        search = SearchResult(
+            architecture=chosen, layer=1, settings={}, probabilities=None, paths=None, epochs=(), **numbers
+        )
+        path = run.job_path(replace(job, kind=Kind.SEARCH).name)
+        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, **to_plain(search)}))
     run_jobs(run, jobs, 6, 1, quiet(), "retrains", stacked=True)
     session = Session(run.folder)
     assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
