@@ -324,18 +324,13 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
 
 
 def load_results(folder: str | os.PathLike[str]) -> Any:
-    """What a finished run came to, as its verb returned it: of compare, tune, audit and cost typed, with `.frame()`.
+    """What a finished run came to, as its verb returned it: typed, with `.frame()` for its main table.
 
-    Of probe, words, shares and dynamics it is plain data as yet. Raises UserError where there is no result, and for a
-    file of another version of bas.
+    Raises UserError where there is no result, and for a file of another version of bas.
     """
-    from bas.report import results
-    from bas.util.files import RESULTS, read_json
+    from bas.report.results import load_results as load
 
-    raw = read_json(Path(folder) / results.FILE, results.REMEDY)
-    if isinstance(raw, dict) and "study" not in raw and raw.get("format") == RESULTS:
-        return raw
-    return results.load_results(Path(folder))
+    return load(Path(folder))
 
 
 def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:

@@ -10,7 +10,6 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,17 @@ from bas.runs import tensorboard
 from bas.runs.fit import Fitted, find, fit
 from bas.runs.layers import best, cross_validated
 from bas.runs.linear import fit_linear
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
+from bas.runs.results import (
+    LayerResult,
+    LinearResult,
+    SearchEpoch,
+    SearchResult,
+    Tested,
+    TrainingEpoch,
+    TrainingResult,
+    search_of,
+)
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.search import epochs_of
@@ -30,18 +39,19 @@ from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs
 from bas.training.settings import SEARCH_ONLY, searcher
 from bas.util.files import replacing, write_json
+from bas.util.typed import from_plain, to_plain
 
 
 def run_job(session: Session, job: Job) -> None:
     """Do one job and write its result. Resumes from the checkpoint of a killed job."""
-    trainings = dict.fromkeys(("retrain", "baseline", "alone"), train)
-    kinds = {"layer": _choose_layer, "linear": _linear, "search": _search, **trainings}
-    keep(session, job, kinds[job.kind](session, job, session.run.protocol.folds[job.fold]))
+    others = {Kind.LAYER: _choose_layer, Kind.LINEAR: _linear, Kind.SEARCH: _search}
+    keep(session, job, others.get(job.kind, train)(session, job, session.run.protocol.folds[job.fold]))
 
 
-def keep(session: Session, job: Job, result: dict[str, Any]) -> None:
+def keep(session: Session, job: Job, result: object) -> None:
     """Write a job's result and delete its checkpoint."""
-    write_json(session.run.job_path(job.name), {"job": asdict(job), "protocol": session.run.protocol.hash, **result})
+    head = {"job": asdict(job), "protocol": session.run.protocol.hash}
+    write_json(session.run.job_path(job.name), {**head, **to_plain(result)})
     checkpoint(session, job).unlink(missing_ok=True)
 
 
@@ -49,16 +59,16 @@ def checkpoint(session: Session, job: Job) -> Path:
     return session.run.folder / "jobs" / f"{job.name}.checkpoint"
 
 
-def _choose_layer(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
     """The layer with the best linear model in cross-validation over the fold's training speakers; see `layers`."""
     run = session.run
     x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
     scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
-    return {"layer": best(scores), "cross_validated": scores}
+    return LayerResult(best(scores), scores)
 
 
-def _linear(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
     data = session.derived(session.layer(job.fold), fold, session.run.plan.settings)
     begun = time.monotonic()
     fit_part, valid = session.members(fold.fit), session.members(fold.valid)
@@ -68,12 +78,16 @@ def _linear(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
     seconds = time.monotonic() - begun
     predictions = model.predict(data.mean_frames(session.members(fold.test)).numpy())
     parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
-    scores = session.metrics(model.predict(on_valid[0]), valid)
-    result = {"strength": strength, "valid": scores, "parameters": parameters, "seconds": seconds}
-    return {**result, **_score(session, predictions, fold)}
+    return LinearResult(
+        strength=strength,
+        valid=session.metrics(model.predict(on_valid[0]), valid),
+        parameters=parameters,
+        seconds=seconds,
+        test=_score(session, predictions, fold),
+    )
 
 
-def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     run = session.run
     settings, space = searcher(run.plan.settings, job.searcher), run.spaces[job.row].space
     with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
@@ -90,21 +104,21 @@ def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
         tensorboard.mixed(board, mix)
     save(session, job, supernet)
     kept = ("loss", run.headline)
-    return {
-        "architecture": outcome.architecture.as_dict(),
-        "layer": session.layer(job.fold),
-        "settings": {name: getattr(settings, name) for name in SEARCH_ONLY},
-        "parameters": count_parameters(supernet),
-        "multiply_adds": outcome.multiply_adds,
-        "seconds": outcome.seconds,
-        "probabilities": outcome.probabilities,
+    return SearchResult(
+        architecture=outcome.architecture.as_dict(),
+        layer=session.layer(job.fold),
+        settings={name: getattr(settings, name) for name in SEARCH_ONLY},
+        parameters=count_parameters(supernet),
+        multiply_adds=outcome.multiply_adds,
+        seconds=outcome.seconds,
+        probabilities=outcome.probabilities,
+        paths=tuple({name: path[name] for name in kept} for path in outcome.paths) if outcome.paths else None,
+        epochs=tuple(from_plain(SearchEpoch, record, job.name) for record in outcome.records),
         **mix,
-        "paths": outcome.paths and [{name: path[name] for name in kept} for path in outcome.paths],
-        "epochs": outcome.records,
-    }
+    )
 
 
-def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
+def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
     """Train a job's architecture and score it on the test part; return the job's result."""
     space, architecture = asked(session.run, job)
     with board_of(session, job) as board:
@@ -121,45 +135,45 @@ def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
 
 def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter | None]:
     """The TensorBoard writer of a training; None for the thousands of an audit, which only its report shows."""
-    if job.kind == "alone":
+    if job.kind == Kind.ALONE:
         return nullcontext()
     return tensorboard.writer(session.run.folder, job.name, session.run.protocol.told, session.run.protocol.marks)
 
 
 def finish(
     session: Session, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
-) -> dict[str, Any]:
+) -> TrainingResult:
     """Score a training on its test part, once, save the weights that are kept, and return the job's result."""
     session.keep_beside(job, fitted)
     fold = session.run.protocol.folds[job.fold]
     predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
-    scored, mix = _score(session, predictions, fold), session.mix(fitted.network)
+    test, mix = _score(session, predictions, fold), session.mix(fitted.network)
     if board:
-        tensorboard.trained(board, str(architecture), scored["test"]["metrics"])
+        tensorboard.trained(board, str(architecture), test.metrics)
         tensorboard.mixed(board, mix)
-    if job.kind in ("retrain", "tuned"):
+    if job.kind.keeps_weights:
         save(session, job, fitted.network)
-    return {
-        "architecture": architecture.as_dict(),
-        "layer": session.layer(job.fold),
-        "parameters": count_parameters(fitted.network),
-        "seconds": fitted.seconds,
-        "kept_epoch": fitted.kept["epoch"],
+    return TrainingResult(
+        architecture=architecture.as_dict(),
+        layer=session.layer(job.fold),
+        parameters=count_parameters(fitted.network),
+        seconds=fitted.seconds,
+        kept_epoch=fitted.kept["epoch"],
+        epochs=tuple(from_plain(TrainingEpoch, record, job.name) for record in fitted.records),
+        test=test,
         **mix,
-        "epochs": fitted.records,
-        **scored,
-    }
+    )
 
 
 def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     """The space and the architecture that a job trains."""
-    if job.kind == "baseline":
+    if job.kind == Kind.BASELINE:
         return run.baselines[job.row], run.baselines[job.row].only()
     space = run.spaces[job.row].space
-    if job.kind == "alone":
+    if job.kind == Kind.ALONE:
         assert job.number is not None
         return space, list(space.architectures())[job.number]
-    return space, Architecture.of(run.result(Job("search", job.row, job.fold, job.seed).name)["architecture"])
+    return space, Architecture.of(search_of(run, job.row, job.fold, job.seed).architecture)
 
 
 def save(session: Session, job: Job, network: Network) -> None:
@@ -167,11 +181,6 @@ def save(session: Session, job: Job, network: Network) -> None:
         torch.save(network.state_dict(), temporary)
 
 
-def _score(session: Session, predictions: np.ndarray, fold: Fold) -> dict[str, Any]:
+def _score(session: Session, predictions: np.ndarray, fold: Fold) -> Tested:
     """The part of a result about the test part: its predictions, in the fold's order, and its metrics."""
-    return {
-        "test": {
-            "predictions": predictions.tolist(),
-            "metrics": session.metrics(predictions, session.members(fold.test)),
-        }
-    }
+    return Tested(predictions, session.metrics(predictions, session.members(fold.test)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from bas.training.settings import Settings
@@ -33,14 +34,37 @@ class Plan:
         return cls(**{**raw, **names})
 
 
+class Kind(StrEnum):
+    """What a job does; it begins the job's name."""
+
+    LAYER = "layer"  # choose the state that a fold reads
+    LINEAR = "linear"
+    BASELINE = "baseline"
+    SEARCH = "search"
+    RETRAIN = "retrain"  # what a search found, from scratch
+    ALONE = "alone"  # one architecture of a space, by its number
+    TUNED = "tuned"  # the best trial of a study, by its number
+    PROBE = "probe"
+    FEW = "few"  # estimate a layer from few labels
+    TRANSFER = "transfer"
+    WORDS = "words"
+
+    @property
+    def stackable(self) -> bool:
+        """Whether several may be trained as one; see `stacked`."""
+        return self in (Kind.RETRAIN, Kind.BASELINE, Kind.ALONE)
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether a training's weights stay beside its result."""
+        return self in (Kind.RETRAIN, Kind.TUNED)
+
+
 @dataclass(frozen=True)
 class Job:
-    """kind: layer, linear, baseline, search, retrain or alone (one architecture of a space, by its number).
+    """row: BEST, the linear row, a baseline, or a search space by name; of a study's own kinds what it says."""
 
-    row: BEST, the linear row, a baseline, or a search space by name.
-    """
-
-    kind: str
+    kind: Kind
     row: str
     fold: int
     seed: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bas.encoders import EncoderInfo
-from bas.protocols import field_of
-from bas.runs.plan import BEST, MIX, Job
+from bas.protocols import Protocol, field_of
+from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import Run
 from bas.stats import Spread, interval
 from bas.stats.shares import Ceiling
@@ -126,7 +126,7 @@ def read_result(run: Run, job: Job, kind: type[R]) -> R:
 
 
 def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") -> SearchResult:
-    return read_result(run, Job("search", space, fold, seed, searcher=searcher), SearchResult)
+    return read_result(run, Job(Kind.SEARCH, space, fold, seed, searcher=searcher), SearchResult)
 
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], SearchResult]:
@@ -139,7 +139,7 @@ def results_of(run: Run, row: str) -> list[list[Scored]]:
     """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
     linear = row in run.task.linears
     seeds = run.plan.seeds[:1] if linear else run.plan.seeds
-    kind = "linear" if linear else "baseline" if row in run.baselines else "retrain"
+    kind = Kind.LINEAR if linear else Kind.BASELINE if row in run.baselines else Kind.RETRAIN
     result: type[Scored] = LinearResult if linear else TrainingResult
     return [[read_result(run, Job(kind, row, f, s), result) for f in range(len(run.protocol.folds))] for s in seeds]
 
@@ -175,22 +175,8 @@ class Split:
     told: str  # all of it in a line
 
     @classmethod
-    def of(cls, run: Run) -> Split:
-        protocol = run.protocol
-        return cls(
-            protocol.name,
-            protocol.corpus,
-            protocol.task,
-            protocol.rule,
-            protocol.seed,
-            protocol.unit,
-            protocol.labels,
-            protocol.published,
-            protocol.marks,
-            protocol.notes,
-            protocol.hash,
-            protocol.told,
-        )
+    def of(cls, protocol: Protocol) -> Split:
+        return cls(**{field.name: getattr(protocol, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +207,7 @@ class Context:
 def context(run: Run) -> dict[str, Any]:
     """The fields of `Context`, for a class that adds to them."""
     layers = [
-        read_result(run, Job("layer", BEST, f, 0), LayerResult).layer if run.plan.layer == BEST else run.plan.layer
+        read_result(run, Job(Kind.LAYER, BEST, f, 0), LayerResult).layer if run.plan.layer == BEST else run.plan.layer
         for f in range(len(run.protocol.folds))
     ]
     _, units_N = tested(run)
@@ -233,7 +219,7 @@ def context(run: Run) -> dict[str, Any]:
             encoder=EncoderInfo(**run.store.info.encoder),
             layer=run.plan.layer,
             layers=tuple(run.store.info.layers if run.plan.layer == MIX else layers),
-            protocol=Split.of(run),
+            protocol=Split.of(run.protocol),
             settings=run.plan.settings,
             device=run.plan.device,
             folds=len(run.protocol.folds),

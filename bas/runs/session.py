@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bas.networks.network import Network
 from bas.protocols import Fold, field_of
-from bas.runs.plan import BEST, MIX, Job
+from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import Run
 from bas.training.batches import Data, by_speaker, load, sizes
 from bas.training.placement import Placement, place
@@ -23,9 +23,6 @@ from bas.training.settings import Settings
 
 if TYPE_CHECKING:
     from bas.runs.fit import Fitted  # which is made of a session
-
-STACKABLE = ("retrain", "baseline", "alone")
-"""Kinds of jobs that are one training of one architecture."""
 
 
 class Session:
@@ -82,7 +79,7 @@ class Session:
     def layer(self, fold: int) -> int | str:
         """The state that this fold's rows read; MIX: all that are stored."""
         layer = self.run.plan.layer
-        return int(self.run.result(Job("layer", BEST, fold, 0).name)["layer"]) if layer == BEST else layer
+        return int(self.run.result(Job(Kind.LAYER, BEST, fold, 0).name)["layer"]) if layer == BEST else layer
 
     def mix(self, network: Network) -> dict[str, Any]:
         """The weight of each state in the network's layer mix, by number, for a record; empty without a mix."""
@@ -96,7 +93,7 @@ class Session:
 
     def stackable(self, job: Job) -> bool:
         """Whether the job can train in a stack with others of its shape."""
-        return job.kind in STACKABLE
+        return job.kind.stackable
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
         """Write what a training keeps beside its result, before the result; here nothing."""

@@ -13,8 +13,6 @@ from typing import IO, Any
 
 from bas.errors import UserError
 
-RESULTS = 1
-"""The format of results.json, audit.json, leak.json and tune.json."""
 HELD = (".lock", ".planning", ".session")
 """The lock files of a folder."""
 
@@ -41,11 +39,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON: NaN and infinite numbers (as in an interval of one unit) become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write the results of a verb for other programs; `format` increases when a field's name or meaning changes."""
-    write_json(path, {"format": RESULTS, **results})
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from running import begin
 from sounds import tone
 from stores import Fake, store
 
-from bas.runs.plan import Job, Plan
+from bas.runs.plan import Job, Kind, Plan
 from bas.runs.run import Run
 from bas.training.settings import settings
 
@@ -43,7 +43,7 @@ def new_run(folder: Path, features: Path, space: Path = SPACES / "ser_bas3.py", 
 
 def alone(run: Run, *numbers: int) -> list[Job]:
     name, folds = next(iter(run.spaces)), range(len(run.protocol.folds))
-    return [Job("alone", name, f, s, n) for s in run.plan.seeds for f in folds for n in numbers]
+    return [Job(Kind.ALONE, name, f, s, n) for s in run.plan.seeds for f in folds for n in numbers]
 
 
 def results(run: Run) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bas.networks.network import FrameLinear, LayerMix, Network, build, count_pa
 from bas.networks.supernet import Supernet
 from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
-from bas.runs.plan import MIX, Job
+from bas.runs.plan import MIX, Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.stacked import fit_stack
@@ -271,7 +271,7 @@ def test_streamed_is_resident_and_nothing_is_stacked(work: Path) -> None:
     folder = work / "runs/streamed"
     shutil.copytree(work / "runs/whole", folder)
     session = Session(folder, placement=Placement("store", 2**26))
-    for kind in ("search", "retrain"):
+    for kind in (Kind.SEARCH, Kind.RETRAIN):
         asked = Job(kind, "ser_bas3", 1, 0)
         before = job(folder, asked.name)
         session.run.job_path(asked.name).unlink()

@@ -20,7 +20,8 @@ from stores import quiet
 import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
+from bas.runs.results import SearchResult
 from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
 from bas.space import SearchSpace
@@ -28,6 +29,7 @@ from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
 from bas.training.settings import settings
 from bas.training.stack import Feed, Stack, Update, _trained, one_epoch
+from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +168,7 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
     found = []
     for stacked in (False, True):
         run = new_run(tmp_path / f"{stacked}", features, **VARIANTS[variant])
-        jobs = [*alone(run, 0, 5), *(Job("baseline", "simple FFN", f, 0) for f in range(5))]
+        jobs = [*alone(run, 0, 5), *(Job(Kind.BASELINE, "simple FFN", f, 0) for f in range(5))]
         assert [len(together) for together in stacks(Session(run.folder), jobs, 6)] == [6, 4, 6, 4, 5]
         console = quiet()
         run_jobs(run, jobs, 3, 1, console, "audit", stacked=stacked)
@@ -191,12 +193,16 @@ def test_dropout_only_draws_otherwise(features: Path, tmp_path: Path) -> None:
 def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) -> None:
     """A retrain takes the architecture of its search, and leaves the weights of its best epoch."""
     run = new_run(tmp_path / "run", features, epochs="6", lr="0.1")
-    jobs = [Job("retrain", "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
+    jobs = [Job(Kind.RETRAIN, "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
     space = run.spaces["ser_bas3"].space
     for index, job in enumerate(jobs):
         chosen = list(space.architectures())[26 * (index % 2)].as_dict()
-        path = run.job_path(replace(job, kind="search").name)
-        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, "architecture": chosen}))
+        numbers = {"parameters": 1, "multiply_adds": 0.0, "seconds": 0.0}
+        search = SearchResult(
+            architecture=chosen, layer=1, settings={}, probabilities=None, paths=None, epochs=(), **numbers
+        )
+        path = run.job_path(replace(job, kind=Kind.SEARCH).name)
+        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, **to_plain(search)}))
     run_jobs(run, jobs, 6, 1, quiet(), "retrains", stacked=True)
     session = Session(run.folder)
     assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"

@@ -29,7 +29,7 @@ from bas.features.shard import Contents, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Fold, Protocol
 from bas.runs.jobs import run_job
-from bas.runs.plan import BEST, Job, Plan
+from bas.runs.plan import BEST, Job, Kind, Plan
 from bas.runs.session import Session
 from bas.runs.start import _made_of
 from bas.studies.compare import study
@@ -370,9 +370,9 @@ def test_a_run_that_streams_is_one_that_does_not(
     rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": "logistic regression"}
     rows["layer"] = BEST
     for kind, row in rows.items():
-        session.run.job_path(Job(kind, row, 1, 0).name).unlink(missing_ok=True)
+        session.run.job_path(Job(Kind(kind), row, 1, 0).name).unlink(missing_ok=True)
         with pytest.raises(LookupError, match="asked"):
-            run_job(session, Job(kind, row, 1, 0))
+            run_job(session, Job(Kind(kind), row, 1, 0))
 
 
 def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore) -> None:

@@ -22,7 +22,7 @@ from bas.cli.main import main
 from bas.protocols import Protocol
 from bas.report.comparison import decided
 from bas.report.results import load_results
-from bas.runs.plan import Job, Plan
+from bas.runs.plan import Job, Kind, Plan
 from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
@@ -85,12 +85,12 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
     pd.testing.assert_frame_equal(frame, pd.read_csv(folder / "nine.csv"), check_dtype=False)
     run = Run.open(folder)
     row = frame[(frame.architecture == "FFN > MSA") & (frame.fold == 2) & (frame.seed == 1)].iloc[0]
-    result = run.result(Job("alone", "nine", 2, 1, int(row.number)).name)
+    result = run.result(Job(Kind.ALONE, "nine", 2, 1, int(row.number)).name)
     assert result["architecture"] == {"layer1": "FFN", "layer2": "MSA"}
     assert row.test_WA == result["test"]["metrics"]["WA"]
     assert row.valid_loss == min(epoch["valid"]["loss"] for epoch in result["epochs"])
     assert row.kept_epoch == result["kept_epoch"]
-    searched = run.result(Job("search", "nine", 2, 1, searcher="gumbel").name)
+    searched = run.result(Job(Kind.SEARCH, "nine", 2, 1, searcher="gumbel").name)
     p = searched["epochs"][-1]["probabilities"]
     assert row["gumbel_probability"] == pytest.approx(p["layer1"]["FFN"] * p["layer2"]["MSA"])
     assert row["gumbel_valid_loss"] == searched["paths"][int(row.number)]["loss"]
@@ -107,10 +107,10 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
         hits = {name: [] for name in rows}
         for fold, parts in enumerate(run.protocol.folds):
             targets = run.targets[[run.position[i] for i in parts.test]]
-            alone = [run.result(Job("alone", "nine", fold, seed, n).name) for n in range(9)]
+            alone = [run.result(Job(Kind.ALONE, "nine", fold, seed, n).name) for n in range(9)]
             right = [np.array(result["test"]["predictions"]) == targets for result in alone]
             for name in STRATEGIES:
-                found = run.result(Job("search", "nine", fold, seed, searcher=name).name)["architecture"]
+                found = run.result(Job(Kind.SEARCH, "nine", fold, seed, searcher=name).name)["architecture"]
                 hits[name].extend(right[numbers[" > ".join(found.values())]])
             losses = [min(e["valid"]["loss"] for e in result["epochs"]) for result in alone]
             hits["exhaustive"].extend(right[int(np.argmin(losses))])
@@ -136,9 +136,9 @@ def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder:
     carry_out(run, "retrain", 1, quiet())
     numbers = {str(a): i for i, a in enumerate(run.spaces["nine"].space.architectures())}
     for fold in range(3):
-        retrained = run.result(Job("retrain", "nine", fold, 1).name)
+        retrained = run.result(Job(Kind.RETRAIN, "nine", fold, 1).name)
         number = numbers[" > ".join(retrained["architecture"].values())]
-        alone = Run.open(folder).result(Job("alone", "nine", fold, 1, number).name)
+        alone = Run.open(folder).result(Job(Kind.ALONE, "nine", fold, 1, number).name)
         for name in ("test", "epochs", "kept_epoch", "parameters"):
             assert alone[name] == retrained[name]
 
@@ -187,7 +187,7 @@ def test_a_variant_is_trained_with_a_skip_around_every_block(folder: Path) -> No
     run, beside = Run.open(folder), Run.open(folder / "variants/residual=every")
     assert beside.plan.settings == replace(run.plan.settings, residual="every")
     assert beside.protocol == run.protocol
-    one, other = (r.result(Job("alone", "nine", 0, 0, 8).name)["parameters"] for r in (run, beside))
+    one, other = (r.result(Job(Kind.ALONE, "nine", 0, 0, 8).name)["parameters"] for r in (run, beside))
     assert other == one + 2 * 2 * 16, "a LayerNorm around each of two blocks"
 
 

@@ -28,7 +28,7 @@ import bas.training.loop
 from bas.cli.main import main
 from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.spaces import load_space
@@ -234,7 +234,7 @@ def resume(folder: Path, path: Path) -> tuple[int, int]:
     held, ticks = len(read_checkpoint(path)["records"]), []
     kind, row, fold, seed = re.fullmatch(r"([a-z]+)-(.+)-fold(\d+)-seed(\d+)", name).groups()  # type: ignore[union-attr]
     row = next(r for r in ("ser_bas3", *BASELINES) if r.replace(" ", "-") == row)
-    run_job(Session(folder, tick=lambda: ticks.append(1)), Job(kind, row, int(fold), int(seed)))
+    run_job(Session(folder, tick=lambda: ticks.append(1)), Job(Kind(kind), row, int(fold), int(seed)))
     return held, len(ticks)
 
 
@@ -263,7 +263,7 @@ def test_killed_while_it_trains(inside: Path) -> None:
 def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
     shutil.copytree(inside / "runs/whole", inside / "runs/resumed")
-    name = Job("search", "ser_bas3", 0, 1).name
+    name = Job(Kind.SEARCH, "ser_bas3", 0, 1).name
     whole = jobs(inside / "runs/resumed")[name]
     (inside / f"runs/resumed/jobs/{name}.json").unlink()
     done: list[int] = []
@@ -278,10 +278,10 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr("bas.runs.tensorboard.search_epoch", dies)
         with pytest.raises(RuntimeError, match="killed"):
-            run_job(session, Job("search", "ser_bas3", 0, 1))
+            run_job(session, Job(Kind.SEARCH, "ser_bas3", 0, 1))
     assert (inside / f"runs/resumed/jobs/{name}.checkpoint").exists()
     assert len(done) == 2
-    run_job(session, Job("search", "ser_bas3", 0, 1))
+    run_job(session, Job(Kind.SEARCH, "ser_bas3", 0, 1))
     assert len(done) == 3, "what the checkpoint holds is not done again"
     assert jobs(inside / "runs/resumed")[name] == whole
 
@@ -290,7 +290,7 @@ def test_a_search_goes_on_from_its_checkpoint(inside: Path, monkeypatch: pytest.
 def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
     """Other test features change the test predictions and nothing else; other valid features train nothing."""
     row = {"linear": "logistic regression", "layer": "best"}.get(kind, "ser_bas3")
-    job = Job(kind, row, 1, 0)
+    job = Job(Kind(kind), row, 1, 0)
     seen = {}
     for part in ("as it is", "test", "valid"):
         folder = inside / f"runs/{kind}-{part.replace(' ', '-')}"
@@ -511,7 +511,7 @@ def test_a_failing_job_keeps_the_others(inside: Path, monkeypatch: pytest.Monkey
     shutil.copytree(inside / "runs/whole", inside / "runs/failing")
     for name in ("search-ser_bas3-fold0-seed0", "search-ser_bas3-fold1-seed0"):
         (inside / f"runs/failing/jobs/{name}.json").unlink()
-    todo = [Job("search", "ser_bas3", 0, 0), Job("search", "ser_bas3", 1, 0)]
+    todo = [Job(Kind.SEARCH, "ser_bas3", 0, 0), Job(Kind.SEARCH, "ser_bas3", 1, 0)]
     real = bas.training.loop.optimise
 
     def once(*arguments: Any, **more: Any) -> Any:

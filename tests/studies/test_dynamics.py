@@ -28,6 +28,7 @@ from bas.encoders.base import revision_of
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
 from bas.protocols import read
+from bas.report.results import load_results, write_results
 from bas.speech import audio
 from bas.studies.dynamics import prepare as prepared_module
 from bas.studies.dynamics import study
@@ -38,6 +39,7 @@ from bas.studies.dynamics.prepare import prepare, texts_of
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.tasks import EMOTION
 from bas.training.tuning import PRESETS, Tuning
+from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +108,10 @@ def done(given: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     torch.set_num_threads(1)
     folder, console = tmp_path_factory.mktemp("runs") / "one", quiet()
     results = carry_out(folder, plan(given), console, rotations=1)
-    return folder, results, console.file.getvalue()
+    before = (folder / "results.json").read_bytes()
+    write_results(folder, load_results(folder))
+    assert (folder / "results.json").read_bytes() == before, "read and written again"
+    return folder, to_plain(results), console.file.getvalue()
 
 
 def test_recordings_are_prepared(done: tuple[Path, dict[str, Any], str], given: Path) -> None:

@@ -18,6 +18,8 @@ from bas.stats import macro_f1, paired, wa
 from bas.studies.dynamics.figures import figures
 from bas.studies.dynamics.numbers import tabulate
 from bas.studies.dynamics.page import markdown
+from bas.studies.dynamics.results import Measured, Rotation
+from bas.util.typed import from_plain, to_plain
 
 pytestmark = pytest.mark.slow
 
@@ -43,10 +45,12 @@ def rotation(index: int) -> dict[str, Any]:
         cut = {"own": cut_of(planted, rng, 0.5)}
         if step in (0, STEPS[index][-1]):
             cut["refitted"] = cut_of(planted, rng, 0.7)
-        checkpoints.append({"step": step, **planted.analyse(start if step else None, seed=index), "cut": cut})
+        analysed = planted.analyse(start if step else None, seed=index)
+        checkpoints.append({"step": step, **analysed, "ids": [f"u{u}" for u in range(80)], "cut": cut})
     records = [{"step": 5 * i, "epoch": i, "loss": 1.0, "valid": {"loss": 2.0 - 0.1 * i, "WA": 0.3}} for i in range(3)]
     finetune = {"records": records, "stopped": "4 epochs are over", "epochs": 4.0, "outputs": ["a", "b", "c"]}
-    made = {"rotation": index, "steps": STEPS[index], "checkpoints": checkpoints, "finetune": finetune}
+    finetune |= {"steps": STEPS[index], "seconds": 1.0, "parameters": 5}
+    made = {"rotation": index, "checkpoints": checkpoints, "finetune": finetune}
     return json.loads(json.dumps(made))  # as read from a run's folder
 
 
@@ -57,12 +61,12 @@ def rotations() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def results(rotations: list[dict[str, Any]]) -> dict[str, Any]:
-    return paged(rotations)
+    plain: dict[str, Any] = to_plain(measured(rotations))
+    return plain
 
 
-def paged(rotations: list[dict[str, Any]], text_encoder: str | None = None) -> dict[str, Any]:
-    """As a page has them."""
-    return {**tabulate(rotations), "text_encoder": text_encoder}
+def measured(rotations: list[dict[str, Any]]) -> Measured:
+    return tabulate([from_plain(Rotation, rotation, "rotation") for rotation in rotations])
 
 
 def test_a_row_is_a_step_and_counts_who_has_it(results: dict[str, Any]) -> None:
@@ -105,7 +109,7 @@ def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: lis
         for checkpoint in of["checkpoints"]:
             for state in checkpoint["probes"]["linear"]["published"]["states"]:
                 state["macro_f1"] = rng.random(3).tolist()
-    found = tabulate(many)["probes"]["linear"]["published"]["states"]
+    found = to_plain(measured(many))["probes"]["linear"]["published"]["states"]
     scores = np.array(
         [
             [state["macro_f1"] for state in of["checkpoints"][-1]["probes"]["linear"]["published"]["states"]]
@@ -158,8 +162,8 @@ def test_r2_is_the_mean_over_rotations(rotations: list[Any], results: dict[str, 
     assert np.array(results["ridge"]["r2"][-1]) == pytest.approx(last.mean(0))
 
 
-def test_the_page_holds_the_numbers_and_says_what_they_are(results: dict[str, Any]) -> None:
-    page = markdown(results)
+def test_the_page_holds_the_numbers_and_says_what_they_are(rotations: list[Any], results: dict[str, Any]) -> None:
+    page = markdown(measured(rotations), None)
     of = results["cka"]["egemaps"]["debiased"]
     assert f"| 0 | {of['mean'][0][0]:.3f} → {of['mean'][-1][0]:.3f} |" in page
     assert f"{of['mean'][0][1]:.3f} ×" in page
@@ -176,8 +180,10 @@ def test_the_page_holds_the_numbers_and_says_what_they_are(results: dict[str, An
     assert len(heads) == 5
 
 
-def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(results: dict[str, Any], tmp_path: Any) -> None:
-    made = figures(results)
+def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(
+    rotations: list[Any], results: dict[str, Any], tmp_path: Any
+) -> None:
+    made = figures(measured(rotations))
     assert set(made) == {"cka-egemaps", "cka-families", "cka-text", "cka-start", "f1-linear", "f1-relu", "r2", "cut"}
     for name, figure in made.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=40)
@@ -203,11 +209,11 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(results: 
 
 
 def test_equal_steps_need_no_last_row(rotations: list[Any]) -> None:
-    found = paged(rotations[:1])
+    found = measured(rotations[:1])
     labels = [text.get_text() for text in figures(found)["cka-egemaps"].axes[0].get_yticklabels()]
     assert labels == ["0", "10", "20"]
-    assert "Means over 1 rotation" in markdown(found)
-    assert "±" not in next(line for line in markdown(found).splitlines() if line.startswith("| 0 | 0."))
+    assert "Means over 1 rotation" in markdown(found, None)
+    assert "±" not in next(line for line in markdown(found, None).splitlines() if line.startswith("| 0 | 0."))
 
 
 def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -> None:
@@ -217,26 +223,28 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -
         checkpoint["ridge"] = {"refused": "a single speaker"}
         for kind in ("linear", "relu"):
             checkpoint["probes"][kind]["grouped"] = {"refused": "a single speaker"}
-    found = paged(some)
-    assert found["cka"]["text"]["rotations"] == found["ridge"]["rotations"] == 2
-    assert found["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
-    assert found["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
-    assert found["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 12
-    assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(found)
-    json.dumps(found, allow_nan=False)
+    found = measured(some)
+    plain = to_plain(found)
+    assert plain["cka"]["text"]["rotations"] == plain["ridge"]["rotations"] == 2
+    assert plain["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
+    assert plain["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
+    assert plain["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 12
+    assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(found, None)
+    json.dumps(plain, allow_nan=False)
     assert "f1-linear" in figures(found)
     every = [copy.deepcopy(some[0]) for _ in range(2)]
-    found = paged(every)
-    assert found["cka"]["text"] == {"refused": "no text repeats"}
-    assert found["ridge"] == {"refused": "a single speaker"}
+    found = measured(every)
+    plain = to_plain(found)
+    assert plain["cka"]["text"] == {"refused": "no text repeats"}
+    assert plain["ridge"] == {"refused": "a single speaker"}
     assert not {"cka-text", "r2"} & set(figures(found))
-    assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(found)
-    assert "- text: " not in markdown(found)
+    assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(found, None)
+    assert "- text: " not in markdown(found, None)
 
 
-def test_the_page_says_what_the_texts_were(rotations: list[Any], results: dict[str, Any]) -> None:
-    assert "- text: which sentence it is." in markdown(results)
-    assert "- text: embeddings of bert." in markdown(paged(rotations, "models/bert/"))
+def test_the_page_says_what_the_texts_were(rotations: list[Any]) -> None:
+    assert "- text: which sentence it is." in markdown(measured(rotations), None)
+    assert "- text: embeddings of bert." in markdown(measured(rotations), "models/bert/")
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])
@@ -248,8 +256,8 @@ def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: lis
             checkpoint["cka"][name] = {"refused": f"{name} tells nothing apart"}
         for r2 in checkpoint["ridge"]["r2"]:
             r2[:] = [None if f in names else v for f, v in zip(checkpoint["ridge"]["families"], r2, strict=True)]
-    found = paged(some)
-    page, made = markdown(found), figures(found)
+    found = measured(some)
+    page, made = markdown(found, None), figures(found)
     for name in names:
         assert f"CKA with {name}: 0 of 3 rotations; the others: {name} tells nothing apart." in page
     assert {"cka-egemaps", "cka-families"} & set(made) == (set() if all_of_it else {"cka-egemaps", "cka-families"})
@@ -263,4 +271,4 @@ def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: lis
     )
     assert "nan" not in "".join(line for line in page.splitlines() if line.startswith("|"))
     assert "| – |" in page[page.index("## Acoustic") :]
-    json.dumps(found, allow_nan=False)
+    json.dumps(to_plain(found), allow_nan=False)

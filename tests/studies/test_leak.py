@@ -19,7 +19,7 @@ from bas.cli.main import main
 from bas.encoders import EncoderInfo
 from bas.report.results import load_results
 from bas.runs.baselines import BASELINES
-from bas.runs.plan import Job, Plan
+from bas.runs.plan import Job, Kind, Plan
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.stats import Paired, Spread, paired
@@ -69,7 +69,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
             run = Run.open(tmp_path / "leak" / f"{side}-seed{seed}")
             found: dict[str, Any] = {}
             for fold, parts in enumerate(run.protocol.folds):
-                job = run.result(Job("linear", "logistic regression", fold, seed).name)
+                job = run.result(Job(Kind.LINEAR, "logistic regression", fold, seed).name)
                 assert job["protocol"] == run.protocol.hash
                 found |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
             rows.append([found[u.id] for u in run.utterances])

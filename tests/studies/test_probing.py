@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bas.runs.jobs import run_job
-from bas.runs.plan import BEST, Job, Plan
+from bas.runs.plan import BEST, Job, Kind, Plan
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.studies.probe import few
@@ -342,7 +342,7 @@ def test_all_labels_name_the_layer_that_a_run_takes(fresh: Run, monkeypatch: pyt
     monkeypatch.setattr(few, "DRAWS", 1)
     session = Session(fresh.folder)
     run_few(session, few_job(0))
-    run_job(session, Job("layer", BEST, 0, 0))
+    run_job(session, Job(Kind.LAYER, BEST, 0, 0))
     layers = fresh.result(few_job(0).name)["layers"]
     assert list(layers) == [*map(str, COUNTS[:2]), ALL], "20 of a class there are not"
     assert layers[ALL] == [fresh.result("layer-best-fold0-seed0")["layer"]] == [1]

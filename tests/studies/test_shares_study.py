@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bas.cli.main import main
 from bas.encoders import Padded
 from bas.report import comparison
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.speech import acoustics
@@ -133,7 +133,7 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
 
     run = Run.open(work / "runs/whole/plain")
     shutil.copytree(run.folder, tmp_path / "again", ignore=shutil.ignore_patterns("jobs"))
-    job = Job("baseline", "CNN+LSTM+attention", 1, 1)
+    job = Job(Kind.BASELINE, "CNN+LSTM+attention", 1, 1)
     run_job(Session(tmp_path / "again"), job)
     clock = {"seconds": 0.0}
     assert Run.open(tmp_path / "again").result(job.name) | clock == run.result(job.name) | clock
@@ -144,7 +144,7 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
         assert not np.array_equal(held["weights"][0], found.weights_MSN[0, 0, here])
     kept = {path.name for path in (run.folder / "jobs").glob("*.npz")}
     assert kept == {
-        f"{Job('baseline', row, f, s).name}.attention.npz"
+        f"{Job(Kind.BASELINE, row, f, s).name}.attention.npz"
         for row in ("CNN+LSTM+attention", "CNN+LSTM+attention, one an emotion")
         for f in range(FOLDS)
         for s in range(SEEDS)
@@ -362,5 +362,5 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
 def test_a_job_that_is_done_is_left_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(work / "runs/whole/plain")
     monkeypatch.setattr("bas.runs.jobs.fit", lambda *arguments: pytest.fail("trained again"))
-    jobs = [Job("baseline", "CNN+LSTM+attention", 0, 0), Job("linear", "ridge regression", 0, 0)]
+    jobs = [Job(Kind.BASELINE, "CNN+LSTM+attention", 0, 0), Job(Kind.LINEAR, "ridge regression", 0, 0)]
     run_jobs(run, jobs, 1, 1, quiet(), "jobs", open=SharesSession)

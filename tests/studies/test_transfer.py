@@ -19,7 +19,7 @@ from test_probing import Corpus, Told, begun, plan
 
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validated
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.run import Inputs, Run
 from bas.runs.session import Session
 from bas.runs.start import split
@@ -81,7 +81,7 @@ def pool(work: Path) -> Pool:
 
 def job_of(work: Path, source: str, fold: int) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(
-        (work / f"transfer/jobs/{Job('transfer', source, fold, 0).name}.json").read_text()
+        (work / f"transfer/jobs/{Job(Kind.TRANSFER, source, fold, 0).name}.json").read_text()
     )
     return result
 
@@ -266,15 +266,15 @@ def test_no_label_of_a_target_changes_a_head_or_the_choice(work: Path, tmp_path:
         if source != "alpha":  # here the target is gamma alone
             turned.targets_U[np.array(turned.corpus_U) == "beta"] ^= 1
             turned._data = None
-        run_transfer(turned, Job("transfer", source, fold, 0))
-        name = Job("transfer", source, fold, 0).name
+        run_transfer(turned, Job(Kind.TRANSFER, source, fold, 0))
+        name = Job(Kind.TRANSFER, source, fold, 0).name
         now, before = json.loads((tmp_path / f"transfer/jobs/{name}.json").read_text()), job_of(work, source, fold)
         assert {**now, "seconds": 0} == {**before, "seconds": 0}
 
 
 def test_a_killed_transfer_goes_on_and_a_finished_one_rests(work: Path, tmp_path: Path, monkeypatch: Any) -> None:
     shutil.copytree(work / "transfer", tmp_path / "transfer")
-    job = Job("transfer", "all but de", 2, 0)
+    job = Job(Kind.TRANSFER, "all but de", 2, 0)
     path = tmp_path / f"transfer/jobs/{job.name}.json"
     path.unlink()
     monkeypatch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)

@@ -12,10 +12,9 @@ import pytest
 from bad_input import EXTRACT, SMALL, STORE
 
 from bas.cli.main import main
-from bas.report.results import load_results
-from bas.report.results import write_results as write_typed
+from bas.report.results import load_results, write_results
 from bas.stats import NO_INTERVAL, between
-from bas.util.files import read_json, write_json, write_results
+from bas.util.files import write_json
 
 
 def no_constant(name: str) -> NoReturn:
@@ -30,8 +29,6 @@ def test_a_number_that_is_none_is_null(tmp_path: Path) -> None:
     value = {"a": [1.5, float("nan")], "b": (float("inf"), {"c": np.float64("-inf")}), "d": None, "e": "NaN", "f": 3}
     write_json(tmp_path / "a.json", value)
     assert strict(tmp_path / "a.json") == {"a": [1.5, None], "b": [None, {"c": None}], "d": None, "e": "NaN", "f": 3}
-    write_results(tmp_path / "b.json", {"rows": []})
-    assert read_json(tmp_path / "b.json") == {"format": 1, "rows": []}
 
 
 def test_an_interval_or_none() -> None:
@@ -77,11 +74,8 @@ def test_one_test_speaker_gives_no_interval(
     name = command.split()[0]
     assert main([*command.split(), "--name", name]) == 0
     folder = Path("runs") / name
-    found = strict(folder / results)
-    assert found["format"] in (1, 2)
-    if found["format"] == 2:
-        write_typed(tmp_path, load_results(folder))
-        assert (tmp_path / results).read_bytes() == (folder / results).read_bytes(), "read and written again"
+    write_results(tmp_path, load_results(folder))
+    assert (tmp_path / results).read_bytes() == (folder / results).read_bytes(), "read and written again"
     for path in folder.rglob("*.json"):
         strict(path)
     text = (folder / page).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from bas.errors import UserError
 from bas.protocols import Protocol
 from bas.report.notes import announce
 from bas.report.results import write_results
-from bas.runs.plan import BEST, Job
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import context, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -114,15 +114,15 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
         pool.run(run, jobs, epochs, what, placement)
 
     if plan.layer == BEST:
-        do([Job("layer", BEST, f, 0) for f in folds], 1, "layers")
+        do([Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers")
     spaces = {name: file.space for name, file in run.spaces.items()}
     pairs = [(f, s) for s in plan.seeds for f in folds]
-    do([Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
-    do([Job("baseline", row, f, s) for row in run.baselines for f, s in pairs], epochs, "baselines")
+    do([Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
+    do([Job(Kind.BASELINE, row, f, s) for row in run.baselines for f, s in pairs], epochs, "baselines")
     for spec in strategies:
         longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
-        do([Job("search", n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
-    alone = [Job("alone", n, f, s, i) for f, s in pairs for n, space in spaces.items() for i in range(space.size)]
+        do([Job(Kind.SEARCH, n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
+    alone = [Job(Kind.ALONE, n, f, s, i) for f, s in pairs for n, space in spaces.items() for i in range(space.size)]
     do(alone, epochs, "architectures")
 
 

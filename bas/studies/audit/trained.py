@@ -18,7 +18,7 @@ import pandas as pd
 from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.report.comparison import decided
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.results import TrainingResult, read_result, search_of
 from bas.runs.run import Run
 from bas.space import Architecture, SearchSpace
@@ -71,7 +71,7 @@ class Searches:
 
 def alone(run: Run, space: str, fold: int, seed: int, number: int) -> TrainingResult:
     """The training of one architecture."""
-    return read_result(run, Job("alone", space, fold, seed, number), TrainingResult)
+    return read_result(run, Job(Kind.ALONE, space, fold, seed, number), TrainingResult)
 
 
 def load_truth(run: Run, name: str) -> Truth:

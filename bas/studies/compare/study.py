@@ -8,7 +8,7 @@ from bas.report.comparison import tabulate
 from bas.report.comparison_page import board, markdown, show
 from bas.report.notes import announce
 from bas.report.results import write_results
-from bas.runs.plan import BEST, Job
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import place_features
 from bas.runs.workers import Workers
@@ -30,15 +30,15 @@ def carry_out(run: Run, verb: str, workers: int, console: Console, memory: float
     console.print(line)
     plan, folds = run.plan, range(len(run.protocol.folds))
     pairs = [(f, s) for s in plan.seeds for f in folds]
-    searches = [Job("search", name, f, s) for name in run.spaces for f, s in pairs]
-    retrains = [Job("retrain", name, f, s) for name in run.spaces for f, s in pairs]
-    baselines = [Job("baseline", row, f, s) for row in run.baselines for f, s in pairs]
-    linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
+    searches = [Job(Kind.SEARCH, name, f, s) for name in run.spaces for f, s in pairs]
+    retrains = [Job(Kind.RETRAIN, name, f, s) for name in run.spaces for f, s in pairs]
+    baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for f, s in pairs]
+    linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     epochs = plan.settings.epochs
     longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
     with Workers(workers, console) as pool:
         if plan.layer == BEST:
-            pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement)
+            pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement)
         pool.run(run, searches, longest, "searches", placement)
         show_choices(run, console)
         if verb == "search":

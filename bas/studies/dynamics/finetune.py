@@ -24,7 +24,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,11 +35,13 @@ from bas.corpora import Utterance
 from bas.encoders import Tunable
 from bas.errors import Diverged, UserError
 from bas.speech import audio
+from bas.studies.dynamics.results import Evaluation, FineTuned
 from bas.tasks import Task
 from bas.training.loop import Record, seed_everything
 from bas.training.tuning import Tuning
 from bas.util.files import read_json, replacing, write_json
 from bas.util.progress import bar
+from bas.util.typed import from_plain, to_plain
 
 STATE_SECONDS = 30.0
 """A state is written at every checkpoint, and at an evaluation when the last state is older than this."""
@@ -62,11 +63,10 @@ def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path}: missing or damaged; delete {folder}: it is made again") from error
 
 
-def read_finished(folder: Path) -> dict[str, Any] | None:
+def read_finished(folder: Path) -> FineTuned | None:
     """What `finetune` returned for this folder; None: it has not ended."""
-    path = folder / "finetune.json"
-    result: dict[str, Any] | None = read_json(path, f"delete {folder}: it is made again") if path.exists() else None
-    return result
+    path, remedy = folder / "finetune.json", f"delete {folder}: it is made again"
+    return from_plain(FineTuned, read_json(path, remedy), path, remedy) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,13 @@ def finetune(
     folder: Path,
     board: SummaryWriter,
     console: Console,
-) -> dict[str, Any]:
+) -> FineTuned:
     """Train the encoder in place; write a checkpoint at step 0, every `checkpoint_every` steps and at the last step.
 
     A step updates the weights once, by the mean loss over its `batch` utterances. An evaluation scores `valid` without
     dropout. On CUDA, autocast chooses where to compute in bfloat16. A fine-tuning that was killed is resumed.
 
-    Returns, and writes as `finetune.json`: steps (those with a checkpoint), stopped (why), epochs, seconds, parameters
-    (the number of trained ones), outputs (the classes, in the head's order), and records: for each evaluation the step,
-    the epoch, the training loss since the evaluation before (None at step 0), and valid: its loss and metrics.
+    The result is written as `finetune.json`.
 
     Raises Diverged when a loss is not finite; UserError where the GPU's memory is short, or the state in `folder` is of
     another fine-tuning.
@@ -213,16 +211,16 @@ def finetune(
             optimiser.step()
         progress.update(line, completed=last)
     model.eval().requires_grad_(False)
-    result = {
-        "steps": sorted({*range(0, step, settings.checkpoint_every), step}),
-        "stopped": stopped,
-        "epochs": step / per_epoch,
-        "seconds": before + time.monotonic() - begun,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "outputs": list(classifier.outputs),
-        "records": records,
-    }
-    write_json(folder / "finetune.json", result)
+    result = FineTuned(
+        steps=tuple(sorted({*range(0, step, settings.checkpoint_every), step})),
+        stopped=stopped,
+        epochs=step / per_epoch,
+        seconds=before + time.monotonic() - begun,
+        parameters=sum(p.numel() for p in model.parameters()),
+        outputs=tuple(classifier.outputs),
+        records=tuple(from_plain(Evaluation, record, state) for record in records),
+    )
+    write_json(folder / "finetune.json", to_plain(result))
     state.unlink(missing_ok=True)
     return result
 

@@ -38,8 +38,11 @@ from bas.encoders.base import revision_of
 from bas.errors import UserError
 from bas.features.recordings import recording_hashes
 from bas.protocols import Protocol, make
+from bas.report.format import encoder_name, points
 from bas.report.notes import tell_protocol
+from bas.report.results import write_results
 from bas.runs import tensorboard
+from bas.runs.results import Split
 from bas.speech import acoustics
 from bas.studies.dynamics.analysis import AnalysisSettings, analyse
 from bas.studies.dynamics.checkpoints import embed, mean_states, own_head, read_means, refitted
@@ -48,10 +51,12 @@ from bas.studies.dynamics.finetune import checkpoint_of, finetune, read_finished
 from bas.studies.dynamics.numbers import tabulate
 from bas.studies.dynamics.page import markdown
 from bas.studies.dynamics.prepare import acoustic_of, prepare, texts_of
+from bas.studies.dynamics.results import Checkpoint, Dynamics, FineTuned, Rotation, Setting
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import locked, read_json, replacing, write_json, write_results, write_text
+from bas.util.files import locked, read_json, replacing, write_json, write_text
+from bas.util.typed import from_plain
 from bas.util.versions import versions
 
 LOUDNESS = -23.0
@@ -95,12 +100,12 @@ class Study:
     corpus: Corpus  # the prepared recordings
     acoustic: acoustics.Acoustic
     texts: dict[str, Any]  # by id: the text, or its vector if there is a text encoder
-    context: dict[str, Any]  # the head of the results
+    setting: Setting  # the head of the results
 
 
 def carry_out(
     folder: Path, plan: Plan, console: Console, *, rotations: int | None = None, keep_weights: bool = False
-) -> dict[str, Any]:
+) -> Dynamics:
     """Do what is not done yet of the first `rotations` folds (None: all), and write their results.
 
     keep_weights: keep the weights of every checkpoint from now on; otherwise those of a rotation's last checkpoint
@@ -112,10 +117,12 @@ def carry_out(
         study = _start(folder, plan, rotations, console)
         count = len(study.protocol.folds) if rotations is None else rotations
         done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
-        finetuned = [{"rotation": d["rotation"], "steps": d["steps"], **d["finetune"]} for d in done]
-        results = {**study.context, "finetuned": finetuned, **tabulate(done)}
-        write_results(folder / "results.json", results)
-        write_text(folder / "table.md", _heading(results) + markdown(results))
+        measured = tabulate(done)
+        results = Dynamics(
+            **vars(study.setting), **vars(measured), finetuned=tuple(rotation.finetune for rotation in done)
+        )
+        write_results(folder, results)
+        write_text(folder / "table.md", _heading(results) + markdown(results, plan.text_encoder))
         with _board(study, "figures", replace_old=True) as board:
             for name, figure in figures(results).items():
                 with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
@@ -149,25 +156,23 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     tell_protocol(protocol, console)
     tested = tuple(dict.fromkeys(protocol.tested))
     acoustic = acoustic_of(prepared, tested, folder, console)
-    context = {
-        "corpus": corpus.name,
-        "note": corpus.note,
-        "encoder": encoder.info.as_dict(),
-        "protocol": {
-            **{name: value for name, value in protocol.as_dict().items() if name != "folds"},
-            "told": protocol.told + why,
-            "rotations": len(protocol.folds),
-        },
-        "preset": plan.preset,
-        "finetuning": asdict(plan.settings),
-        "loudness": plan.loudness,
-        "text_encoder": plan.text_encoder,
-        "seed": plan.seed,
-        "device": plan.device,
-        "skipped": skipped,
-        "versions": versions(),
-    }
-    return Study(folder, plan, protocol, prepared, acoustic, texts, context)
+    split = Split.of(protocol)
+    setting = Setting(
+        corpus=corpus.name,
+        note=corpus.note,
+        encoder=encoder.info,
+        protocol=replace(split, told=split.told + why),
+        folds=len(protocol.folds),
+        preset=plan.preset,
+        finetuning=plan.settings,
+        loudness=plan.loudness,
+        text_encoder=plan.text_encoder,
+        seed=plan.seed,
+        device=plan.device,
+        skipped=skipped,
+        versions=versions(),
+    )
+    return Study(folder, plan, protocol, prepared, acoustic, texts, setting)
 
 
 def _load(plan: Plan, name: str, revision: str | None) -> Tunable:
@@ -235,7 +240,7 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
             raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; {REMEDY}")
 
 
-def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> dict[str, Any]:
+def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> Rotation:
     """One fold: fine-tune, then measure every checkpoint."""
     where, plan = study.folder / f"rotation{index}", study.plan
     utterance_of = {u.id: u for u in study.corpus.utterances}
@@ -248,29 +253,26 @@ def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: C
         with _board(study, where.name, replace_old=False) as board:
             done = finetune(encoder, EMOTION, parts["fit"], parts["valid"], plan.settings, seed, where, board, console)
         del encoder  # frees the GPU for the encoders of the checkpoints
-    line = f"{done['steps'][-1]} steps, {done['epochs']:.1f} epochs, {done['seconds']:.0f} s: {done['stopped']}"
+    line = f"{done.steps[-1]} steps, {done.epochs:.1f} epochs, {done.seconds:.0f} s: {done.stopped}"
     console.print(line, highlight=False, markup=False)
     checkpoints = []
     with _board(study, f"{where.name}/third", replace_old=True) as board:
-        for step in done["steps"]:
+        for step in done.steps:
             with console.status(f"step {step}"):
                 checkpoints.append(_measure(study, index, step, parts, done))
             _report(checkpoints[-1], board, console)
             weights = checkpoint_of(where, step)
-            if not keep_weights and step != done["steps"][-1] and weights.exists():
+            if not keep_weights and step != done.steps[-1] and weights.exists():
                 shutil.rmtree(weights)
-    return {"rotation": index, "steps": done["steps"], "checkpoints": checkpoints, "finetune": done}
+    return Rotation(index, done, tuple(checkpoints))
 
 
-def _measure(
-    study: Study, index: int, step: int, parts: dict[str, list[Utterance]], done: dict[str, Any]
-) -> dict[str, Any]:
+def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utterance]], done: FineTuned) -> Checkpoint:
     """The analysis of one checkpoint on the third part, and the scores of the model cut off after each state."""
     where, plan, name = study.folder / f"rotation{index}", study.plan, f"step-{step:05}"
     path, weights = where / "analysis" / f"{name}.json", checkpoint_of(where, step)
     if path.exists():
-        saved: dict[str, Any] = read_json(path, f"delete {path if weights.is_dir() else where}: it is made again")
-        return saved
+        return _read(path, f"delete {path if weights.is_dir() else where}: it is made again")
     if not weights.is_dir():
         raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made again")
     manifest = study.folder / f"{where.name}.csv"
@@ -278,7 +280,7 @@ def _measure(
     third = open_corpus("manifest", manifest)
     parts = {**parts, "test": list(third.utterances)}
     ids = tuple(u.id for u in third.utterances)
-    targets = {part: EMOTION.targets(utterances, done["outputs"]) for part, utterances in parts.items()}
+    targets = {part: EMOTION.targets(utterances, done.outputs) for part, utterances in parts.items()}
     texts = [study.texts[i] for i in ids]
     encoder = _load(plan, str(weights.resolve()), None)
     store, means = where / "features" / name, where / "means" / f"{name}.npz"
@@ -295,12 +297,16 @@ def _measure(
         plan.device,
     )
     cut: dict[str, Any] = {"own": own_head(cut_LUD, *read_head(where, step), targets["test"])}
-    if step in (0, done["steps"][-1]):
+    if step in (0, done.steps[-1]):
         size = plan.settings.micro_batch
         states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
         cut["refitted"] = refitted(states, targets, EMOTION)
     write_json(path, {"step": step, **analysed, "ids": list(ids), "cut": cut})
-    return read_json(path)  # type: ignore[no-any-return]
+    return _read(path)
+
+
+def _read(path: Path, remedy: str = "") -> Checkpoint:
+    return from_plain(Checkpoint, read_json(path, remedy), path, remedy)
 
 
 @contextmanager
@@ -313,27 +319,27 @@ def _board(study: Study, job: str, replace_old: bool) -> Iterator[SummaryWriter]
         yield board
 
 
-def _report(checkpoint: dict[str, Any], board: SummaryWriter, console: Console) -> None:
-    own = {name: checkpoint["cut"]["own"][name][-1] for name in ("WA", "UA", "macro_f1")}
+def _report(checkpoint: Checkpoint, board: SummaryWriter, console: Console) -> None:
+    own = {name: checkpoint.cut.own.score(name)[-1] for name in ("WA", "UA", "macro_f1")}
     for name, value in own.items():
-        board.add_scalar(f"third part/{name}", value, checkpoint["step"])
-    scores = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in own.items())
-    console.print(f"  step {checkpoint['step']}: {scores} on the test part", highlight=False, markup=False)
+        board.add_scalar(f"third part/{name}", value, checkpoint.step)
+    scores = ", ".join(f"{name.replace('_', ' ')} {points(value)}" for name, value in own.items())
+    console.print(f"  step {checkpoint.step}: {scores} on the test part", highlight=False, markup=False)
 
 
-def _heading(results: dict[str, Any]) -> str:
+def _heading(results: Dynamics) -> str:
     """The title and the choices at the head of the page."""
-    protocol, encoder, how = results["protocol"], results["encoder"], results["finetuning"]
-    done = len(results["finetuned"])
-    loudness = "as recorded" if results["loudness"] is None else f"{results['loudness']:g} LUFS"
+    protocol, encoder, how = results.protocol, results.encoder, asdict(results.finetuning)
+    loudness = "as recorded" if results.loudness is None else f"{results.loudness:g} LUFS"
+    notes = [results.note, *protocol.notes] if results.note else protocol.notes
     lines = [
-        f"# {encoder['name'].rstrip('/').rpartition('/')[2]} fine-tuned on {results['corpus']}",
+        f"# {encoder_name(encoder.name)} fine-tuned on {results.corpus}",
         "",
-        *(f"**MARK: {mark}**\n" for mark in protocol["marks"]),
-        f"Protocol {protocol['told']}; {done} of {protocol['rotations']} rotations. Encoder {encoder['revision']}, "
-        f"{encoder['input'] or 'as recorded'}; recordings at {loudness}, {len(results['skipped'])} left out. "
-        f"Preset {results['preset']}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
-        f"seed {results['seed']}, {results['device']}.",
-        *(f"\nNote: {note}." for note in (*filter(None, [results["note"]]), *protocol["notes"])),
+        *(f"**MARK: {mark}**\n" for mark in protocol.marks),
+        f"Protocol {protocol.told}; {len(results.finetuned)} of {results.folds} rotations. Encoder {encoder.revision}, "
+        f"{encoder.input or 'as recorded'}; recordings at {loudness}, {len(results.skipped)} left out. "
+        f"Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
+        f"seed {results.seed}, {results.device}.",
+        *(f"\nNote: {note}." for note in notes),
     ]
     return "\n".join(lines) + "\n\n"

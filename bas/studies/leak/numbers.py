@@ -8,7 +8,7 @@ import numpy as np
 
 from bas.encoders import EncoderInfo
 from bas.protocols import field_of
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.results import UNKNOWN, LinearResult, TrainingResult, read_result
 from bas.runs.run import Run
 from bas.stats import Metric, Spread, paired
@@ -17,9 +17,9 @@ from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 SIDES = ("clean", "leaky")
 
 
-def kinds(run: Run) -> dict[str, str]:
+def kinds(run: Run) -> dict[str, Kind]:
     """The kind of job of each row."""
-    return {run.linear: "linear", **dict.fromkeys(run.baselines, "baseline")}
+    return {run.linear: Kind.LINEAR, **dict.fromkeys(run.baselines, Kind.BASELINE)}
 
 
 def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
@@ -80,6 +80,6 @@ def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
     kind, (seed,) = kinds(run)[row], run.plan.seeds
     predicted: dict[str, int] = {}
     for index, fold in enumerate(run.protocol.folds):
-        result = read_result(run, Job(kind, row, index, seed), LinearResult if kind == "linear" else TrainingResult)
+        result = read_result(run, Job(kind, row, index, seed), LinearResult if kind == Kind.LINEAR else TrainingResult)
         predicted |= dict(zip(fold.test, result.test.predictions.tolist(), strict=True))
     return np.array([predicted[i] for i in ids])

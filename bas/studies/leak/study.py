@@ -18,7 +18,7 @@ from bas.errors import UserError
 from bas.protocols import Protocol, field_of, thin
 from bas.report.notes import tell_protocol
 from bas.report.results import write_results
-from bas.runs.plan import BEST, Job
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import split, start
@@ -115,6 +115,6 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
     placement, _ = place_features(run, pool.count, memory)
     folds, (seed,) = range(len(run.protocol.folds)), run.plan.seeds
     if run.plan.layer == BEST:
-        pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement)
+        pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement)
     jobs = [Job(kind, row, f, seed) for row, kind in kinds(run).items() for f in folds]
     pool.run(run, jobs, run.plan.settings.epochs, "trainings", placement)

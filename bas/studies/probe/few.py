@@ -12,8 +12,9 @@ import numpy as np
 
 from bas.runs.jobs import keep
 from bas.runs.layers import best, cross_validated
-from bas.runs.plan import BEST, Job
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.session import Session
+from bas.studies.probe.results import FewResult
 
 COUNTS = (5, 10, 20)
 """How many utterances of each class are drawn."""
@@ -23,7 +24,7 @@ ALL = "all"
 
 
 def few_job(fold: int) -> Job:
-    return Job("few", BEST, fold, 0)
+    return Job(Kind.FEW, BEST, fold, 0)
 
 
 def run_few(session: Session, job: Job) -> None:
@@ -47,7 +48,7 @@ def run_few(session: Session, job: Job) -> None:
         layers[str(count)] = [estimate(_draw(targets_U, count, rng)) for rng in rngs]
         session.tick()
     layers[ALL] = [estimate(np.arange(len(targets_U)))]
-    keep(session, job, {"layers": layers})
+    keep(session, job, FewResult({count: tuple(of) for count, of in layers.items()}))
 
 
 def _draw(targets_U: np.ndarray, count: int, rng: Random) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bas.protocols import thin
 from bas.runs.jobs import checkpoint, keep
-from bas.runs.plan import MIX, Job
+from bas.runs.plan import MIX, Job, Kind
 from bas.runs.results import Tested
 from bas.runs.session import Session
 from bas.studies.probe.heads import Heads
@@ -26,14 +26,13 @@ from bas.training.heads import Trained, train
 from bas.training.loop import outputs, seed_everything
 from bas.training.settings import Settings
 from bas.training.stack import Loss
-from bas.util.typed import to_plain
 
 WHOLE = 100
 """Percent of the fit part."""
 
 
 def probe_job(fold: int, seed: int, percent: int = WHOLE) -> Job:
-    return Job("probe", f"{percent}%", fold, seed)
+    return Job(Kind.PROBE, f"{percent}%", fold, seed)
 
 
 def epochs_of(settings: Settings, percent: int) -> int:
@@ -83,7 +82,7 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
             test=Tested(on_test, session.metrics(on_test, test)),
             mix=tuple(trained.heads.mix(name)),
         )
-    keep(session, job, to_plain(ProbeResult(len(ids), trained.seconds, heads)))
+    keep(session, job, ProbeResult(len(ids), trained.seconds, heads))
 
 
 def train_heads(

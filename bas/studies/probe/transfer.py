@@ -23,7 +23,7 @@ from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validated
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import Run
 from bas.runs.workers import Workers
@@ -219,7 +219,7 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
         message = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"
         workers.console.print(message, style="yellow", highlight=False, markup=False)
     for source in pool.sources():
-        jobs = [Job("transfer", source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
+        jobs = [Job(Kind.TRANSFER, source.name, f, s) for s in runs[0].plan.seeds for f in range(pool.folds(source))]
         epochs = pool.settings.epochs
         workers.run(pool, jobs, epochs, f"transfer from {source.name}", None, run_transfer, open_pool)
     return tabulate(pool)
@@ -309,7 +309,7 @@ def tabulate(pool: Pool) -> Transfer:
 
 
 def _result(pool: Pool, source: Source, fold: int, seed: int) -> TransferResult:
-    path = pool.folder / "jobs" / f"{Job('transfer', source.name, fold, seed).name}.json"
+    path = pool.folder / "jobs" / f"{Job(Kind.TRANSFER, source.name, fold, seed).name}.json"
     body = {name: value for name, value in read_json(path).items() if name not in HEAD}
     return from_plain(TransferResult, body, path, "delete it: the job is done again")
 

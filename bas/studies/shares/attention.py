@@ -33,7 +33,7 @@ from bas.errors import UserError
 from bas.features.shard import offsets
 from bas.networks.network import Network, PerOutput
 from bas.runs.fit import Fitted
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.space import SearchSpace
@@ -92,7 +92,7 @@ class SharesSession(Session):
     """A run of the shares study, open in this process; a baseline's job also keeps the weights of its pools."""
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
-        if job.kind != "baseline" or not pools(fitted.network):
+        if job.kind != Kind.BASELINE or not pools(fitted.network):
             return
         test = self.members(self.run.protocol.folds[job.fold].test)
         kept = weights(fitted.network, fitted.data, test)
@@ -135,7 +135,7 @@ def export(run: Run, rows: Sequence[str]) -> Attention:
     folds, seeds = run.protocol.folds, run.plan.seeds
     frames_U, of_rows = np.zeros(0, int), []
     for row in rows:
-        kept = [[_read(_kept(run, Job("baseline", row, f, s))) for f in range(len(folds))] for s in seeds]
+        kept = [[_read(_kept(run, Job(Kind.BASELINE, row, f, s))) for f in range(len(folds))] for s in seeds]
         of_rows.append(np.stack([np.concatenate([w_PN for _, w_PN in of_seed], axis=1) for of_seed in kept], axis=1))
         frames_U = np.concatenate([frames for frames, _ in kept[0]])
     ids, edges, rate = run.protocol.tested, offsets(frames_U.tolist()), run.store.info.encoder["frame_rate"]

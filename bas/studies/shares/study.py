@@ -22,7 +22,7 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
 from bas.report.results import write_results
-from bas.runs.plan import BEST, MIX, Job
+from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.results import ceiling, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -167,9 +167,9 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
-    first = [Job("layer", BEST, f, 0) for f in folds] if plan.layer == BEST else []
-    linear = [Job("linear", row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
-    baselines = [Job("baseline", row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
+    first = [Job(Kind.LAYER, BEST, f, 0) for f in folds] if plan.layer == BEST else []
+    linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
+    baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
     for jobs, epochs, what in ((first, 1, "layers"), (linear, 1, "linear rows"), (baselines, None, "baselines")):
         pool.run(run, jobs, epochs or plan.settings.epochs, what, placement, open=SharesSession)
 

@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bas.report.comparison import mixes_of, rows_of, verdicts_on
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
@@ -29,8 +29,11 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
     labels = {space: f"tuned {space}" for space in run.spaces}
     jobs: dict[str, list[list[Scored]]] = {
         labels[space]: [
-            [read_result(run, Job("tuned", space, f, s, fold.best), TunedResult) for f, fold in enumerate(tuned.folds)]
-            for s in run.plan.seeds
+            [
+                read_result(run, Job(Kind.TUNED, space, f, seed, fold.best), TunedResult)
+                for f, fold in enumerate(tuned.folds)
+            ]
+            for seed in run.plan.seeds
         ]
         for space, tuned in tuning.items()
     }

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bas.report.notes import announce
 from bas.report.results import write_results
-from bas.runs.plan import BEST, Job
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.run import Run
 from bas.runs.workers import Workers
 from bas.studies.tune.numbers import baselines_of, tabulate
@@ -45,11 +45,11 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
     console.print(line)
     folds, seeds, epochs = range(len(run.protocol.folds)), run.plan.seeds, run.plan.settings.epochs
     studies = [(space, fold) for space in run.spaces for fold in folds]
-    linear = [Job("linear", row, f, seeds[0]) for row in run.task.linears for f in folds]
-    baselines = [Job("baseline", row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
+    linear = [Job(Kind.LINEAR, row, f, seeds[0]) for row in run.task.linears for f in folds]
+    baselines = [Job(Kind.BASELINE, row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
     with Workers(workers, console) as pool:
         if run.plan.layer == BEST:
-            pool.run(run, [Job("layer", BEST, f, 0) for f in folds], 1, "layers", placement, open=TuneSession)
+            pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement, open=TuneSession)
         console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
         chains: list[Sequence[Attempt]] = []
         beside = -(-workers // len(studies))  # trials of one study at a time
@@ -59,7 +59,7 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
             chains += [left[i::beside] for i in range(beside)]
         pool.run_chains(run, chains, trials * len(studies), "trials", placement, run_attempt, TuneSession)
         best = {study: best_of(journal, *study).number for study in studies}
-        scores = [Job("tuned", space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
+        scores = [Job(Kind.TUNED, space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
         pool.run(run, scores, epochs, "trainings", placement, score, TuneSession)
         pool.run(run, linear, 1, "linear rows", placement, open=TuneSession)
         pool.run(run, baselines, epochs, "baselines", placement, open=TuneSession)

@@ -47,6 +47,7 @@ from bas.runs import tensorboard
 from bas.runs.fit import find, fit
 from bas.runs.jobs import checkpoint, finish, keep
 from bas.runs.plan import Job
+from bas.runs.results import TunedResult
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.gates import softmax
@@ -308,4 +309,4 @@ def score(session: TuneSession, job: Job) -> None:
         path = checkpoint(session, job)
         fitted = fit(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
         result = finish(session, job, architecture, fitted, board)
-    keep(session, job, {"params": trial.params, "settings": settings.as_dict(), **result})
+    keep(session, job, TunedResult(**vars(result), params=trial.params, settings=settings))

@@ -28,7 +28,7 @@ from bas.features.derive import frame_times, origin, spans
 from bas.features.store import FeatureStore
 from bas.protocols import Fold
 from bas.runs.jobs import checkpoint, keep
-from bas.runs.plan import Job
+from bas.runs.plan import Job, Kind
 from bas.runs.results import Tested
 from bas.runs.run import Run
 from bas.runs.session import Session
@@ -40,7 +40,6 @@ from bas.training.heads import train
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
 from bas.util.files import read_json
-from bas.util.typed import to_plain
 
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
 FUSED = (RAW, INSIDE, WORDS)
@@ -97,7 +96,7 @@ def made_of(record: Record, vectors_NE: np.ndarray) -> dict[str, str]:
 
 def words_job(row: str, fold: int, seed: int) -> Job:
     """row: one of `rows`."""
-    return Job("words", row, fold, seed)
+    return Job(Kind.WORDS, row, fold, seed)
 
 
 def rows(fused: bool) -> list[str]:
@@ -263,4 +262,4 @@ def run_words(session: WordsSession, job: Job) -> None:
         )
     units = float(placed.lengths_U[fit].float().mean())
     result = WordsResult(fit=len(fit), units=units, seconds=trained.seconds, made_of=session.made_of, heads=by_head)
-    keep(session, job, to_plain(result))
+    keep(session, job, result)
