@@ -153,7 +153,7 @@ def test_one_recording_twice_in_one_part_is_noted(tmp_path: Path) -> None:
     c = recorded(tmp_path)
     rows = [dataclasses.replace(u, audio=tmp_path / "0.wav") if u.id == "u001" else u for u in c.utterances]
     protocol = make(dataclasses.replace(c, utterances=tuple(rows)), EMOTION, "speaker:3")
-    assert "1 recordings stand under several names, e.g. u000 = u001" in protocol.notes
+    assert "1 recordings have several names, e.g. u000 = u001" in protocol.notes
 
 
 def test_parts_of_one_recording_are_told_apart(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_emobox_without_what_could_not_be_extracted(tmp_path: Path) -> None:
     c = recorded_in_folders()
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
     assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
-    assert protocol.notes[0] == "2 utterances are left out, for want of a label or features: e.g. 'u003'"
+    assert protocol.notes[0] == "2 utterances are left out, without a label or features, e.g. 'u003'"
 
 
 def test_emobox_without_speakers_runs_and_says_so(tmp_path: Path) -> None:
