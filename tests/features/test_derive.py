@@ -217,16 +217,16 @@ from rich.console import Console
 from bas.features import derive
 from bas.speech.words import Segments
 
-real, calls = derive.intact, 0
+real, calls = derive.read_intact, 0
 
-def intact(*given):
+def read_intact(*given):
     global calls
     calls += 1
     if calls == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 
-derive.intact = intact
+derive.read_intact = read_intact
 parent, out = map(Path, sys.argv[2:4])
 derive.derive(parent, out, Segments.parse(json.loads(sys.argv[4])), "mean", Console(quiet=True))
 """

@@ -157,7 +157,7 @@ def test_an_utterance_twice_and_one_held_and_skipped_are_found(folder: Path) -> 
     first, last = raw["shards"][0][0], raw["shards"][-1][0]
     edit_json(folder, shards=[[*raw["shards"][0], last], *raw["shards"][1:]], skipped={first: "why"})
     found = wrong(folder)
-    assert found["entries"] == [f"{last}: stands in it 2 times", f"{first}: both held and skipped"]
+    assert found["entries"] == [f"{last}: listed 2 times", f"{first}: both held and skipped"]
     assert found["shards"][0].startswith("shard-00000.h5: belongs to another store")
 
 
