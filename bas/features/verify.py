@@ -40,11 +40,11 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: `told` in any case, `wrong` a line for each thing that is not as it should be."""
+    """What one check found: `summary` in any case, and a line for each of its `problems`."""
 
     check: str
-    told: str
-    wrong: tuple[str, ...] = ()
+    summary: str
+    problems: tuple[str, ...] = ()
     advice: str = ""
 
 

@@ -82,12 +82,12 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def tested(self) -> tuple[str, ...]:
+    def test_ids(self) -> tuple[str, ...]:
         """Every test id, in the order of the folds."""
         return tuple(i for fold in self.folds for i in fold.test)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The protocol in a line, as in every table."""
         return f"{self.name} ({self.rule}), hash {self.hash}" + (", MARKED" if self.marks else "")
 

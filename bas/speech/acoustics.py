@@ -211,7 +211,7 @@ def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] 
     return Contours(tuple(ids), np.array(seconds), frames, np.concatenate(loudness), np.concatenate(pitch))
 
 
-def filled(values_UF: np.ndarray) -> np.ndarray:
+def fill_missing(values_UF: np.ndarray) -> np.ndarray:
     """The values with each NaN replaced by its column's mean; by 0 in a column without any value."""
     known_UF = np.isfinite(values_UF)
     means_F = np.where(known_UF, values_UF, 0).sum(0) / np.maximum(known_UF.sum(0), 1)

@@ -113,7 +113,7 @@ def test_overlap_allowed_by_name_is_marked() -> None:
     protocol = make(c, EMOTION, "id:5", allowed=("speaker",))
     (mark,) = protocol.marks
     assert mark.startswith("allowed by --allow-overlap, with speaker on both sides: 10 values")
-    assert protocol.told == f"paper-cups-id-5-seed0 (id:5), hash {protocol.hash}, MARKED"
+    assert protocol.description == f"paper-cups-id-5-seed0 (id:5), hash {protocol.hash}, MARKED"
     assert protocol.unit == "speaker"  # utterances of one speaker are no independent units
     assert make(c, EMOTION, "speaker:5", allowed=("speaker",)).marks == ()
     refused(lambda: make(c, EMOTION, "id:5", allowed=("text",)), "--allow-overlap text", "speaker")

@@ -175,7 +175,7 @@ def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path: Path) 
     dataclasses.replace(protocol, folds=(edited, *protocol.folds[1:])).write(tmp_path / "edited.json")
     made = make(acted(), EMOTION, str(tmp_path / "edited.json"))
     assert made.rule == "file edited.json"
-    assert "file edited.json" in made.told
+    assert "file edited.json" in made.description
     leaky = make(acted(), EMOTION, "id:5", allowed=("speaker",))
     for rule in ("own", "emobox", "id:5"):
         dataclasses.replace(leaky, rule=rule, published=True).write(tmp_path / "said.json")

@@ -150,7 +150,7 @@ def test_the_stores_are_stores_of_the_third_part(done: tuple[Path, dict[str, Any
         store = FeatureStore(folder / f"rotation0/features/step-{step:05}")
         assert sorted(store.ids) == sorted(test)
         found = list(verify(store.folder, quiet(), CPU, sample=2 if step == steps[-1] else 0))
-        assert not any(finding.wrong for finding in found), found
+        assert not any(finding.problems for finding in found), found
 
 
 def test_only_the_last_weights_are_kept(done: tuple[Path, dict[str, Any], str]) -> None:

@@ -145,9 +145,9 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     if skipped:
         protocol = make(corpus, EMOTION, rule, plan.protocol_seed, skipped=skipped)
     protocol.write(folder / "protocol.json")
-    console.print(f"protocol: {protocol.told}{why}", highlight=False, markup=False)
+    console.print(f"protocol: {protocol.description}{why}", highlight=False, markup=False)
     tell_protocol(protocol, console)
-    tested = tuple(dict.fromkeys(protocol.tested))
+    tested = tuple(dict.fromkeys(protocol.test_ids))
     acoustic = acoustic_of(prepared, tested, folder, console)
     context = {
         "corpus": corpus.name,
@@ -155,7 +155,7 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
         "encoder": encoder.info.as_dict(),
         "protocol": {
             **{name: value for name, value in protocol.as_dict().items() if name != "folds"},
-            "told": protocol.told + why,
+            "told": protocol.description + why,
             "rotations": len(protocol.folds),
         },
         "preset": plan.preset,
@@ -309,7 +309,7 @@ def _board(study: Study, job: str, replace_old: bool) -> Iterator[SummaryWriter]
     if replace_old:
         for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
             old.unlink()
-    with tensorboard.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
+    with tensorboard.writer(study.folder, job, study.protocol.description, study.protocol.marks) as board:
         yield board
 
 
