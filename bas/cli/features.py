@@ -34,12 +34,12 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     folder, device = _store(arguments.folder), choose_device(arguments.device)
     wrong: list[str] = []
     for found in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
-        verdict, style = ("WRONG", "red") if found.wrong else ("ok", "green")
-        console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.told}"), soft_wrap=True)
-        list_lines(found.wrong, console)
+        verdict, style = ("WRONG", "red") if found.problems else ("ok", "green")
+        console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.summary}"), soft_wrap=True)
+        list_lines(found.problems, console)
         if found.advice:
             console.print(f"  -> {found.advice}", highlight=False, markup=False, soft_wrap=True)
-        wrong += [f"{found.check}: {line}" for line in found.wrong]
+        wrong += [f"{found.check}: {line}" for line in found.problems]
     if wrong:
         count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
         raise UserError(f"{folder}: {count}: {wrong[0]}")

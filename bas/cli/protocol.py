@@ -125,7 +125,7 @@ def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
                 ]
             rows.append(row)
     heading = ["fold", "part", "utterances", *([protocol.unit, "sex", "rarest label"] if known else [])]
-    console.print(rich_table(f"{protocol.told}, seed {protocol.seed}", heading, rows))
+    console.print(rich_table(f"{protocol.description}, seed {protocol.seed}", heading, rows))
     tell_protocol(protocol, console)
 
 

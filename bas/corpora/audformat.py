@@ -17,45 +17,47 @@ from bas.corpora.recordings import Recordings, name_in
 from bas.errors import UserError
 
 HEADER = "db.yaml"
-# Our field -> how a database calls it. The first that is there counts, as a scheme before it counts as a column.
+# Our field -> its names in a database. The first name that is there counts, as a scheme's before a column's.
 NAMES = {
     "label": ("emotion", "label"),
     "text": ("transcription", "text"),
     "sex": ("gender", "sex"),
     **{name: (name,) for name in ("id", "speaker", "session", "language", "script", "shares", "raters", "words")},
 }
-OWN = ("label", "id")  # what a segment does not have from its file
+OWN = ("label", "id")  # a segment does not take these from its file
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
-GENDERS = {"female": "female", "male": "male", "child": None, "other": None}  # audformat's four, two of them ours
-GOLD = "gold_standard"  # by audformat's conventions the end of a table's name: what the raters agreed on
+GENDERS = {"female": "female", "male": "male", "child": None, "other": None}  # audformat's -> ours
+GOLD = "gold_standard"  # audformat's convention: a table whose name ends so holds what the raters agreed on
 REMEDY = "leave one of the tables out (audformat.Database.drop_tables, then save)"
 
-Key = tuple[str, float | None, float | None]  # a row: file, start and end; a whole file's has no start
-Cell = tuple[Key, Any, str, bool]  # its value, where it stands, whether that is the gold standard
+Key = tuple[str, float | None, float | None]  # of a row: file, start and end in seconds; no start for a whole file
+Cell = tuple[Key, Any, str, bool]  # key of the row, value, where it was read, whether from the gold standard
 
 
 def read(root: Path) -> Corpus:
-    """Read the database in the folder `root`: `db.yaml` and its tables, parquet or csv; media where the tables say.
+    """Read the database in the folder `root`: `db.yaml` and its tables, parquet or csv, and the media they name.
 
-    An utterance is a row of a table with an emotion: a column of the scheme `emotion`, else one named so, else the same
-    of `label`. Tables whose name ends with `gold_standard` count before the others; those must agree. The other fields
-    come from the same row of any table, or from its file's: speaker, transcription (else text), gender (else sex; child
-    and other leave it unknown), language, session, script, shares, raters, words; and the split from the tables'
-    splits, dev being valid. Gender and language may also stand in the labels of the scheme `speaker`, and the one
-    language of the header is everybody's. The id is the column `id`, else the file without suffix, with its times if it
-    is a segment. The protocol is chosen as for a manifest, `bas.corpora.manifest.read`. A pickled table is never
-    opened: a pickle can run any code.
+    An utterance is a row of a table of emotions. The emotion's column is the one with the scheme `emotion`, else the
+    one with that name, else likewise `label`. Tables whose name ends with `gold_standard` win over the others; the
+    others must agree. Speaker, transcription (else text), gender (else sex; child and other mean unknown), language,
+    session, script, shares, raters and words come from the same row of any table, else from the row of the whole file;
+    the split comes from the tables' splits, where dev means valid. Gender and language may also come from the labels of
+    the scheme `speaker`; a header with one language gives it to every utterance. The id is the column `id`, else the
+    file's name without its suffix, followed by the times of a segment. The protocol is chosen as for a manifest, see
+    `bas.corpora.manifest.read`. A pickled table is never opened: a pickle can run any code.
     UserError: no db.yaml, a broken one, a broken table, no emotion column, an emotion that is no text, columns that
-    disagree, a doubled row or id, missing recordings.
+    disagree, a duplicate row or id, missing recordings.
     """
     db = _load(root)
     rows = {id_: _keys(root, id_, table) for id_, table in db.tables.items()}
     emotions = [id_ for id_, _ in _columns(db, "label")]
     if not emotions:
         raise UserError(f"{root}: no column of emotions: none has the scheme or name emotion or label; add one")
-    facts = {field: _agreed(root, field, _cells(root, db, rows, field)) for field in NAMES}
-    facts["split"] = _agreed(root, "split", _splits(db, rows))
-    speakers = {str(name): about for name, about in _labels(db, "speaker").items() if isinstance(about, Mapping)}
+    columns = {field: _merge(root, field, _cells(root, db, rows, field)) for field in NAMES}
+    columns["split"] = _merge(root, "split", _splits(db, rows))
+    speakers = {
+        str(name): properties for name, properties in _labels(db, "speaker").items() if isinstance(properties, Mapping)
+    }
     language = db.languages[0] if len(db.languages) == 1 else None
     recordings = Recordings(root)
     utterances: dict[str, Utterance] = {}
@@ -63,20 +65,20 @@ def read(root: Path) -> Corpus:
         file, start, end = key
         where = f"{root}: table {table!r}: {file!r}"
         whole = (file, None, None)
-        found = {f: at.get(key, None if f in OWN else at.get(whole)) for f, at in facts.items()}
-        speaker = speakers.get(str(found["speaker"]), {})
-        found["sex"] = _sex(where, found["sex"] or speaker.get("gender", speaker.get("sex")))
-        found["language"] = found["language"] or speaker.get("language") or language
-        found["id"] = found["id"] or _name(key)
+        values = {f: at.get(key, None if f in OWN else at.get(whole)) for f, at in columns.items()}
+        speaker = speakers.get(str(values["speaker"]), {})
+        values["sex"] = _sex(where, values["sex"] or speaker.get("gender", speaker.get("sex")))
+        values["language"] = values["language"] or speaker.get("language") or language
+        values["id"] = values["id"] or _name(key)
         try:
-            fields = {f: PARSERS[f](value) for f, value in found.items() if value is not None}
+            fields = {f: PARSERS[f](value) for f, value in values.items() if value is not None}
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
         audio = recordings.find(file, f"{root}: table {table!r}")
         utterance = Utterance(**fields, audio=audio, start=start or 0.0, end=end)
         if utterances.setdefault(utterance.id, utterance) is not utterance:
             first = utterances[utterance.id].audio
-            raise UserError(f"{where}: the id {utterance.id!r} stands with {first} already; each row needs its own")
+            raise UserError(f"{where}: the id {utterance.id!r} is that of {first} already; each row needs its own")
     recordings.check()
     files = {key[0] for keys in rows.values() for key in keys}
     left = sorted(files - {key[0] for id_ in emotions for key in rows[id_]})
@@ -87,7 +89,10 @@ def read(root: Path) -> Corpus:
 
 
 def _load(root: Path) -> Any:
-    """The package's Database with all tables. It would read YAML that runs code, and pickles: neither gets that far."""
+    """The package's Database with all its tables.
+
+    The package would also read YAML that runs code, and pickles: only safe YAML, parquet and csv are passed to it.
+    """
     import audformat
     import yaml
 
@@ -95,8 +100,8 @@ def _load(root: Path) -> Any:
     try:
         header = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        told = f"no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
-        raise UserError(f"{root}: {told}") from None
+        message = f"no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
+        raise UserError(f"{root}: {message}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     try:
@@ -104,17 +109,17 @@ def _load(root: Path) -> Any:
     except Exception as error:  # a header may break the package in any of its lines
         raise UserError(f"{path}: no audformat header: {type(error).__name__}: {_one_line(error)}") from None
     with tempfile.TemporaryDirectory(prefix="bas-") as folder:
-        for id_ in [*db.misc_tables, *db.tables]:  # in this order: the first are schemes of the second
-            found = [root / f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
-            source = next((p for p in found if p.is_file()), None)
+        for id_ in [*db.misc_tables, *db.tables]:  # in this order: misc tables are schemes of the tables
+            paths = [root / f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
+            source = next((p for p in paths if p.is_file()), None)
             if source is None:
-                told = f"no {found[0].name} and no {found[1].name}; save it as one of them"
-                raise UserError(f"{root}: table {id_!r}: {told}")
+                message = f"no {paths[0].name} and no {paths[1].name}; save it as one of them"
+                raise UserError(f"{root}: table {id_!r}: {message}")
             link = Path(folder) / source.name
             link.symlink_to(source.absolute())
             try:
                 db[id_].load(str(link.with_suffix("")))
-            except Exception as error:  # so may a table
+            except Exception as error:  # a table may break it, too
                 raise UserError(f"{source}: no table of {HEADER}: {type(error).__name__}: {_one_line(error)}") from None
     return db
 
@@ -134,13 +139,13 @@ def _keys(root: Path, id_: str, table: Any) -> list[Key]:
     seen: set[Key] = set()
     for key in keys:
         if key in seen:
-            raise UserError(f"{root}: table {id_!r}: {_name(key)!r} stands there twice; a row is an utterance")
+            raise UserError(f"{root}: table {id_!r}: {_name(key)!r} is there twice; a row is an utterance")
         seen.add(key)
     return keys
 
 
 def _seconds(times: Any) -> list[float | None]:
-    """None where it is not given. From whole nanoseconds: total_seconds() may be off in the last digit."""
+    """The times in seconds, None where missing. From whole nanoseconds: total_seconds() may err in the last digit."""
     count = times.to_numpy("timedelta64[ns]").astype("int64").tolist()
     return [None if unknown else time / 1e9 for time, unknown in zip(count, times.isna(), strict=True)]
 
@@ -152,17 +157,17 @@ def _name(key: Key) -> str:
 
 
 def _columns(db: Any, field: str) -> list[tuple[str, str]]:
-    """Table and column of every candidate for our field; tables of the gold standard first."""
+    """Table and column of every column that holds our field; tables of the gold standard first."""
     every = [(id_, name, column) for id_, table in db.tables.items() for name, column in table.columns.items()]
     for name in NAMES[field]:
         schemes = [(t, c) for t, c, column in every if column.scheme_id == name]
-        if found := schemes or [(t, c) for t, c, _ in every if c == name]:
-            return sorted(found, key=lambda pair: not pair[0].endswith(GOLD))
+        if candidates := schemes or [(t, c) for t, c, _ in every if c == name]:
+            return sorted(candidates, key=lambda pair: not pair[0].endswith(GOLD))
     return []
 
 
 def _cells(root: Path, db: Any, rows: Mapping[str, list[Key]], field: str) -> Iterator[Cell]:
-    """Key, value and place of all known values of our field."""
+    """Every known value of our field."""
     for id_, name in _columns(db, field):
         where = f"column {name!r} of table {id_!r}"
         scheme = db[id_].columns[name].scheme_id
@@ -181,19 +186,19 @@ def _splits(db: Any, rows: Mapping[str, list[Key]]) -> Iterator[Cell]:
             yield from ((key, split, f"table {id_!r}", False) for key in rows[id_])
 
 
-def _agreed(root: Path, field: str, cells: Iterable[Cell]) -> dict[Key, Any]:
-    """The value of each row. UserError where two disagree, unless the first alone is of the gold standard."""
-    found: dict[Key, tuple[Any, str, bool]] = {}
+def _merge(root: Path, field: str, cells: Iterable[Cell]) -> dict[Key, Any]:
+    """The value of each row. UserError where two disagree, unless only the first is from the gold standard."""
+    merged: dict[Key, tuple[Any, str, bool]] = {}
     for key, value, where, gold in cells:
-        first, there, first_gold = found.setdefault(key, (value, where, gold))
+        first, first_where, first_gold = merged.setdefault(key, (value, where, gold))
         if first != value and gold == first_gold:
-            told = f"{first!r} in {there}, {value!r} in {where}"
-            raise UserError(f"{root}: {field} of {_name(key)!r}: {told}; {REMEDY}")
-    return {key: value for key, (value, _, _) in found.items()}
+            message = f"{first!r} in {first_where}, {value!r} in {where}"
+            raise UserError(f"{root}: {field} of {_name(key)!r}: {message}; {REMEDY}")
+    return {key: value for key, (value, _, _) in merged.items()}
 
 
 def _labels(db: Any, scheme: str) -> dict[Any, Any]:
-    """What a scheme's labels stand for, by label: a text, or what is told of each in a dict."""
+    """What each label of a scheme means: a text, or a dict of properties."""
     labels = db.schemes[scheme].labels if scheme in db.schemes else None
     if isinstance(labels, str):  # a table's name
         table = db[labels].df
@@ -203,11 +208,10 @@ def _labels(db: Any, scheme: str) -> dict[Any, Any]:
 
 
 def _plain(values: Any) -> list[Any]:
-    """Of a column, with None for what is not known and int for every kind of whole number."""
-    known = values.notna()
+    """A column's values: None where missing, int for every kind of whole number."""
     return [
-        None if not k else int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v
-        for v, k in zip(values.tolist(), known, strict=True)
+        None if missing else int(v) if isinstance(v, Integral) and not isinstance(v, bool) else v
+        for v, missing in zip(values.tolist(), values.isna(), strict=True)
     ]
 
 
@@ -220,13 +224,13 @@ def _sex(where: str, gender: Any) -> str | None:
 def write(corpus: Corpus, folder: Path) -> None:
     """Write the corpus as an audformat database into the new or empty `folder`; `read` gives its utterances back.
 
-    Tables: `emotion` has a row for every utterance; `files` (or, where one has a start or an end, `segments`) all else
-    that is known, raters as text, words and shares as JSON; `train`, `dev` and `test` are the splits; `speaker` has the
-    gender and the language that all utterances of a speaker share. Recordings stay where they are, named relative to
-    the folder where they lie beneath it, else absolute. Times are kept to the nanosecond. The protocol is not kept:
-    `read` chooses one. The folder appears when all is written.
-    UserError: a folder that holds something; two utterances that are the same piece of one recording; a label of more
-    than one line.
+    Tables: `emotion` has a row for every utterance; `files` (`segments` where any utterance has a start or an end) has
+    all else that is known, raters as text, words and shares as JSON; `train`, `dev` and `test` are the splits;
+    `speaker` has the gender and the language that all utterances of a speaker share. Recordings are not copied; their
+    names are relative to the folder where they are inside it, else absolute. Times are kept to the nanosecond. The
+    protocol is not kept: `read` chooses one. The folder appears once everything is written.
+    UserError: a folder that is not empty; two utterances that are the same part of one recording; a label of more than
+    one line.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty; name another folder")
@@ -234,8 +238,8 @@ def write(corpus: Corpus, folder: Path) -> None:
     first: dict[tuple[str, float, float | None], str] = {}
     for row, u in zip(rows, corpus.utterances, strict=True):
         if first.setdefault(row, u.id) != u.id:
-            told = f"{first[row]!r} and {u.id!r} are the same piece of {row[0]}"
-            raise UserError(f"corpus {corpus.name}: {told}, which audformat cannot hold; export a .csv or .jsonl")
+            message = f"{first[row]!r} and {u.id!r} are the same part of {row[0]}"
+            raise UserError(f"corpus {corpus.name}: {message}, which audformat cannot hold; export a .csv or .jsonl")
         if u.label is not None and len(u.label.splitlines()) > 1:  # which YAML would fold
             raise UserError(f"corpus {corpus.name}: {u.id!r} has the label {u.label!r}; a label is one line")
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -273,17 +277,17 @@ def _database(corpus: Corpus, rows: Sequence[tuple[str, float, float | None]]) -
     db = audformat.Database(
         corpus.name, usage=audformat.define.Usage.OTHER, description=corpus.note or None, languages=_languages(corpus)
     )
-    about = _speakers(corpus)
-    if about:
-        db["speaker"] = audformat.MiscTable(pd.Index(list(about), name="speaker", dtype="string"))
-        fill("speaker", "gender", [sex for sex, _ in about.values()], labels=["female", "male"])
-        fill("speaker", "language", [language for _, language in about.values()])
-    nobody = (None, None)
+    speakers = _speakers(corpus)
+    if speakers:
+        db["speaker"] = audformat.MiscTable(pd.Index(list(speakers), name="speaker", dtype="string"))
+        fill("speaker", "gender", [sex for sex, _ in speakers.values()], labels=["female", "male"])
+        fill("speaker", "language", [language for _, language in speakers.values()])
+    unknown = (None, None)
     others: dict[str, Sequence[Any]] = {
         "id": [u.id for u in utterances],
         "speaker": [u.speaker for u in utterances],
-        "gender": [u.sex if about.get(u.speaker or "", nobody)[0] is None else None for u in utterances],
-        "language": [u.language if about.get(u.speaker or "", nobody)[1] is None else None for u in utterances],
+        "gender": [u.sex if speakers.get(u.speaker or "", unknown)[0] is None else None for u in utterances],
+        "language": [u.language if speakers.get(u.speaker or "", unknown)[1] is None else None for u in utterances],
         "session": [u.session for u in utterances],
         "script": [u.script for u in utterances],
         "transcription": [u.text for u in utterances],
@@ -325,7 +329,7 @@ def _speakers(corpus: Corpus) -> dict[str, tuple[str | None, str | None]]:
 
 
 def _languages(corpus: Corpus) -> list[str] | None:
-    """For the header, which holds them for everybody's: only where every utterance has one that audformat knows."""
+    """The header's languages, which apply to every utterance; None unless each has one that audformat knows."""
     import audformat
 
     every = sorted({u.language or "" for u in corpus.utterances})

@@ -22,12 +22,11 @@ class Word:
 class Utterance:
     """One labelled recording, or the part of a recording between `start` and `end` (seconds).
 
-    `id` is unique within the corpus. `None` means "not known", never "none": a protocol that needs
-    the field refuses the utterance by name. `session` is whatever was recorded together (IEMOCAP:
-    the session; MELD: the dialogue). `script` is what several sessions play from (IEMOCAP: the script
-    or the scenario). `sex` is female or male. `split` is the corpus's own part: train, valid or test.
-    `shares` are, by emotion, the shares of listeners (0 to 1) that perceived it; `raters` is how many listeners each
-    is a share of.
+    `id` is unique within the corpus. `None` means "not known", never "none": a protocol that needs the field refuses
+    the utterance by name. `session` is what was recorded together (IEMOCAP: the session; MELD: the dialogue).
+    `script` is what several sessions play (IEMOCAP: the script or the scenario). `sex` is female or male. `split` is
+    the part of the corpus's published split: train, valid or test. `shares` gives for each emotion the share of
+    listeners (0 to 1) who perceived it; `raters` is the number of listeners.
     """
 
     id: str
@@ -62,9 +61,9 @@ class Corpus:
     protocol: str
     unit: str
     headlines: tuple[str, ...] = ("WA",)  # the metrics it is scored by, each for the tasks that have it
-    chosen_by: tuple[str, ...] = ()  # of its shares, those that its utterances were chosen by
+    chosen_by: tuple[str, ...] = ()  # the shares by which its utterances were selected
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
-    labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own words
+    labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own labels
     note: str = ""  # shown with every result, e.g. that the speech is synthetic
 
     def __post_init__(self) -> None:
@@ -74,7 +73,7 @@ class Corpus:
         for one, other in pairwise(self.utterances):
             if one.id == other.id:
                 raise UserError(
-                    f"corpus {self.name}: the id {one.id!r} stands on two utterances: {one.audio}, {other.audio}"
+                    f"corpus {self.name}: two utterances have the id {one.id!r}: {one.audio}, {other.audio}"
                 )
 
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:

@@ -1,4 +1,4 @@
-"""A corpus as a manifest file, for other tools and for another day."""
+"""Write a corpus as a manifest file, for other tools or for later."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SUFFIXES = (".csv", ".jsonl")
 
 
 def write(corpus: Corpus, path: Path) -> None:
-    """Write the corpus as the manifest `path`, .csv or .jsonl; a file that is there is replaced when all is written.
+    """Write the corpus as the manifest `path`, .csv or .jsonl; an existing file is replaced once all is written.
 
-    The columns are those of `bas.corpora.manifest.read` that any utterance has, the recordings' names relative to the
-    file's folder where they lie beneath it, else absolute. Reading it gives equal utterances, but an empty text comes
-    back as not known, and the corpus's name, protocol and note are not kept: `read` names the corpus after the file and
+    The columns are those of `bas.corpora.manifest.read` that any utterance has. The recordings' names are relative to
+    the file's folder where they are inside it, else absolute. Reading it gives equal utterances, except that an empty
+    text becomes unknown. The corpus's name, protocol and note are not kept: `read` names the corpus after the file and
     chooses a protocol.
     UserError: another extension, or a name or text that cannot be written as UTF-8.
     """
@@ -44,7 +44,7 @@ def write(corpus: Corpus, path: Path) -> None:
 
 
 def _row(u: Utterance, path: Path) -> dict[str, Any]:
-    """By our columns, what is known of the utterance, as JSON takes it."""
+    """The known fields of the utterance by column, as JSON values."""
     row = {column: getattr(u, column) for column in COLUMNS}
     row["audio"] = name_in(path.parent, u.audio)
     row["shares"] = dict(u.shares)

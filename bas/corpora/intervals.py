@@ -1,8 +1,8 @@
 """Word times from annotation files: a Praat TextGrid of one utterance, or a CTM file of any number of them.
 
-TextGrid: by "TextGrid file formats" and "Praat text files" of Praat's manual free-standing numbers, texts in double
-quotes and flags such as <exists> count, and all else is comment. So one grammar reads the long and the short form;
-binary TextGrids are not read. CTM: NIST's, as in SCTK: file, channel, start, duration, word and perhaps a confidence.
+TextGrid ("TextGrid file formats" and "Praat text files" in Praat's manual): only free-standing numbers, texts in double
+quotes and flags such as <exists> count; all else is comment. One grammar therefore reads the long and the short form.
+Binary TextGrids are not read. CTM (NIST's SCTK): file, channel, start, duration, word and an optional confidence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bas.corpora.base import Word
 from bas.errors import UserError
 
 SUFFIXES = (".textgrid", ".ctm")
-NO_WORD = ("", "sil", "sp", "<eps>", "spn")  # silence, pauses, and noise that somebody spoke
+NO_WORD = ("", "sil", "sp", "<eps>", "spn")  # silence, pauses and spoken noise
 
 _TIER = re.compile(r"(.* - )?words?", re.IGNORECASE)  # "speaker - words" is the Montreal Forced Aligner's
 _TOKEN = re.compile(
@@ -33,7 +33,7 @@ class Intervals:
         self._read: dict[Path, dict[str, tuple[Word, ...]]] = {}
 
     def words(self, name: str, id_: str) -> tuple[Word, ...]:
-        """The words of the utterance in the file of this name, `.TextGrid` or `.ctm`.
+        """The words of the utterance `id_` in the file `name`, `.TextGrid` or `.ctm`.
 
         UserError: a file that cannot be read or is damaged, a TextGrid without a tier of words, a CTM file without a
         line of this utterance.
@@ -49,11 +49,11 @@ class Intervals:
 
 
 def read_textgrid(path: Path) -> tuple[Word, ...]:
-    """The intervals of the tier of words, but those of NO_WORD; UTF-8 or UTF-16, long or short.
+    """The intervals of the tier of words, without those in NO_WORD; UTF-8 or UTF-16, long or short form.
 
-    The tier is called "words" or "word", in any case, or "speaker - words"; several are refused.
+    The tier is named "words", "word" or "speaker - words", in any case; UserError unless there is exactly one.
     """
-    tokens = _Tokens(path, _decoded(path))
+    tokens = _Tokens(path, _read_text(path))
     if [tokens.text("file type"), tokens.text("object class")][1] != "TextGrid":
         raise UserError(f"{path}: no TextGrid; save it as a text file, long or short")
     tokens.number("xmin")
@@ -70,23 +70,23 @@ def read_textgrid(path: Path) -> tuple[Word, ...]:
             if text.casefold() in NO_WORD or kind != "IntervalTier":
                 continue
             if not 0 <= start < end:
-                told = f"the interval {text!r} is from {start:g} to {end:g}; expected 0 <= start < end"
-                raise UserError(f"{path} line {line}: {told}")
+                message = f"the interval {text!r} is from {start:g} to {end:g}; expected 0 <= start < end"
+                raise UserError(f"{path} line {line}: {message}")
             intervals.append(Word(start, end, text))
         tiers.append((kind, name, intervals))
-    found = [intervals for kind, name, intervals in tiers if kind == "IntervalTier" and _TIER.fullmatch(name.strip())]
-    if len(found) != 1:
+    words = [intervals for kind, name, intervals in tiers if kind == "IntervalTier" and _TIER.fullmatch(name.strip())]
+    if len(words) != 1:
         named = ", ".join(f"{name!r}" + " (points)" * (kind != "IntervalTier") for kind, name, _ in tiers) or "none"
-        several = "several tiers of words" if found else "no tier of words"
+        several = "several tiers of words" if words else "no tier of words"
         raise UserError(f"{path}: {several}; expected one interval tier named words, its tiers are: {named}")
-    return tuple(found[0])
+    return tuple(words[0])
 
 
 def read_ctm(path: Path) -> dict[str, tuple[Word, ...]]:
-    """By utterance id, its words but those of NO_WORD, in order of time; UTF-8, ";;" begins a comment."""
+    """The words of each utterance id, without those in NO_WORD, in order of time; ";;" begins a comment."""
     words: dict[str, list[Word]] = {}
     channels: dict[str, str] = {}
-    for number, line in enumerate(_decoded(path).splitlines(), 1):
+    for number, line in enumerate(_read_text(path).splitlines(), 1):
         cells = line.split()
         if not cells or line.lstrip().startswith(";;"):
             continue
@@ -96,8 +96,8 @@ def read_ctm(path: Path) -> dict[str, tuple[Word, ...]]:
         id_, channel, start, duration, text = cells[:5]
         id_ = unicodedata.normalize("NFC", id_)
         if channels.setdefault(id_, channel) != channel:
-            told = f"{id_!r} has a second one, {channel!r} beside {channels[id_]!r}"
-            raise UserError(f"{where}: channel: {told}; give each channel a name of its own")
+            message = f"{id_!r} has a second one, {channel!r} beside {channels[id_]!r}"
+            raise UserError(f"{where}: channel: {message}; give each channel a name of its own")
         words.setdefault(id_, [])
         if text.casefold() not in NO_WORD:
             begin = _seconds(where, "start", start)
@@ -105,7 +105,7 @@ def read_ctm(path: Path) -> dict[str, tuple[Word, ...]]:
             if not begin < begin + length:
                 raise UserError(f"{where}: duration: {duration!r}; expected seconds above 0")
             words[id_].append(Word(begin, begin + length, text))
-    return {id_: tuple(sorted(found, key=lambda word: word.start)) for id_, found in words.items()}
+    return {id_: tuple(sorted(spoken, key=lambda word: word.start)) for id_, spoken in words.items()}
 
 
 def _seconds(where: str, field: str, text: str) -> float:
@@ -118,7 +118,7 @@ def _seconds(where: str, field: str, text: str) -> float:
     return value
 
 
-def _decoded(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -130,11 +130,11 @@ def _decoded(path: Path) -> str:
 
 
 class _Tokens:
-    """What counts in a Praat text file, one after the other; UserError with the line where another kind is expected."""
+    """The tokens of a Praat text file, in order. UserError, with the line, where another kind is expected."""
 
     def __init__(self, path: Path, content: str) -> None:
         self.path, self.line = path, 1
-        self._found = self._tokens(content)
+        self._stream = self._tokens(content)
 
     def text(self, field: str) -> str:
         return self._next("text", field, "a text in double quotes").replace('""', '"')
@@ -152,10 +152,10 @@ class _Tokens:
         return self._next("flag", "tiers?", "<exists> or <absent>") == "<exists>"
 
     def _next(self, kind: str, field: str, expected: str) -> str:
-        found, text, self.line = next(self._found, ("the end of the file", "", self.line))
-        if found != kind:
-            told = f"found {found} {text!r}" if text else f"found {found}"
-            raise UserError(f"{self.path} line {self.line}: {field}: {told}, expected {expected}; damaged?")
+        actual, text, self.line = next(self._stream, ("the end of the file", "", self.line))
+        if actual != kind:
+            token = f"{actual} {text!r}" if text else actual
+            raise UserError(f"{self.path} line {self.line}: {field}: found {token}, expected {expected}; damaged?")
         return text
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""One vocabulary for the labels of all corpora, where a comparison across corpora asks for it.
+"""One vocabulary for the labels of all corpora, for comparisons across corpora.
 
 Readers keep the words of their distribution; nothing is renamed unless `relabel` is called.
 """
@@ -24,7 +24,7 @@ _WORDS = {
 }
 _FOUR = ("anger", "happiness", "neutral", "sadness")
 
-# By scheme: what each word of a reader becomes, None where the scheme has no word for it.
+# By scheme: what each label of a reader becomes, None where the scheme has no label for it.
 SCHEMES: Mapping[str, Mapping[str, str | None]] = {
     "common": {word: common for common, words in _WORDS.items() for word in words},
     "four": {word: common if common in _FOUR else None for common, words in _WORDS.items() for word in words},
@@ -32,9 +32,10 @@ SCHEMES: Mapping[str, Mapping[str, str | None]] = {
 
 
 def relabel(corpus: Corpus, scheme: str) -> Corpus:
-    """The corpus with the labels of `scheme`; the note says so, and how many utterances of which label are left out.
+    """The corpus with the labels of `scheme`; its note names the scheme and counts the labels that were left out.
 
-    A left out utterance stays in the corpus without a label. UserError: an unknown scheme, a label it does not know.
+    An utterance that is left out stays in the corpus without a label. UserError: an unknown scheme, or a label that
+    the scheme does not know.
     """
     if scheme not in SCHEMES:
         raise UserError(f"labels: unknown scheme {scheme!r}; allowed: {', '.join(SCHEMES)}")
@@ -53,9 +54,9 @@ def relabel(corpus: Corpus, scheme: str) -> Corpus:
                 out[label] += 1
             utterance = replace(utterance, label=table[label])
         utterances.append(utterance)
-    told = f"labels {scheme}"
+    note = f"labels {scheme}"
     if out:
-        told += f": {', '.join(f'{count} {label}' for label, count in sorted(out.items()))} left out"
+        note += f": {', '.join(f'{count} {label}' for label, count in sorted(out.items()))} left out"
     return replace(
-        corpus, utterances=tuple(utterances), labels=scheme, note="; ".join(filter(None, (corpus.note, told)))
+        corpus, utterances=tuple(utterances), labels=scheme, note="; ".join(filter(None, (corpus.note, note)))
     )

@@ -1,4 +1,4 @@
-"""Anyone's data: a CSV file with a heading, or JSON Lines, one utterance a line; EmoBox's and AudioFolder's too."""
+"""Corpora listed in a file: CSV with a heading or JSON Lines, one utterance a line; EmoBox's and AudioFolder's too."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COLUMNS = (
 )
 REQUIRED = ("id", "audio")
 SUFFIXES = (".csv", ".jsonl", ".json")
-SESSIONS = range(3, 11)  # so many are left out one at a time; of more, each would be a fold
+SESSIONS = range(3, 11)  # numbers of sessions that are left out one at a time; more would make too many folds
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "validation": "valid", "test": "test"}
 SEXES = ("female", "male")
-# Our column -> what others call it; of several with a value the first counts. AudioFolder, and tables of `datasets`:
+# Our column -> its names in AudioFolder and in tables of `datasets`; the first that has a value counts:
 OTHERS = {
     "audio": ("audio", "file_name", "path", "file"),
     "label": ("label", "emotion"),
@@ -51,18 +51,18 @@ def read(path: Path) -> Corpus:
     utterance's start; or the name of a Praat TextGrid, `.TextGrid`, or of a CTM file, `.ctm`, that holds such times,
     relative to the manifest's folder; see `bas.corpora.intervals`). Empty or null is "not known".
 
-    Two forms of others are read, told by the first row, and in them unknown columns are ignored. Where `id` or `audio`
-    is no column, file_name, path or file may name the recording, emotion the label, speaker_id the speaker, gender the
-    sex, transcription or sentence the text, and the id is the recording's path without its suffix (AudioFolder's
-    `metadata.csv`, tables that `datasets` wrote). Where JSON Lines have `key` and `wav` they are EmoBox's: emo is the
-    label, the wav may be relative to any parent of the manifest's folder, speaker or spk counts where it was added.
+    Two foreign forms are read as well, recognised by the first row; their unknown columns are ignored. AudioFolder's
+    `metadata.csv` and tables written by `datasets` lack the column id or audio: file_name, path or file names the
+    recording, emotion the label, speaker_id the speaker, gender the sex, transcription or sentence the text, and the id
+    is the recording's path without its suffix. EmoBox's JSON Lines have key and wav: emo is the label, the wav may be
+    relative to any parent of the manifest's folder, and speaker or spk is read where it was added.
 
-    The protocol is "own" if every row has a split, else "session" if every row has one and there are 3 to 10, else
-    "speaker:5".
-    UserError, one line with file, line, field and remedy: an unknown, doubled or missing column, a malformed line, not
-    UTF-8, a doubled id, an unknown split or sex, a blank around a value that is compared, a bad time, share, number of
-    raters or word, an annotation file without the utterance's words, no row at all, a recording that is no readable
-    file. Missing recordings are counted over all rows first.
+    The protocol is "own" if every row has a split, else "session" if every row has a session and there are 3 to 10 of
+    them, else "speaker:5".
+    UserError, one line with file, line, field and remedy: an unknown, duplicate or missing column, a malformed line,
+    text that is not UTF-8, a duplicate id, an unknown split or sex, a blank around a value that is compared, a bad
+    time, share, number of raters or word, an annotation file without the utterance's words, no row at all, a recording
+    that is no readable file. Missing recordings are counted over all rows first.
     """
     if path.is_dir():
         raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
@@ -85,13 +85,13 @@ def read(path: Path) -> Corpus:
         first: dict[str, int] = {}
         for u, number in zip(utterances, numbers, strict=True):
             if first.setdefault(u.id, number) != number:
-                told = f"{u.id!r} stands on line {first[u.id]} already; give each line an id of its own"
-                raise UserError(f"{path} line {number}: id: {told}")
+                message = f"{u.id!r} is on line {first[u.id]} already; give each line an id of its own"
+                raise UserError(f"{path} line {number}: id: {message}")
     return assemble(path.stem, utterances)
 
 
 def assemble(name: str, utterances: Sequence[Utterance], note: str = "") -> Corpus:
-    """The corpus of a table, which names no protocol: the one that `read` tells of."""
+    """A corpus of these utterances under the protocol that `read` describes."""
     sessions = {u.session for u in utterances}
     if all(u.split for u in utterances):
         protocol = "own"
@@ -130,15 +130,15 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             raise UserError(f"{path} line 1: no heading; allowed columns: {', '.join(COLUMNS)}")
         if len(heading) == 1 and (mark := next((m for m in ";\t" if m in heading[0]), "")):
             raise UserError(f"{path} line 1: {mark!r} between the cells; save the file as CSV with commas")
-        ours = _ours(f"{path} line 1", heading, _others(heading))
+        ours = _match_columns(f"{path} line 1", heading, _foreign_names(heading))
         places = [(heading.index(theirs), column) for theirs, column in ours.items()]
         names = {column: theirs for theirs, column in ours.items()}
         for cells in reader:
             if not any(map(str.strip, cells)):  # a spreadsheet leaves such lines at its end
                 continue
             if len(cells) != len(heading):
-                told = f"{len(cells)} cells, the heading has {len(heading)}; a cell with a comma stands in quotes"
-                raise UserError(f"{path} line {reader.line_num}: {told}")
+                message = f"{len(cells)} cells, the heading has {len(heading)}; put a cell with a comma in quotes"
+                raise UserError(f"{path} line {reader.line_num}: {message}")
             yield reader.line_num, {column: cell for i, column in places if (cell := cells[i])}, names
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num}: malformed CSV: {error}") from None
@@ -146,7 +146,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _json_rows(path: Path) -> Iterator[Row]:
     others: Names | None = None
-    known: dict[tuple[str, ...], tuple[dict[str, str], dict[str, str]]] = {}
+    matched: dict[tuple[str, ...], tuple[dict[str, str], dict[str, str]]] = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -154,60 +154,60 @@ def _json_rows(path: Path) -> Iterator[Row]:
         try:
             raw = OBJECTS.decode(line)
             if "\\u" in line:
-                _encodable(raw)
+                _check_encodable(raw)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: malformed JSON ({error}); expected one object a line") from None
         if not isinstance(raw, dict):
             raise UserError(f"{where}: a JSON {type(raw).__name__}; expected one object a line")
         columns = tuple(raw)
-        if columns not in known:
-            if others is None:  # the first row tells
-                others = EMOBOX if {"key", "wav"} <= set(columns) else _others(columns)
-            ours = _ours(where, columns, others)
-            known[columns] = ours, {column: theirs for theirs, column in ours.items()}
-        ours, names = known[columns]
+        if columns not in matched:
+            if others is None:  # the first row decides
+                others = EMOBOX if {"key", "wav"} <= set(columns) else _foreign_names(columns)
+            ours = _match_columns(where, columns, others)
+            matched[columns] = ours, {column: theirs for theirs, column in ours.items()}
+        ours, names = matched[columns]
         row = {column: value for theirs, column in ours.items() if (value := raw[theirs]) not in (None, "")}
         yield number, row, names
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a key is there twice in one object")
+    return record
 
 
 OBJECTS = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _encodable(value: Any) -> None:
-    """ValueError where an escape stands for what no file of text holds: half a surrogate pair, or NUL."""
+def _check_encodable(value: Any) -> None:
+    """ValueError where an escape means a character that no text file holds: half a surrogate pair, or NUL."""
     text = json.dumps(value, ensure_ascii=False)
     text.encode()
     if re.search(r"(?<!\\)(\\\\)*\\u0000", text):  # an even number of backslashes before it is text
         raise ValueError("a NUL character")
 
 
-def _others(columns: Sequence[str]) -> Names:
-    """What another form's file calls our columns; empty where the form is our own."""
+def _foreign_names(columns: Sequence[str]) -> Names:
+    """The names of our columns in a file of another form; empty where the file is in our own form."""
     own = set(REQUIRED) <= set(columns) or not any(name in columns for name in OTHERS["audio"])
     return {} if own else OTHERS
 
 
-def _ours(where: str, columns: Sequence[str], others: Names) -> dict[str, str]:
-    """The file's columns that are read -> ours; of several for one of ours the last counts."""
+def _match_columns(where: str, columns: Sequence[str], others: Names) -> dict[str, str]:
+    """The file's columns that are read -> ours. Of several for one of ours the last that has a value counts."""
     names = {column: (column,) for column in COLUMNS} | others
-    found = {name: column for column in names for name in reversed(names[column]) if name in columns}
+    matched = {name: column for column in names for name in reversed(names[column]) if name in columns}
     allowed = f"allowed: {', '.join(COLUMNS)}"
     for name in columns:
-        if name not in found and not others:
+        if name not in matched and not others:
             raise UserError(f"{where}: {name!r}: unknown column, rename or delete it; {allowed}")
-        if name in found and columns.count(name) > 1:
-            raise UserError(f"{where}: {name}: the column stands there twice; {allowed}")
+        if name in matched and columns.count(name) > 1:
+            raise UserError(f"{where}: {name}: the column is there twice; {allowed}")
     for column in REQUIRED:
-        if column not in found.values() and not (others is OTHERS and column == "id"):
+        if column not in matched.values() and not (others is OTHERS and column == "id"):
             raise UserError(f"{where}: {names[column][0]}: the required column is missing; {allowed}")
-    return found
+    return matched
 
 
 def _utterance(
@@ -253,7 +253,7 @@ def _text(value: object) -> str:
 
 
 def _key(value: object) -> str:
-    """A text that is compared: "anger " beside "anger" would be one class more."""
+    """A text that is compared: "anger " would be another class than "anger"."""
     text = _text(value)
     if text != text.strip():
         raise ValueError(f"{text!r} begins or ends with a blank; remove it")
@@ -277,7 +277,7 @@ def _sex(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    """NaN where it is none: no number, negative or infinite."""
+    """The value as a float; NaN where it is no number, negative or infinite."""
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
@@ -293,7 +293,7 @@ def _seconds(value: object) -> float:
 
 
 def _json(value: object, expected: str) -> Any:
-    """A CSV cell holds JSON as text."""
+    """The value, parsed where it is the text of a CSV cell."""
     try:
         return OBJECTS.decode(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
@@ -302,13 +302,13 @@ def _json(value: object, expected: str) -> Any:
 
 def _shares(value: object) -> tuple[tuple[str, float], ...]:
     expected = 'an object such as {"anger": 0.75, "fear": 0.25}'
-    found = _json(value, expected)
-    if not isinstance(found, dict):
-        raise ValueError(f"{found!r} is not {expected}")
-    for emotion, share in found.items():
+    shares = _json(value, expected)
+    if not isinstance(shares, dict):
+        raise ValueError(f"{shares!r} is not {expected}")
+    for emotion, share in shares.items():
         if not _number(share) <= 1 or isinstance(share, str):
             raise ValueError(f"{emotion!r}: {share!r} is not a share; expected a number from 0 to 1")
-    return tuple((_key(emotion), float(share)) for emotion, share in found.items())
+    return tuple((_key(emotion), float(share)) for emotion, share in shares.items())
 
 
 def _raters(value: object) -> int:
@@ -319,27 +319,27 @@ def _raters(value: object) -> int:
 
 
 def _words(value: object) -> tuple[Word, ...]:
-    found = _json(value, expected := '[[start, end, "text"]], or in a manifest the name of a .TextGrid or .ctm file')
-    if not isinstance(found, list):
-        raise ValueError(f"{found!r} is not {expected}")
+    items = _json(value, expected := '[[start, end, "text"]], or in a manifest the name of a .TextGrid or .ctm file')
+    if not isinstance(items, list):
+        raise ValueError(f"{items!r} is not {expected}")
     words = []
-    for item in found:
+    for item in items:
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)):
             raise ValueError(f'{item!r} is not [start, end, "text"]')
         start, end = _number(item[0]), _number(item[1])
-        if not start < end:  # also where one is no time
+        if not start < end:  # NaN, which is no time, is refused as well
             raise ValueError(f"{item!r}: expected seconds with 0 <= start < end")
         words.append(Word(start, end, item[2]))
     return tuple(words)
 
 
-def _often(parser: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A million rows share a few labels and speakers: each is checked once, and one object for all."""
+def _cached(parser: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The parser with a cache: a million rows share a few labels and speakers, each checked once and one object."""
     return lru_cache(maxsize=2**14, typed=True)(parser)
 
 
 PARSERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("label", "speaker", "session", "language", "script"), _often(_key)),
-    **{"id": _key, "audio": _text, "text": _sentence, "type": _text, "split": _often(_split), "sex": _often(_sex)},
+    **dict.fromkeys(("label", "speaker", "session", "language", "script"), _cached(_key)),
+    **{"id": _key, "audio": _text, "text": _sentence, "type": _text, "split": _cached(_split), "sex": _cached(_sex)},
     **{"shares": _shares, "raters": _raters, "start": _seconds, "end": _seconds, "words": _words},
 }

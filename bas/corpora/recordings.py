@@ -1,4 +1,4 @@
-"""The audio files that a table names: looked at once each when it is read, named when it is written."""
+"""The audio files that a table names: checked when it is read, named when it is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bas.errors import UserError
 
-NAMED = 3  # of the missing recordings, so many by name
+NAMED = 3  # missing recordings that the message names
 REMEDIES = {
     errno.ELOOP: "a symbolic link that leads back to itself; point it at the recording",
     errno.EACCES: "no permission to enter its folder; let your user read it",
@@ -17,7 +17,7 @@ REMEDIES = {
 
 
 def name_in(folder: Path, audio: Path) -> str:
-    """How a table in `folder` names a recording: relative where it lies beneath the folder, else absolute."""
+    """How a table in `folder` names a recording: relative to the folder if inside it, else absolute."""
     audio, folder = audio.absolute(), folder.absolute()
     if not audio.is_relative_to(folder) or os.pardir in (relative := audio.relative_to(folder)).parts:
         return str(audio)
@@ -25,48 +25,48 @@ def name_in(folder: Path, audio: Path) -> str:
 
 
 class Recordings:
-    """The audio files that a table names; each is looked at once.
+    """The audio files that a table names; each is looked up once.
 
-    folders: where a relative name begins, tried in this order.
+    folders: what a relative name may be relative to, tried in this order.
     """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
-        self._found: dict[str, Path] = {}
+        self._paths: dict[str, Path] = {}
         self._missing = 0
         self._named: list[str] = []
 
     def find(self, name: str, where: str) -> Path:
-        """The file of this name; one that is not there is left to `check`. where: how a message begins.
+        """The path of the recording `name`; a missing one is reported by `check`. where: how a message begins.
 
         UserError: a relative name that leaves the folder; a folder, a loop of links, a file that may not be read.
         """
-        if name in self._found:
-            return self._found[name]
+        if name in self._paths:
+            return self._paths[name]
         if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
-            told = f"{name!r} leaves the folder {self.folders[0]}; where that is meant, write an absolute path"
-            raise UserError(f"{where}: {told}")
+            message = f"{name!r} leaves the folder {self.folders[0]}; where that is meant, write an absolute path"
+            raise UserError(f"{where}: {message}")
         files = [folder / name for folder in self.folders]
-        found = next((file for file in files if _is_recording(file, where)), None)
-        if found is None:
+        path = next((file for file in files if _is_recording(file, where)), None)
+        if path is None:
             self._missing += 1
             if len(self._named) < NAMED:
                 link = " (a link that leads nowhere)" * files[0].is_symlink()
                 self._named.append(f"{name!r}{link}" if self._named else f"{where}: {name!r}{link}")
-        return self._found.setdefault(name, found or files[0])
+        return self._paths.setdefault(name, path or files[0])
 
     def check(self) -> None:
         """UserError where recordings are missing: how many, and the first of them."""
         if self._missing:
             first, *others = self._named
             also = f", also {', '.join(others)}" if others else ""
-            slash = "; between folders stands /" * ("\\" in first)
-            count = f"{self._missing} of {len(self._found)} recordings are missing{also}"
+            slash = "; separate folders by /" * ("\\" in first)
+            count = f"{self._missing} of {len(self._paths)} recordings are missing{also}"
             raise UserError(f"{first}: no such file in {self.folders[0]}; {count}{slash}")
 
 
 def _is_recording(file: Path, where: str) -> bool:
-    """False where there is nothing. UserError where there is something else than a readable file."""
+    """Whether the file exists. UserError where it is anything but a readable regular file."""
     try:
         mode = os.stat(file).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Frozen encoders behind one protocol: speech encoders of `transformers`, by hub name or local folder, one that is in
+"""Frozen encoders with one interface: speech encoders of `transformers`, by hub name or local folder, one shipped in
 this package, and log-mel."""
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ __all__ = [
 ]
 
 NANO = "bas-hubert-nano"
-"""The encoder in this package: see the model card in its folder. Another folder of that name is
-`./bas-hubert-nano`."""
+"""The encoder in this package; its folder has a model card. A user's own folder of that name is `./bas-hubert-nano`."""
 
 
 def files_of(name: str) -> str:
-    """What `transformers` loads under this name: the folder of the encoder in this package, else the name itself."""
+    """What `transformers` loads for this name: for NANO its folder in this package, else the name itself."""
     return str(Path(__file__).with_name(NANO)) if name == NANO else name
 
 
@@ -52,15 +51,15 @@ def load_encoder(
 ) -> Encoder:
     """`log-mel`, `bas-hubert-nano`, a local folder in the `transformers` layout, or a hub name.
 
-    precision: of weights and arithmetic, one of PRECISIONS; float16 wants a GPU.
-    real_length: Whisper's encoder over the recording alone, without the silence that its exact form adds up to 30 s.
-    Raises UserError when nothing of that name can be loaded, or it is no speech encoder `bas` knows, or what is asked
-    of it (a revision, a precision, its real length) it does not have.
+    precision: of weights and arithmetic, one of PRECISIONS; float16 needs a GPU.
+    real_length: run Whisper's encoder on the recording alone, without the silence that its exact form adds up to 30 s.
+    Raises UserError when nothing of that name can be loaded, when it is no speech encoder that `bas` supports, or when
+    it lacks the revision, precision or real length that was given.
     """
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":
-        raise UserError("precision 'float16' is not for the CPU: float32, bfloat16, or a GPU")
+        raise UserError("precision 'float16' is not for the CPU: use float32, bfloat16, or a GPU")
     given, name = name, files_of(name)
     if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
         raise UserError(f"encoder {given!r}: revision {revision!r} asked, but only a hub name has revisions")
@@ -75,24 +74,24 @@ def load_encoder(
 
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise UserError(f"encoder {name!r}: not {LOG_MEL} or {NANO}, no model folder there")
-    # The hub is asked again and again for half a minute: not for a slip of the pen.
-    meant = get_close_matches(name.rstrip("/").lower(), (LOG_MEL, NANO), n=1, cutoff=0.8)
-    if meant and "/" not in name.rstrip("/") and not Path(name).is_dir():
-        raise UserError(f"encoder {name!r}: no such name; did you mean {meant[0]}?")
+    # For an unknown name the hub is tried for half a minute, which a typing error should not cost.
+    similar = get_close_matches(name.rstrip("/").lower(), (LOG_MEL, NANO), n=1, cutoff=0.8)
+    if similar and "/" not in name.rstrip("/") and not Path(name).is_dir():
+        raise UserError(f"encoder {name!r}: no such name; did you mean {similar[0]}?")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if not Path(name).is_dir():
-            # The cache keeps files under their commit, snapshots/COMMIT/config.json; all else is loaded from that one.
+            # The cache keeps files under their commit, snapshots/COMMIT/config.json; the rest is loaded from it, too.
             revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except Exception as error:  # transformers makes a configuration of whatever the file says
-        told = f"not {LOG_MEL} or {NANO}, no model folder and not to be had from the hub: {first_line(error)}"
+    except Exception as error:  # transformers may fail in any way on a broken configuration
+        message = f"not {LOG_MEL} or {NANO}, no model folder and not to be had from the hub: {first_line(error)}"
         if name and Path(name).is_dir():
-            there = (Path(name) / "config.json").is_file()
-            told = f"config.json: {first_line(error)}" if there else "no config.json in this folder"
-            told += "; name a model folder in the layout of transformers"
-        raise UserError(f"encoder {name!r}: {told}") from error
-    if device.type == "cuda" and precision == "float32":  # cuDNN's convolutions would round to TF32's ten bits
+            exists = (Path(name) / "config.json").is_file()
+            message = f"config.json: {first_line(error)}" if exists else "no config.json in this folder"
+            message += "; name a model folder in the layout of transformers"
+        raise UserError(f"encoder {name!r}: {message}") from error
+    if device.type == "cuda" and precision == "float32":  # else cuDNN's convolutions round to TF32's ten bits
         torch.backends.cudnn.allow_tf32 = False
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision, precision, real_length)
@@ -106,16 +105,16 @@ def load_encoder(
 
 
 def tunable(encoder: Encoder) -> Tunable:
-    """The same, as one that can be trained. UserError for one that cannot."""
+    """The same encoder, typed as trainable. UserError for one that cannot be trained."""
     info = encoder.info
     if not isinstance(encoder, Waveform | Whisper):
         raise UserError(f"encoder {info.name!r}: it has no weights to train; name a speech encoder")
     if info.model_type in ("sew", "sew-d"):
-        told = "puts out other frames than its states have"
-        raise UserError(f"encoder {info.name!r}: {info.model_type} {told}, so it is not fine-tuned here")
+        reason = "puts out other frames than its states have"
+        raise UserError(f"encoder {info.name!r}: {info.model_type} {reason}, so it is not fine-tuned here")
     if any(isinstance(module, nn.BatchNorm1d) for module in encoder.trunk.modules()):
-        told = "in training it would normalise utterances by those they share a batch with"
-        raise UserError(f"encoder {info.name!r}: {told} (BatchNorm), so it is not fine-tuned here")
+        reason = "in training it would normalise each utterance by the others of its batch"
+        raise UserError(f"encoder {info.name!r}: {reason} (BatchNorm), so it is not fine-tuned here")
     return encoder
 
 

@@ -1,11 +1,11 @@
-"""What every encoder has in common: what it says about itself, its protocol, and how weights get here from outside.
+"""What every encoder has in common: its description, its interface, and how its weights are loaded and saved.
 
-Axes: B waves, L hidden states (state 0 is what enters the first transformer layer), T frames, D width.
+Axes: B waves, L hidden states (state 0 is the input of the first transformer layer), T frames, D width.
 Frozen means: `eval`, no gradient, no dropout.
 
 References
     Wagner et al., *Dawn of the transformer era in speech emotion recognition*, IEEE TPAMI 2023: the convolutional front
-        stays frozen while all behind it is trained.
+        stays frozen while all layers after it are trained.
     Park et al., *SpecAugment*, Interspeech 2019.
 """
 
@@ -33,22 +33,22 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def _settle_torchaudio() -> str:
     """Why torchaudio does not load; empty where it does, or is not installed.
 
-    Its library loads beside some builds of torch only, and `transformers` imports it wherever it is installed, and
-    falls with it. Nothing of ours needs it, so `transformers`, which asks once, is told that it is not there.
+    torchaudio's library loads only with some builds of torch, but `transformers` imports it wherever it is installed,
+    and fails with it. Nothing here needs it, so `transformers`, which checks once, is made to see it as not installed.
     """
     try:
         import torchaudio  # noqa: F401
-    except Exception as error:  # whatever a library that does not load comes to
+    except Exception as error:  # a library that does not load may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == "torchaudio":
             return ""
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]
-        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # so `importlib` says: not there
+        sys.modules["torchaudio"] = None  # type: ignore[assignment]  # `importlib` then says: not installed
         from transformers.utils.import_utils import is_torchaudio_available
 
-        is_torchaudio_available.cache_clear()  # whoever imported it before us may have asked already
+        is_torchaudio_available.cache_clear()  # other code may have called it already
         if not is_torchaudio_available():
-            del sys.modules["torchaudio"]  # for whoever imports it on purpose, and will be told why it fails
+            del sys.modules["torchaudio"]  # who imports it on purpose gets the true error
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
 
@@ -58,7 +58,7 @@ TORCHAUDIO_FAULT = _settle_torchaudio()  # before anything here imports `transfo
 
 @dataclass(frozen=True)
 class EncoderInfo:
-    """What a shard records about the encoder that filled it."""
+    """The description of an encoder, as shards record it."""
 
     name: str
     revision: str  # the hub's commit, or a hash of the local files
@@ -78,18 +78,18 @@ class Encoder(Protocol):
     """Waves in, hidden states out. `prepare` and `encode` may be called from several threads at once."""
 
     info: EncoderInfo
-    device: torch.device  # where it computes, whatever was asked for
+    device: torch.device  # where it computes
     min_samples: int
-    max_samples: int | None  # the longest wave it takes in one piece; None: any
+    max_samples: int | None  # the longest wave that it encodes; None: any
 
     def batch_key(self, num_samples: int) -> Hashable:
-        """Waves with equal keys may be encoded together without any of them noticing."""
+        """Waves with equal keys may share a batch: the others do not change a wave's states."""
 
     def cost(self, num_samples: int) -> int:
-        """The samples that the model will work through: what a batch is bounded by."""
+        """The number of samples that the model processes, with its own padding; a batch is bounded by their sum."""
 
     def prepare(self, wave: Wave) -> Tensor:
-        """What the model takes of one wave `(samples,)`, on the CPU, without padding."""
+        """The model's input for one wave `(samples,)`, on the CPU, without padding."""
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Each prepared wave's states `(L, T, D)`, in the encoder's precision, on its device; they may be views.
@@ -99,35 +99,35 @@ class Encoder(Protocol):
 
 
 class Tunable(Encoder, Protocol):
-    """An encoder that can be trained, but for its convolutional front. For one thread at a time while it is."""
+    """An encoder that can be trained, except for its convolutional front; by one thread at a time while it is."""
 
     trunk: nn.Module
-    """All that may be trained. Frozen as it comes; in `train` mode it drops units, layers and spans of the input
-    (SpecAugment) as the model's own configuration says."""
+    """All modules that may be trained. Frozen at first; in `train` mode it applies dropout, layer drop and SpecAugment
+    as the model's own configuration says."""
 
     def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Each prepared wave's `(T, D)` as the model puts it out, with a gradient where the trunk has one.
+        """The model's output `(T, D)` for each prepared wave, with a gradient where the trunk has one.
 
-        All waves have the same batch key; in `eval` mode none notices the others.
+        All waves have the same batch key; in `eval` mode the others do not change a wave's output.
         """
 
     def cut(self, states_LTD: Tensor) -> Tensor:
-        """Of one wave's states, `(L, T, D)`: what the model would put out if it ended with each of them.
+        """`(L, T, D)`: the model's output if it ended with each of one wave's states `(L, T, D)`.
 
-        They are normalised where the model ends with a norm. So the last equals `outputs`.
+        The states are normalised where the model ends with a norm, so the last equals `outputs`.
         """
 
     def save(self, folder: Path) -> None:
-        """Write the model as a new folder in the layout of `transformers`, whole or not at all.
+        """Write the model as a new folder in the layout of `transformers`, complete or not at all.
 
         `load_encoder` of that folder computes the same bits.
         """
 
 
 def spans(length: int, share: float, span: int, least: int) -> Tensor:
-    """`(length,)`, true where SpecAugment masks: spans at random places, of about `share` in all, `least` of them.
+    """`(length,)`, true where SpecAugment masks: random spans that cover about `share` of the wave, at least `least`.
 
-    From torch's own generator, and of one wave alone, whatever it shares a batch with. No span fits: nothing is masked.
+    Drawn from torch's global generator for one wave, independent of its batch. Nothing is masked where no span fits.
     """
     mask_T = torch.zeros(length, dtype=torch.bool)
     wanted = max(int(share * length / span + float(torch.rand(()))), least)
@@ -137,7 +137,7 @@ def spans(length: int, share: float, span: int, least: int) -> Tensor:
 
 
 def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) -> None:
-    """Write `state` under the configuration of `model`, with the extractor's, as the new folder."""
+    """Write `state` and the configurations of `model` and `extractor` as the new folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     model.save_pretrained(temporary, state_dict=state)
@@ -149,22 +149,22 @@ def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) 
 
 
 def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
-    """The model, or a UserError where `transformers` would put random numbers for weights that are not there."""
+    """The model. UserError where weights are missing, which `transformers` would fill with random numbers."""
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is refused below, in a line
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     given: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        with warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
             model, report = AutoModel.from_pretrained(name, **given, output_loading_info=True)
-    except UnpicklingError as error:  # torch's own words advise to run it
-        told = "no pickle of numbers alone, it may run code; get model.safetensors instead"
-        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {told}") from error
-    except Exception as error:  # transformers makes a model of whatever the files say
-        told = f"{first_line(error)}; get them anew"
-        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {told}") from error
-    # What masks spans in training, and Whisper's decoder, take no part in the features.
+    except UnpicklingError as error:  # torch's own message advises to run the pickle
+        reason = "no pickle of numbers alone, it may run code; get model.safetensors instead"
+        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
+    except Exception as error:  # transformers may fail in any way on broken files
+        reason = f"{first_line(error)}; get them anew"
+        raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
+    # The embedding of masked spans and Whisper's decoder do not affect the features.
     missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed" and not k.startswith("decoder."))
     if missing:
         raise UserError(f"encoder {name!r}: {len(missing)} weights are missing from its files, {missing[0]} the first")
@@ -176,7 +176,7 @@ def freeze(model: Any, device: torch.device) -> Any:
 
 
 def load_extractor(name: str, revision: str | None, kind: type[Any], default: Callable[[], Any]) -> Any:
-    """How the model wants its input, of class `kind`; for a folder that does not say, the default of `transformers`."""
+    """The model's feature extractor, of class `kind`; for a folder without one the default of `transformers`."""
     from transformers import AutoFeatureExtractor
 
     folder = Path(name)
@@ -190,7 +190,7 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
         raise UserError(
             f"encoder {name!r}: its preprocessor_config.json cannot be read: {first_line(error)}"
         ) from error
-    # The encoders do its arithmetic themselves, so it must be the one they know.
+    # The encoders do its arithmetic themselves, so it must be the class that they implement.
     if not isinstance(extractor, kind):
         raise UserError(f"encoder {name!r}: its preprocessor is {type(extractor).__name__}, not {kind.__name__}")
     if extractor.sampling_rate != SAMPLE_RATE:
@@ -199,10 +199,10 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
 
 
 def revision_of(name: str, commit: str | None) -> str:
-    """The hub's commit, or for a folder a hash over its configuration and weights."""
+    """The hub's commit, or for a folder a hash of its configuration and weights."""
     folder = Path(name)
     if not folder.is_dir():
-        assert commit is not None, "load_encoder has looked it up"
+        assert commit is not None, "load_encoder looks the commit up"
         return commit
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin")):

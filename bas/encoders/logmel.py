@@ -30,13 +30,13 @@ class LogMel:
         self._window = torch.hann_window(WINDOW)
 
     def batch_key(self, num_samples: int) -> Hashable:
-        return None  # each wave goes by itself
+        return None  # each wave is encoded alone
 
     def cost(self, num_samples: int) -> int:
         return num_samples
 
     def prepare(self, wave: Wave) -> Tensor:
-        """All there is to do: `(T, D)`."""
+        """The log-mel energies `(T, D)`."""
         spectrum_FT = torch.stft(
             torch.from_numpy(wave), WINDOW, HOP, window=self._window, pad_mode="constant", return_complex=True
         )

@@ -1,6 +1,6 @@
-"""What is said, as vectors: the mean over tokens of a text encoder's last hidden state.
+"""Embeddings of texts: the mean over tokens of a text encoder's last hidden state.
 
-Axes: U texts, B of a batch, K tokens, E width.
+Axes: U texts, B texts of a batch, K tokens, E width.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ BATCH = 32
 
 
 def load_text_encoder(name: str, device: torch.device, *, words: bool = False) -> tuple[Any, Any]:
-    """A text encoder of `transformers`, by hub name or local folder: its tokenizer, and itself, frozen.
+    """The tokenizer and the frozen model of a text encoder of `transformers`, by hub name or local folder.
 
-    words: the tokenizer will be given sentences that are split into words already. One that cuts letters into bytes
-    (RoBERTa's) then needs to be told that a space comes before each, else it reads the sentence as one word.
-    Raises UserError when it cannot be loaded, is no encoder, or lacks weights, for which `transformers` draws numbers.
+    words: the tokenizer will be given sentences that are already split into words. A byte-level one (RoBERTa's) then
+    needs a space before each word, else it reads the sentence as one word.
+    Raises UserError when it cannot be loaded, is no encoder, or lacks weights (`transformers` would draw them).
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what is missing is refused below, in a line
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     given = {"add_prefix_space": True} if words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **given)
         model, report = AutoModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
-    except Exception as error:  # transformers makes a model of whatever the files say
+    except Exception as error:  # transformers may fail in any way on broken files
         raise UserError(f"text encoder {name!r}: cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token is None or model.config.is_encoder_decoder or model.main_input_name != "input_ids":
         raise UserError(f"text encoder {name!r}: has a decoder, or no padding; name an encoder such as BERT")
-    missing = sorted(k for k in report["missing_keys"] if not k.startswith("pooler."))  # nothing here is pooled by it
+    missing = sorted(k for k in report["missing_keys"] if not k.startswith("pooler."))  # the pooler is not used
     if missing:
         raise UserError(
             f"text encoder {name!r}: {len(missing)} weights are missing from its files, {missing[0]} the first"
@@ -48,7 +48,7 @@ def load_text_encoder(name: str, device: torch.device, *, words: bool = False) -
 def embed_texts(name: str, texts: Sequence[str], device: torch.device) -> np.ndarray:
     """`(U, E)` float32. name: any text encoder of `transformers` with a tokenizer, by hub name or local folder.
 
-    Each text is embedded once, however often it is said. Raises UserError when it cannot be loaded.
+    Equal texts are embedded once. Raises UserError when the encoder cannot be loaded.
     """
     tokenizer, model = load_text_encoder(name, device)
     rows: dict[str, np.ndarray] = {}

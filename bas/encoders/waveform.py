@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
 from bas.speech.audio import SAMPLE_RATE, Wave
 
-# Behind their convolutional front these look at padding nowhere: one convolution over frames that are zeroed where they
-# are padding, then masked attention. In the others padding leaks: data2vec-audio stacks five convolutions, and from the
-# second on they see what the one before made of the zeros; SEW(-D) averages frames in pairs, and a pair may be half
-# padding. Those share a batch with waves of as many frames.
+# After their convolutional front these models never see padding: they have one convolution, over frames in which
+# padding is zeroed, and then masked attention. In the others padding leaks: data2vec-audio stacks five convolutions,
+# and from the second on each sees what the one before made of the zeros; SEW(-D) averages frames in pairs, and a pair
+# may be half padding. In those models only waves with equally many frames share a batch.
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 WAVEFORM_MODELS = (*PADDABLE, "data2vec-audio", "sew", "sew-d")
 # Attention grows with the square of the length: at 120 s WavLM-base makes several (12, 6000, 6000) of 1.7 GB each.
@@ -28,7 +28,7 @@ MAX_SECONDS = 120
 class Waveform:
     """The model of `transformers`, with its convolutional front run on each wave alone.
 
-    A GroupNorm front (wav2vec 2.0 and HuBERT base) takes its statistics over whatever it is given, padding too.
+    A front with GroupNorm (wav2vec 2.0 and HuBERT base) would include padding in its statistics.
     """
 
     max_samples: int | None = MAX_SECONDS * SAMPLE_RATE
@@ -39,15 +39,15 @@ class Waveform:
         self.device = device
         self._dtype = getattr(torch, precision)
         model = load_weights(name, revision, self._dtype)
-        # What comes out of the front goes into the model where the waveform did.
+        # The front's output is given to the model in place of the waveform.
         self._front, model.feature_extractor = freeze(model.feature_extractor, device), nn.Identity()
         self._model = freeze(model, device)
         self.trunk: nn.Module = self._model
-        if config.model_type == "wavlm":  # of a mask that transformers makes; nothing a user could mend
+        if config.model_type == "wavlm":  # about a mask that transformers makes; a user can do nothing about it
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         self._extractor = load_extractor(name, revision, Wav2Vec2FeatureExtractor, Wav2Vec2FeatureExtractor)
         self._norm_last = getattr(config, "do_stable_layer_norm", False)
-        # A BatchNorm before the positional convolution (some HuBERT) turns zeroed frames into something else.
+        # A BatchNorm before the positional convolution (some HuBERT models) changes zeroed frames.
         self._pads = config.model_type in PADDABLE and not getattr(config, "conv_pos_batch_norm", False)
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         # SEW's transformer runs on frames averaged in pairs.
@@ -73,20 +73,20 @@ class Waveform:
         return num_samples
 
     def prepare(self, wave: Wave) -> Tensor:
-        """`(samples,)` float32: to zero mean and unit variance where the model's preprocessor says so."""
-        if self._extractor.do_normalize:  # its own arithmetic, without the milliseconds of its call
+        """`(samples,)` float32, with zero mean and unit variance where the model's preprocessor says so."""
+        if self._extractor.do_normalize:  # the extractor's own arithmetic; calling it would take milliseconds
             (wave,) = self._extractor.zero_mean_unit_var_norm([wave], None)
         return torch.from_numpy(np.asarray(wave, np.float32))
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        frames, found = self._forward(inputs, states=True)
-        # Each cut out before the states are joined: what was padding is never copied.
-        return [torch.stack([x_BTD[i, :n] for x_BTD in found.hidden_states]) for i, n in enumerate(frames)]
+        frames, output = self._forward(inputs, states=True)
+        # Cut each wave out before the states are stacked: padding is never copied.
+        return [torch.stack([x_BTD[i, :n] for x_BTD in output.hidden_states]) for i, n in enumerate(frames)]
 
     def outputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        frames, found = self._forward(inputs, states=False)
-        return [x_TD[:n] for x_TD, n in zip(found.last_hidden_state, frames, strict=True)]
+        frames, output = self._forward(inputs, states=False)
+        return [x_TD[:n] for x_TD, n in zip(output.last_hidden_state, frames, strict=True)]
 
     def cut(self, states_LTD: Tensor) -> Tensor:
         if not self._norm_last:
@@ -99,7 +99,7 @@ class Waveform:
         save_as(folder, self._model, {**self._model.state_dict(), **front}, self._extractor)
 
     def _forward(self, inputs: Sequence[Tensor], states: bool) -> tuple[list[int], Any]:
-        """How many frames each wave has, and what the model returns for all of them, padded."""
+        """The number of frames of each wave, and the model's output for all of them, padded."""
         with torch.no_grad():
             fronts = [self._front(x.to(self.device, self._dtype)[None])[0].T for x in inputs]
         frames = [len(front_TC) for front_TC in fronts]
@@ -114,7 +114,7 @@ class Waveform:
         return frames, self._model(x_BCT, **given)
 
     def _spans(self, frames: Sequence[int]) -> Tensor | None:
-        """Where SpecAugment masks: `transformers` counts padding too, and refuses waves shorter than a span."""
+        """The SpecAugment mask; that of `transformers` counts padding and refuses waves shorter than a span."""
         config = self._model.config
         if not (getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0):
             return None
@@ -122,7 +122,7 @@ class Waveform:
         return pad_sequence([spans(n, *how) for n in frames], batch_first=True).to(self.device)
 
     def _frames(self, num_samples: int) -> int:
-        """How many frames the front makes of so many samples."""
+        """The number of frames that the front makes of so many samples."""
         for kernel, step in self._convolutions:
             num_samples = (num_samples - kernel) // step + 1
         return num_samples

@@ -16,15 +16,14 @@ from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights,
 from bas.errors import UserError
 from bas.speech.audio import SAMPLE_RATE, Wave
 
-# Windows that go through the model at once, however long a recording is: enough to fill a GPU.
-WINDOWS = 8
+WINDOWS = 8  # encoded at once, however long a recording is: enough to fill a GPU
 
 
 class Whisper:
-    """In its exact form every window is 30 s, padded with silence, and only the real frames are kept.
+    """Whisper's encoder. In its exact form every window is 30 s, padded with silence; only the real frames are kept.
 
-    `real_length` leaves the padding out: many times faster on short recordings, and other features.
-    A recording of more than 30 s is encoded in windows of 30 s, one after the other.
+    `real_length` leaves the padding out: many times faster on short recordings, but the features differ.
+    A recording of more than 30 s is encoded in consecutive windows of 30 s.
 
     Axes: M mel bands, F mel frames (100 a second), T states (50 a second).
     """
@@ -47,18 +46,20 @@ class Whisper:
         self._real_length = real_length
         self._dtype = getattr(torch, precision)
         self._model = freeze(load_weights(name, revision, self._dtype).get_encoder(), device)
-        # Without the two convolutions, and the positions, which OpenAI did not train either.
+        # Without the two convolutions, and without the positions, which OpenAI did not train either.
         self.trunk: nn.Module = nn.ModuleDict({"layers": self._model.layers, "layer_norm": self._model.layer_norm})
         default = partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins)
         self._extractor = extractor = load_extractor(name, revision, WhisperFeatureExtractor, default)
-        told = (extractor.feature_size, extractor.nb_max_frames)
-        if told != (config.num_mel_bins, 2 * config.max_source_positions):
-            raise UserError(f"encoder {name!r}: its preprocessor makes (bands, frames) {told}, which the model refuses")
+        shape = (extractor.feature_size, extractor.nb_max_frames)
+        if shape != (config.num_mel_bins, 2 * config.max_source_positions):
+            raise UserError(
+                f"encoder {name!r}: its preprocessor makes (bands, frames) {shape}, which the model refuses"
+            )
         self._samples, self._frames = extractor.n_samples, extractor.nb_max_frames  # of a window
         self._fft, self._hop = extractor.n_fft, extractor.hop_length
         self._hann = torch.hann_window(self._fft)
         self._filters_MK = torch.from_numpy(extractor.mel_filters.T).float().contiguous()
-        # Mel frames after a recording's own: those that reach back into it by half a transform, and one of silence.
+        # Mel frames after the recording's own: those whose window overlaps its end, and one of silence.
         self._tail = -(-self._fft // (2 * self._hop)) + 1
         self.info = EncoderInfo(
             name,
@@ -75,18 +76,18 @@ class Whisper:
         return None
 
     def cost(self, num_samples: int) -> int:
-        """In the exact form whole windows."""
+        """The wave's samples; in the exact form those of whole windows."""
         return num_samples if self._real_length else -(-num_samples // self._samples) * self._samples
 
     def prepare(self, wave: Wave) -> Tensor:
-        """The log-mel `(M, F)`, window after window, and then the tail (`self._tail` more frames) of the last."""
+        """The log-mel `(M, F)` of all windows end to end, then the tail (`self._tail` more frames) of the last."""
         mels = [self._log_mel(wave[i : i + self._samples]) for i in range(0, len(wave), self._samples)]
         return torch.cat([*(mel_MF[:, : self._frames] for mel_MF in mels[:-1]), mels[-1]], dim=1)
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         states: list[Tensor] = []
-        windows: list[tuple[Tensor, Tensor]] = []  # what goes in, and where the real frames of what comes out go
+        windows: list[tuple[Tensor, Tensor]] = []  # each input, and the view of the states that its output fills
         for mel_MF in inputs:
             shape = (self.info.num_states, self._length(mel_MF), self.info.dim)
             states.append(torch.empty(shape, dtype=self._dtype, device=self.device))
@@ -102,34 +103,34 @@ class Whisper:
         if self.trunk.training:
             inputs = [self._augmented(mel_MF) for mel_MF in inputs]
         windows = [window for mel_MF in inputs for window in self._windows(mel_MF)]
-        found: list[Tensor] = []
+        frames: list[Tensor] = []
         for i in range(0, len(windows), WINDOWS):
             some = windows[i : i + WINDOWS]
             *_, last_BTD = self._layers([window_MF for window_MF, _ in some])
-            found += [x_TD[: place.stop - place.start] for x_TD, (_, place) in zip(last_BTD, some, strict=True)]
-        return list(torch.split(torch.cat(found), [self._length(mel_MF) for mel_MF in inputs]))
+            frames += [x_TD[: place.stop - place.start] for x_TD, (_, place) in zip(last_BTD, some, strict=True)]
+        return list(torch.split(torch.cat(frames), [self._length(mel_MF) for mel_MF in inputs]))
 
     def cut(self, states_LTD: Tensor) -> Tensor:
         return torch.cat([self._model.layer_norm(states_LTD[:-1]), states_LTD[-1:]])
 
     def save(self, folder: Path) -> None:
-        # Its decoder is left out: it takes no part, and was not loaded to stay.
+        # Without the decoder, which plays no part and is not kept in memory.
         state = {f"encoder.{name}": value for name, value in self._model.state_dict().items()}
         save_as(folder, self._model, state, self._extractor)
 
     def _length(self, mel_MF: Tensor) -> int:
-        """Frames of the states."""
+        """The number of frames of the states."""
         frames: int = mel_MF.shape[1] - self._tail
         return -(-frames // 2)
 
     def _windows(self, mel_MF: Tensor) -> Iterator[tuple[Tensor, slice]]:
-        """What goes into the model, window after window, and the frames of the states that it makes."""
+        """The model's input of each window, and which frames of the states it makes."""
         frames = mel_MF.shape[1] - self._tail
         for start in range(0, frames, self._frames):
             stop = min(start + self._frames, frames)
             if self._real_length:
                 window_MF = mel_MF[:, start:stop]
-            else:  # the last frame is silence: it stands for all that follow
+            else:  # the last frame is silence and is repeated for the frames that follow
                 window_MF = mel_MF[:, start : start + self._frames]
                 window_MF = pad(window_MF, (0, self._frames - window_MF.shape[1]), mode="replicate")
             yield window_MF, slice(start // 2, -(-stop // 2))
@@ -149,23 +150,23 @@ class Whisper:
         return mel_MF.masked_fill(mask_MF, 0.0)
 
     def _log_mel(self, wave: Wave) -> Tensor:
-        """What `WhisperFeatureExtractor` makes of one window, less most of the silence up to 30 s: `(M, F + tail)`."""
+        """`(M, F + tail)`: what `WhisperFeatureExtractor` makes of one window, less most of the silence up to 30 s."""
         frames = -(-len(wave) // self._hop) + self._tail
-        # Zeros enough that no frame wanted sees the end, where the transform reflects the wave; at 30 s, one does,
-        # as in the extractor.
+        # Enough zeros that no kept frame sees the end, where the transform reflects the wave. At 30 s one does, as in
+        # the extractor.
         samples = min(frames * self._hop + self._fft // 2, self._samples)
         padded = pad(torch.from_numpy(wave), (0, samples - len(wave)))
         spectrum_KF = torch.stft(padded, self._fft, self._hop, window=self._hann, return_complex=True)
         power_KF = spectrum_KF[:, : min(frames, self._frames)].abs().square()
         mel_MF = (self._filters_MK @ power_KF).clamp_min(1e-10).log10()
         mel_MF = (mel_MF.maximum(mel_MF.max() - 8.0) + 4.0) / 4.0
-        return pad(mel_MF, (0, frames - mel_MF.shape[1]), mode="replicate")  # none is there beyond 30 s, none is used
+        return pad(mel_MF, (0, frames - mel_MF.shape[1]), mode="replicate")  # frames beyond 30 s are never used
 
     def _layers(self, mels: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The hidden states `(B, T, D)`, one after the other, as `transformers` has them: the last is normalised.
+        """Yields the hidden states `(B, T, D)`, layer by layer, as `transformers` gives them: the last is normalised.
 
-        Its own forward takes 30 s only. Padding, where lengths differ, is zero wherever a convolution looks at it, as
-        beyond the end of a window that goes alone, and no frame attends to it.
+        The model's own forward takes only 30 s. Where lengths differ, padding is zero for every convolution, as beyond
+        the end of a window encoded alone, and no frame attends to it.
         """
         model = self._model
         x_BMF = pad_sequence([mel_MF.T for mel_MF in mels], batch_first=True).mT.to(self.device, self._dtype)
@@ -175,7 +176,7 @@ class Whisper:
             frames_B = torch.tensor([mel_MF.shape[1] for mel_MF in mels], device=self.device)
             padding_B11F = torch.arange(x_BMF.shape[2], device=self.device) >= frames_B[:, None, None, None]
             x_BDF = x_BDF.masked_fill(padding_B11F[:, 0], 0.0)
-            # Added to the scores: as numbers and not true or false, it means the same to every attention there is.
+            # Added to the scores: numbers, unlike booleans, mean the same in every attention implementation.
             lowest = torch.finfo(self._dtype).min
             mask_B11T = torch.where(padding_B11F[..., ::2], lowest, 0.0).to(self._dtype)
         x_BTD = gelu(model.conv2(x_BDF)).mT

@@ -1,9 +1,8 @@
-"""Stores made of stores: some layers or utterances of one, or several of one encoder put together. Nothing is encoded.
+"""Stores made from stores, without encoding: a subset of one store's layers or utterances, or a merger of several.
 
-Each shard of the result is cut from one shard of a source, with the checksums that were taken when its states were
-computed; `bas.features.derive` puts its stores together in the same way. As with an extraction, plan.json says what is
-to come until all shards are there; store.json comes last, and the same command goes on after a kill, or makes again
-what was deleted.
+Each shard of the result is cut from one shard of a source, with the checksums taken when its states were computed;
+`bas.features.derive` writes its stores in the same way. As in an extraction, plan.json describes the store until all
+shards are written, and store.json is written last; after a kill or a deletion the same command completes the store.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ ELSEWHERE = "not in the merged stores"
 
 
 class Piece(Protocol):
-    """What becomes one shard of the store `plan`."""
+    """The source of one shard of the store that `plan` describes."""
 
     @property
     def ids(self) -> tuple[str, ...]: ...
 
     def frames(self) -> int:
-        """Of one layer, all utterances."""
+        """The number of frames of all utterances, in one layer."""
 
     def written(self, path: Path, plan: StoreInfo) -> bool:
-        """Whether an earlier start of the same command finished this shard."""
+        """Whether an earlier run of the same command finished this shard."""
 
     def write(self, path: Path, plan: StoreInfo) -> None: ...
 
 
 @dataclass(frozen=True)
 class Remade:
-    """Of shard `index` of a store, all utterances with other states in their place: what derived pieces share."""
+    """Shard `index` of a store, with new states for all its utterances: the base of derived pieces."""
 
     store: FeatureStore
     index: int
@@ -56,16 +55,17 @@ class Remade:
         return self.store.info.shards[self.index]
 
     def written(self, path: Path, plan: StoreInfo) -> bool:
-        """By what it says of itself: its states would have to be made to know their checksums."""
-        held, there = self.store.shard(self.index).contents, contents_at(path, plan)
-        return there is not None and (there.derived, there.layers, there.dtype, there.ids, there.recordings) == (
-            (plan.derived, plan.layers, plan.dtype, held.ids, held.recordings)
-        )
+        """Judged by the shard's header: checksums would be known only once the states are computed."""
+        source, written = self.store.shard(self.index).contents, contents_at(path, plan)
+        if written is None:
+            return False
+        header = (written.derived, written.layers, written.dtype, written.ids, written.recordings)
+        return header == (plan.derived, plan.layers, plan.dtype, source.ids, source.recordings)
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """These utterances of shard `index` of a store."""
+    """Some utterances of shard `index` of a store."""
 
     store: FeatureStore
     index: int
@@ -82,10 +82,10 @@ class _Cut:
     def write(self, path: Path, plan: StoreInfo) -> None:
         contents = self._contents(plan.layers)
         columns = self._columns(self.store.shard(self.index).contents)
-        write_shard(path, contents, lambda layer, u: intact(self.store, self.index, layer, columns[u]))
+        write_shard(path, contents, lambda layer, u: read_intact(self.store, self.index, layer, columns[u]))
 
     def _contents(self, layers: Sequence[int]) -> Contents:
-        """What the shard will say of itself: the source's words, cut."""
+        """The contents of the new shard, cut from the source's."""
         held = self.store.shard(self.index).contents
         columns, rows = self._columns(held), [held.layers.index(layer) for layer in layers]
         return replace(
@@ -108,8 +108,8 @@ def subset(
 ) -> FeatureStore:
     """Make the store `into` of these layers and utterances of another; None: all of them.
 
-    The utterances left out stand in `skipped`, so that a run knows they are. The identity stays that of the source
-    where all utterances do.
+    Utterances that are left out are listed in `skipped`, so that runs know of them. With all utterances the identity is
+    that of the source.
 
     Raises UserError for a layer or an utterance that is not stored, a source that is damaged or derived, too little
     disk, and a folder `into` that holds something else.
@@ -122,7 +122,7 @@ def subset(
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
     wanted = set(store.ids if ids is None else ids)
     for id_ in wanted - set(store.ids):
-        store.num_frames(id_)  # refuses by name, with the reason where the extraction skipped it
+        store.num_frames(id_)  # raises the UserError, with the reason where the extraction skipped the utterance
     if not wanted or (layers is not None and not layers):
         raise UserError(f"{folder}: no {'layer' if wanted else 'utterance'} is asked for")
     plan = replace(
@@ -132,7 +132,7 @@ def subset(
         skipped={**info.skipped, **{id_: LEFT_OUT for id_ in store.ids if id_ not in wanted}},
         made_by="subset",
     )
-    return put_together(plan, _pieces(store, wanted), into, console)
+    return write_store(plan, _pieces(store, wanted), into, console)
 
 
 def merge(
@@ -140,18 +140,18 @@ def merge(
 ) -> FeatureStore:
     """Make the store `into` of all utterances of several stores of one encoder, which hold the same layers.
 
-    corpus and root: the reader, and what it reads, that know every one of them; None where the stores agree on it.
-    An utterance of two stores is taken once.
+    corpus and root: the reader and the folder or file of a corpus with all these utterances; None where the stores
+    agree on one. An utterance in two stores is taken once.
 
-    Raises UserError where the stores differ in what makes the features, or hold one id of two recordings; for an
-    utterance that the corpus does not know, or knows with another recording; and as `subset` does.
+    Raises UserError where the stores differ in how the features were made, or hold two recordings under one id; for an
+    utterance that the corpus does not have, or has with another recording; and as `subset` does.
     """
     stores = [FeatureStore(folder) for folder in folders]
     first = stores[0].info
     for store in stores:
         _refuse_derived(store, "merge")
     for store in stores[1:]:
-        _alike(stores[0], store)
+        _check_alike(stores[0], store)
     origins = {(store.info.corpus, store.info.root) for store in stores}
     if (corpus is None) != (root is None):
         raise UserError("--corpus and --root: give both, or none where the stores are of one corpus")
@@ -160,18 +160,18 @@ def merge(
     elif len(origins) == 1:
         (named,) = origins
     else:
-        told = " and ".join(f"{reader} {path}" for reader, path in sorted(origins))
-        raise UserError(f"the stores are of {told}: name one that lists all with --corpus and --root")
+        corpora = " and ".join(f"{reader} {path}" for reader, path in sorted(origins))
+        raise UserError(f"the stores are of {corpora}: name one that lists all with --corpus and --root")
     pieces: list[_Cut] = []
     held: dict[str, FeatureStore] = {}
     for store in stores:
         for id_ in store.ids:
-            there = held.setdefault(id_, store)
-            if there.info.recordings[id_][0] != store.info.recordings[id_][0]:
-                raise UserError(f"{there.folder} and {store.folder}: {id_} is another recording in each")
+            first_store = held.setdefault(id_, store)
+            if first_store.info.recordings[id_][0] != store.info.recordings[id_][0]:
+                raise UserError(f"{first_store.folder} and {store.folder}: {id_} is another recording in each")
         pieces += _pieces(store, {id_ for id_ in store.ids if held[id_] is store})
     opened = open_corpus(named[0], Path(named[1]))
-    _known(opened, held, named, console)
+    _check_corpus(opened, held, named, console)
     reasons = {id_: why for store in reversed(stores) for id_, why in store.info.skipped.items()}
     plan = replace(
         first,
@@ -181,13 +181,13 @@ def merge(
         skipped={u.id: reasons.get(u.id, ELSEWHERE) for u in opened.utterances if u.id not in held},
         made_by="merge",
     )
-    return put_together(plan, pieces, into, console)
+    return write_store(plan, pieces, into, console)
 
 
 def _refuse_derived(store: FeatureStore, verb: str) -> None:
     if store.info.derived:
-        told = f"derived ({store.info.derived}), so no source of a {verb}"
-        raise UserError(f"{store.folder}: {told}; {verb} what it was derived from, and derive of that")
+        message = f"derived ({store.info.derived}), so no source of a {verb}"
+        raise UserError(f"{store.folder}: {message}; {verb} what it was derived from, and derive of that")
 
 
 def _pieces(store: FeatureStore, wanted: Collection[str]) -> list[_Cut]:
@@ -195,41 +195,41 @@ def _pieces(store: FeatureStore, wanted: Collection[str]) -> list[_Cut]:
     return [piece for piece in cut if piece.ids]
 
 
-def _alike(one: FeatureStore, other: FeatureStore) -> None:
-    """Refuse to mix features that were made otherwise, by the name of the field."""
+def _check_alike(one: FeatureStore, other: FeatureStore) -> None:
+    """UserError, naming the field, where the features of the stores were made in different ways."""
     a, b = one.info, other.info
-    told = {name: (a.encoder[name], b.encoder[name]) for name in ("revision", "input", "precision", "sample_rate")}
+    pairs = {name: (a.encoder[name], b.encoder[name]) for name in ("revision", "input", "precision", "sample_rate")}
     # Bits differ between devices; one store never mixes them.
-    told |= {name: (getattr(a, name), getattr(b, name)) for name in ("dtype", "device", "layers")}
-    for name, (mine, theirs) in told.items():
+    pairs |= {name: (getattr(a, name), getattr(b, name)) for name in ("dtype", "device", "layers")}
+    for name, (mine, theirs) in pairs.items():
         if mine != theirs:
             raise UserError(f"{one.folder} and {other.folder}: {name} differs ({mine} and {theirs}); not one store")
 
 
-def _known(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple[str, str], console: Console) -> None:
-    """Refuse an utterance that the corpus does not have, or that means another recording there.
+def _check_corpus(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple[str, str], console: Console) -> None:
+    """UserError for an utterance that the corpus does not have, or has with another recording.
 
-    An id means a recording within its own corpus only: that of another one is read and held against the store's hash.
+    Ids are unique only within a corpus: recordings of stores of another corpus are read and compared by hash.
     """
-    known = {u.id: u for u in corpus.utterances}
+    by_id = {u.id: u for u in corpus.utterances}
     for id_, store in held.items():
-        if id_ not in known:
+        if id_ not in by_id:
             raise UserError(f"{store.folder}: {id_} is not in {named[0]} {named[1]}; name a corpus that lists all")
-    foreign = [known[i] for i, store in held.items() if (store.info.corpus, store.info.root) != named]
+    foreign = [by_id[i] for i, store in held.items() if (store.info.corpus, store.info.root) != named]
     with bar(console, "recordings") as progress:
         task = progress.add_task("read", total=len({u.audio for u in foreign}), visible=bool(foreign))
         now = recording_hashes(foreign, lambda: progress.advance(task))
     for utterance in foreign:
         store = held[utterance.id]
         if now.get(utterance.id) != store.info.recordings[utterance.id][0]:
-            told = "is another recording than its features were made of"
-            raise UserError(f"{named[0]} {named[1]}: {utterance.id} ({utterance.audio}) {told} in {store.folder}")
+            message = f"is another recording than its features were made of in {store.folder}"
+            raise UserError(f"{named[0]} {named[1]}: {utterance.id} ({utterance.audio}) {message}")
 
 
-def put_together(
+def write_store(
     plan: StoreInfo, pieces: Sequence[Piece], into: Path, console: Console, beside: Mapping[str, str] | None = None
 ) -> FeatureStore:
-    """Write the shards that are not there yet, then store.json.
+    """Write the shards that are missing, then store.json.
 
     beside: texts of further files by name, written before the shards. Raises UserError for too little disk, and a
     folder `into` that holds something else.
@@ -237,8 +237,8 @@ def put_together(
     plan = replace(plan, shards=tuple(piece.ids for piece in pieces))
     with locked(into, "writing"):
         _refuse_other(into, plan)
-        for left in into.glob("*.tmp"):  # by a process that was killed while it wrote
-            left.unlink()
+        for temporary in into.glob("*.tmp"):  # left by a process that was killed while writing
+            temporary.unlink()
         paths = [(shard_path(into, index), piece) for index, piece in enumerate(pieces)]
         todo = [(path, piece) for path, piece in paths if not piece.written(path, plan)]
         size = sum(piece.frames() for _, piece in todo) * plan.frame_bytes * len(plan.layers)
@@ -268,32 +268,32 @@ def put_together(
 
 
 def _refuse_other(into: Path, plan: StoreInfo) -> None:
-    there = StoreInfo.read_plan(into)
-    if there is None and (into / "store.json").exists():
-        there = StoreInfo.read(into)
-    if there is None and any(into.glob("shard-*")):
+    old = StoreInfo.read_plan(into)
+    if old is None and (into / "store.json").exists():
+        old = StoreInfo.read(into)
+    if old is None and any(into.glob("shard-*")):
         raise UserError(f"{into}: holds shards but no store.json; delete them or name another folder with --into")
-    for name in [field.name for field in fields(plan)] if there else []:
-        if getattr(there, name) != getattr(plan, name):
+    for name in [field.name for field in fields(plan)] if old else []:
+        if getattr(old, name) != getattr(plan, name):
             raise UserError(
                 f"{into}: holds another store ({name} differs); delete it, or name another folder with --into"
             )
 
 
 def contents_at(path: Path, plan: StoreInfo) -> Contents | None:
-    """What the shard says of itself; None where there is none of this store's."""
+    """The contents of the shard `path`; None where this store has no such shard."""
     try:
         return Shard(path, plan.encoder).contents if path.exists() else None
     except UserError:
         return None
 
 
-def intact(store: FeatureStore, index: int, layer: int, u: int) -> States:
-    """One layer of utterance `u` of a shard, `(T, D)`. UserError where it is not what was computed."""
+def read_intact(store: FeatureStore, index: int, layer: int, u: int) -> States:
+    """One layer of utterance `u` of a shard, `(T, D)`. UserError where it differs from what was computed."""
     source = store.shard(index)
     block = source.read(layer, u)
     why = fault(block, int(source.contents.crc32[source.contents.layers.index(layer), u]))
     if why:
-        told = f"{source.contents.ids[u]}: layer {layer}: {why}; see `bas features verify {store.folder}`"
-        raise UserError(f"{source.path}: {told}")
+        message = f"{source.contents.ids[u]}: layer {layer}: {why}; see `bas features verify {store.folder}`"
+        raise UserError(f"{source.path}: {message}")
     return block

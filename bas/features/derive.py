@@ -1,9 +1,9 @@
-"""Stores derived from others: in place of an encoder's frames one row a word, or only the frames inside words.
+"""Stores derived from others: instead of an encoder's frames one row a word, or only the frames inside words.
 
-A derived store is a feature store like any other, and every verb reads it. Its states are pooled from those of the
-whole utterance's encoding: acoustic word embeddings are the means over words (arXiv 2402.02617, section 2).
+A derived store is a feature store that every verb reads. Its states are pooled from those of the whole utterance:
+acoustic word embeddings are the means over words (arXiv 2402.02617, section 2).
 
-T frames of one utterance, N rows that are made of them, D width.
+Axes: T frames of one utterance, N rows made of them, D width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bas.corpora import Word
 from bas.errors import UserError
-from bas.features.assemble import Remade, intact, put_together
+from bas.features.assemble import Remade, read_intact, write_store
 from bas.features.shard import States, as_bytes, offsets, write_shard
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
 from bas.speech.words import Segments, holder
@@ -33,10 +33,10 @@ POOLINGS = ("mean", "centre", "inside")
 def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: Console) -> FeatureStore:
     """Make the store `into` of the store `folder`: all its layers and utterances, in its dtype.
 
-    pooling: "mean", each segment's mean over its frames (in float64), or "centre", the frame nearest to its middle:
-    one row a segment, in order; or "inside", each frame that lies in some segment, once, in order of time. See `spans`.
+    pooling: one row a segment, in order, either "mean", the mean over the segment's frames (in float64), or "centre",
+    the frame nearest to its middle; or "inside", each frame inside any segment, once, in order of time. See `spans`.
 
-    The segments stand in segments.json beside the shards. Resumed after a kill; nothing to do where the store is there.
+    The segments are written to segments.json beside the shards. A killed call is resumed; an existing store is kept.
     Raises UserError for another pooling, a store that is damaged or itself derived, an utterance of it without
     segments, too little disk, and a folder `into` that holds something else.
     """
@@ -44,21 +44,21 @@ def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: 
         raise UserError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
     store = FeatureStore(folder)
     if store.info.derived:
-        told = f"is itself derived ({store.info.derived})"
-        raise UserError(f"{folder}: {told}; name the store it was derived from, see `bas features info {folder}`")
+        message = f"is itself derived ({store.info.derived})"
+        raise UserError(f"{folder}: {message}; name the store it was derived from, see `bas features info {folder}`")
     missing = [id_ for id_ in store.ids if id_ not in segments.of]
     if missing:
-        told = f"{len(missing)} of its utterances have no {segments.name}, {missing[0]} the first"
-        raise UserError(f"{folder}: {told}: the corpus is another than the store's, extract it anew")
+        message = f"{len(missing)} of its utterances have no {segments.name}, {missing[0]} the first"
+        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it anew")
     held = segments.only(sorted(store.ids))
     plan = replace(store.info, made_by="derive", derived=f"{pooling} {held.name} {held.digest}")
     pieces = [_Piece(store, index, held, pooling) for index, ids in enumerate(store.info.shards) if ids]
     text = json.dumps({"parent": str(folder.resolve()), **held.as_dict()}, ensure_ascii=False)
-    return put_together(plan, pieces, into, console, {SEGMENTS: text})
+    return write_store(plan, pieces, into, console, {SEGMENTS: text})
 
 
 def beside(folder: Path, segments: str, pooling: str) -> Path:
-    """Where a store that is derived from `folder` stands unless told otherwise."""
+    """The default folder of a store derived from the store `folder`."""
     return folder.with_name(f"{folder.name}-{segments}-{pooling}")
 
 
@@ -68,10 +68,10 @@ def frame_times(num_frames: int, frame_rate: float) -> npt.NDArray[np.float64]:
 
 
 def spans(times_T: npt.NDArray[np.float64], words: Sequence[Word], pooling: str) -> npt.NDArray[np.int64]:
-    """`(N, 2)`: the frames that each row is the mean of, first and one after the last; times_T: their centres.
+    """`(N, 2)`: each row is the mean of the frames from the first up to, not including, the second. times_T: centres.
 
-    A word's frames are those whose centre lies in [start, end); where it is so short, or so late, that none does, the
-    frame nearest to its middle. "inside" keeps the frames of all words; where no word has any, those nearest.
+    A word's frames are those whose centre is in [start, end); a word too short or too late for any gets the frame
+    nearest to its middle. "inside" keeps the frames of all words; where no word has any, the nearest ones.
     """
     nearest_W = np.array([np.abs(times_T - (w.start + w.end) / 2).argmin() for w in words])
     if pooling == "mean":
@@ -86,7 +86,7 @@ def spans(times_T: npt.NDArray[np.float64], words: Sequence[Word], pooling: str)
 
 
 def pooled(block_TD: States, spans_N2: npt.NDArray[np.int64]) -> States:
-    """`(N, D)` of the block's dtype: the mean over each row's frames."""
+    """`(N, D)`, in the block's dtype: the mean over each row's frames."""
     if (spans_N2[:, 1] - spans_N2[:, 0] == 1).all():
         return block_TD[spans_N2[:, 0]]
     means_ND = [block_TD[a:b].mean(0, dtype=np.float64) for a, b in spans_N2.tolist()]
@@ -94,15 +94,15 @@ def pooled(block_TD: States, spans_N2: npt.NDArray[np.int64]) -> States:
 
 
 def origin(folder: Path, info: StoreInfo) -> tuple[Path, Segments]:
-    """The store that a derived one was derived from, and the segments. UserError where these are not what it says."""
+    """The parent of a derived store, and its segments. UserError where they are not those that `info` names."""
     raw: Any = read_json(folder / SEGMENTS)
     try:
         segments, parent = Segments.parse(raw), Path(raw["parent"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SEGMENTS}: damaged ({error}); run the same `{info.command}` again") from error
     if info.derived.split()[1:] != [segments.name, segments.digest]:
-        told = f"holds {segments.name} {segments.digest}, the store was derived from {info.derived}"
-        raise UserError(f"{folder / SEGMENTS}: {told}; run the same `{info.command}` again")
+        message = f"holds {segments.name} {segments.digest}, the store was derived from {info.derived}"
+        raise UserError(f"{folder / SEGMENTS}: {message}; run the same `{info.command}` again")
     return parent, segments
 
 
@@ -119,7 +119,7 @@ class _Piece(Remade):
     def write(self, path: Path, plan: StoreInfo) -> None:
         rows = self._spans()
         states = {
-            (layer, u): pooled(intact(self.store, self.index, layer, u), spans_N2)
+            (layer, u): pooled(read_intact(self.store, self.index, layer, u), spans_N2)
             for layer in plan.layers
             for u, spans_N2 in enumerate(rows)
         }
@@ -135,7 +135,7 @@ class _Piece(Remade):
         write_shard(path, contents, lambda layer, u: states[layer, u])
 
     def _spans(self) -> list[npt.NDArray[np.int64]]:
-        """Of each utterance."""
+        """The `spans` of each utterance."""
         rate = self.store.info.encoder["frame_rate"]
         frames = np.diff(self.store.shard(self.index).contents.offsets).tolist()
         words = [self.segments.of[id_] for id_ in self.ids]

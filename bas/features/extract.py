@@ -1,11 +1,11 @@
-"""Extraction: a frozen encoder over a corpus, into shards, at the encoder's own speed; a kill costs a moment's work.
+"""Extraction: run a frozen encoder over a corpus and write the states into shards; a killed extraction is resumed.
 
-A crew of threads takes one batch each through decoding, the encoder, and the cast to what is stored; the calling thread
-writes what they hand over. On the CPU each of the crew computes on one core, which beats one batch over all cores, so
-decoding and writing cost only their own time; on CUDA they take turns at the model and overlap in everything else.
+Each thread of a crew decodes a batch, encodes it and casts the states to the stored dtype; the calling thread writes
+them. On the CPU each thread computes on one core, which is faster than one batch on all cores, and decoding and writing
+overlap with it; on CUDA the threads take turns at the model and overlap in everything else.
 
-Several processes (torchrun) share one extraction: each claims a shard after the other, and takes over that of a process
-that died. What the plan holds is computed once; a resumed extraction runs the same batches.
+Several processes (torchrun) share one extraction: each claims one shard after another, and takes over the shard of a
+process that died. Every utterance is encoded once; a resumed extraction runs the same batches.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from bas.util.files import alone, hold, locked, write_json
 from bas.util.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
-"""Of audio in a batch. On the CPU an utterance alone is fastest; only words and the like are put together."""
+"""Audio in a batch. On the CPU an utterance by itself is fastest; only short ones, such as words, share a batch."""
 CREW = {"cpu": 16, "cuda": 6}
-"""Threads at most. On CUDA they decode and copy; two at a time have a batch on the GPU."""
+"""Threads at most. On CUDA they decode and copy; at most two have a batch on the GPU at a time."""
 POLL_SECONDS = 0.5
 
 
@@ -51,25 +51,25 @@ class Group:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    token: str = ""  # the same in all that were started together
+    token: str = ""  # equal in all processes that were started together
 
     @classmethod
     def of_torchrun(cls) -> Group:
-        """Read from the environment; one process alone where torchrun has set nothing."""
+        """The group that the environment describes; one process alone where torchrun has set nothing."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
         started = [socket.gethostname(), str(os.getppid()), *(os.environ.get(n, "") for n in names)]
-        rank, size, here, together = (
+        rank, size, local_rank, local_size = (
             int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         )
-        return cls(rank, size, here, together, ":".join(started))
+        return cls(rank, size, local_rank, local_size, ":".join(started))
 
     @property
     def cores(self) -> int:
         """This process's share of the cores it may use."""
-        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, here // self.local_size)
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, usable // self.local_size)
 
 
 def extract(
@@ -82,15 +82,15 @@ def extract(
     batch_seconds: float | None = None,
     group: Group | None = None,
 ) -> FeatureStore:
-    """Fill `folder` with hidden states of every utterance of the corpus, or add to it what is missing.
+    """Fill `folder` with hidden states of every utterance of the corpus, or add those that are missing.
 
-    Prints the cost in disk first. Memory is bounded by two batches for each of the crew, whatever the corpus. What
-    cannot be read or encoded is left out, stands in the store's `skipped` with the reason, and is tried again by the
-    next extraction.
-    batch_seconds: of audio in a batch; None: as the device likes it.
+    Prints the cost in disk first. Memory is bounded by two batches a thread, whatever the size of the corpus. An
+    utterance that cannot be read or encoded is left out and listed in the store's `skipped` with the reason; the next
+    extraction tries it again.
+    batch_seconds: audio in a batch; None: the device's BATCH_SECONDS.
 
     Raises UserError for what the plan refuses (see `make_plan`), too little disk, a value that the dtype cannot hold,
-    and a folder that another extraction holds; OSError for a disk that fills up. What was finished by then is kept.
+    and a folder in use by another extraction; OSError for a disk that fills up. Finished batches are kept.
     """
     group = group or Group.of_torchrun()
     shared = bool(group.token)
@@ -112,22 +112,22 @@ def _agree(
     group: Group,
     session: TextIO,
 ) -> StoreInfo:
-    """The plan, which the first process of a group makes and the others read."""
+    """The plan: the first process of a group makes it, the others read it."""
     with alone(folder / ".planning"):
         if group.token and _join(folder, group, session):
-            there = StoreInfo.read_plan(folder)  # none: the others have completed the store already
-            if there or (folder / "store.json").exists():
-                there = there or StoreInfo.read(folder)
-                compare(folder, there, encoder)
+            plan = StoreInfo.read_plan(folder)  # None: the others have completed the store already
+            if plan or (folder / "store.json").exists():
+                plan = plan or StoreInfo.read(folder)
+                compare(folder, plan, encoder)
                 if group.rank == 0:
-                    announce(folder, there, console)
-                return there
+                    announce(folder, plan, console)
+                return plan
         _sweep(folder)
         info = make_plan(corpus, encoder, folder, request, console, group.size)
         announce(folder, info, console)
         if (folder / "plan.json").exists() or not _complete(folder, info):
             write_json(folder / "plan.json", info.as_dict())
-        else:  # only the corpus and the encoder may have moved
+        else:  # only the paths of the corpus and the encoder may have changed
             write_json(folder / "store.json", info.as_dict())
         session.truncate(0)
         session.write(group.token)
@@ -136,11 +136,11 @@ def _agree(
 
 
 def _join(folder: Path, group: Group, session: TextIO) -> bool:
-    """Hold the session while this process lives. Whether others of the group are at work already.
+    """Hold the session's lock for the life of this process; True if others of the group hold it already.
 
-    UserError while processes of another group are.
+    UserError while processes of another group hold it.
     """
-    for pause in (0.0, 0.1, 0.3, 0.6):  # a process that is killed lets go of its locks one by one
+    for pause in (0.0, 0.1, 0.3, 0.6):  # a killed process releases its locks one by one
         time.sleep(pause)
         others = not hold(session)
         session.seek(0)
@@ -151,13 +151,13 @@ def _join(folder: Path, group: Group, session: TextIO) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left, and shards behind the store's last: they hold skipped utterances only."""
-    for left in folder.glob("*.tmp"):
-        left.unlink()
+    """Remove files of killed processes, and shards after the store's last, which hold only skipped utterances."""
+    for temporary in folder.glob("*.tmp"):
+        temporary.unlink()
     if (folder / "store.json").exists() and not (folder / "plan.json").exists():
-        known = {shard_path(folder, i) for i in range(len(StoreInfo.read(folder).shards))}
+        shards = {shard_path(folder, i) for i in range(len(StoreInfo.read(folder).shards))}
         for path in folder.glob("shard-*"):
-            if path.with_suffix(".h5") not in known or path.suffix != ".h5":
+            if path not in shards:
                 path.unlink()
 
 
@@ -178,10 +178,10 @@ def _carry_out(
     utterances = {u.id: u for u in corpus.utterances}
     on_cpu = encoder.device.type == "cpu"
     crew = min(CREW[encoder.device.type], group.cores)
-    most = 2 * crew if on_cpu else crew + 2  # batches in hand
-    # Fewer of the crew than cores: then each has several.
+    most = 2 * crew if on_cpu else crew + 2  # batches submitted and not yet written
+    # Where there are more cores than threads of the crew, each computes on several cores.
     threads = max(1, group.cores // crew) if on_cpu else 1
-    turn = nullcontext() if on_cpu else BoundedSemaphore(2)  # one computes while the other copies
+    turn = nullcontext() if on_cpu else BoundedSemaphore(2)  # one thread computes while the other copies
     before = torch.get_num_threads()
     spools: dict[int, Spool] = {}
     running: dict[Future[list[Encoded]], int] = {}
@@ -194,8 +194,8 @@ def _carry_out(
         def work(ids: list[str], layers: tuple[int, ...]) -> list[Encoded]:
             return _encode([utterances[i] for i in ids], encoder, layers, info, turn)
 
-        def hand_over() -> None:
-            """Write what is done; wait for something to be."""
+        def write_finished() -> None:
+            """Wait until a batch is encoded; write all that are."""
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 spool = spools[running.pop(future)]
                 batch = future.result()
@@ -210,8 +210,8 @@ def _carry_out(
 
         try:
             for spool in _claims(folder, info, lambda ids: progress.advance(task, ids)):
-                if spool is None:  # the shards that are left are with other processes
-                    hand_over() if running else time.sleep(POLL_SECONDS)
+                if spool is None:  # other processes have the remaining shards
+                    write_finished() if running else time.sleep(POLL_SECONDS)
                     continue
                 spools[spool.index] = spool
                 todo = spool.open_ids
@@ -219,35 +219,35 @@ def _carry_out(
                 finish_if_full(spool)
                 for ids in batches(todo, info, encoder, seconds):
                     while len(running) >= most:
-                        hand_over()
+                        write_finished()
                     running[pool.submit(work, ids, spool.layers)] = spool.index
             while running:
-                hand_over()
-            progress.update(task, completed=info.num_utterances)  # what others completed last was not seen one by one
+                write_finished()
+            progress.update(task, completed=info.num_utterances)  # other processes' last shards were not counted
         except BaseException:
             pool.shutdown(cancel_futures=True)
-            for future, index in running.items():  # what was done meanwhile is not lost
+            for future, index in running.items():  # keep the batches finished in the meantime
                 if not future.cancelled() and future.exception() is None and index in spools:
                     spools[index].append(future.result())
             raise
         finally:
-            torch.set_num_threads(before)  # what the crew sets is every later thread's, too
+            torch.set_num_threads(before)  # the crew's setting would apply to every later thread
             for spool in spools.values():
                 spool.close()
 
 
-def _claims(folder: Path, info: StoreInfo, found: Callable[[int], None]) -> Iterator[Spool | None]:
-    """Shards for this process alone, until all are complete; None where only other processes' are left for now.
+def _claims(folder: Path, info: StoreInfo, on_complete: Callable[[int], None]) -> Iterator[Spool | None]:
+    """Yields shards claimed by this process until all are complete; None while other processes have all the others.
 
-    found: told the number of utterances of a shard that was completed elsewhere.
+    on_complete: called with the number of utterances of each shard that is complete already.
     """
     left = list(range(len(info.shards)))
-    while left and (folder / "plan.json").exists():  # else another process has made it the store
+    while left and (folder / "plan.json").exists():  # without plan.json another process has completed the store
         claimed = False
         for index in list(left):
             if not missing_layers(folder, index, info):
                 left.remove(index)
-                found(len(info.shards[index]))
+                on_complete(len(info.shards[index]))
                 continue
             spool = Spool.claim(folder, index, info)
             if spool is not None:
@@ -267,7 +267,7 @@ def _encode(
 ) -> list[Encoded]:
     """Decode, encode and cast one batch; the states of each utterance, or why there are none."""
     stored = getattr(torch, info.dtype)
-    found: list[Encoded] = []
+    encoded: list[Encoded] = []
     waves: list[tuple[Utterance, audio.Wave]] = []
     for utterance in batch:
         try:
@@ -278,10 +278,10 @@ def _encode(
                 raise UserError(f"{utterance.audio}: changed while it was extracted")
             waves.append((utterance, wave))
         except UserError as error:
-            found.append(Encoded(utterance.id, skipped=str(error)))
-    together = {encoder.batch_key(len(wave)) for _, wave in waves}
-    # Resampling may round two files of one duration to different lengths: then they may not share a batch.
-    groups = [waves] if len(together) == 1 else [[one] for one in waves]
+            encoded.append(Encoded(utterance.id, skipped=str(error)))
+    keys = {encoder.batch_key(len(wave)) for _, wave in waves}
+    # Resampling may round two files of one duration to different lengths, which may not share a batch.
+    groups = [waves] if len(keys) == 1 else [[one] for one in waves]
     for group in groups:
         prepared = [encoder.prepare(wave) for _, wave in group]
         with turn:
@@ -291,38 +291,38 @@ def _encode(
             except torch.OutOfMemoryError as error:
                 option = "--batch-seconds" if len(group) > 1 else "--longest"
                 raise UserError(f"{batch[0].audio}: the GPU's memory is short; lower {option}") from error
-            del states  # not beside the next batch's on the GPU
+            del states  # free the GPU's memory for the next batch
         for (utterance, _), (finite, block) in zip(group, chosen, strict=True):
             if not finite:
-                found.append(Encoded(utterance.id, skipped=f"{utterance.audio}: a feature is NaN or infinite"))
+                encoded.append(Encoded(utterance.id, skipped=f"{utterance.audio}: a feature is NaN or infinite"))
             elif not block.isfinite().all():
-                told = "a feature is beyond float16 (65504): use --dtype float32 and another folder"
-                raise UserError(f"{utterance.audio}: {utterance.id}: {told}")
+                message = "a feature is beyond float16 (65504): use --dtype float32 and another folder"
+                raise UserError(f"{utterance.audio}: {utterance.id}: {message}")
             else:
-                found.append(Encoded.of(utterance.id, block.numpy()))
-    return found
+                encoded.append(Encoded.of(utterance.id, block.numpy()))
+    return encoded
 
 
 def _seal(folder: Path, plan: StoreInfo) -> None:
-    """Make the plan the store: every shard is there. What was skipped is left out of it, with the reasons."""
-    if not (folder / "plan.json").exists():  # sealed by another process, or nothing was to do
+    """Replace plan.json by store.json once every shard is written; skipped utterances are listed with their reasons."""
+    if not (folder / "plan.json").exists():  # another process has done so, or nothing was missing
         return
     shards = [Shard(shard_path(folder, i), plan.encoder).contents for i in range(len(plan.shards))]
     held = {id_ for shard in shards for id_ in shard.ids}
-    # Whoever is not in the plan's recordings was skipped by it for another reason, or has left the corpus.
-    known = plan.recordings.keys() - held
-    found = {i: why for shard in shards for i, why in shard.skipped.items() if i in known}
-    if not held:  # nothing that would be worth keeping: the next extraction begins anew
+    # An utterance not in the plan's recordings was skipped by the plan for another reason, or has left the corpus.
+    missing = plan.recordings.keys() - held
+    reasons = {i: why for shard in shards for i, why in shard.skipped.items() if i in missing}
+    if not held:  # nothing is worth keeping: the next extraction starts from scratch
         for path in (folder / "plan.json", *folder.glob("shard-*")):
             path.unlink()
-        raise UserError(f"{folder}: no utterance could be extracted; the first: {next(iter(found.values()))}")
-    while not shards[-1].ids:  # it holds nothing but what was skipped: the next extraction takes its place
+        raise UserError(f"{folder}: no utterance could be extracted; the first: {next(iter(reasons.values()))}")
+    while not shards[-1].ids:  # holds only skipped utterances: the next extraction reuses its number
         shards.pop()
     info = replace(
         plan,
         shards=tuple(shard.ids for shard in shards),
         recordings={id_: plan.recordings[id_] for id_ in plan.recordings if id_ in held},
-        skipped={**plan.skipped, **found},
+        skipped={**plan.skipped, **reasons},
     )
     write_json(folder / "store.json", info.as_dict())
     (folder / "plan.json").unlink()

@@ -1,4 +1,4 @@
-"""What a store holds and what made it, in words. Imports no torch: it is there at once."""
+"""Describe what a store holds and what made it. Imports no torch, so it answers at once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
 from bas.util.files import read_json
 from bas.util.progress import bar
 
-SHOWN = 3  # skipped utterances
-PATIENT = 100  # shards that are opened without a progress bar
+SHOWN = 3  # skipped utterances that are listed
+PATIENT = 100  # shards at most that are opened without a progress bar
 _POOLED = {
-    "mean": "the mean over each {one}'s frames",
-    "centre": "the frame at the centre of each {one}",
+    "mean": "the mean over each {unit}'s frames",
+    "centre": "the frame at the centre of each {unit}",
     "inside": "the frames inside {rows}",
 }
 
 
 def describe(folder: Path, console: Console) -> dict[str, str]:
-    """Name and text of each thing worth knowing; several lines where there is more to say.
+    """The store's properties by name, as texts, some of several lines.
 
-    Raises UserError where no complete store is, or a shard is missing or damaged.
+    Raises UserError where there is no complete store, or a shard is missing or damaged.
     """
     info = StoreInfo.read(folder)
     frames, written = 0, Counter[str]()
@@ -36,10 +36,10 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
             written[", ".join(f"{name} {version}" for name, version in contents.versions.items())] += 1
             progress.advance(task)
     encoder = info.encoder
-    rows, each, derived = _derived(folder, info)
+    rows, each, derived = _describe_derived(folder, info)
     hours = sum(info.recordings[id_][1] for ids in info.shards for id_ in ids) / encoder["sample_rate"] / 3600
     size = sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
-    found = {
+    facts = {
         "corpus": f"{info.corpus}, {info.root}",
         "held": f"{info.num_utterances:,} utterances, {hours:.2f} h, {frames:,} {rows}",
         **derived,
@@ -56,14 +56,14 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
         "skipped": "\n".join([f"{len(info.skipped)} utterances", *_some(info.skipped)]) if info.skipped else "none",
     }
     if len(written) > 1:
-        found["versions"] = "\n".join(["they differ:", *(f"{n} shards: {text}" for text, n in written.most_common())])
+        facts["versions"] = "\n".join(["they differ:", *(f"{n} shards: {text}" for text, n in written.most_common())])
     if (folder / "plan.json").exists():
-        found["under way"] = f"more of it: `{info.command}` is running, or was stopped; the same command goes on"
-    return found
+        facts["under way"] = f"more of it: `{info.command}` is running, or was stopped; the same command goes on"
+    return facts
 
 
-def _derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str, str]]:
-    """What a row of the store is called, how many there are of it, and the lines that a derived store has beside."""
+def _describe_derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str, str]]:
+    """The name of a store's rows, their rate, and a derived store's further properties."""
     rate = f"{info.encoder['frame_rate']:g} a second"
     if not info.derived:
         return "frames", rate, {}
@@ -72,15 +72,15 @@ def _derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str, str]]:
         columns = f"{', '.join(raw['columns'])}: the last {len(raw['columns'])} of a frame's {info.dim} numbers"
         return "frames", rate, {"derived from": raw["parent"], "metadata": columns}
     pooling, segments, digest = info.derived.split()
-    one, rows = ("word", "words") if segments == "words" else ("random stretch", "random stretches")
+    unit, rows = ("word", "words") if segments == "words" else ("random stretch", "random stretches")
     raw = read_json(folder / SEGMENTS, f"run the same `{info.command}` again")
     counts = Counter(raw["source"].values())
     sources = (("corpus", "with the corpus's times"), ("aligned", "aligned"), ("pseudo", "cut into pseudo-segments"))
-    told = {
-        "derived from": f"{raw['parent']}: {_POOLED[pooling].format(one=one, rows=rows)}",
+    lines = {
+        "derived from": f"{raw['parent']}: {_POOLED[pooling].format(unit=unit, rows=rows)}",
         "segments": f"{rows} {digest}: utterances {', '.join(f'{counts[name]:,} {text}' for name, text in sources)}",
     }
-    return ("frames", f"at {rate}", told) if pooling == "inside" else (rows, f"one a {one}, of {rate}", told)
+    return ("frames", f"at {rate}", lines) if pooling == "inside" else (rows, f"one a {unit}, of {rate}", lines)
 
 
 def _some(skipped: Mapping[str, str]) -> list[str]:

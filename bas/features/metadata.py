@@ -1,10 +1,10 @@
-"""Stores with what is known of a speaker beside the encoder's states: optional inputs of any network.
+"""Stores with metadata of the speaker appended to the encoder's states: optional inputs of any network.
 
-Behind each frame's D numbers come M columns that are one-hot by field: 1 in the column of the utterance's sex, language
-or speaker, 0 in the others. Unknown: zeros. The paper on emotion shares (arXiv 2308.14359) leaves open whether they
-help. A store like any other; metadata.json beside the shards tells the columns and the store they were put beside.
+Each frame's D numbers are followed by M columns, one-hot by field: 1 in the column of the utterance's sex, language or
+speaker, 0 in the others; all 0 where unknown. The paper on emotion shares (arXiv 2308.14359) leaves open whether they
+help. The result is a feature store; metadata.json beside the shards names the columns and the parent store.
 
-T frames of one utterance, D width of the encoder, M columns.
+Axes: T frames of one utterance, D width of the encoder, M columns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bas.corpora import Utterance, open_corpus
 from bas.errors import UserError
-from bas.features.assemble import Remade, intact, put_together
+from bas.features.assemble import Remade, read_intact, write_store
 from bas.features.shard import States, as_bytes, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
 from bas.util.files import read_json
@@ -32,7 +32,7 @@ FIELDS = ("sex", "language", "speaker")
 
 @dataclass(frozen=True)
 class Columns:
-    """What each column means, and which are 1 in each utterance."""
+    """The names of the columns, and which are 1 in each utterance."""
 
     names: tuple[str, ...]  # FIELD=VALUE
     of: Mapping[str, tuple[str, ...]]  # by utterance id
@@ -43,7 +43,7 @@ class Columns:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     def beside(self, block_TD: States, id_: str) -> States:
-        """`(T, D + M)` of the block's dtype."""
+        """`(T, D + M)`, in the block's dtype: the block with the utterance's columns appended."""
         ones_M = np.isin(self.names, self.of[id_]).astype(block_TD.dtype)
         return np.concatenate([block_TD, np.broadcast_to(ones_M, (len(block_TD), len(ones_M)))], axis=1)
 
@@ -53,7 +53,7 @@ def append(
 ) -> FeatureStore:
     """Make the store `into` of the store `folder`: all its utterances, these layers (None: all), the fields' columns.
 
-    fields: some of FIELDS. Resumed after a kill; nothing to do where the store is there.
+    fields: some of FIELDS. A killed call is resumed; an existing store is kept.
     Raises UserError for another field, one that has fewer than two values, a store that is damaged or itself derived,
     a layer that is not stored, a corpus that lacks an utterance, too little disk, and a folder `into` that holds
     something else.
@@ -66,12 +66,12 @@ def append(
         if layer not in info.layers:
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
     corpus = open_corpus(info.corpus, Path(info.root))
-    known = {u.id: u for u in corpus.utterances}
-    missing = [id_ for id_ in store.ids if id_ not in known]
+    by_id = {u.id: u for u in corpus.utterances}
+    missing = [id_ for id_ in store.ids if id_ not in by_id]
     if missing:
-        told = f"{len(missing)} of its utterances are not in the corpus, {missing[0]} the first"
-        raise UserError(f"{folder}: {told}: the corpus is another than the store's, extract it anew")
-    columns = columns_of([known[id_] for id_ in store.ids], fields, corpus.name)
+        message = f"{len(missing)} of its utterances are not in the corpus, {missing[0]} the first"
+        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it anew")
+    columns = columns_of([by_id[id_] for id_ in store.ids], fields, corpus.name)
     plan = replace(
         info,
         encoder={**info.encoder, "dim": info.dim + len(columns.names)},
@@ -80,12 +80,12 @@ def append(
         derived=f"metadata {'+'.join(fields)} {columns.digest}",
     )
     pieces = [_Piece(store, index, columns) for index, ids in enumerate(info.shards) if ids]
-    held = {"parent": str(folder.resolve()), "columns": columns.names, "of": columns.of}
-    return put_together(plan, pieces, into, console, {METADATA: json.dumps(held, ensure_ascii=False)})
+    contents = {"parent": str(folder.resolve()), "columns": columns.names, "of": columns.of}
+    return write_store(plan, pieces, into, console, {METADATA: json.dumps(contents, ensure_ascii=False)})
 
 
 def beside(folder: Path, fields: Sequence[str], layers: Collection[int] | None = None) -> Path:
-    """Where a store with these fields stands unless told otherwise."""
+    """The default folder of a store with these fields and layers, made of the store `folder`."""
     some = "" if layers is None else "-layer" + "-".join(map(str, sorted(layers)))
     return folder.with_name(f"{folder.name}-with-{'-'.join(fields)}{some}")
 
@@ -109,17 +109,17 @@ def columns_of(utterances: Sequence[Utterance], fields: Sequence[str], corpus: s
 
 
 def origin(folder: Path, info: StoreInfo) -> tuple[Path, Columns]:
-    """The store that the columns were put beside, and the columns. UserError where these are not what it says."""
+    """The parent of a store with metadata, and its columns. UserError where they are not those that `info` names."""
     remedy = f"run the same `{info.command}` again"
     raw: Any = read_json(folder / METADATA, remedy)
     try:
         parent, of = Path(raw["parent"]), {str(id_): tuple(ones) for id_, ones in raw["of"].items()}
         columns = Columns(tuple(raw["columns"]), of)
-        found = columns.digest
+        digest = columns.digest
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / METADATA}: damaged ({error}); {remedy}") from error
-    if info.derived.split()[-1] != found:
-        raise UserError(f"{folder / METADATA}: holds columns {found}, the store has {info.derived}; {remedy}")
+    if info.derived.split()[-1] != digest:
+        raise UserError(f"{folder / METADATA}: holds columns {digest}, the store has {info.derived}; {remedy}")
     return parent, columns
 
 
@@ -134,9 +134,9 @@ class _Piece(Remade):
 
     def write(self, path: Path, plan: StoreInfo) -> None:
         def states(layer: int, u: int) -> States:
-            return self.columns.beside(intact(self.store, self.index, layer, u), self.ids[u])
+            return self.columns.beside(read_intact(self.store, self.index, layer, u), self.ids[u])
 
-        # Made twice rather than held: a shard may be as large as memory.
+        # Made twice rather than kept: a shard may be as large as memory.
         crc32 = [[zlib.crc32(as_bytes(states(layer, u))) for u in range(len(self.ids))] for layer in plan.layers]
         contents = replace(
             self.store.shard(self.index).contents,

@@ -1,7 +1,7 @@
-"""What an extraction has to do: decided from the files' headers and bytes before anything is encoded.
+"""Plan an extraction from the files' headers and bytes, before anything is encoded.
 
-The longest utterances come first, so that what does not fit into memory shows at once and utterances of like length
-share shards and batches. What stands in a store already is held against the recordings' hashes and left alone.
+The longest utterances come first: an utterance that does not fit into memory fails at once, and utterances of similar
+length share shards and batches. What a store already holds is compared with the recordings' hashes and kept.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from bas.speech import audio
 from bas.util.progress import bar
 
 SHARD_BYTES = 256 * 2**20
-SHARDS_EACH = 8  # at least, of each process where several share an extraction: none waits long for the last
+SHARDS_EACH = 8  # at least, for each of several processes, so that none waits long for the last one
 PATIENCE = 2.0  # seconds without a progress bar
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks an extraction for. reader and root: how the corpus was opened, so that a run finds its labels.
+    """The options of an extraction. reader and root: how the corpus was opened, so that a run can read its labels.
 
-    layers: hidden states by number; None: all. dtype: as stored. longest: seconds; None: the encoder's own limit.
+    layers: numbers of hidden states; None: all. dtype: as stored. longest: in seconds; None: the encoder's limit.
     """
 
     reader: str
@@ -47,14 +47,14 @@ class Request:
 def make_plan(
     corpus: Corpus, encoder: Encoder, folder: Path, request: Request, console: Console, processes: int = 1
 ) -> StoreInfo:
-    """The plan that completes or extends what stands in `folder`; new shards are cut for so many processes.
+    """The plan that completes or extends the store in `folder`; new shards are cut for so many processes.
 
-    Raises UserError for a layer that the encoder has not, a recording longer than what all are padded to, a folder that
-    holds features of another kind or of recordings that have changed since, and a corpus of which nothing can be read.
+    Raises UserError for a layer that the encoder lacks, a recording longer than the length that all are padded to, a
+    folder with features of another kind or of recordings that have changed, and a corpus of which nothing can be read.
     """
     if request.dtype not in DTYPES:
         raise UserError(f"dtype {request.dtype!r} is not one of {', '.join(DTYPES)}")
-    # Those that are stored stay; so an extraction that adds some goes on by the command that began it.
+    # Stored layers are kept, so that the command that began to add others also resumes it.
     stored = StoreInfo.read(folder).layers if (folder / "store.json").exists() else ()
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
     recordings, skipped = _survey(corpus, encoder, request.longest, console)
@@ -69,25 +69,25 @@ def make_plan(
         encoder.device.type,
         request.dtype,
     )
-    there = _there(folder)
-    if there is None:
+    old = _read_old(folder)
+    if old is None:
         return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes, processes))
-    _compare(folder, there, fresh)
-    compare(folder, there, encoder)
-    planned = {id_ for ids in there.shards for id_ in ids}
-    _held_unchanged(folder, there, {u.id for u in corpus.utterances}, recordings)
+    _compare_settings(folder, old, fresh)
+    compare(folder, old, encoder)
+    planned = {id_ for ids in old.shards for id_ in ids}
+    _check_unchanged(folder, old, {u.id for u in corpus.utterances}, recordings)
     new = [id_ for id_ in recordings if id_ not in planned]
     return replace(
         fresh,
-        shards=there.shards + _cut(new, recordings, fresh, request.shard_bytes, processes),
-        # What is held keeps the recording it was made of, also where that cannot be read today.
-        recordings={**{i: there.recordings[i] for i in planned}, **recordings},
+        shards=old.shards + _cut(new, recordings, fresh, request.shard_bytes, processes),
+        # Stored features keep the hash of their recording, even where that cannot be read now.
+        recordings={**{i: old.recordings[i] for i in planned}, **recordings},
         skipped={i: why for i, why in skipped.items() if i not in planned},
     )
 
 
 def announce(folder: Path, info: StoreInfo, console: Console) -> None:
-    """Print what there is to do and its cost in disk. Raises UserError when the disk is too small."""
+    """Print the plan and its cost in disk. Raises UserError when the disk is too small."""
     todo = [(i, missing_layers(folder, i, info)) for i in range(len(info.shards))]
     rate = info.encoder["frame_rate"] / audio.SAMPLE_RATE
     sizes = [
@@ -105,18 +105,18 @@ def announce(folder: Path, info: StoreInfo, console: Console) -> None:
         soft_wrap=True,
     )
     already = sum(p.stat().st_size for p in folder.glob("shard-*.spool"))
-    # A spool and the shard made of it stand side by side for a moment; so do a shard and the same with more layers.
-    beside = max((s + _size(shard_path(folder, i)) for (i, _), s in zip(todo, sizes, strict=True) if s), default=0)
-    need = sum(sizes) + beside - already
+    # A spool and the shard made of it exist together for a moment; so do a shard and its successor with more layers.
+    extra = max((s + _size(shard_path(folder, i)) for (i, _), s in zip(todo, sizes, strict=True) if s), default=0)
+    need = sum(sizes) + extra - already
     if need > free:
-        told = f"needs {need / 2**20:,.0f} MiB while it is written, {free / 2**20:,.0f} MiB are free on that disk"
-        raise UserError(f"{folder}: {told}")
+        message = f"needs {need / 2**20:,.0f} MiB while it is written, {free / 2**20:,.0f} MiB are free on that disk"
+        raise UserError(f"{folder}: {message}")
 
 
 def batches(ids: Sequence[str], info: StoreInfo, encoder: Encoder, seconds: float) -> Iterator[list[str]]:
-    """Utterances that may be encoded together, longest first, of at most `seconds` with their padding, or one alone.
+    """Batches of utterances that may be encoded together, longest first, each of at most `seconds` with its padding.
 
-    Equal lists give equal batches.
+    A longer utterance is a batch by itself. Equal ids give equal batches.
     """
     groups: dict[object, list[str]] = {}
     for id_ in sorted(ids, key=lambda i: -info.recordings[i][1]):
@@ -124,28 +124,28 @@ def batches(ids: Sequence[str], info: StoreInfo, encoder: Encoder, seconds: floa
     for group in groups.values():
         start = 0
         while start < len(group):
-            # Sorted by length: the first is the longest, and what the others are padded to.
+            # Sorted by length: the first is the longest, to which the others are padded.
             cost = encoder.cost(info.recordings[group[start]][1]) / audio.SAMPLE_RATE
             stop = start + max(1, int(seconds / cost))
             yield group[start:stop]
             start = stop
 
 
-def _layers(encoder: Encoder, asked: Sequence[int] | None) -> tuple[int, ...]:
-    layers = tuple(range(encoder.info.num_states)) if asked is None else tuple(sorted(set(asked)))
+def _layers(encoder: Encoder, chosen: Sequence[int] | None) -> tuple[int, ...]:
+    layers = tuple(range(encoder.info.num_states)) if chosen is None else tuple(sorted(set(chosen)))
     outside = [i for i in layers if not 0 <= i < encoder.info.num_states]
     if outside or not layers:
-        known = f"{encoder.info.name} has 0 to {encoder.info.num_states - 1}"
-        raise UserError(f"layers: {', '.join(map(str, outside)) or 'none'}: {known}; name some of these, or all")
+        allowed = f"{encoder.info.name} has 0 to {encoder.info.num_states - 1}"
+        raise UserError(f"layers: {', '.join(map(str, outside)) or 'none'}: {allowed}; name some of these, or all")
     return layers
 
 
 def _survey(
     corpus: Corpus, encoder: Encoder, longest: float | None, console: Console
 ) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
-    """Of each utterance a hash over its file's bytes and its times, and its samples; or why it cannot be used.
+    """By id, each utterance's recording hash and number of samples at 16 kHz; and by id why others cannot be used.
 
-    Where the encoder pads, the samples are those it pads to.
+    Where the encoder pads, the number of samples includes the padding.
     """
     limit = encoder.max_samples if longest is None else round(longest * audio.SAMPLE_RATE)
     begun = time.monotonic()
@@ -176,20 +176,21 @@ def _survey(
 
 
 def _padded(utterances: Iterable[Utterance], lengths: Mapping[str, int | str], samples: int) -> dict[str, int | str]:
-    """`samples` for every length. UserError for what is longer: it would have to be cut."""
-    found = {u: n for u in utterances if isinstance(n := lengths[u.id], int)}
-    longest = max(found, key=found.__getitem__, default=None)
-    if longest is not None and found[longest] > samples:
-        seconds, most = samples / audio.SAMPLE_RATE, found[longest] / audio.SAMPLE_RATE
-        told = f"{most:.2f} s, the longest of {sum(n > samples for n in found.values())} beyond the {seconds:g} s"
+    """The lengths, each replaced by `samples`. UserError for a longer recording, which would have to be cut."""
+    usable = {u: n for u in utterances if isinstance(n := lengths[u.id], int)}
+    longest = max(usable, key=usable.__getitem__, default=None)
+    if longest is not None and usable[longest] > samples:
+        limit, length = samples / audio.SAMPLE_RATE, usable[longest] / audio.SAMPLE_RATE
+        message = f"{length:.2f} s, the longest of {sum(n > samples for n in usable.values())} beyond the {limit:g} s"
         raise UserError(
-            f"{longest.audio}: {longest.id}: {told} of --pad-audio; raise that, or skip them with --longest {seconds:g}"
+            f"{longest.audio}: {longest.id}: {message} of --pad-audio; raise that, or skip them with --longest "
+            f"{limit:g}"
         )
     return {id_: samples if isinstance(n, int) else n for id_, n in lengths.items()}
 
 
 def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | str:
-    """At 16 kHz, or why it cannot be used: what a header tells."""
+    """The utterance's samples at 16 kHz, or why it cannot be used, from the file's header."""
     try:
         samples = round(audio.duration(utterance) * audio.SAMPLE_RATE)
     except UserError as error:
@@ -202,8 +203,8 @@ def _samples(utterance: Utterance, shortest: int, longest: int | None) -> int | 
     return samples
 
 
-def _there(folder: Path) -> StoreInfo | None:
-    """The plan that was begun here, else the store."""
+def _read_old(folder: Path) -> StoreInfo | None:
+    """The unfinished plan in the folder, else its store; None where there is neither."""
     plan = StoreInfo.read_plan(folder)
     if plan is not None:
         return plan
@@ -214,53 +215,55 @@ def _there(folder: Path) -> StoreInfo | None:
     return None
 
 
-def compare(folder: Path, there: StoreInfo, encoder: Encoder) -> None:
-    """Refuse a folder whose features another encoder made, or the same one otherwise."""
-    old, new = there.encoder, encoder.info.as_dict()
-    if old["revision"] != new["revision"]:  # its name may differ: one of equal files is the same encoder
+def compare(folder: Path, stored: StoreInfo, encoder: Encoder) -> None:
+    """UserError where the features in the folder are of another encoder, or of this one with other settings."""
+    old, new = stored.encoder, encoder.info.as_dict()
+    if old["revision"] != new["revision"]:  # the name may differ: equal files are the same encoder
         _refuse_other(folder, "revision", *(f"{e['name']} {e['revision']}" for e in (old, new)))
     for name in ("input", "precision", "sample_rate"):
         _refuse_other(folder, name, old[name], new[name])
-    _refuse_other(folder, "device", there.device, encoder.device.type)  # bits differ: one store never mixes them
+    _refuse_other(folder, "device", stored.device, encoder.device.type)  # bits differ: one store never mixes them
 
 
-def _compare(folder: Path, there: StoreInfo, asked: StoreInfo) -> None:
-    """Refuse a folder with features of another kind, or to which other layers are being added."""
+def _compare_settings(folder: Path, old: StoreInfo, new: StoreInfo) -> None:
+    """UserError where the folder has features of another kind, or other layers are being added to it."""
     for name in ("made_by", "dtype", "corpus"):
-        _refuse_other(folder, name.replace("_", " "), getattr(there, name), getattr(asked, name))
-    if (folder / "plan.json").exists() and there.layers != asked.layers:
-        told = f"of layers {', '.join(map(str, there.layers))} is under way here; finish it with these --layers"
-        raise UserError(f"{folder}: an extraction {told}, or give it up by deleting plan.json")
+        _refuse_other(folder, name.replace("_", " "), getattr(old, name), getattr(new, name))
+    if (folder / "plan.json").exists() and old.layers != new.layers:
+        message = f"of layers {', '.join(map(str, old.layers))} is under way here; finish it with these --layers"
+        raise UserError(f"{folder}: an extraction {message}, or give it up by deleting plan.json")
 
 
-def _refuse_other(folder: Path, name: str, there: object, asked: object) -> None:
-    if there != asked:
-        told = f"({name}: {there} there, {asked} asked)"
-        raise UserError(f"{folder}: holds another store {told}; name another folder with --features")
+def _refuse_other(folder: Path, name: str, old: object, new: object) -> None:
+    if old != new:
+        message = f"({name}: {old} there, {new} asked)"
+        raise UserError(f"{folder}: holds another store {message}; name another folder with --features")
 
 
-def _held_unchanged(folder: Path, there: StoreInfo, known: set[str], recordings: Mapping[str, tuple[str, int]]) -> None:
-    """Refuse where a recording that features were made of is another by now, or no longer one of the corpus."""
-    for index, ids in enumerate(there.shards):
+def _check_unchanged(
+    folder: Path, old: StoreInfo, ids_now: set[str], recordings: Mapping[str, tuple[str, int]]
+) -> None:
+    """UserError where a recording with features has changed, or is no longer in the corpus."""
+    for index, ids in enumerate(old.shards):
         path = shard_path(folder, index)
-        held = set(Shard(path, there.encoder).contents.ids) if path.exists() else journaled(folder, index)
+        held = set(Shard(path, old.encoder).contents.ids) if path.exists() else journaled(folder, index)
         for id_ in ids:
-            if id_ not in there.recordings:
+            if id_ not in old.recordings:
                 raise UserError(f"{folder}: store.json or plan.json: recordings: lacks {id_}; restore that file")
-            if id_ not in known:
-                told = f"holds {id_}, which {there.corpus} has no more"
-                raise UserError(f"{folder}: {told}; name another folder, or see `bas features subset`")
-            if id_ in held and id_ in recordings and recordings[id_][0] != there.recordings[id_][0]:
+            if id_ not in ids_now:
+                message = f"holds {id_}, which {old.corpus} has no more"
+                raise UserError(f"{folder}: {message}; name another folder, or see `bas features subset`")
+            if id_ in held and id_ in recordings and recordings[id_][0] != old.recordings[id_][0]:
                 raise UserError(
                     f"{folder}: {id_} was extracted from another recording than is there now "
-                    f"(recordings: {there.recordings[id_][0]} there, {recordings[id_][0]} now); name another folder"
+                    f"(recordings: {old.recordings[id_][0]} there, {recordings[id_][0]} now); name another folder"
                 )
 
 
 def _cut(
     ids: Iterable[str], recordings: Mapping[str, tuple[str, int]], info: StoreInfo, shard_bytes: float, processes: int
 ) -> tuple[tuple[str, ...], ...]:
-    """Which utterances go into which shard, of `shard_bytes` at most, or less so that each process finds work."""
+    """The utterances of each new shard, of `shard_bytes` at most, or fewer so that every process has enough shards."""
     rate = info.encoder["frame_rate"] / audio.SAMPLE_RATE * info.frame_bytes * len(info.layers)
     cost = {i: recordings[i][1] * rate for i in ids}
     if processes > 1:

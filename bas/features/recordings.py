@@ -1,4 +1,4 @@
-"""Which recording features are of: a hash over its bytes and its times."""
+"""Hashes of recordings, over the file's bytes and the utterance's times: which recording features were made of."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TypeVar
 
 from bas.corpora import Utterance
 
-READERS = 8  # threads that hash recordings; they wait for the disk more than for a core
+READERS = 8  # threads that hash recordings; they wait more for the disk than for a core
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
-    """By id, a hash over the bytes of the utterance's file and its times; none for a file that cannot be read.
+    """By id, a hash over the bytes of the utterance's file and its times; files that cannot be read are left out.
 
-    Each file is read once, and told by a call of `tick`.
+    Each file is read once; `tick` is called after each.
     """
     utterances = list(utterances)
     digests = dict(in_threads(lambda path: (path, _digest(path)), sorted({u.audio for u in utterances}), tick))
@@ -29,7 +29,7 @@ def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) 
 
 
 def recording_hash(utterance: Utterance) -> str | None:
-    """The same of one utterance, at no cost where its file was read before and is still that file."""
+    """The hash of one utterance, free of cost where its file was read before and is unchanged; None if unreadable."""
     digest = _digest(utterance.audio)
     return None if digest is None else _with_times(utterance, digest)
 
@@ -42,8 +42,8 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], No
 
 
 def _with_times(utterance: Utterance, digest: str) -> str:
-    what = json.dumps([utterance.start, utterance.end, digest])
-    return hashlib.sha256(what.encode()).hexdigest()[:16]
+    text = json.dumps([utterance.start, utterance.end, digest])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _digest(path: Path) -> str | None:

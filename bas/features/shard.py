@@ -1,8 +1,8 @@
-"""One shard: an HDF5 file to everyone else, a plain array at a known byte to us.
+"""One shard: an HDF5 file, whose states are one plain array at a known byte.
 
     states      (L, N, D)  of the store's dtype, contiguous: one layer of one utterance is one run of bytes
     ids         (U,)       utterance ids
-    offsets     (U + 1,)   utterance u owns the frames offsets[u] to offsets[u + 1]
+    offsets     (U + 1,)   utterance u has the frames from offsets[u] to offsets[u + 1]
     crc32       (L, U)     of each layer's (T, D) bytes of each utterance, taken when they were computed
     recordings  (U,)       a hash over the bytes and the times each utterance was computed from
     attributes             layers, skipped (JSON: id to reason), encoder, revision, input, precision, dtype,
@@ -34,7 +34,7 @@ from bas.util.files import replacing
 from bas.util.versions import versions
 
 States = npt.NDArray[np.floating[Any]]
-# What h5py makes of a broken file.
+# What h5py raises for a broken file.
 DAMAGE = (
     OSError,
     RuntimeError,
@@ -50,7 +50,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a shard holds besides the states: the same before it is written and after it is opened."""
+    """What a shard holds besides the states; equal before it is written and after it is opened."""
 
     encoder: dict[str, Any]  # bas.encoders.EncoderInfo
     dtype: str
@@ -60,9 +60,8 @@ class Contents:
     crc32: npt.NDArray[np.uint32]
     recordings: tuple[str, ...]
     skipped: dict[str, str]
-    versions: dict[str, str] = field(
-        default_factory=lambda: versions()
-    )  # of what computed it, also once copied; two where layers came later
+    # Versions of the packages that computed the states, kept in copies; two of each where layers were added later.
+    versions: dict[str, str] = field(default_factory=lambda: versions())
     derived: str = ""  # as in store.json
 
     @property
@@ -71,15 +70,15 @@ class Contents:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """The attributes that say which features these are."""
+        """The attributes that identify the features."""
         names = ("revision", "input", "precision", "frame_rate", "sample_rate")
         derived = {"derived": self.derived} if self.derived else {}
         return {"encoder": self.encoder["name"], **{n: self.encoder[n] for n in names}, "dtype": self.dtype, **derived}
 
     @property
     def checksum(self) -> str:
-        what = [self.ids, self.layers, self.recordings, self.skipped, self.offsets.tolist(), self.crc32.tolist()]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        fields = [self.ids, self.layers, self.recordings, self.skipped, self.offsets.tolist(), self.crc32.tolist()]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -87,10 +86,10 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(path: Path, contents: Contents, states: Callable[[int, int], States]) -> None:
-    """Write a shard whole or not at all; states: `(layer, u) -> (T, D)`, asked for one at a time.
+    """Write a shard completely or not at all; states: `(layer, u) -> (T, D)`, called for one block at a time.
 
-    Everything is read back and held against `contents.crc32`. Raises OSError when the disk is full or returns other
-    bytes than were written to it.
+    Everything is read back and compared with `contents.crc32`. Raises OSError when the disk is full or returns other
+    bytes than were written.
     """
     skipped = json.dumps(contents.skipped)
     rest = sum(200 + 2 * len(i.encode()) for i in contents.ids) + 2 * len(skipped) + 2**16
@@ -122,9 +121,9 @@ def write_shard(path: Path, contents: Contents, states: Callable[[int, int], Sta
 
 
 def _reserve(path: Path, size: int) -> None:
-    """OSError now where the disk is too full: HDF5, finding that out while it closes a file, crashes the process.
+    """Reserve space, or raise OSError where the disk is too full: HDF5 would crash the process when it closes the file.
 
-    Called once HDF5 has the file open, for it would cut off what was reserved before.
+    Called after HDF5 has opened the file, as opening would truncate it.
     """
     with path.open("r+b") as stream:
         if hasattr(os, "posix_fallocate"):  # not on macOS
@@ -134,7 +133,7 @@ def _reserve(path: Path, size: int) -> None:
 class Shard:
     """A shard open for reading. UserError when the file is no shard, is damaged, or is of another encoder.
 
-    encoder: what the store says of it.
+    encoder: the store's description of its encoder.
     """
 
     contents: Contents
@@ -153,7 +152,7 @@ class Shard:
 
     @contextmanager
     def _open(self) -> Iterator[FileIO]:
-        """The file, its header read. While layers are added another file takes its name, laid out otherwise."""
+        """The open file, its header read again if the file was replaced, as happens when layers are added."""
         with self.path.open("rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
             version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -186,10 +185,10 @@ class Shard:
             raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
         if not intact:
             raise UserError(f"{path}: checksum differs; delete it and extract again")
-        for name, asked in contents.made_by.items():
-            if made_by[name] != asked and name != "encoder":  # one of equal files may have another name
+        for name, expected in contents.made_by.items():
+            if made_by[name] != expected and name != "encoder":  # an encoder of equal files may have another name
                 raise UserError(
-                    f"{path}: belongs to another store ({name}: {made_by[name]} there, {asked} in store.json)"
+                    f"{path}: belongs to another store ({name}: {made_by[name]} there, {expected} in store.json)"
                 )
         if self._version and (contents.ids, contents.recordings) != (self.contents.ids, self.contents.recordings):
             raise UserError(f"{path}: another shard has taken its place; open the store anew")
@@ -199,12 +198,12 @@ class Shard:
 
     @property
     def nbytes(self) -> int:
-        """Of the states of all layers."""
+        """Bytes of the states of all layers."""
         return int(np.prod(self.contents.shape)) * self._item
 
     @property
     def mapped(self) -> States:
-        """The states `(L, N, D)` as they lie on the disk, mapped into memory: reading copies, holding costs nothing."""
+        """The states `(L, N, D)`, mapped into memory: nothing is read until it is used."""
         if self._states is None:
             with self._open() as stream:
                 self._map = mmap(stream.fileno(), 0, access=ACCESS_READ)
@@ -216,17 +215,17 @@ class Shard:
         return self._states
 
     def forget(self) -> None:
-        """Give back the memory that pages of the map take; the next read brings them in again."""
+        """Release the memory of the map's pages; the next read loads them again."""
         if self._map is not None and hasattr(self._map, "madvise"):
             self._map.madvise(MADV_DONTNEED)
 
     def unmap(self) -> None:
-        """Let go of the map and its file descriptor, once nothing read from it is in use."""
+        """Release the map and its file descriptor, once nothing read from it is in use."""
         self._states = None
         self._map = None
 
     def read(self, layer: int, u: int) -> States:
-        """One layer of utterance `u`, `(T, D)`, read anew from the file: OSError where a failing disk gives none."""
+        """One layer of utterance `u`, `(T, D)`, read from the file each time. OSError where the disk fails."""
         with self._open() as stream:
             start, stop = self.contents.offsets[u : u + 2].tolist()
             row = self.contents.layers.index(layer)
@@ -242,11 +241,11 @@ class Shard:
         return np.frombuffer(raw, self.contents.dtype).reshape(stop - start, -1)
 
     def damaged(self) -> list[str]:
-        """The utterances whose bytes are not those computed, or not finite; reads everything once."""
+        """The utterances whose bytes differ from those computed, or are not finite; reads everything once."""
         return [id_ for u, id_ in enumerate(self.contents.ids) if self.fault(u)]
 
     def fault(self, u: int) -> str:
-        """What is wrong with the states of utterance `u`; empty where nothing is."""
+        """What is wrong with the states of utterance `u`; empty if nothing is."""
         for layer, crc32 in zip(self.contents.layers, self.contents.crc32[:, u].tolist(), strict=True):
             why = fault(self.read(layer, u), crc32)
             if why:
@@ -255,7 +254,7 @@ class Shard:
 
 
 def fault(states: States, crc32: int) -> str:
-    """What is wrong with a block that was computed with this checksum; empty where nothing is."""
+    """What is wrong with a block that was computed with this checksum; empty if nothing is."""
     if zlib.crc32(as_bytes(states)) != crc32:
         return "other bytes than were computed"
     return "" if np.isfinite(states).all() else "NaN or infinite values"

@@ -1,8 +1,8 @@
-"""The shard that is being filled: raw states in `.spool`, and in `.journal` one line a finished batch.
+"""A shard that is being filled: raw states in `.spool`, and in `.journal` one line a finished batch.
 
-The journal holds a checksum of every run of bytes that it names, so a line is believed only when its bytes are there,
-whatever was lost with a killed process or a machine without power; nothing waits for the disk. The journal is also the
-claim: a process holds its lock as long as it fills this shard, and a process that dies holds nothing.
+A journal line has a checksum of every block of bytes that it names and counts only if the bytes are there. So nothing
+needs to be flushed to the disk, even against a kill or a power failure. The journal is also the claim: a process holds
+its lock while it fills the shard, and the lock of a process that dies is released.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bas.util.versions import versions
 
 @dataclass(frozen=True)
 class Encoded:
-    """What became of one utterance: its states `(L, T, D)` as they are stored, or why there are none."""
+    """The result for one utterance: its states `(L, T, D)` as stored, or why there are none."""
 
     id: str
     states: States | None = None
@@ -47,7 +47,7 @@ class _Place:
 
 
 def missing_layers(folder: Path, index: int, info: StoreInfo) -> tuple[int, ...]:
-    """Which of the plan's layers shard `index` has not: all of them where there is no such shard."""
+    """The plan's layers that shard `index` lacks: all of them where there is no such shard."""
     path = shard_path(folder, index)
     if not path.exists():
         return info.layers
@@ -62,7 +62,7 @@ def journaled(folder: Path, index: int) -> set[str]:
 
 
 def _entries(line: bytes) -> tuple[dict[str, _Place], dict[str, str]]:
-    """A journal line's utterances and those it skipped; none of a line that a kill has torn."""
+    """A journal line's encoded and skipped utterances; empty for a line that was cut off by a kill."""
     try:
         raw = json.loads(line)
         return {id_: _Place(b, t, tuple(c)) for id_, b, t, c in raw["done"]}, dict(raw["skipped"])
@@ -75,7 +75,7 @@ class Spool:
 
     @classmethod
     def claim(cls, folder: Path, index: int, info: StoreInfo) -> Spool | None:
-        """None when another process fills this shard, or it is complete."""
+        """The spool of the shard; None when another process fills the shard, or it is complete."""
         layers = missing_layers(folder, index, info)
         if not layers:
             return None
@@ -84,7 +84,7 @@ class Spool:
             journal.close()
             return None
         spool = cls(folder, index, info, layers, journal)
-        # Another process may have completed the shard between the look and the lock.
+        # Another process may have completed the shard before the lock was taken.
         if missing_layers(folder, index, info) != layers:
             spool._remove()
             return None
@@ -108,11 +108,11 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether no utterance is open: asked after each batch, so it must not look at each utterance."""
+        """Whether no utterance is open. Called after each batch, so it must not loop over the utterances."""
         return len(self._places) + len(self.skipped) == len(self.info.shards[self.index])
 
     def append(self, batch: Sequence[Encoded]) -> None:
-        """Keep a batch. UserError for an utterance without states in a shard that only gets more layers."""
+        """Write a batch. UserError for an utterance without states where layers are added to a complete shard."""
         done, skipped = [], {e.id: e.skipped for e in batch if e.states is None}
         if skipped and self.path.exists():
             id_, why = next(iter(skipped.items()))
@@ -134,12 +134,12 @@ class Spool:
         self.skipped.update(skipped)
 
     def finish(self) -> None:
-        """Make the shard of it. A shard that was there keeps its layers: only the new ones were encoded."""
+        """Write the shard. An existing shard keeps its layers: only the new ones were encoded."""
         assert self.full, "every utterance of the shard is in the journal"
         old = Shard(self.path, self.info.encoder) if self.path.exists() else None
         ids = old.contents.ids if old else tuple(i for i in self.info.shards[self.index] if i in self._places)
         places = [self._places[i] for i in ids]
-        # One map for all: a map of its own for each utterance would take as many file descriptors.
+        # One map for all utterances: a map each would take as many file descriptors.
         spool = np.memmap(self._data_path, np.uint8, "r") if self._end else np.empty(0, np.uint8)
 
         def states(layer: int, u: int) -> States:
@@ -167,7 +167,7 @@ class Spool:
             np.array([sums(layer) for layer in layers], np.uint32).reshape(len(layers), len(ids)),
             tuple(self.info.recordings[i][0] for i in ids),
             old.contents.skipped if old else self.skipped,
-            _of_both(old.contents.versions, versions()) if old else versions(),
+            _join_versions(old.contents.versions, versions()) if old else versions(),
         )
         if old and not np.array_equal(contents.offsets, old.contents.offsets):
             raise UserError(f"{self.path}: layers {self.layers} have other frames than those stored; extract anew")
@@ -175,7 +175,7 @@ class Spool:
         self._remove()
 
     def close(self) -> None:
-        """Let go of the shard; another extraction goes on with what is here."""
+        """Release the shard; another extraction can resume it."""
         self._data.close()
         self._journal.close()
 
@@ -185,7 +185,7 @@ class Spool:
         self.close()
 
     def _recover(self) -> None:
-        """Take up what the journal names and the spool still holds; cut off whatever a kill left behind."""
+        """Resume from the journal's lines whose bytes are in the spool; cut off whatever follows them."""
         kept, size = 0, self._data_path.stat().st_size
         raw = np.memmap(self._data_path, np.uint8, "r") if size else np.empty(0, np.uint8)
         self._journal.seek(0)
@@ -210,12 +210,12 @@ class Spool:
         return tuple(zlib.crc32(b.data) for b in blocks) == place.crc32
 
 
-def _of_both(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """Versions of a shard whose layers were computed at two times."""
+def _join_versions(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """The versions of a shard whose layers were computed at different times."""
     return {name: ", ".join(dict.fromkeys([*old.get(name, "").split(", "), now])) for name, now in new.items()}
 
 
-def _write(stream: FileIO, what: memoryview) -> None:
-    """All of it, at once: nothing stays in a buffer that a full disk would leave behind."""
-    while what:
-        what = what[stream.write(what) :]
+def _write(stream: FileIO, data: memoryview) -> None:
+    """Write everything, unbuffered, so that a full disk raises here."""
+    while data:
+        data = data[stream.write(data) :]

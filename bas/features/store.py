@@ -1,12 +1,12 @@
-"""A feature store: a folder of shards and what made them.
+"""A feature store: a folder of shards and a description of what made them.
 
-    store.json       what the store is; there once it is complete
-    plan.json        what an extraction is about to make of it; there until that is complete
-    segments.json    of a derived store: the store it was derived from, and the stretches of each utterance
-    metadata.json    of a store with metadata: the store it was put beside, and the columns of each utterance
+    store.json       the description of a complete store
+    plan.json        the description of the store that an unfinished command makes; deleted once it is complete
+    segments.json    of a derived store: the parent store, and the segments of each utterance
+    metadata.json    of a store with metadata: the parent store, and the columns of each utterance
     shard-00000.h5   see `bas.features.shard`
 
-While layers or utterances are added, the store stays readable as it was.
+While layers or utterances are added, the store stays readable in its old state.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FORMAT = 2
 SEGMENTS = "segments.json"
 METADATA = "metadata.json"
 DTYPES = ("float16", "float32")
-OPEN_SHARDS = 128  # mapped at a time, a file descriptor each; macOS allows a process 256
-MAPPED_BYTES = 2**30  # of mapped files that may count as this process's memory
-AROUND_BYTES = 2**17  # of neighbours that the kernel maps along with what is read: 64 KiB at either end
+OPEN_SHARDS = 128  # mapped at a time, with a file descriptor each; macOS allows a process 256
+MAPPED_BYTES = 2**30  # of mapped files that may be in this process's memory
+AROUND_BYTES = 2**17  # that the kernel maps around a block that is read: 64 KiB at either end
 MADE_BY = ("extract", "subset", "merge", "derive", "append")
 DERIVING = ("derive", "append")
 ENCODER: dict[str, type | tuple[type, ...]] = {  # fields of bas.encoders.EncoderInfo, which imports torch
@@ -45,7 +45,7 @@ ENCODER: dict[str, type | tuple[type, ...]] = {  # fields of bas.encoders.Encode
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """`store.json`, and `plan.json` on the way there."""
+    """The content of `store.json` and `plan.json`."""
 
     corpus: str  # the reader's name
     root: str  # the folder or manifest it read
@@ -53,7 +53,7 @@ class StoreInfo:
     layers: tuple[int, ...]
     shards: tuple[tuple[str, ...], ...]  # the utterance ids of each shard, in order
     recordings: Mapping[str, tuple[str, int]]  # by id: a hash over the file's bytes and the times; samples at 16 kHz
-    skipped: Mapping[str, str]  # utterances of the corpus that are not here, and why
+    skipped: Mapping[str, str]  # utterances of the corpus that the store lacks, and why
     device: str  # where the encoder computed
     dtype: str  # one of DTYPES
     made_by: str = "extract"  # one of MADE_BY
@@ -63,7 +63,7 @@ class StoreInfo:
 
     @property
     def identity(self) -> str:
-        """A short hash of what decides the features, whichever layers of them are stored and however they are cut."""
+        """A short hash of what the features depend on, whichever layers are stored and however shards are cut."""
         held = sorted((id_, self.recordings[id_][0]) for ids in self.shards for id_ in ids)
         encoder = [self.encoder[name] for name in ("revision", "input", "precision")]
         derived = [self.derived] if self.derived else []
@@ -71,7 +71,7 @@ class StoreInfo:
 
     @property
     def command(self) -> str:
-        """What made the store; run again, it completes it."""
+        """The command that made the store; running it again completes the store."""
         return "bas extract" if self.made_by == "extract" else f"bas features {self.made_by}"
 
     @property
@@ -84,7 +84,7 @@ class StoreInfo:
 
     @property
     def frame_bytes(self) -> int:
-        """Of one frame of one layer."""
+        """Bytes of one frame of one layer."""
         return self.dim * np.dtype(self.dtype).itemsize
 
     @classmethod
@@ -102,28 +102,30 @@ class StoreInfo:
 
     @classmethod
     def read_plan(cls, folder: Path) -> StoreInfo | None:
-        """What an extraction that did not end was to make."""
+        """The description in plan.json; None without that file."""
         return cls._parse(folder / "plan.json") if (folder / "plan.json").exists() else None
 
     @classmethod
     def _parse(cls, path: Path) -> StoreInfo:
         raw = read_json(path)
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else None
-            raise UserError(f"{path}: format {found!r}, this bas reads {FORMAT}; extract it again into another folder")
+            format_ = raw.get("format") if isinstance(raw, dict) else None
+            raise UserError(
+                f"{path}: format {format_!r}, this bas reads {FORMAT}; extract it again into another folder"
+            )
         try:
             tuples = {"layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])}
             recordings = {id_: (str(digest), int(samples)) for id_, (digest, samples) in raw["recordings"].items()}
             info = cls(**{**raw, **tuples, "recordings": recordings})
-            wrong = info._wrong()
+            wrong = info._find_fault()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             wrong = str(error)
         if wrong:
             raise UserError(f"{path}: damaged ({wrong}); restore it, or extract again into another folder")
         return info
 
-    def _wrong(self) -> str:
-        """What `bas` would never have written, field by field; empty where nothing is."""
+    def _find_fault(self) -> str:
+        """The first field whose value `bas` would never write; empty if there is none."""
         ids = [id_ for shard in self.shards for id_ in shard]
         kinds = {name: kind for name, kind in ENCODER.items() if not isinstance(self.encoder.get(name), kind)}
         sound = {
@@ -147,21 +149,21 @@ def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
     if not shard_path(folder, index).exists():
         raise UserError(f"{shard_path(folder, index)}: missing; run the same `{info.command}` again")
     shard = Shard(shard_path(folder, index), info.encoder)
-    told = "belongs to another store than store.json; delete it and extract again"
+    message = "belongs to another store than store.json; delete it and extract again"
     held = shard.contents
     digests = tuple(info.recordings.get(i, ("", 0))[0] for i in info.shards[index])
-    found = (held.ids, held.recordings, held.dtype, held.derived)
-    if found != (info.shards[index], digests, info.dtype, info.derived):
-        raise UserError(f"{shard.path}: {told}")
+    header = (held.ids, held.recordings, held.dtype, held.derived)
+    if header != (info.shards[index], digests, info.dtype, info.derived):
+        raise UserError(f"{shard.path}: {message}")
     if not set(info.layers) <= set(held.layers):
-        raise UserError(f"{shard.path}: holds layers {held.layers}: {told}")
+        raise UserError(f"{shard.path}: holds layers {held.layers}: {message}")
     return shard
 
 
 class FeatureStore:
-    """A complete store, open for reading: random access at the speed of the disk and of memory.
+    """A complete store, open for reading at random.
 
-    Not for several threads at a time: each opens its own.
+    Not thread-safe: each thread opens its own.
     Raises UserError when a shard is missing, damaged or of another store.
     """
 
@@ -199,9 +201,9 @@ class FeatureStore:
         return block
 
     def gather(self, ids: Sequence[str], layers: Sequence[int]) -> tuple[States, npt.NDArray[np.int64]]:
-        """These layers of these utterances end to end, `(L, N, D)` of the store's dtype, and each one's frames `(U,)`.
+        """These layers of these utterances end to end, `(L, N, D)` of the store's dtype, and the frames of each `(U,)`.
 
-        Copied from the mapped files, of which no more than `mapped_bytes` stay in this process's memory.
+        Copied from the mapped files, of which at most `mapped_bytes` stay in this process's memory.
         UserError for an utterance or a layer that is not stored.
         """
         for layer in layers:
@@ -211,7 +213,7 @@ class FeatureStore:
         runs = [self._run(i) for i in ids]
         edges = offsets([stop - start for _, start, stop in runs])
         out_LND = np.empty((len(layers), int(edges[-1]), self.info.dim), self.info.dtype)
-        # One shard after the other: never more of them are mapped than `OPEN_SHARDS`.
+        # One shard after the other, so that at most `OPEN_SHARDS` are mapped.
         in_shards = sorted(zip(runs, edges.tolist(), strict=False))
         for index, group in groupby(in_shards, key=lambda place: place[0][0]):
             arrays = self._mapped(index, layers)
@@ -228,7 +230,7 @@ class FeatureStore:
         return out_LND, np.diff(edges)
 
     def shard(self, index: int) -> Shard:
-        """Shard `index`, held against the plan when it is opened first."""
+        """Shard `index`, compared with `info` when it is first opened."""
         if index not in self._shards:
             self._shards[index] = open_shard(self.folder, self.info, index)
         return self._shards[index]
@@ -243,7 +245,7 @@ class FeatureStore:
         return [shard.mapped[shard.contents.layers.index(layer)] for layer in layers]
 
     def _run(self, utterance_id: str) -> tuple[int, int, int]:
-        """The shard, the first frame in it and the one after the last."""
+        """The utterance's shard, its first frame there, and the one after its last."""
         index, u = self._find(utterance_id)
         if index not in self._edges:
             self._edges[index] = self.shard(index).contents.offsets.tolist()
@@ -253,6 +255,6 @@ class FeatureStore:
     def _find(self, utterance_id: str) -> tuple[int, int]:
         if utterance_id not in self._where:
             why = self.info.skipped.get(utterance_id)
-            told = f": {why}" if why else ""
-            raise UserError(f"{self.folder}: no utterance {utterance_id!r} in this store{told}")
+            reason = f": {why}" if why else ""
+            raise UserError(f"{self.folder}: no utterance {utterance_id!r} in this store{reason}")
         return self._where[utterance_id]

@@ -1,7 +1,7 @@
-"""Is a store what it says it is? Five checks, each on its own: what one finds does not keep the next from looking.
+"""Verify that a store holds what its description says, by five independent checks.
 
-The bytes are held against the checksums taken when they were computed, the ids and recordings against the corpus as it
-is now, and a sample of the states against the encoder itself, or of a derived store against what it was derived from.
+They compare the bytes with the checksums taken when they were computed, the ids and recordings with the corpus as it is
+now, and a sample of the states with the encoder's, or for a derived store with those derived again from its parent.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from bas.speech import audio
 from bas.speech.words import Segments
 from bas.util.progress import bar
 
-SPARE_FRAMES = 2  # that an encoder's convolutions may make more or less of than frame_rate says
+SPARE_FRAMES = 2  # by which an encoder's number of frames may differ from duration times frame_rate
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
-"""Of `difference`, by the encoder's precision: an utterance was batched with others then and is alone now. That makes
-1e-4 (float16 as stored) and 0.01 (bfloat16) with Whisper, HuBERT and WavLM; another utterance's states make 0.3."""
+"""Of `difference`, by the encoder's precision. An utterance of a batch then is encoded alone now. That makes
+1e-4 (stored as float16) and 0.01 (bfloat16) with Whisper, HuBERT and WavLM; another utterance's states make 0.3."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: `told` in any case, `wrong` a line for each thing that is not as it should be."""
+    """What one check found: `summary` in any case, and a line for each of its `problems`."""
 
     check: str
-    told: str
-    wrong: tuple[str, ...] = ()
+    summary: str
+    problems: tuple[str, ...] = ()
     advice: str = ""
 
 
@@ -56,57 +56,57 @@ def verify(
     seed: int = 0,
     encoder: str | None = None,
 ) -> Iterator[Finding]:
-    """Check the store and yield what was found, check after check: files, entries, shards, labels, encoder.
+    """Check the store; yields the finding of each check: files, entries, shards, labels, encoder.
 
-    sample: utterances that are encoded again, drawn with `seed`; 0: none, and no encoder is loaded. Those of a derived
-    store are derived again instead, where the store it was derived from is there: a check "derivation", no "encoder".
-    encoder: what to load instead of the name in the store (of equal files: its revision is held against the store's).
+    sample: the number of utterances to encode again, drawn with `seed`; 0: none, and no encoder is loaded. For a
+    derived store these are derived again from its parent, if that exists: the check "derivation" instead of "encoder".
+    encoder: the name to load instead of the store's; its revision must be the store's.
 
-    Raises UserError where no complete store is; everything else is a finding.
+    Raises UserError where there is no complete store; everything else is a finding.
     """
     info = StoreInfo.read(folder)
     yield _files(folder, info)
     yield _entries(info)
-    found, intact = _shards(folder, info, console)
-    yield found
+    finding, intact = _shards(folder, info, console)
+    yield finding
     if info.derived:
         yield _derivation(folder, info, intact, sample, seed)
         sample = 0
     try:
         corpus = open_corpus(info.corpus, Path(info.root))
     except (UserError, OSError) as error:
-        told = f"{info.corpus} cannot be opened"
-        yield Finding("labels", told, (str(error),), "put the corpus back where the store names it, or extract anew")
+        message = f"{info.corpus} cannot be opened"
+        yield Finding("labels", message, (str(error),), "put the corpus back where the store names it, or extract anew")
         if sample:
-            yield Finding("encoder", "nothing encoded again", (f"there are no recordings: {told}",), "or --sample 0")
+            yield Finding("encoder", "nothing encoded again", (f"there are no recordings: {message}",), "or --sample 0")
         return
-    found, unchanged = _labels(info, corpus, console)
-    yield found
+    finding, unchanged = _labels(info, corpus, console)
+    yield finding
     if sample:
         usable = [u for u in corpus.utterances if u.id in intact and u.id in unchanged]
         chosen = random.Random(seed).sample(usable, min(sample, len(usable)))
-        yield _again(folder, info, chosen, encoder or info.encoder["name"], device, console)
+        yield _encode_again(folder, info, chosen, encoder or info.encoder["name"], device, console)
 
 
 def _files(folder: Path, info: StoreInfo) -> Finding:
-    """The folder's files against store.json."""
+    """Compare the folder's files with store.json."""
     shards = {shard_path(folder, i).name for i, ids in enumerate(info.shards) if ids}
     allowed = {shard_path(folder, i).name for i in range(len(info.shards))}
-    there = {p.name for p in folder.glob("shard-*")} | {p.name for p in folder.glob("*.tmp")}
-    missing, stray = sorted(shards - there), sorted(there - allowed)
-    told = f"{len(shards) - len(missing)} of {len(shards)} shards"
+    existing = {p.name for p in folder.glob("shard-*")} | {p.name for p in folder.glob("*.tmp")}
+    missing, stray = sorted(shards - existing), sorted(existing - allowed)
+    summary = f"{len(shards) - len(missing)} of {len(shards)} shards"
     if (folder / "plan.json").exists():
-        told += f"; plan.json: `{info.command}` adds to it or was stopped ({len(stray)} files beyond the store)"
+        summary += f"; plan.json: `{info.command}` adds to it or was stopped ({len(stray)} files beyond the store)"
     elif stray:
-        told += f"; left behind: {', '.join(stray[:3])}{' ...' * (len(stray) > 3)} (may be deleted)"
+        summary += f"; left behind: {', '.join(stray[:3])}{' ...' * (len(stray) > 3)} (may be deleted)"
     advice = f"run the same `{info.command}` again: only what is missing is made" if missing else ""
-    return Finding("files", told, tuple(f"{name}: missing" for name in missing), advice)
+    return Finding("files", summary, tuple(f"{name}: missing" for name in missing), advice)
 
 
 def _entries(info: StoreInfo) -> Finding:
-    """store.json against itself."""
+    """Check that store.json is consistent."""
     times = Counter(id_ for ids in info.shards for id_ in ids)
-    wrong = [f"{id_}: stands in it {n} times" for id_, n in times.items() if n > 1]
+    wrong = [f"{id_}: listed {n} times" for id_, n in times.items() if n > 1]
     wrong += [f"{id_}: both held and skipped" for id_ in times if id_ in info.skipped]
     wrong += [f"{id_}: held, but no recording is named for it" for id_ in times if id_ not in info.recordings]
     advice = "store.json was changed by hand or is damaged: extract into another folder" if wrong else ""
@@ -114,7 +114,7 @@ def _entries(info: StoreInfo) -> Finding:
 
 
 def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, set[str]]:
-    """Every byte of every shard against its checksum; also the utterances that are as they were computed."""
+    """Compare every byte of every shard with its checksum; also returns the ids of the intact utterances."""
     wrong: list[str] = []
     damaged: list[str] = []
     intact: set[str] = set()
@@ -123,16 +123,16 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
         task = progress.add_task("read", total=info.num_utterances)
         for index, ids in enumerate(info.shards):
             path = shard_path(folder, index)
-            if path.exists():  # else told by the check of the files
+            if path.exists():  # else the check of the files reports it
                 try:
                     shard = open_shard(folder, info, index)
-                    faults = _miscounted(shard)
-                    found: list[str] = []
+                    faults = _check_shapes(shard)
+                    reasons: list[str] = []
                     for why in pool.map(partial(_fault, info, shard), range(0 if faults else len(ids))):
-                        found.append(why)
+                        reasons.append(why)
                         progress.advance(task)
-                    faults += [f"{id_}: {why}" for id_, why in zip(ids, found, strict=False) if why]
-                    intact.update(id_ for id_, why in zip(ids, found, strict=False) if not why)
+                    faults += [f"{id_}: {why}" for id_, why in zip(ids, reasons, strict=False) if why]
+                    intact.update(id_ for id_, why in zip(ids, reasons, strict=False) if not why)
                     read += shard.nbytes
                 except UserError as error:
                     faults = [str(error)]
@@ -140,12 +140,15 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
                 damaged += [path.name] * bool(faults)
             seen += len(ids)
             progress.update(task, completed=seen)
-    told = f"{len(intact)} of {info.num_utterances} utterances are as they were computed, {read / 2**20:,.0f} MiB read"
+    summary = (
+        f"{len(intact)} of {info.num_utterances} utterances are as they were computed, {read / 2**20:,.0f} MiB read"
+    )
     advice = f"delete {', '.join(damaged)} and run the same `{info.command}` again: only what is missing is made"
-    return Finding("shards", told, tuple(wrong), advice if damaged else ""), intact
+    return Finding("shards", summary, tuple(wrong), advice if damaged else ""), intact
 
 
-def _miscounted(shard: Shard) -> list[str]:
+def _check_shapes(shard: Shard) -> list[str]:
+    """Faults in the shapes of the shard's offsets and checksums."""
     held = shard.contents
     count = len(held.ids)
     if held.offsets.shape != (count + 1,) or held.offsets[0] != 0 or not (np.diff(held.offsets) > 0).all():
@@ -156,7 +159,7 @@ def _miscounted(shard: Shard) -> list[str]:
 
 
 def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
-    if not info.derived and (why := _too_many(info, shard, u)):
+    if not info.derived and (why := _check_frames(info, shard, u)):
         return why
     try:
         return shard.fault(u)
@@ -164,60 +167,62 @@ def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
         return f"cannot be read: {error.strerror}"
 
 
-def _too_many(info: StoreInfo, shard: Shard, u: int) -> str:
-    """Where an utterance has more or fewer frames than its recording makes."""
+def _check_frames(info: StoreInfo, shard: Shard, u: int) -> str:
+    """What is wrong with the number of frames, given the recording's length; empty if nothing is."""
     samples = info.recordings[shard.contents.ids[u]][1]
     frames = int(shard.contents.offsets[u + 1] - shard.contents.offsets[u])
     expected = samples / info.encoder["sample_rate"] * info.encoder["frame_rate"]
-    # A recording may break off a little before its header says: `audio.load` lets it.
+    # `audio.load` accepts a recording that ends a little before its header says.
     if abs(frames - expected) > SPARE_FRAMES + audio.SLACK * info.encoder["frame_rate"]:
         return f"{frames} frames, but {samples / info.encoder['sample_rate']:.2f} s make about {expected:.0f}"
     return ""
 
 
 def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, seed: int) -> Finding:
-    """The rows against the segments or columns; of some utterances against what deriving them again gives."""
+    """Compare the numbers of rows with the segments or columns, and some utterances with deriving them again."""
     again = f"delete the folder and run `{info.command}` again"
     try:
         parent, of = metadata.origin(folder, info) if info.made_by == "append" else origin(folder, info)
     except UserError as error:
         return Finding("derivation", "nothing derived again", (str(error),), f"run the same `{info.command}` again")
-    store, source, told = FeatureStore(folder), None, f"derived again from {parent}"
+    store, source, summary = FeatureStore(folder), None, f"derived again from {parent}"
     try:
         source = FeatureStore(parent)
     except UserError as error:
-        told = f"nothing derived again: {error}"
-    wrong = [f"{id_}: {why}" for id_ in sorted(intact) if (why := _miscut(store, source, of, id_))]
+        summary = f"nothing derived again: {error}"
+    wrong = [f"{id_}: {why}" for id_ in sorted(intact) if (why := _check_rows(store, source, of, id_))]
     chosen = random.Random(seed).sample(sorted(intact), min(sample, len(intact))) if source else []
     for id_ in chosen:
         assert source is not None
         try:
-            found = max(_off(store, source, of, id_, layer) for layer in info.layers)
-            if found > TOLERANCE["float32"]:
-                wrong.append(f"{id_}: differs by {found:.2g} from what {parent} gives now")
+            largest = max(_derived_difference(store, source, of, id_, layer) for layer in info.layers)
+            if largest > TOLERANCE["float32"]:
+                wrong.append(f"{id_}: differs by {largest:.2g} from what {parent} gives now")
         except UserError as error:
             wrong.append(str(error))
-    told = f"{info.derived}: {len(intact)} utterances; " + f"{len(chosen)} of them " * bool(source) + told
-    return Finding("derivation", told, tuple(wrong), again if wrong else "")
+    summary = f"{info.derived}: {len(intact)} utterances; " + f"{len(chosen)} of them " * bool(source) + summary
+    return Finding("derivation", summary, tuple(wrong), again if wrong else "")
 
 
-def _miscut(store: FeatureStore, source: FeatureStore | None, of: Segments | Columns, id_: str) -> str:
-    """Where an utterance has not as many rows as its segments make."""
+def _check_rows(store: FeatureStore, source: FeatureStore | None, of: Segments | Columns, id_: str) -> str:
+    """What is wrong with the number of rows, given the utterance's segments; empty if nothing is."""
     if isinstance(of, Columns):
         return "" if id_ in of.of else "has no metadata"
     if id_ not in of.of:
         return "has no segments"
     pooling, rows, expected = store.info.derived.split()[0], store.num_frames(id_), len(of.of[id_])
     if pooling == "inside":
-        if source is None or id_ not in source:  # who knows how many frames there were?
+        if source is None or id_ not in source:  # the number of frames is unknown
             return ""
         times_T = frame_times(source.num_frames(id_), store.info.encoder["frame_rate"])
         expected = len(spans(times_T, of.of[id_], pooling))
     return "" if rows == expected else f"{rows} rows, but its {of.name} make {expected}"
 
 
-def _off(store: FeatureStore, source: FeatureStore, of: Segments | Columns, id_: str, layer: int) -> float:
-    """How far one layer of an utterance is from what the source gives now."""
+def _derived_difference(
+    store: FeatureStore, source: FeatureStore, of: Segments | Columns, id_: str, layer: int
+) -> float:
+    """The `difference` between one layer of an utterance and what is derived from the source now."""
     block_TD = source.read(id_, layer)
     if isinstance(of, Columns):
         return difference(store.read(id_, layer), of.beside(block_TD, id_))
@@ -228,39 +233,41 @@ def _off(store: FeatureStore, source: FeatureStore, of: Segments | Columns, id_:
 
 
 def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding, set[str]]:
-    """The store against the corpus as it is now; also the utterances whose recordings are those of then."""
+    """Compare the store with the corpus as it is now; also returns the ids whose recordings are unchanged."""
     held = {id_ for ids in info.shards for id_ in ids}
-    known = {u.id: u for u in corpus.utterances}
-    both = [u for u in corpus.utterances if u.id in held]
+    by_id = {u.id: u for u in corpus.utterances}
+    common = [u for u in corpus.utterances if u.id in held]
     with bar(console, "recordings") as progress:
-        task = progress.add_task("read", total=len({u.audio for u in both}))
-        now = recording_hashes(both, lambda: progress.advance(task))
-    changed = [u for u in both if now.get(u.id) != info.recordings.get(u.id, ("", 0))[0]]
-    missing = [id_ for id_ in known if id_ not in held and id_ not in info.skipped]
-    gone = [id_ for ids in info.shards for id_ in ids if id_ not in known]
+        task = progress.add_task("read", total=len({u.audio for u in common}))
+        now = recording_hashes(common, lambda: progress.advance(task))
+    changed = [u for u in common if now.get(u.id) != info.recordings.get(u.id, ("", 0))[0]]
+    missing = [id_ for id_ in by_id if id_ not in held and id_ not in info.skipped]
+    gone = [id_ for ids in info.shards for id_ in ids if id_ not in by_id]
     wrong = [f"{id_}: in the corpus, but neither held nor skipped" for id_ in missing]
     wrong += [f"{id_}: held, but the corpus has it no more" for id_ in gone]
     wrong += [f"{u.id}: {_changed(u, now)}" for u in changed]
-    told = f"{corpus.name}: {len(known)} utterances, {len(both)} of them held; {len(both) - len(changed)} recordings "
-    told += "are those of then"
+    unchanged = {u.id for u in common} - {u.id for u in changed}
+    summary = (
+        f"{corpus.name}: {len(by_id)} utterances, {len(common)} of them held; {len(unchanged)} recordings unchanged"
+    )
     advice = ""
     if gone or changed:
-        advice = "extract into another folder, or put back the corpus of then"
+        advice = "extract into another folder, or put back the corpus that it was extracted from"
     elif missing:
         advice = (
             "run the same `bas extract` again: it adds them" if info.made_by == "extract" else "make the store anew"
         )
-    return Finding("labels", told, tuple(wrong), advice), {u.id for u in both} - {u.id for u in changed}
+    return Finding("labels", summary, tuple(wrong), advice), unchanged
 
 
 def _changed(utterance: Utterance, now: Mapping[str, str]) -> str:
     return f"{utterance.audio} {'changed since' if utterance.id in now else 'cannot be read'}"
 
 
-def _again(
+def _encode_again(
     folder: Path, info: StoreInfo, chosen: list[Utterance], name: str, device: torch.device, console: Console
 ) -> Finding:
-    """The states of some utterances against what the encoder makes of them now."""
+    """Compare the states of some utterances with what the encoder computes now."""
     if not chosen:
         return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
     try:
@@ -283,51 +290,51 @@ def _again(
                 wrong.append(f"{utterance.id}: {error}")
                 continue
             for layer in info.layers:
-                found = difference(shard.read(layer, u), states_LTD[layer].float().cpu().numpy())
-                worst[layer] = max(worst[layer], found)
-                if found > tolerance:
-                    wrong.append(f"{utterance.id}: layer {layer} differs by {found:.2g}")
+                off = difference(shard.read(layer, u), states_LTD[layer].float().cpu().numpy())
+                worst[layer] = max(worst[layer], off)
+                if off > tolerance:
+                    wrong.append(f"{utterance.id}: layer {layer} differs by {off:.2g}")
             progress.advance(task)
-    each = ", ".join(f"{layer}: {found:.1g}" for layer, found in worst.items())
-    told = f"{len(chosen)} utterances encoded again on {encoder.device.type}; largest difference by layer {each}"
-    told += f"; tolerance {tolerance:g}"
+    each = ", ".join(f"{layer}: {off:.1g}" for layer, off in worst.items())
+    summary = f"{len(chosen)} utterances encoded again on {encoder.device.type}; largest difference by layer {each}"
+    summary += f"; tolerance {tolerance:g}"
     advice = "the states are not this encoder's of these recordings: extract into another folder" if wrong else ""
-    return Finding("encoder", told, tuple(wrong), advice)
+    return Finding("encoder", summary, tuple(wrong), advice)
 
 
 def difference(stored_TD: States, again_TD: States) -> float:
-    """How far the frame that differs most is off, as a part of its values (RMS over D); infinite for other shapes.
+    """The relative difference (RMS over D) of the frame that differs most; infinite for different shapes.
 
-    Each value's difference is taken relative to its own size plus the layer's RMS: a few are a hundred times the RMS,
-    where float16 alone is coarse, and would hide all others.
+    Each value's difference is divided by its own size plus the layer's RMS: a few values are a hundred times the RMS,
+    where float16 is coarse, and would hide all others.
     """
     if stored_TD.shape != again_TD.shape:
         return float("inf")
     stored, again = stored_TD.astype(np.float64), again_TD.astype(np.float64)
     scale = np.sqrt(np.square(again).mean()) + np.abs(again)
     off = (stored - again) / np.maximum(scale, np.finfo(np.float64).tiny)
-    found = float(np.sqrt(np.square(off).mean(1)).max())
-    return found if np.isfinite(found) else float("inf")
+    largest = float(np.sqrt(np.square(off).mean(1)).max())
+    return largest if np.isfinite(largest) else float("inf")
 
 
 def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
-    """The encoder that made the store, or a UserError; never another that happens to have its name."""
-    there = info.encoder
-    local = there["revision"].startswith("sha256:")
+    """The encoder that made the store. UserError for any other, even one of the same name."""
+    old = info.encoder
+    local = old["revision"].startswith("sha256:")
     if local and not Path(files_of(name)).is_dir():
         raise UserError(f"encoder {name!r}: the store was made with a folder of files, and it is not here")
     plain = load_encoder(
         name,
         device,
-        None if local or name == LOG_MEL or Path(name).is_dir() else there["revision"],
-        precision=there["precision"],
-        real_length="real length" in there["input"],
+        None if local or name == LOG_MEL or Path(name).is_dir() else old["revision"],
+        precision=old["precision"],
+        real_length="real length" in old["input"],
     )
-    encoder = padded_as(plain, there["input"])
-    now = encoder.info.as_dict()
+    encoder = padded_as(plain, old["input"])
+    new = encoder.info.as_dict()
     for field in ("revision", "input", "precision", "dim", "frame_rate", "num_states"):
-        if now[field] != there[field]:
+        if new[field] != old[field]:
             raise UserError(
-                f"encoder {name!r}: another than the store's ({field}: {there[field]} there, {now[field]} here)"
+                f"encoder {name!r}: another than the store's ({field}: {old[field]} there, {new[field]} here)"
             )
     return encoder

@@ -1,4 +1,4 @@
-"""Whole units (speakers, sessions, texts) into parts of given shares, each with its share of every class and sex."""
+"""Divide whole units (speakers, sessions, texts) into parts of given shares, balanced by class and sex."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from bas.corpora import Utterance
 from bas.protocols.base import field_of
 
-ORDERS = 3  # are tried and the nearest to the shares is taken: more would leave a seed little to choose
-MOST = 20  # orders are tried while a class is missing somewhere
+ORDERS = 3  # random orders tried, of which the best is taken: with more, all seeds would give like splits
+MOST = 20  # orders tried at most while a class is missing from a part
 
 
 def allot(
@@ -25,12 +25,13 @@ def allot(
     """The units of each part, sorted.
 
     groups: the utterances of each unit. label: the field whose values are the classes. shares: of each part, sum 1.
-    trained: sets of parts that are trained on together: each should hold every class.
+    trained: sets of parts that are trained on together; each set should have every class.
 
-    Units come in random order, large ones rather earlier, each into the part that then is nearest to its share: of all
-    utterances, of each class, of each sex and of each class in each sex, by squared distance over the share's size (as
-    in Pearson's chi-squared). Of several orders the best is taken: fewest classes missing from `trained`, then from any
-    part, then nearest. No part stays empty; `groups` must have as many units as there are parts.
+    Greedy: units are taken in random order, larger ones earlier on average, and each goes to the part that it brings
+    nearest to its shares of all utterances, of each class, of each sex and of each class within each sex (the sum of
+    squared distances over the expected counts, as in Pearson's chi-squared). Of several orders the best is taken: the
+    fewest classes missing from `trained`, then from any part, then the smallest distance. No part is empty; `groups`
+    must have at least as many units as there are parts.
     """
     assert len(groups) >= len(shares), (len(groups), len(shares))
     units = sorted(groups)
@@ -43,8 +44,8 @@ def allot(
         held_PS = np.array([counts_US[np.equal(part_U, p)].sum(0) for p in range(len(shares))])
         classes_PC = held_PS[:, is_class_S]
         untrained = sum(int((classes_PC[list(parts)].sum(0) == 0).sum()) for parts in trained)
-        far = round(float(((held_PS - wanted_PS) ** 2 / wanted_PS).sum()), 6)
-        score = untrained, int((classes_PC == 0).sum()), far
+        distance = round(float(((held_PS - wanted_PS) ** 2 / wanted_PS).sum()), 6)
+        score = untrained, int((classes_PC == 0).sum()), distance
         if best is None or score < best[0]:
             best = score, part_U
         if draw >= ORDERS and best[0][:2] == (0, 0):
@@ -60,7 +61,7 @@ def _greedy(counts_US: np.ndarray, wanted_PS: np.ndarray, order: Sequence[int]) 
     for done, u in enumerate(order):
         worse_P = (counts_US[u] * (counts_US[u] + 2 * (held_PS - wanted_PS)) / wanted_PS).sum(1)
         open_ = empty if len(empty) == len(order) - done else range(len(wanted_PS))
-        # Rounded: on every machine the same of two that are equal but for the last bit.
+        # Rounded, so that every machine breaks a tie in the last bit alike.
         part = min(open_, key=lambda p: (round(float(worse_P[p]), 6), p))
         part_U[u] = part
         held_PS[part] += counts_US[u]
@@ -69,9 +70,9 @@ def _greedy(counts_US: np.ndarray, wanted_PS: np.ndarray, order: Sequence[int]) 
 
 
 def _strata(groups: Sequence[Sequence[Utterance]], label: str) -> tuple[np.ndarray, np.ndarray]:
-    """Utterances of each unit by stratum: all, then by class, sex, and both; and which strata are classes."""
+    """`(U, S)`: utterances by unit and stratum (all, each class, sex, and both); `(S,)`: which strata are classes."""
     kinds: dict[tuple[str | None, ...], int] = {("all",): 0}
-    found: list[dict[int, int]] = []
+    counts: list[dict[int, int]] = []
     for utterances in groups:
         of_unit: dict[int, int] = {}
         for u in utterances:
@@ -79,21 +80,24 @@ def _strata(groups: Sequence[Sequence[Utterance]], label: str) -> tuple[np.ndarr
             for kind in (("all",), ("class", class_), ("sex", sex), ("both", class_, sex)):
                 index = kinds.setdefault(kind, len(kinds))
                 of_unit[index] = of_unit.get(index, 0) + 1
-        found.append(of_unit)
+        counts.append(of_unit)
     counts_US = np.zeros((len(groups), len(kinds)))
-    for row_S, of_unit in zip(counts_US, found, strict=True):
+    for row_S, of_unit in zip(counts_US, counts, strict=True):
         for index, count in of_unit.items():
             row_S[index] = count
     return counts_US, np.array([kind[0] == "class" for kind in kinds])
 
 
 def thin(ids: Iterable[str], label: Mapping[str, str], size: int, rng: Random) -> tuple[str, ...]:
-    """`size` of these utterances, sorted, drawn so that each class keeps its share; equal draws are nested by size."""
+    """`size` of these utterances, sorted, drawn so that each class keeps its share.
+
+    With an equal `rng` a smaller draw is a subset of a larger one.
+    """
     members: dict[str, list[str]] = defaultdict(list)
     for id_ in sorted(ids):
         members[label[id_]].append(id_)
     for drawn in members.values():
         rng.shuffle(drawn)
-    # The n-th of a class of N stands at n / N, from 0: rare classes come first, then all keep their share.
+    # The n-th utterance of a class of N has position n / N, from 0: each class comes once, then all keep their shares.
     order = sorted((n / len(drawn), class_, id_) for class_, drawn in members.items() for n, id_ in enumerate(drawn))
     return tuple(sorted(id_ for _, _, id_ in order[:size]))

@@ -34,8 +34,8 @@ FIELDS = tuple(f.name for f in fields(Utterance) if f.name in (*REPORTED, "sex",
 
 @dataclass(frozen=True)
 class Fold:
-    """Utterance ids by part: `fit` trains, `valid` serves every choice (early stopping, layer, strength), `test` is
-    scored once. A search for a fold sees `fit` and `valid` only."""
+    """Utterance ids by part: `fit` trains; `valid` is for every choice (early stopping, layer, regularisation); `test`
+    is scored once. A search for a fold sees only `fit` and `valid`."""
 
     fit: tuple[str, ...]
     valid: tuple[str, ...]
@@ -45,22 +45,22 @@ class Fold:
         return {"fit": self.fit, "valid": self.valid, "test": self.test}
 
     def in_order(self) -> Fold:
-        """The same with the ids of each part sorted: equal splits are equal folds."""
+        """The fold with the ids of each part sorted, so that equal splits are equal folds."""
         return Fold(**{part: tuple(sorted(ids)) for part, ids in self.parts().items()})
 
     def without(self, ids: Collection[str]) -> Fold:
-        """The same without these utterances; a part may be left empty."""
-        return Fold(**{part: tuple(i for i in there if i not in ids) for part, there in self.parts().items()})
+        """The fold without these utterances; a part may become empty."""
+        return Fold(**{part: tuple(i for i in old if i not in ids) for part, old in self.parts().items()})
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Folds and what made them.
+    """Folds, and the rule and seed that made them.
 
-    labels: the common scheme of the labels, empty: the corpus's own. unit: the field whose values the folds keep whole;
-    the units of a paired comparison. published: a distribution's or benchmark's own split, which may share what the
-    task forbids. marks: what a reader of any result must be told, such as forbidden overlap. notes: overlap in fields
-    the task does not forbid, classes missing from a part, and the like.
+    labels: the common scheme of the labels; empty: the corpus's own labels. unit: the field whose values are never
+    split between parts, and are the units of a paired comparison. published: a distribution's or benchmark's own split,
+    which may share what the task forbids. marks: warnings that every result must show, such as forbidden overlap.
+    notes: overlap in fields the task does not forbid, classes missing from a part, and the like.
     """
 
     name: str
@@ -77,18 +77,18 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """Over every id in every part of every fold: equal hashes are equal splits."""
-        what = json.dumps([{part: sorted(ids) for part, ids in fold.parts().items()} for fold in self.folds])
-        return hashlib.sha256(what.encode()).hexdigest()[:12]
+        """A short hash of every id in every part of every fold: equal splits have equal hashes."""
+        text = json.dumps([{part: sorted(ids) for part, ids in fold.parts().items()} for fold in self.folds])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def tested(self) -> tuple[str, ...]:
+    def test_ids(self) -> tuple[str, ...]:
         """Every test id, in the order of the folds."""
         return tuple(i for fold in self.folds for i in fold.test)
 
     @property
-    def told(self) -> str:
-        """The protocol in a line, as every table names it."""
+    def description(self) -> str:
+        """The protocol in a line, as in every table."""
         return f"{self.name} ({self.rule}), hash {self.hash}" + (", MARKED" if self.marks else "")
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Protocol:
         }
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, complete or not at all."""
         head = {name: value for name, value in self.as_dict().items() if name != "folds"}
         lines = [json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "folds": [']
         for fold in self.folds:
@@ -110,15 +110,15 @@ class Protocol:
 
 
 def slug(*words: str) -> str:
-    """A name that can be a file's and is shown as it is: emodb-speaker-5-seed0."""
+    """The words joined into a name that can be a file's, such as emodb-speaker-5-seed0."""
     return re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-")
 
 
 def read(path: Path) -> Protocol:
-    """A protocol's file. A fold without `valid` gets it empty.
+    """Read a protocol's file. A fold without `valid` gets an empty one.
 
-    UserError naming file and field: no such file, no JSON, another format, a field of a wrong kind, an id twice in a
-    fold, an empty part, or a hash that is not that of the folds.
+    UserError naming file and field: no such file, no JSON, another format, a field of a wrong type, an id twice in a
+    fold, an empty part, or a hash that is not the folds'.
     """
     raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("folds"), list) or not raw["folds"]:
@@ -129,10 +129,10 @@ def read(path: Path) -> Protocol:
         raise UserError(
             f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}; make it anew"
         )
-    known = ("format", "hash", *(f.name for f in fields(Protocol)))
+    allowed = ("format", "hash", *(f.name for f in fields(Protocol)))
     for field, value in raw.items():
-        if field not in known:
-            raise UserError(f"{path}: {field}: unknown; allowed: {', '.join(known)}")
+        if field not in allowed:
+            raise UserError(f"{path}: {field}: unknown; allowed: {', '.join(allowed)}")
         if field in ("name", "corpus", "task", "rule", "unit", "labels") and not (
             isinstance(value, str) and value.isprintable()
         ):
@@ -146,13 +146,13 @@ def read(path: Path) -> Protocol:
         if field in ("marks", "notes") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise UserError(f"{path}: {field}: {value!r} is not a list of texts")
     folds = tuple(_fold(path, index, fold) for index, fold in enumerate(raw["folds"]))
-    given = {name: raw[name] for name in known if name in raw and name not in ("format", "hash", "folds")}
-    plain = {"name": slug(path.stem), "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
+    given = {name: raw[name] for name in allowed if name in raw and name not in ("format", "hash", "folds")}
+    defaults = {"name": slug(path.stem), "corpus": "", "task": "", "rule": path.name, "seed": 0, "unit": ""}
     lines = {name: tuple(raw.get(name, ())) for name in ("marks", "notes")}
-    protocol = Protocol(**{**plain, **given, **lines}, folds=folds)
+    protocol = Protocol(**{**defaults, **given, **lines}, folds=folds)
     if raw.get("hash", protocol.hash) != protocol.hash:
-        told = f"{raw['hash']!r}, but its folds have {protocol.hash}: edited? if it was meant, delete the line hash"
-        raise UserError(f"{path}: hash: {told}")
+        message = f"{raw['hash']!r}, but its folds have {protocol.hash}: edited? if it was meant, delete the line hash"
+        raise UserError(f"{path}: hash: {message}")
     return protocol
 
 
@@ -170,13 +170,13 @@ def _fold(path: Path, index: int, raw: Any) -> Fold:
             raise UserError(f"{where}.{part}: empty; every part needs utterances (valid may be left out: it is drawn)")
         for id_ in ids:
             if id_ in seen:
-                raise UserError(f"{where}.{part}: {id_!r} stands in {seen[id_]} already; keep it in one part")
+                raise UserError(f"{where}.{part}: {id_!r} is in {seen[id_]} already; keep it in one part")
             seen[id_] = part
         parts[part] = tuple(ids)
     return Fold(**parts)
 
 
 def field_of(utterance: Utterance, name: str) -> str | None:
-    """The value of a field as text (`audio` is a path), None where it is not known."""
+    """The value of the utterance's field as text (`audio` is a path); None where it is not known."""
     value = getattr(utterance, name)
     return None if value is None else str(value)

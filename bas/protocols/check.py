@@ -1,4 +1,4 @@
-"""What may be wrong with a split: overlap, one recording under two names, classes that cannot be learnt."""
+"""Check a split: overlap between parts, one recording under two names, classes that cannot be learnt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bas.speech import audio
 from bas.tasks import Task
 
 THREADS = 4
-SHORT = 40  # characters of an example
+SHORT = 40  # characters of an example that a message shows
 
 
 def check(
@@ -24,16 +24,16 @@ def check(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Marks and notes of these folds over the utterances that have the task's label.
 
-    published: what the marks call a published split, which may share what the task forbids. allowed: fields that the
-    user lets be shared, marked too. What the task does not forbid is noted, and so is a class that a valid or test part
-    lacks.
+    published: what the marks call a published split, which may share what the task forbids; empty for another split.
+    allowed: fields in which the user allows overlap; it is marked. Overlap that the task does not forbid is noted, and
+    so is a class missing from a valid or test part.
 
     UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap in a
-    field that the task keeps disjoint, or such a field unknown; and always: the same samples under two names in two
-    parts of a fold.
+    field that the task keeps disjoint, or such a field unknown, unless published or allowed; and in any case the same
+    samples under two ids in two parts of a fold.
     """
     utterances = corpus.labelled(task.label)
-    known = {u.id: u for u in utterances}
+    by_id = {u.id: u for u in utterances}
     for field in allowed:
         if field not in task.disjoint:
             raise UserError(f"--allow-overlap {field}: task {task.name} forbids only {', '.join(task.disjoint)}")
@@ -41,46 +41,48 @@ def check(
     _check_ids(folds)
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
-    notes = [*_check_classes(task, folds, known), *_check_recordings(folds, utterances)]
+    notes = [*_check_classes(task, folds, by_id), *_check_recordings(folds, utterances)]
     for field in dict.fromkeys((*task.disjoint, *REPORTED)):
         excuse = "allowed by --allow-overlap" if field in allowed else published
         forbidden = field in task.disjoint
-        blank = [u.id for u in utterances if field_of(u, field) is None and u.id in used]
-        if forbidden and blank:
-            told = f"{field} is unknown for {len(blank)} utterances, e.g. {blank[0]!r}"
+        unknown = [u.id for u in utterances if field_of(u, field) is None and u.id in used]
+        if forbidden and unknown:
+            message = f"{field} is unknown for {len(unknown)} utterances, e.g. {unknown[0]!r}"
             if not excuse:
-                raise UserError(f"corpus {corpus.name}: {told}; task {task.name} must keep it disjoint")
-            marks.append(f"{excuse}, though {told}")
-        shared = _shared(folds, known, field)
+                raise UserError(f"corpus {corpus.name}: {message}; task {task.name} must keep it disjoint")
+            marks.append(f"{excuse}, though {message}")
+        shared = _find_shared(folds, by_id, field)
         if not shared:
             continue
         (index, one, other), values = next(iter(shared.items()))
         example = sorted(values)[0]
         example = example if len(example) <= SHORT else example[:SHORT] + "..."
-        if field == "audio":  # where it lies is of one machine
+        if field == "audio":  # its folder differs between machines
             example = Path(example).name
-        told = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
+        overlap = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
         if not forbidden:
-            notes.append(told)
+            notes.append(overlap)
         elif excuse:
-            marks.append(f"{excuse}, with {told}")
+            marks.append(f"{excuse}, with {overlap}")
         else:
             raise UserError(
-                f"protocol fold {index}: {told}; task {task.name} forbids it: split by {field} (such as {field}:5), "
+                f"protocol fold {index}: {overlap}; task {task.name} forbids it: split by {field} (such as {field}:5), "
                 f"or run it, marked, with --allow-overlap {field}"
             )
     return tuple(marks), tuple(notes)
 
 
 def check_known(corpus: Corpus, folds: Sequence[Fold], also: Collection[str] = ()) -> None:
-    """UserError where a fold names an utterance that is neither of the corpus nor in `also`."""
+    """UserError where a fold has an id that is neither in the corpus nor in `also`."""
     known = {u.id for u in corpus.utterances}.union(also)
     for index, fold in enumerate(folds):
         for part, ids in fold.parts().items():
             unknown = [i for i in ids if i not in known]
             if unknown:
-                told = f"{len(unknown)} of its {len(ids)} ids in {part} are not of corpus {corpus.name}"
-                raise UserError(f"protocol fold {index}: {told}, e.g. {unknown[0]!r}; was it made for another corpus?")
+                message = f"{len(unknown)} of its {len(ids)} ids in {part} are not of corpus {corpus.name}"
+                raise UserError(
+                    f"protocol fold {index}: {message}, e.g. {unknown[0]!r}; was it made for another corpus?"
+                )
 
 
 def _check_ids(folds: Sequence[Fold]) -> None:
@@ -91,15 +93,18 @@ def _check_ids(folds: Sequence[Fold]) -> None:
                 raise UserError(f"protocol fold {index}: {part} is empty; fit, valid and test need utterances")
         id_, count = counts.most_common(1)[0]
         if count > 1:
-            raise UserError(f"protocol fold {index}: {id_!r} stands there {count} times; once is allowed")
+            raise UserError(f"protocol fold {index}: {id_!r} is there {count} times; once is allowed")
 
 
-def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Utterance]) -> list[str]:
-    """Refuses a fit part without a class; notes classes that other parts lack, and utterances in no part or in many."""
+def _check_classes(task: Task, folds: Sequence[Fold], by_id: Mapping[str, Utterance]) -> list[str]:
+    """Notes of classes that valid or test parts lack, and of utterances that are tested untested or more than once.
+
+    UserError for a class missing from a fit part.
+    """
     notes = []
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     lacking: dict[str, list[str]] = defaultdict(list)
-    class_of = {i: getattr(known[i], task.classes) for i in used} if task.classes else {}
+    class_of = {i: getattr(by_id[i], task.classes) for i in used} if task.classes else {}
     for index, fold in enumerate(folds):
         for part, ids in fold.parts().items() if task.classes else ():
             missing = sorted(set(class_of.values()) - {class_of[i] for i in ids})
@@ -113,37 +118,39 @@ def _check_classes(task: Task, folds: Sequence[Fold], known: Mapping[str, Uttera
         if cases:
             more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
             notes.append(f"classes missing from {part}: {cases[0]}{more}")
-    if len(used) < len(known):
-        lost = next(i for i in known if i not in used)
-        notes.append(f"{len(known) - len(used)} utterances are in no part of any fold, e.g. {lost!r}")
+    if len(used) < len(by_id):
+        lost = next(i for i in by_id if i not in used)
+        notes.append(f"{len(by_id) - len(used)} utterances are in no part of any fold, e.g. {lost!r}")
     tests = Counter(i for fold in folds for i in fold.test)
-    often = [i for i, count in tests.items() if count > 1]
-    if often:
-        notes.append(f"{len(often)} utterances are tested in more than one fold, e.g. {often[0]!r}")
-    never = sorted(used.difference(tests))
-    if never and len(folds) > 1:
-        notes.append(f"{len(never)} utterances are tested in no fold, e.g. {never[0]!r}")
+    repeated = [i for i, count in tests.items() if count > 1]
+    if repeated:
+        notes.append(f"{len(repeated)} utterances are tested in more than one fold, e.g. {repeated[0]!r}")
+    untested = sorted(used.difference(tests))
+    if untested and len(folds) > 1:
+        notes.append(f"{len(untested)} utterances are tested in no fold, e.g. {untested[0]!r}")
     return notes
 
 
-def _shared(folds: Sequence[Fold], known: Mapping[str, Utterance], field: str) -> dict[tuple[int, str, str], set[str]]:
-    """By fold and pair of parts, the values of `field` that stand in both; overlap with the test part first."""
-    found: dict[tuple[int, str, str], set[str]] = {}
+def _find_shared(
+    folds: Sequence[Fold], by_id: Mapping[str, Utterance], field: str
+) -> dict[tuple[int, str, str], set[str]]:
+    """By fold and pair of parts, the values of `field` that are in both; overlap with the test part comes first."""
+    shared: dict[tuple[int, str, str], set[str]] = {}
 
     def values(ids: Sequence[str]) -> set[str]:
-        return {value for i in ids if (value := field_of(known[i], field)) is not None}
+        return {value for i in ids if (value := field_of(by_id[i], field)) is not None}
 
     for one, other in (("fit", "test"), ("valid", "test"), ("fit", "valid")):
         for index, fold in enumerate(folds):
             both = values(fold.parts()[one]) & values(fold.parts()[other])
             if both:
-                found[index, one, other] = both
-    return found
+                shared[index, one, other] = both
+    return shared
 
 
 def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
     groups, unread = same_samples(utterances)
-    cut = _cut_up(utterances)
+    segments = _segments_by_file(utterances)
     for index, fold in enumerate(folds):
         part_of = {i: part for part, ids in fold.parts().items() for i in ids}
         for names in groups:
@@ -154,25 +161,25 @@ def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) ->
                     f"protocol fold {index}: {a!r} in {one} and {b!r} in {other} are the same recording, sample for "
                     f"sample; leave one of them out (`bas corpus export` writes a manifest to delete it from)"
                 )
-        for stretches in cut:
-            _check_overlap(index, stretches, part_of)
-    notes = [f"{len(groups)} recordings stand under several names, e.g. {' = '.join(groups[0])}"] if groups else []
+        for of_file in segments:
+            _check_overlap(index, of_file, part_of)
+    notes = [f"{len(groups)} recordings have several names, e.g. {' = '.join(groups[0])}"] if groups else []
     if unread:
         notes.append(f"{len(unread)} recordings cannot be read, so not compared with the others, e.g. of {unread[0]!r}")
     return notes
 
 
-def _cut_up(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
-    """The utterances of each recording that holds several, by their start."""
+def _segments_by_file(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
+    """The utterances of each recording that has several, sorted by start."""
     by_file: dict[object, list[Utterance]] = defaultdict(list)
     for u in utterances:
         by_file[_file(u.audio)].append(u)
-    return [sorted(cuts, key=lambda u: u.start) for cuts in by_file.values() if len(cuts) > 1]
+    return [sorted(segments, key=lambda u: u.start) for segments in by_file.values() if len(segments) > 1]
 
 
 @lru_cache(maxsize=4096)
 def _file(path: Path) -> object:
-    """What two names of one file share."""
+    """An identity that is equal for two names of one file."""
     try:
         status = path.stat()
     except OSError:
@@ -180,10 +187,10 @@ def _file(path: Path) -> object:
     return status.st_dev, status.st_ino
 
 
-def _check_overlap(index: int, stretches: Sequence[Utterance], part_of: Mapping[str, str]) -> None:
-    """Refuses stretches of one recording in two parts that share more time than such times are rounded by."""
-    latest: dict[str, tuple[float, str]] = {}  # by part, the last end so far, and whose
-    for u in stretches:
+def _check_overlap(index: int, segments: Sequence[Utterance], part_of: Mapping[str, str]) -> None:
+    """UserError where segments of one recording in two parts overlap by more than the rounding of times, `SLACK`."""
+    latest: dict[str, tuple[float, str]] = {}  # by part: the last end so far, and its utterance
+    for u in segments:
         part = part_of.get(u.id)
         if part is None:
             continue
@@ -198,9 +205,9 @@ def _check_overlap(index: int, stretches: Sequence[Utterance], part_of: Mapping[
 
 
 def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Groups of ids that are sample for sample the same, whatever file or lossless format; and ids that cannot be read.
+    """Groups of ids with equal samples, whatever file or lossless format; and the ids that cannot be read.
 
-    Only those of one length are decoded.
+    Only utterances of equal length are decoded.
     """
     by_size: dict[tuple[int, int] | None, list[Utterance]] = defaultdict(list)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -209,10 +216,10 @@ def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]]
             by_size[size].append(u)
         unread = [u.id for u in by_size.pop(None, [])]
         alike = [u for same in by_size.values() if len(same) > 1 for u in same]
-        by_print: dict[str, list[str]] = defaultdict(list)
+        by_fingerprint: dict[str, list[str]] = defaultdict(list)
         for u, digest in zip(alike, pool.map(audio.fingerprint, alike), strict=True):
             if digest is None:
                 unread.append(u.id)
             else:
-                by_print[digest].append(u.id)
-    return sorted(tuple(sorted(ids)) for ids in by_print.values() if len(ids) > 1), sorted(unread)
+                by_fingerprint[digest].append(u.id)
+    return sorted(tuple(sorted(ids)) for ids in by_fingerprint.values() if len(ids) > 1), sorted(unread)

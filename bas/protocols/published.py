@@ -20,16 +20,16 @@ SUPERB_VALID = 0.2  # s3prl's valid_ratio
 
 
 def emobox(corpus: Corpus, folder: Path) -> list[Fold]:
-    """The folds of EmoBox's folder of one corpus, `fold_1/emodb_train_fold_1.jsonl` and so on, as they are.
+    """The folds of EmoBox's folder of one corpus, `fold_1/emodb_train_fold_1.jsonl` and so on, unchanged.
 
-    A line's utterance is that of its `key`, else the one whose audio has the end of the line's `wav` for its path,
-    suffixes aside. Parts are train, valid (empty where EmoBox has none: it is then drawn from train) and test.
+    A line means the utterance whose id is its `key`, else the one whose audio path ends like its `wav`, suffixes aside.
+    Parts are train, valid (empty where EmoBox has none: it is then drawn from train) and test.
     UserError, with file and line: no fold, no train or test, a malformed line, an utterance the corpus lacks.
     """
     folders = sorted(folder.glob("fold_*"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
     if not folders:
         raise UserError(f"{folder}: no folder fold_1; name EmoBox's folder of the corpus, such as EmoBox/data/emodb")
-    find = _Finder(corpus)
+    finder = _Finder(corpus)
     folds = []
     for fold in folders:
         parts: dict[str, tuple[str, ...]] = {"valid": ()}
@@ -38,7 +38,7 @@ def emobox(corpus: Corpus, folder: Path) -> list[Fold]:
             if len(files) > 1:
                 raise UserError(f"{fold}: {files[0].name} and {files[1].name}: keep one {name} list")
             if files:
-                parts[part] = tuple(find.line(files[0], number, row) for number, row in _rows(files[0]))
+                parts[part] = tuple(finder.find_row(files[0], number, row) for number, row in _rows(files[0]))
             elif name != "valid":
                 raise UserError(f"{fold}: no file *_{name}_{fold.name}.jsonl")
         folds.append(Fold(**parts))
@@ -52,28 +52,28 @@ def superb(corpus: Corpus, folder: Path) -> list[Fold]:
     permutation seeded with 0 is valid, drawn over utterances (torch's random_split): its speakers are those of fit.
     UserError, with file: a missing or malformed list, an utterance the corpus lacks.
     """
-    find = _Finder(corpus)
+    finder = _Finder(corpus)
     sessions = [folder / f"Session{k}" for k in range(1, 6)]
     missing = [session.name for session in sessions if not session.is_dir()]
     if missing:
         raise UserError(f"{folder}: no folder {missing[0]}; name s3prl's s3prl/downstream/emotion/meta_data")
     folds = []
     for session in sessions:
-        train, test = (_superb_list(session / f"{part}_meta_data.json", find) for part in ("train", "test"))
+        train, test = (_superb_list(session / f"{part}_meta_data.json", finder) for part in ("train", "test"))
         kept = int((1 - SUPERB_VALID) * len(train))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
         folds.append(Fold(tuple(train[i] for i in order[:kept]), tuple(train[i] for i in order[kept:]), tuple(test)))
     return folds
 
 
-def _superb_list(path: Path, find: _Finder) -> list[str]:
+def _superb_list(path: Path, finder: _Finder) -> list[str]:
     raw = read_json(path)
     rows = raw.get("meta_data") if isinstance(raw, dict) else None
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("path"), str) for row in rows
     ):
         raise UserError(f"{path}: meta_data: expected a list of objects with a path")
-    return [find.path(path, number, row["path"]) for number, row in enumerate(rows, 1)]
+    return [finder.find_path(path, number, row["path"]) for number, row in enumerate(rows, 1)]
 
 
 def _rows(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
@@ -92,33 +92,33 @@ def _rows(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 
 class _Finder:
-    """Utterances by id, and by the end of their audio's path."""
+    """Finds utterances by id, or by the end of their audio's path."""
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus.name
         self.ids = {u.id for u in corpus.utterances}
         self.by_stem: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
-        self.named: dict[str, tuple[str, ...]] = {}  # by id, the path that a list gave it
+        self.named: dict[str, tuple[str, ...]] = {}  # by id, the path by which a list named it
         for u in corpus.utterances:
             path = u.audio.with_suffix("")
             self.by_stem[path.name].append((path.parts, u.id))
 
-    def line(self, file: Path, number: int, row: Mapping[str, Any]) -> str:
-        return row["key"] if row["key"] in self.ids else self.path(file, number, row["wav"])
+    def find_row(self, file: Path, number: int, row: Mapping[str, Any]) -> str:
+        return row["key"] if row["key"] in self.ids else self.find_path(file, number, row["wav"])
 
-    def path(self, file: Path, number: int, wav: str) -> str:
-        """The one utterance whose path shares the longest end with `wav`; no other path may be its."""
+    def find_path(self, file: Path, number: int, wav: str) -> str:
+        """The id whose path shares the longest end with `wav`. UserError unless it is one, always for the same path."""
         parts = Path(wav).with_suffix("").parts
         candidates = self.by_stem.get(parts[-1] if parts else "", [])
         shared = [(_shared_end(parts, own), id_) for own, id_ in candidates]
         longest = [id_ for count, id_ in shared if count == max(c for c, _ in shared)]
         if len(longest) != 1:
-            told = f"{len(longest)} utterances have such a path" if longest else "has no such utterance"
-            raise UserError(f"{file} line {number}: {wav!r}: corpus {self.corpus} {told}")
+            message = f"{len(longest)} utterances have such a path" if longest else "has no such utterance"
+            raise UserError(f"{file} line {number}: {wav!r}: corpus {self.corpus} {message}")
         other = self.named.setdefault(longest[0], parts)
         if other != parts:
-            told = f"{'/'.join(other)} was taken for it before; is {self.corpus} complete?"
-            raise UserError(f"{file} line {number}: {wav!r} looks like {longest[0]!r}, but {told}")
+            message = f"{'/'.join(other)} was taken for it before; is {self.corpus} complete?"
+            raise UserError(f"{file} line {number}: {wav!r} looks like {longest[0]!r}, but {message}")
         return longest[0]
 
 

@@ -1,8 +1,8 @@
-"""From a rule to folds.
+"""Make folds by a rule.
 
     own            the corpus's published train, valid and test parts
     FIELD          leave one value of a field out: session, speaker, text, script, ...
-    FIELD:5        so many folds of whole values, alike in size, classes and sexes
+    FIELD:5        so many folds of whole values, balanced in size, classes and sexes
     FIELD:64/20/16 one split of whole values into fit, valid and test, in percent
     emobox:FOLDER  EmoBox's fold lists of the corpus
     superb:FOLDER  SUPERB's lists for IEMOCAP, as s3prl has them
@@ -27,9 +27,9 @@ from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
-BALANCED = "label"  # what parts hold their share of where a task has no classes: the emotion that was meant
+BALANCED = "label"  # the field by which parts are balanced where a task has no classes: the intended emotion
 LISTS = {"emobox": published.emobox, "superb": published.superb}
-SAID = {"file": ", says its file", **dict.fromkeys(LISTS, ", say its lists")}  # who says that a split is published
+SOURCES = {"file": ", says its file", **dict.fromkeys(LISTS, ", say its lists")}  # what calls a split published
 RULES = "own, FIELD, FIELD:FOLDS, FIELD:FIT/VALID/TEST, emobox:FOLDER, superb:FOLDER or FILE.json"
 
 
@@ -44,12 +44,12 @@ def make(
 ) -> Protocol:
     """Split the utterances that have the task's label.
 
-    rule: see the module; None takes the task's own, else the corpus's. seed: which units go together, and which are
-    held out as valid. allowed: fields that the user lets be shared, see `check`. skipped: ids that are left out, for
-    instance because no features could be made of them; lists and files may name them, and a note says so.
+    rule: see the module; None: the task's own rule, else the corpus's. seed: decides which units are in one fold, and
+    which are held out as valid. allowed: fields in which the user allows overlap, see `check`. skipped: ids to leave
+    out, for instance because they have no features; lists and files may name them, and a note says so.
 
-    Raises UserError for an unknown rule, an unreadable or foreign list, unknown values of a field, fewer units than
-    parts, and whatever `check` refuses.
+    Raises UserError for an unknown rule, a list that is unreadable or of another corpus, unknown values of a field,
+    fewer units than parts, and whatever `check` refuses.
     """
     rule = rule or task.protocol or corpus.protocol
     for field in (task.classes, *task.disjoint):
@@ -58,30 +58,30 @@ def make(
                 f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
             )
     usable = tuple(u for u in corpus.labelled(task.label) if u.id not in skipped)
-    the = task.label if task.classes is None else f"a {task.label}"
+    target = task.label if task.classes is None else f"a {task.label}"
     if not usable:
-        raise UserError(f"corpus {corpus.name}: no utterance has {the}, which task {task.name} predicts")
+        raise UserError(f"corpus {corpus.name}: no utterance has {target}, which task {task.name} predicts")
     unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
     path = Path(rule).expanduser() if rule.endswith(".json") else None
-    made = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)
-    lost = unusable.intersection(i for fold in made.folds for ids in fold.parts().values() for i in ids)
+    original = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)
+    left_out = unusable.intersection(i for fold in original.folds for ids in fold.parts().values() for i in ids)
     notes = (
-        [f"{len(lost)} utterances are left out, for want of a {task.label} or features: e.g. {min(lost)!r}"]
-        if lost
+        [f"{len(left_out)} utterances are left out, without a {task.label} or features, e.g. {min(left_out)!r}"]
+        if left_out
         else []
     )
     used = replace(corpus, utterances=usable)
-    check_known(used, made.folds, also=lost)
-    kept = [fold.without(lost) for fold in made.folds]
-    for index, (before, after) in enumerate(zip(made.folds, kept, strict=True)):
+    check_known(used, original.folds, also=left_out)
+    kept = [fold.without(left_out) for fold in original.folds]
+    for index, (before, after) in enumerate(zip(original.folds, kept, strict=True)):
         if before.valid and not after.valid:
             raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
-    folds = tuple(fold.in_order() for fold in _with_valid(used, task, kept, made.seed))
-    whole = replace(made, folds=folds)
-    whole = whole if path is None else _known_again(corpus, used, task, made, whole, path)
-    called = "published split" + SAID.get(whole.rule.partition(" ")[0], "") if whole.published else ""
-    marks, more = check(used, task, folds, published=called, allowed=allowed)
-    return replace(whole, marks=marks, notes=(*notes, *more))
+    folds = tuple(fold.in_order() for fold in _add_valid(used, task, kept, original.seed))
+    protocol = replace(original, folds=folds)
+    protocol = protocol if path is None else _restore_rule(corpus, used, task, original, protocol, path)
+    name = "published split" + SOURCES.get(protocol.rule.partition(" ")[0], "") if protocol.published else ""
+    marks, more = check(used, task, folds, published=name, allowed=allowed)
+    return replace(protocol, marks=marks, notes=(*notes, *more))
 
 
 def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
@@ -91,10 +91,10 @@ def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule
         folds = [_own(corpus, utterances)]
     elif name in LISTS and rest:
         folds, own = LISTS[name](corpus, Path(rest).expanduser()), True
-        rule = name  # where the lists lie says nothing about the split
+        rule = name  # the lists' folder says nothing about the split
     elif name in FIELDS and not (colon and not rest):
         folds, own = _by_field(corpus, utterances, task, name, rest, seed), False
-        # Utterances of one speaker are no independent units, even where a split takes them one by one.
+        # Utterances of one speaker are not independent, even where the split is by utterance.
         unit = corpus.unit if name == "id" else name
     else:
         raise _unknown(rule)
@@ -104,39 +104,41 @@ def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule
 
 
 def _unknown(rule: str) -> UserError:
-    told = f"with FIELD one of {', '.join(FIELDS)}, and FIT/VALID/TEST percents, as 60/20/20"
-    return UserError(f"protocol {rule!r}: must be {RULES}, {told}")
+    details = f"with FIELD one of {', '.join(FIELDS)}, and FIT/VALID/TEST percents, as 60/20/20"
+    return UserError(f"protocol {rule!r}: must be {RULES}, {details}")
 
 
 def _from_file(corpus: Corpus, task: Task, path: Path) -> Protocol:
     protocol = read(path)
-    for what, there, now in (("corpus", protocol.corpus, corpus.name), ("task", protocol.task, task.name)):
-        if there not in ("", now):
-            raise UserError(f"{path}: {what}: made for {there!r}, not for {now!r}; make one for this {what}")
+    for what, old, new in (("corpus", protocol.corpus, corpus.name), ("task", protocol.task, task.name)):
+        if old not in ("", new):
+            raise UserError(f"{path}: {what}: made for {old!r}, not for {new!r}; make one for this {what}")
     if protocol.labels != corpus.labels:
-        of, now = (
+        old, new = (
             f"--labels {name}" if name else "the corpus's own labels" for name in (protocol.labels, corpus.labels)
         )
-        raise UserError(f"{path}: labels: made for {of}, not for {now}; give the same")
+        raise UserError(f"{path}: labels: made for {old}, not for {new}; give the same")
     return replace(protocol, corpus=corpus.name, task=task.name)
 
 
-def _known_again(corpus: Corpus, used: Corpus, task: Task, there: Protocol, whole: Protocol, path: Path) -> Protocol:
-    """`whole`, read from a file, under the name of its rule where that makes it; else under the file's.
+def _restore_rule(
+    corpus: Corpus, used: Corpus, task: Task, original: Protocol, protocol: Protocol, path: Path
+) -> Protocol:
+    """`protocol`, read from a file, named after its rule where the rule gives the same folds, else after the file.
 
-    there: the same before utterances of `corpus` that are not in `used` were left out.
+    original: the protocol before utterances of `corpus` that are not in `used` were left out.
     """
-    unnamed = replace(whole, name=slug(path.stem), rule=f"file {slug(path.name)}", unit=corpus.unit)
-    if there.rule.partition(":")[0] in LISTS:  # they lie elsewhere, or are said to
+    unnamed = replace(protocol, name=slug(path.stem), rule=f"file {slug(path.name)}", unit=corpus.unit)
+    if original.rule.partition(":")[0] in LISTS:  # the lists are not at hand
         return unnamed
-    for of, found, less in ((used, whole, ""), (corpus, there, " less what is left out")):
+    for of, expected, less in ((used, protocol, ""), (corpus, original, " less what is left out")):
         try:
-            made = _from_rule(of, of.labelled(task.label), task, there.rule, there.seed)
-            made = replace(made, folds=_with_valid(of, task, made.folds, made.seed))
-        except UserError:  # no rule at all, or none for this corpus
+            made = _from_rule(of, of.labelled(task.label), task, original.rule, original.seed)
+            made = replace(made, folds=_add_valid(of, task, made.folds, made.seed))
+        except UserError:  # no rule, or a rule that does not fit this corpus
             return unnamed
-        if made.hash == found.hash and made.published == found.published:
-            return replace(whole, name=made.name, rule=made.rule + less, unit=made.unit)
+        if made.hash == expected.hash and made.published == expected.published:
+            return replace(protocol, name=made.name, rule=made.rule + less, unit=made.unit)
     return unnamed
 
 
@@ -173,7 +175,7 @@ def _by_field(
 
 
 def _shares(rule: str, text: str) -> list[float]:
-    """Of 64/20/16, the shares of fit, valid and test; of a number of folds or nothing, none."""
+    """The shares of fit, valid and test from such as 64/20/16; empty for a number of folds or no text."""
     if not text or (text.isdecimal() and text.isascii()):
         return []
     parts = text.split("/")
@@ -202,14 +204,14 @@ def _own(corpus: Corpus, utterances: Sequence[Utterance]) -> Fold:
     return Fold(*(tuple(u.id for u in parts[name]) for name in ("train", "valid", "test")))
 
 
-def _with_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> tuple[Fold, ...]:
-    """A fold without a valid part gets one held out from fit, in whole values of the first field kept disjoint."""
-    known = {u.id: u for u in corpus.utterances}
+def _add_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> tuple[Fold, ...]:
+    """The folds; one without a valid part gets it from fit, in whole values of the first field kept disjoint."""
+    by_id = {u.id: u for u in corpus.utterances}
     done = []
     for index, fold in enumerate(folds):
         if not fold.valid:
-            members = [known[i] for i in fold.fit if i in known]  # others are for `check` to refuse
-            # Lists of others may know no speakers; they are marked for it.
+            members = [by_id[i] for i in fold.fit if i in by_id]  # `check` refuses the others
+            # In published lists the speakers may be unknown; `check` marks that.
             disjoint = [name for name in task.disjoint if all(field_of(u, name) is not None for u in members)]
             name = disjoint[0] if disjoint else "id"
             groups = _groups(corpus, members, name)
@@ -241,11 +243,11 @@ def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[
 def _hold_out(
     corpus: Corpus, training: Mapping[str, list[Utterance]], name: str, task: Task, rng: Random
 ) -> tuple[str, ...]:
-    """Units of about VALID_SHARE of the utterances; fit keeps every class where that can be."""
+    """Units with about VALID_SHARE of the utterances; fit keeps every class where that is possible."""
     if len(training) < 2:
-        told = f"{name} {next(iter(training))!r}" if training else f"no {name}"
+        rest = f"{name} {next(iter(training))!r}" if training else f"no {name}"
         raise UserError(
-            f"corpus {corpus.name}: only {told} is left to train on; "
+            f"corpus {corpus.name}: only {rest} is left to train on; "
             f"fit and valid need one each: use another rule, or more folds"
         )
     return tuple(allot(training, task.classes or BALANCED, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1])

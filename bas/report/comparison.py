@@ -85,7 +85,7 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
 
 def verdicts_on(run: Run, rows: Sequence[Row], labels: Sequence[str]) -> tuple[str, ...]:
     """Each of these rows against the reference and against the linear row, in one sentence."""
-    where = f"{run.corpus.name} under {run.protocol.told}"  # a sentence is quoted without its table
+    where = f"{run.corpus.name} under {run.protocol.description}"  # a sentence is quoted without its table
     return tuple(
         verdict_sentence(row.row, f"the {other}", where, run.headline, difference, run.unit)
         for row in rows

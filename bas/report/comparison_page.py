@@ -45,7 +45,7 @@ def _differences(results: Comparison) -> Table:
 def _legend(results: Comparison) -> list[str]:
     lines = [
         f"Metrics in points on {results.tested} test utterances {over_folds(results)} "
-        f"(protocol {results.protocol.told}), mean ± sd over {len(results.seeds)} seeds; "
+        f"(protocol {results.protocol.description}), mean ± sd over {len(results.seeds)} seeds; "
         f"the {results.linear} has no seed.",
         f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results.units} "
         f"units ({results.unit}). Better or worse: the interval excludes 0 and p is at most 0.05; "
@@ -93,7 +93,7 @@ def markdown(results: Comparison) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
     lines = [
         f"# {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_told(results.settings)}, protocol {results.protocol.told}",
+        f"{preset_told(results.settings)}, protocol {results.protocol.description}",
         "",
         *markdown_table(*_numbers(results)),
         "",
@@ -108,10 +108,10 @@ def markdown(results: Comparison) -> str:
 
 def show(results: Comparison, console: Console) -> None:
     """The same on the terminal."""
-    title = f"{results.corpus}: which downstream model? (protocol {results.protocol.told})"
+    title = f"{results.corpus}: which downstream model? (protocol {results.protocol.description})"
     for heading, rows in (_numbers(results, MOST), _differences(results)):
         console.print(rich_table(title, heading, rows))
-        title = f"against the baselines (protocol {results.protocol.told})"
+        title = f"against the baselines (protocol {results.protocol.description})"
     for line in (*_legend(results), *_decisions(results)):
         console.print(line, highlight=False)
     for line in results.verdicts:
@@ -132,13 +132,13 @@ def board(folder: Path, results: Comparison) -> None:
             "corpus": results.corpus,
             "encoder": encoder_name(results.encoder.name),
             "layer": results.layer,
-            "protocol": protocol.told,
+            "protocol": protocol.description,
             "architecture": Counter(sequences).most_common(1)[0][0],
             **settings,
         }
         # One file a row, whatever the number of times the table was made.
         for old in (rows / name).glob("events.*"):
             old.unlink()
-        with tensorboard.writer(folder, f"rows/{name}", protocol.told, protocol.marks) as writer:
+        with tensorboard.writer(folder, f"rows/{name}", protocol.description, protocol.marks) as writer:
             metrics = {f"pooled/{metric}": value.mean for metric, value in row.metrics.items()}
             writer.add_hparams(hparams, metrics, run_name=".")

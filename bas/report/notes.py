@@ -24,7 +24,7 @@ def announce(run: Run, workers: int, console: Console) -> None:
         f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
     )
     console.print(
-        f"protocol {run.protocol.told}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
+        f"protocol {run.protocol.description}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
         f"{workers} workers of one thread on {plan.device}"
     )
     console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))

@@ -90,7 +90,7 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
 def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     run = session.run
     settings, space = searcher(run.plan.settings, job.searcher), run.spaces[job.row].space
-    with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
+    with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
             tensorboard.search_epoch(board, record, epochs_of(settings, space))
@@ -137,7 +137,9 @@ def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter
     """The TensorBoard writer of a training; None for the thousands of an audit, which only its report shows."""
     if job.kind == Kind.ALONE:
         return nullcontext()
-    return tensorboard.writer(session.run.folder, job.name, session.run.protocol.told, session.run.protocol.marks)
+    return tensorboard.writer(
+        session.run.folder, job.name, session.run.protocol.description, session.run.protocol.marks
+    )
 
 
 def finish(

@@ -151,7 +151,7 @@ def pooled(jobs: Sequence[Sequence[Scored]]) -> np.ndarray:
 
 def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Targets, as the metrics take them, and units of the N test utterances, fold after fold."""
-    where = [run.position[i] for i in run.protocol.tested]
+    where = [run.position[i] for i in run.protocol.test_ids]
     folds_N = np.repeat(np.arange(len(run.protocol.folds)), [len(fold.test) for fold in run.protocol.folds])
     units_N = np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
     return together(run.task, run.targets[where], folds_N), units_N
@@ -172,7 +172,7 @@ class Split:
     marks: tuple[str, ...]
     notes: tuple[str, ...]
     hash: str
-    told: str  # all of it in a line
+    description: str  # all of it in a line
 
     @classmethod
     def of(cls, protocol: Protocol) -> Split:
@@ -238,7 +238,7 @@ def context(run: Run) -> dict[str, Any]:
 
 def ceiling(run: Run) -> Ceiling | None:
     """What the tested utterances' targets leave to reach, see `Task.ceiling`."""
-    utterances = [run.utterances[run.position[i]] for i in run.protocol.tested]
+    utterances = [run.utterances[run.position[i]] for i in run.protocol.test_ids]
     return run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
 
 

@@ -1,1 +1,1 @@
-"""What is heard: the wave, its words, its acoustics."""
+"""The speech signal: waves, word times, acoustic features."""

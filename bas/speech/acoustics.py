@@ -1,4 +1,4 @@
-"""Acoustic features that have names: eGeMAPSv02 by openSMILE, and three more; loudness and pitch over time.
+"""Acoustic features: openSMILE's eGeMAPSv02 and three more; loudness and pitch over time.
 
 Axes: U utterances, F features, S samples, T frames, K frequencies, N frames of all utterances end to end.
 
@@ -47,21 +47,21 @@ OTHER = "other"  # the family of BESIDE
 FRAME, HOP = 400, 160  # samples: 25 and 10 ms
 STEP = 0.01  # seconds from frame to frame of a contour
 LOUDNESS, PITCH = ("Loudness_sma3", 0.01), ("F0semitoneFrom27.5Hz_sma3nz", 0.03)
-"""Low-level descriptors of eGeMAPS, and the seconds from a frame's time to its centre: windows of 20 and of 60 ms that
-begin there."""
+"""Low-level descriptors of eGeMAPS, and the seconds from a frame's time, where its window of 20 or 60 ms begins, to its
+centre."""
 
-FULL_SCALE = 32_767 / 32_768  # openSMILE's Python casts to 16 bit, and what is beyond wraps around
+FULL_SCALE = 32_767 / 32_768  # openSMILE's Python casts to 16 bit: larger samples would wrap around
 
 
 @dataclass(frozen=True)
 class Acoustic:
-    """Features of utterances. NaN: it has none, for instance a pitch where nothing is voiced."""
+    """Features of utterances. NaN: the utterance has no such value, for instance no pitch where nothing is voiced."""
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     families: tuple[str, ...]  # of each name: one of FAMILIES, or OTHER
     values_UF: np.ndarray
-    clipped_U: np.ndarray  # samples beyond full scale: openSMILE read them clipped
+    clipped_U: np.ndarray  # number of samples beyond full scale, which were clipped for openSMILE
 
     def __post_init__(self) -> None:
         assert self.values_UF.shape == (len(self.ids), len(self.names)), self.values_UF.shape
@@ -80,7 +80,7 @@ class Acoustic:
 
     @property
     def missing(self) -> dict[str, int]:
-        """How many utterances have no value, by feature, where any has none."""
+        """The number of utterances without a value, for each feature that has any."""
         counts = np.isnan(self.values_UF).sum(0)
         return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
 
@@ -93,9 +93,9 @@ class Acoustic:
     def load(cls, path: Path) -> Acoustic:
         """Raises UserError naming the file when it cannot be read."""
         try:
-            with np.load(path, allow_pickle=False) as held:
-                texts = {name: tuple(map(str, held[name])) for name in ("ids", "names", "families")}
-                return cls(**texts, values_UF=held["values_UF"], clipped_U=held["clipped_U"])
+            with np.load(path, allow_pickle=False) as arrays:
+                texts = {name: tuple(map(str, arrays[name])) for name in ("ids", "names", "families")}
+                return cls(**texts, values_UF=arrays["values_UF"], clipped_U=arrays["clipped_U"])
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file") from error
         except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
@@ -103,11 +103,11 @@ class Acoustic:
 
 
 def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Acoustic:
-    """The 88 functionals of eGeMAPSv02 and BESIDE for each `(id, 16 kHz wave)`, some 50 ms each.
+    """The 88 functionals of eGeMAPSv02 and BESIDE for each `(id, 16 kHz wave)`; takes some 50 ms an utterance.
 
-    openSMILE writes 0 where it averages over no frame, which is a pitch like any other: NaN stands for it here. So it
-    does for an utterance too short for openSMILE (below about 40 ms). It reads 16 bit: louder samples are clipped,
-    and counted. on_progress: called after each utterance.
+    Where openSMILE averages over no frame it writes 0, which could be a value: here it is NaN. An utterance too short
+    for openSMILE (below about 40 ms) is NaN as well. openSMILE reads 16 bit: samples beyond full scale are clipped and
+    counted. on_progress: called after each utterance.
     Raises UserError when openSMILE is not installed.
     """
     opensmile = _opensmile()
@@ -117,9 +117,9 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     for id_, wave in waves:
         ids.append(id_)
         clipped.append(int(np.count_nonzero(np.abs(wave) > 1)))
-        with _interrupts_later(), warnings.catch_warnings(action="ignore"):  # too short: `missing` tells
-            found_F = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE).to_numpy()[0]
-        rows.append([*_told(names, found_F.astype(np.float64)), *_beside(wave)])
+        with _defer_interrupts(), warnings.catch_warnings(action="ignore"):  # too short a wave: see `missing`
+            values_F = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE).to_numpy()[0]
+        rows.append([*_mask_undefined(names, values_F.astype(np.float64)), *_measure_beside(wave)])
         on_progress()
     assert rows, "no utterances"
     families = tuple(family_of(name) for name in names)
@@ -132,29 +132,29 @@ CONTOURS = ("seconds_U", "frames_U", "loudness_N", "pitch_N")
 
 @dataclass(frozen=True)
 class Contours:
-    """Loudness and pitch over time, a frame every STEP seconds; of all utterances end to end."""
+    """Loudness and pitch over time, a frame every STEP seconds, all utterances end to end."""
 
     ids: tuple[str, ...]
     seconds_U: np.ndarray  # of the recording
     frames_U: np.ndarray
-    loudness_N: np.ndarray  # as perceived, in sone; NaN: too short to tell
+    loudness_N: np.ndarray  # as perceived, in sone; NaN: the recording is too short
     pitch_N: np.ndarray  # semitones above 27.5 Hz; NaN: unvoiced
 
     def of(self, id_: str, starts_T: np.ndarray, stops_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean loudness and mean pitch of an utterance in each stretch [start, stop) of seconds, each `(T,)`.
+        """Mean loudness and mean pitch of an utterance in each interval [start, stop) in seconds, each `(T,)`.
 
-        Frames count where their centres are. NaN: there is none, or none that is voiced.
+        A frame belongs to the interval that its centre is in. NaN: no frame, or for pitch no voiced frame.
         """
-        here = self._frames[id_]
+        frames = self._frames[id_]
         loudness_T, pitch_T = (
-            _means(values_N[here], centre, starts_T, stops_T)
+            _means(values_N[frames], centre, starts_T, stops_T)
             for values_N, (_, centre) in ((self.loudness_N, LOUDNESS), (self.pitch_N, PITCH))
         )
         return loudness_T, pitch_T
 
     @cached_property
     def seconds(self) -> dict[str, float]:
-        """By utterance, of the recording."""
+        """The recording's duration by utterance."""
         return dict(zip(self.ids, self.seconds_U.tolist(), strict=True))
 
     @cached_property
@@ -171,8 +171,8 @@ class Contours:
     def load(cls, path: Path) -> Contours:
         """Raises UserError naming the file when it cannot be read."""
         try:
-            with np.load(path, allow_pickle=False) as held:
-                return cls(tuple(map(str, held["ids"])), *(held[name] for name in CONTOURS))
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(tuple(map(str, arrays["ids"])), *(arrays[name] for name in CONTOURS))
         except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
             raise UserError(f"{path}: damaged; delete it: the contours are measured anew") from error
 
@@ -181,7 +181,7 @@ def _means(values_N: np.ndarray, centre: float, starts_T: np.ndarray, stops_T: n
     times_N = STEP * np.arange(len(values_N)) + centre
     known_N = np.isfinite(values_N)
     sums_N, counts_N = (np.concatenate([[0], np.cumsum(x)]) for x in (np.where(known_N, values_N, 0), known_N))
-    # Centres and limits are both whole hundredths often enough: rounding decides nothing.
+    # Centres and limits are often both whole hundredths of a second: rounding must not decide.
     first_T, last_T = (times_N.searchsorted(edges_T - 1e-6) for edges_T in (starts_T, stops_T))
     count_T = counts_N[last_T] - counts_N[first_T]
     means_T: np.ndarray = np.where(count_T, (sums_N[last_T] - sums_N[first_T]) / np.maximum(count_T, 1), np.nan)
@@ -189,7 +189,7 @@ def _means(values_N: np.ndarray, centre: float, starts_T: np.ndarray, stops_T: n
 
 
 def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Contours:
-    """Loudness and pitch of each `(id, 16 kHz wave)`, some 50 ms each; what is beyond full scale is clipped.
+    """Loudness and pitch of each `(id, 16 kHz wave)`; takes some 50 ms each. Samples beyond full scale are clipped.
 
     An utterance too short for openSMILE (below about 60 ms) has one frame without a value.
     on_progress: called after each utterance. Raises UserError when openSMILE is not installed.
@@ -200,10 +200,10 @@ def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] 
     for id_, wave in waves:
         ids.append(id_)
         seconds.append(len(wave) / SAMPLE_RATE)
-        with _interrupts_later(), warnings.catch_warnings(action="ignore"):
-            found = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE)
-        loudness.append(found[LOUDNESS[0]].to_numpy().astype(np.float64))
-        semitones_T = found[PITCH[0]].to_numpy().astype(np.float64)
+        with _defer_interrupts(), warnings.catch_warnings(action="ignore"):
+            table = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE)
+        loudness.append(table[LOUDNESS[0]].to_numpy().astype(np.float64))
+        semitones_T = table[PITCH[0]].to_numpy().astype(np.float64)
         pitch.append(np.where(semitones_T > 0, semitones_T, np.nan))  # 0: unvoiced
         on_progress()
     assert ids, "no utterances"
@@ -211,38 +211,38 @@ def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] 
     return Contours(tuple(ids), np.array(seconds), frames, np.concatenate(loudness), np.concatenate(pitch))
 
 
-def filled(values_UF: np.ndarray) -> np.ndarray:
-    """A NaN as the mean of what is known of its column; 0 throughout where nothing is."""
+def fill_missing(values_UF: np.ndarray) -> np.ndarray:
+    """The values with each NaN replaced by its column's mean; by 0 in a column without any value."""
     known_UF = np.isfinite(values_UF)
     means_F = np.where(known_UF, values_UF, 0).sum(0) / np.maximum(known_UF.sum(0), 1)
     return np.where(known_UF, values_UF, means_F)
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
+def _defer_interrupts() -> Iterator[None]:
     """Ctrl-C takes effect after the block: inside openSMILE's callbacks it would be lost, and the features with it."""
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):  # where none is heard
+    if threading.current_thread() is not threading.main_thread() or not callable(before):  # no interrupt arrives here
         yield
         return
-    heard: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
 def family_of(name: str) -> str:
-    """Of one of the 88 names."""
+    """The family of one of openSMILE's 88 names."""
     (family,) = [family for family, beginnings in FAMILIES.items() if name.startswith(beginnings)]
     return family
 
 
 def opensmile_version() -> str:
-    """What `measure` measures with. Raises UserError when it is not installed."""
+    """The version that `measure` uses. Raises UserError when openSMILE is not installed."""
     return str(_opensmile().__version__)
 
 
@@ -256,21 +256,21 @@ def _opensmile() -> Any:
     return opensmile
 
 
-def _told(names: Sequence[str], values_F: np.ndarray) -> np.ndarray:
-    """NaN for what openSMILE averaged over no voiced, or over no unvoiced, frame."""
+def _mask_undefined(names: Sequence[str], values_F: np.ndarray) -> np.ndarray:
+    """The values, with NaN for those that openSMILE averaged over no voiced frame, or over no unvoiced one."""
     unvoiced_F = np.array(["UV" in name for name in names])
     voiced_F = np.array(["sma3nz" in name for name in names]) & ~unvoiced_F
     pitch_F = np.array([name.startswith("F0semitone") for name in names])
-    told_F = values_F.copy()
+    masked_F = values_F.copy()
     if not values_F[pitch_F].any():
-        told_F[voiced_F] = np.nan
+        masked_F[voiced_F] = np.nan
     if not values_F[unvoiced_F].any():
-        told_F[unvoiced_F] = np.nan
-    return np.where(np.isfinite(told_F), told_F, np.nan)
+        masked_F[unvoiced_F] = np.nan
+    return np.where(np.isfinite(masked_F), masked_F, np.nan)
 
 
-def _beside(wave_S: Wave) -> tuple[float, float, float]:
-    """Duration, spectral entropy and zero-crossing rate; frames of digital silence have no spectrum, so none counts."""
+def _measure_beside(wave_S: Wave) -> tuple[float, float, float]:
+    """The values of BESIDE. Frames of digital silence have no spectrum and are left out of the entropy."""
     crossings = np.count_nonzero((wave_S[1:] >= 0) != (wave_S[:-1] >= 0))
     padded_S = np.pad(wave_S.astype(np.float64), (0, max(0, FRAME - wave_S.size)))
     frames_TS = np.lib.stride_tricks.sliding_window_view(padded_S, FRAME)[::HOP]

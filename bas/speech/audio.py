@@ -1,4 +1,4 @@
-"""One utterance in, 16 kHz mono float out. soundfile decodes, scipy filters, pyloudnorm measures loudness."""
+"""Read an utterance as a 16 kHz mono wave. soundfile decodes, scipy resamples, pyloudnorm measures loudness."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from bas.corpora import Utterance
 from bas.errors import UserError
 
 SAMPLE_RATE = 16_000
-# Seconds: a segment's end is often rounded up to the next centisecond by whoever wrote the times.
-SLACK = 0.05
-UNKNOWN = 2**63 - 1  # frames, by libsndfile: of a FLAC file that was written to a pipe
-DENSEST = 5_000  # samples to a byte: more than any format makes even of silence
+SLACK = 0.05  # seconds: annotated end times are often rounded up to the next centisecond
+UNKNOWN = 2**63 - 1  # frames that libsndfile reports for a FLAC file that was written to a pipe
+DENSEST = 5_000  # samples a byte: more than any format reaches even with silence
 GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
-PEAK = 0.25  # -12 dB full scale: where a recording's peak is put before its loudness is measured
+PEAK = 0.25  # -12 dB full scale: a recording's peak is scaled to it before its loudness is measured
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampler's filter, as torchaudio has them
 Wave = npt.NDArray[np.float32]
 
 
 def duration(utterance: Utterance) -> float:
-    """Seconds of the utterance, from the file's header alone; the UserErrors of `load` that a header can tell."""
+    """Seconds of the utterance, from the file's header alone. UserError as in `load`, as far as a header shows it."""
     start, stop, rate = _segment(utterance)
     return (stop - start) / rate
 
 
 def size(utterance: Utterance) -> tuple[int, int] | None:
-    """Samples and rate as the file has them, from its header; None where that cannot be read."""
+    """Number of samples and their rate in the file, from its header; None where that cannot be read."""
     try:
         start, stop, rate = _segment(utterance)
     except UserError:
@@ -45,7 +44,7 @@ def size(utterance: Utterance) -> tuple[int, int] | None:
 
 def fingerprint(utterance: Utterance) -> str | None:
     """A hash of the utterance's samples, channels averaged, and rate: equal for equal sound, whatever the file's name
-    or lossless format. None where it cannot be decoded. Silence tells nothing: it equals itself alone.
+    or lossless format. None where it cannot be decoded. Two silent utterances differ: silence identifies nothing.
     """
     try:
         start, stop, rate = _segment(utterance)
@@ -68,8 +67,9 @@ def load(utterance: Utterance) -> Wave:
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UserError(f"{utterance.audio}: cannot be decoded: {error}") from error
     except MemoryError as error:
-        told = f"says that it is {(stop - start) / rate:,.0f} s long, which memory does not hold"
-        raise UserError(f"{utterance.audio}: {utterance.id}: its header {told}") from error
+        seconds = (stop - start) / rate
+        message = f"its header says that it is {seconds:,.0f} s long, which does not fit into memory"
+        raise UserError(f"{utterance.audio}: {utterance.id}: {message}") from error
     if len(wave) + SLACK * rate < stop - start:
         raise UserError(
             f"{utterance.audio}: {utterance.id} breaks off after {len(wave)} of {stop - start} samples: truncated?"
@@ -82,8 +82,8 @@ def load(utterance: Utterance) -> Wave:
 def resample(wave: Wave, rate: int) -> Wave:
     """The wave `(samples,)` at `rate` Hz as `(ceil(samples * 16000 / rate),)` at 16 kHz.
 
-    Band-limited interpolation with a Hann-windowed sinc: torchaudio's `Resample` to the last bits, by which features
-    were made before there was this.
+    Band-limited interpolation with a Hann-windowed sinc; it equals torchaudio's `Resample` to the last bits, with which
+    older features were made.
     """
     if rate == SAMPLE_RATE:
         return np.asarray(wave, dtype=np.float32)
@@ -92,12 +92,12 @@ def resample(wave: Wave, rate: int) -> Wave:
 
 
 def to_loudness(wave: Wave, target: float = -23.0) -> Wave:
-    """The wave `(samples,)` at 16 kHz with such a gain that its gated loudness (ITU-R BS.1770-4) is `target`, in LUFS.
+    """The wave `(samples,)` at 16 kHz, scaled so that its gated loudness (ITU-R BS.1770-4) is `target`, in LUFS.
 
-    Never clipped: samples may come out beyond 1.0. What is shorter than one gating block of 400 ms is measured
-    repeated until it fills one. The recording's level plays no part: the absolute gate (-70 LUFS) is applied with the
-    peak at -12 dB full scale. The filters are pyloudnorm's, some 0.1 LU below the standard's own coefficients.
-    Raises UserError for silence; the caller, who knows whose wave it is, puts the name before it.
+    Never clipped: samples may exceed 1.0. A wave shorter than one gating block of 400 ms is repeated to fill one before
+    it is measured. The recording's level does not matter: the absolute gate (-70 LUFS) is applied with the peak at
+    -12 dB full scale. The filters are pyloudnorm's, some 0.1 LU below the standard's own coefficients.
+    Raises UserError for silence; the caller knows the utterance and puts its name before the message.
     """
     peak = float(np.abs(wave).max(initial=0.0))
     level = -np.inf
@@ -111,13 +111,13 @@ def to_loudness(wave: Wave, target: float = -23.0) -> Wave:
 
 @lru_cache(maxsize=8)
 def _filter(rate: int) -> tuple[int, int, npt.NDArray[np.float64]]:
-    """How many times to raise the rate and then to lower it, and the filter in between, `(K,)` of unit gain."""
+    """The factors by which the rate is raised and then lowered, and the filter in between, `(K,)` of unit gain."""
     common = math.gcd(rate, SAMPLE_RATE)
     up, down = SAMPLE_RATE // common, rate // common
     cutoff = ROLLOFF * min(up, down)
     reach = math.ceil(ZERO_CROSSINGS * down / cutoff) * up
-    # A tap is of one output phase and one input sample. torchaudio rounds phases to float32, which moves 44.1 kHz by
-    # 1e-5 of full scale: so do we, or stored features would no longer be those that are made.
+    # Each tap belongs to one output phase and one input sample. torchaudio rounds phases to float32, which changes
+    # 44.1 kHz recordings by 1e-5 of full scale. We do the same, so that features equal those in older stores.
     tap_K = np.arange(-reach, reach + 1)
     phase_K = tap_K * pow(down, -1, up) % up
     seconds_K = (phase_K * down - tap_K) // up / down - (phase_K / up).astype(np.float32)
@@ -127,12 +127,12 @@ def _filter(rate: int) -> tuple[int, int, npt.NDArray[np.float64]]:
 
 @lru_cache(maxsize=4096)
 def _header(path: Path, changed: int, size: int) -> Any:
-    """Read once for the many stretches of one recording, unless it has changed."""
+    """The file's header, read once for the many segments of one recording unless the file has changed."""
     return soundfile.info(path)
 
 
 def _segment(utterance: Utterance) -> tuple[int, int, int]:
-    """First sample, the one after the last, and the rate of the file."""
+    """The utterance's first sample, the sample after its last, and the file's rate in Hz."""
     try:
         status = utterance.audio.stat()
         info = _header(utterance.audio, status.st_mtime_ns, status.st_size)

@@ -1,6 +1,6 @@
-"""Which stretches of each utterance are its words, and random stretches of the same lengths as a control.
+"""Segments of utterances: their words, and random segments of the same lengths as a control.
 
-T frames of one utterance, W stretches of one utterance. Times are seconds from the beginning of the utterance.
+Axes: T frames and W segments of one utterance. Times are seconds from the beginning of the utterance.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bas.speech import audio
 
 SOURCES = ("corpus", "aligned", "pseudo")
 NAMES = ("words", "random")
-PSEUDO_SECONDS = 0.3  # of a pseudo-segment, about: a spoken word, within sentences
+PSEUDO_SECONDS = 0.3  # of a pseudo-segment: about the length of a spoken word
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The stretches of each utterance, and where they are from."""
+    """The segments of each utterance, and where they are from."""
 
     name: str  # one of NAMES
     of: Mapping[str, tuple[Word, ...]]  # by utterance id, in order of time; never empty for an utterance
@@ -45,27 +45,27 @@ class Segments:
 
     @property
     def digest(self) -> str:
-        """A short hash of all of it, whatever the order of the utterances."""
+        """A short hash of everything, independent of the order of the utterances."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many utterances have their stretches from each of SOURCES."""
-        found = Counter(self.source.values())
-        return {name: found[name] for name in SOURCES}
+        """The number of utterances by source."""
+        counts = Counter(self.source.values())
+        return {name: counts[name] for name in SOURCES}
 
     def only(self, ids: Collection[str]) -> Segments:
-        """Those of these utterances. KeyError for one that has none."""
+        """The segments of these utterances alone. KeyError for an utterance that has none."""
         return Segments(self.name, {i: self.of[i] for i in ids}, {i: self.source[i] for i in ids})
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `parse` reads it."""
+        """For JSON; `parse` reads it."""
         of = {id_: [[w.start, w.end, w.text] for w in words] for id_, words in self.of.items()}
         return {"name": self.name, "of": of, "source": dict(self.source)}
 
     @classmethod
     def parse(cls, raw: Any) -> Segments:
-        """What `as_dict` gave. ValueError where it is anything else."""
+        """The segments of which `raw` is the `as_dict`. ValueError where it is anything else."""
         try:
             of = {id_: tuple(Word(a, b, text) for a, b, text in words) for id_, words in raw["of"].items()}
             return cls(raw["name"], of, raw["source"])
@@ -80,12 +80,12 @@ def word_segments(
 ) -> Segments:
     """The words of each utterance: the corpus's own times; else the aligner's; else equal pseudo-segments.
 
-    aligner: asked for an utterance with a text and without word times (`bas.encoders.aligner.Aligner`). Where it finds
-    no word, as where there is none or no text, the whole utterance is cut into stretches of about PSEUDO_SECONDS, whose
-    text is "". on_progress: called after each utterance.
+    aligner: called for each utterance that has a text but no word times (`bas.encoders.aligner.Aligner`). Without an
+    aligner, without a text, or where the aligner finds no word, the whole utterance is cut into pseudo-segments of
+    about PSEUDO_SECONDS with the text "". on_progress: called after each utterance.
 
-    A word that goes on beyond the utterance's end is cut off there. Raises UserError for one that begins there or
-    later, for a recording whose header cannot be read, and what the aligner refuses.
+    A word that ends after the utterance is cut off at its end. Raises UserError for a word that begins at the end or
+    later, for a recording whose header cannot be read, and whatever the aligner raises.
     """
     of: dict[str, tuple[Word, ...]] = {}
     source: dict[str, str] = {}
@@ -96,28 +96,28 @@ def word_segments(
             words, origin = aligner(utterance), "aligned"
         if not words:
             words, origin = _pseudo(seconds), "pseudo"
-        of[utterance.id] = tuple(_clipped(utterance, word, seconds) for word in sorted(words, key=lambda w: w.start))
+        of[utterance.id] = tuple(_clip(utterance, word, seconds) for word in sorted(words, key=lambda w: w.start))
         source[utterance.id] = origin
         on_progress()
     return Segments("words", of, source)
 
 
 def random_like(segments: Segments, seconds: Mapping[str, float], seed: int = 0) -> Segments:
-    """By utterance, as many stretches of the same lengths in another order, at random places without overlap.
+    """For each utterance as many segments of the same lengths, shuffled, at random places without overlap.
 
-    The silence of an utterance is dealt out before, between and behind them by uniform cuts (a flat Dirichlet), so that
-    every placement of that order is as likely. An utterance's places hang on `seed` and its id alone. Where words
-    overlap so much that their lengths exceed the utterance, all are shortened alike. Where the stretches fill the
-    utterance and are of one length, as pseudo-segments are, nothing is left to chance: they stay where they were.
+    The utterance's silence is divided before, between and after the segments by uniform cuts (a flat Dirichlet): every
+    placement of the shuffled order is equally likely. The places depend on `seed` and the utterance's id alone. Where
+    the words overlap so much that their lengths exceed the utterance, all are shortened by one factor. Segments of
+    one length that fill the utterance, such as pseudo-segments, stay in place.
 
-    seconds: the utterances' durations by id. The texts are "": no stretch is a word.
+    seconds: the utterances' durations by id. The segments' texts are "".
     """
-    of = {id_: _strewn(words, seconds[id_], id_, seed) for id_, words in segments.of.items()}
+    of = {id_: _scatter(words, seconds[id_], id_, seed) for id_, words in segments.of.items()}
     return Segments("random", of, dict(segments.source))
 
 
 def holder(times_T: npt.NDArray[np.float64], words: Sequence[Word]) -> npt.NDArray[np.int64]:
-    """`(T,)`: the index of the word that holds each time (start <= time < end), the first of several; -1 for none."""
+    """`(T,)`: the index of the first word that contains each time (start <= time < end); -1 for none."""
     if not words:
         return np.full(len(times_T), -1)
     starts_W, ends_W = (np.array([getattr(w, name) for w in words]) for name in ("start", "end"))
@@ -131,14 +131,14 @@ def _pseudo(seconds: float) -> tuple[Word, ...]:
     return tuple(Word(a, b, "") for a, b in pairwise(edges))
 
 
-def _clipped(utterance: Utterance, word: Word, seconds: float) -> Word:
+def _clip(utterance: Utterance, word: Word, seconds: float) -> Word:
     if word.start >= seconds:
-        told = f"the word {word.text!r} begins at {word.start:g} s, but the utterance is {seconds:.2f} s long"
-        raise UserError(f"{utterance.audio}: {utterance.id}: {told}; its word times are of another recording, or wrong")
+        message = f"the word {word.text!r} begins at {word.start:g} s, but the utterance is {seconds:.2f} s long"
+        raise UserError(f"{utterance.audio}: {utterance.id}: {message}; are its word times of another recording?")
     return Word(word.start, min(word.end, seconds), word.text)
 
 
-def _strewn(words: Sequence[Word], seconds: float, id_: str, seed: int) -> tuple[Word, ...]:
+def _scatter(words: Sequence[Word], seconds: float, id_: str, seed: int) -> tuple[Word, ...]:
     rng = np.random.default_rng([seed, zlib.crc32(id_.encode())])
     lengths_W = rng.permutation([w.end - w.start for w in words])
     lengths_W *= min(1.0, seconds / lengths_W.sum())

@@ -67,7 +67,7 @@ def test_every_file_and_sentence_has_it(told: Any) -> None:
     assert len(sentences) == 2
     assert all("MARKED" in line for line in sentences)
     results = json.loads(Path("runs/marked/results.json").read_text())
-    assert results["protocol"]["told"].endswith("MARKED")
+    assert results["protocol"]["description"].endswith("MARKED")
     assert results["protocol"]["marks"]
     assert all("MARKED" in line for line in results["verdicts"])
     protocol = json.loads(Path("runs/marked/protocol.json").read_text())

@@ -193,7 +193,7 @@ def test_doubled_rows_and_ids_are_refused(tmp_path: Path, small: Any) -> None:
     save(small, tmp_path)
     refused(tmp_path, "'b.wav'", "the id 'x'", "a.wav", "its own")
     (tmp_path / "db.emotion.csv").write_text("file,emotion,id\na.wav,joy,x\na.wav,fear,y\n")
-    refused(tmp_path, "table 'emotion'", "'a' stands there twice")
+    refused(tmp_path, "table 'emotion'", "'a' is there twice")
 
 
 HEADER = "name: x\nsource: ''\nusage: other\ntables:\n  t: {type: filewise, columns: {emotion: {}}}\n"
@@ -273,7 +273,7 @@ def test_a_database_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert "not empty" in message
     same = replace(corpus.utterances[-1], id="y")
     twice = replace(corpus, utterances=(*corpus.utterances, same))
-    assert "'x/1' and 'y' are the same piece" in refusal(audformat.write, twice, tmp_path / "out")
+    assert "'x/1' and 'y' are the same part" in refusal(audformat.write, twice, tmp_path / "out")
     lined = replace(corpus, utterances=(replace(corpus.utterances[0], label="a\x85b"),))
     assert "a label is one line" in refusal(audformat.write, lined, tmp_path / "out")
 

@@ -126,8 +126,8 @@ def test_a_padded_store_is_verified(root: Path, tmp_path: Path) -> None:
     encoder: Any = Padded(load_encoder(LOG_MEL, CPU), 0.75)
     folder = store(root, tmp_path / "store", encoder).folder
     findings = list(verify(folder, quiet(), CPU, sample=2))
-    assert [f.check for f in findings if f.wrong] == []
-    assert "2 utterances encoded again" in findings[-1].told
+    assert [f.check for f in findings if f.problems] == []
+    assert "2 utterances encoded again" in findings[-1].summary
 
 
 def test_by_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def both(parts: Any, tmp_path: Path) -> dict[str, Any]:
 
 def sound(folder: Path) -> None:
     """Every check passes, every utterance encoded again."""
-    assert [w for found in verify.verify(folder, quiet(), torch.device("cpu"), sample=99) for w in found.wrong] == []
+    assert [w for found in verify.verify(folder, quiet(), torch.device("cpu"), sample=99) for w in found.problems] == []
 
 
 def same(made: FeatureStore, source: FeatureStore) -> None:
@@ -287,7 +287,7 @@ def test_the_same_command_makes_again_what_was_deleted(whole: FeatureStore, tmp_
     before = files(out)
     subset(whole.folder, out, quiet(), layers=[1], ids=None)  # nothing to do
     flip(shard_path(out, 1))
-    (told,) = [f for f in verify.verify(out, quiet(), torch.device("cpu"), sample=0) if f.wrong]
+    (told,) = [f for f in verify.verify(out, quiet(), torch.device("cpu"), sample=0) if f.problems]
     assert "delete shard-00001.h5 and run the same `bas features subset` again" in told.advice
     shard_path(out, 1).unlink()
     assert "run the same `bas features subset` again" in refusal(FeatureStore, out)

@@ -51,7 +51,7 @@ def checks(folder: Path, sample: int = 99) -> dict[str, Finding]:
 
 
 def wrong(folder: Path, sample: int = 99) -> dict[str, tuple[str, ...]]:
-    return {name: found.wrong for name, found in checks(folder, sample).items() if found.wrong}
+    return {name: found.problems for name, found in checks(folder, sample).items() if found.problems}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -217,16 +217,16 @@ from rich.console import Console
 from bas.features import derive
 from bas.speech.words import Segments
 
-real, calls = derive.intact, 0
+real, calls = derive.read_intact, 0
 
-def intact(*given):
+def read_intact(*given):
     global calls
     calls += 1
     if calls == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 
-derive.intact = intact
+derive.read_intact = read_intact
 parent, out = map(Path, sys.argv[2:4])
 derive.derive(parent, out, Segments.parse(json.loads(sys.argv[4])), "mean", Console(quiet=True))
 """
@@ -270,14 +270,14 @@ def test_verify_derives_again_where_the_parent_is(
     for folder in made.values():
         found = checks(folder, sample=2)
         assert list(found) == ["files", "entries", "shards", "derivation", "labels"]
-        assert not any(f.wrong for f in found.values())
-        assert found["derivation"].told.endswith(f"2 of them derived again from {parent.folder}")
-    assert "0 of them derived again" in checks(made["mean"], sample=0)["derivation"].told
+        assert not any(f.problems for f in found.values())
+        assert found["derivation"].summary.endswith(f"2 of them derived again from {parent.folder}")
+    assert "0 of them derived again" in checks(made["mean"], sample=0)["derivation"].summary
     shutil.rmtree(parent.folder)
     for folder in made.values():
         found = checks(folder)
-        assert not any(f.wrong for f in found.values())
-        assert f"nothing derived again: {parent.folder}: no feature store here" in found["derivation"].told
+        assert not any(f.problems for f in found.values())
+        assert f"nothing derived again: {parent.folder}: no feature store here" in found["derivation"].summary
 
 
 class Louder(Fake):

@@ -45,7 +45,7 @@ def parent(tmp_path: Path) -> FeatureStore:
 
 
 def wrong(folder: Path) -> dict[str, tuple[str, ...]]:
-    return {f.check: f.wrong for f in verify(folder, quiet(), torch.device("cpu"), sample=99) if f.wrong}
+    return {f.check: f.problems for f in verify(folder, quiet(), torch.device("cpu"), sample=99) if f.problems}
 
 
 def test_each_frame_is_followed_by_its_columns(parent: FeatureStore, tmp_path: Path) -> None:

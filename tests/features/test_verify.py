@@ -51,7 +51,7 @@ def checked(folder: Path, **asked: Any) -> dict[str, Finding]:
 
 
 def wrong(folder: Path, **asked: Any) -> dict[str, list[str]]:
-    return {name: list(found.wrong) for name, found in checked(folder, **asked).items() if found.wrong}
+    return {name: list(found.problems) for name, found in checked(folder, **asked).items() if found.problems}
 
 
 def edit_json(folder: Path, **changes: Any) -> None:
@@ -62,9 +62,9 @@ def edit_json(folder: Path, **changes: Any) -> None:
 def test_a_whole_store_passes(folder: Path) -> None:
     found = checked(folder)
     assert list(found) == ["files", "entries", "shards", "labels", "encoder"]
-    assert not any(f.wrong or f.advice for f in found.values())
-    assert "6 of 6 utterances are as they were computed" in found["shards"].told
-    assert "3 utterances encoded again on cpu" in found["encoder"].told
+    assert not any(f.problems or f.advice for f in found.values())
+    assert "6 of 6 utterances are as they were computed" in found["shards"].summary
+    assert "3 utterances encoded again on cpu" in found["encoder"].summary
     assert list(checked(folder, sample=0)) == ["files", "entries", "shards", "labels"]
 
 
@@ -84,9 +84,9 @@ def test_a_flipped_bit_is_found_and_only_its_shard_is_made_again(layer: int, fol
     whole = {p.name: p.read_bytes() for p in folder.glob("shard-*.h5")}
     id_ = flip(shard_path(folder, 1), layer)
     found = checked(folder, sample=6)
-    assert found["shards"].wrong == (f"shard-00001.h5: {id_}: layer {layer}: other bytes than were computed",)
+    assert found["shards"].problems == (f"shard-00001.h5: {id_}: layer {layer}: other bytes than were computed",)
     assert "delete shard-00001.h5 and run the same `bas extract` again" in found["shards"].advice
-    assert not found["encoder"].wrong  # drawn from what is intact
+    assert not found["encoder"].problems  # drawn from what is intact
     shard_path(folder, 1).unlink()
     assert wrong(folder) == {"files": ["shard-00001.h5: missing"]}
     encoder = Fake()
@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_found_and_only_its_shard_is_made_again(layer: int, fol
 def test_every_damaged_shard_is_told(folder: Path) -> None:
     a, b = flip(shard_path(folder, 0)), flip(shard_path(folder, 2))
     found = checked(folder)["shards"]
-    assert [line.split(": ")[:2] for line in found.wrong] == [["shard-00000.h5", a], ["shard-00002.h5", b]]
+    assert [line.split(": ")[:2] for line in found.problems] == [["shard-00000.h5", a], ["shard-00002.h5", b]]
     assert "delete shard-00000.h5, shard-00002.h5 and" in found.advice
 
 
@@ -157,7 +157,7 @@ def test_an_utterance_twice_and_one_held_and_skipped_are_found(folder: Path) -> 
     first, last = raw["shards"][0][0], raw["shards"][-1][0]
     edit_json(folder, shards=[[*raw["shards"][0], last], *raw["shards"][1:]], skipped={first: "why"})
     found = wrong(folder)
-    assert found["entries"] == [f"{last}: stands in it 2 times", f"{first}: both held and skipped"]
+    assert found["entries"] == [f"{last}: listed 2 times", f"{first}: both held and skipped"]
     assert found["shards"][0].startswith("shard-00000.h5: belongs to another store")
 
 
@@ -174,11 +174,12 @@ def test_an_utterance_without_a_recording_is_found(folder: Path) -> None:
 def test_stray_files_and_an_extraction_under_way_are_told(folder: Path) -> None:
     (folder / "shard-00099.h5").touch()
     found = checked(folder)
-    assert "left behind: shard-00099.h5" in found["files"].told
-    assert not found["files"].wrong
+    assert "left behind: shard-00099.h5" in found["files"].summary
+    assert not found["files"].problems
     shutil.copy(folder / "store.json", folder / "plan.json")
     assert (
-        "plan.json: `bas extract` adds to it or was stopped (1 files beyond the store)" in checked(folder)["files"].told
+        "plan.json: `bas extract` adds to it or was stopped (1 files beyond the store)"
+        in checked(folder)["files"].summary
     )
     assert "the same command goes on" in describe(folder, quiet())["under way"]
 
@@ -190,14 +191,14 @@ def test_ids_that_the_labels_have_and_the_store_has_not_and_the_reverse(folder: 
     text = root.read_text()
     root.write_text(text.replace("u2,wav", "new,wav"))
     found = checked(folder)["labels"]
-    assert found.wrong == (
+    assert found.problems == (
         "new: in the corpus, but neither held nor skipped",
         "u2: held, but the corpus has it no more",
     )
     assert "extract into another folder" in found.advice  # the same command would refuse
     root.write_text(text + "u9,wav/u1.wav,a,s\n")
     found = checked(folder)["labels"]
-    assert found.wrong == ("u9: in the corpus, but neither held nor skipped",)
+    assert found.problems == ("u9: in the corpus, but neither held nor skipped",)
     store(root, folder)  # what it advises
     assert "run the same `bas extract` again" in found.advice
     assert wrong(folder) == {}
@@ -206,9 +207,9 @@ def test_ids_that_the_labels_have_and_the_store_has_not_and_the_reverse(folder: 
 def test_a_recording_that_changed_is_found_and_not_encoded(folder: Path, tmp_path: Path) -> None:
     tone(tmp_path / "wav" / "u3.wav", 0.6, hertz=999)
     found = checked(folder, sample=6)
-    assert found["labels"].wrong == (f"u3: {tmp_path / 'wav' / 'u3.wav'} changed since",)
-    assert found["encoder"].told.startswith("5 utterances")
-    assert not found["encoder"].wrong
+    assert found["labels"].problems == (f"u3: {tmp_path / 'wav' / 'u3.wav'} changed since",)
+    assert found["encoder"].summary.startswith("5 utterances")
+    assert not found["encoder"].problems
 
 
 def test_without_its_corpus_the_other_checks_go_on(folder: Path, root: Path) -> None:
@@ -236,8 +237,8 @@ class Off(Fake):
 def test_states_of_another_encoder_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "load_encoder", lambda *_, **__: Off())
     found = checked(folder, sample=2)["encoder"]
-    assert len(found.wrong) == 2
-    assert all(": layer 1 differs by 0.00" in line for line in found.wrong)
+    assert len(found.problems) == 2
+    assert all(": layer 1 differs by 0.00" in line for line in found.problems)
 
 
 def test_states_of_another_utterance_under_right_checksums_are_found(folder: Path) -> None:
@@ -290,7 +291,7 @@ def test_a_moved_encoder_is_found_with_the_option(hubert: Path, root: Path, tmp_
     folder = store(root, tmp_path / "store", encoder).folder
     shutil.rmtree(moved)
     found = checked(folder)["encoder"]
-    assert "is not here" in found.wrong[0]
+    assert "is not here" in found.problems[0]
     assert "--encoder" in found.advice
     assert not wrong(folder, encoder=str(hubert))
 

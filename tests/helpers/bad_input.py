@@ -142,7 +142,7 @@ CASES = {
         "the file is empty": manifest(""),
         "a heading without rows": manifest("id,audio,label,speaker\n"),
         "semicolons": row("a1;wav/a1.wav", "id;audio"),
-        "an id stands twice": row("a1,wav/a1.wav,calm,anna\na1,wav/a2.wav,calm,anna"),
+        "an id is there twice": row("a1,wav/a1.wav,calm,anna\na1,wav/a2.wav,calm,anna"),
         "an unknown split": row("a1,wav/a1.wav,training", "id,audio,split"),
         "a path leaves the folder": row("a1,../a1.wav,calm,anna"),
         "the audio is a folder": row("a1,wav,calm,anna"),

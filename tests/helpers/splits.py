@@ -86,9 +86,9 @@ def check_invariants(corpus: Corpus, task: Classification, protocol: Protocol) -
         for field in task.disjoint:
             sides = [v for part in parts for v in values(corpus, part, field)]
             assert len(sides) == len(set(sides)), field
-    assert len(protocol.tested) == len(set(protocol.tested))
+    assert len(protocol.test_ids) == len(set(protocol.test_ids))
     if protocol.rule != "own" and "/" not in protocol.rule:
-        assert set(protocol.tested) == labelled
+        assert set(protocol.test_ids) == labelled
     if not corpus.published:
         assert all(mark.startswith("allowed by --allow-overlap") for mark in protocol.marks)
 

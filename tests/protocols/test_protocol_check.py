@@ -113,7 +113,7 @@ def test_overlap_allowed_by_name_is_marked() -> None:
     protocol = make(c, EMOTION, "id:5", allowed=("speaker",))
     (mark,) = protocol.marks
     assert mark.startswith("allowed by --allow-overlap, with speaker on both sides: 10 values")
-    assert protocol.told == f"paper-cups-id-5-seed0 (id:5), hash {protocol.hash}, MARKED"
+    assert protocol.description == f"paper-cups-id-5-seed0 (id:5), hash {protocol.hash}, MARKED"
     assert protocol.unit == "speaker"  # utterances of one speaker are no independent units
     assert make(c, EMOTION, "speaker:5", allowed=("speaker",)).marks == ()
     refused(lambda: make(c, EMOTION, "id:5", allowed=("text",)), "--allow-overlap text", "speaker")
@@ -153,7 +153,7 @@ def test_one_recording_twice_in_one_part_is_noted(tmp_path: Path) -> None:
     c = recorded(tmp_path)
     rows = [dataclasses.replace(u, audio=tmp_path / "0.wav") if u.id == "u001" else u for u in c.utterances]
     protocol = make(dataclasses.replace(c, utterances=tuple(rows)), EMOTION, "speaker:3")
-    assert "1 recordings stand under several names, e.g. u000 = u001" in protocol.notes
+    assert "1 recordings have several names, e.g. u000 = u001" in protocol.notes
 
 
 def test_parts_of_one_recording_are_told_apart(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_has_no_label_or_no_features_is_left_out_with_a_note(tmp_path: Path
     check_invariants(fewer, EMOTION, protocol)
     assert make(fewer, EMOTION, str(path), skipped=["u000"]).folds == protocol.folds
     assert protocol.hash != make(c, EMOTION).hash
-    assert protocol.notes[0].startswith("1 utterances are left out, for want of a label or features: e.g. 'u000'")
+    assert protocol.notes[0].startswith("1 utterances are left out, without a label or features, e.g. 'u000'")
     blank = tuple(dataclasses.replace(u, label=None) if u.id == "u000" else u for u in c.utterances)
     assert make(dataclasses.replace(c, utterances=blank), EMOTION, str(path)).folds == protocol.folds
 
@@ -175,7 +175,7 @@ def test_a_file_has_its_rules_name_only_where_the_rule_makes_it(tmp_path: Path) 
     dataclasses.replace(protocol, folds=(edited, *protocol.folds[1:])).write(tmp_path / "edited.json")
     made = make(acted(), EMOTION, str(tmp_path / "edited.json"))
     assert made.rule == "file edited.json"
-    assert "file edited.json" in made.told
+    assert "file edited.json" in made.description
     leaky = make(acted(), EMOTION, "id:5", allowed=("speaker",))
     for rule in ("own", "emobox", "id:5"):
         dataclasses.replace(leaky, rule=rule, published=True).write(tmp_path / "said.json")

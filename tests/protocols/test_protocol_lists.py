@@ -73,8 +73,8 @@ def test_emobox_folds_are_read_as_they_are_and_marked(tmp_path: Path, valid: Any
 def test_emobox_without_what_could_not_be_extracted(tmp_path: Path) -> None:
     c = recorded_in_folders()
     protocol = make(c, EMOTION, f"emobox:{emobox_folds(tmp_path, c)}", skipped=["u003", "u040"])
-    assert set(protocol.tested) == set(ids(c)) - {"u003", "u040"}
-    assert protocol.notes[0] == "2 utterances are left out, for want of a label or features: e.g. 'u003'"
+    assert set(protocol.test_ids) == set(ids(c)) - {"u003", "u040"}
+    assert protocol.notes[0] == "2 utterances are left out, without a label or features, e.g. 'u003'"
 
 
 def test_emobox_without_speakers_runs_and_says_so(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_emobox_by_key(tmp_path: Path) -> None:
     folder = emobox_folds(tmp_path, c)
     keyed = tuple(dataclasses.replace(u, id=f"cups-{u.id}", audio=Path(f"x/{u.id}.wav")) for u in c.utterances)
     protocol = make(dataclasses.replace(c, utterances=keyed), EMOTION, f"emobox:{folder}")
-    assert set(protocol.tested) == {u.id for u in keyed}
+    assert set(protocol.test_ids) == {u.id for u in keyed}
 
 
 def test_broken_emobox_folders(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_files_list_rule_is_not_believed(tmp_path: Path) -> None:
     folder = emobox_folds(tmp_path / "lists", c)
     protocol = make(c, EMOTION, f"emobox:{folder}")
     dataclasses.replace(protocol, rule=f"emobox:{folder}").write(tmp_path / "said.json")
-    assert make(c, EMOTION, str(tmp_path / "said.json")).told.startswith("said (file said.json), hash ")
+    assert make(c, EMOTION, str(tmp_path / "said.json")).description.startswith("said (file said.json), hash ")
 
 
 # --- SUPERB ---

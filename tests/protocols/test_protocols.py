@@ -349,7 +349,7 @@ def test_emodb() -> None:
     check_invariants(c, EMOTION, protocol)
     assert protocol.rule == "speaker:5"
     assert [len(values(c, f.test, "speaker")) for f in protocol.folds] == [2] * 5
-    assert len(protocol.tested) == len(set(protocol.tested)) == 535
+    assert len(protocol.test_ids) == len(set(protocol.test_ids)) == 535
     assert protocol.marks == ()
     assert any(note.startswith("text on both sides: 10 values") for note in protocol.notes)
     texts = make(c, SPEAKER_ID)

@@ -19,7 +19,7 @@ import pytest
 from refusals import refusal
 
 from bas.speech import acoustics
-from bas.speech.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, filled, measure, opensmile_version
+from bas.speech.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, fill_missing, measure, opensmile_version
 
 RATE = 16_000
 needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed")
@@ -97,7 +97,7 @@ def test_what_has_no_frame_has_no_value_and_is_told() -> None:
     assert acoustic.missing[pitch] == 3
     assert acoustic.missing["loudness_sma3_amean"] == 1
     assert "duration" not in acoustic.missing
-    assert np.isfinite(filled(acoustic.family(*FAMILIES))).all()
+    assert np.isfinite(fill_missing(acoustic.family(*FAMILIES))).all()
 
 
 @needs_opensmile
@@ -126,8 +126,8 @@ def test_entropy_is_high_for_noise_and_low_for_a_tone() -> None:
 
 def test_a_hole_is_filled_with_the_mean_of_its_column() -> None:
     acoustic = by_hand([[1, np.nan, 5], [3, np.nan, np.nan], [np.nan, np.nan, 7]])
-    assert filled(acoustic.family("energy", "frequency")).tolist() == [[1, 0], [3, 0], [2, 0]]
-    assert filled(acoustic.family(OTHER)).tolist() == [[5], [6], [7]]
+    assert fill_missing(acoustic.family("energy", "frequency")).tolist() == [[1, 0], [3, 0], [2, 0]]
+    assert fill_missing(acoustic.family(OTHER)).tolist() == [[5], [6], [7]]
     assert acoustic.missing == {"f0": 1, "f1": 3, "f2": 1}
 
 

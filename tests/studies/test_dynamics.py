@@ -136,7 +136,7 @@ def test_speakers_stand_in_one_part_each(done: tuple[Path, dict[str, Any], str],
         assert len(fit | valid | test) == len(fit) + len(valid) + len(test)
     told = "the default with 6 speakers (below 30: the third part is rotated)"
     assert told in said
-    assert told in results["protocol"]["told"]
+    assert told in results["protocol"]["description"]
     assert "1 of 5 rotations" in (folder / "table.md").read_text()
 
 
@@ -155,7 +155,7 @@ def test_the_stores_are_stores_of_the_third_part(done: tuple[Path, dict[str, Any
         store = FeatureStore(folder / f"rotation0/features/step-{step:05}")
         assert sorted(store.ids) == sorted(test)
         found = list(verify(store.folder, quiet(), CPU, sample=2 if step == steps[-1] else 0))
-        assert not any(finding.wrong for finding in found), found
+        assert not any(finding.problems for finding in found), found
 
 
 def test_only_the_last_weights_are_kept(done: tuple[Path, dict[str, Any], str]) -> None:

@@ -244,10 +244,10 @@ def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -
     for rule, size in (("speaker:3", None), ("speaker:8", 38)):  # of 64
         run = begun(tmp_path / rule.replace(":", ""), asked, rule)
         drawn = study._random(run)
-        assert sorted(drawn.tested) == sorted(u.id for u in run.utterances)
-        assert len(set(drawn.tested)) == len(drawn.tested)
+        assert sorted(drawn.test_ids) == sorted(u.id for u in run.utterances)
+        assert len(set(drawn.test_ids)) == len(drawn.test_ids)
         assert drawn.marks[0].startswith("allowed by --allow-overlap, with speaker on both sides")
-        assert "MARKED" in drawn.told
+        assert "MARKED" in drawn.description
         assert drawn.rule == "id:60/20/20, 5 rotations"
         assert drawn.unit == "speaker"
         size = size or min(len(fold.fit) for fold in run.protocol.folds)

@@ -113,7 +113,7 @@ def test_the_exported_weights_are_of_the_network_of_each_fold(work: Path) -> Non
         "CNN+LSTM+attention, one an emotion: natural",
         "CNN+LSTM+attention, one an emotion: recognised",
     )
-    assert found.ids == run.protocol.tested
+    assert found.ids == run.protocol.test_ids
     assert found.weights_MSN.dtype == np.float32
     for u, id_ in enumerate(found.ids):
         here = slice(*found.offsets[u : u + 2].tolist())
@@ -244,7 +244,7 @@ def test_what_attention_goes_with(work: Path, results: dict[str, Any]) -> None:
     # 0.2 to 0.48 s of 0.6: attention that is nearly even lies on the silence for about half.
     assert all(0.2 < found["behind"] < 0.8 for found in padded.values())
     ids = Contours.load(work / "runs/whole/plain/contours.npz").ids
-    assert set(ids) == set(Run.open(work / "runs/whole/plain").protocol.tested)
+    assert set(ids) == set(Run.open(work / "runs/whole/plain").protocol.test_ids)
 
 
 def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

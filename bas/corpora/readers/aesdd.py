@@ -11,8 +11,8 @@ EMOTIONS = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "s
 SPEAKERS = {str(n): str(n) for n in range(1, 7)}
 SENTENCES = {f"{n:02}": f"{n:02}" if n < 20 else None for n in range(1, 21)}  # the last one is improvised
 
-# Every actor said every utterance in every emotion. Three of these are not in the distribution, and speaker 5 has a
-# second take of eight; those of s01 are named a and b.
+# Every actor said every utterance in every emotion. The distribution lacks three of these recordings, and speaker 5 has
+# a second take of eight; the takes of s01 are named a and b.
 ABSENT = {"d18 (5)", "f02 (4)", "h11 (3)", "s01 (5)"}
 FURTHER = {f"{take} (5)b" for take in ("a06", "d01", "d03", "d04", "f18", "s01", "s02", "s04")} | {"s01 (5)a"}
 RELEASED = {f"{e}{s} ({n})" for e in EMOTIONS for s in SENTENCES for n in SPEAKERS} - ABSENT | FURTHER
@@ -22,26 +22,26 @@ def read(root: Path) -> Corpus:
     """Read the folder that holds `anger`, `disgust`, `fear`, `happiness` and `sadness`.
 
     `anger/a03 (4).wav` is emotion letter a, utterance 03, speaker 4; speaker 1 is also spelt `(01)`. `a06 (5)b.wav`
-    is a further take. The text is the utterance's number, its words are not distributed; 20 is improvised and has
-    none. Which actors are women is not documented. The distribution's `s05 (3).wav` cannot be decoded.
+    is a further take. The text is the utterance's number, as the sentences are not distributed; 20 is improvised and
+    has none. The actors' sexes are not documented. The distribution's `s05 (3).wav` cannot be decoded.
     UserError: no recording, another file name, an unknown letter, utterance or speaker, a folder of another emotion.
     """
-    paths = tree.recordings(root, "*/*.wav", "anger/a01 (1).wav and 604 more in five folders")
-    taken = [_utterance(path) for path in paths]
-    found = {name for name, _ in taken}
-    note = tree.incomplete(found, len(RELEASED), RELEASED - found)
-    return Corpus("aesdd", tuple(u for _, u in taken), protocol="speaker:5", unit="speaker", note=note)
+    paths = tree.find_recordings(root, "*/*.wav", "anger/a01 (1).wav and 604 more in five folders")
+    takes = [_utterance(path) for path in paths]
+    names = {name for name, _ in takes}
+    note = tree.describe_missing(names, len(RELEASED), RELEASED - names)
+    return Corpus("aesdd", tuple(u for _, u in takes), protocol="speaker:5", unit="speaker", note=note)
 
 
 def _utterance(path: Path) -> tuple[str, Utterance]:
-    """With the name it has in RELEASED."""
-    letter, sentence, number, take = tree.parsed(path, r"(\w)(\d\d) \(0?(\d)\)([ab]?)", "a03 (4).wav").groups()
-    speaker = tree.known(path, "speaker", number, SPEAKERS)
+    """The name in RELEASED, and the utterance."""
+    letter, sentence, number, take = tree.parse_name(path, r"(\w)(\d\d) \(0?(\d)\)([ab]?)", "a03 (4).wav").groups()
+    speaker = tree.look_up(path, "speaker", number, SPEAKERS)
     return f"{letter}{sentence} ({number}){take}", Utterance(
         id=path.stem,
         audio=path,
-        label=tree.agreed(path, tree.known(path, "emotion letter", letter, EMOTIONS)),
+        label=tree.check_folder(path, tree.look_up(path, "emotion letter", letter, EMOTIONS)),
         speaker=speaker,
         language="el",
-        text=tree.known(path, "utterance number", sentence, SENTENCES),
+        text=tree.look_up(path, "utterance number", sentence, SENTENCES),
     )

@@ -32,27 +32,29 @@ def read(root: Path) -> Corpus:
     """Read the folder of one copy: `CaFE_48k` (wav), or the one that holds `CaFE_192k_1` and `CaFE_192k_2` (aiff).
 
     `Colère/Faible/01-C-1-1.wav` is actor, emotion letter, intensity (1 weak, 2 strong; `Neutre` has 1), sentence. Only
-    the file names count: unzipping can garble the accents of the folders. Odd actors are male; the sentences are the
-    documentation's.
+    the file names are read: unzipping can garble the accents of the folders. Odd actors are male; the sentences are
+    the documentation's.
     UserError: no recording, two copies, a file name with an unknown actor, emotion letter or sentence.
     """
-    # The pattern stands for .wav and .aiff.
-    paths = tree.one_copy(tree.recordings(root, "**/*.[aw][ai][vf]*", "Joie/Faible/01-J-1-1.wav and 935 more"))
+    # The pattern matches .wav and .aiff.
+    paths = tree.check_one_copy(
+        tree.find_recordings(root, "**/*.[aw][ai][vf]*", "Joie/Faible/01-J-1-1.wav and 935 more")
+    )
     utterances = tuple(_utterance(path) for path in paths)
     names = {"-".join(parts) for parts in product(ACTORS, EMOTIONS, "12", SENTENCES) if parts[1:3] != ("N", "2")}
     ids = {u.id for u in utterances}
-    note = tree.incomplete(ids, len(names), names - ids)
+    note = tree.describe_missing(ids, len(names), names - ids)
     return Corpus("cafe", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
 def _utterance(path: Path) -> Utterance:
-    actor, emotion, sentence = tree.parsed(path, r"(\d\d)-([A-Z])-[12]-(\d)", "01-C-1-1.wav").groups()
+    actor, emotion, sentence = tree.parse_name(path, r"(\d\d)-([A-Z])-[12]-(\d)", "01-C-1-1.wav").groups()
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion", emotion, EMOTIONS),
+        label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=actor,
-        sex=tree.known(path, "actor", actor, ACTORS),
+        sex=tree.look_up(path, "actor", actor, ACTORS),
         language="fr",
-        text=tree.known(path, "sentence", sentence, SENTENCES),
+        text=tree.look_up(path, "sentence", sentence, SENTENCES),
     )

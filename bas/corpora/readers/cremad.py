@@ -30,9 +30,9 @@ SENTENCES = {
 ACTORS = {str(number): str(number) for number in range(1001, 1092)}
 SEXES = {"Female": "female", "Male": "male"}
 VOTES = {"A": "anger", "D": "disgust", "F": "fear", "H": "happy", "N": "neutral", "S": "sad"}
-VOICE = "1"  # a row of votes is numbered 100000 times what was judged, plus the clip: 1 voice, 2 face, 3 both
-Judged = tuple[tuple[tuple[str, float], ...], int]
-"""Shares of listeners, and how many they were."""
+VOICE = "1"  # a row of votes has the number 100000 * M + clip, where M is 1 for the voice, 2 the face, 3 both
+Ratings = tuple[tuple[tuple[str, float], ...], int]
+"""Shares of listeners by emotion, and the number of listeners."""
 
 LISTED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}  # the one file whose name is not the one of the distribution's list
 
@@ -41,64 +41,64 @@ def read(root: Path) -> Corpus:
     """Read the folder that holds `AudioWAV`, or `AudioWAV` itself.
 
     `AudioWAV/1001_DFA_ANG_XX.wav` is actor, sentence, emotion meant, level (LO, MD, HI, XX). The sentences are the
-    documentation's. Where they lie beside `AudioWAV`, `VideoDemographics.csv` tells the sexes,
-    `SentenceFilenames.csv` which files are missing, and `processedResults/tabulatedVotes.csv` the shares of listeners
-    who heard each emotion: those who were given the voice alone, some ten a clip.
+    documentation's. Files beside `AudioWAV` are read where they exist: `VideoDemographics.csv` has the sexes,
+    `SentenceFilenames.csv` the names of all files, and `processedResults/tabulatedVotes.csv` the shares of listeners
+    who heard each emotion, of those who were given the voice alone, some ten a clip.
     UserError: no recording, two copies, a file name with an unknown actor, sentence or emotion, a csv without the
     columns needed, an unknown sex, votes that are no counts or do not add up.
     """
-    paths = tree.one_copy(tree.recordings(root, "**/*.wav", "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more"))
+    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more"))
     beside = paths[0].absolute().parent.parent
     demographics = beside / "VideoDemographics.csv"
     sexes = {
-        actor: tree.known(demographics, "sex", sex, SEXES) for actor, sex in _columns(demographics, "ActorID", "Sex")
+        actor: tree.look_up(demographics, "sex", sex, SEXES) for actor, sex in _columns(demographics, "ActorID", "Sex")
     }
     listed = {name for _, name in _columns(beside / "SentenceFilenames.csv", "Stimulus_Number", "Filename")}
-    judged = _judged(beside / "processedResults" / "tabulatedVotes.csv")
-    utterances = tuple(_utterance(path, sexes, judged) for path in paths)
+    ratings = _read_ratings(beside / "processedResults" / "tabulatedVotes.csv")
+    utterances = tuple(_utterance(path, sexes, ratings) for path in paths)
     ids = {LISTED.get(u.id, u.id) for u in utterances}
-    note = tree.incomplete(ids, UTTERANCES, listed - ids)
+    note = tree.describe_missing(ids, UTTERANCES, listed - ids)
     return Corpus("cremad", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
-def _utterance(path: Path, sexes: Mapping[str, str], judged: Mapping[str, Judged]) -> Utterance:
+def _utterance(path: Path, sexes: Mapping[str, str], ratings: Mapping[str, Ratings]) -> Utterance:
     listed = path.with_stem(LISTED.get(path.stem, path.stem))
-    match = tree.parsed(listed, r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(?:LO|MD|HI|XX)", "1001_DFA_ANG_XX.wav")
+    match = tree.parse_name(listed, r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(?:LO|MD|HI|XX)", "1001_DFA_ANG_XX.wav")
     actor, sentence, emotion = match.groups()
-    shares, raters = judged.get(listed.stem, ((), None))
+    shares, raters = ratings.get(listed.stem, ((), None))
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion", emotion, EMOTIONS),
-        speaker=tree.known(path, "actor", actor, ACTORS),
+        label=tree.look_up(path, "emotion", emotion, EMOTIONS),
+        speaker=tree.look_up(path, "actor", actor, ACTORS),
         sex=sexes.get(actor),
         language="en",
-        text=tree.known(path, "sentence", sentence, SENTENCES),
+        text=tree.look_up(path, "sentence", sentence, SENTENCES),
         shares=shares,
         raters=raters,
     )
 
 
-def _judged(path: Path) -> dict[str, Judged]:
-    """By clip, the shares of those who heard it and how many they were; nothing without the file."""
-    found: dict[str, Judged] = {}
-    for number, clip, told, *votes in _columns(path, "", "fileName", "numResponses", *VOTES):
+def _read_ratings(path: Path) -> dict[str, Ratings]:
+    """The ratings of each clip's voice; empty without the file."""
+    ratings: dict[str, Ratings] = {}
+    for number, clip, responses, *votes in _columns(path, "", "fileName", "numResponses", *VOTES):
         if number[:1] != VOICE:
             continue
         where = f"{path}: row {number} ({clip})"
-        if not all(text.isdecimal() for text in (told, *votes)):
-            raise UserError(f"{where}: numResponses {told!r}, votes {', '.join(votes)}: expected whole numbers")
-        counts, raters = [int(text) for text in votes], int(told)
+        if not all(text.isdecimal() for text in (responses, *votes)):
+            raise UserError(f"{where}: numResponses {responses!r}, votes {', '.join(votes)}: expected whole numbers")
+        counts, raters = [int(text) for text in votes], int(responses)
         if not 0 < raters == sum(counts):
             raise UserError(f"{where}: numResponses is {raters}, the votes {', '.join(VOTES)} add up to {sum(counts)}")
-        if clip in found:
+        if clip in ratings:
             raise UserError(f"{where}: the second row of this clip's voice")
-        found[clip] = tuple((name, c / raters) for name, c in zip(VOTES.values(), counts, strict=True)), raters
-    return found
+        ratings[clip] = tuple((name, c / raters) for name, c in zip(VOTES.values(), counts, strict=True)), raters
+    return ratings
 
 
 def _columns(path: Path, *names: str) -> list[tuple[str, ...]]:
-    """These columns of a table of the distribution, row by row; nothing without the file."""
+    """These columns of a table of the distribution, row by row; empty without the file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:

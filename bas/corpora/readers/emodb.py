@@ -50,10 +50,10 @@ SENTENCES = {
     "b10": "Die wird auf dem Platz sein, wo wir sie im-mer hin-le-gen.",
 }
 
-Judged = tuple[tuple[tuple[str, float], ...], int]
-"""Shares of listeners, and how many they were."""
+Ratings = tuple[tuple[tuple[str, float], ...], int]
+"""Shares of listeners, and the number of listeners."""
 
-JUDGED = ("Nr.", "Satz", "erkannt", "natuerlich")  # the columns of erkennung.txt
+COLUMNS = ("Nr.", "Satz", "erkannt", "natuerlich")  # of erkennung.txt
 LISTENERS = (20, 21)  # "20 subjects" says erklaerung.txt, but the percentages of all takes of b03 are of 21
 
 
@@ -62,22 +62,22 @@ def read(root: Path) -> Corpus:
 
     `wav/03a01Fa.wav` is speaker 03, sentence a01, emotion letter F, take a. Word times (seconds) come from
     `silb/03a01Fa.silb`; an utterance without that file, or whose syllables do not fit the sentence, has no words.
-    What `silb` names and `wav` lacks is missing; the other label folders also name takes that were never distributed.
-    The sex is that of the corpus description's table of speakers.
-    `erkennung.txt`, where it lies, tells the shares of listeners to whom a take sounded natural and who recognised the
-    emotion meant. "natural" comes first: the distributed takes are those that 80 % or more recognised, which leaves
+    A take that `silb` names and `wav` lacks is missing; the other label folders also name takes that were never
+    distributed. The sexes are those in the corpus description's table of speakers.
+    `erkennung.txt`, where it exists, has the shares of listeners to whom a take sounded natural and who recognised the
+    intended emotion. "natural" comes first: the distributed takes are those that 80 % or more recognised, which leaves
     little to predict; the rest of the list is not read.
     UserError: no recording, a file name with an unknown speaker, sentence or emotion, a syllable line that is no time
     and label, a line of `erkennung.txt` that is not number, take and two percentages of its listeners.
     """
     wav = root / "wav" if (root / "wav").is_dir() else root
     silb = wav.parent / "silb"
-    paths = tree.recordings(wav, "*.wav", "03a01Fa.wav and 534 more")
-    judged = _judged(wav.parent / "erkennung.txt")
-    utterances = tuple(_utterance(path, silb, judged) for path in paths)
-    found = {u.id for u in utterances}
+    paths = tree.find_recordings(wav, "*.wav", "03a01Fa.wav and 534 more")
+    ratings = _read_ratings(wav.parent / "erkennung.txt")
+    utterances = tuple(_utterance(path, silb, ratings) for path in paths)
+    ids = {u.id for u in utterances}
     named = {path.stem for path in silb.glob("*.silb") if not path.name.startswith(".")}
-    note = tree.incomplete(found, UTTERANCES, named - found)
+    note = tree.describe_missing(ids, UTTERANCES, named - ids)
     return Corpus(
         "emodb",
         utterances,
@@ -89,17 +89,17 @@ def read(root: Path) -> Corpus:
     )
 
 
-def _utterance(path: Path, silb: Path, judged: Mapping[str, Judged]) -> Utterance:
+def _utterance(path: Path, silb: Path, ratings: Mapping[str, Ratings]) -> Utterance:
     pattern = r"(\d\d)([a-z]\d\d)([A-Z])[a-z]"
-    speaker, code, letter = tree.parsed(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)").groups()
-    sentence = tree.known(path, "sentence code", code, SENTENCES)
-    shares, raters = judged.get(path.stem, ((), None))
+    speaker, code, letter = tree.parse_name(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)").groups()
+    sentence = tree.look_up(path, "sentence code", code, SENTENCES)
+    shares, raters = ratings.get(path.stem, ((), None))
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion letter", letter, EMOTIONS),
+        label=tree.look_up(path, "emotion letter", letter, EMOTIONS),
         speaker=speaker,
-        sex=tree.known(path, "speaker", speaker, SPEAKERS),
+        sex=tree.look_up(path, "speaker", speaker, SPEAKERS),
         language="de",
         text=sentence.replace("-", ""),
         shares=shares,
@@ -108,36 +108,38 @@ def _utterance(path: Path, silb: Path, judged: Mapping[str, Judged]) -> Utteranc
     )
 
 
-def _judged(path: Path) -> dict[str, Judged]:
-    """By take, the shares of its listeners and how many they were; nothing without the file.
+def _read_ratings(path: Path) -> dict[str, Ratings]:
+    """The ratings of each take; empty without the file.
 
-    Latin-1, tabs between the columns, no-break spaces behind the numbers, decimal commas.
+    The file is in Latin-1, with tabs between the columns, no-break spaces after the numbers, and decimal commas.
     """
     if not path.is_file():
         return {}
     with path.open(encoding="latin-1") as file:
         lines = [tuple(field.strip() for field in line.split("\t")) for line in file]
-    if lines[:1] != [JUDGED]:
-        raise UserError(f"{path} line 1: must be the columns {', '.join(JUDGED)}, with tabs between")
-    found: dict[str, Judged] = {}
+    if lines[:1] != [COLUMNS]:
+        raise UserError(f"{path} line 1: must be the columns {', '.join(COLUMNS)}, with tabs between")
+    ratings: dict[str, Ratings] = {}
     for number, fields in enumerate(lines[1:], 2):
         if not any(fields):
             continue
         where = f"{path} line {number}"
-        if len(fields) != len(JUDGED):
-            raise UserError(f"{where}: {len(fields)} fields; expected {', '.join(JUDGED)}, with tabs between")
+        if len(fields) != len(COLUMNS):
+            raise UserError(f"{where}: {len(fields)} fields; expected {', '.join(COLUMNS)}, with tabs between")
         _, take, recognised, natural = fields
-        if not take.endswith(".wav") or take[:-4] in found:
-            raise UserError(f"{where}: {JUDGED[1]} is {take!r}; expected a take such as 03a01Fa.wav, each once")
-        percents = [_percent(f"{where}: {name}", text) for name, text in zip(JUDGED[2:], fields[2:], strict=True)]
+        if not take.endswith(".wav") or take[:-4] in ratings:
+            raise UserError(f"{where}: {COLUMNS[1]} is {take!r}; expected a take such as 03a01Fa.wav, each once")
+        percents = [_percent(f"{where}: {name}", text) for name, text in zip(COLUMNS[2:], fields[2:], strict=True)]
         listeners = [n for n in LISTENERS if all(round(_count(p, n) * 100 / n, 2) == p for p in percents)]
         if not listeners:
-            told = f"{JUDGED[2]} {recognised} and {JUDGED[3]} {natural}"
-            raise UserError(f"{where}: {told} are not the percentages of {' or '.join(map(str, LISTENERS))} listeners")
+            message = f"{COLUMNS[2]} {recognised} and {COLUMNS[3]} {natural}"
+            raise UserError(
+                f"{where}: {message} are not the percentages of {' or '.join(map(str, LISTENERS))} listeners"
+            )
         raters = listeners[0]
         of_recognised, of_natural = (_count(p, raters) / raters for p in percents)
-        found[take[:-4]] = (("natural", of_natural), ("recognised", of_recognised)), raters
-    return found
+        ratings[take[:-4]] = (("natural", of_natural), ("recognised", of_recognised)), raters
+    return ratings
 
 
 def _percent(where: str, text: str) -> float:
@@ -155,7 +157,7 @@ def _count(percent: float, listeners: int) -> int:
 
 
 def _words(path: Path, sentence: str) -> tuple[Word, ...]:
-    """The sentence's words with their times, or () where the syllables of the file do not fit it.
+    """The sentence's words with their times, or () where the file's syllables do not fit the sentence.
 
     A line's time is where its syllable STARTS: the first equals the start of the first phone in the corpus's
     phone labels, the final "." is where the speech ends, and "(" starts a pause.

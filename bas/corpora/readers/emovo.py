@@ -42,22 +42,22 @@ def read(root: Path) -> Corpus:
     `f1/dis-f1-b1.wav` is emotion, actor, sentence. The sentences are the documentation's.
     UserError: no recording, two copies, a file name with an unknown emotion, actor or sentence.
     """
-    paths = tree.one_copy(tree.recordings(root, "**/*.wav", "f1/dis-f1-b1.wav and 587 more"))
+    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "f1/dis-f1-b1.wav and 587 more"))
     utterances = tuple(_utterance(path) for path in paths)
     names = {"-".join(parts) for parts in product(EMOTIONS, ACTORS, SENTENCES)}
     ids = {u.id for u in utterances}
-    note = tree.incomplete(ids, len(names), names - ids)
+    note = tree.describe_missing(ids, len(names), names - ids)
     return Corpus("emovo", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
 def _utterance(path: Path) -> Utterance:
-    emotion, actor, sentence = tree.parsed(path, r"([a-z]+)-([a-z]\d+)-([a-z]\d+)", "dis-f1-b1.wav").groups()
+    emotion, actor, sentence = tree.parse_name(path, r"([a-z]+)-([a-z]\d+)-([a-z]\d+)", "dis-f1-b1.wav").groups()
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion", emotion, EMOTIONS),
+        label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=actor,
-        sex=tree.known(path, "actor", actor, ACTORS),
+        sex=tree.look_up(path, "actor", actor, ACTORS),
         language="it",
-        text=tree.known(path, "sentence", sentence, SENTENCES),
+        text=tree.look_up(path, "sentence", sentence, SENTENCES),
     )

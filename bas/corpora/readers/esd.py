@@ -30,13 +30,13 @@ Line = tuple[str, str, str]  # file and line, text, emotion
 def read(root: Path) -> Corpus:
     """Read the folder that holds the speakers' folders `0001` to `0020`, one above it or one of these.
 
-    `0011/Angry/0011_000351.wav` is speaker and utterance; `evaluation`, `test` and `train` may lie between. The folder
-    is the label. Without these three, a sentence's number tells the part: the first 20, the next 30, the other 300.
-    Text is from `0011/0011.txt` (id, text, emotion), where it is there and has the utterance; sexes are the ReadMe's.
+    `0011/Angry/0011_000351.wav` is speaker and utterance; the folder is the label. A folder `evaluation`, `test` or
+    `train` may lie between; without it the sentence's number gives the part: the first 20, the next 30, the other 300.
+    The text is from `0011/0011.txt` (id, text, emotion), where that has the utterance; the sexes are the ReadMe's.
     UserError: no recording, two copies, an unknown speaker, emotion or utterance number; a transcript of an unknown
     encoding, with a line of another form, or with another emotion than the folder.
     """
-    paths = tree.one_copy(tree.recordings(root, "**/*.wav", "0001/Angry/0001_000351.wav and 34,999 more"))
+    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "0001/Angry/0001_000351.wav and 34,999 more"))
     folders = {path: path.parents[1 if path.parent.name in PARTS else 0] for path in paths}
     texts = {
         folder: _transcript(folder / f"{folder.absolute().name}.txt") for folder in {f.parent for f in folders.values()}
@@ -45,17 +45,17 @@ def read(root: Path) -> Corpus:
     ids, here = {u.id for u in utterances}, {u.speaker for u in utterances}
     names = {f"{s}_{n:06}" for s, n in product(SPEAKERS, range(1, len(EMOTIONS) * SENTENCES + 1))}
     missing = {name if name[:4] in here else f"all of {name[:4]}" for name in names - ids}
-    note = tree.incomplete(ids, len(names), missing)
+    note = tree.describe_missing(ids, len(names), missing)
     return Corpus("esd", utterances, protocol="speaker:5", unit="speaker", published=True, note=note)
 
 
 def _utterance(path: Path, emotion: str, lines: dict[str, Line]) -> Utterance:
-    speaker, number = tree.parsed(path, r"(\d{4})_(\d{6})", "0011_000351.wav").groups()
+    speaker, number = tree.parse_name(path, r"(\d{4})_(\d{6})", "0011_000351.wav").groups()
     last = len(EMOTIONS) * SENTENCES
     if not 1 <= int(number) <= last:
         raise UserError(f"{path}: unknown utterance number {number!r}; allowed: 000001 to {last:06}")
     sentence = (int(number) - 1) % SENTENCES
-    label = tree.known(path, "emotion (its folder)", emotion, EMOTIONS)
+    label = tree.look_up(path, "emotion (its folder)", emotion, EMOTIONS)
     where, text, said = lines.get(path.stem, (None, None, label))
     if said != label:
         raise UserError(f"{where}: {path.stem} is {said} here, but its recording lies in {emotion}")
@@ -64,7 +64,7 @@ def _utterance(path: Path, emotion: str, lines: dict[str, Line]) -> Utterance:
         audio=path,
         label=label,
         speaker=speaker,
-        sex=tree.known(path, "speaker", speaker, SPEAKERS),
+        sex=tree.look_up(path, "speaker", speaker, SPEAKERS),
         split=PARTS.get(path.parent.name) or ("valid" if sentence < 20 else "test" if sentence < 50 else "train"),
         language="en" if speaker >= ENGLISH else "zh",
         text=text,
@@ -72,21 +72,21 @@ def _utterance(path: Path, emotion: str, lines: dict[str, Line]) -> Utterance:
 
 
 def _transcript(path: Path) -> dict[str, Line]:
-    """The lines by utterance; none without the file. In 14 lines of the distribution the first tab is a blank."""
+    """The lines by utterance; empty without the file. In 14 lines of the distribution the first tab is a blank."""
     lines = {}
-    for number, line in enumerate(_decoded(path).splitlines() if path.is_file() else [], 1):
+    for number, line in enumerate(_read_text(path).splitlines() if path.is_file() else [], 1):
         where = f"{path} line {number}"
         match = re.fullmatch(r"\s*(\d{4}_\d{6})\s+(\S.*?)\s+(\S+)\s*", line)
         if match is not None:
-            emotion = tree.known(where, "emotion", match[3], EMOTIONS | IN_CHINESE)
+            emotion = tree.look_up(where, "emotion", match[3], EMOTIONS | IN_CHINESE)
             lines[match[1]] = (where, match[2], emotion)
         elif line.strip():
             raise UserError(f"{where}: {line.strip()!r} is not an utterance, its text and its emotion")
     return lines
 
 
-def _decoded(path: Path) -> str:
-    """The text of a transcript: the distribution has them in four encodings."""
+def _read_text(path: Path) -> str:
+    """The text of a transcript, in any of the distribution's four encodings."""
     raw = path.read_bytes()
     utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "gb2312", "cp1252"):
@@ -94,7 +94,7 @@ def _decoded(path: Path) -> str:
             text = raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-        # Nearly all bytes pass for cp1252, but in English its signs beyond ASCII stand alone; misread ones do not.
+        # Nearly all bytes decode as cp1252. In English its characters beyond ASCII come singly, misread ones in runs.
         if encoding != "cp1252" or not re.search(r"[^\x00-\x7f\xa0]{2}", text):
             return text
     raise UserError(f"{path}: neither UTF-8 nor UTF-16, GB2312 or English in Windows-1252; save it as UTF-8")

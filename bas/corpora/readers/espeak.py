@@ -24,7 +24,7 @@ RATE_HZ = 16_000
 
 @dataclass(frozen=True)
 class Line:
-    """What espeak-ng has to be told to say something."""
+    """What espeak-ng needs to say an utterance."""
 
     text: str
     voice: str

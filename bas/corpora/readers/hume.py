@@ -1,8 +1,8 @@
 """Hume-Prosody, the corpus of ComParE 2023's Emotion Share: how much of nine emotions listeners heard, each 0 to 1.
 
-Published are 51,881 recordings of 1,004 speakers from three countries who imitate emotional speech, in train, devel
-and test parts of disjoint speakers. A recording's shares are relative to its strongest emotion, they do not add up to
-one. The lists say neither who speaks nor in which language, and the test part is blind.
+It has 51,881 recordings of 1,004 speakers from three countries who imitate emotional speech, in train, devel and test
+parts of disjoint speakers. A recording's shares are relative to its strongest emotion and do not add up to one. The
+lists name neither the speakers nor the languages, and the test part is blind.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def read(root: Path) -> Corpus:
 
     A row is `filename` (such as 31746.wav) and nine shares of 0 to 1; a test row of question marks has none. There are
     no labels. Rows without a recording are left out and named in the note; a recording that no list names is not read.
-    The speakers being unknown, a comparison's units are the recordings (`id`), as if each had a speaker of its own.
-    Where all of test is blind, as it was published, devel is the test part. The note says both.
+    As the speakers are unknown, a comparison's units are the recordings (`id`), as if each had its own speaker. Where
+    all of test is blind, as it was published, devel is the test part. The note says both.
     UserError: no recording, one whose name is no number, a missing list or column, a share that is not one.
     """
-    present = {path.name: path for path in tree.recordings(root, "wav/*.wav", "lab/train.csv and wav/31746.wav")}
+    present = {path.name: path for path in tree.find_recordings(root, "wav/*.wav", "lab/train.csv and wav/31746.wav")}
     for path in present.values():
-        tree.parsed(path, r"\d+", "31746.wav")
+        tree.parse_name(path, r"\d+", "31746.wav")
     listed = [u for name, split in PARTS.items() for u in _part(root, name, split)]
     notes = [UNKNOWN]
     if not any(u.shares for u in listed if u.split == "test"):
@@ -51,7 +51,7 @@ def read(root: Path) -> Corpus:
         notes.append(DEVEL)
     utterances = tuple(u for u in listed if u.audio.name in present)
     missing = [u.id for u in listed if u.audio.name not in present]
-    incomplete = tree.incomplete((u.id for u in utterances), len(listed), missing)
+    incomplete = tree.describe_missing((u.id for u in utterances), len(listed), missing)
     note = "; ".join([incomplete, *notes] if incomplete else notes)
     return Corpus("hume", utterances, protocol="own", unit="id", published=True, note=note)
 

@@ -30,14 +30,14 @@ def read(root: Path) -> Corpus:
     UserError: no label file, an unreadable turn line, an unknown emotion code, a labelled turn without its wav.
     """
     holds = "Session1 to Session5, each with dialog/EmoEvaluation/*.txt"
-    files = tree.recordings(root, "Session[1-5]/dialog/EmoEvaluation/*.txt", holds, "label file")
+    files = tree.find_recordings(root, "Session[1-5]/dialog/EmoEvaluation/*.txt", holds, "label file")
     utterances = tuple(u for file in files for u in _dialog(file))
     missing = [u.audio for u in utterances if not u.audio.is_file()]
     if missing:
         first = ", ".join(str(path) for path in missing[:3])
         raise UserError(f"{root}: {len(missing)} of {len(utterances)} labelled turns have no wav file; first: {first}")
     absent = {f"Session{number}" for number in range(1, 6)} - {file.parents[2].name for file in files}
-    note = tree.incomplete((u.id for u in utterances), UTTERANCES, absent)
+    note = tree.describe_missing((u.id for u in utterances), UTTERANCES, absent)
     return Corpus("iemocap", utterances, protocol="session", unit="session", note=note)
 
 
@@ -52,7 +52,7 @@ def _dialog(file: Path) -> list[Utterance]:
         if match is None:
             raise UserError(f"{file} line {number}: not a turn; expected [start - end], turn, emotion code, [V, A, D]")
         turn, session, script, sex, code = match.groups()
-        label = tree.known(f"{file} line {number}", "emotion code", code, LABELS)
+        label = tree.look_up(f"{file} line {number}", "emotion code", code, LABELS)
         if label is None:
             continue
         dialog = turn.rpartition("_")[0]
@@ -84,7 +84,7 @@ def _texts(path: Path) -> dict[str, str]:
 
 
 def _words(path: Path) -> tuple[Word, ...]:
-    """Words of one alignment: first and last frame of 10 ms (both included), score, word with its variant's number."""
+    """The words of one alignment. A line is first and last frame (10 ms each), score, and word with variant number."""
     if not path.is_file():
         return ()
     words = []

@@ -44,7 +44,7 @@ def read(root: Path) -> Corpus:
         counts = f"{len(missing[split])} of {len(rows[split])} rows of {name}"
         raise UserError(f"{root / clips}: no wav or flac for {counts}; first: {first}")
     notes = [
-        tree.incomplete((u.id for u in rows[split]), published, what=f"rows in {name}")
+        tree.describe_missing((u.id for u in rows[split]), published, what=f"rows in {name}")
         for name, _, split, published in PARTS
     ]
     gone = {u.id: None for split in rows for u in missing[split]}
@@ -82,7 +82,7 @@ def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
                 Utterance(
                     id=f"{split}_{clip}",
                     audio=flac if flac.is_file() else flac.with_suffix(".wav"),
-                    label=tree.known(where, "Emotion", row["Emotion"], LABELS),
+                    label=tree.look_up(where, "Emotion", row["Emotion"], LABELS),
                     speaker=row["Speaker"].strip() or None,
                     session=session,
                     split=split,

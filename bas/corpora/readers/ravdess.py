@@ -31,10 +31,10 @@ def read(root: Path) -> Corpus:
     the sound of videos (modality 01 and 02) are left out.
     UserError: no recording or no speech, two copies, a file name with an unknown emotion, sentence or actor.
     """
-    paths = tree.recordings(root, "**/*.wav", "Actor_01/03-01-01-01-01-01-01.wav and 1439 more")
+    paths = tree.find_recordings(root, "**/*.wav", "Actor_01/03-01-01-01-01-01-01.wav and 1439 more")
     pattern, example = r"(0[1-3]-0[12])-(\d\d)-0[12]-(\d\d)-0[12]-(\d\d)", "03-01-05-02-01-01-01.wav"
-    matches = {path: tree.parsed(path, pattern, example) for path in paths}
-    speech = tree.one_copy([path for path in paths if matches[path][1] == "03-01"])
+    matches = {path: tree.parse_name(path, pattern, example) for path in paths}
+    speech = tree.check_one_copy([path for path in paths if matches[path][1] == "03-01"])
     if not speech:
         raise UserError(f"{root}: {len(paths)} recordings, but none of speech; name the folder that holds 03-01-*.wav")
     utterances = tuple(_utterance(path, *matches[path].groups()[1:]) for path in speech)
@@ -44,7 +44,7 @@ def read(root: Path) -> Corpus:
         if parts[:2] != ("01", "02")  # neutral has no strong intensity
     }
     ids = {u.id for u in utterances}
-    note = tree.incomplete(ids, len(names), names - ids)
+    note = tree.describe_missing(ids, len(names), names - ids)
     return Corpus("ravdess", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
@@ -52,9 +52,9 @@ def _utterance(path: Path, emotion: str, sentence: str, actor: str) -> Utterance
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion", emotion, EMOTIONS),
+        label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=actor,
-        sex=tree.known(path, "actor", actor, ACTORS),
+        sex=tree.look_up(path, "actor", actor, ACTORS),
         language="en",
-        text=tree.known(path, "sentence", sentence, SENTENCES),
+        text=tree.look_up(path, "sentence", sentence, SENTENCES),
     )

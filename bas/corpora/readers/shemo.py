@@ -19,26 +19,26 @@ def read(root: Path) -> Corpus:
 
     `female/F21N05.wav` is speaker F21 (F female, M male), emotion letter N, the fifth of the speaker in that emotion.
     Label and sex are those of the file's name; the transcripts of the distribution's json file are not read. The names
-    do not tell how many there are of each speaker, so what is missing is told by emotion.
+    do not give the number of recordings of each speaker, so the note counts the missing ones by emotion.
     UserError: no recording, two copies, another file name, an unknown speaker or emotion, a folder of the other sex.
     """
     holds = "female/F01A01.wav and male/M01A01.wav, 3000 in all"
-    paths = tree.one_copy(tree.recordings(root, "**/*.wav", holds))
+    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", holds))
     utterances = tuple(_utterance(path) for path in paths)
     counts = Counter(u.label for u in utterances)
     missing = [f"{e}: {n - counts[e]} of {n}" for e, n in PUBLISHED.items() if counts[e] < n]
-    note = tree.incomplete((u.id for u in utterances), sum(PUBLISHED.values()), missing)
+    note = tree.describe_missing((u.id for u in utterances), sum(PUBLISHED.values()), missing)
     return Corpus("shemo", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
 def _utterance(path: Path) -> Utterance:
-    speaker, letter = tree.parsed(path, r"(\w\d\d)(\w)\d\d", "F21N05.wav").groups()
-    sex = SEXES[tree.known(path, "speaker", speaker, SPEAKERS)[0]]
+    speaker, letter = tree.parse_name(path, r"(\w\d\d)(\w)\d\d", "F21N05.wav").groups()
+    sex = SEXES[tree.look_up(path, "speaker", speaker, SPEAKERS)[0]]
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.known(path, "emotion letter", letter, EMOTIONS),
+        label=tree.look_up(path, "emotion letter", letter, EMOTIONS),
         speaker=speaker,
-        sex=tree.agreed(path, sex) if path.parent.name.lower() in SEXES.values() else sex,
+        sex=tree.check_folder(path, sex) if path.parent.name.lower() in SEXES.values() else sex,
         language="fa",
     )

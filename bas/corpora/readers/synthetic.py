@@ -215,7 +215,7 @@ def synthesise(
     library, data = espeak.find()
     with locked(root, "synthesising the demo corpus"), tempfile.TemporaryDirectory(prefix="bas-") as short:
         wav_dir.mkdir(exist_ok=True)
-        listing.unlink(missing_ok=True)  # first out, last in: where it stands, everything it names does
+        listing.unlink(missing_ok=True)  # removed first and written last: where it exists, so does all it names
         for stray in wav_dir.glob("spk*.wav.*tmp"):
             stray.unlink()
         link = Path(short) / "espeak-ng-data"  # espeak-ng cuts a data path off at 160 characters

@@ -1,4 +1,4 @@
-"""What readers of a folder of recordings share: find them, read their names, say which of them are missing."""
+"""What readers of a folder of recordings share: find the files, parse their names, describe which are missing."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from bas.errors import UserError
 
 T = TypeVar("T")
 
-NAMED = 5  # of the missing, so many by name
+NAMED = 5  # missing recordings that a note names
 
 
-def recordings(root: Path, pattern: str, holds: str, what: str = "recording") -> list[Path]:
-    """The files under `root` that fit the glob `pattern`, sorted; those of hidden names (macOS's `._x.wav`) not.
+def find_recordings(root: Path, pattern: str, holds: str, what: str = "recording") -> list[Path]:
+    """The files under `root` that match the glob `pattern`, sorted, without hidden ones (macOS's `._x.wav`).
 
-    holds: what the distribution's folder holds, for the UserError when there is none. what: what one file is.
+    holds: what the distribution's folder holds, for the UserError when no file matches. what: what one file is.
     """
-    found = sorted(p for p in root.glob(pattern) if not p.name.startswith("."))
-    if not found:
+    paths = sorted(p for p in root.glob(pattern) if not p.name.startswith("."))
+    if not paths:
         raise UserError(f"{root}: no {what} found; the folder holds {holds}")
-    return found
+    return paths
 
 
-def one_copy(paths: list[Path]) -> list[Path]:
-    """The files themselves. UserError when two of them have one name (without the suffix): two copies of the corpus."""
+def check_one_copy(paths: list[Path]) -> list[Path]:
+    """The same paths. UserError when two files have one name (without suffix): the folder holds two copies."""
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(path.stem, path)
@@ -35,16 +35,16 @@ def one_copy(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def parsed(path: Path, pattern: str, example: str) -> re.Match[str]:
-    """The file's name without its suffix, matched whole. UserError naming the file and an example of what fits."""
+def parse_name(path: Path, pattern: str, example: str) -> re.Match[str]:
+    """Match the file's whole name, without its suffix. UserError naming the file and an example of what matches."""
     match = re.fullmatch(pattern, path.stem)
     if match is None:
         raise UserError(f"{path}: not a file name of this corpus; expected one like {example}")
     return match
 
 
-def known(where: Path | str, what: str, code: str, table: Mapping[str, T]) -> T:
-    """What `code` stands for. UserError naming the file (or the file and line), the code and the allowed ones.
+def look_up(where: Path | str, what: str, code: str, table: Mapping[str, T]) -> T:
+    """The meaning of `code`. UserError naming the file (or file and line), the code and the allowed ones.
 
     A reader never guesses.
     """
@@ -53,19 +53,19 @@ def known(where: Path | str, what: str, code: str, table: Mapping[str, T]) -> T:
     return table[code]
 
 
-def agreed(path: Path, said: str) -> str:
-    """What the file's name says, its folder being named the same. UserError where the two contradict."""
-    if path.parent.name.lower() != said:
-        raise UserError(f"{path}: the file's name says {said}, its folder {path.parent.name!r}")
-    return said
+def check_folder(path: Path, value: str) -> str:
+    """`value`, which the file's name says. UserError unless its folder has the same name."""
+    if path.parent.name.lower() != value:
+        raise UserError(f"{path}: the file's name says {value}, its folder {path.parent.name!r}")
+    return value
 
 
-def incomplete(found: Iterable[str], published: int, missing: Iterable[str] = (), what: str = "utterances") -> str:
-    """A corpus's note: nothing for all that was published, else how many there are and which are missing, by name.
+def describe_missing(ids: Iterable[str], published: int, missing: Iterable[str] = (), what: str = "utterances") -> str:
+    """A corpus's note: empty for a complete corpus, else how many utterances there are and which are missing.
 
-    missing: names, as far as the distribution itself or its rules tell them; the first few are said.
+    missing: their names, as far as the distribution or its naming rules give them; the note names the first few.
     """
-    count, lost = len(set(found)), sorted(missing)
+    count, lost = len(set(ids)), sorted(missing)
     if count >= published and not lost:
         return ""
     named = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")

@@ -13,7 +13,7 @@ from bas.corpora.readers import tree
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 SEXES = {"F": "female", "M": "male"}
 
-# How many utterances each speaker has, in the order in which those of an emotion are numbered from 1 to 100.
+# By emotion, each speaker's number of utterances, in the order in which the emotion's files are numbered from 1 to 100.
 SPOKEN = {
     "A": {"SM1": 22, "SM2": 28, "SM3": 2, "SM4": 48},
     "H": {"SF1": 12, "SF2": 2, "SF3": 2, "SF4": 4, "SF5": 4, "SF6": 14, "SF7": 6, "SF8": 2}
@@ -31,10 +31,10 @@ def read(root: Path) -> Corpus:
     and the number among the emotion's files. The text is not distributed.
     UserError: no recording, another file name, an unknown speaker or emotion, a folder of another emotion.
     """
-    paths = tree.recordings(root, "*/*.wav", "Angry/SM1_F1_A01.wav and 399 more in four folders")
+    paths = tree.find_recordings(root, "*/*.wav", "Angry/SM1_F1_A01.wav and 399 more in four folders")
     utterances = tuple(_utterance(path) for path in paths)
-    released, found = _released(), {u.id for u in utterances}
-    note = tree.incomplete(found, len(released), released - found)
+    released, ids = _released(), {u.id for u in utterances}
+    note = tree.describe_missing(ids, len(released), released - ids)
     return Corpus("urdu", utterances, protocol="speaker:5", unit="speaker", note=note)
 
 
@@ -47,12 +47,12 @@ def _released() -> set[str]:
 
 
 def _utterance(path: Path) -> Utterance:
-    speaker, letter = tree.parsed(path, r"(\w+)_F\d+_([A-Z])\d+", "SM24_F5_S017.wav").groups()
+    speaker, letter = tree.parse_name(path, r"(\w+)_F\d+_([A-Z])\d+", "SM24_F5_S017.wav").groups()
     return Utterance(
         id=path.stem,
         audio=path,
-        label=tree.agreed(path, tree.known(path, "emotion letter", letter, EMOTIONS)),
+        label=tree.check_folder(path, tree.look_up(path, "emotion letter", letter, EMOTIONS)),
         speaker=speaker,
-        sex=tree.known(path, "speaker", speaker, SPEAKERS),
+        sex=tree.look_up(path, "speaker", speaker, SPEAKERS),
         language="ur",
     )

@@ -110,7 +110,7 @@ def decisions(space: SpaceAudit) -> Table:
 
 def sentences(results: Audit, space: SpaceAudit) -> list[str]:
     """The verdicts on the run's own strategy as sentences to quote; on every strategy where that one is missing."""
-    where = f"{results.corpus} under {results.protocol.told}"
+    where = f"{results.corpus} under {results.protocol.description}"
     searched = [row for row in space.strategies if row.searched]
     own = [row for row in searched if row.strategy == results.settings.strategy]
     lines = []
@@ -191,7 +191,8 @@ def legend(results: Audit) -> list[str]:
     draws = next((row.searched.random.draws for row in results.spaces[0].strategies if row.searched), 0)
     lines = [
         f"{headline} in points on {results.tested} test utterances {over_folds(results)} (protocol "
-        f"{results.protocol.told}), {counted}; of variants: seed {', '.join(map(str, results.variant_seeds))} alone.",
+        f"{results.protocol.description}), {counted}; of variants: "
+        f"seed {', '.join(map(str, results.variant_seeds))} alone.",
         f"Intervals: 95 %, jackknife-t over {results.units} units ({results.unit}). A verdict on two systems "
         "also needs the sign-flip test; what is said of blocks and claims goes by the interval alone. Nothing is "
         "corrected for the number of questions.",
@@ -234,7 +235,7 @@ def markdown(results: Audit) -> str:
     """The whole report."""
     lines = [
         f"# Audit: {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_told(results.settings)}, protocol {results.protocol.told}"
+        f"{preset_told(results.settings)}, protocol {results.protocol.description}"
     ]
     for space in results.spaces:
         lines += ["", f"## {space.space}", "", *(f"- {line}" for line in sentences(results, space))]
@@ -252,7 +253,7 @@ def show(results: Audit, console: Console) -> None:
     """Show the report on the terminal."""
     for space in results.spaces:
         for title, (heading, rows) in _tables(results, space):
-            name = f"{space.space}: {title[0].lower()}{title[1:]} (protocol {results.protocol.told})"
+            name = f"{space.space}: {title[0].lower()}{title[1:]} (protocol {results.protocol.description})"
             console.print(rich_table(name, heading, rows))
         _lines([*warnings_of(space), *summary(results, space)], console)
         for line in sentences(results, space):

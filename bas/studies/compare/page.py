@@ -17,7 +17,9 @@ def show_choices(run: Run, console: Console) -> None:
         searches = searched(run, name).items()
         rows = [[str(f), str(s), " > ".join(result.architecture.values())] for (f, s), result in searches]
         console.print(
-            rich_table(f"{name}: chosen blocks (protocol {run.protocol.told})", ("fold", "seed", "architecture"), rows)
+            rich_table(
+                f"{name}: chosen blocks (protocol {run.protocol.description})", ("fold", "seed", "architecture"), rows
+            )
         )
 
 
@@ -31,5 +33,7 @@ def show_retrained(run: Run, console: Console) -> None:
             rows.append([str(fold), str(seed), " > ".join(result.architecture.values()), *values])
         heading = ("fold", "seed", "architecture", *run.metrics)
         console.print(
-            rich_table(f"{name}: retrained, on each fold's test part (protocol {run.protocol.told})", heading, rows)
+            rich_table(
+                f"{name}: retrained, on each fold's test part (protocol {run.protocol.description})", heading, rows
+            )
         )

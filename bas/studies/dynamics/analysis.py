@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.speech.acoustics import FAMILIES, Acoustic, filled
+from bas.speech.acoustics import FAMILIES, Acoustic, fill_missing
 from bas.stats.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardised, svcca
 from bas.studies.dynamics.classifiers import AnalysisSettings, Split, probes, rng_of, speaker_splits
 
@@ -63,7 +63,7 @@ def analyse(
     assert start_LUD is None or start_LUD.shape == x_LUD.shape
     own_LUD = np.stack([standardised(x_UD) for x_UD in x_LUD])
     first_LUD = own_LUD if start_LUD is None else np.stack([standardised(x_UD) for x_UD in start_LUD])
-    described = {name: standardised(filled(acoustic.family(*of))) for name, of in _descriptions().items()}
+    described = {name: standardised(fill_missing(acoustic.family(*of))) for name, of in _descriptions().items()}
     descriptions: dict[str, np.ndarray | str] = {**described, "text": _text(texts_U)}
     by_chance = {name: _by_chance(own_LUD, name, y, settings, seed) for name, y in descriptions.items()}
     from_start = [cka(x_UD, y_UD) for x_UD, y_UD in zip(own_LUD, first_LUD, strict=True)]

@@ -152,16 +152,16 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     if skipped:
         protocol = make(corpus, EMOTION, rule, plan.protocol_seed, skipped=skipped)
     protocol.write(folder / "protocol.json")
-    console.print(f"protocol: {protocol.told}{why}", highlight=False, markup=False)
+    console.print(f"protocol: {protocol.description}{why}", highlight=False, markup=False)
     tell_protocol(protocol, console)
-    tested = tuple(dict.fromkeys(protocol.tested))
+    tested = tuple(dict.fromkeys(protocol.test_ids))
     acoustic = acoustic_of(prepared, tested, folder, console)
     split = Split.of(protocol)
     setting = Setting(
         corpus=corpus.name,
         note=corpus.note,
         encoder=encoder.info,
-        protocol=replace(split, told=split.told + why),
+        protocol=replace(split, description=split.description + why),
         folds=len(protocol.folds),
         preset=plan.preset,
         finetuning=plan.settings,
@@ -315,7 +315,7 @@ def _board(study: Study, job: str, replace_old: bool) -> Iterator[SummaryWriter]
     if replace_old:
         for old in (study.folder / "tb").glob(f"**/{job}/events.*"):
             old.unlink()
-    with tensorboard.writer(study.folder, job, study.protocol.told, study.protocol.marks) as board:
+    with tensorboard.writer(study.folder, job, study.protocol.description, study.protocol.marks) as board:
         yield board
 
 
@@ -336,8 +336,8 @@ def _heading(results: Dynamics) -> str:
         f"# {encoder_name(encoder.name)} fine-tuned on {results.corpus}",
         "",
         *(f"**MARK: {mark}**\n" for mark in protocol.marks),
-        f"Protocol {protocol.told}; {len(results.finetuned)} of {results.folds} rotations. Encoder {encoder.revision}, "
-        f"{encoder.input or 'as recorded'}; recordings at {loudness}, {len(results.skipped)} left out. "
+        f"Protocol {protocol.description}; {len(results.finetuned)} of {results.folds} rotations. "
+        f"Encoder {encoder.revision}, {encoder.input or 'as recorded'}; recordings at {loudness}, {len(results.skipped)} left out. "
         f"Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
         f"seed {results.seed}, {results.device}.",
         *(f"\nNote: {note}." for note in notes),

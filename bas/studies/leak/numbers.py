@@ -25,7 +25,7 @@ def kinds(run: Run) -> dict[str, Kind]:
 def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
     """Every number of the table. runs: by side, one run for each seed."""
     first = runs["clean"][0]
-    tested = [set(run.protocol.tested) for side in SIDES for run in runs[side]]
+    tested = [set(run.protocol.test_ids) for side in SIDES for run in runs[side]]
     ids = sorted(set.intersection(*tested))
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
@@ -67,7 +67,7 @@ def _side(runs: list[Run]) -> Side:
     first = runs[0].protocol
     return Side(
         rule=first.rule,
-        told=tuple(run.protocol.told for run in runs),
+        told=tuple(run.protocol.description for run in runs),
         hashes=tuple(run.protocol.hash for run in runs),
         marks=first.marks,
         notes=first.notes,

@@ -57,7 +57,7 @@ def measure(
                 with locked(part, "searching or training"):
                     run = start(part, inputs.changed(seeds=(seed,)), protocol)
                     runs[side].append(run)
-                    console.print(f"[bold]{part}[/bold]: protocol {run.protocol.told}")
+                    console.print(f"[bold]{part}[/bold]: protocol {run.protocol.description}")
                     if seed == inputs.plan.seeds[0]:
                         tell_protocol(run.protocol, console)
                     _train(run, pool, memory)
@@ -89,7 +89,7 @@ def _splits(inputs: Inputs, clean: str | None, leaky: str | None) -> list[tuple[
         if not other.marks:
             raise UserError(f"--leaky {other.rule}: shares nothing that task {task.name} forbids; name another rule")
         pairs.append((one, other))
-    both = set.intersection(*(set(protocol.tested) for pair in pairs for protocol in pair))
+    both = set.intersection(*(set(protocol.test_ids) for pair in pairs for protocol in pair))
     if len({units.get(i) for i in both}) < 2:
         rules = f"--clean {pairs[0][0].rule}, --leaky {pairs[0][1].rule}"
         reason = f"what both test with every seed is of fewer than two {corpus.unit}s"

@@ -26,7 +26,7 @@ def draw(folder: Path, results: Probe) -> None:
         of_corpus = [store for store in results.stores if store.corpus == corpus]
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results.stores for mark in store.protocol.marks})
-    told = "; ".join(dict.fromkeys(store.protocol.told for store in results.stores))
+    told = "; ".join(dict.fromkeys(store.protocol.description for store in results.stores))
     tensorboard.draw(folder, "probe", told, marks, figures)
 
 

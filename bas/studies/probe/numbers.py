@@ -59,8 +59,8 @@ def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
     results = [[read_result(run, probe_job(f, s, percent), ProbeResult) for f in range(len(folds))] for s in seeds]
     heads = list(results[0][0].heads)
     places = [(f, n) for f, fold in enumerate(folds) for n in range(len(fold.test))]
-    if tuple(ids) != run.protocol.tested:  # which lists an utterance twice where two folds test it
-        found = dict(zip(run.protocol.tested, places, strict=True))
+    if tuple(ids) != run.protocol.test_ids:  # which lists an utterance twice where two folds test it
+        found = dict(zip(run.protocol.test_ids, places, strict=True))
         places = [found[i] for i in ids]
     fold_N, row_N = (np.array(column) for column in zip(*places, strict=True))
     test = {}
@@ -107,7 +107,7 @@ def take(found: Probed, kind: str, by_fold: Sequence[int]) -> np.ndarray:
 def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
     """Every number of one store's report."""
     states, everyone = run.store.info.layers, tested(run)
-    whole = probed(run, WHOLE, run.protocol.tested)
+    whole = probed(run, WHOLE, run.protocol.test_ids)
     rows = {kind: {name: whole.test_SN[f"{kind} {name}"] for name in input_names(states)} for kind in KINDS}
     if len(states) > 1:
         searched = by_training(run)
@@ -134,9 +134,9 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
             kind: {name: _row(run, everyone, whole, kind, row_SN) for name, row_SN in of_kind.items()}
             for kind, of_kind in rows.items()
         },
-        random=RandomSplit(random.protocol.told, random.protocol.marks, random.protocol.rule, _fit(random)),
+        random=RandomSplit(random.protocol.description, random.protocol.marks, random.protocol.rule, _fit(random)),
         curves={
-            percent: _curve(run, whole if percent == WHOLE else probed(run, percent, run.protocol.tested))
+            percent: _curve(run, whole if percent == WHOLE else probed(run, percent, run.protocol.test_ids))
             for percent in sorted({*percents, WHOLE})
         },
         choice=choice if len(states) > 1 else None,
@@ -185,8 +185,8 @@ class Both:
 
 
 def _both(run: Run, random: Run) -> Both:
-    unit, also = dict(zip(run.protocol.tested, tested(run)[1], strict=True)), set(random.protocol.tested)
-    ids = [i for i in dict.fromkeys(run.protocol.tested) if i in also]
+    unit, also = dict(zip(run.protocol.test_ids, tested(run)[1], strict=True)), set(random.protocol.test_ids)
+    ids = [i for i in dict.fromkeys(run.protocol.test_ids) if i in also]
     targets_N = run.targets[[run.position[i] for i in ids]]
     found = (probed(one, WHOLE, ids) for one in (run, random))
     return Both(targets_N, np.array([unit[i] for i in ids]), *found)

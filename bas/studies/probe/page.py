@@ -119,7 +119,7 @@ def _said(store: StoreProbe) -> list[str]:
 def _legend(store: StoreProbe) -> list[str]:
     headline, count = store.headline, len(store.seeds)
     return [
-        f"Protocol {store.protocol.told}; {store.folds} folds, {count} seed{'s' if count > 1 else ''}, "
+        f"Protocol {store.protocol.description}; {store.folds} folds, {count} seed{'s' if count > 1 else ''}, "
         f"{store.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
         f"{store.tested} test utterances; 95 % intervals: jackknife-t over {store.units} units "
         f"({store.unit}); better, worse or tie by interval and sign-flip test (p).",

@@ -113,7 +113,7 @@ def _train(run: Run, percents: Sequence[int], pool: Workers, memory: float | Non
     """Do the missing jobs of one run: the layer from few labels, and the probes of every share."""
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, line = place_features(run, pool.count, memory)
-    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.description}; {line}", markup=False, highlight=False)
     disjoint = run.folder.name == DISJOINT
     if disjoint and run.states > 1:
         few = [few_job(f) for f in folds]

@@ -138,7 +138,7 @@ def export(run: Run, rows: Sequence[str]) -> Attention:
         kept = [[_read(_kept(run, Job(Kind.BASELINE, row, f, s))) for f in range(len(folds))] for s in seeds]
         of_rows.append(np.stack([np.concatenate([w_PN for _, w_PN in of_seed], axis=1) for of_seed in kept], axis=1))
         frames_U = np.concatenate([frames for frames, _ in kept[0]])
-    ids, edges, rate = run.protocol.tested, offsets(frames_U.tolist()), run.store.info.encoder["frame_rate"]
+    ids, edges, rate = run.protocol.test_ids, offsets(frames_U.tolist()), run.store.info.encoder["frame_rate"]
     models = tuple(name for row in rows for name in model_names(run, row))
     seconds = [centres(run.store.num_frames(id_), rate, run.plan.settings.stride) for id_ in ids]
     attention = Attention(models, ids, edges, np.concatenate(seconds), np.concatenate(of_rows))

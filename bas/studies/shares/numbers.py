@@ -51,7 +51,7 @@ def pairs_of(baselines: Mapping[str, SearchSpace], dim: int) -> Pairs:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What every row of a run predicted, by its name `(S, N, O)`, in the order of `run.protocol.tested`."""
+    """What every row of a run predicted, by its name `(S, N, O)`, in the order of `run.protocol.test_ids`."""
 
     run: Run
     of: Mapping[str, np.ndarray]

@@ -95,7 +95,7 @@ def _said(results: ShareStudy) -> list[str]:
     """The paper's question, in a sentence for each store and pair."""
     lines = []
     for store in results.stores:
-        where = f"{store.corpus}, {store.store}, under {store.protocol.told}"
+        where = f"{store.corpus}, {store.store}, under {store.protocol.description}"
         lines += [
             verdict_sentence(pair.row, pair.other, where, store.headline, pair.difference, store.unit)
             for pair in store.attention
@@ -107,7 +107,7 @@ def _legend(results: ShareStudy) -> list[str]:
     store, seeds = results.stores[0], len(results.stores[0].seeds)
     lines = [
         f"Metrics in points (hundredths of {store.headline} and the like) on {store.tested} test utterances over "
-        f"{store.folds} folds (protocol {store.protocol.told}), taken within each fold; mean ± sd over "
+        f"{store.folds} folds (protocol {store.protocol.description}), taken within each fold; mean ± sd over "
         f"{seeds} seed{'s' if seeds > 1 else ''}; linear rows have no seed. The headline is {store.headline}.",
         f"Intervals and differences: 95 % jackknife-t, sign-flip p, over {store.units} units ({store.unit}), on "
         "the same utterances. Better or worse: the interval excludes 0 and p is at most 0.05; a tie: these units do "
@@ -208,7 +208,7 @@ def draw(folder: Path, results: ShareStudy) -> None:
             if found:
                 figures[f"attention of {model} on {store.store}"] = _examples(model, store.store, found)
     protocol = results.stores[0].protocol
-    tensorboard.draw(folder, "shares", protocol.told, protocol.marks, figures)
+    tensorboard.draw(folder, "shares", protocol.description, protocol.marks, figures)
 
 
 def _bars(results: ShareStudy) -> Figure:

@@ -166,7 +166,7 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
     """Do the missing jobs of one run."""
     plan, folds = run.plan, range(len(run.protocol.folds))
     placement, line = place_features(run, pool.count, memory)
-    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.description}; {line}", markup=False, highlight=False)
     first = [Job(Kind.LAYER, BEST, f, 0) for f in folds] if plan.layer == BEST else []
     linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
@@ -176,7 +176,7 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
 
 def _contours(run: Run, console: Console) -> Contours:
     """Loudness and pitch of the tested utterances, measured once for all stores."""
-    path, ids = run.folder / CONTOURS, tuple(dict.fromkeys(run.protocol.tested))
+    path, ids = run.folder / CONTOURS, tuple(dict.fromkeys(run.protocol.test_ids))
     if path.exists() and (saved := Contours.load(path)).ids == ids:
         return saved
     with bar(console, "utterances") as progress:

@@ -77,7 +77,7 @@ def show(results: Tuning, console: Console) -> None:
     for space in results.tuning:
         heading, rows = _chosen(results, space)
         narrow = [[*r[:4], ", ".join(map(" ".join, zip(heading[4:], r[4:], strict=True)))] for r in rows]
-        title = f"{space}: the best trial of each fold (protocol {results.protocol.told})"
+        title = f"{space}: the best trial of each fold (protocol {results.protocol.description})"
         console.print(rich_table(title, [*heading[:4], "drawn"], narrow))
     for line in _legend(results):
         console.print(line, highlight=False, markup=False)

@@ -288,7 +288,7 @@ def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
     losses = list(filter(math.isfinite, trial.intermediate_values.values()))
     values = attributes.get("valid") or ({"loss": min(losses)} if losses else {})
     name = f"trials/{_name(attempt.space, attempt.fold)}-{trial.number:03}"
-    with tensorboard.writer(run.folder, name, protocol.told, protocol.marks) as board:
+    with tensorboard.writer(run.folder, name, protocol.description, protocol.marks) as board:
         metrics = {f"valid/{metric}": value for metric, value in values.items()}
         board.add_hparams({**hparams, **trial.params}, metrics, run_name=".")
 
@@ -300,7 +300,7 @@ def score(session: TuneSession, job: Job) -> None:
     assert trial.number == job.number
     settings, space = apply_params(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
-    with tensorboard.writer(run.folder, job.name, run.protocol.told, run.protocol.marks) as board:
+    with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
             tensorboard.train_epoch(board, record)

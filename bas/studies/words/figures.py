@@ -34,7 +34,7 @@ def draw(folder: Path, results: Words) -> None:
     tasks = [task for store in results.stores for task in store.tasks]
     marks = sorted({mark for task in tasks for mark in task.protocol.marks})
     marks += [MARK.lower()] if results.text_encoder.untrained else []
-    told = "; ".join(dict.fromkeys(task.protocol.told for task in tasks))
+    told = "; ".join(dict.fromkeys(task.protocol.description for task in tasks))
     tensorboard.draw(folder, "words", told, marks, figures)
 
 

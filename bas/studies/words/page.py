@@ -155,7 +155,7 @@ def _task_legend(task: TaskWords) -> list[str]:
     rate = task.encoder.frame_rate
     units = ", ".join(f"{name} {task.units_of[name]:.0f}" for name in INPUTS)
     return [
-        f"Protocol {task.protocol.told}; {task.folds} folds, {count} seed{'s' if count > 1 else ''}, "
+        f"Protocol {task.protocol.description}; {task.folds} folds, {count} seed{'s' if count > 1 else ''}, "
         f"{task.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
         f"{task.tested} test utterances; 95 % intervals: jackknife-t over {task.units} units ({task.unit}); "
         "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as it stands. One answer "

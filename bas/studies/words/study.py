@@ -269,7 +269,7 @@ def _frequent(types_W: np.ndarray) -> list[str]:
 def _train(run: Run, fused: bool, pool: Workers, memory: float | None) -> None:
     """Do the missing jobs of one task. fused: with text too."""
     placement, line = place_features(run, pool.count, memory)
-    pool.console.print(f"{run.folder}: protocol {run.protocol.told}; {line}", markup=False, highlight=False)
+    pool.console.print(f"{run.folder}: protocol {run.protocol.description}; {line}", markup=False, highlight=False)
     folds = range(len(run.protocol.folds))
     jobs = [words_job(row, f, s) for row in rows(fused) for s in run.plan.seeds for f in folds]
     what, epochs = f"words, {run.task.name}", run.plan.settings.epochs
