@@ -32,7 +32,7 @@ from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.features.store import FeatureStore
 from bas.protocols import Fold, make
-from bas.runs.layers import best, cross_validated
+from bas.runs.layers import best, cross_validate
 from bas.runs.linear import fit_linear
 from bas.speech.audio import duration
 from bas.stats import Paired, between, interval, paired, spread, ua, wa
@@ -157,7 +157,7 @@ def probe_fold(corpus: Corpus, x_ULD: np.ndarray, fold: Fold) -> tuple[np.ndarra
     speakers = np.array([u.speaker for u in corpus.utterances])
     trained, states = fit + valid, range(x_ULD.shape[1])
     linear = next(iter(EMOTION.linears.values()))
-    scores = cross_validated(x_ULD[trained], targets[trained], speakers[trained], states, EMOTION, wa)
+    scores = cross_validate(x_ULD[trained], targets[trained], speakers[trained], states, EMOTION, wa)
     predictions = []
     for state in states:
         x_UD = x_ULD[:, state]

@@ -19,8 +19,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from bas.networks.network import Network, count_parameters
 from bas.protocols import Fold
 from bas.runs import tensorboard
-from bas.runs.fit import Fitted, find, fit
-from bas.runs.layers import best, cross_validated
+from bas.runs.fit import Fitted, fit, search_fold
+from bas.runs.layers import best, cross_validate
 from bas.runs.linear import fit_linear
 from bas.runs.plan import Job
 from bas.runs.run import Run
@@ -54,7 +54,7 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
     run = session.run
     x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
-    scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
+    scores = cross_validate(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
     return {"layer": best(scores), "cross_validated": scores}
 
 
@@ -82,12 +82,14 @@ def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
             tensorboard.search_epoch(board, record, epochs_of(settings, space))
             session.tick()
 
-        supernet, outcome = find(session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job))
+        supernet, outcome = search_fold(
+            session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job)
+        )
         values = [path[run.headline] for path in outcome.paths or ()]
         scored = list(zip(space.architectures(), values, strict=False))
-        tensorboard.found(board, outcome.architecture, scored, run.headline, len(outcome.records))
+        tensorboard.write_choice(board, outcome.architecture, scored, run.headline, len(outcome.records))
         mix = session.mix(supernet) if outcome.records else {}  # a random choice trains nothing
-        tensorboard.mixed(board, mix)
+        tensorboard.write_mix(board, mix)
     save(session, job, supernet)
     kept = ("loss", run.headline)
     return {
@@ -106,7 +108,7 @@ def _search(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
 
 def train(session: Session, job: Job, fold: Fold) -> dict[str, Any]:
     """Train a job's architecture and score it on the test part; return the job's result."""
-    space, architecture = asked(session.run, job)
+    space, architecture = training_of(session.run, job)
     with board_of(session, job) as board:
 
         def after_epoch(record: Record) -> None:
@@ -135,8 +137,8 @@ def finish(
     predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
     scored, mix = _score(session, predictions, fold), session.mix(fitted.network)
     if board:
-        tensorboard.trained(board, str(architecture), scored["test"]["metrics"])
-        tensorboard.mixed(board, mix)
+        tensorboard.write_training(board, str(architecture), scored["test"]["metrics"])
+        tensorboard.write_mix(board, mix)
     if job.kind in ("retrain", "tuned"):
         save(session, job, fitted.network)
     return {
@@ -151,7 +153,7 @@ def finish(
     }
 
 
-def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
+def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     """The space and the architecture that a job trains."""
     if job.kind == "baseline":
         return run.baselines[job.row], run.baselines[job.row].only()
