@@ -23,7 +23,7 @@ from bas.experiment import SPACES, Experiment, Source, change, load_experiment, 
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol
-    from bas.runs.choose import Opened
+    from bas.runs.choose import OpenStore
     from bas.runs.run import Inputs, Run
 
 __all__ = [
@@ -116,7 +116,7 @@ def _compare(verb: str, experiment: Source, console: Console | None, changes: di
     choice, inputs, console = _open(verb, experiment, console, changes)
     folder = choose.run_folder(choice, "", inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
-    with locked(folder, "searching or training"), choose.recorded(folder, verb, resolved):
+    with locked(folder, "searching or training"), choose.record_experiment(folder, verb, resolved):
         run = start(folder, inputs, _split(choice, inputs))
         carry_out(run, verb, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     if verb == "compare":
@@ -133,7 +133,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     folder, protocol = choose.run_folder(choice, "audit-", inputs), _split(choice, inputs)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
     workers = choose.workers_of(choice, inputs.plan.device)
-    with choose.recorded(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
+    with choose.record_experiment(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
     _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
@@ -152,7 +152,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     mode, trials = choice.tune.choose, choice.tune.trials
     folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
     resolved = choose.resolve(choice, "tune", folder, [inputs])
-    with locked(folder, "searching or training"), choose.recorded(folder, "tune", resolved):
+    with locked(folder, "searching or training"), choose.record_experiment(folder, "tune", resolved):
         run = start(folder, inputs, _split(choice, inputs))
         result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
@@ -166,7 +166,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
 
     choice, inputs, console = _open("cost", experiment, console, changes)
     folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice, inputs.plan.device)
-    with choose.recorded(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
+    with choose.record_experiment(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
@@ -187,7 +187,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     folder = choose.study_folder(choice, "probe", [one.name for one in stores])
     resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
     workers = choose.workers_of(choice, resolved.device)
-    with locked(folder, "probing"), choose.recorded(folder, "probe", resolved):
+    with locked(folder, "probing"), choose.record_experiment(folder, "probe", resolved):
         result = carry_out(folder, stores, choice.probe.percents, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -219,13 +219,13 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     resolved = replace(resolved, spaces=choice.spaces or SPACES["words"])
     resolved = replace(resolved, words=replace(choice.words, text_encoder=text_encoder))
     workers, aligner, shown = choose.workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
-    with locked(folder, "studying words"), choose.recorded(folder, "words", resolved):
+    with locked(folder, "studying words"), choose.record_experiment(folder, "words", resolved):
         result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
     _say_report(folder, console)
     return result
 
 
-def _tasks(choice: Experiment, opened: Opened) -> tuple[tuple[tuple[str, Inputs, Protocol], ...], list[str]]:
+def _tasks(choice: Experiment, opened: OpenStore) -> tuple[tuple[tuple[str, Inputs, Protocol], ...], list[str]]:
     """What is predicted from a store; and what of it the corpus does not allow, with the reason.
 
     Only a task that the user did not name may be left out, and never the first.
@@ -274,7 +274,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     folder = choose.study_folder(choice, "shares", list(of_name))
     resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
     fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)
-    with locked(folder, "studying shares"), choose.recorded(folder, "shares", resolved):
+    with locked(folder, "studying shares"), choose.record_experiment(folder, "shares", resolved):
         result = carry_out(folder, stores, fields, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -317,7 +317,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         "dynamics": replace(of, settings=vars(settings)),
     }
     folder = choose.RUNS / name
-    with choose.recorded(folder, "dynamics", replace(choice, **values)):
+    with choose.record_experiment(folder, "dynamics", replace(choice, **values)):
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result
@@ -357,7 +357,7 @@ def _split(choice: Experiment, inputs: Inputs) -> Protocol:
     return split(inputs, choice.protocol.rule, choice.protocol.seed, choice.protocol.allow_overlap)
 
 
-def _every(opened: Opened) -> int | str:
+def _every(opened: OpenStore) -> int | str:
     """All states that are stored."""
     layers = opened.store.info.layers
     return "mix" if len(layers) > 1 else layers[0]

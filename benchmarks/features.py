@@ -1,8 +1,8 @@
 """How fast features are extracted and read, each figure a ratio within one run; `make bench` writes features.md.
 
-Needs nothing: recordings of noise as long as EmoDB's, and encoders of random weights in the shape of Whisper tiny and
-HuBERT base, as fast as the real ones. With --corpus and --root, a real corpus; with --whisper, real weights. The arms
-of a comparison take turns, round after round; a figure is the median over rounds, with the lowest and highest.
+Needs no data: it uses recordings of noise as long as EmoDB's, and encoders with random weights in the shape of Whisper
+tiny and HuBERT base, as fast as the real ones. With --corpus and --root, a real corpus; with --whisper, real weights.
+The arms of a comparison take turns, round after round; a figure is the median over rounds, with the lowest and highest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGE = Path(__file__).with_suffix(".md")
 QUIET = Console(file=StringIO())
 
 
-# What is measured on
+# The data
 
 
 def recordings(folder: Path, count: int) -> Corpus:
@@ -137,7 +137,9 @@ class Loop:
             inputs = self.extractor(wave, sampling_rate=rate, return_tensors="pt").to(self.device)
             with torch.inference_mode():
                 states = self.model(**inputs, output_hidden_states=True).hidden_states
-            frames = -(-len(wave) // 320) if self.whisper else None  # the whole 30 s would only cost the loop time
+            frames = (
+                -(-len(wave) // 320) if self.whisper else None
+            )  # keeping the whole 30 s would only slow the loop down
             torch.save(torch.stack([s[0, :frames] for s in states]).cpu(), folder / f"{utterance.id}.pt")
 
 
@@ -230,7 +232,7 @@ def measure(arguments: argparse.Namespace, device: torch.device, folder: Path) -
 
 
 def words(arguments: argparse.Namespace) -> list[str]:
-    """The command's words, a path by its last name: where it lies is nobody's business."""
+    """The words of the command, each path by its last name alone: the page shows no folders of this machine."""
     given = [("corpus", arguments.corpus), ("root", arguments.root), ("whisper", arguments.whisper)]
     named = [f"--{name} {Path(str(value)).name}" for name, value in given if value]
     return [
@@ -251,7 +253,7 @@ PAGE_TEXT = """# Features: extraction and reading
 
 `{command}`, {date}, commit {commit}, on {machine}.
 {made}; {whisper} HuBERT base with random weights; all hidden states kept.
-Medians over {rounds} rounds in which the arms took turns, with the lowest and highest; loading is nobody's time.
+Medians over {rounds} rounds in which the arms took turns, with the lowest and highest; loading is not timed.
 
 ## Extraction
 

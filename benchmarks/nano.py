@@ -1,9 +1,9 @@
-"""What `bas-hubert-nano` is worth: a linear probe on each state's mean, beside the same network with random weights,
+"""How good `bas-hubert-nano` is: a linear probe on each state's mean, beside the same network with random weights,
 log-mel and any other encoder; and how fast it is. Writes nano.md and figures/nano-layers.png.
 
 The probe is the logistic regression of every table of `bas`. In each fold its state is chosen by cross-validation over
-the training speakers, its regularisation on the valid part; the test speakers are seen once. Everything is done for
-several seeds: of the folds, and of the random weights.
+the training speakers, its regularisation on the valid part; the test speakers are used once. Everything is repeated
+for several seeds, of the folds and of the random weights.
 
 Axes: U utterances, L states, D width, S seeds, N utterances as all folds together test them.
 """
@@ -32,7 +32,7 @@ from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.features.store import FeatureStore
 from bas.protocols import Fold, make
-from bas.runs.layers import best, cross_validated
+from bas.runs.layers import best, cross_validate
 from bas.runs.linear import fit_linear
 from bas.speech.audio import duration
 from bas.stats import Paired, between, interval, paired, spread, ua, wa
@@ -41,7 +41,7 @@ from bas.util.files import write_text
 
 PAGE = Path(__file__).with_suffix(".md")
 RANDOM, DEVIATION = "random weights", "log-mel, mean and deviation"
-POINTS = {RANDOM: 10, DEVIATION: 5}  # that it is to be better by
+POINTS = {RANDOM: 10, DEVIATION: 5}  # by which the model is meant to be better
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,18 @@ def measure(arguments: argparse.Namespace) -> str:
             name, _, encoder = text.partition("=")
             inputs[name] = [means(corpus, encoder, work)] * len(seeds)
     rows = {name: probe(corpus, of_seed) for name, of_seed in inputs.items()}
-    return tell(arguments, corpus, rows, speeds)
+    return write_page(arguments, corpus, rows, speeds)
 
 
 def speed(corpus: Corpus, folder: Path) -> float:
-    """Seconds of speech that one second of extraction takes in, all states written; loading counts."""
+    """Seconds of speech extracted in one second, with all states written and loading included."""
     begun = time.perf_counter()
     extract(corpus, load_encoder(NANO, torch.device("cpu")), folder, Request(corpus.name, folder), QUIET)
     return sum(duration(u) for u in corpus.utterances) / (time.perf_counter() - begun)
 
 
 def random_weights(folder: Path, seed: int) -> str:
-    """The network of `bas-hubert-nano` as it is before it has learnt anything."""
+    """The network of `bas-hubert-nano` before any training."""
     torch.manual_seed(seed)
     from transformers import HubertConfig, HubertModel  # here: bas.encoders first, see there
 
@@ -108,20 +108,20 @@ def random_weights(folder: Path, seed: int) -> str:
 
 
 def means(corpus: Corpus, encoder: str, work: Path) -> np.ndarray:
-    """Each utterance's mean frame of every state, `(U, L, D)`, through a feature store as anyone's."""
-    store = stored(corpus, encoder, work)
+    """Each utterance's mean frame of every state, `(U, L, D)`, through a feature store, as in every study."""
+    store = open_store(corpus, encoder, work)
     each = [store.gather([u.id], store.info.layers)[0].astype(np.float32).mean(1) for u in corpus.utterances]
     return np.stack(each)
 
 
 def means_and_deviations(corpus: Corpus, encoder: str, work: Path) -> np.ndarray:
     """`(U, 1, 2 D)`: the mean of state 0, and its deviation over time."""
-    store = stored(corpus, encoder, work)
+    store = open_store(corpus, encoder, work)
     frames = [store.read(u.id, 0).astype(np.float32) for u in corpus.utterances]
     return np.stack([np.concatenate([x_TD.mean(0), x_TD.std(0)]) for x_TD in frames])[:, None]
 
 
-def stored(corpus: Corpus, encoder: str, work: Path) -> FeatureStore:
+def open_store(corpus: Corpus, encoder: str, work: Path) -> FeatureStore:
     folder = work / f"store-{encoder.replace('/', '-')}"
     if not folder.exists():
         extract(corpus, load_encoder(encoder, torch.device("cpu")), folder, Request(corpus.name, folder), QUIET)
@@ -157,7 +157,7 @@ def probe_fold(corpus: Corpus, x_ULD: np.ndarray, fold: Fold) -> tuple[np.ndarra
     speakers = np.array([u.speaker for u in corpus.utterances])
     trained, states = fit + valid, range(x_ULD.shape[1])
     linear = next(iter(EMOTION.linears.values()))
-    scores = cross_validated(x_ULD[trained], targets[trained], speakers[trained], states, EMOTION, wa)
+    scores = cross_validate(x_ULD[trained], targets[trained], speakers[trained], states, EMOTION, wa)
     predictions = []
     for state in states:
         x_UD = x_ULD[:, state]
@@ -170,12 +170,12 @@ def targets_of(corpus: Corpus) -> np.ndarray:
     return EMOTION.targets(corpus.utterances, EMOTION.outputs(corpus.utterances))
 
 
-def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed], speeds: Sequence[float]) -> str:
+def write_page(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed], speeds: Sequence[float]) -> str:
     targets_N, speakers_N = targets_of(corpus), np.array([u.speaker for u in corpus.utterances])
 
-    def told(found: Paired) -> str:
-        difference = f"{100 * found.difference:+.1f} ({between(found.low, found.high)})"
-        return f"{difference}, p {found.p:.2g}: {found.verdict}"
+    def describe(comparison: Paired) -> str:
+        difference = f"{100 * comparison.difference:+.1f} ({between(comparison.low, comparison.high)})"
+        return f"{difference}, p {comparison.p:.2g}: {comparison.verdict}"
 
     def score(predictions_SN: np.ndarray) -> tuple[float, float, float]:
         def mean(kept_N: np.ndarray) -> float:
@@ -196,16 +196,16 @@ def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed],
         _, low, high = score(row.chosen)
         cells.append(between(low, high, "", scale=1))
         cells.append(", ".join(f"{s} × {row.picks.count(s)}" for s in sorted(set(row.picks))))
-        cells += ["–" if name == other else told(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
+        cells += ["–" if name == other else describe(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
         table.append(f"| {' | '.join(cells)} |")
 
     deepest = max(len(row.states) for row in rows.values())
     curves = [f"| input | {' | '.join(f'state {i}' for i in range(deepest))} |", "| --- |" + " --- |" * deepest]
-    found = {name: {state: score(p_SN) for state, p_SN in row.states.items()} for name, row in rows.items()}
-    for name, of_state in found.items():
+    scores = {name: {state: score(p_SN) for state, p_SN in row.states.items()} for name, row in rows.items()}
+    for name, of_state in scores.items():
         cells = [f"{whole:.1f} ({between(low, high, '', scale=1)})" for whole, low, high in of_state.values()]
         curves.append(f"| {' | '.join([name, *cells, *[''] * (deepest - len(cells))])} |")
-    draw(found)
+    draw(scores)
 
     bars = []
     for other, points in POINTS.items():
@@ -237,10 +237,10 @@ def tell(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Probed],
     )
 
 
-def draw(found: dict[str, dict[int, tuple[float, float, float]]]) -> None:
+def draw(scores: dict[str, dict[int, tuple[float, float, float]]]) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="state", ylabel="WA, 95 % interval over speakers")
-    for i, (name, of_state) in enumerate(found.items()):
+    for i, (name, of_state) in enumerate(scores.items()):
         at = np.array(list(of_state)) + 0.03 * i
         whole, low, high = np.array(list(of_state.values())).T
         if len(at) == 1:

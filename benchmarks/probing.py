@@ -1,4 +1,4 @@
-"""What one pass over the data costs that probes every state and mix, against one state; writes probing.md.
+"""The cost of one pass over the data that probes every state and mix, against one state; writes probing.md.
 
 Takes a feature store. The arms take turns, round after round; a figure is the median over rounds, with the lowest and
 highest.

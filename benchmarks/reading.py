@@ -1,7 +1,7 @@
 """How fast a feature store is read: random batches against other ways, and an epoch that does not fit into memory.
 
 Run as a program, `reading.py FOLDER WHERE BYTES` reads two epochs of a store from `where` (see
-`bas.training.placement`) within so many bytes, in a process whose memory is nothing else.
+`bas.training.placement`) within BYTES of memory, in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def take_turns(arms: dict[str, Arm], rounds: int) -> dict[str, list[float]]:
 
 
 def ratio(seconds: dict[str, list[float]], arm: str, of: str) -> str:
-    """How many times the time of `of` the arm took, round by round."""
-    found = [a / b for a, b in zip(seconds[arm], seconds[of], strict=True)]
-    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+    """The time of an arm divided by that of `of`, round by round: the median, with the lowest and highest."""
+    ratios = [a / b for a, b in zip(seconds[arm], seconds[of], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def fresh(folder: Path) -> Path:
@@ -153,7 +153,7 @@ def epochs(folder: Path, where: str, allowed: int) -> None:
         ids = store.ids[:count]
         return load(store, ids, 0, 1, np.zeros(len(ids)), where, torch.device("cpu"))
 
-    epoch(opened(3 * BATCH), 0)  # whatever libraries load at their first use
+    epoch(opened(3 * BATCH), 0)  # libraries load some memory at their first use
     before = peak_memory()
     data = opened(None)
     epoch(data, 0)
@@ -164,7 +164,7 @@ def epochs(folder: Path, where: str, allowed: int) -> None:
 def peak_memory() -> int:
     """Bytes, mapped pages of files among them."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would tell the peak of the process that started this one, too
+    if status.exists():  # getrusage would include the peak of the parent process
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
@@ -172,17 +172,17 @@ def peak_memory() -> int:
 
 def streaming(folder: Path, size: int, allowed: int) -> str:
     large_store(fresh(folder), size)
-    found = {}
+    measured = {}
     for where in ("store", "memory"):
         command = [sys.executable, __file__, str(folder), where, str(allowed)]
         grown, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        found[where] = int(grown), float(seconds)
-    grown, seconds = found["store"]
+        measured[where] = int(grown), float(seconds)
+    grown, seconds = measured["store"]
     return (
         f"An epoch of random batches from a store of {size / MIB:,.0f} MiB that may take {allowed / MIB:,.0f} MiB: the "
         f"process grew by {grown / MIB:,.0f} MiB at its peak, mapped pages counted, and the epoch took "
-        f"{seconds / found['memory'][1]:.2f} times that of a process which holds all of it "
-        f"(and grew by {found['memory'][0] / MIB:,.0f} MiB)."
+        f"{seconds / measured['memory'][1]:.2f} times that of a process which holds all of it "
+        f"(and grew by {measured['memory'][0] / MIB:,.0f} MiB)."
     )
 
 

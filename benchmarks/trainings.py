@@ -80,8 +80,8 @@ def new_run(folder: Path, count: int, epochs: int, width: int, device: str) -> P
         Request("manifest", folder / "noise.csv"),
         QUIET,
     )
-    chosen = settings("cpu", {"epochs": str(epochs), "width": str(width)})
-    plan = Plan(str(folder / "store"), (SPACE,), 0, chosen, tuple(range(SEEDS)), device)
+    run_settings = settings("cpu", {"epochs": str(epochs), "width": str(width)})
+    plan = Plan(str(folder / "store"), (SPACE,), 0, run_settings, tuple(range(SEEDS)), device)
     inputs = Inputs.open(plan)
     return start(folder / "run", inputs, split(inputs, None, 0)).folder
 
@@ -188,7 +188,7 @@ PAGE_TEXT = """# Trainings: many small ones
 `{command}`, {date}, commit {commit}, on {machine}.
 {utterances} recordings of noise as long as EmoDB's, random features 384 wide; preset `cpu` at width {width}, {epochs}
 epochs, space `ser_bas4`. Medians over {rounds} rounds in which the arms took turns, with the lowest and highest; a
-round before them warmed up, and starting processes is nobody's time.
+round before them warmed up, and starting processes is not timed.
 
 ## Over processes
 

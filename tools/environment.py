@@ -1,10 +1,10 @@
-"""The environment that every target of the Makefile runs in, and the versions it is made of.
+"""The environment of every target of the Makefile, and the versions of its packages.
 
-    install KIND [--torch cpu|VERSION] [--this-python]    .venv as constraints.txt says, mended where it is not
-    installed [--torch cpu|VERSION]                       a wheel in an empty environment elsewhere: its demo
-    upgrade                                               constraints.txt anew, from the newest versions
+    install KIND [--torch cpu|VERSION] [--this-python]    make or repair .venv as constraints.txt says
+    installed [--torch cpu|VERSION]                       install a wheel in an empty environment, run its demo
+    upgrade                                               write constraints.txt again, with the newest versions
 
-Standard library alone: it runs before anything is installed.
+Uses the standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
-PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an activated .venv, which may have to go
-RECORD = VENV / "bas.json"  # what the environment was made of, once it was whole
+PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an activated .venv, which may be deleted
+RECORD = VENV / "bas.json"  # what the environment was made with, written once it is complete
 CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
 EXTRAS = {
@@ -36,7 +36,7 @@ EXTRAS = {
     "test": ["demo", "dev", "docs", "dynamics", "nano"],
 }
 CPU = "# TORCH=cpu: "
-OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # what another build of torch may want in other versions
+OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # packages that another build of torch may need in other versions
 HEADING = """\
 # Versions that were tested together, of everything that `make test` installs: every target installs with them.
 # Made by `make upgrade`, with the oldest Python that bas allows; tools/environment.py reads it.
@@ -48,10 +48,10 @@ class Refused(Exception):
 
 
 def install(kind: str, torch: str | None, this_python: bool) -> None:
-    """Bring .venv to what `kind` needs, beside what it was asked for before. Nothing to do: nothing is done or said.
+    """Install into .venv what `kind` needs, besides earlier requests. Prints nothing if there is nothing to do.
 
-    torch: cpu, a version, or None: as it is, at first that of constraints.txt. this_python: the environment must be of
-    the Python that runs this; else whichever made it is kept.
+    torch: cpu, a version, or None: keep the installed build, at first that of constraints.txt. this_python: the
+    environment must have the Python that runs this; otherwise its own Python is kept.
     """
     there = record()
     why = broken(there, this_python)
@@ -63,17 +63,17 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
         return
     if why:
         check_python()
-        where = VENV.resolve()  # it may be a link to another disk
+        where = VENV.resolve()  # .venv may be a link to another disk
         if where.exists():
             say(f".venv: {why}; made anew")
             shutil.rmtree(where)
     elif packages() != there["packages"] or made_of(pins) != there.get("made_of"):
-        say(".venv: not as constraints.txt and pyproject.toml say; mending it")
+        say(".venv: not as constraints.txt and pyproject.toml say; repairing it")
     build = torch or "as in constraints.txt: with CUDA on Linux, about 6 GB; TORCH=cpu is smaller"
     say(f"installing into .venv (torch {build})")
     if why:
         run(PYTHON, "-m", "venv", where)
-    write({"torch": torch, "extras": extras})  # not whole until the end; what was asked for is known all the same
+    write({"torch": torch, "extras": extras})  # not complete until the end, but the request is recorded
     try:
         fill(VENV, pins, "--editable", ".[" + ",".join(extras) + "]" if extras else ".", torch=torch)
     except Refused:
@@ -92,21 +92,21 @@ def write(made: dict) -> None:
 
 
 def check_python() -> None:
-    """Of the Python that makes environments; an older one may look after an environment that another made."""
+    """Refuse an old Python for making environments; it may still maintain an environment that another Python made."""
     if sys.version_info < OLDEST:
         raise Refused(f"{PYTHON} is older than {dotted(OLDEST)}; name another, such as PYTHON=python3.12")
 
 
 def record() -> dict:
     try:
-        found = json.loads(RECORD.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        made = json.loads(RECORD.read_text(encoding="utf-8"))
+        return made if isinstance(made, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def broken(there: dict, this_python: bool) -> str:
-    """Why .venv cannot be mended in place; empty where it can."""
+    """Why .venv cannot be repaired in place; empty if it can."""
     if "packages" not in there:
         return "not made by this version of the Makefile, or not whole"
     if there.get("root") != str(ROOT):
@@ -117,7 +117,9 @@ def broken(there: dict, this_python: bool) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "its Python does not run"
     gone = set(there["packages"]) - set(packages())
-    if gone and not any(name.endswith(".dist-info") for name in gone):  # pip would take the package for installed
+    if gone and not any(
+        name.endswith(".dist-info") for name in gone
+    ):  # pip would believe that the package is installed
         return f"{sorted(gone)[0]} is missing"
     mine = dotted(sys.version_info)
     return f"of Python {done.stdout.strip()}, not {mine}" if this_python and done.stdout.strip() != mine else ""
@@ -128,7 +130,7 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 def packages() -> list[str]:
-    """Whatever lies where packages are; the names tell versions, too. What is changed or removed by hand is seen."""
+    """The entries of site-packages, whose names include versions: shows packages changed or removed by hand."""
     return sorted(path.name for path in VENV.glob("lib/python3*/site-packages/*") if path.name != "__pycache__")
 
 
@@ -149,7 +151,7 @@ def constraints(torch: str) -> str:
 
 
 def fill(venv: Path, pins: str, *what: str, torch: str = "") -> None:
-    """Install with these constraints, with the package manager and the build backend that they name."""
+    """Install packages with these constraints, and the package manager and build backend that they name."""
     listed = venv / "constraints.txt"
     listed.write_text(pins, encoding="utf-8")
     pip = [venv / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--constraint", listed]
@@ -168,7 +170,7 @@ def fill(venv: Path, pins: str, *what: str, torch: str = "") -> None:
 
 
 def installed(torch: str | None) -> None:
-    """What `pip install` of a wheel gives: nothing of this folder is on the path, the demo runs in an empty folder.
+    """Test a `pip install` of the wheel: the demo runs in an empty folder, with nothing of this folder on the path.
 
     torch: as in `install`.
     """
@@ -178,9 +180,11 @@ def installed(torch: str | None) -> None:
         folder = Path(name)
         venv, pins = folder / "venv", constraints(torch)
         run(PYTHON, "-m", "venv", venv)
-        fill(venv, pins, "setuptools")  # which builds the wheel, without a look at the network
+        fill(venv, pins, "setuptools")  # builds the wheel, without the network
         pip = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
-        shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would take files from there that are gone here
+        shutil.rmtree(
+            ROOT / "build", ignore_errors=True
+        )  # setuptools would include files from there that no longer exist here
         run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
         (wheel,) = (folder / "wheels").glob("bas-*.whl")
         say(f"installing {wheel.name} into an empty environment")
@@ -194,7 +198,7 @@ def installed(torch: str | None) -> None:
 
 
 def upgrade() -> None:
-    """The newest versions that pyproject.toml allows, written down. Whether they hold, `make test` says."""
+    """Write down the newest versions that pyproject.toml allows; `make test` says whether they work."""
     if sys.version_info[:2] != OLDEST:
         raise Refused(f"versions are chosen for the oldest Python that bas allows: PYTHON=python{dotted(OLDEST)}")
     before = CONSTRAINTS.read_text(encoding="utf-8") if CONSTRAINTS.exists() else ""
@@ -245,14 +249,16 @@ def main() -> int:
     p.add_argument("--torch")
     p.add_argument("--this-python", action="store_true")
     a = p.parse_args()
-    os.environ.pop("PYTHONPATH", None)  # of whoever calls: packages there are not of this environment
-    os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools has one for every editable installation
+    os.environ.pop("PYTHONPATH", None)  # of the caller: packages there are not of this environment
+    os.environ["PYTHONWARNINGS"] = "ignore"  # setuptools prints one for every editable installation
     try:
         if a.torch and a.torch != "cpu" and not re.fullmatch(r"\d+(\.\d+)+\w*(\+[\w.]+)?", a.torch):
             raise Refused(f"TORCH={a.torch}: must be cpu, or a version such as 2.14.1+cu126")
         if a.what == "install":
-            with open(__file__, encoding="utf-8") as own:  # one at a time; this file, so that none is left behind
-                with contextlib.suppress(OSError):  # of a disk without locks
+            with open(
+                __file__, encoding="utf-8"
+            ) as own:  # one process at a time; this file is the lock, so that no lock file remains
+                with contextlib.suppress(OSError):  # on a disk without locks
                     fcntl.flock(own, fcntl.LOCK_EX)
                 install(a.kind, a.torch, a.this_python)
         elif a.what == "installed":

@@ -71,7 +71,7 @@ def count(supernet: Supernet, measure: str, frames: int) -> Costs:
 
     searched = {
         name: {n: of(part.candidates[n], in_dim if name == "stem" else dim) for n in part.names}
-        for name, part in supernet.mixed().items()
+        for name, part in supernet.mixed_parts().items()
     }
     first = next(supernet.space.architectures())
     whole = of(supernet.discrete(first), width)

@@ -39,23 +39,23 @@ class Supernet(Network):
         self.space = space
         self._dims = (in_dim, dim, outputs, dropout, states)
 
-    def mixed(self) -> dict[str, Mixed]:
+    def mixed_parts(self) -> dict[str, Mixed]:
         """The searched parts by name."""
         return {name: part for name, part in self.parts.items() if isinstance(part, Mixed)}
 
     def probabilities(self) -> dict[str, Tensor]:
         """softmax(theta) of each searched part."""
-        return {name: part.theta.detach().softmax(0) for name, part in self.mixed().items()}
+        return {name: part.theta.detach().softmax(0) for name, part in self.mixed_parts().items()}
 
     def argmax(self) -> Architecture:
         """The candidate with the largest theta in each part, chosen at the end of a search."""
-        return Architecture(tuple((name, m.names[int(m.theta.argmax())]) for name, m in self.mixed().items()))
+        return Architecture(tuple((name, m.names[int(m.theta.argmax())]) for name, m in self.mixed_parts().items()))
 
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
         """The gates with which the supernet computes that architecture alone."""
         return {
             name: torch.tensor([float(n == architecture[name]) for n in m.names], device=m.theta.device)
-            for name, m in self.mixed().items()
+            for name, m in self.mixed_parts().items()
         }
 
     def discrete(self, architecture: Architecture) -> Network:

@@ -22,13 +22,13 @@ from bas.runs.spaces import load_space, shipped
 from bas.runs.start import check_networks
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
-from bas.util.files import HELD
+from bas.util.files import LOCK_FILES
 
 RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenStore:
     """A store and its labelled corpus, opened once for every run on them."""
 
     features: Path
@@ -60,7 +60,7 @@ def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
     return dict(zip(names, folders, strict=True))
 
 
-def open_store(choice: Experiment, verb: str, features: Path | None = None) -> Opened:
+def open_store(choice: Experiment, verb: str, features: Path | None = None) -> OpenStore:
     """Open a store and its corpus. features: None: the experiment's store; UserError if it has several."""
     if features is None:
         of_name = stores_of(choice, verb)
@@ -69,13 +69,13 @@ def open_store(choice: Experiment, verb: str, features: Path | None = None) -> O
         (features,) = of_name.values()
     features = features.resolve()
     store = FeatureStore(features)
-    return Opened(features, store, open_labelled(store.info, choice.labels))
+    return OpenStore(features, store, open_labelled(store.info, choice.labels))
 
 
 def inputs_of(
     choice: Experiment,
     verb: str,
-    opened: Opened,
+    opened: OpenStore,
     *,
     layer: int | str | None = None,
     spaces: Sequence[str] | None = None,
@@ -144,7 +144,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
 
 
 @contextmanager
-def recorded(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
+def record_experiment(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     """Write the run's experiment.toml; if the block refuses its input (UserError), restore the folder as it was."""
     path = folder / FILE
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
@@ -155,7 +155,7 @@ def recorded(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     except UserError:
         if before is not None:
             path.write_bytes(before)
-        elif not {child.name for child in folder.iterdir()} - {FILE, *HELD}:
+        elif not {child.name for child in folder.iterdir()} - {FILE, *LOCK_FILES}:
             path.unlink()
             for parent in made:
                 with suppress(OSError):  # something was written there

@@ -14,7 +14,7 @@ from torch import Tensor
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
 from bas.runs.session import Session
-from bas.search.search import Found, search
+from bas.search.search import SearchOutcome, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
 from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
@@ -86,7 +86,7 @@ def fit(
     return Fitted(network, data, records, seconds)
 
 
-def find(
+def search_fold(
     session: Session,
     space: SearchSpace,
     settings: Settings,
@@ -95,7 +95,7 @@ def find(
     after_epoch: Callable[[Record], None],
     checkpoint: Path | None = None,
     paths: bool = True,
-) -> tuple[Supernet, Found]:
+) -> tuple[Supernet, SearchOutcome]:
     """Search a space in a fold; see `search.search`. The test part is not used.
 
     settings: the run's, or others. after_epoch: takes each epoch's record, with the layer mix and the leading

@@ -18,8 +18,8 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from bas.networks.network import Network, count_parameters
 from bas.protocols import Fold
 from bas.runs import tensorboard
-from bas.runs.fit import Fitted, find, fit
-from bas.runs.layers import best, cross_validated
+from bas.runs.fit import Fitted, fit, search_fold
+from bas.runs.layers import best, cross_validate
 from bas.runs.linear import fit_linear
 from bas.runs.plan import Job, Kind
 from bas.runs.results import (
@@ -64,7 +64,7 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
     run = session.run
     x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
-    scores = cross_validated(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
+    scores = cross_validate(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
     return LayerResult(best(scores), scores)
 
 
@@ -96,12 +96,14 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
             tensorboard.search_epoch(board, record, epochs_of(settings, space))
             session.tick()
 
-        supernet, outcome = find(session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job))
+        supernet, outcome = search_fold(
+            session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job)
+        )
         values = [path[run.headline] for path in outcome.paths or ()]
         scored = list(zip(space.architectures(), values, strict=False))
-        tensorboard.found(board, outcome.architecture, scored, run.headline, len(outcome.records))
+        tensorboard.write_choice(board, outcome.architecture, scored, run.headline, len(outcome.records))
         mix = session.mix(supernet) if outcome.records else {}  # a random choice trains nothing
-        tensorboard.mixed(board, mix)
+        tensorboard.write_mix(board, mix)
     save(session, job, supernet)
     kept = ("loss", run.headline)
     return SearchResult(
@@ -120,7 +122,7 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
 
 def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
     """Train a job's architecture and score it on the test part; return the job's result."""
-    space, architecture = asked(session.run, job)
+    space, architecture = training_of(session.run, job)
     with board_of(session, job) as board:
 
         def after_epoch(record: Record) -> None:
@@ -151,8 +153,8 @@ def finish(
     predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
     test, mix = _score(session, predictions, fold), session.mix(fitted.network)
     if board:
-        tensorboard.trained(board, str(architecture), test.metrics)
-        tensorboard.mixed(board, mix)
+        tensorboard.write_training(board, str(architecture), test.metrics)
+        tensorboard.write_mix(board, mix)
     if job.kind.keeps_weights:
         save(session, job, fitted.network)
     return TrainingResult(
@@ -167,7 +169,7 @@ def finish(
     )
 
 
-def asked(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
+def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     """The space and the architecture that a job trains."""
     if job.kind == Kind.BASELINE:
         return run.baselines[job.row], run.baselines[job.row].only()

@@ -32,7 +32,7 @@ def middle(states: Sequence[int]) -> int:
     return states[len(states) // 2]
 
 
-def cross_validated(
+def cross_validate(
     x_ULD: np.ndarray, targets_U: np.ndarray, units_U: np.ndarray, states: Sequence[int], task: Task, metric: Metric
 ) -> dict[int, float]:
     """Each state's score on utterances whose unit its model has not seen, pooled over the folds.

@@ -49,7 +49,7 @@ class Inputs:
         """The task of the spaces; UserError if they have several."""
         return common_task(self.spaces)
 
-    def changed(self, **changes: Any) -> Inputs:
+    def with_plan(self, **changes: Any) -> Inputs:
         """The same store, corpus and spaces, with these fields of the plan changed."""
         return replace(self, plan=replace(self.plan, **changes))
 
@@ -59,7 +59,7 @@ class Run:
 
     def __init__(self, folder: Path, inputs: Inputs, protocol: Protocol) -> None:
         self.folder, self.plan, self.protocol, self.store = folder, inputs.plan, protocol, inputs.store
-        self.corpus: Corpus = stored(inputs.corpus, self.store.info)
+        self.corpus: Corpus = without_skipped(inputs.corpus, self.store.info)
         self.spaces: dict[str, SpaceFile] = {space.name: space for space in inputs.spaces}
         self.task = inputs.task
         self.baselines: Mapping[str, SearchSpace] = common_baselines(inputs.spaces)
@@ -146,7 +146,7 @@ def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
     return corpus if labels is None else relabel(corpus, labels)
 
 
-def stored(corpus: Corpus, info: StoreInfo) -> Corpus:
+def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:
     """The corpus without the utterances that the store skipped; its note, shown with every result, says how many."""
     kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
     left_out = len(corpus.utterances) - len(kept)

@@ -21,7 +21,7 @@ from bas.errors import Diverged
 from bas.networks.network import build
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted
-from bas.runs.jobs import asked, board_of, finish, keep
+from bas.runs.jobs import board_of, finish, keep, training_of
 from bas.runs.plan import Job
 from bas.runs.session import Session
 from bas.space import Architecture, SearchSpace
@@ -35,7 +35,7 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in stacks of at most `size`, each of one architecture on one layer; other jobs are alone in theirs."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        same = (asked(session.run, job)[1], session.layer(job.fold)) if session.stackable(job) else (job.name,)
+        same = (training_of(session.run, job)[1], session.layer(job.fold)) if session.stackable(job) else (job.name,)
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
@@ -49,7 +49,7 @@ def run_stack(session: Session, jobs: Sequence[Job]) -> None:
     todo = [job for job in jobs if not session.run.done(job.name)]
     if not todo:
         return
-    space, architecture = asked(session.run, todo[0])
+    space, architecture = training_of(session.run, todo[0])
     members = [(job.fold, job.seed) for job in todo]
 
     def after_epoch() -> None:

@@ -19,7 +19,7 @@ from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
 from bas.runs.baselines import common_baselines
 from bas.runs.plan import BEST, MIX, Plan
-from bas.runs.run import Inputs, Run, stored
+from bas.runs.run import Inputs, Run, without_skipped
 from bas.runs.spaces import SpaceFile
 from bas.search.search import PATHS
 from bas.tasks import Task
@@ -47,7 +47,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     for index, ids in enumerate(info.shards):
         if ids:
             store.shard(index)  # refuse a damaged shard now, before anything is written
-    _check_recordings(Path(plan.features), stored(inputs.corpus, info), info)
+    _check_recordings(Path(plan.features), without_skipped(inputs.corpus, info), info)
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
     if plan.layer not in (BEST, MIX, *info.layers):

@@ -78,7 +78,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
         board.add_figure("layers x blocks", _figure(rows), epoch)
 
 
-def found(
+def write_choice(
     board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
 ) -> None:
     """Write the architecture that a search chose, and an image of the mean valid score of the paths by block."""
@@ -106,7 +106,7 @@ def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def mixed(board: SummaryWriter, record: Record) -> None:
+def write_mix(board: SummaryWriter, record: Record) -> None:
     """Write the weights of a layer mix over the encoder's states, if there is one."""
     if "mix" in record:
         figure = Figure(figsize=(1.6 + 0.3 * len(record["mix"]), 2.4), layout="constrained")
@@ -116,7 +116,7 @@ def mixed(board: SummaryWriter, record: Record) -> None:
         board.add_figure("layer mix", figure, 0)
 
 
-def trained(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
+def write_training(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
     """Write the trained architecture, and its metrics on the test part of its fold."""
     board.add_text("architecture", architecture, 0)
     _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)

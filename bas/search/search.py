@@ -83,7 +83,7 @@ def epochs_of(settings: Settings, space: SearchSpace) -> int:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """The outcome of a search."""
 
     architecture: Architecture
@@ -105,7 +105,7 @@ def search(
     held_out: Tensor | None = None,
     score: Score | None = None,
     checkpoint: Path | None = None,
-) -> Found:
+) -> SearchOutcome:
     """Train the supernet as `settings.strategy` says and choose an architecture; a function of the seed.
 
     The supernet sees only the utterances `members` and, for `bilevel`, `held_out`. The record of an epoch holds loss
@@ -118,7 +118,7 @@ def search(
     Raises UserError when the training diverges, or for single-path in a larger space.
     """
     if settings.strategy == "random":
-        return Found(_draw_uniformly(supernet, seed), [], 0.0, 0, None, None)
+        return SearchOutcome(_draw_uniformly(supernet, seed), [], 0.0, 0, None, None)
     strategy, space = STRATEGIES[settings.strategy], supernet.space
     settings = replace(settings, epochs=epochs_of(settings, space))
     if not strategy.theta and space.size > PATHS:
@@ -128,7 +128,7 @@ def search(
     frames = int(data.lengths_U[members].median())
     work = count(supernet, "multiply-adds", frames)
     cost = work if settings.cost == "multiply-adds" else count(supernet, settings.cost, frames)
-    mixed = supernet.mixed()
+    mixed = supernet.mixed_parts()
     shares = {name: cost.shares(name, part.theta) for name, part in mixed.items()}
     done = 0
 
@@ -182,7 +182,7 @@ def search(
     if score and space.size <= PATHS:
         paths = [dict(score(supernet.discrete(a))) for a in space.architectures()]
     if strategy.theta:
-        return Found(supernet.argmax(), records, seconds, spent, records[-1]["probabilities"], paths)
+        return SearchOutcome(supernet.argmax(), records, seconds, spent, records[-1]["probabilities"], paths)
     assert paths is not None, "single-path chooses by the score"
     assert held_out is not None, "single-path scores on held-out utterances"
     weight = settings.cost_weight / cost.largest
@@ -190,11 +190,11 @@ def search(
         zip(paths, space.architectures(), strict=True), key=lambda p: p[0]["loss"] + weight * cost.of(p[1].blocks)
     )
     scoring = len(held_out) * sum(work.of(a.blocks) for a in space.architectures())
-    return Found(chosen[1], records, seconds + time.monotonic() - begun, spent + scoring, None, paths)
+    return SearchOutcome(chosen[1], records, seconds + time.monotonic() - begun, spent + scoring, None, paths)
 
 
 def _draw_uniformly(supernet: Supernet, seed: int) -> Architecture:
     """Draw an architecture uniformly."""
     seed_everything(seed, "architecture")
-    drawn = {name: part.names[int(torch.randint(len(part.names), ()))] for name, part in supernet.mixed().items()}
+    drawn = {name: part.names[int(torch.randint(len(part.names), ()))] for name, part in supernet.mixed_parts().items()}
     return Architecture.of(drawn)

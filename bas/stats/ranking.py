@@ -192,7 +192,9 @@ class Effect:
         return "lower" if self.high < -TOLERANCE else "undecided"
 
 
-def deleted(targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric) -> np.ndarray:
+def leave_one_out(
+    targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric
+) -> np.ndarray:
     """The metric of every architecture, mean over seeds, `(1 + U, A)`: on all utterances, then without each unit."""
     n = len(targets_N)
     assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
@@ -210,7 +212,7 @@ def deleted(targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndar
 
 
 def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95) -> Effect:
-    """Σ weight · accuracy over the architectures, from `deleted`; the weights sum to 0, so that 0 is no difference.
+    """Σ weight · accuracy over the architectures, from `leave_one_out`; the weights sum to 0, so 0 is no difference.
 
     The interval is that of `bas.stats.paired`: pseudo-values U·c − (U−1)·c₍₋ᵤ₎, Student-t on U − 1 degrees of freedom,
     centred on the estimate. It is not corrected for multiple comparisons.
@@ -232,7 +234,7 @@ class SlotEffects:
 
 
 def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, SlotEffects]:
-    """By slot, the main effect of every block over a complete grid, from `deleted`.
+    """By slot, the main effect of every block over a complete grid, from `leave_one_out`.
 
     designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
     blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space".
@@ -266,7 +268,7 @@ class FalseVerdicts:
 
 def _false(targets_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray, units_N: np.ndarray, metric: Metric) -> bool:
     # A verdict needs both interval and sign-flip test. The interval costs a fiftieth: if it holds 0, it is a tie.
-    values_V2 = np.hstack([deleted(targets_N, rows_SN[None], units_N, metric) for rows_SN in (a_SN, b_SN)])
+    values_V2 = np.hstack([leave_one_out(targets_N, rows_SN[None], units_N, metric) for rows_SN in (a_SN, b_SN)])
     if contrast(values_V2, np.array([1.0, -1.0])).verdict == "undecided":
         return False
     return paired(targets_N, a_SN, b_SN, units_N, metric).verdict in ("better", "worse")

@@ -46,7 +46,7 @@ class Svcca:
     refused: str = ""  # why
 
 
-def standardised(x_ND: np.ndarray) -> np.ndarray:
+def standardise(x_ND: np.ndarray) -> np.ndarray:
     """Each dimension with mean 0 and deviation 1 (float64); 0 throughout where it has one value only."""
     x_ND = x_ND.astype(np.float64)
     centred_ND = x_ND - x_ND.mean(0)

@@ -72,7 +72,7 @@ def a_batch_never_changes_an_output(subject: Subject) -> None:
 def every_parameter_learns_under_soft_gates(subject: Subject) -> None:
     """Every parameter, also of the architecture, gets a finite gradient under soft gates."""
     supernet = subject.supernet().train()
-    gates = {part: mixed.theta.softmax(0) for part, mixed in supernet.mixed().items()}
+    gates = {part: mixed.theta.softmax(0) for part, mixed in supernet.mixed_parts().items()}
     supernet(*padded(features(), max(LENGTHS)), gates).square().sum().backward()
     for name, parameter in supernet.named_parameters():
         if not parameter.requires_grad:

@@ -75,7 +75,7 @@ class Subject:
         torch.manual_seed(0)
         supernet = Supernet(self.space, IN_DIM, self.width, OUTPUTS).eval()
         with torch.no_grad():
-            for part in supernet.mixed().values():
+            for part in supernet.mixed_parts().values():
                 part.theta.normal_()
         return supernet
 

@@ -190,7 +190,7 @@ def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
     """
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r}: must be one of {', '.join(PRESETS)}")
-    return changed(PRESETS[preset], changes or {})
+    return change_settings(PRESETS[preset], changes or {})
 
 
 def searcher(settings: Settings, spec: str) -> Settings:
@@ -205,7 +205,7 @@ def searcher(settings: Settings, spec: str) -> Settings:
     try:
         if strategy not in STRATEGIES:
             raise UserError(f"a strategy comes first, one of {', '.join(STRATEGIES)}")
-        return changed(settings, _pairs([f"strategy={strategy}", *rest]), SEARCH_ONLY)
+        return change_settings(settings, _pairs([f"strategy={strategy}", *rest]), SEARCH_ONLY)
     except UserError as error:
         raise UserError(f"strategy {spec!r}: {error}") from error
 
@@ -217,7 +217,7 @@ def variant(settings: Settings, spec: str) -> Settings:
     """
     names = [name for name in KINDS if name not in SEARCH_ONLY]
     try:
-        result = changed(settings, _pairs(spec.split("+")), names)
+        result = change_settings(settings, _pairs(spec.split("+")), names)
         if result == settings:
             raise UserError("changes nothing; leave it out, or give another value")
         return result
@@ -238,7 +238,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def changed(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] = tuple(KINDS)) -> Settings:
+def change_settings(settings: Settings, changes: Mapping[str, str], allowed: Sequence[str] = tuple(KINDS)) -> Settings:
     """These settings with some of them changed, each given as text; allowed: their names.
 
     Raises UserError for another name and a value of the wrong kind.

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from bas.errors import UserError
 
-HELD = (".lock", ".planning", ".session")
+LOCK_FILES = (".lock", ".planning", ".session")
 """The lock files of a folder."""
 
 
@@ -101,10 +101,10 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
     since others may still begin.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    before = {name for name in HELD if (folder / name).exists()}
+    before = {name for name in LOCK_FILES if (folder / name).exists()}
 
     def leave_as_before() -> None:
-        for name in set(HELD) - before:
+        for name in set(LOCK_FILES) - before:
             (folder / name).unlink(missing_ok=True)
         for path in made:
             with suppress(OSError):  # something was written there

@@ -28,7 +28,7 @@ from bas.features.assemble import ELSEWHERE, LEFT_OUT, merge, subset
 from bas.features.info import describe
 from bas.features.shard import shard_path
 from bas.features.store import FeatureStore, StoreInfo
-from bas.runs.run import open_labelled, stored
+from bas.runs.run import open_labelled, without_skipped
 from bas.util.files import locked
 
 ALL = {"layers": None, "ids": None}
@@ -90,7 +90,7 @@ def test_a_subset_holds_the_same_states_of_fewer_utterances(whole: FeatureStore,
     assert made.info.skipped == dict.fromkeys(("u0", "u2", "u3", "u5"), LEFT_OUT)
     assert set(made.info.recordings) == {"u1", "u4"}
     assert set(files(made.folder)) == {"store.json", *(shard_path(made.folder, i).name for i in range(2))}
-    kept = stored(open_labelled(made.info, None), made.info)  # what a run sees
+    kept = without_skipped(open_labelled(made.info, None), made.info)  # what a run sees
     assert [u.id for u in kept.utterances] == ["u1", "u4"]
     assert "4 of 6 utterances are not in the feature store" in kept.note
     assert describe(made.folder, quiet())["made by"] == "bas features subset"

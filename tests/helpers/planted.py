@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bas.blocks import FFN, MSA, MeanPool
 from bas.networks.network import Network
 from bas.networks.supernet import Supernet
-from bas.search.search import Found, search
+from bas.search.search import SearchOutcome, search
 from bas.space import Choices, SearchSpace
 from bas.training.batches import Data
 from bas.training.loop import Record, outputs, seed_everything
@@ -78,7 +78,7 @@ def find(
     after_epoch: Callable[[Record], Record] = lambda record: {},
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     **more: Any,
-) -> tuple[Supernet, Found]:
+) -> tuple[Supernet, SearchOutcome]:
     """Search as a job does, scored by the loss on the utterances held out."""
     data, members, held_out = planted(seed) if task is None else task
     seed_everything(seed, "initial weights")

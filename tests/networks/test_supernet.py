@@ -221,8 +221,8 @@ def test_argmax_takes_the_largest_theta_of_each_part() -> None:
     space = SearchSpace({"a": {"MSA": MSA, "FFN": FFN}, "b": {"MSA": MSA, "FFN": FFN}}, MeanPool)
     supernet = Supernet(space, DIM, DIM, 4)
     with torch.no_grad():
-        supernet.mixed()["a"].theta.copy_(torch.tensor([-0.2, 0.1]))
-        supernet.mixed()["b"].theta.copy_(torch.tensor([-1.0, -1.1]))
+        supernet.mixed_parts()["a"].theta.copy_(torch.tensor([-0.2, 0.1]))
+        supernet.mixed_parts()["b"].theta.copy_(torch.tensor([-1.0, -1.1]))
     assert supernet.argmax() == Architecture((("a", "FFN"), ("b", "MSA")))
     assert supernet.probabilities()["a"].tolist() == pytest.approx([1 / (1 + math.exp(0.3)), 1 / (1 + math.exp(-0.3))])
 

@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bas.runs.layers import FOLDS, STRENGTH, best, cross_validated, middle
+from bas.runs.layers import FOLDS, STRENGTH, best, cross_validate, middle
 from bas.stats import wa
 from bas.tasks import EMOTION
 
@@ -27,7 +27,7 @@ def planted(carries: int) -> np.ndarray:
 
 @pytest.mark.parametrize("carries", [0, 1, 2])
 def test_the_state_that_tells_the_class_is_found(carries: int) -> None:
-    scores = cross_validated(planted(carries), TARGETS, UNITS, (2, 5, 9), EMOTION, wa)
+    scores = cross_validate(planted(carries), TARGETS, UNITS, (2, 5, 9), EMOTION, wa)
     assert best(scores) == (2, 5, 9)[carries]
     assert sorted(scores) == [2, 5, 9]
 
@@ -36,7 +36,7 @@ def test_scores_are_those_of_scikit_learn_over_whole_speakers() -> None:
     x_ULD = planted(0)
     model = make_pipeline(StandardScaler(), EMOTION.linears["logistic regression"](STRENGTH))
     predicted = cross_val_predict(model, x_ULD[:, 1], TARGETS, cv=GroupKFold(FOLDS), groups=UNITS)
-    assert cross_validated(x_ULD, TARGETS, UNITS, (0, 1, 2), EMOTION, wa)[1] == wa(TARGETS, predicted)
+    assert cross_validate(x_ULD, TARGETS, UNITS, (0, 1, 2), EMOTION, wa)[1] == wa(TARGETS, predicted)
 
 
 def test_a_state_that_only_knows_the_speaker_is_not_taken() -> None:
@@ -47,7 +47,7 @@ def test_a_state_that_only_knows_the_speaker_is_not_taken() -> None:
     x_ULD[:, 0, :6] += 8 * (UNITS[:, None] == np.unique(UNITS))
     x_ULD[:, 1, 0] += 1.5 * targets_U
     alone = np.array([f"u{i}" for i in range(48)])
-    by_speaker, by_utterance = (cross_validated(x_ULD, targets_U, u, (0, 1), EMOTION, wa) for u in (UNITS, alone))
+    by_speaker, by_utterance = (cross_validate(x_ULD, targets_U, u, (0, 1), EMOTION, wa) for u in (UNITS, alone))
     assert best(by_speaker) == 1
     assert best(by_utterance) == 0
 
@@ -60,11 +60,11 @@ def test_of_equals_the_one_nearest_the_middle() -> None:
 
 
 def test_one_speaker_is_cross_validated_over_utterances() -> None:
-    scores = cross_validated(planted(1), TARGETS, np.full(48, "s0"), (0, 1, 2), EMOTION, wa)
+    scores = cross_validate(planted(1), TARGETS, np.full(48, "s0"), (0, 1, 2), EMOTION, wa)
     assert best(scores) == 1
 
 
 def test_speakers_of_one_class_each_are_refused() -> None:
     units = np.where(TARGETS == 0, "s0", "s1")
-    told = refusal(cross_validated, planted(0), TARGETS, units, (0, 1, 2), EMOTION, wa)
+    told = refusal(cross_validate, planted(0), TARGETS, units, (0, 1, 2), EMOTION, wa)
     assert told == "the best layer cannot be estimated: each training speaker is of one class"

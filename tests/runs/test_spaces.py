@@ -43,7 +43,7 @@ def supernet_of(name: str) -> Supernet:
     torch.manual_seed(0)
     supernet = Supernet(space_of(name), IN_DIM, DIM, OUTPUTS).eval()
     with torch.no_grad():
-        for part in supernet.mixed().values():
+        for part in supernet.mixed_parts().values():
             part.theta.normal_()
     return supernet
 

@@ -24,7 +24,7 @@ from bas.networks.network import build, count_parameters
 from bas.networks.supernet import Supernet
 from bas.runs.spaces import load_space
 from bas.search.gates import gumbel_softmax
-from bas.search.search import STRATEGIES, Found, Strategy, search
+from bas.search.search import STRATEGIES, SearchOutcome, Strategy, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data, training_batches
 from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
@@ -90,7 +90,7 @@ def run_search(
     after_epoch: Callable[[Record], Record] = lambda record: {},
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     **more: Any,
-) -> tuple[Supernet, Found]:
+) -> tuple[Supernet, SearchOutcome]:
     seed_everything(seed, "initial weights")
     supernet = Supernet(space, data.dim, setting.width or data.dim, 2, setting.dropout)
     members = torch.arange(len(data.lengths_U)) if members is None else members
@@ -471,7 +471,7 @@ def test_architecture_parameters_have_their_own_rate_and_no_decay() -> None:
     space = SearchSpace({"layer1": {"own": OwnTheta, "keep": Keep}}, MeanPool)
     still = replace(SMALL, lr=1e-12, theta_lr=0.1, weight_decay=1.0, schedule="constant")
     supernet, _ = run_search(make_data(0), still, space=space)
-    assert (supernet.mixed()["layer1"].theta.abs() > 0.05).all()
+    assert (supernet.mixed_parts()["layer1"].theta.abs() > 0.05).all()
     torch.testing.assert_close(supernet.parts["layer1"].candidates["own"].theta, torch.ones(DIM))
 
     def no_gradient(outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
@@ -481,9 +481,9 @@ def test_architecture_parameters_have_their_own_rate_and_no_decay() -> None:
     seed_everything("initial weights")
     supernet = Supernet(space, DIM, DIM, 2)
     with torch.no_grad():
-        supernet.mixed()["layer1"].theta.copy_(torch.tensor([1.0, -1.0]))
+        supernet.mixed_parts()["layer1"].theta.copy_(torch.tensor([1.0, -1.0]))
     search(supernet, no_gradient, make_data(0), torch.arange(48), decaying, 0, lambda record: {})
-    assert supernet.mixed()["layer1"].theta.tolist() == [1.0, -1.0]
+    assert supernet.mixed_parts()["layer1"].theta.tolist() == [1.0, -1.0]
     assert (supernet.parts["layer1"].candidates["own"].theta < 0.9).all()
 
 
@@ -509,7 +509,7 @@ def test_a_step_of_the_papers_preset_at_its_size() -> None:
     supernet, found = run_search(data, setting, space=space)
     assert math.isfinite(found.records[0]["loss"])
     assert found.records[0]["temperature"] == 5.0
-    assert all(part.theta.detach().any() for part in supernet.mixed().values())
+    assert all(part.theta.detach().any() for part in supernet.mixed_parts().values())
     # MSA+FFN, MSA and FFN in each layer; a theta for each; no projection; two classes.
     layer = (12 * dim**2 + 13 * dim) + (4 * dim**2 + 6 * dim) + (8 * dim**2 + 7 * dim)
     assert count_parameters(supernet) == layers * (layer + 3) + 2 * dim + 2

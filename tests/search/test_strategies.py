@@ -26,7 +26,7 @@ from bas.networks.costs import count
 from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_path
-from bas.search.search import STRATEGIES, Found, Strategy
+from bas.search.search import STRATEGIES, SearchOutcome, Strategy
 from bas.space import SearchSpace
 from bas.training import settings as all_settings
 from bas.training.loop import optimise, seed_everything
@@ -85,7 +85,7 @@ def test_random_draws_evenly_and_trains_nothing() -> None:
     for seed in range(80):
         supernet, found = find(setting, seed, task)
         drawn.append(str(found.architecture))
-        assert replace(found, architecture=None) == Found(None, [], 0.0, 0, None, None)
+        assert replace(found, architecture=None) == SearchOutcome(None, [], 0.0, 0, None, None)
     assert drawn[3] == str(find(setting, 3, task)[1].architecture)
     assert set(drawn) == {str(a) for a in SPACE.architectures()}
     assert max(Counter(drawn).values()) < 35
@@ -155,7 +155,7 @@ def test_bilevel_moves_theta_on_the_held_out_and_weights_on_the_members(optimise
     def loss(outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
         where = targets_B >= held_out[0]
         assert where.all() or not where.any()
-        theta = [part.theta.detach().clone() for part in looked[0].mixed().values()]
+        theta = [part.theta.detach().clone() for part in looked[0].mixed_parts().values()]
         weights = [p.detach().clone() for n, p in looked[0].named_parameters() if not n.endswith("theta")]
         seen.append((bool(where.all()), theta, weights))
         return F.cross_entropy(outputs_BO, data.targets_U[targets_B])
@@ -246,7 +246,7 @@ def test_only_drawn_blocks_are_computed_and_counted(strategy: str, computed: int
     seed_everything(0, "initial weights")
     supernet = Supernet(space, DIM, DIM, CLASSES)
     calls: list[tuple[str, int]] = []
-    for name, block in supernet.mixed()["layer1"].candidates.items():
+    for name, block in supernet.mixed_parts()["layer1"].candidates.items():
         block.register_forward_hook(lambda _, args, out, name=name: calls.append((name, len(args[0]))))
     frames = int(data.lengths_U[members].median())
     work = count(supernet, "multiply-adds", frames)

@@ -22,8 +22,8 @@ from bas.stats.ranking import (
     agreement,
     ceiling,
     contrast,
-    deleted,
     halves,
+    leave_one_out,
     marginal_effects,
     percentile,
     regret,
@@ -210,7 +210,7 @@ def test_the_interval_of_the_reliability_covers() -> None:
 def test_a_contrast_of_two_has_the_interval_of_paired(metric: Metric, units: int) -> None:
     skill_AU = np.random.default_rng(units).uniform(0.3, 0.9, (3, units))
     targets_N, predictions_ASN, units_N = answers(units, skill_AU, seeds=3)
-    values_VA = deleted(targets_N, predictions_ASN, units_N, metric)
+    values_VA = leave_one_out(targets_N, predictions_ASN, units_N, metric)
     assert values_VA.shape == (1 + units, 3)
     assert values_VA[0] == pytest.approx([np.mean([metric(targets_N, p) for p in rows]) for rows in predictions_ASN])
     ours = contrast(values_VA, np.array([1.0, 0, -1]), level=0.9)
@@ -237,7 +237,7 @@ def planted(seed: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_planted_additive_effects_are_recovered() -> None:
     targets_N, predictions_ASN, units_N = planted(0, units=60)
-    values_VA = deleted(targets_N, predictions_ASN, units_N, wa)
+    values_VA = leave_one_out(targets_N, predictions_ASN, units_N, wa)
     found = marginal_effects(values_VA, GRID)
     assert list(found) == ["layer1", "layer2"]
     first, second = found["layer1"], found["layer2"]
@@ -256,7 +256,7 @@ def test_the_interval_of_a_marginal_effect_covers_over_ten_units() -> None:
     covered = false = 0
     for i in range(250):
         targets_N, predictions_ASN, units_N = planted(i, units=10)
-        found = marginal_effects(deleted(targets_N, predictions_ASN, units_N, wa), GRID)
+        found = marginal_effects(leave_one_out(targets_N, predictions_ASN, units_N, wa), GRID)
         effect = found["layer1"].effects["FFN"]
         covered += effect.low <= -0.1 <= effect.high
         false += found["layer2"].effects["MSA"].verdict != "undecided"
@@ -266,7 +266,7 @@ def test_the_interval_of_a_marginal_effect_covers_over_ten_units() -> None:
 
 def test_a_slot_with_one_candidate_has_no_effect() -> None:
     targets_N, predictions_ASN, units_N = answers(0, np.full((2, 7), 0.6))
-    values_VA = deleted(targets_N, predictions_ASN, units_N, wa)
+    values_VA = leave_one_out(targets_N, predictions_ASN, units_N, wa)
     found = marginal_effects(values_VA, [{"stem": "linear", "layer1": b} for b in "ab"])
     assert found["stem"].effects["linear"] == Effect(0, 0, 0, 7)
 

@@ -17,7 +17,7 @@ from bas.blocks import FFN, MeanPool
 from bas.corpora import Utterance
 from bas.networks.network import PerOutput, build
 from bas.runs.baselines import common_baselines
-from bas.runs.layers import cross_validated
+from bas.runs.layers import cross_validate
 from bas.runs.spaces import load_space
 from bas.space import SearchSpace
 from bas.stats import paired, shares
@@ -196,7 +196,7 @@ def test_the_best_layer_for_shares(outputs: int) -> None:
     x_ULD[:, 1, :outputs] = targets_UO * 5
     metric = ONE.metrics(("a", "b")[:outputs])["Spearman"]
     for of_units in (units, np.zeros(60, int)):
-        found = cross_validated(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, metric)
+        found = cross_validate(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, metric)
         assert max(found, key=found.__getitem__) == 5
         assert found[5] > 0.9
 

@@ -10,7 +10,7 @@ from refusals import refusal
 from scipy.linalg import hadamard
 from scipy.stats import ortho_group
 
-from bas.stats.similarity import cka, cka_by_chance, standardised, svcca
+from bas.stats.similarity import cka, cka_by_chance, standardise, svcca
 
 BOTH = ("debiased", "plain")
 
@@ -117,7 +117,7 @@ def test_permuted_values_are_those_of_permuted_rows() -> None:
 
 def test_standardised() -> None:
     x_ND = np.array([[1, 5, 0.1], [2, 5, 0.1], [3, 5, 0.1], [4, 5, 0.1]], np.float32)
-    out_ND = standardised(x_ND)
+    out_ND = standardise(x_ND)
     assert out_ND[:, 0] == pytest.approx(np.array([-3, -1, 1, 3]) / np.sqrt(5))
     assert not out_ND[:, 1:].any()  # 0.1 has no exact float: its deviation is rounding
 

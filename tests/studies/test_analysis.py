@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from bas.speech.acoustics import FAMILIES, OTHER, Acoustic
-from bas.stats.similarity import cka, standardised
+from bas.stats.similarity import cka, standardise
 from bas.studies.dynamics import analysis
 from bas.studies.dynamics.analysis import AnalysisSettings, analyse, ridge
 from bas.studies.dynamics.classifiers import rng_of, speaker_splits
@@ -84,8 +84,8 @@ def test_likeness_is_found_where_it_is_planted_and_only_there(found: dict[str, A
 
 def test_cka_is_of_standardised_states_and_features(found: dict[str, Any]) -> None:
     planted = Planted()
-    egemaps = standardised(planted.acoustic.values_UF[:, :12])  # not those of OTHER
-    expected = cka(standardised(planted.x[0]), egemaps)
+    egemaps = standardise(planted.acoustic.values_UF[:, :12])  # not those of OTHER
+    expected = cka(standardise(planted.x[0]), egemaps)
     for kind in ("debiased", "plain"):
         assert found["cka"]["egemaps"][kind]["value"][0] == pytest.approx(expected[kind])
     planted.x[..., 3] *= 1_000

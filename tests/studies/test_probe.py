@@ -130,7 +130,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
     assert len(before) == 3 * 2 * 2 + 3 + 5 * 2, "50 % and all, few labels, the marked split"
     with monkeypatch.context() as patch:
         patch.setattr("bas.studies.probe.jobs.train_heads", None)
-        patch.setattr(few, "cross_validated", None)
+        patch.setattr(few, "cross_validate", None)
         assert main(words([work / "cups"], "whole", "--percent", "50")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
     assert len(list((folder / "tb").rglob("events.*"))) == 1

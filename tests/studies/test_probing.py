@@ -317,7 +317,7 @@ def test_few_labels_are_of_fit_and_valid_alone(run: Run, fresh: Run, monkeypatch
         drawn.append((x_ULD, targets_U, units_U))
         return dict.fromkeys(states, 0.0)
 
-    monkeypatch.setattr(few, "cross_validated", note)
+    monkeypatch.setattr(few, "cross_validate", note)
     session = Session(fresh.folder)
     run_few(session, few_job(1))
     parts = run.protocol.folds[1]

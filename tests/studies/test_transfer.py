@@ -18,7 +18,7 @@ from stores import quiet, store
 from test_probing import Corpus, Told, begun, plan
 
 from bas.protocols import field_of
-from bas.runs.layers import best, cross_validated
+from bas.runs.layers import best, cross_validate
 from bas.runs.plan import Job, Kind
 from bas.runs.run import Inputs, Run
 from bas.runs.session import Session
@@ -253,7 +253,7 @@ def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, found: d
 def test_the_layer_is_the_one_that_the_sources_own_speakers_name(work: Path, pool: Pool) -> None:
     session = Session(work / "alpha/disjoint")
     for fold in range(3):  # alpha's own run has a class more; its two others carry the same state
-        scores = cross_validated(*session.training_means(fold), pool.states, pool.task, pool.runs[0].metrics["WA"])
+        scores = cross_validate(*session.training_means(fold), pool.states, pool.task, pool.runs[0].metrics["WA"])
         assert job_of(work, "alpha", fold)["layer"] == best(scores) == TOLD
 
 

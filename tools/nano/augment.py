@@ -23,14 +23,14 @@ WINDOW, HOP = 512, 128
 
 
 def torchaudio() -> ModuleType:
-    """UserError where it is not installed, or its library does not load beside this torch."""
+    """The module. Raises UserError if it is not installed, or its library does not load with this torch."""
     try:
-        import torchaudio as found
+        import torchaudio as module
     except Exception as error:
-        told = f"torchaudio cannot be loaded beside torch {torch.__version__} ({TORCHAUDIO_FAULT or error})"
+        message = f"torchaudio cannot be loaded beside torch {torch.__version__} ({TORCHAUDIO_FAULT or error})"
         remedy = "all else of bas works without it; for the recipe install both as constraints.txt has them"
-        raise UserError(f"{' '.join(told.split())}; {remedy}") from error
-    return found
+        raise UserError(f"{' '.join(message.split())}; {remedy}") from error
+    return module
 
 
 def augment(wave: Wave, rng: np.random.Generator) -> Wave:

@@ -128,9 +128,9 @@ class Speech:
 
 
 class Units(nn.Module):
-    """Which unit a hidden frame is of: a softmax over cosines with one vector a unit, at `TEMPERATURE`."""
+    """Predicts the unit of a hidden frame: a softmax over cosines with one vector for each unit, at `TEMPERATURE`."""
 
-    told = "right"
+    score_name = "right"
 
     def __init__(self, dim: int, units: int) -> None:
         super().__init__()
@@ -138,18 +138,18 @@ class Units(nn.Module):
         self.codes_CP = nn.Parameter(torch.randn(units, PROJECTED))
 
     def forward(self, states: Sequence[Tensor], targets_BT: Tensor, hidden_BT: Tensor) -> tuple[Tensor, float]:
-        """The loss, of hidden and of seen frames alike (equation 2), and the share of hidden frames told right."""
-        told_BTC = F.normalize(self.project(states[-1]), dim=-1) @ F.normalize(self.codes_CP, dim=-1).T / TEMPERATURE
-        loss_BT = F.cross_entropy(told_BTC.mT, targets_BT, reduction="none")
-        right_BT = told_BTC.argmax(-1) == targets_BT
+        """The loss over hidden and seen frames (equation 2), and the share of hidden frames predicted right."""
+        logits_BTC = F.normalize(self.project(states[-1]), dim=-1) @ F.normalize(self.codes_CP, dim=-1).T / TEMPERATURE
+        loss_BT = F.cross_entropy(logits_BTC.mT, targets_BT, reduction="none")
+        right_BT = logits_BTC.argmax(-1) == targets_BT
         loss = HIDDEN * loss_BT[hidden_BT].mean() + (1 - HIDDEN) * loss_BT[~hidden_BT].mean()
         return loss, float(right_BT[hidden_BT].float().mean())
 
 
 class Teacher(nn.Module):
-    """What a teacher's states are, standardised, from some of the student's: the last for its last."""
+    """Predicts a teacher's standardised states from some of the student's states: the last from the last."""
 
-    told = "explained"
+    score_name = "explained"
 
     def __init__(self, dim: int, read: Sequence[int], mean_MD: Tensor, scale_MD: Tensor) -> None:
         super().__init__()
@@ -161,10 +161,10 @@ class Teacher(nn.Module):
     def forward(self, states: Sequence[Tensor], targets_BTMD: Tensor, hidden_BT: Tensor) -> tuple[Tensor, float]:
         """L1 and cosine loss over all frames, hidden or not, and the share of the teacher's variance explained."""
         wanted_BTMD = (targets_BTMD.float() - self.mean_MD) / self.scale_MD
-        told_BTMD = torch.stack([head(states[i]) for head, i in zip(self.heads, self.read, strict=True)], dim=2)
-        near = F.logsigmoid(F.cosine_similarity(told_BTMD, wanted_BTMD, dim=-1)).mean()
-        left = float((told_BTMD - wanted_BTMD).detach().square().mean())
-        return F.l1_loss(told_BTMD, wanted_BTMD) - near, 1 - left / float(wanted_BTMD.square().mean())
+        predicted_BTMD = torch.stack([head(states[i]) for head, i in zip(self.heads, self.read, strict=True)], dim=2)
+        near = F.logsigmoid(F.cosine_similarity(predicted_BTMD, wanted_BTMD, dim=-1)).mean()
+        left = float((predicted_BTMD - wanted_BTMD).detach().square().mean())
+        return F.l1_loss(predicted_BTMD, wanted_BTMD) - near, 1 - left / float(wanted_BTMD.square().mean())
 
 
 def new_model(seed: int) -> HubertModel:
@@ -182,55 +182,59 @@ def learn(
     device: torch.device,
     on_step: Callable[[int], None],
 ) -> list[dict[str, float]]:
-    """Train the model in place; at each checkpoint its step, the seconds so far and what held-out speech says.
+    """Train the model in place; at each checkpoint its step, the seconds so far and the scores on held-out speech.
 
-    Goes on from `checkpoint`, where there is one, to the same bits on a CPU.
+    Resumes from `checkpoint` if it exists; on a CPU the result has the same bits.
     """
     both = nn.ModuleList([model, head]).to(device).train()
     optimiser = torch.optim.AdamW(both.parameters(), recipe.lr, (0.9, 0.98), weight_decay=recipe.weight_decay)
-    first, said, before = 0, [], 0.0
+    first, history, before = 0, [], 0.0
     if checkpoint.exists():
         there = torch.load(checkpoint, map_location=device, weights_only=True)
         assert there["recipe"] == asdict(recipe), f"{checkpoint} is of another recipe"
         both.load_state_dict(there["weights"])
         optimiser.load_state_dict(there["optimiser"])
-        said = there["said"]
-        first, before = int(said[-1]["step"]), said[-1]["seconds"]
+        history = there["said"]
+        first, before = int(history[-1]["step"]), history[-1]["seconds"]
     begun = time.monotonic()
     on_step(first)
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.lr * recipe.rate(step)
-        loss, found = _judge(model, head, train.batch(step), device)
+        loss, score = _judge(model, head, train.batch(step), device)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), recipe.clip)
         optimiser.step()
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             on_others = validate(model, head, held_out, device)
-            now = {"loss": float(loss.detach()), head.told: found, **{f"held-out {k}": v for k, v in on_others.items()}}
+            now = {
+                "loss": float(loss.detach()),
+                head.score_name: score,
+                **{f"held-out {k}": v for k, v in on_others.items()},
+            }
             seconds = before + time.monotonic() - begun
-            said.append({"step": step + 1, "seconds": round(seconds), **{k: round(v, 4) for k, v in now.items()}})
+            history.append({"step": step + 1, "seconds": round(seconds), **{k: round(v, 4) for k, v in now.items()}})
             state = {"weights": both.state_dict(), "optimiser": optimiser.state_dict()}
             with replacing(checkpoint) as temporary:
-                torch.save({**state, "recipe": asdict(recipe), "said": said}, temporary)
+                torch.save({**state, "recipe": asdict(recipe), "said": history}, temporary)
         on_step(step + 1)
-    return said
+    return history
 
 
 def learnt(checkpoint: Path) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """The model's weights at a checkpoint of `learn`, in full precision, and what it said."""
+    """The model's weights at a checkpoint of `learn`, in full precision, and its history of scores."""
     there = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return {k.removeprefix("0."): v for k, v in there["weights"].items() if k.startswith("0.")}, there["said"]
 
 
 @torch.no_grad()
 def validate(model: HubertModel, head: Units | Teacher, held_out: Speech, device: torch.device) -> dict[str, float]:
-    """Over the same five batches, always, with nothing mixed in."""
-    found = [_judge(model, head, held_out.batch(step, mix=False), device) for step in range(5)]
+    """The loss and the score over the same five batches each time, with no speech mixed in."""
+    results = [_judge(model, head, held_out.batch(step, mix=False), device) for step in range(5)]
     return {
-        "loss": float(np.mean([float(loss) for loss, _ in found])),
-        head.told: float(np.mean([told for _, told in found])),
+        "loss": float(np.mean([float(loss) for loss, _ in results])),
+        head.score_name: float(np.mean([score for _, score in results])),
     }
 
 
@@ -240,7 +244,7 @@ def _judge(
     waves_BS, targets, hidden_BT = (x.to(device) for x in batch)
     waves_BS = (waves_BS - waves_BS.mean(1, keepdim=True)) / (waves_BS.std(1, keepdim=True) + 1e-5)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        found = model(waves_BS, mask_time_indices=hidden_BT, output_hidden_states=True)
-    states = [x.float() for x in found.hidden_states]
+        output = model(waves_BS, mask_time_indices=hidden_BT, output_hidden_states=True)
+    states = [x.float() for x in output.hidden_states]
     loss: tuple[Tensor, float] = head(states, targets, hidden_BT)
     return loss

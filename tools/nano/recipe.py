@@ -164,15 +164,15 @@ def made_of(a: argparse.Namespace, spoken: Pool, teacher: EncoderInfo | None) ->
 
 
 def check_same(folder: Path, made: dict[str, Any]) -> None:
-    """UserError where the work folder was made of other things."""
+    """Raise UserError if the work folder was made with anything else."""
     path = folder / "made_of.json"
     made = json.loads(json.dumps(made))
     remedy = "give another --work, or delete that folder"
     if path.exists():
         there = read_json(path, remedy)
         if wrong := [name for name in made if there.get(name) != made[name]]:
-            told = f"made with {wrong[0]} {there.get(wrong[0])}, now {made[wrong[0]]}"
-            raise UserError(f"{folder}: {told}; {remedy}")
+            message = f"made with {wrong[0]} {there.get(wrong[0])}, now {made[wrong[0]]}"
+            raise UserError(f"{folder}: {message}; {remedy}")
     elif any(path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder}: holds something, but no made_of.json; {remedy}")
     write_json(path, made)
@@ -249,8 +249,8 @@ def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Conso
         },
     )
     console.print(f"model: {out}", highlight=False, soft_wrap=True)
-    told = f"bas extract --corpus emodb --root path/to/emodb --encoder {out}"
-    console.print(f"[bold]next:[/] {told}", highlight=False, soft_wrap=True)
+    command = f"bas extract --corpus emodb --root path/to/emodb --encoder {out}"
+    console.print(f"[bold]next:[/] {command}", highlight=False, soft_wrap=True)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The speech that `bas-hubert-nano` learns from: LibriSpeech's, and what espeak-ng says in many languages and voices.
 
-An item is one utterance, told by its number alone: what is said, by whom and what is done to the sound depend on the
-seed and that number, so that any process may make any part. A part is one file of `PART` items; what is there is kept.
+An item is one utterance, defined by its number: its words, its voice and its augmentation depend only on the seed and
+that number, so any process can make any part. A part is one file of `PART` items; existing parts are kept.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Pool:
 def pool(folder: Path, listed: Path, variants: int, spoken: int, seed: int) -> Pool:
     """listed: the names of LibriSpeech's recordings, one a line, that are somewhere in the folder; in this order.
 
-    UserError where one is no such name, stands twice or is not there.
+    Raises UserError if a name is not of this form, is listed twice or has no recording.
     """
     try:
         names = listed.read_text(encoding="utf-8").split()
@@ -105,14 +105,14 @@ def pool(folder: Path, listed: Path, variants: int, spoken: int, seed: int) -> P
         raise UserError(f"{listed}: cannot be read: {error}") from error
     wrong = [name for name in names if not NAME.fullmatch(name) or names.count(name) > 1]
     if wrong or not names:
-        told = f"{wrong[0]!r}: " if wrong else ""
-        raise UserError(f"{listed}: {told}expected names as 1688-142285-0000, one a line, each once")
+        where = f"{wrong[0]!r}: " if wrong else ""
+        raise UserError(f"{listed}: {where}expected names as 1688-142285-0000, one a line, each once")
     there = {path.stem: path for path in folder.rglob("*.flac")}
     if missing := [name for name in names if name not in there]:
-        told = (
+        message = (
             f"{len(missing)} of the {len(names)} recordings of {listed.name} are not here, {missing[0]}.flac the first"
         )
-        raise UserError(f"{folder}: {told}; name LibriSpeech's folder, or other --recordings")
+        raise UserError(f"{folder}: {message}; name LibriSpeech's folder, or other --recordings")
     return Pool(tuple(there[name] for name in names), variants, spoken, seed)
 
 
@@ -164,7 +164,7 @@ def make_part(pool: Pool, part: int, file: Path) -> None:
 
 
 def make_speech(pool: Pool, folder: Path, workers: int, on_part: Callable[[int], None]) -> list[Path]:
-    """All parts, those that are missing made by so many processes. on_part is told of each how many items it has."""
+    """All parts; `workers` processes make those that are missing. on_part: called with the number of items of each."""
     files = [folder / f"speech-{part:04d}.npz" for part in range(pool.parts)]
     sizes = [min(PART, len(pool) - part * PART) for part in range(pool.parts)]
     for file, size in zip(files, sizes, strict=True):

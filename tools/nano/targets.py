@@ -32,7 +32,7 @@ FITTED = 300_000  # frames that k-means sees
 
 @dataclass(frozen=True)
 class Source:
-    """Where numbers for each frame come from. encoder: a name or folder that `bas` loads; "": MFCC."""
+    """The source of the targets of each frame. encoder: a name or folder that `bas` loads; "": MFCC."""
 
     encoder: str = ""
     states: tuple[int, ...] = (0,)
@@ -41,10 +41,10 @@ class Source:
     def of(self, wave: Wave) -> np.ndarray:
         """`(L, T, D)` float32, for the wave's frames."""
         frames = num_frames(wave.size)
-        found = self._encoded(wave) if self.encoder else mfcc(wave)[None]
-        # A teacher's frame may lie some milliseconds elsewhere (Whisper's 12.5 ms earlier), and be one fewer or more.
-        assert abs(found.shape[1] - frames) <= 2, f"{found.shape[1]} frames for {frames}"
-        return found[:, np.minimum(np.arange(frames), found.shape[1] - 1)]
+        x_LTD = self._encoded(wave) if self.encoder else mfcc(wave)[None]
+        # A teacher's frames may be some milliseconds off (Whisper's are 12.5 ms early), and one fewer or more.
+        assert abs(x_LTD.shape[1] - frames) <= 2, f"{x_LTD.shape[1]} frames for {frames}"
+        return x_LTD[:, np.minimum(np.arange(frames), x_LTD.shape[1] - 1)]
 
     def _encoded(self, wave: Wave) -> np.ndarray:
         encoder = _load(self.encoder, self.real_length)
@@ -71,17 +71,17 @@ def mfcc(wave: Wave) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _mfcc() -> torch.nn.Module:
-    # Every 10 ms like HuBERT's; every other one is taken. Not centred: frames begin where the model's do.
+    # A frame every 10 ms as in HuBERT, of which every other is used. Not centred: frames begin where the model's do.
     mel = {"n_fft": WINDOW, "hop_length": HOP // 2, "n_mels": 40, "center": False}
     return torchaudio().transforms.MFCC(SAMPLE_RATE, n_mfcc=13, log_mels=True, melkwargs=mel)
 
 
 def _measure(source: Source, file: Path, into: Path) -> None:
-    """Every frame of a part as float16, one item behind the other."""
+    """Write every frame of a part as float16, one item after another."""
     torch.set_num_threads(1)
-    found = [source.of(to_wave(samples)) for samples in read_part(file)]
+    items = [source.of(to_wave(samples)) for samples in read_part(file)]
     with replacing(into) as temporary, temporary.open("wb") as stream:
-        np.save(stream, np.concatenate(found, axis=1).astype(np.float16))
+        np.save(stream, np.concatenate(items, axis=1).astype(np.float16))
 
 
 def measure(

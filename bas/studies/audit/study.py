@@ -69,7 +69,9 @@ def measure(
         for spec, settings in settings_of.items():
             part = folder / "variants" / spec
             with locked(part, "searching or training"):
-                variant_run = start(part, inputs.changed(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+                variant_run = start(
+                    part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol
+                )
                 console.print(f"[bold]{part}[/bold]")
                 _train(variant_run, pool, memory, ())
                 variant_runs[spec] = variant_run
@@ -147,7 +149,7 @@ def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> 
 def _variant(run: Run, name: str) -> Variant:
     """The results on blocks and claims of a variant's run."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
-    values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
+    values_VA = ranking.leave_one_out(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
     write_table(run, truth, (), run.folder)
     return Variant(
         seeds=run.plan.seeds,

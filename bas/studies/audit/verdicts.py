@@ -43,7 +43,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
-    values_VA = ranking.deleted(targets_N, truth.predictions_ASN, units_N, metric)
+    values_VA = ranking.leave_one_out(targets_N, truth.predictions_ASN, units_N, metric)
     return SpaceAudit(
         space=truth.space,
         size=len(truth.architectures),

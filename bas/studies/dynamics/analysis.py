@@ -22,7 +22,7 @@ import numpy as np
 
 from bas.errors import UserError
 from bas.speech.acoustics import FAMILIES, Acoustic, fill_missing
-from bas.stats.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardised, svcca
+from bas.stats.similarity import CONSTANT, Svcca, cka, cka_by_chance, standardise, svcca
 from bas.studies.dynamics.classifiers import AnalysisSettings, Split, probes, rng_of, speaker_splits
 
 __all__ = ["AnalysisSettings", "analyse", "ridge"]
@@ -61,9 +61,9 @@ def analyse(
     states, utterances, _ = x_LUD.shape
     assert len(acoustic.ids) == classes_U.size == speakers_U.size == len(texts_U) == utterances
     assert start_LUD is None or start_LUD.shape == x_LUD.shape
-    own_LUD = np.stack([standardised(x_UD) for x_UD in x_LUD])
-    first_LUD = own_LUD if start_LUD is None else np.stack([standardised(x_UD) for x_UD in start_LUD])
-    described = {name: standardised(fill_missing(acoustic.family(*of))) for name, of in _descriptions().items()}
+    own_LUD = np.stack([standardise(x_UD) for x_UD in x_LUD])
+    first_LUD = own_LUD if start_LUD is None else np.stack([standardise(x_UD) for x_UD in start_LUD])
+    described = {name: standardise(fill_missing(acoustic.family(*of))) for name, of in _descriptions().items()}
     descriptions: dict[str, np.ndarray | str] = {**described, "text": _text(texts_U)}
     by_chance = {name: _by_chance(own_LUD, name, y, settings, seed) for name, y in descriptions.items()}
     from_start = [cka(x_UD, y_UD) for x_UD, y_UD in zip(own_LUD, first_LUD, strict=True)]
@@ -114,7 +114,7 @@ def _by_chance(
 def _text(texts_U: Sequence[str | None] | np.ndarray) -> np.ndarray | str:
     """Standardised embeddings, or one-hot codes of texts that repeat; or why there is nothing to compare with."""
     if isinstance(texts_U, np.ndarray) and texts_U.ndim == 2:
-        return standardised(texts_U)
+        return standardise(texts_U)
     if any(text is None for text in texts_U):
         return "not every utterance has a text"
     names, which_U = np.unique(np.asarray(texts_U, np.str_), return_inverse=True)
@@ -122,7 +122,7 @@ def _text(texts_U: Sequence[str | None] | np.ndarray) -> np.ndarray | str:
         return "all utterances have the same text"
     if len(names) == len(which_U):
         return "no text repeats: a text encoder is needed"
-    return standardised(np.eye(len(names))[which_U])
+    return standardise(np.eye(len(names))[which_U])
 
 
 def ridge(

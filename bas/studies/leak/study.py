@@ -55,7 +55,7 @@ def measure(
             for side, protocol in zip(SIDES, pair, strict=True):
                 part = folder / f"{side}-seed{seed}"
                 with locked(part, "searching or training"):
-                    run = start(part, inputs.changed(seeds=(seed,)), protocol)
+                    run = start(part, inputs.with_plan(seeds=(seed,)), protocol)
                     runs[side].append(run)
                     console.print(f"[bold]{part}[/bold]: protocol {run.protocol.description}")
                     if seed == inputs.plan.seeds[0]:

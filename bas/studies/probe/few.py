@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from bas.runs.jobs import keep
-from bas.runs.layers import best, cross_validated
+from bas.runs.layers import best, cross_validate
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.session import Session
 from bas.studies.probe.results import FewResult
@@ -37,7 +37,7 @@ def run_few(session: Session, job: Job) -> None:
     metric = run.metrics[run.headline]
 
     def estimate(drawn: np.ndarray) -> int:
-        return best(cross_validated(x_ULD[drawn], targets_U[drawn], units_U[drawn], states, run.task, metric))
+        return best(cross_validate(x_ULD[drawn], targets_U[drawn], units_U[drawn], states, run.task, metric))
 
     layers: dict[str, list[int]] = {}
     most = int(np.unique(targets_U, return_counts=True)[1].max())

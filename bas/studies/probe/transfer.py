@@ -22,7 +22,7 @@ from torch import Tensor
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.protocols import field_of
-from bas.runs.layers import best, cross_validated
+from bas.runs.layers import best, cross_validate
 from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import Run
@@ -279,7 +279,7 @@ def _layer(pool: Pool, data: Data, training: Tensor) -> int:
     x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
     units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
     metric = pool.runs[0].metrics[pool.runs[0].headline]
-    return best(cross_validated(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
+    return best(cross_validate(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
 
 
 def tabulate(pool: Pool) -> Transfer:

@@ -157,7 +157,7 @@ def _with_metadata(folder: Path, choice: StoreChoice, fields: Sequence[str], con
     layers = None if layer in (BEST, MIX) else [int(layer)]
     into = metadata.beside(features, fields, layers)
     metadata.append(features, into, fields, console, layers)
-    inputs = choice.inputs.changed(features=str(into.resolve()))
+    inputs = choice.inputs.with_plan(features=str(into.resolve()))
     inputs = replace(inputs, store=FeatureStore(into))
     return start(folder / f"{choice.name}-with-{'-'.join(fields)}", inputs, choice.protocol)
 

@@ -44,7 +44,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bas.errors import Diverged, UserError
 from bas.networks.network import check
 from bas.runs import tensorboard
-from bas.runs.fit import find, fit
+from bas.runs.fit import fit, search_fold
 from bas.runs.jobs import checkpoint, finish, keep
 from bas.runs.plan import Job
 from bas.runs.results import TunedResult
@@ -255,7 +255,7 @@ def run_attempt(session: TuneSession, attempt: Attempt) -> None:
             architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in space.searched})
         else:
             # Epochs of the search are not reported: only the training that follows may be pruned.
-            _, searched = find(session, space, settings, attempt.fold, seed, lambda record: None, paths=False)
+            _, searched = search_fold(session, space, settings, attempt.fold, seed, lambda record: None, paths=False)
             architecture = searched.architecture
         outcome["architecture"] = architecture.as_dict()
         fitted = fit(session, space, architecture, settings, attempt.fold, seed, after_epoch)

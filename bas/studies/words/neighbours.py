@@ -51,7 +51,7 @@ from scipy.sparse import csr_array
 
 from bas.errors import UserError
 from bas.stats import jackknife_t
-from bas.stats.similarity import TOLERANCE, Chance, standardised
+from bas.stats.similarity import TOLERANCE, Chance, standardise
 from bas.studies.words.lexicon import Tokens, word_type
 from bas.studies.words.results import Neighbour, Overlap, Similarity, StateDifference, StateOverlap, WordNeighbours
 
@@ -269,7 +269,7 @@ def _cosines(x_TD: np.ndarray) -> np.ndarray:
     """`(T, T)` float32 cosines of standardised vectors; 0 for a type whose vector is the mean of all."""
     if not np.isfinite(x_TD).all():
         raise UserError("neighbours of words: a word's vector is not finite; the features are damaged, or overflowed")
-    x_TD = standardised(x_TD).astype(np.float32)
+    x_TD = standardise(x_TD).astype(np.float32)
     norm_T1 = np.linalg.norm(x_TD, axis=1, keepdims=True)
     x_TD = np.divide(x_TD, norm_T1, out=np.zeros_like(x_TD), where=norm_T1 > 0)
     return np.asarray(x_TD @ x_TD.T)
