@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "a checkpoint is deleted before its job begins",
         "bas/runs/jobs.py",
-        "    kinds = {",
-        "    checkpoint(session, job).unlink(missing_ok=True)\n    kinds = {",
+        "    others = {Kind.LAYER",
+        "    checkpoint(session, job).unlink(missing_ok=True)\n    others = {Kind.LAYER",
         f"{COMPARE} -k 'killed or checkpoint'",
     ),
     Mutant(

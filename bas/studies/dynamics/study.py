@@ -338,7 +338,8 @@ def _heading(results: Dynamics) -> str:
         *(f"**MARK: {mark}**\n" for mark in protocol.marks),
         f"Protocol {protocol.description}; {len(results.finetuned)} of {results.folds} rotations. "
         f"Encoder {encoder.revision}, {encoder.input or 'as recorded'}; recordings at {loudness}, "
-        f"{len(results.skipped)} left out. Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
+        f"{len(results.skipped)} left out. "
+        f"Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
         f"seed {results.seed}, {results.device}.",
         *(f"\nNote: {note}." for note in notes),
     ]
