@@ -12,6 +12,8 @@ Imports nothing heavy: each function does.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +25,17 @@ from bas.experiment import SPACES, Experiment, Source, change, load_experiment, 
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol
+    from bas.report.results import Comparison, Results
     from bas.runs.choose import OpenStore
+    from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
+    from bas.studies.audit.results import Audit
+    from bas.studies.dynamics.results import Dynamics
+    from bas.studies.leak.results import Leak
+    from bas.studies.probe.results import Probe
+    from bas.studies.shares.results import ShareStudy
+    from bas.studies.tune.results import Tuning
+    from bas.studies.words.results import Words
 
 __all__ = [
     "Experiment",
@@ -86,31 +97,47 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     return folder
 
 
-def search(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def search(
+    experiment: Source, *, console: Console | None = None, **changes: Any
+) -> dict[str, dict[tuple[int, int], SearchResult]]:
     """Search each space in every fold: by space, then by fold and seed, the blocks that were chosen."""
     from bas.runs.results import searched
+    from bas.studies.compare import study
 
-    run = _compare("search", experiment, console, changes)
-    return {space: searched(run, space) for space in run.spaces}
-
-
-def retrain(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
-    """Search, then train what was chosen from scratch and score it: by space, then by seed and fold, the trainings."""
-    from bas.runs.results import results_of
-
-    run = _compare("retrain", experiment, console, changes)
-    return {space: results_of(run, space) for space in run.spaces}
+    with _run("search", experiment, console, changes) as (run, how):
+        study.search(run, *how)
+        return {space: searched(run, space) for space in run.spaces}
 
 
-def compare(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def retrain(
+    experiment: Source, *, console: Console | None = None, **changes: Any
+) -> dict[str, dict[tuple[int, int], TrainingResult]]:
+    """Search, then train what was chosen from scratch and score it: by space, then by fold and seed, the trainings."""
+    from bas.runs.results import retrained
+    from bas.studies.compare import study
+
+    with _run("retrain", experiment, console, changes) as (run, how):
+        study.retrain(run, *how)
+        return {space: retrained(run, space) for space in run.spaces}
+
+
+def compare(experiment: Source, *, console: Console | None = None, **changes: Any) -> Comparison:
     """Search, retrain, train the baselines; the table with its statistics."""
-    return load_results(_compare("compare", experiment, console, changes).folder)
+    from bas.studies.compare import study
+
+    with _run("compare", experiment, console, changes) as (run, how):
+        results = study.compare(run, *how)
+    _say(_console(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
+    return results
 
 
-def _compare(verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]) -> Run:
+@contextmanager
+def _run(
+    verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]
+) -> Iterator[tuple[Run, tuple[int, Console, float | None]]]:
+    """A verb's run, begun or gone on with, under its folder's lock; processes, where to show progress, and memory."""
     from bas.runs import choose
     from bas.runs.start import start
-    from bas.studies.compare.study import carry_out
     from bas.util.files import locked
 
     choice, inputs, console = _open(verb, experiment, console, changes)
@@ -118,13 +145,10 @@ def _compare(verb: str, experiment: Source, console: Console | None, changes: di
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with locked(folder, "searching or training"), choose.record_experiment(folder, verb, resolved):
         run = start(folder, inputs, _split(choice, inputs))
-        carry_out(run, verb, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
-    if verb == "compare":
-        _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
-    return run
+        yield run, (choose.workers_of(choice, inputs.plan.device), console, choice.memory)
 
 
-def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Audit:
     """Train every architecture of a space: did the search work, and did the choice matter?"""
     from bas.runs import choose
     from bas.studies.audit.study import measure
@@ -141,7 +165,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     return result
 
 
-def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Tuning:
     """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
     from bas.runs import choose
     from bas.runs.start import start
@@ -159,7 +183,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     return result
 
 
-def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Leak:
     """Train the same models under a leaky and a clean split: what was the leak worth?"""
     from bas.runs import choose
     from bas.studies.leak.study import measure
@@ -172,7 +196,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     return result
 
 
-def probe(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def probe(experiment: Source, *, console: Console | None = None, **changes: Any) -> Probe:
     """Which layer: every hidden state and their mixes, probed by linear and dense heads."""
     from bas.runs import choose
     from bas.studies.probe.study import StoreChoice, carry_out
@@ -193,7 +217,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     return result
 
 
-def words(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def words(experiment: Source, *, console: Console | None = None, **changes: Any) -> Words:
     """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
     from bas.runs import choose
     from bas.studies.words.study import StoreChoice, carry_out
@@ -252,7 +276,7 @@ def _tasks(choice: Experiment, opened: OpenStore) -> tuple[tuple[tuple[str, Inpu
     return tuple(tasks.values()), missing
 
 
-def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> ShareStudy:
     """How many listeners heard each emotion: encoder x attention, and what attention looks at."""
     from bas.runs import choose
     from bas.studies.shares.study import StoreChoice, carry_out
@@ -280,7 +304,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     return result
 
 
-def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Any:
+def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Dynamics:
     """Fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint."""
     from bas.runs import choose
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
@@ -323,8 +347,8 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     return result
 
 
-def load_results(folder: str | os.PathLike[str]) -> Any:
-    """What a finished run came to, as its verb returned it: typed, with `.frame()` for its main table.
+def load_results(folder: str | os.PathLike[str]) -> Results:
+    """The results of a finished run, as its verb returned them: typed, with `.frame()` for its main table.
 
     Raises UserError where there is no result, and for a file of another version of bas.
     """

@@ -131,8 +131,16 @@ def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") ->
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], SearchResult]:
     """By fold and seed, what a search of this space came to."""
-    keys = [(f, s) for s in run.plan.seeds for f in range(len(run.protocol.folds))]
-    return {(f, s): search_of(run, space, f, s) for f, s in keys}
+    return {(f, s): search_of(run, space, f, s) for f, s in _pairs(run)}
+
+
+def retrained(run: Run, space: str) -> dict[tuple[int, int], TrainingResult]:
+    """By fold and seed, the training of what a search of this space chose."""
+    return {(f, s): read_result(run, Job(Kind.RETRAIN, space, f, s), TrainingResult) for f, s in _pairs(run)}
+
+
+def _pairs(run: Run) -> list[tuple[int, int]]:
+    return [(f, s) for s in run.plan.seeds for f in range(len(run.protocol.folds))]
 
 
 def results_of(run: Run, row: str) -> list[list[Scored]]:

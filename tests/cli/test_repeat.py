@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 QUICK = ["--set", "epochs=2", "--set", "batch_size=8", "--seeds", "1", "--workers", "1"]
 SMALL = [*QUICK, "--set", "width=16", "--set", "strategy=gumbel", "--space", "four.py"]
 MEANT = {
-    "compare": ("compare.study.carry_out", ["--preset", "paper", *SMALL, "--layer", "middle", "--protocol-seed", "3"]),
+    "compare": ("compare.study.compare", ["--preset", "paper", *SMALL, "--layer", "middle", "--protocol-seed", "3"]),
     "audit": ("audit.study.measure", [*SMALL, "--strategy", "gumbel+warmup=1", "--variant", "none"]),
     "tune": ("tune.study.carry_out", [*SMALL, "--trials", "3", "--tune", "search"]),
     "protocol cost": ("leak.study.measure", [*SMALL, "--clean", "speaker:3", "--leaky", "id:3"]),
@@ -81,7 +81,6 @@ def test_a_runs_own_file_means_the_same(verb: str, work: Path, monkeypatch: pyte
     study, flags = MEANT[verb]
     given: list[Any] = []
     monkeypatch.setattr(f"bas.studies.{study}", lambda *values, **more: given.append((meaning(values), more)))
-    monkeypatch.setattr(bas.api, "load_results", lambda folder: None)
     name = verb.replace(" ", "-")
     assert main([*verb.split(), "cups.toml", *flags, "--name", name]) == 0
     assert main([*verb.split(), f"runs/{name}/experiment.toml", "--name", f"{name}-again"]) == 0
@@ -113,8 +112,12 @@ def test_the_same_numbers(work: Path) -> None:
     assert len(jobs[0]) == 8
     assert jobs[0] == jobs[1] == jobs[2]
     assert bas.load_results("runs/three") == results
-    found = bas.api.search("runs/three/experiment.toml")
-    assert {key: len(of) for key, of in found.items()} == {"four": 2}
+    choices = bas.api.search("runs/three/experiment.toml")
+    assert {key: len(of) for key, of in choices.items()} == {"four": 2}
+    retrained = bas.retrain("runs/three/experiment.toml")
+    assert {key: result.architecture for key, result in retrained["four"].items()} == {
+        key: result.architecture for key, result in choices["four"].items()
+    }
 
 
 def test_nothing_is_shown_unless_a_console_is_given(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,10 +130,10 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
-    from bas.studies.compare.study import carry_out
+    from bas.studies.compare.study import retrain
 
     run = begin(tmp_path / "compared", replace(plan, seeds=(1,)), "speaker:3")
-    carry_out(run, "retrain", 1, quiet())
+    retrain(run, 1, quiet())
     numbers = {str(a): i for i, a in enumerate(run.spaces["nine"].space.architectures())}
     for fold in range(3):
         retrained = run.result(Job(Kind.RETRAIN, "nine", fold, 1).name)

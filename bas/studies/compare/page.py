@@ -6,8 +6,7 @@ from rich.console import Console
 
 from bas.report.format import points
 from bas.report.table import rich_table
-from bas.runs.plan import Job, Kind
-from bas.runs.results import TrainingResult, read_result, searched
+from bas.runs.results import retrained, searched
 from bas.runs.run import Run
 
 
@@ -27,8 +26,7 @@ def show_retrained(run: Run, console: Console) -> None:
     """Each retrained architecture's metrics on its fold's test part."""
     for name in run.spaces:
         rows = []
-        for fold, seed in searched(run, name):
-            result = read_result(run, Job(Kind.RETRAIN, name, fold, seed), TrainingResult)
+        for (fold, seed), result in retrained(run, name).items():
             values = [points(result.test.metrics[m]) for m in run.metrics]
             rows.append([str(fold), str(seed), " > ".join(result.architecture.values()), *values])
         heading = ("fold", "seed", "architecture", *run.metrics)
