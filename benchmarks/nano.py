@@ -181,7 +181,8 @@ def write_page(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Pr
         def mean(kept_N: np.ndarray) -> float:
             return float(np.mean([wa(targets_N[kept_N], p_N[kept_N]) for p_N in predictions_SN]))
 
-        return tuple(100 * x for x in interval(mean, speakers_N))
+        value, low, high = interval(mean, speakers_N)
+        return 100 * value, 100 * low, 100 * high
 
     def against(one: Probed, other: Probed) -> Paired:
         return paired(targets_N, one.chosen, other.chosen, speakers_N, wa)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ LARGE, ALLOWED = 1024 * MIB, 256 * MIB  # a store, and what it may take while it
 Arm = Callable[[], object]
 
 
-def take_turns(arms: dict[str, Arm], rounds: int) -> dict[str, list[float]]:
+def take_turns(arms: Mapping[str, Arm], rounds: int) -> dict[str, list[float]]:
     """Seconds of each arm in each round; the first round warms up and is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for index in range(rounds + 1):
@@ -67,7 +67,10 @@ def reading(store: FeatureStore, saved_files: Path, rounds: int) -> list[str]:
     opened = [store.shard(i) for i in range(len(store.info.shards))]
     plain = [np.memmap(s.path, s.contents.dtype, "r", s.begin, s.contents.shape) for s in opened]
     spans = [
-        [(s, int(opened[s].contents.offsets[u]), int(opened[s].contents.offsets[u + 1])) for s, u in map(where.get, b)]
+        [
+            (s, int(opened[s].contents.offsets[u]), int(opened[s].contents.offsets[u + 1]))
+            for s, u in (where[id_] for id_ in b)
+        ]
         for b in drawn
     ]
     row = opened[0].contents.layers.index(some)
@@ -129,7 +132,11 @@ def large_store(folder: Path, size: int) -> None:
         held, lengths = tuple(ids[start : start + 1000]), frames[start : start + 1000]
         crc32 = np.array([[zlib.crc32(as_bytes(noise[:t])) for t in lengths]], np.uint32)
         contents = Contents(encoder, "float16", (0,), held, offsets(lengths), crc32, held, {})
-        write_shard(shard_path(folder, index), contents, lambda _, u, lengths=lengths: noise[: lengths[u]])
+
+        def frames_of(_: int, u: int, lengths: Sequence[int] = lengths) -> np.ndarray:
+            return noise[: lengths[u]]
+
+        write_shard(shard_path(folder, index), contents, frames_of)
         shards.append(held)
     recordings = {id_: (id_, 320 * t) for id_, t in zip(ids, frames, strict=True)}
     info = StoreInfo("noise", ".", encoder, (0,), tuple(shards), recordings, {}, "cpu", "float16")
@@ -151,7 +158,7 @@ def epochs(folder: Path, where: str, allowed: int) -> None:
     def opened(count: int | None) -> Data:
         store = FeatureStore(folder, placement.mapped)
         ids = store.ids[:count]
-        return load(store, ids, 0, 1, np.zeros(len(ids)), where, torch.device("cpu"))
+        return load(store, ids, [0], 1, np.zeros(len(ids)), where, torch.device("cpu"))
 
     epoch(opened(3 * BATCH), 0)  # libraries load some memory at their first use
     before = peak_memory()
@@ -175,8 +182,8 @@ def streaming(folder: Path, size: int, allowed: int) -> str:
     measured = {}
     for where in ("store", "memory"):
         command = [sys.executable, __file__, str(folder), where, str(allowed)]
-        grown, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        measured[where] = int(grown), float(seconds)
+        words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        measured[where] = int(words[0]), float(words[1])
     grown, seconds = measured["store"]
     return (
         f"An epoch of random batches from a store of {size / MIB:,.0f} MiB that may take {allowed / MIB:,.0f} MiB: the "

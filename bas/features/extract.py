@@ -195,8 +195,9 @@ def _carry_out(
             return _encode([utterances[i] for i in ids], encoder, layers, info, turn)
 
         def write_finished() -> None:
-            """Wait until a batch is encoded; write all that are."""
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            """Wait until a batch is encoded; write all that are, in the order in which they were submitted."""
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            for future in [one for one in running if one in done]:
                 spool = spools[running.pop(future)]
                 batch = future.result()
                 spool.append(batch)

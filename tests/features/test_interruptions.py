@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +108,23 @@ def test_the_journal_names_checksums_of_every_layer(corpus: Corpus, tmp_path: Pa
     done = [entry for line in lines for entry in json.loads(line)["done"]]
     assert [len(json.loads(line)["done"]) for line in lines] == [1, 2, 2]
     assert all(len(crc32) == 3 for _, _, _, crc32 in done)
+
+
+def test_batches_that_end_at_the_same_moment_are_written_in_order(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine several are done when the writer looks; a set of them has no order."""
+    monkeypatch.setattr(
+        "bas.features.extract.wait",
+        lambda running, return_when: SimpleNamespace(done=list(reversed([*running])) if futures.wait(running) else []),
+    )
+    interrupted(corpus, tmp_path / "store", after=3)
+    lines = (tmp_path / "store/shard-00000.journal").read_text().splitlines()
+    assert [[id_ for id_, *_ in json.loads(line)["done"]] for line in lines] == [
+        ["u07"],
+        ["u01", "u04"],
+        ["u03", "u06"],
+    ]
 
 
 def test_nothing_waits_for_the_disk_after_a_batch(
