@@ -5,7 +5,7 @@ it, those of a table as a mapping: `protocol={"rule": "speaker:5"}`. console: wh
 nowhere. Folders are those of the command line, under `runs/` in the working directory; every run's holds the
 experiment that repeats it, experiment.toml.
 
-Each raises UserError, in one line, for whatever is refused; nothing has been written then, and earlier results stay.
+Each raises UserError, in one line, for whatever is refused, before anything is trained; earlier results stay.
 Imports nothing heavy: each function does.
 """
 
@@ -138,12 +138,11 @@ def _run(
     """A verb's run, begun or gone on with, under its folder's lock; processes, where to show progress, and memory."""
     from bas.runs import choose
     from bas.runs.start import start
-    from bas.util.files import locked
 
     choice, inputs, console = _open(verb, experiment, console, changes)
     folder = choose.run_folder(choice, "", inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
-    with locked(folder, "searching or training"), choose.record_experiment(folder, verb, resolved):
+    with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, _split(choice, inputs))
         yield run, (choose.workers_of(choice, inputs.plan.device), console, choice.memory)
 
@@ -157,7 +156,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     folder, protocol = choose.run_folder(choice, "audit-", inputs), _split(choice, inputs)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
     workers = choose.workers_of(choice, inputs.plan.device)
-    with choose.record_experiment(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
+    with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
     _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
@@ -170,13 +169,12 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     from bas.runs import choose
     from bas.runs.start import start
     from bas.studies.tune.study import carry_out
-    from bas.util.files import locked
 
     choice, inputs, console = _open("tune", experiment, console, changes)
     mode, trials = choice.tune.choose, choice.tune.trials
     folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
     resolved = choose.resolve(choice, "tune", folder, [inputs])
-    with locked(folder, "searching or training"), choose.record_experiment(folder, "tune", resolved):
+    with choose.work_in(folder, "tune", resolved):
         run = start(folder, inputs, _split(choice, inputs))
         result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
@@ -190,7 +188,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
 
     choice, inputs, console = _open("cost", experiment, console, changes)
     folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice, inputs.plan.device)
-    with choose.record_experiment(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
+    with choose.work_in(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
@@ -200,7 +198,6 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     """Which layer: every hidden state and their mixes, probed by linear and dense heads."""
     from bas.runs import choose
     from bas.studies.probe.study import StoreChoice, carry_out
-    from bas.util.files import locked
 
     choice, console = _choice("probe", experiment, changes), _console(console)
     stores = []
@@ -211,7 +208,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     folder = choose.study_folder(choice, "probe", [one.name for one in stores])
     resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
     workers = choose.workers_of(choice, resolved.device)
-    with locked(folder, "probing"), choose.record_experiment(folder, "probe", resolved):
+    with choose.work_in(folder, "probe", resolved):
         result = carry_out(folder, stores, choice.probe.percents, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -221,7 +218,6 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
     from bas.runs import choose
     from bas.studies.words.study import StoreChoice, carry_out
-    from bas.util.files import locked
 
     choice, console = _choice("words", experiment, changes), _console(console)
     require(choice, "words", "words.text_encoder")
@@ -243,7 +239,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     resolved = replace(resolved, spaces=choice.spaces or SPACES["words"])
     resolved = replace(resolved, words=replace(choice.words, text_encoder=text_encoder))
     workers, aligner, shown = choose.workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
-    with locked(folder, "studying words"), choose.record_experiment(folder, "words", resolved):
+    with choose.work_in(folder, "words", resolved):
         result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -280,7 +276,6 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     """How many listeners heard each emotion: encoder x attention, and what attention looks at."""
     from bas.runs import choose
     from bas.studies.shares.study import StoreChoice, carry_out
-    from bas.util.files import locked
 
     choice, console = _choice("shares", experiment, changes), _console(console)
     of_name = choose.stores_of(choice, "shares")
@@ -298,7 +293,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     folder = choose.study_folder(choice, "shares", list(of_name))
     resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
     fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)
-    with locked(folder, "studying shares"), choose.record_experiment(folder, "shares", resolved):
+    with choose.work_in(folder, "shares", resolved):
         result = carry_out(folder, stores, fields, workers, console, choice.memory)
     _say_report(folder, console)
     return result
@@ -341,7 +336,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         "dynamics": replace(of, settings=vars(settings)),
     }
     folder = choose.RUNS / name
-    with choose.record_experiment(folder, "dynamics", replace(choice, **values)):
+    with choose.work_in(folder, "dynamics", replace(choice, **values)):
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result

@@ -105,6 +105,12 @@ class SearchSpace:
             if name not in self.searched[slot]:
                 raise UserError(f"architecture: {slot}={name!r} is not one of {', '.join(self.searched[slot])}")
 
+    def factories(self) -> list[Factory]:
+        """Every factory, as the file gives it: slots, pool and stem."""
+        parts = (*self.slots.values(), self.pool, self.stem)
+        given = [f for part in parts for f in (part.values() if isinstance(part, Mapping) else [part])]
+        return [factory for factory in given if factory is not None]
+
     @property
     def signature(self) -> str:
         """A short hash of slots, names and factories, the same in every process and on every machine."""
@@ -118,9 +124,8 @@ class SearchSpace:
 
 def keyword_values(space: SearchSpace, name: str) -> tuple[Any, ...]:
     """The values that the space's factories give a keyword, such as 8 in `partial(MSA, num_heads=8)`."""
-    parts = (*space.slots.values(), space.pool, space.stem)
-    factories = [f for part in parts for f in (part.values() if isinstance(part, Mapping) else [part])]
-    return tuple(dict.fromkeys(f.keywords[name] for f in factories if isinstance(f, partial) and name in f.keywords))
+    given = [f.keywords for f in space.factories() if isinstance(f, partial) and name in f.keywords]
+    return tuple(dict.fromkeys(keywords[name] for keywords in given))
 
 
 def with_keyword(space: SearchSpace, name: str, value: Any) -> SearchSpace:

@@ -34,6 +34,8 @@ SPACES: Mapping[str, tuple[str, ...]] = {
 
 READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
+    "audit": tuple(name for name in trainings.KINDS if name != "strategy"),  # it has audit.strategies
+    "cost": tuple(name for name in trainings.KINDS if name == "theta_lr" or name not in SEARCH_ONLY),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
     # Nothing is searched, and a layer mix learns at `theta_lr`.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bas import __version__
 from bas.corpora import Corpus, open_corpus
-from bas.errors import UserError
+from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS
-from bas.features.store import FeatureStore
+from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
 from bas.runs.run import Inputs, open_labelled
@@ -22,9 +23,13 @@ from bas.runs.spaces import load_space, shipped
 from bas.runs.start import check_networks
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
-from bas.util.files import LOCK_FILES
+from bas.util.files import LOCK_FILES, locked, read_json, replacing, write_json
 
 RUNS = Path("runs")
+STUDY = "study.json"
+"""In the folder of a study: the verb that made it."""
+NESTED = ("search", "retrain", "compare")
+"""Verbs that share a folder: each includes the one before."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,20 @@ def open_store(choice: Experiment, verb: str, features: Path | None = None) -> O
         (features,) = of_name.values()
     features = features.resolve()
     store = FeatureStore(features)
+    _check_source(choice, features, store.info)
     return OpenStore(features, store, open_labelled(store.info, choice.labels))
+
+
+def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
+    """UserError where the experiment names another corpus or encoder than the store was made of."""
+    pairs = {
+        "corpus.reader": (choice.corpus.reader, info.corpus),
+        "corpus.root": (choice.corpus.root, info.root),
+        "encoder.name": (choice.encoder.name, info.encoder["name"]),
+    }
+    for name, (given, stored) in pairs.items():
+        if given is not None and given != stored and Path(given).expanduser().resolve() != Path(stored).resolve():
+            raise UserError(f"{name}={given}: but {features} was made of {stored}; leave it out, or name another store")
 
 
 def inputs_of(
@@ -144,23 +162,57 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
 
 
 @contextmanager
-def record_experiment(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
-    """Write the run's experiment.toml; if the block refuses its input (UserError), restore the folder as it was."""
-    path = folder / FILE
+def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
+    """Lock a verb's folder while the block runs, and record there the experiment that repeats it.
+
+    A folder is of one study. That of search, retrain and compare, each of which includes the one before, holds the
+    experiment of the last of them. If the block refuses its input (UserError) before a run there was begun or changed,
+    the folder is restored as it was.
+
+    Raises UserError while another process works in the folder, and for the folder of another study.
+    """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    before = path.read_bytes() if path.exists() else None
-    write_experiment(folder, verb, experiment)
-    try:
-        yield
-    except UserError:
-        if before is not None:
-            path.write_bytes(before)
-        elif not {child.name for child in folder.iterdir()} - {FILE, *LOCK_FILES}:
-            path.unlink()
-            for parent in made:
-                with suppress(OSError):  # something was written there
-                    parent.rmdir()
-        raise
+    with locked(folder, "at work"):
+        earlier = read_json(folder / STUDY)["verb"] if (folder / STUDY).exists() else verb
+        if earlier != verb and not {earlier, verb} <= set(NESTED):
+            raise UserError(f"{folder}: holds what `bas {_words(earlier)}` made; give another --name")
+        before = {path: path.read_bytes() for path in (folder / FILE, folder / STUDY) if path.exists()}
+        runs = _runs_in(folder)
+        if earlier == verb or NESTED.index(verb) > NESTED.index(earlier):
+            write_experiment(folder, verb, experiment)
+            write_json(folder / STUDY, {"verb": verb, "version": __version__})
+        try:
+            yield
+        except Diverged:
+            raise
+        except UserError:
+            if _runs_in(folder) == runs:
+                _restore(folder, before, made)
+            raise
+
+
+def _words(verb: str) -> str:
+    return "protocol cost" if verb == "cost" else verb
+
+
+def _runs_in(folder: Path) -> dict[Path, bytes]:
+    """The runs of a folder, and what each is made of."""
+    return {path: path.read_bytes() for pattern in ("", "*/", "*/*/") for path in folder.glob(f"{pattern}run.json")}
+
+
+def _restore(folder: Path, before: Mapping[Path, bytes], made: Sequence[Path]) -> None:
+    for path in (folder / FILE, folder / STUDY):
+        if path in before:
+            with replacing(path) as temporary:
+                temporary.write_bytes(before[path])
+        else:
+            path.unlink(missing_ok=True)
+    if made and not {child.name for child in folder.iterdir()} - set(LOCK_FILES):
+        for name in LOCK_FILES:
+            (folder / name).unlink(missing_ok=True)
+        for parent in made:
+            with suppress(OSError):  # something was written there
+                parent.rmdir()
 
 
 def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:

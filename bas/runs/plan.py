@@ -60,6 +60,14 @@ class Kind(StrEnum):
         return self in (Kind.RETRAIN, Kind.TUNED)
 
 
+def name_of(raw: Mapping[str, Any]) -> str:
+    """The name of the job that a result says it is of; "?" where it says none."""
+    try:
+        return Job(**{**raw, "kind": Kind(raw["kind"])}).name
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return "?"
+
+
 @dataclass(frozen=True)
 class Job:
     """row: BEST, the linear row, a baseline, or a search space by name; of a study's own kinds what it says."""

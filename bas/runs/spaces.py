@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +27,9 @@ class SpaceFile:
     source: str
     space: SearchSpace
     task: Any  # bas.tasks.Task, or None for emotion recognition
+    digest: str  # a short hash of the file's text, and of the user's modules that it imports: a changed block makes
+    #   another search
     baselines: Mapping[str, SearchSpace] | None = None  # None: those of bas.runs.baselines
-
-    @property
-    def digest(self) -> str:
-        """A short hash of the file's text: a changed block makes another search."""
-        return hashlib.sha256(self.source.encode()).hexdigest()[:12]
 
 
 def shipped() -> dict[str, Path]:
@@ -68,7 +67,42 @@ def load_space(name_or_path: str) -> SpaceFile:
                 raise UserError(f"{path}: baselines: {name!r} must be of letters, digits, blanks and +,.-_ alone")
         if len({name.replace(" ", "-") for name in baselines}) < len(baselines):
             raise UserError(f"{path}: baselines: two names are alike but for blanks and hyphens")
-    return SpaceFile(path.stem, path.resolve(), source, space, getattr(module, "task", None), baselines)
+    task, digest = getattr(module, "task", None), digest_of(source, _imports(source))
+    return SpaceFile(path.stem, path.resolve(), source, space, task, digest, baselines)
+
+
+def digest_of(text: str, modules: Iterable[str] = ()) -> str:
+    """A short hash of a text, and of the sources of these modules and of all that they import in turn.
+
+    Modules of `bas` (whose version a run knows), of Python and of installed packages are left out.
+    """
+    installed = tuple(str(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    sources: dict[str, str] = {}
+    queue = list(modules)
+    while queue:
+        name = queue.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name in sources or name.partition(".")[0] == "bas" or not file or not file.endswith(".py"):
+            continue
+        if not file.startswith(installed):
+            sources[name] = Path(file).read_text(encoding="utf-8", errors="replace")
+            queue.extend(_imports(sources[name], name.rpartition(".")[0]))
+    return hashlib.sha256("\0".join([text, *(sources[name] for name in sorted(sources))]).encode()).hexdigest()[:12]
+
+
+def _imports(source: str, package: str = "") -> Iterator[str]:
+    """The names of the modules that a source may import, with the folders above them."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def _run(source: str, path: Path) -> ModuleType:

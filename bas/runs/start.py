@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from bas.features.store import StoreInfo
 from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
 from bas.runs.baselines import common_baselines
-from bas.runs.plan import BEST, MIX, Plan
+from bas.runs.plan import BEST, MIX, name_of
 from bas.runs.run import Inputs, Run, without_skipped
-from bas.runs.spaces import SpaceFile
+from bas.runs.spaces import SpaceFile, digest_of
 from bas.search.search import PATHS
+from bas.space import SearchSpace
 from bas.tasks import Task
 from bas.training.loop import read_checkpoint
 from bas.training.settings import Settings
@@ -56,7 +58,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     run = Run(folder, inputs, protocol)  # refuses several tasks or baselines, and too few outputs
     if plan.settings.normalise == "speaker":
         _check_speakers(run.corpus, run.task, protocol)
-    made_of = _made_of(plan, info, run.corpus, run.task, protocol, spaces)
+    made_of = _made_of(run, inputs)
     if (folder / "run.json").exists():
         earlier = read_json(folder / "run.json", "give another --name, or delete that folder")
         if not isinstance(earlier, dict) or not isinstance(earlier.get("made_of"), dict):
@@ -64,7 +66,9 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
                 f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
             )
         for name, value in made_of.items():
-            old = earlier["made_of"].get(name, value)
+            if name.startswith("space ") and name not in earlier["made_of"]:
+                continue  # a space that is added
+            old = earlier["made_of"].get(name)
             if old != value:
                 raise UserError(
                     f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
@@ -72,8 +76,6 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         made_of = {**earlier["made_of"], **made_of}
         _check_copies(folder, protocol, spaces)
         _check_jobs(folder / "jobs", protocol)
-    elif any(folder.glob("clean-seed*")):
-        raise UserError(f"{folder}: holds what `bas protocol cost` made; give another --name")
     elif (folder / "jobs").exists():
         raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
     protocol.write(folder / "protocol.json")
@@ -114,8 +116,10 @@ def _check_jobs(jobs: Path, protocol: Protocol) -> None:
     for path in sorted(jobs.glob("*.json")):
         remedy = "delete it: its job is done again"
         result = read_json(path, remedy)
-        if not isinstance(result, dict) or "job" not in result:
+        if not isinstance(result, dict) or not isinstance(result.get("job"), dict):
             raise UserError(f"{path}: not the result of a job; {remedy}")
+        if name_of(result["job"]) != path.stem:
+            raise UserError(f"{path}: the result of another job, {name_of(result['job'])}; {remedy}")
         if result.get("protocol") != protocol.hash:
             raise UserError(f"{path}: of another protocol than {protocol.hash}; {remedy}")
     for path in sorted(jobs.glob("*.checkpoint")):
@@ -149,10 +153,9 @@ def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
             raise UserError(f"setting normalise=speaker: utterance {utterance.id} of {corpus.name} has no speaker")
 
 
-def _made_of(
-    plan: Plan, info: StoreInfo, corpus: Corpus, task: Task, protocol: Protocol, spaces: Iterable[SpaceFile]
-) -> dict[str, Any]:
+def _made_of(run: Run, inputs: Inputs) -> dict[str, Any]:
     """Everything that changes a number, by name."""
+    plan, info, corpus, task, protocol = run.plan, run.store.info, run.corpus, run.task, run.protocol
     by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
     fields = dict.fromkeys((task.label, *task.disjoint, protocol.unit, *by_speaker))
     labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
@@ -169,8 +172,15 @@ def _made_of(
         "version of bas": NUMBERS,
         **{f"version of {name}": versions()[name] for name in ("torch", "scikit-learn")},
         **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
-        **{f"space {s.name}": s.digest for s in spaces},
+        **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},
+        **{f"space {s.name}": s.digest for s in inputs.spaces},
     }
+
+
+def _digest(baseline: SearchSpace) -> str:
+    """A short hash of a baseline and of the user's code that it is made of."""
+    classes = [factory.func if isinstance(factory, partial) else factory for factory in baseline.factories()]
+    return digest_of(baseline.signature, [cls.__module__ for cls in classes])
 
 
 def _record(info: StoreInfo) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -156,7 +157,9 @@ class Workers:
             if not todo:
                 return
             if self.count == 1:
-                self._run_here(source, place, [piece for chain in chains for piece in chain], work, each, show)
+                stackable = epochs is not None  # jobs, not the pieces of chains, which wait for one another
+                pieces = [piece for chain in chains for piece in chain]
+                self._run_here(source, place, pieces, work, each, stackable, show)
             else:
                 self._run_over(place, chains, work, show)
 
@@ -167,13 +170,17 @@ class Workers:
         pieces: Sequence[Any],
         work: Work,
         epochs: int,
+        stackable: bool,
         show: Callable[[int, int], None],
     ) -> None:
         finished = self._ticks_here = 0
         self._show = lambda: show(finished, self._ticks_here)
         session = self._session(source, place)
-        together = self.stacked if self.stacked is not None else session.device.type == "cuda"
-        queue = deque(stacks(session, pieces, STACK) if together else [[piece] for piece in pieces])
+        stacked = self.stacked if self.stacked is not None else session.device.type == "cuda"
+        if stackable and stacked and isinstance(session, Session):  # several runs as one have no stacks
+            queue = deque(stacks(session, pieces, STACK))
+        else:
+            queue = deque([piece] for piece in pieces)
         printed = {""}
         while queue:
             stack = queue.popleft()
@@ -223,7 +230,8 @@ class Workers:
 
         def submit(chain: Iterator[Any]) -> None:
             for piece in chain:
-                running[pool.submit(_work, place, work, piece)] = chain
+                with _hide_main():
+                    running[pool.submit(_work, place, work, piece)] = chain
                 return
 
         with _ignore_interrupts():  # workers inherit this, so Ctrl-C prints no traceback while they still import
@@ -277,6 +285,23 @@ def _ignore_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _hide_main() -> Iterator[None]:
+    """Start processes in the block that do not import the user's script again: they need `bas` alone.
+
+    A script that calls `bas.compare` without `if __name__ == "__main__"` would begin once more in each of them.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+    for name in hidden:
+        setattr(main, name, None)  # where `multiprocessing.spawn` looks
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 # In a worker process: the epochs counted for the parent, and the open session with its place.

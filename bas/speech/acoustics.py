@@ -139,6 +139,7 @@ class Contours:
     frames_U: np.ndarray
     loudness_N: np.ndarray  # as perceived, in sone; NaN: the recording is too short
     pitch_N: np.ndarray  # semitones above 27.5 Hz; NaN: unvoiced
+    opensmile: str  # its version
 
     def of(self, id_: str, starts_T: np.ndarray, stops_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean loudness and mean pitch of an utterance in each interval [start, stop) in seconds, each `(T,)`.
@@ -165,14 +166,16 @@ class Contours:
     def save(self, path: Path) -> None:
         with replacing(path) as temporary, temporary.open("wb") as stream:
             arrays = {name: getattr(self, name) for name in CONTOURS}
-            np.savez(stream, ids=np.array(self.ids, np.str_), **arrays)
+            texts = {"ids": np.array(self.ids, np.str_), "opensmile": np.array(self.opensmile)}
+            np.savez(stream, **texts, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> Contours:
         """Raises UserError naming the file when it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(tuple(map(str, arrays["ids"])), *(arrays[name] for name in CONTOURS))
+                values = {name: arrays[name] for name in CONTOURS}
+                return cls(tuple(map(str, arrays["ids"])), opensmile=str(arrays["opensmile"]), **values)
         except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
             raise UserError(f"{path}: damaged; delete it: the contours are measured anew") from error
 
@@ -208,7 +211,8 @@ def contours(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] 
         on_progress()
     assert ids, "no utterances"
     frames = np.array([len(x_T) for x_T in loudness])
-    return Contours(tuple(ids), np.array(seconds), frames, np.concatenate(loudness), np.concatenate(pitch))
+    loudness_N, pitch_N = np.concatenate(loudness), np.concatenate(pitch)
+    return Contours(tuple(ids), np.array(seconds), frames, loudness_N, pitch_N, opensmile_version())
 
 
 def fill_missing(values_UF: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Networks of one shape trained as one: their parameters are stacked, with `torch.func.vmap` over them.
 
 Each member has its own batches, rates and weights; its numbers equal those of a training alone, to float tolerance.
-Only dropout draws differ. A block or loss that cannot be stacked is detected on the first batch and refused.
+A block or loss that cannot be stacked is detected on the first batch and refused; so is whatever draws at random while
+it trains (dropout), because its draws would depend on the other members.
 
 Axes: M members, S steps of an epoch, B utterances of a batch, T frames, D width, O outputs, P parameters of a network.
 """
@@ -76,7 +77,7 @@ class Stack:
         named = zip(self.shapes.items(), pieces, strict=True)
         weights = {name: piece.reshape(len(piece), *shape) for (name, shape), piece in named}
         with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of the CPU would be called member by member
-            out_MBO: Tensor = vmap(one, randomness="different")({**weights, **self.fixed}, x_MBTD, mask_MBT)
+            out_MBO: Tensor = vmap(one, randomness="error")({**weights, **self.fixed}, x_MBTD, mask_MBT)
         return out_MBO
 
     @torch.no_grad()
@@ -166,7 +167,6 @@ def one_epoch(
     device = stack.flat_MP.device
     orders = orders_of(members, settings, epoch)
     steps = feed.steps(orders)
-    seed_everything([member.seed for member in members], "dropout", epoch)
     rate_SM = [[settings.lr * settings.rate(epoch, s, len(o)) for o in orders] for s in range(len(steps.longest_S))]
     lr_SM1 = torch.tensor(rate_SM, dtype=torch.float64, device=device)[..., None]
     total_M = torch.zeros(len(members), device=device)

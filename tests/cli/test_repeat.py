@@ -22,12 +22,13 @@ from bas.runs.run import Inputs, Run
 pytestmark = pytest.mark.slow
 
 QUICK = ["--set", "epochs=2", "--set", "batch_size=8", "--seeds", "1", "--workers", "1"]
-SMALL = [*QUICK, "--set", "width=16", "--set", "strategy=gumbel", "--space", "four.py"]
+PLAIN = [*QUICK, "--set", "width=16", "--space", "four.py"]
+SMALL = [*PLAIN, "--set", "strategy=gumbel"]
 MEANT = {
     "compare": ("compare.study.compare", ["--preset", "paper", *SMALL, "--layer", "middle", "--protocol-seed", "3"]),
-    "audit": ("audit.study.measure", [*SMALL, "--strategy", "gumbel+warmup=1", "--variant", "none"]),
+    "audit": ("audit.study.measure", [*PLAIN, "--strategy", "gumbel+warmup=1", "--variant", "none"]),
     "tune": ("tune.study.carry_out", [*SMALL, "--trials", "3", "--tune", "search"]),
-    "protocol cost": ("leak.study.measure", [*SMALL, "--clean", "speaker:3", "--leaky", "id:3"]),
+    "protocol cost": ("leak.study.measure", [*PLAIN, "--clean", "speaker:3", "--leaky", "id:3"]),
     "probe": ("probe.study.carry_out", [*QUICK, "--percent", "50"]),
     "dynamics": (
         "dynamics.study.carry_out",

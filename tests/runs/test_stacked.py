@@ -179,11 +179,13 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
     compare(found[1], found[0])
 
 
-def test_dropout_only_draws_otherwise(features: Path, tmp_path: Path) -> None:
+def test_what_draws_at_random_is_trained_one_by_one(features: Path, tmp_path: Path) -> None:
+    """In a stack its draws would depend on the companions: on a resume, or on the GPU's free memory."""
     seen = []
-    for name in ("once", "again"):
-        run = new_run(tmp_path / name, features, dropout="0.3")
-        run_jobs(run, alone(run, 0), 3, 1, quiet(), "audit", stacked=True)
+    for stacked in (False, True):
+        run, console = new_run(tmp_path / f"{stacked}", features, dropout="0.3"), quiet()
+        run_jobs(run, alone(run, 0), 3, 1, console, "audit", stacked=stacked)
+        assert ("trained one by one" in console.file.getvalue()) is stacked
         seen.append(results(run))
         for result in seen[-1].values():
             result.pop("seconds")

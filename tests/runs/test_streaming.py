@@ -30,16 +30,25 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Fold, Protocol
 from bas.runs.jobs import run_job
 from bas.runs.plan import BEST, Job, Kind, Plan
+from bas.runs.run import Inputs, Run
 from bas.runs.session import Session
+from bas.runs.spaces import load_space
 from bas.runs.start import _made_of
 from bas.studies.compare import study
-from bas.tasks import Classification
 from bas.training.batches import AHEAD, CPU, Data, Stored, by_speaker, load, sizes
 from bas.training.loop import optimise, outputs, seed_everything
 from bas.training.placement import Placement
 from bas.training.settings import KINDS, PRESETS
 
 pytestmark = pytest.mark.slow
+
+ANYONE = """from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
+from bas.tasks import Classification
+
+space = SearchSpace(slots={"a": {"FFN": FFN}}, pool=MeanPool)
+task = Classification(disjoint=())
+"""
 
 ENCODER = {"name": "made", "revision": "1", "input": "made", "precision": "float32", "frame_rate": 50.0}
 
@@ -375,15 +384,19 @@ def test_a_run_that_streams_is_one_that_does_not(
             run_job(session, Job(Kind(kind), row, 1, 0))
 
 
-def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore) -> None:
+def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore, tmp_path: Path) -> None:
     """Also where neither the task nor the folds ask for them."""
     made = {}
+    (tmp_path / "any.py").write_text(ANYONE, encoding="utf-8")
+    spaces = (load_space(str(tmp_path / "any.py")),)
     for how in get_args(KINDS["normalise"]):
         plan = Plan("features", (), 0, replace(PRESETS["cpu"], normalise=how), (0,), "cpu")
         for speaker in ("p", "q"):
-            corpus = Corpus("few", (Utterance("u", Path("x.wav"), label="a", speaker=speaker),), "own", "text")
+            utterances = tuple(Utterance(id_, Path("x.wav"), label=id_, speaker=speaker) for id_ in ("u", "v"))
+            corpus = Corpus("few", utterances, "own", "text")
             protocol = Protocol("few", "few", "emotion", "own", 0, (Fold(("u",), ("u",), ("u",)),), "text")
-            made[how, speaker] = _made_of(plan, store.info, corpus, Classification(disjoint=()), protocol, [])
+            inputs = Inputs(plan, store, corpus, spaces)
+            made[how, speaker] = _made_of(Run(tmp_path, inputs, protocol), inputs)
     assert made["speaker", "p"]["labels"] != made["speaker", "q"]["labels"]
     assert made["corpus", "p"] == made["corpus", "q"]
     assert made["corpus", "p"] != made["none", "p"]

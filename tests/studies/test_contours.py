@@ -76,7 +76,7 @@ def test_too_short_for_opensmile_is_not_known() -> None:
 def test_a_stretch_is_the_mean_of_the_frames_whose_centre_it_holds() -> None:
     # Loudness frames are centred at 10, 20, ... ms, pitch frames at 30, 40, ...
     loudness_N, pitch_N = np.array([9.0, 9, 1, 2, 3, 4, np.nan]), np.array([9.0] * 4 + [np.nan, 7, 8])
-    found = Contours(("x", "a"), np.array([0.1, 0.1]), np.array([2, 5]), loudness_N, pitch_N)
+    found = Contours(("x", "a"), np.array([0.1, 0.1]), np.array([2, 5]), loudness_N, pitch_N, "2.6.0")
     starts_T, stops_T = np.array([0.0, 0.02, 0.04, 0.06]), np.array([0.02, 0.04, 0.06, 0.08])
     loudness_T, pitch_T = found.of("a", starts_T, stops_T)
     assert loudness_T[:3].tolist() == [1, 2.5, 4]
@@ -87,11 +87,16 @@ def test_a_stretch_is_the_mean_of_the_frames_whose_centre_it_holds() -> None:
 
 def test_contours_come_back_from_a_file(tmp_path: Path) -> None:
     found = Contours(
-        ("é/1", "b"), np.array([0.1, 0.2]), np.array([2, 1]), np.array([1.0, np.nan, 3]), np.array([np.nan, 5, 6])
+        ("é/1", "b"),
+        np.array([0.1, 0.2]),
+        np.array([2, 1]),
+        np.array([1.0, np.nan, 3]),
+        np.array([np.nan, 5, 6]),
+        "2.6.0",
     )
     found.save(tmp_path / "contours.npz")
     again = Contours.load(tmp_path / "contours.npz")
-    assert again.ids == found.ids
+    assert (again.ids, again.opensmile) == (found.ids, "2.6.0")
     for name in ("seconds_U", "frames_U", "loudness_N", "pitch_N"):
         assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
     (tmp_path / "contours.npz").write_bytes(b"PK\x03\x04")

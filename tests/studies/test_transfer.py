@@ -59,8 +59,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def transferred(folder: Path, runs: Sequence[Run]) -> Transfer:
-    with Workers(1, quiet()) as workers:
+def transferred(folder: Path, runs: Sequence[Run], stacked: bool | None = None) -> Transfer:
+    with Workers(1, quiet(), stacked) as workers:
         return carry_out(folder, runs, workers)
 
 
@@ -177,6 +177,21 @@ def test_a_source_that_no_one_can_be_trained_on_is_left_out(pool: Pool) -> None:
     assert left_out
     assert all(source.left_out for source in left_out)
     assert pool.sources() == [source for source in pool.candidates() if source not in left_out]
+
+
+def test_on_a_gpu_the_same(work: Path, tmp_path: Path) -> None:
+    """Jobs of several runs as one are never stacked."""
+    shutil.copytree(work / "transfer", tmp_path / "transfer")
+    next((tmp_path / "transfer/jobs").glob("*.json")).unlink()
+    matrix = transferred(tmp_path / "transfer", runs(work), stacked=True)
+    assert to_plain(matrix) == json.loads((work / "matrix.json").read_text())
+
+
+def test_other_languages_are_other_transfers(work: Path) -> None:
+    before = name_of(runs(work))
+    alpha, *others = runs(work)
+    alpha.utterances = tuple(replace(u, language="nl") for u in alpha.utterances)
+    assert name_of([alpha, *others]) != before
 
 
 def test_other_settings_are_other_transfers(work: Path, tmp_path: Path) -> None:

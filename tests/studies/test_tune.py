@@ -31,7 +31,7 @@ import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
-from bas.runs.workers import Place
+from bas.runs.workers import Place, Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import Attempt, TuneSession, begin, best_of, open_journal, ranges, run_attempt, study_of
 from bas.training.batches import Data
@@ -299,6 +299,14 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = "trials of one study ran side by side"
     assert told in Path("runs/shared/table.md").read_text()
     assert told not in Path("runs/whole/table.md").read_text()
+
+
+def test_on_a_gpu_trials_are_made_one_after_another_and_baselines_together(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bas.studies.tune.study.Workers", partial(Workers, stacked=True))
+    assert main(tune("stacked")) == 0
+    assert outcomes("stacked") == outcomes("whole")
 
 
 def test_the_search_can_choose_the_blocks(work: Path) -> None:

@@ -28,7 +28,7 @@ from bas.studies.audit.results import Audit, Variant
 from bas.studies.audit.trained import load_searches, load_truth, write_table
 from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, judge
 from bas.training.settings import STRATEGIES, Settings, searcher, variant
-from bas.util.files import locked, write_text
+from bas.util.files import write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
 SEEDS = 16  # at most: all ways to halve the seeds are compared
@@ -52,14 +52,14 @@ def measure(
 
     strategies: specs for `settings.searcher`; None: all but random, with their defaults. variants: specs for
     `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see the study
-    `compare`.
+    `compare`. The caller holds the folder's lock.
     Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
     space or a number of seeds out of range, and for what `start.start` refuses.
     """
     plan = inputs.plan
     chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
     settings_of = _variant_settings(inputs, chosen, variants)
-    with locked(folder, "searching or training"), Workers(workers, console) as pool:
+    with Workers(workers, console) as pool:
         run = start(folder, inputs, protocol)
         announce(run, workers, console)
         if len(plan.seeds) < 3:
@@ -68,13 +68,10 @@ def measure(
         variant_runs = {}
         for spec, settings in settings_of.items():
             part = folder / "variants" / spec
-            with locked(part, "searching or training"):
-                variant_run = start(
-                    part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol
-                )
-                console.print(f"[bold]{part}[/bold]")
-                _train(variant_run, pool, memory, ())
-                variant_runs[spec] = variant_run
+            variant_run = start(part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
+            console.print(f"[bold]{part}[/bold]")
+            _train(variant_run, pool, memory, ())
+            variant_runs[spec] = variant_run
         console.print("statistics: minutes where the units are many", style="dim")
         results = report(run, chosen, variant_runs)
         write_results(folder, results)

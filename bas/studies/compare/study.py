@@ -9,6 +9,7 @@ from bas.report.comparison_page import board, markdown, show
 from bas.report.notes import announce
 from bas.report.results import Comparison, write_results
 from bas.runs.plan import BEST, Job, Kind
+from bas.runs.results import TrainingResult, read_result, search_of
 from bas.runs.run import Run
 from bas.runs.session import place_features
 from bas.runs.workers import Workers
@@ -73,4 +74,9 @@ def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
 def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
     jobs = [Job(Kind.RETRAIN, name, f, s) for name in run.spaces for s in plan.seeds for f in folds]
+    for job in jobs:
+        chosen = search_of(run, job.row, job.fold, job.seed).architecture
+        if run.done(job.name) and read_result(run, job, TrainingResult).architecture != chosen:
+            run.job_path(job.name).unlink()  # of a search that was done again since, and chose otherwise
+            pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
     pool.run(run, jobs, plan.settings.epochs, "retrains", placement)

@@ -55,7 +55,7 @@ from bas.studies.dynamics.results import Checkpoint, Dynamics, FineTuned, Rotati
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import locked, read_json, replacing, write_json, write_text
+from bas.util.files import read_json, replacing, write_json, write_text
 from bas.util.typed import from_plain
 from bas.util.versions import versions
 
@@ -110,24 +110,21 @@ def carry_out(
 
     keep_weights: keep the weights of every checkpoint from now on; otherwise those of a rotation's last checkpoint
     only, the others are deleted when they have been measured.
-    Raises UserError where corpus, labels, encoder, protocol or settings are refused, for a folder that was made with
-    other choices, and while another process works in it.
+    Raises UserError where corpus, labels, encoder, protocol or settings are refused, and for a folder that was made
+    with other choices. The caller holds the folder's lock.
     """
-    with locked(folder, "fine-tuning"):
-        study = _start(folder, plan, rotations, console)
-        count = len(study.protocol.folds) if rotations is None else rotations
-        done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
-        measured = tabulate(done)
-        results = Dynamics(
-            **vars(study.setting), **vars(measured), finetuned=tuple(rotation.finetune for rotation in done)
-        )
-        write_results(folder, results)
-        write_text(folder / "table.md", _heading(results) + markdown(results, plan.text_encoder))
-        with _board(study, "figures", replace_old=True) as board:
-            for name, figure in figures(results).items():
-                with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
-                    figure.savefig(stream, format="png", dpi=150)
-                board.add_figure(name, figure, 0)
+    study = _start(folder, plan, rotations, console)
+    count = len(study.protocol.folds) if rotations is None else rotations
+    done = [_rotate(study, index, count, keep_weights, console) for index in range(count)]
+    measured = tabulate(done)
+    results = Dynamics(**vars(study.setting), **vars(measured), finetuned=tuple(rotation.finetune for rotation in done))
+    write_results(folder, results)
+    write_text(folder / "table.md", _heading(results) + markdown(results, plan.text_encoder))
+    with _board(study, "figures", replace_old=True) as board:
+        for name, figure in figures(results).items():
+            with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
+                figure.savefig(stream, format="png", dpi=150)
+            board.add_figure(name, figure, 0)
     return results
 
 
@@ -145,7 +142,7 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     made_of = _made_of(plan, corpus, encoder, protocol)
     if (folder / "run.json").exists():
         _check_same(folder, made_of)
-    elif any(path.name not in (".lock", "experiment.toml") for path in folder.iterdir()):
+    elif any(path.name not in (".lock", "experiment.toml", "study.json") for path in folder.iterdir()):
         raise UserError(f"{folder}: holds something else; {REMEDY}")
     write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
     prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)

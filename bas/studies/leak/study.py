@@ -26,7 +26,7 @@ from bas.runs.workers import Workers
 from bas.studies.leak.numbers import SIDES, kinds, tabulate
 from bas.studies.leak.page import markdown, show
 from bas.studies.leak.results import Leak
-from bas.util.files import locked, write_text
+from bas.util.files import write_text
 
 
 def measure(
@@ -42,25 +42,22 @@ def measure(
 
     clean: a rule that leaks nothing; None: the rule of the task or the corpus. leaky: a rule that shares what the task
     forbids; None: as many folds as the clean rule makes, drawn over utterances. Each seed of the plan gives one split
-    of either kind and one initialisation. memory: see the study `compare`.
+    of either kind and one initialisation. memory: see the study `compare`. The caller holds the folder's lock.
     Raises UserError for a clean rule that leaks, a leaky rule that does not, two rules that test no utterance in
     common, and for what `start.split` and `start.start` refuse.
     """
-    if (folder / "run.json").exists():
-        raise UserError(f"{folder}: holds another run; give another --name")
     splits = _splits(inputs, clean, leaky)
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
     with Workers(workers, console) as pool:
         for seed, pair in zip(inputs.plan.seeds, splits, strict=True):
             for side, protocol in zip(SIDES, pair, strict=True):
                 part = folder / f"{side}-seed{seed}"
-                with locked(part, "searching or training"):
-                    run = start(part, inputs.with_plan(seeds=(seed,)), protocol)
-                    runs[side].append(run)
-                    console.print(f"[bold]{part}[/bold]: protocol {run.protocol.description}")
-                    if seed == inputs.plan.seeds[0]:
-                        tell_protocol(run.protocol, console)
-                    _train(run, pool, memory)
+                run = start(part, inputs.with_plan(seeds=(seed,)), protocol)
+                runs[side].append(run)
+                console.print(f"[bold]{part}[/bold]: protocol {run.protocol.description}")
+                if seed == inputs.plan.seeds[0]:
+                    tell_protocol(run.protocol, console)
+                _train(run, pool, memory)
     results = tabulate(folder, runs)
     write_results(folder, results)
     write_text(folder / "table.md", markdown(results))

@@ -226,8 +226,11 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
 
 
 def name_of(runs: Sequence[Run]) -> str:
-    """The name of the folder for transfers between exactly these runs."""
-    made_of = [read_json(run.folder / "run.json")["made_of"] for run in runs]
+    """The name of the folder for transfers between exactly these runs, of these languages and speakers."""
+    made_of = [
+        (read_json(run.folder / "run.json")["made_of"], [(u.id, u.language, u.speaker) for u in run.utterances])
+        for run in runs
+    ]
     return "transfer-" + hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]
 
 
@@ -311,7 +314,10 @@ def tabulate(pool: Pool) -> Transfer:
 def _result(pool: Pool, source: Source, fold: int, seed: int) -> TransferResult:
     path = pool.folder / "jobs" / f"{Job(Kind.TRANSFER, source.name, fold, seed).name}.json"
     body = {name: value for name, value in read_json(path).items() if name not in HEAD}
-    return from_plain(TransferResult, body, path, "delete it: the job is done again")
+    result = from_plain(TransferResult, body, path, "delete it: the job is done again")
+    for target, members in pool.tests(source, fold).items():
+        assert np.array_equal(members.numpy(), result.tests[target].members), path
+    return result
 
 
 def _languages(pool: Pool, corpus: str) -> tuple[str, ...]:

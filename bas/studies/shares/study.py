@@ -177,8 +177,10 @@ def _train(run: Run, pool: Workers, memory: float | None) -> None:
 def _contours(run: Run, console: Console) -> Contours:
     """Loudness and pitch of the tested utterances, measured once for all stores."""
     path, ids = run.folder / CONTOURS, tuple(dict.fromkeys(run.protocol.test_ids))
-    if path.exists() and (saved := Contours.load(path)).ids == ids:
-        return saved
+    if path.exists():
+        saved = Contours.load(path)
+        if (saved.ids, saved.opensmile) == (ids, opensmile_version()):
+            return saved
     with bar(console, "utterances") as progress:
         task = progress.add_task("loudness and pitch", total=len(ids))
         waves = ((id_, audio.load(run.utterances[run.position[id_]])) for id_ in ids)
