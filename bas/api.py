@@ -24,9 +24,7 @@ from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
 
 if TYPE_CHECKING:
-    from bas.protocols import Protocol
     from bas.report.results import Comparison, Results
-    from bas.runs.choose import OpenStore
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
     from bas.studies.audit.results import Audit
@@ -143,7 +141,7 @@ def _run(
     folder = choose.run_folder(choice, "", inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
-        run = start(folder, inputs, _split(choice, inputs))
+        run = start(folder, inputs, choose.split_of(choice, inputs))
         yield run, (choose.workers_of(choice, inputs.plan.device), console, choice.memory)
 
 
@@ -153,7 +151,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     from bas.studies.audit.study import measure
 
     choice, inputs, console = _open("audit", experiment, console, changes)
-    folder, protocol = choose.run_folder(choice, "audit-", inputs), _split(choice, inputs)
+    folder, protocol = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
     workers = choose.workers_of(choice, inputs.plan.device)
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
@@ -175,7 +173,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
     resolved = choose.resolve(choice, "tune", folder, [inputs])
     with choose.work_in(folder, "tune", resolved):
-        run = start(folder, inputs, _split(choice, inputs))
+        run = start(folder, inputs, choose.split_of(choice, inputs))
         result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
@@ -203,8 +201,8 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     stores = []
     for name, features in choose.stores_of(choice, "probe").items():
         opened = choose.open_store(choice, "probe", features)
-        inputs = choose.inputs_of(choice, "probe", opened, layer=_every(opened))
-        stores.append(StoreChoice(name, inputs, _split(choice, inputs)))
+        inputs = choose.inputs_of(choice, "probe", opened, layer=choose.every_state(opened))
+        stores.append(StoreChoice(name, inputs, choose.split_of(choice, inputs)))
     folder = choose.study_folder(choice, "probe", [one.name for one in stores])
     resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
     workers = choose.workers_of(choice, resolved.device)
@@ -218,6 +216,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     """Acoustic word embeddings against raw frames and controls, alone and with text, state by state."""
     from bas.runs import choose
     from bas.studies.words.study import StoreChoice, carry_out
+    from bas.studies.words.tasks import tasks_of
 
     choice, console = _choice("words", experiment, changes), _console(console)
     require(choice, "words", "words.text_encoder")
@@ -229,7 +228,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
         opened = choose.open_store(choice, "words", features)
         if opened.store.info.derived:
             raise UserError(f"--features {features}: is itself derived; name the store of frames that it was made of")
-        tasks, missing = _tasks(choice, opened)
+        tasks, missing = tasks_of(choice, opened)
         stores.append(StoreChoice(name, tasks))
         left_out += [f"{name}: {line}" for line in missing]
     for line in left_out:
@@ -243,33 +242,6 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
         result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
     _say_report(folder, console)
     return result
-
-
-def _tasks(choice: Experiment, opened: OpenStore) -> tuple[tuple[tuple[str, Inputs, Protocol], ...], list[str]]:
-    """What is predicted from a store; and what of it the corpus does not allow, with the reason.
-
-    Only a task that the user did not name may be left out, and never the first.
-    """
-    from bas.runs import choose
-    from bas.runs.start import split
-
-    tasks: dict[str, tuple[str, Inputs, Protocol]] = {}
-    missing: list[str] = []
-    for index, space in enumerate(choice.spaces or SPACES["words"]):
-        inputs = choose.inputs_of(choice, "words", opened, layer=_every(opened), spaces=[space])
-        task = inputs.task.name
-        if task in tasks:
-            raise UserError(f"--space {space}: task {task} is named twice; name one space for each")
-        try:
-            if index == 0:
-                tasks[task] = task, inputs, _split(choice, inputs)
-            else:
-                tasks[task] = task, inputs, split(inputs, None, choice.protocol.seed)
-        except UserError as error:
-            if index == 0 or choice.spaces not in ((), SPACES["words"]):
-                raise
-            missing.append(f"task {task}: {error}")
-    return tuple(tasks.values()), missing
 
 
 def shares(experiment: Source, *, console: Console | None = None, **changes: Any) -> ShareStudy:
@@ -289,7 +261,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
         if derived := opened.store.info.derived:
             raise UserError(f"--features {features}: is derived ({derived}); name the store that it was made of")
         inputs = choose.inputs_of(replace(choice, layer=()), "shares", opened, layer=layer)
-        stores.append(StoreChoice(name, inputs, _split(choice, inputs)))
+        stores.append(StoreChoice(name, inputs, choose.split_of(choice, inputs)))
     folder = choose.study_folder(choice, "shares", list(of_name))
     resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
     fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)
@@ -347,7 +319,7 @@ def load_results(folder: str | os.PathLike[str]) -> Results:
 
     Raises UserError where there is no result, and for a file of another version of bas.
     """
-    from bas.report.results import load_results as load
+    from bas.studies import load_results as load
 
     return load(Path(folder))
 
@@ -368,18 +340,6 @@ def _open(
 
 def _console(console: Console | None) -> Console:
     return Console(quiet=True) if console is None else console
-
-
-def _split(choice: Experiment, inputs: Inputs) -> Protocol:
-    from bas.runs.start import split
-
-    return split(inputs, choice.protocol.rule, choice.protocol.seed, choice.protocol.allow_overlap)
-
-
-def _every(opened: OpenStore) -> int | str:
-    """All states that are stored."""
-    layers = opened.store.info.layers
-    return "mix" if len(layers) > 1 else layers[0]
 
 
 def _say(console: Console, line: str) -> None:

@@ -42,6 +42,7 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
     if verb in ("search", "retrain"):
         return command.words({"search": "retrain", "retrain": "compare"}[verb])
     if verb in ("probe", "words", "shares"):
+        from bas.features.derive import beside
         from bas.runs.choose import stores_of
 
         choice = command.experiment
@@ -49,7 +50,7 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
         if verb == "probe":
             return command.words("search", (), features=[str(first)], layer=["best"])
         if verb == "words":
-            means = first.with_name(f"{first.name}-words-mean")
+            means = beside(first, "words", "mean")
             return command.words("compare", (), features=[str(means)], layer=["best"])
         layer = {"layer": [str(choice.layer[0])]} if choice.layer else {}
         spaces = choice.spaces or SPACES["shares"]

@@ -77,7 +77,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
     from bas.speech.words import random_like, word_segments
     from bas.util.progress import bar
 
-    folder: Path = arguments.features
+    folder: Path = arguments.folder
     store = FeatureStore(folder)
     corpus = open_corpus(store.info.corpus, Path(store.info.root))
     utterances = [u for u in corpus.utterances if u.id in store]
@@ -180,9 +180,9 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
     p.set_defaults(verb=append)
 
-    text = "a new store of one row a word, or of the frames inside words; the same command goes on after a kill"
-    p = kinds.add_parser("derive", help=text, description=text)
-    p.add_argument("--features", required=True, type=Path, metavar="FOLDER", help="a feature store")
+    p = kind(
+        "derive", "a new store of one row a word, or of the frames inside words; the same command goes on after a kill"
+    )
     p.add_argument(
         "--pooling",
         required=True,

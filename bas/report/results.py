@@ -1,4 +1,4 @@
-"""The results of a study, typed: what `results.json` holds, written by one function and read by one.
+"""The results of a study, typed: what `results.json` holds, written here and read by `bas.studies.load_results`.
 
 Each study has its own in `bas.studies.<study>.results`, a subclass of `Results`; what several share is here.
 """
@@ -8,18 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from bas.errors import UserError
 from bas.runs.results import Context
 from bas.stats import Interval, Paired, Spread
 from bas.stats.decisions import Selection
 from bas.stats.shares import Ceiling
-from bas.util.files import read_json, write_json
-from bas.util.typed import from_plain, to_plain
+from bas.util.files import write_json
+from bas.util.typed import to_plain
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -93,28 +90,3 @@ class Comparison(Results, Context):
 def write_results(folder: Path, results: Results) -> None:
     """`results.json` in the folder of a run."""
     write_json(folder / FILE, {"format": FORMAT, "study": results.study, **to_plain(results)})
-
-
-def load_results(folder: Path | str) -> Results:
-    """The typed results of a finished study in its run's folder: a `Comparison`, or the class of another study.
-
-    Raises UserError naming the file, and the field that is missing, unknown or of another type.
-    """
-    path = Path(folder) / FILE
-    raw = read_json(path, REMEDY)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        there = raw.get("format") if isinstance(raw, dict) else None
-        raise UserError(f"{path}: format: must be {FORMAT}, not {there!r}; {REMEDY}")
-    fields = {name: value for name, value in raw.items() if name not in ("format", "study")}
-    return from_plain(_class_of(raw.get("study"), path), fields, path, REMEDY)
-
-
-def _class_of(study: Any, path: Path) -> type[Results]:
-    """A study's class, found by the study's name: the studies lie above this room, and none is listed here."""
-    name = f"bas.studies.{study}.results"
-    if not isinstance(study, str) or not study.isidentifier() or find_spec(f"bas.studies.{study}") is None:
-        raise UserError(f"{path}: study: {study!r} is no study of this version of bas; {REMEDY}")
-    classes = [one for one in vars(import_module(name)).values() if getattr(one, "study", None) == study]
-    assert len(classes) == 1, (name, classes)
-    kind: type[Results] = classes[0]
-    return kind

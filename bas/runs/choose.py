@@ -16,11 +16,12 @@ from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS
 from bas.features.store import FeatureStore, StoreInfo
+from bas.protocols import Protocol
 from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
 from bas.runs.run import Inputs, open_labelled
 from bas.runs.spaces import load_space, shipped
-from bas.runs.start import check_networks
+from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
 from bas.util.files import LOCK_FILES, locked, read_json, replacing, write_json
@@ -115,6 +116,17 @@ def inputs_of(
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
     plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels)
     return Inputs(plan, opened.store, opened.corpus, files)
+
+
+def split_of(choice: Experiment, inputs: Inputs) -> Protocol:
+    """The protocol of an experiment's run."""
+    return split(inputs, choice.protocol.rule, choice.protocol.seed, choice.protocol.allow_overlap)
+
+
+def every_state(opened: OpenStore) -> int | str:
+    """What a study of all stored states reads: their mix, or the one."""
+    layers = opened.store.info.layers
+    return MIX if len(layers) > 1 else layers[0]
 
 
 def workers_of(choice: Experiment, device: str) -> int:

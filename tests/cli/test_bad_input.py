@@ -152,7 +152,7 @@ def test_a_trap_is_one(inside: Path) -> None:
         f"words --features {bad_input.STORE} --text-encoder random --name new",
         f"{bad_input.DYNAMICS} ./encoder",
         f"features subset {bad_input.STORE} --into new --layers 0",
-        f"features derive --features {bad_input.STORE} --pooling mean --into new",
+        f"features derive {bad_input.STORE} --pooling mean --into new",
         "demo",
     ],
 )

@@ -230,7 +230,7 @@ def test_the_command_aligns_what_has_a_text(model: Path, tmp_path: Path, capsys:
     table = tmp_path / "list.csv"
     table.write_text("id,audio,text\na,a.wav,Hallo du\nb,b.wav,\n")
     parent = store(table, tmp_path / "parent")
-    command = ["features", "derive", "--features", str(parent.folder), "--pooling", "mean", "--aligner", str(model)]
+    command = ["features", "derive", str(parent.folder), "--pooling", "mean", "--aligner", str(model)]
     assert main([*command, "--device", "cpu"]) == 0
     assert "list: words of 2 utterances: 0 corpus, 1 aligned, 1 pseudo" in capsys.readouterr().out
     segments = word_segments(open_corpus("manifest", table).utterances, Aligner(str(model), CPU))

@@ -342,7 +342,7 @@ def test_info_says_what_a_store_is_derived_from(parent: FeatureStore, tmp_path: 
 
 
 def test_the_command_derives_beside_the_parent(parent: FeatureStore, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["features", "derive", "--features", str(parent.folder), "--pooling", "mean", "--device", "cpu"]
+    command = ["features", "derive", str(parent.folder), "--pooling", "mean", "--device", "cpu"]
     assert main(command) == 0
     made = parent.folder.with_name("parent-words-mean")
     out = capsys.readouterr().out

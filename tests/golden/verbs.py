@@ -108,7 +108,7 @@ def run_all(root: Path) -> None:
     do("extract", *table, "--encoder=log-mel", "--features=mel")
     for store in ("nano", "mel"):
         do("features", "verify", store)
-    do("features", "derive", "--features=nano", "--pooling=mean", "--into=means")
+    do("features", "derive", "nano", "--pooling=mean", "--into=means")
     small = changes(epochs=2, width=16, batch_size=8)
     for strategy in STRATEGIES:
         run = [*one, "--layer=middle", "--space=four.py", "--protocol=speaker:2", f"--name=cpu-{strategy}"]

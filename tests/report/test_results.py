@@ -11,10 +11,11 @@ import pytest
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
-from bas.report.results import Comparison, Row, load_results, write_results
+from bas.report.results import Comparison, Row, write_results
 from bas.runs.results import Split
 from bas.stats import Interval, Paired, Spread
 from bas.stats.decisions import summarise
+from bas.studies import load_results
 from bas.training.settings import PRESETS
 
 SPLIT = Split("p", "cups", "emotion", "speaker:2", 0, "speaker", "", False, (), ("a note",), "abc", "p (speaker:2)")

@@ -21,11 +21,11 @@ from stores import Fake, quiet, store
 from bas.cli.main import main
 from bas.protocols import Protocol
 from bas.report.comparison import decided
-from bas.report.results import load_results
 from bas.runs.plan import Job, Kind, Plan
 from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
+from bas.studies import load_results
 from bas.studies.audit.page import claims as claims_table
 from bas.studies.audit.page import markdown
 from bas.studies.audit.results import Claim

@@ -28,8 +28,9 @@ from bas.encoders.base import revision_of
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
 from bas.protocols import read
-from bas.report.results import load_results, write_results
+from bas.report.results import write_results
 from bas.speech import audio
+from bas.studies import load_results
 from bas.studies.dynamics import prepare as prepared_module
 from bas.studies.dynamics import study
 from bas.studies.dynamics.analysis import AnalysisSettings

@@ -17,12 +17,12 @@ from stores import Fake, quiet, store
 
 from bas.cli.main import main
 from bas.encoders import EncoderInfo
-from bas.report.results import load_results
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job, Kind, Plan
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.stats import Paired, Spread, paired
+from bas.studies import load_results
 from bas.studies.leak.page import _cells
 from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 from bas.studies.leak.study import _splits, measure

@@ -24,9 +24,9 @@ from bas.cli.main import main
 from bas.encoders.logmel import LogMel
 from bas.experiment.keys import WORDS_CPU
 from bas.report import comparison
-from bas.report.results import load_results
 from bas.runs.run import Run
 from bas.stats import paired
+from bas.studies import load_results
 from bas.studies.words import page as words_page
 from bas.studies.words.heads import FUSIONS, TEXT
 from bas.studies.words.jobs import FUSED, rows, words_job

@@ -12,8 +12,9 @@ import pytest
 from bad_input import EXTRACT, SMALL, STORE
 
 from bas.cli.main import main
-from bas.report.results import load_results, write_results
+from bas.report.results import write_results
 from bas.stats import NO_INTERVAL, between
+from bas.studies import load_results
 from bas.util.files import write_json
 
 
