@@ -148,7 +148,7 @@ def test_a_trap_is_one(inside: Path) -> None:
         bad_input.AUDIT,
         bad_input.TUNE,
         bad_input.PROBE,
-        f"protocol cost --features {bad_input.STORE} {bad_input.SMALL} --name new",
+        f"protocol cost --features {bad_input.STORE} {bad_input.PLAIN} --name new",
         f"words --features {bad_input.STORE} --text-encoder random --name new",
         f"{bad_input.DYNAMICS} ./encoder",
         f"features subset {bad_input.STORE} --into new --layers 0",

@@ -194,16 +194,11 @@ def test_a_finished_run_is_not_computed_again(inside: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (inside / "runs/whole/jobs").iterdir()} == before
 
 
-DRIVER = """import sys
-from bas.cli.main import main
-from bas.training import loop
-loop.CHECKPOINT_SECONDS = 0.0
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
-"""
+OFTEN = "from bas.training import loop\nloop.CHECKPOINT_SECONDS = 0.0\n"
+"""As a sitecustomize.py, for the workers too."""
 
 
-def kill_at_work(command: list[str], folder: Path, whole_group: bool) -> None:
+def kill_at_work(command: list[str], environment: dict[str, str], folder: Path, whole_group: bool) -> None:
     """Kill it as soon as a job of the run has written a checkpoint; whole_group: its workers at the same moment."""
 
     def checkpoints() -> set[tuple[str, int]]:
@@ -214,7 +209,8 @@ def kill_at_work(command: list[str], folder: Path, whole_group: bool) -> None:
         return written
 
     before, begun = checkpoints(), time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    none = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=none, stderr=none, env=environment, start_new_session=True)
     while not checkpoints() - before:
         assert process.poll() is None, "it ended before it was killed"
         assert time.monotonic() - begun < 300
@@ -240,13 +236,15 @@ def resume(folder: Path, path: Path) -> tuple[int, int]:
 
 def test_killed_while_it_trains(inside: Path) -> None:
     """By itself, and with its workers, as when the power goes: what a checkpoint holds is not done again."""
-    driver, folder = inside / "driver.py", inside / "runs/killed"
-    driver.write_text(DRIVER)
-    command = [sys.executable, str(driver), *compare("killed", "--workers", "2")]
-    kill_at_work(command, folder, whole_group=False)
+    folder = inside / "runs/killed"
+    (inside / "often").mkdir()
+    (inside / "often/sitecustomize.py").write_text(OFTEN)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(inside / "often"), *sys.path])}
+    command = [sys.executable, "-m", "bas", *compare("killed", "--workers", "2")]
+    kill_at_work(command, environment, folder, whole_group=False)
     resumed: list[int] = []
     for _ in range(8):  # a kill between two jobs leaves no checkpoint
-        kill_at_work(command, folder, whole_group=True)
+        kill_at_work(command, environment, folder, whole_group=True)
         for path in sorted((folder / "jobs").glob("*.checkpoint")):
             held, done = resume(folder, path)
             assert done == 3 - held, path.name

@@ -142,7 +142,9 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     made_of = _made_of(plan, corpus, encoder, protocol)
     if (folder / "run.json").exists():
         _check_same(folder, made_of)
-    elif any(path.name not in (".lock", "experiment.toml", "study.json") for path in folder.iterdir()):
+    elif folder.exists() and any(
+        path.name not in (".lock", "experiment.toml", "study.json") for path in folder.iterdir()
+    ):
         raise UserError(f"{folder}: holds something else; {REMEDY}")
     write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
     prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)
