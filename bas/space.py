@@ -34,7 +34,7 @@ class Architecture:
     def __getitem__(self, slot: str) -> str:
         return dict(self.blocks)[slot]
 
-    def as_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         return dict(self.blocks)
 
     @classmethod
@@ -98,7 +98,7 @@ class SearchSpace:
 
     def check(self, architecture: Architecture) -> None:
         """Raise UserError unless the architecture belongs to this space."""
-        chosen = architecture.as_dict()
+        chosen = architecture.to_dict()
         if list(chosen) != list(self.searched):
             raise UserError(f"architecture: slots {', '.join(chosen)} are not this space's {', '.join(self.searched)}")
         for slot, name in chosen.items():
@@ -118,7 +118,8 @@ class SearchSpace:
         for part, value in (("stem", self.stem), ("pool", self.pool)):
             if value is not None and not isinstance(value, Mapping):
                 lines.append(f"{part}={describe(value)}")
-        lines += ["each output"] * self.each_output
+        if self.each_output:
+            lines.append("each output")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 

@@ -79,7 +79,7 @@ class Task(Protocol):
         """
 
 
-def together(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
+def join_parts(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
     """Targets of several test parts, joined as the task's metrics take them; join predictions in the same order.
 
     part_N: the part number of each utterance. Where metrics are not pooled, it becomes the last column of the targets:

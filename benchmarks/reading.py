@@ -123,7 +123,7 @@ def reading(store: FeatureStore, saved_files: Path, rounds: int) -> list[str]:
 def large_store(folder: Path, size: int) -> None:
     """A store of `size` bytes: one layer of noise as wide as HuBERT base, utterances of 1 to 5 s."""
     chance = np.random.default_rng(0)
-    encoder = EncoderInfo("noise", "1", "noise", 1, 768, 50.0).as_dict()
+    encoder = EncoderInfo("noise", "1", "noise", 1, 768, 50.0).to_dict()
     frames = chance.integers(50, 250, size // (150 * 768 * 2)).tolist()
     ids = [f"{i:06d}" for i in range(len(frames))]
     noise = chance.standard_normal((250, 768)).astype(np.float16)
@@ -140,7 +140,7 @@ def large_store(folder: Path, size: int) -> None:
         shards.append(held)
     recordings = {id_: (id_, 320 * t) for id_, t in zip(ids, frames, strict=True)}
     info = StoreInfo("noise", ".", encoder, (0,), tuple(shards), recordings, {}, "cpu", "float16")
-    write_json(folder / "store.json", info.as_dict())
+    write_json(folder / "store.json", info.to_dict())
 
 
 def epochs(folder: Path, where: str, allowed: int) -> None:

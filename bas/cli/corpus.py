@@ -90,7 +90,7 @@ def _told(corpus: Corpus) -> list[str]:
     field, _, folds = corpus.protocol.partition(":")
     rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
     if field == "own":
-        rule = "its own train, valid and test" + ", the published ones" * corpus.published
+        rule = "its own train, valid and test" + (", the published ones" if corpus.published else "")
     lines = [
         f"scored by: {corpus.protocol} ({rule}), {corpus.headlines[0]}, compared over {corpus.unit}s",
         "duration: not known, no recording was opened",

@@ -76,9 +76,10 @@ def read_textgrid(path: Path) -> tuple[Word, ...]:
         tiers.append((kind, name, intervals))
     words = [intervals for kind, name, intervals in tiers if kind == "IntervalTier" and _TIER.fullmatch(name.strip())]
     if len(words) != 1:
-        named = ", ".join(f"{name!r}" + " (points)" * (kind != "IntervalTier") for kind, name, _ in tiers) or "none"
+        named = [f"{name!r}" if kind == "IntervalTier" else f"{name!r} (points)" for kind, name, _ in tiers]
         several = "several tiers of words" if words else "no tier of words"
-        raise UserError(f"{path}: {several}; expected one interval tier named words, its tiers are: {named}")
+        listed = ", ".join(named) or "none"
+        raise UserError(f"{path}: {several}; expected one interval tier named words, its tiers are: {listed}")
     return tuple(words[0])
 
 

@@ -67,7 +67,8 @@ def read(path: Path) -> Corpus:
     if path.is_dir():
         raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise UserError(f"{path}: no such manifest file" + ": the link leads nowhere" * path.is_symlink())
+        link = ": the link leads nowhere" if path.is_symlink() else ""
+        raise UserError(f"{path}: no such manifest file{link}")
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
     recordings, annotations = Recordings(path.parent), Intervals(path.parent)

@@ -51,7 +51,7 @@ class Recordings:
         if path is None:
             self._missing += 1
             if len(self._named) < NAMED:
-                link = " (a link that leads nowhere)" * files[0].is_symlink()
+                link = " (a link that leads nowhere)" if files[0].is_symlink() else ""
                 self._named.append(f"{name!r}{link}" if self._named else f"{where}: {name!r}{link}")
         return self._paths.setdefault(name, path or files[0])
 
@@ -60,7 +60,7 @@ class Recordings:
         if self._missing:
             first, *others = self._named
             also = f", also {', '.join(others)}" if others else ""
-            slash = "; separate folders by /" * ("\\" in first)
+            slash = "; separate folders by /" if "\\" in first else ""
             count = f"{self._missing} of {len(self._paths)} recordings are missing{also}"
             raise UserError(f"{first}: no such file in {self.folders[0]}; {count}{slash}")
 

@@ -70,7 +70,7 @@ class EncoderInfo:
     input: str = ""  # how the waveform is prepared
     precision: str = "float32"  # of weights and arithmetic: one of PRECISIONS
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

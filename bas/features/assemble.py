@@ -255,14 +255,14 @@ def write_store(
         for name, text in (beside or {}).items():
             write_text(into / name, text)
         if not (into / "store.json").exists():
-            write_json(into / "plan.json", plan.as_dict())
+            write_json(into / "plan.json", plan.to_dict())
         with bar(console, "shards") as progress:
             task = progress.add_task("derive" if plan.derived else "copy", total=len(todo))
             for path, piece in todo:
                 piece.write(path, plan)
                 progress.advance(task)
         if not (into / "store.json").exists():
-            write_json(into / "store.json", plan.as_dict())
+            write_json(into / "store.json", plan.to_dict())
         (into / "plan.json").unlink(missing_ok=True)
     return FeatureStore(into)
 

@@ -53,7 +53,7 @@ def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: 
     held = segments.only(sorted(store.ids))
     plan = replace(store.info, made_by="derive", derived=f"{pooling} {held.name} {held.digest}")
     pieces = [_Piece(store, index, held, pooling) for index, ids in enumerate(store.info.shards) if ids]
-    text = json.dumps({"parent": str(folder.resolve()), **held.as_dict()}, ensure_ascii=False)
+    text = json.dumps({"parent": str(folder.resolve()), **held.to_dict()}, ensure_ascii=False)
     return write_store(plan, pieces, into, console, {SEGMENTS: text})
 
 

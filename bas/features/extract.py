@@ -126,9 +126,9 @@ def _agree(
         info = make_plan(corpus, encoder, folder, request, console, group.size)
         announce(folder, info, console)
         if (folder / "plan.json").exists() or not _complete(folder, info):
-            write_json(folder / "plan.json", info.as_dict())
+            write_json(folder / "plan.json", info.to_dict())
         else:  # only the paths of the corpus and the encoder may have changed
-            write_json(folder / "store.json", info.as_dict())
+            write_json(folder / "store.json", info.to_dict())
         session.truncate(0)
         session.write(group.token)
         session.flush()
@@ -325,6 +325,6 @@ def _seal(folder: Path, plan: StoreInfo) -> None:
         recordings={id_: plan.recordings[id_] for id_ in plan.recordings if id_ in held},
         skipped={**plan.skipped, **reasons},
     )
-    write_json(folder / "store.json", info.as_dict())
+    write_json(folder / "store.json", info.to_dict())
     (folder / "plan.json").unlink()
     _sweep(folder)

@@ -61,7 +61,7 @@ def make_plan(
     fresh = StoreInfo(
         request.reader,
         str(request.root.resolve()),
-        encoder.info.as_dict(),
+        encoder.info.to_dict(),
         layers,
         (),
         recordings,
@@ -217,7 +217,7 @@ def _read_old(folder: Path) -> StoreInfo | None:
 
 def compare(folder: Path, stored: StoreInfo, encoder: Encoder) -> None:
     """UserError where the features in the folder are of another encoder, or of this one with other settings."""
-    old, new = stored.encoder, encoder.info.as_dict()
+    old, new = stored.encoder, encoder.info.to_dict()
     if old["revision"] != new["revision"]:  # the name may differ: equal files are the same encoder
         _refuse_other(folder, "revision", *(f"{e['name']} {e['revision']}" for e in (old, new)))
     for name in ("input", "precision", "sample_rate"):

@@ -140,7 +140,7 @@ class StoreInfo:
         }
         return next((name for name, holds in sound.items() if not holds), "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

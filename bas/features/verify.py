@@ -98,7 +98,8 @@ def _files(folder: Path, info: StoreInfo) -> Finding:
     if (folder / "plan.json").exists():
         summary += f"; plan.json: `{info.command}` adds to it or was stopped ({len(stray)} files beyond the store)"
     elif stray:
-        summary += f"; left behind: {', '.join(stray[:3])}{' ...' * (len(stray) > 3)} (may be deleted)"
+        more = " ..." if len(stray) > 3 else ""
+        summary += f"; left behind: {', '.join(stray[:3])}{more} (may be deleted)"
     advice = f"run the same `{info.command}` again: only what is missing is made" if missing else ""
     return Finding("files", summary, tuple(f"{name}: missing" for name in missing), advice)
 
@@ -137,7 +138,8 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
                 except UserError as error:
                     faults = [str(error)]
                 wrong += [f"{path.name}: {why.removeprefix(f'{path}: ')}" for why in faults]
-                damaged += [path.name] * bool(faults)
+                if faults:
+                    damaged.append(path.name)
             seen += len(ids)
             progress.update(task, completed=seen)
     summary = (
@@ -200,7 +202,8 @@ def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, se
                 wrong.append(f"{id_}: differs by {largest:.2g} from what {parent} gives now")
         except UserError as error:
             wrong.append(str(error))
-    summary = f"{info.derived}: {len(intact)} utterances; " + f"{len(chosen)} of them " * bool(source) + summary
+    checked = f"{len(chosen)} of them " if source else ""
+    summary = f"{info.derived}: {len(intact)} utterances; {checked}{summary}"
     return Finding("derivation", summary, tuple(wrong), again if wrong else "")
 
 
@@ -331,7 +334,7 @@ def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
         real_length="real length" in old["input"],
     )
     encoder = padded_as(plain, old["input"])
-    new = encoder.info.as_dict()
+    new = encoder.info.to_dict()
     for field in ("revision", "input", "precision", "dim", "frame_rate", "num_states"):
         if new[field] != old[field]:
             raise UserError(

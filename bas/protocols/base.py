@@ -91,7 +91,7 @@ class Protocol:
         """The protocol in a line, as in every table."""
         return f"{self.name} ({self.rule}), hash {self.hash}" + (", MARKED" if self.marks else "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
             **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "folds"},
@@ -101,7 +101,7 @@ class Protocol:
 
     def write(self, path: Path) -> None:
         """Write the file, complete or not at all."""
-        head = {name: value for name, value in self.as_dict().items() if name != "folds"}
+        head = {name: value for name, value in self.to_dict().items() if name != "folds"}
         lines = [json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "folds": [']
         for fold in self.folds:
             parts = (f'"{part}": {json.dumps(ids, ensure_ascii=False)}' for part, ids in fold.parts().items())

@@ -120,7 +120,7 @@ def show(results: Comparison, console: Console) -> None:
 
 def board(folder: Path, results: Comparison) -> None:
     """TensorBoard's HParams: one entry a row, with pooled metrics, so that rows and runs can be set side by side."""
-    settings = {k: "none" if v is None else v for k, v in results.settings.as_dict().items()}
+    settings = {k: "none" if v is None else v for k, v in results.settings.to_dict().items()}
     protocol = results.protocol
     rows = folder / "tb" / ("MARKED" if protocol.marks else "") / "rows"
     for row in results.rows:

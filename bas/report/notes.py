@@ -27,7 +27,7 @@ def announce(run: Run, workers: int, console: Console) -> None:
         f"protocol {run.protocol.description}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
         f"{workers} workers of one thread on {plan.device}"
     )
-    console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.as_dict().items()))
+    console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.to_dict().items()))
     tell_protocol(run.protocol, console)
     if run.corpus.note:
         console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)
@@ -85,11 +85,11 @@ def ceiling_line(of: Ceiling) -> str:
 
 def preset_told(settings: Settings) -> str:
     """The preset, and what was changed of it."""
-    preset = PRESETS[settings.preset].as_dict()
-    changes = [f"{name}={value}" for name, value in settings.as_dict().items() if preset[name] != value]
+    preset = PRESETS[settings.preset].to_dict()
+    changes = [f"{name}={value}" for name, value in settings.to_dict().items() if preset[name] != value]
     return f"preset {settings.preset}" + (f" with {', '.join(changes)}" if changes else "")
 
 
 def settings_line(settings: Settings) -> str:
     """All of them, at a page's end."""
-    return "Settings: " + ", ".join(f"{name}={value}" for name, value in settings.as_dict().items())
+    return "Settings: " + ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())

@@ -158,7 +158,7 @@ def study_folder(choice: Experiment, verb: str, names: Sequence[str]) -> Path:
 def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs]) -> Experiment:
     """The experiment with every default filled in, from the inputs of its runs (one for each store)."""
     first, shipped_names = runs[0], {str(path): name for name, path in shipped().items()}
-    plan, settings = first.plan, first.plan.settings.as_dict()
+    plan, settings = first.plan, first.plan.settings.to_dict()
     rule = choice.protocol.rule or first.task.protocol or first.corpus.protocol
     values: dict[str, Any] = {
         "features": tuple(run.plan.features for run in runs),

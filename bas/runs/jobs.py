@@ -37,7 +37,7 @@ from bas.runs.session import Session
 from bas.search.search import epochs_of
 from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs
-from bas.training.settings import SEARCH_ONLY, searcher
+from bas.training.settings import SEARCH_ONLY, search_settings
 from bas.util.files import replacing, write_json
 from bas.util.typed import from_plain, to_plain
 
@@ -89,7 +89,7 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
 
 def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     run = session.run
-    settings, space = searcher(run.plan.settings, job.searcher), run.spaces[job.row].space
+    settings, space = search_settings(run.plan.settings, job.searcher), run.spaces[job.row].space
     with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
@@ -107,7 +107,7 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     save(session, job, supernet)
     kept = ("loss", run.headline)
     return SearchResult(
-        architecture=outcome.architecture.as_dict(),
+        architecture=outcome.architecture.to_dict(),
         layer=session.layer(job.fold),
         settings={name: getattr(settings, name) for name in SEARCH_ONLY},
         parameters=count_parameters(supernet),
@@ -158,7 +158,7 @@ def finish(
     if job.kind.keeps_weights:
         save(session, job, fitted.network)
     return TrainingResult(
-        architecture=architecture.as_dict(),
+        architecture=architecture.to_dict(),
         layer=session.layer(job.fold),
         parameters=count_parameters(fitted.network),
         seconds=fitted.seconds,

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bas.errors import UserError
 from bas.stats import Metric
-from bas.tasks import Task, together
+from bas.tasks import Task, join_parts
 
 FOLDS = 5
 STRENGTH = 0.03
@@ -57,7 +57,7 @@ def cross_validate(
     linear = next(iter(task.linears.values()))
     held_U = np.concatenate([held for _, held in splits])
     parts_U = np.repeat(np.arange(len(splits)), [len(held) for _, held in splits])
-    targets = together(task, targets_U[held_U], parts_U)
+    targets = join_parts(task, targets_U[held_U], parts_U)
     scores = {}
     for index, state in enumerate(states):
         predicted = []

@@ -77,7 +77,7 @@ class Job:
     fold: int
     seed: int
     number: int | None = None  # in the order of `SearchSpace.architectures`
-    searcher: str = ""  # of a search: what `settings.searcher` reads; "": the run's settings
+    searcher: str = ""  # of a search: what `settings.search_settings` reads; "": the run's settings
 
     @property
     def name(self) -> str:

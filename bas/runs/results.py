@@ -14,7 +14,7 @@ from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import Run
 from bas.stats import Spread, interval
 from bas.stats.shares import Ceiling
-from bas.tasks import together
+from bas.tasks import join_parts
 from bas.training.settings import Settings
 from bas.util.typed import from_plain
 
@@ -162,7 +162,7 @@ def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
     where = [run.position[i] for i in run.protocol.test_ids]
     folds_N = np.repeat(np.arange(len(run.protocol.folds)), [len(fold.test) for fold in run.protocol.folds])
     units_N = np.array([field_of(run.utterances[i], run.unit) or UNKNOWN for i in where])
-    return together(run.task, run.targets[where], folds_N), units_N
+    return join_parts(run.task, run.targets[where], folds_N), units_N
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _made_of(run: Run, inputs: Inputs) -> dict[str, Any]:
         "device of the features": info.device,
         "version of bas": NUMBERS,
         **{f"version of {name}": versions()[name] for name in ("torch", "scikit-learn")},
-        **{f"setting {name}": value for name, value in plan.settings.as_dict().items() if name != "preset"},
+        **{f"setting {name}": value for name, value in plan.settings.to_dict().items() if name != "preset"},
         **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},
         **{f"space {s.name}": s.digest for s in inputs.spaces},
     }
@@ -186,7 +186,7 @@ def _digest(baseline: SearchSpace) -> str:
 def _record(info: StoreInfo) -> dict[str, Any]:
     """The store's info, without a line for each utterance."""
     counts = {"shards": len(info.shards), "recordings": len(info.recordings), "skipped": len(info.skipped)}
-    return info.as_dict() | counts | {"identity": info.identity}
+    return info.to_dict() | counts | {"identity": info.identity}
 
 
 def _commit() -> str | None:

@@ -159,7 +159,7 @@ def search(
             "temperature": epoch.temperature,
             "probabilities": {n: dict(zip(mixed[n].names, p.tolist(), strict=True)) for n, p in probabilities.items()},
             "entropy": {n: float(-(p * p.clamp_min(1e-30).log()).sum()) for n, p in probabilities.items()},
-            "architecture": supernet.argmax().as_dict() if strategy.theta else None,
+            "architecture": supernet.argmax().to_dict() if strategy.theta else None,
             "multiply_adds": done,
         }
         done = 0

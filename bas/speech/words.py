@@ -46,7 +46,7 @@ class Segments:
     @property
     def digest(self) -> str:
         """A short hash of everything, independent of the order of the utterances."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -58,14 +58,14 @@ class Segments:
         """The segments of these utterances alone. KeyError for an utterance that has none."""
         return Segments(self.name, {i: self.of[i] for i in ids}, {i: self.source[i] for i in ids})
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON; `parse` reads it."""
         of = {id_: [[w.start, w.end, w.text] for w in words] for id_, words in self.of.items()}
         return {"name": self.name, "of": of, "source": dict(self.source)}
 
     @classmethod
     def parse(cls, raw: Any) -> Segments:
-        """The segments of which `raw` is the `as_dict`. ValueError where it is anything else."""
+        """The segments of which `raw` is the `to_dict`. ValueError where it is anything else."""
         try:
             of = {id_: tuple(Word(a, b, text) for a, b, text in words) for id_, words in raw["of"].items()}
             return cls(raw["name"], of, raw["source"])

@@ -167,7 +167,7 @@ def paired(
         count += abs(swapped) >= threshold
     p = count / len(flips_PU) if exact else (1 + count) / (1 + len(flips_PU))
 
-    blocks = f" in {BLOCKS} blocks" * (units > BLOCKS)
+    blocks = f" in {BLOCKS} blocks" if units > BLOCKS else ""
     spread_by = f"jackknife-t over {units} units{blocks}" if units > 1 else "no interval from 1 unit"
     test = "exact sign-flip" if exact else f"sign-flip over {len(flips_PU):,} drawn patterns"
     method = f"{spread_by}; {test}"

@@ -91,7 +91,7 @@ def no_candidate_learns_for_another(subject: Subject) -> None:
     for architecture in subject.architectures():
         supernet = subject.supernet().train()
         supernet.discrete(architecture)(*padded(features(), max(LENGTHS))).square().sum().backward()
-        chosen = architecture.as_dict()
+        chosen = architecture.to_dict()
         for name, parameter in supernet.named_parameters(remove_duplicate=False):
             part = name.split(".")[1]
             others = part in chosen and f".candidates.{chosen[part]}." not in name

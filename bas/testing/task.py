@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bas.corpora import Utterance
-from bas.tasks import together
+from bas.tasks import join_parts
 from bas.testing.subject import BrokenContractError, Subject, close
 
 FIELDS = tuple(field.name for field in fields(Utterance))
@@ -73,7 +73,7 @@ def metrics_are_finite_and_highest_for_the_truth(subject: Subject) -> None:
     metrics = task.metrics(outputs)
     if not metrics:
         raise BrokenContractError("metrics: there is none; the first is the headline")
-    several = together(task, targets, np.arange(len(utterances)) % 2)
+    several = join_parts(task, targets, np.arange(len(utterances)) % 2)
     for name, metric in metrics.items():
         values = [float(metric(truth, predictions)) for truth in (targets, several)]
         if not all(map(math.isfinite, values)):

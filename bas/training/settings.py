@@ -76,7 +76,7 @@ class Settings:
     cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
 
     def __post_init__(self) -> None:
-        for name, value in self.as_dict().items():
+        for name, value in self.to_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"setting {name}={value}: must be a finite number")
         positive = ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")
@@ -120,7 +120,7 @@ class Settings:
         rise = 0.3
         return done / rise if done < rise else 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -193,7 +193,7 @@ def settings(preset: str, changes: Mapping[str, str] | None = None) -> Settings:
     return change_settings(PRESETS[preset], changes or {})
 
 
-def searcher(settings: Settings, spec: str) -> Settings:
+def search_settings(settings: Settings, spec: str) -> Settings:
     """The settings with those of a search changed: a strategy, then SEARCH_ONLY settings, joined by a plus.
 
     spec: such as "gumbel" or "bilevel+warmup=5+theta_lr=0.05"; "" changes nothing.

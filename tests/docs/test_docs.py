@@ -107,7 +107,7 @@ def test_the_house_has_every_room() -> None:
     shown = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
     for path in (ROOT / "bas").iterdir():
         if not path.name.startswith("__") and path.name != "py.typed":
-            name = f"{path.name}{'/' * path.is_dir()}"
+            name = f"{path.name}/" if path.is_dir() else path.name
             assert re.search(rf"\b{re.escape(name)}", shown["README.md"]), name
             assert f"`bas/{name}`" in shown["house.md"], name
     for path in re.findall(r"`((?:bas|tests|search_spaces)/[\w/.]*)`", shown["house.md"]):

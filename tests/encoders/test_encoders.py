@@ -70,7 +70,7 @@ def test_info_says_what_comes_out(name: str, encoders: dict[str, Encoder]) -> No
     assert encoder.info.frame_rate == {LOG_MEL: 100, "sew": 25, "sew-d": 25}.get(name, 50)
     assert states.shape[1] == pytest.approx(3 * encoder.info.frame_rate, abs=2)
     assert encoder.info.sample_rate == 16_000
-    assert encoder.info.as_dict()["precision"] == "float32"
+    assert encoder.info.to_dict()["precision"] == "float32"
     if name == LOG_MEL:
         assert encoder.info.model_type == LOG_MEL
     else:
@@ -211,7 +211,7 @@ def test_threads_do_not_disturb_each_other(name: str, encoders: dict[str, Encode
 def test_bfloat16_is_near_float32(name: str, encoders: dict[str, Encoder]) -> None:
     exact = encoders[name]
     encoder = load_encoder(exact.info.name, CPU, precision="bfloat16", real_length=name == REAL_LENGTH)
-    assert encoder.info.as_dict() == {**exact.info.as_dict(), "precision": "bfloat16"}
+    assert encoder.info.to_dict() == {**exact.info.to_dict(), "precision": "bfloat16"}
     waves = mates(name, encoder)[1:]
     for rough, fine in zip(encode(encoder, waves), encode(exact, waves), strict=True):
         assert rough.dtype == torch.bfloat16

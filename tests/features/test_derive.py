@@ -235,7 +235,7 @@ derive.derive(parent, out, Segments.parse(json.loads(sys.argv[4])), "mean", Cons
 @pytest.mark.parametrize("at", [2, 12])
 def test_a_derivation_that_is_killed_goes_on(at: int, parent: FeatureStore, words: Segments, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(at), str(parent.folder), str(out), json.dumps(words.as_dict())]
+    command = [sys.executable, "-c", KILLED, str(at), str(parent.folder), str(out), json.dumps(words.to_dict())]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     assert "run the same `bas features derive` again" in refusal(StoreInfo.read, out)
     finished = {p: p.stat().st_ino for p in out.glob("shard-*.h5")}

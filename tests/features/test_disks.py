@@ -79,7 +79,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     disk.mkdir()
 
     def sized(kib: int) -> Path:
-        options = f"size={kib}k" + ",remount" * disk.is_mount()
+        options = f"size={kib}k,remount" if disk.is_mount() else f"size={kib}k"
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], capture_output=True, check=False)
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")

@@ -34,7 +34,7 @@ from bas.speech import audio
 
 def planned(durations: tuple[float, ...]) -> StoreInfo:
     recordings = {f"u{i:02d}": (str(i), round(16_000 * d)) for i, d in enumerate(durations)}
-    encoder = Fake().info.as_dict()
+    encoder = Fake().info.to_dict()
     return StoreInfo("tones", "/", encoder, (0,), (tuple(recordings),), recordings, {}, "cpu", "float16")
 
 

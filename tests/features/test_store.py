@@ -332,7 +332,7 @@ def test_a_broken_store_json(text: str, corpus: Corpus, tmp_path: Path) -> None:
 def test_a_shard_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     blocks = {"a": np.ones((1, 5, 4), np.float16), "b": np.ones((1, 5, 4), np.float16)}
     sums = np.array([[0, 0]], np.uint32)  # not those of the blocks: as if the disk gave back other bytes
-    held = Contents(Fake().info.as_dict(), "float16", (0,), tuple(blocks), offsets([5, 5]), sums, ("x", "y"), {})
+    held = Contents(Fake().info.to_dict(), "float16", (0,), tuple(blocks), offsets([5, 5]), sums, ("x", "y"), {})
     path = shard_path(tmp_path, 0)
     with pytest.raises(OSError, match="a cannot be read back as it was written"):
         write_shard(path, held, lambda layer, u: blocks["ab"[u]][layer])

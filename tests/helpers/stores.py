@@ -83,7 +83,7 @@ def store(
 
 def flip(path: Path, layer: int = 0, u: int = 0) -> str:
     """Change one bit of an utterance's states; its id."""
-    shard = Shard(path, Fake().info.as_dict())
+    shard = Shard(path, Fake().info.to_dict())
     held = shard.contents
     begin = shard.begin + (layer * held.shape[1] + int(held.offsets[u])) * held.shape[2] * 2
     raw = bytearray(path.read_bytes())

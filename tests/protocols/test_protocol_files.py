@@ -22,7 +22,7 @@ from bas.tasks import EMOTION
 
 def written(folder: Path, change: Callable[[dict[str, Any]], object] = lambda raw: None, **make_options: Any) -> Path:
     """The file of `acted()` by speaker:5 after a change of its JSON."""
-    raw = json.loads(json.dumps(make(acted(), EMOTION, **make_options).as_dict()))
+    raw = json.loads(json.dumps(make(acted(), EMOTION, **make_options).to_dict()))
     change(raw)
     path = folder / "split.json"
     path.write_text(json.dumps(raw), encoding="utf-8")

@@ -69,7 +69,7 @@ def test_enumeration_is_complete_and_ordered(name: str) -> None:
     assert every == list(space.architectures())
     for architecture in every:
         space.check(architecture)
-        assert Architecture.of(architecture.as_dict()) == architecture
+        assert Architecture.of(architecture.to_dict()) == architecture
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_sizes(name: str, size: int) -> None:
 def test_an_architecture_reads_from_input_to_output() -> None:
     every = list(ENDS.architectures())
     assert str(every[0]) == "linear > MSA > mean"
-    assert every[0].as_dict() == {"stem": "linear", "layer1": "MSA", "pool": "mean"}
+    assert every[0].to_dict() == {"stem": "linear", "layer1": "MSA", "pool": "mean"}
     assert str(every[-1]) == "tanh > FFN > max"
 
 

@@ -198,7 +198,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
     jobs = [Job(Kind.RETRAIN, "ser_bas3", f, s) for f in range(3) for s in (0, 1)]
     space = run.spaces["ser_bas3"].space
     for index, job in enumerate(jobs):
-        chosen = list(space.architectures())[26 * (index % 2)].as_dict()
+        chosen = list(space.architectures())[26 * (index % 2)].to_dict()
         numbers = {"parameters": 1, "multiply_adds": 0.0, "seconds": 0.0}
         search = SearchResult(
             architecture=chosen, layer=1, settings={}, probabilities=None, paths=None, epochs=(), **numbers
@@ -211,7 +211,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
     for index, job in enumerate(jobs):
         result = run.result(job.name)
         architecture = list(space.architectures())[26 * (index % 2)]
-        assert result["architecture"] == architecture.as_dict()
+        assert result["architecture"] == architecture.to_dict()
         (member,) = _members(session, space, architecture, run.plan.settings, [(job.fold, job.seed)])
         path = run.folder / "jobs" / f"{job.name}.pt"
         member.network.load_state_dict(torch.load(path, weights_only=True))

@@ -71,7 +71,7 @@ def write_store(
         contents = Contents(encoder, dtype, layers, held, np.cumsum([0, *frames]), crc32, digests, {})
         write_shard(shard_path(folder, index), contents, lambda layer, u, blocks=blocks: blocks[layers.index(layer)][u])
     info = StoreInfo("made", ".", encoder, layers, tuple(shards), recordings, {}, "cpu", dtype)
-    (folder / "store.json").write_text(json.dumps(info.as_dict()))
+    (folder / "store.json").write_text(json.dumps(info.to_dict()))
     return folder
 
 

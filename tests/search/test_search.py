@@ -213,7 +213,7 @@ def test_records_tell_each_epoch() -> None:
             assert r["entropy"][slot] == pytest.approx(-sum(v * math.log(v) for v in p.values()))
             assert p[architecture[slot]] == max(p.values())
     assert found.architecture == supernet.argmax()
-    assert found.architecture.as_dict() == seen[-1]
+    assert found.architecture.to_dict() == seen[-1]
     assert found.seconds > 0
 
 

@@ -93,8 +93,8 @@ def test_the_digest_is_of_all_of_it_and_of_no_order() -> None:
     ]
     assert len({s.digest for s in (one, *others)}) == 6
     back = Segments("words", dict(reversed(words.items())), source)
-    assert back.digest == one.digest == Segments.parse(one.as_dict()).digest
-    assert Segments.parse(one.as_dict()) == one
+    assert back.digest == one.digest == Segments.parse(one.to_dict()).digest
+    assert Segments.parse(one.to_dict()) == one
 
 
 @pytest.mark.parametrize("raw", [[], {"name": "words"}, {"name": "x", "of": {}, "source": {}}, None])

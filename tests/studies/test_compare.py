@@ -350,7 +350,7 @@ def test_the_default_strategy_chooses_by_valid(inside: Path) -> None:
         found = json.loads((inside / f"runs/paths/jobs/search-ser_bas3-fold{fold}-seed0.json").read_text())
         numbers = list(load_space("ser_bas3").space.architectures())
         best = min(zip(found["paths"], numbers, strict=True), key=lambda pair: pair[0]["loss"])[1]
-        assert found["architecture"] == best.as_dict()
+        assert found["architecture"] == best.to_dict()
         assert found["probabilities"] is None
         assert len(found["epochs"]) == 3 * 3, "each of three blocks learns as long as alone"
     events = EventAccumulator(str(inside / "runs/paths/tb/search-ser_bas3-fold0-seed0"))

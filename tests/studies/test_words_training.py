@@ -135,7 +135,7 @@ def begun(folder: Path, of: Plan) -> Run:
     ids, starts = list(found.starts), list(found.starts.values())
     np.savez(folder / LEXICON, vectors=found.vectors_WE, ids=np.array(ids), starts=np.array(starts))
     record = Record(inputs, words.digest, segments["random"].digest, "random", True)
-    (folder / RECORD).write_text(json.dumps(record.as_dict()))
+    (folder / RECORD).write_text(json.dumps(record.to_dict()))
     return run
 
 

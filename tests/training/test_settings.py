@@ -17,7 +17,7 @@ from bas.training.settings import (
     SEARCH_ONLY,
     STRATEGIES,
     Settings,
-    searcher,
+    search_settings,
     settings,
 )
 
@@ -40,7 +40,7 @@ def refused(preset: str, changes: dict[str, str], *parts: str) -> None:
 def test_presets_are_named_and_survive_a_file(name: str) -> None:
     preset = settings(name)
     assert preset.preset == name
-    assert Settings(**json.loads(json.dumps(preset.as_dict()))) == preset
+    assert Settings(**json.loads(json.dumps(preset.to_dict()))) == preset
 
 
 def test_paper_is_the_papers() -> None:
@@ -186,19 +186,19 @@ def test_a_run_of_an_older_bas_is_refused_by_its_setting() -> None:
     """It had true or false."""
     for value in (True, False):
         with pytest.raises(UserError, match=r"normalise=.*must be one of none, corpus, speaker"):
-            Settings(**{**PRESETS["cpu"].as_dict(), "normalise": value})
+            Settings(**{**PRESETS["cpu"].to_dict(), "normalise": value})
 
 
 # --- a search's own ---
 
 
-def test_a_searcher_changes_what_it_names() -> None:
+def test_a_strategy_changes_the_settings_that_it_names() -> None:
     cpu = settings("cpu", {"strategy": "gumbel", "tau_start": "3"})
-    assert searcher(cpu, "") == cpu
-    assert searcher(cpu, "gumbel") == cpu
+    assert search_settings(cpu, "") == cpu
+    assert search_settings(cpu, "gumbel") == cpu
     for name in STRATEGIES:
-        assert searcher(cpu, name) == dataclasses.replace(cpu, strategy=name)
-    changed = searcher(cpu, "bilevel+warmup=5+theta_lr=0.05+tau_rate=0.045+tau_end=none")
+        assert search_settings(cpu, name) == dataclasses.replace(cpu, strategy=name)
+    changed = search_settings(cpu, "bilevel+warmup=5+theta_lr=0.05+tau_rate=0.045+tau_end=none")
     expected = {"strategy": "bilevel", "warmup": 5, "theta_lr": 0.05, "tau_rate": 0.045, "tau_end": None}
     assert changed == dataclasses.replace(cpu, **expected)  # type: ignore[arg-type]
     assert set(SEARCH_ONLY) < {f.name for f in dataclasses.fields(Settings)}
@@ -221,9 +221,9 @@ def test_a_searcher_changes_what_it_names() -> None:
         ("gumbel+strategy=darts", ("twice",)),
     ],
 )
-def test_a_searcher_that_cannot_be(spec: str, parts: tuple[str, ...]) -> None:
+def test_a_strategy_that_cannot_be(spec: str, parts: tuple[str, ...]) -> None:
     with pytest.raises(UserError) as caught:
-        searcher(settings("cpu"), spec)
+        search_settings(settings("cpu"), spec)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert [part for part in (repr(spec), *parts) if part not in message] == [], message

@@ -27,7 +27,7 @@ from bas.studies.audit import page
 from bas.studies.audit.results import Audit, Variant
 from bas.studies.audit.trained import load_searches, load_truth, write_table
 from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, judge
-from bas.training.settings import STRATEGIES, Settings, searcher, variant
+from bas.training.settings import STRATEGIES, Settings, search_settings, variant
 from bas.util.files import write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
@@ -50,7 +50,7 @@ def measure(
 ) -> Audit:
     """Do the trainings and searches that are missing under `folder`; write the report and the tables, show the report.
 
-    strategies: specs for `settings.searcher`; None: all but random, with their defaults. variants: specs for
+    strategies: specs for `settings.search_settings`; None: all but random, with their defaults. variants: specs for
     `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see the study
     `compare`. The caller holds the folder's lock.
     Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
@@ -88,7 +88,7 @@ def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Seque
     for spec in strategies:
         if not spec:
             raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")
-        searcher(plan.settings, spec)
+        search_settings(plan.settings, spec)
     for file in files:
         if not 2 <= file.space.size <= LARGEST:
             raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
@@ -119,7 +119,7 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     do([Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
     do([Job(Kind.BASELINE, row, f, s) for row in run.baselines for f, s in pairs], epochs, "baselines")
     for spec in strategies:
-        longest = max(epochs_of(searcher(plan.settings, spec), space) for space in spaces.values())
+        longest = max(epochs_of(search_settings(plan.settings, spec), space) for space in spaces.values())
         do([Job(Kind.SEARCH, n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
     alone = [Job(Kind.ALONE, n, f, s, i) for f, s in pairs for n, space in spaces.items() for i in range(space.size)]
     do(alone, epochs, "architectures")

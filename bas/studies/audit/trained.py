@@ -43,7 +43,7 @@ class Truth:
     @cached_property
     def designs(self) -> tuple[dict[str, str], ...]:
         """By architecture, the block of each searched part."""
-        return tuple(a.as_dict() for a in self.architectures)
+        return tuple(a.to_dict() for a in self.architectures)
 
     def accuracy(self, targets_N: np.ndarray, metric: Metric) -> np.ndarray:
         """`(A, S)`: the metric pooled over the folds."""
@@ -92,7 +92,7 @@ def load_truth(run: Run, name: str) -> Truth:
 
 
 def load_searches(run: Run, name: str, strategy: str) -> Searches:
-    """Read the searches of one strategy. strategy: the searcher's spec, as in the jobs. All jobs must be done."""
+    """Read the searches of one strategy. strategy: its spec, as in the jobs. All jobs must be done."""
     space = run.spaces[name].space
     numbers = {a: i for i, a in enumerate(space.architectures())}
     keys = [(f, s) for f in range(len(run.protocol.folds)) for s in run.plan.seeds]

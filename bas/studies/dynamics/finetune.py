@@ -247,7 +247,7 @@ def _identity(
     encoder: Tunable, fit: Sequence[Utterance], valid: Sequence[Utterance], settings: Tuning, seed: int
 ) -> str:
     parts = [[u.id for u in part] for part in (fit, valid)]
-    return hashlib.sha256(json.dumps([encoder.info.as_dict(), parts, asdict(settings), seed]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([encoder.info.to_dict(), parts, asdict(settings), seed]).encode()).hexdigest()
 
 
 def _restore(

@@ -157,7 +157,7 @@ def markdown(results: Probe) -> str:
         for title, rows in _sections(store):
             lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
         lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]
-        settings = store.settings.as_dict()
+        settings = store.settings.to_dict()
         lines += ["Settings: " + ", ".join(f"{name}={settings[name]}" for name in ("preset", *PROBED)), ""]
     for between in results.transfer:
         lines += [f"## Transfer, {encoder_name(between.encoder.name)}", ""]

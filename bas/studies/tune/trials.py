@@ -125,7 +125,7 @@ def preset_params(
     """The parameters of the first trial: the run's settings and the first candidate of every slot."""
     blocks = {BLOCK + slot: next(iter(choices)) for slot, choices in space.searched.items()}
     heads = dict.fromkeys(["num_heads"], next(iter(keyword_values(space, "num_heads")), None))
-    values = {**settings.as_dict(), "width": settings.width or in_dim, **heads, **blocks}
+    values = {**settings.to_dict(), "width": settings.width or in_dim, **heads, **blocks}
     return {name: values[name] for name in drawn}
 
 
@@ -257,7 +257,7 @@ def run_attempt(session: TuneSession, attempt: Attempt) -> None:
             # Epochs of the search are not reported: only the training that follows may be pruned.
             _, searched = search_fold(session, space, settings, attempt.fold, seed, lambda record: None, paths=False)
             architecture = searched.architecture
-        outcome["architecture"] = architecture.as_dict()
+        outcome["architecture"] = architecture.to_dict()
         fitted = fit(session, space, architecture, settings, attempt.fold, seed, after_epoch)
         value = fitted.kept["valid"]["loss"]
         outcome |= {"valid": fitted.kept["valid"], "kept_epoch": fitted.kept["epoch"]}

@@ -71,7 +71,7 @@ class Record:
     def read(cls, folder: Path) -> Record:
         return cls(**read_json(folder / RECORD))
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

@@ -167,7 +167,7 @@ def _spoken(folder: Path, choice: StoreChoice, text_encoder: str, aligner: str |
         with replacing(folder / LEXICON) as temporary, temporary.open("wb") as stream:
             ids, starts = list(lexical.starts), list(lexical.starts.values())
             np.savez(stream, vectors=vectors_NE, ids=np.array(ids), starts=np.array(starts))
-    write_json(folder / RECORD, record.as_dict())  # the stores may have moved
+    write_json(folder / RECORD, record.to_dict())  # the stores may have moved
     return _Spoken(choice, corpus.name, utterances, segments, record, vectors_NE)
 
 
