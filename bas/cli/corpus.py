@@ -28,7 +28,7 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     title = f"{corpus.name}: {len(utterances)} utterances in {len({u.audio for u in utterances})} recordings"
     console.print(_table(title, ("field", "known for", "values", ""), [_field(corpus, name) for name in FIELDS]))
     console.print(_by_sex(corpus))
-    for line in _told(corpus):
+    for line in _lines(corpus):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -45,8 +45,10 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
     else:
         audformat.write(corpus, out)
     reader = "manifest" if out.suffix else "audformat"
-    told = f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    message = (
+        f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
+    )
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
     if corpus.note:
         console.print(f"note: {corpus.note}; the table itself does not say so", highlight=False, markup=False)
     tell_next(console, ["corpus", "show", "--corpus", reader, "--root", str(out)])
@@ -68,10 +70,10 @@ def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
     counts = Counter(known)
     if name == "speaker":
         sexes = {(u.speaker, u.sex) for u in corpus.utterances if u.speaker is not None}
-        told = _listed(Counter(sex or "sex not known" for _, sex in sexes).items())
+        values = _listed(Counter(sex or "sex not known" for _, sex in sexes).items())
     else:
-        told = _listed(counts.items()) if len(counts) <= LISTED and name != "text" else ""
-    return name, str(len(known)), str(len(counts)), told
+        values = _listed(counts.items()) if len(counts) <= LISTED and name != "text" else ""
+    return name, str(len(known)), str(len(counts)), values
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:
@@ -86,7 +88,7 @@ def _by_sex(corpus: Corpus) -> Table:
     return _table("", ("label", "utterances", *(f"sex {sex}" if sex == UNKNOWN else sex for sex in sexes)), rows)
 
 
-def _told(corpus: Corpus) -> list[str]:
+def _lines(corpus: Corpus) -> list[str]:
     field, _, folds = corpus.protocol.partition(":")
     rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
     if field == "own":

@@ -33,13 +33,13 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
 
     folder, device = _store(arguments.folder), choose_device(arguments.device)
     wrong: list[str] = []
-    for found in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
-        verdict, style = ("WRONG", "red") if found.problems else ("ok", "green")
-        console.print(Text.assemble((f"{verdict:5}  ", style), f"{found.check}: {found.summary}"), soft_wrap=True)
-        list_lines(found.problems, console)
-        if found.advice:
-            console.print(f"  -> {found.advice}", highlight=False, markup=False, soft_wrap=True)
-        wrong += [f"{found.check}: {line}" for line in found.problems]
+    for finding in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+        verdict, style = ("WRONG", "red") if finding.problems else ("ok", "green")
+        console.print(Text.assemble((f"{verdict:5}  ", style), f"{finding.check}: {finding.summary}"), soft_wrap=True)
+        list_lines(finding.problems, console)
+        if finding.advice:
+            console.print(f"  -> {finding.advice}", highlight=False, markup=False, soft_wrap=True)
+        wrong += [f"{finding.check}: {line}" for line in finding.problems]
     if wrong:
         count = "1 problem" if len(wrong) == 1 else f"{len(wrong)} problems, the first"
         raise UserError(f"{folder}: {count}: {wrong[0]}")
@@ -85,8 +85,8 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
     with bar(console, "utterances") as progress:
         task = progress.add_task("words", total=len(utterances))
         segments = word_segments(utterances, aligner, lambda: progress.advance(task))
-    told = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
-    console.print(f"{corpus.name}: words of {len(utterances)} utterances: {told}", highlight=False, markup=False)
+    sources = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
+    console.print(f"{corpus.name}: words of {len(utterances)} utterances: {sources}", highlight=False, markup=False)
     if arguments.segments == "random":
         segments = random_like(segments, {u.id: audio.duration(u) for u in utterances})
     into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)

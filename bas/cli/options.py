@@ -53,16 +53,16 @@ class Command:
 
 def add_experiment(p: argparse.ArgumentParser, verb: str) -> None:
     """The file, a flag for each key that the verb reads, and --set."""
-    told = "a file that every verb reads; flags and --set go before what it says"
-    p.add_argument("experiment", nargs="?", metavar="EXPERIMENT.toml", help=told)
+    file_help = "a file that every verb reads; flags and --set go before what it says"
+    p.add_argument("experiment", nargs="?", metavar="EXPERIMENT.toml", help=file_help)
     keys = keys_of(verb)
     for name, key in keys.items():
         if key.flag:
             p.add_argument(key.flag, dest=name, help=_help(name, key, verb), **_kind(name, key, verb))
     table = f"{settings_table(verb)}."
     settings = [name.removeprefix(table) for name in keys if name.startswith(table)]
-    told = "change a key by its dotted name" + (f", or a setting: {', '.join(settings)}" if settings else "")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{told}; repeatable")
+    set_help = "change a key by its dotted name" + (f", or a setting: {', '.join(settings)}" if settings else "")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{set_help}; repeatable")
 
 
 def read_command(arguments: argparse.Namespace, verb: str) -> Command:
@@ -97,11 +97,11 @@ def whole_number(text: str) -> int:
 
 def _help(name: str, key: Key, verb: str) -> str:
     of_verb: Mapping[str, Any] = {"seeds": SEEDS.get(verb), "spaces": " ".join(SPACES.get(verb, ()))}
-    told = key.help.replace("the verb's own", str(of_verb[name])) if name in of_verb else key.help
-    if "default:" not in told and key.default is not None and key.default is not False and key.default != ():
+    text = key.help.replace("the verb's own", str(of_verb[name])) if name in of_verb else key.help
+    if "default:" not in text and key.default is not None and key.default is not False and key.default != ():
         shown = " ".join(map(str, key.default)) if isinstance(key.default, tuple) else key.default
-        told += f"; default: {shown}"
-    return told.replace("%", "%%")
+        text += f"; default: {shown}"
+    return text.replace("%", "%%")
 
 
 def _kind(name: str, key: Key, verb: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, require
 
-FEW = 4  # units are told by name
+FEW = 4  # so many units are named; of more, their number
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol
@@ -71,8 +71,8 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
     if protocol.hash != there.hash:
         drawn = not all(fold.valid for fold in there.folds)
         why = "with valid drawn from fit" if drawn else "without what is left out"
-        told = f"{why} its hash is {protocol.hash}, which results name; as written {there.hash}"
-        console.print(f"note: {told}", highlight=False, markup=False)
+        message = f"{why} its hash is {protocol.hash}, which results name; as written {there.hash}"
+        console.print(f"note: {message}", highlight=False, markup=False)
     leaks = "forbidden overlap, marked" if protocol.marks else "no forbidden overlap"
     unread = [note for note in protocol.notes if "cannot be read" in note]
     alike = "the recordings were not all compared" if unread else "no recording under two names in two parts"

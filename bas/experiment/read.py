@@ -85,8 +85,8 @@ def require(experiment: Experiment, verb: str, *names: str) -> None:
     """Raises UserError, naming them, where one of these keys has no value."""
     values = values_of(experiment)
     if missing := [name for name in names if values[name] in (None, ())]:
-        told = ", ".join(f"{name} ({KEYS[name].flag})" for name in missing)
-        raise UserError(f"{verb}: needs {told}; in the experiment's file, or as a flag")
+        needs = ", ".join(f"{name} ({KEYS[name].flag})" for name in missing)
+        raise UserError(f"{verb}: needs {needs}; in the experiment's file, or as a flag")
 
 
 def values_of(experiment: Experiment) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def _check_read(name: str, verb: str, origin: str) -> None:
     settings = [key.removeprefix(table) for key in keys if key.startswith(table)]
     others = [key for key in keys if not key.startswith(table)]
     why = f"{verb} does not read it" if name in KEYS else f"no such key{_nearest(name, [*settings, *others])}"
-    told = f"{verb} reads {', '.join(others)}" + (f" and the settings {', '.join(settings)}" if settings else "")
-    raise UserError(f"{origin}: {why}; {told}")
+    allowed = f"{verb} reads {', '.join(others)}" + (f" and the settings {', '.join(settings)}" if settings else "")
+    raise UserError(f"{origin}: {why}; {allowed}")
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -37,17 +37,19 @@ def tabulate(run: Run) -> Comparison:
     jobs = {row: results_of(run, row) for row in run.baselines}
     jobs |= {label: results_of(run, name) for label, name in labels.items()}
     jobs |= {row: results_of(run, row) for row in run.task.linears}
-    of_space = {name: list(found.values()) for name, found in searches.items()}
+    of_space = {name: list(results.values()) for name, results in searches.items()}
     seconds = {label: float(np.mean([s.seconds for s in of_space[name]])) for label, name in labels.items()}
     rows = rows_of(run, jobs, seconds)
-    mixed = {f"searches of {name}": [s.mix for s in found] for name, found in of_space.items()}
+    mixed = {f"searches of {name}": [s.mix for s in results] for name, results in of_space.items()}
     return Comparison(
         **context(run),
         rows=rows,
         ceiling=ceiling(run),
         verdicts=verdicts_on(run, rows, tuple(labels)),
-        decisions={name: decided(found, run.spaces[name].space) for name, found in of_space.items()},
-        sequences={name: tuple(" > ".join(s.architecture.values()) for s in found) for name, found in of_space.items()},
+        decisions={name: decided(results, run.spaces[name].space) for name, results in of_space.items()},
+        sequences={
+            name: tuple(" > ".join(s.architecture.values()) for s in results) for name, results in of_space.items()
+        },
         mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
     )
 

@@ -35,9 +35,9 @@ def announce(run: Run, workers: int, console: Console) -> None:
 
 def announce_study(run: Run, name: Path, reads: str, console: Console) -> None:
     """Likewise of a store that a study reads. name: of the run's folder, or the one it is in."""
-    told = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances"
-    told += f"; {run.store.info.encoder['name']}, {reads}; seeds {len(run.plan.seeds)}"
-    console.print(f"[bold]{name}[/bold]: {told}")
+    line = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances"
+    line += f"; {run.store.info.encoder['name']}, {reads}; seeds {len(run.plan.seeds)}"
+    console.print(f"[bold]{name}[/bold]: {line}")
     tell_protocol(run.protocol, console)
     if run.corpus.note:
         console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

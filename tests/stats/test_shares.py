@@ -21,7 +21,7 @@ from bas.runs.layers import cross_validate
 from bas.runs.spaces import load_space
 from bas.space import SearchSpace
 from bas.stats import paired, shares
-from bas.tasks import Shares, together
+from bas.tasks import Shares, join_parts
 
 ONE = Shares()
 
@@ -75,7 +75,7 @@ def test_a_metric_is_taken_within_parts_and_weighted() -> None:
     by_hand = sum(
         len(k) / 30 * spearmanr(targets_NO[k, 1], predictions_NO[k, 1]).statistic for k in (range(10), range(10, 30))
     )
-    targets = together(ONE, targets_NO, parts)
+    targets = join_parts(ONE, targets_NO, parts)
     assert metric(targets, predictions_NO) == pytest.approx(by_hand)
     # An offset of one part's model changes nothing; over both together it would.
     offset_NO = predictions_NO + 10 * parts[:, None]
@@ -93,7 +93,7 @@ def test_the_mean_of_each_training_part_scores_nothing() -> None:
         model = DummyRegressor().fit(np.zeros((80, 1)), targets_NO[parts != part])
         predictions_NO[parts == part] = model.predict(np.zeros((20, 1)))[:, None]
     assert shares.within(shares.spearman)(targets_NO, predictions_NO) < -0.9
-    assert shares.within(shares.spearman)(together(ONE, targets_NO, parts), predictions_NO) == 0
+    assert shares.within(shares.spearman)(join_parts(ONE, targets_NO, parts), predictions_NO) == 0
 
 
 def test_a_paired_comparison_takes_rows_of_outputs() -> None:
@@ -101,7 +101,7 @@ def test_a_paired_comparison_takes_rows_of_outputs() -> None:
     targets_NO, _ = numbers(3, 80, 2)
     units = np.repeat(np.arange(8), 10)
     good, bad = (np.stack([targets_NO + rng.normal(0, sd, (80, 2)) for _ in range(2)]) for sd in (0.1, 2.0))
-    targets, metric = together(ONE, targets_NO, units // 2), shares.within(shares.spearman)
+    targets, metric = join_parts(ONE, targets_NO, units // 2), shares.within(shares.spearman)
     found = paired(targets, good, bad, units, metric)
     assert found.verdict == "better"
     assert found.difference == pytest.approx(
@@ -130,7 +130,7 @@ def test_the_ceiling_is_what_the_true_shares_reach(raters: int) -> None:
     rng = np.random.default_rng(raters)
     true_NO = rng.beta(4, 3, (3000, 1))
     observed_NO = rng.binomial(raters, true_NO) / raters
-    targets, metric = together(ONE, observed_NO, np.zeros(3000)), shares.within(shares.spearman)
+    targets, metric = join_parts(ONE, observed_NO, np.zeros(3000)), shares.within(shares.spearman)
     found = shares.ceiling(targets, np.full(3000, raters), {"Spearman": metric})
     mean, low, high = found.metrics["Spearman"]
     assert low < mean < high
@@ -141,7 +141,7 @@ def test_the_ceiling_is_what_the_true_shares_reach(raters: int) -> None:
 def test_shares_that_are_noise_alone_have_a_low_ceiling() -> None:
     observed_NO = np.random.default_rng(0).binomial(20, 0.5, (2000, 1)) / 20
     found = shares.ceiling(
-        together(ONE, observed_NO, np.zeros(2000)), np.full(2000, 20), {"Spearman": shares.within(shares.spearman)}
+        join_parts(ONE, observed_NO, np.zeros(2000)), np.full(2000, 20), {"Spearman": shares.within(shares.spearman)}
     )
     assert found.metrics["Spearman"][0] < 0.25
 
@@ -175,13 +175,13 @@ def test_losses_and_predictions() -> None:
 
 def test_a_ceiling_needs_the_number_of_listeners() -> None:
     some = [utterance(f"u{i}", raters=20, joy=i / 20) for i in range(20)]
-    targets = together(ONE, ONE.targets(some, ("joy",)), np.zeros(20))
+    targets = join_parts(ONE, ONE.targets(some, ("joy",)), np.zeros(20))
     found = ONE.ceiling(some, ("joy",), targets, ())
     assert found is not None
     assert 0.7 < found.metrics["Spearman"][0] < 1
     assert ONE.ceiling([*some[1:], utterance("u0", joy=0.0)], ("joy",), targets, ()) is None
     # What the utterances were chosen by is cut off: neither it nor a mean over it has a ceiling.
-    two = together(ONE, np.column_stack([ONE.targets(some, ("joy",))] * 2), np.zeros(20))
+    two = join_parts(ONE, np.column_stack([ONE.targets(some, ("joy",))] * 2), np.zeros(20))
     cut = ONE.ceiling(some, ("joy", "fear"), two, ("fear",))
     assert cut is not None
     assert list(cut.metrics) == ["Spearman joy"]

@@ -116,7 +116,7 @@ def test_the_cells_say_what_the_numbers_are() -> None:
         row_of("down", -0.05, -0.09, -0.01, 0.01),
         row_of("even", 0.01, -0.01, 0.03, 0.4),
     )
-    sides = [Side(rule=r, told=(), hashes=(), marks=(), notes=(), fit=8.0) for r in ("speaker:5", "id:5")]
+    sides = [Side(rule=r, descriptions=(), hashes=(), marks=(), notes=(), fit=8.0) for r in ("speaker:5", "id:5")]
     results = Leak(
         **{"run": "r", "corpus": "cups", "note": "", "encoder": EncoderInfo("e", "1", "e", 1, 8, 50.0), "layer": 0},
         **{"settings": settings("cpu"), "headline": "WA", "seeds": (0, 1), "tested": 8, "of": 8},

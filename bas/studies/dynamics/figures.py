@@ -38,14 +38,14 @@ def figures(results: Measured) -> dict[str, Figure]:
         }
     if "text" in cka:
         panels["cka-text"] = {"the text, debiased": cka["text"].debiased}
-    found = {name: _heatmaps(results, of) for name, of in panels.items() if of}
-    found["cut"] = _cut(results)
+    figures_by_name = {name: _heatmaps(results, of) for name, of in panels.items() if of}
+    figures_by_name["cut"] = _cut(results)
     for kind in KINDS:
         if any(isinstance(of, ProbeRows) for of in results.probes[kind].values()):
-            found[f"f1-{kind}"] = _scores(results, kind)
+            figures_by_name[f"f1-{kind}"] = _scores(results, kind)
     if isinstance(results.ridge, RidgeRows):
-        found["r2"] = _acoustics(results.ridge, results.states)
-    return found
+        figures_by_name["r2"] = _acoustics(results.ridge, results.states)
+    return figures_by_name
 
 
 def medians(ridge: RidgeRows, row: int) -> dict[str, list[float]]:
@@ -131,9 +131,9 @@ def _legend(axes: Axes) -> None:
 def _acoustics(ridge: RidgeRows, states: int) -> Figure:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    for row, style, told in ((0, "--", "step 0"), (-1, "-", LAST)):
+    for row, style, step in ((0, "--", "step 0"), (-1, "-", LAST)):
         for number, (name, values) in enumerate(medians(ridge, row).items()):
-            axes.plot(range(len(values)), values, style, marker=".", color=f"C{number}", label=f"{name}, {told}")
+            axes.plot(range(len(values)), values, style, marker=".", color=f"C{number}", label=f"{name}, {step}")
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set_xticks(range(states))
     axes.set(title="Acoustic features of new speakers (families: median)", xlabel="state", ylabel="R²")

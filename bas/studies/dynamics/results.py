@@ -297,8 +297,8 @@ class Dynamics(Results, Setting, Measured):
         return [
             {"probe": kind, "split": split, "step": self.rows[row].step, "state": state, "macro_f1": score}
             for kind, of_kind in self.probes.items()
-            for split, found in of_kind.items()
-            if isinstance(found, ProbeRows)
+            for split, of_split in of_kind.items()
+            if isinstance(of_split, ProbeRows)
             for row in (0, -1)
-            for state, score in enumerate(found.states.mean[row])
+            for state, score in enumerate(of_split.states.mean[row])
         ]

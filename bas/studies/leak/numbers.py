@@ -67,7 +67,7 @@ def _side(runs: list[Run]) -> Side:
     first = runs[0].protocol
     return Side(
         rule=first.rule,
-        told=tuple(run.protocol.description for run in runs),
+        descriptions=tuple(run.protocol.description for run in runs),
         hashes=tuple(run.protocol.hash for run in runs),
         marks=first.marks,
         notes=first.notes,

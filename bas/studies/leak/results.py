@@ -17,7 +17,7 @@ class Side:
     """The clean or the leaky splits, one for each seed; marks and notes are those of the first."""
 
     rule: str
-    told: tuple[str, ...]  # each split described in one line
+    descriptions: tuple[str, ...]  # of each split
     hashes: tuple[str, ...]
     marks: tuple[str, ...]
     notes: tuple[str, ...]

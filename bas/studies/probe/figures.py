@@ -26,8 +26,8 @@ def draw(folder: Path, results: Probe) -> None:
         of_corpus = [store for store in results.stores if store.corpus == corpus]
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results.stores for mark in store.protocol.marks})
-    told = "; ".join(dict.fromkeys(store.protocol.description for store in results.stores))
-    tensorboard.draw(folder, "probe", told, marks, figures)
+    splits = "; ".join(dict.fromkeys(store.protocol.description for store in results.stores))
+    tensorboard.draw(folder, "probe", splits, marks, figures)
 
 
 def _layer_curve(store: StoreProbe) -> Figure:
@@ -58,10 +58,10 @@ def _learning(store: StoreProbe) -> Figure:
         states = len(store.states)
         aggregates = AGGREGATES if states > 1 else ()
         for index, name in enumerate([*map(state_name, store.states), *aggregates]):
-            found = [curve[f"{kind} {name}"] for curve in store.curves.values()]
+            scores = [curve[f"{kind} {name}"] for curve in store.curves.values()]
             style = "solid" if index < states else ("dotted", "dashed", "dashdot")[index - states]
             shade = colormaps["viridis"](index / max(1, states - 1)) if index < states else "black"
-            axes.plot(percents, [f.mean for f in found], marker=".", linestyle=style, color=shade, label=name)
+            axes.plot(percents, [f.mean for f in scores], marker=".", linestyle=style, color=shade, label=name)
         axes.set(title=kind, xlabel="% of the fit part", xscale="log", xticks=percents, xticklabels=percents)
     axes.set(ylabel=store.headline)
     axes.legend(fontsize="x-small")
@@ -77,8 +77,8 @@ def _heatmap(stores: Sequence[StoreProbe]) -> Figure:
         grid = np.full((len(stores), len(states)), np.nan)
         for row, store in enumerate(stores):
             for state in store.states:
-                found = store.heads[kind][state_name(state)].metrics[store.headline].mean
-                grid[row, states.index(state)] = found
+                score = store.heads[kind][state_name(state)].metrics[store.headline].mean
+                grid[row, states.index(state)] = score
         image = axes.imshow(grid, cmap="viridis", aspect="auto")
         for (y, x), value in np.ndenumerate(grid):
             if np.isfinite(value):

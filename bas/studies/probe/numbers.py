@@ -60,8 +60,8 @@ def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
     heads = list(results[0][0].heads)
     places = [(f, n) for f, fold in enumerate(folds) for n in range(len(fold.test))]
     if tuple(ids) != run.protocol.test_ids:  # which lists an utterance twice where two folds test it
-        found = dict(zip(run.protocol.test_ids, places, strict=True))
-        places = [found[i] for i in ids]
+        place_of = dict(zip(run.protocol.test_ids, places, strict=True))
+        places = [place_of[i] for i in ids]
     fold_N, row_N = (np.array(column) for column in zip(*places, strict=True))
     test = {}
     for head in heads:
@@ -80,14 +80,14 @@ def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
     return Probed(test, valid, fold_N, seconds, mixes)
 
 
-def chosen_states(found: Probed, kind: str, states: Sequence[int]) -> list[int]:
+def chosen_states(predictions: Probed, kind: str, states: Sequence[int]) -> list[int]:
     """By fold, the state whose head is best on the valid part: the headline over seeds, of equals the lower loss."""
 
     def rank(valid: Mapping[str, tuple[float, float]], state: int) -> tuple[float, float, int]:
         headline, loss = valid[f"{kind} {state_name(state)}"]
         return headline, -loss, -state
 
-    return [max(states, key=lambda state: rank(valid, state)) for valid in found.valid]
+    return [max(states, key=lambda state: rank(valid, state)) for valid in predictions.valid]
 
 
 def by_training(run: Run) -> list[int]:
@@ -95,12 +95,12 @@ def by_training(run: Run) -> list[int]:
     return [read_result(run, few_job(f), FewResult).layers[ALL][0] for f in range(len(run.protocol.folds))]
 
 
-def take(found: Probed, kind: str, by_fold: Sequence[int]) -> np.ndarray:
+def take(predictions: Probed, kind: str, by_fold: Sequence[int]) -> np.ndarray:
     """`(S, N)` predictions where each fold reads a state of its own."""
-    out_SN = np.empty_like(next(iter(found.test_SN.values())))
+    out_SN = np.empty_like(next(iter(predictions.test_SN.values())))
     for fold, state in enumerate(by_fold):
-        here_N = found.fold_N == fold
-        out_SN[:, here_N] = found.test_SN[f"{kind} {state_name(state)}"][:, here_N]
+        here_N = predictions.fold_N == fold
+        out_SN[:, here_N] = predictions.test_SN[f"{kind} {state_name(state)}"][:, here_N]
     return out_SN
 
 
@@ -147,7 +147,9 @@ def _fit(run: Run) -> float:
     return float(np.mean([len(fold.fit) for fold in run.protocol.folds]))
 
 
-def _row(run: Run, everyone: tuple[np.ndarray, np.ndarray], found: Probed, kind: str, row_SN: np.ndarray) -> HeadRow:
+def _row(
+    run: Run, everyone: tuple[np.ndarray, np.ndarray], predictions: Probed, kind: str, row_SN: np.ndarray
+) -> HeadRow:
     """A row's metrics, the interval of its headline, and what it has over the last state and the softmax mix.
 
     everyone: targets and units of the utterances.
@@ -155,7 +157,7 @@ def _row(run: Run, everyone: tuple[np.ndarray, np.ndarray], found: Probed, kind:
     (targets_N, units_N), metric = everyone, run.metrics[run.headline]
 
     def against(name: str) -> Paired | None:
-        other_SN = found.test_SN.get(f"{kind} {name}")
+        other_SN = predictions.test_SN.get(f"{kind} {name}")
         if other_SN is None or np.array_equal(other_SN, row_SN):
             return None
         return paired(targets_N, row_SN, other_SN, units_N, metric)
@@ -188,13 +190,13 @@ def _both(run: Run, random: Run) -> Both:
     unit, also = dict(zip(run.protocol.test_ids, tested(run)[1], strict=True)), set(random.protocol.test_ids)
     ids = [i for i in dict.fromkeys(run.protocol.test_ids) if i in also]
     targets_N = run.targets[[run.position[i] for i in ids]]
-    found = (probed(one, WHOLE, ids) for one in (run, random))
-    return Both(targets_N, np.array([unit[i] for i in ids]), *found)
+    predictions = (probed(one, WHOLE, ids) for one in (run, random))
+    return Both(targets_N, np.array([unit[i] for i in ids]), *predictions)
 
 
-def _of_states(run: Run, found: Probed, kind: str, targets_N: np.ndarray) -> dict[int, Measure]:
+def _of_states(run: Run, predictions: Probed, kind: str, targets_N: np.ndarray) -> dict[int, Measure]:
     metric = run.metrics[run.headline]
-    return {s: _mean(metric, targets_N, found.test_SN[f"{kind} {state_name(s)}"]) for s in run.store.info.layers}
+    return {s: _mean(metric, targets_N, predictions.test_SN[f"{kind} {state_name(s)}"]) for s in run.store.info.layers}
 
 
 def _best(of_state: Mapping[int, Measure]) -> Measure:
@@ -213,17 +215,17 @@ def _biases(run: Run, both: Both, kind: str) -> Biases:
     claims: dict[str, Measure] = {"disjoint, training": honest}
     best: dict[str, int] = {}
     everyone = np.ones(len(both.targets_N), bool)
-    for split, found in (("disjoint", both.disjoint), ("random", both.random)):
-        on_valid = take(found, kind, chosen_states(found, kind, states))
-        of_state = _of_states(run, found, kind, both.targets_N)
+    for split, predictions in (("disjoint", both.disjoint), ("random", both.random)):
+        on_valid = take(predictions, kind, chosen_states(predictions, kind, states))
+        of_state = _of_states(run, predictions, kind, both.targets_N)
         claims[f"{split}, valid"], claims[f"{split}, test"] = _mean(metric, both.targets_N, on_valid), _best(of_state)
         reached = {state: estimate(everyone) for state, estimate in of_state.items()}
         best[split] = max(states, key=lambda s, of=reached: (of[s], -s))  # type: ignore[misc]
-    found_claims = {}
+    layer_claims = {}
     for name, claim in claims.items():
         value, low, high = interval(lambda k_N, c=claim: c(k_N) - honest(k_N), both.units_N)  # type: ignore[misc]
-        found_claims[name] = LayerClaim(claim(everyone), value, low, high)
-    return Biases(len(everyone), found_claims, best)
+        layer_claims[name] = LayerClaim(claim(everyone), value, low, high)
+    return Biases(len(everyone), layer_claims, best)
 
 
 def _reductions(run: Run, both: Both, kind: str) -> Reductions:
@@ -236,17 +238,17 @@ def _reductions(run: Run, both: Both, kind: str) -> Reductions:
         "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))),
         "paper": (both.random, _best(_of_states(run, both.random, kind, both.targets_N))),
     }
-    found: dict[str, dict[str, Estimate]] = {}
+    reductions: dict[str, dict[str, Estimate]] = {}
     for whose, (probes, single) in singles.items():
-        found[whose] = {}
+        reductions[whose] = {}
         for name in AGGREGATES:
             whole = _mean(metric, both.targets_N, probes.test_SN[f"{kind} {name}"])
             reduction = interval(
                 lambda k_N, one=single, all_=whole: error_reduction(one(k_N), all_(k_N)),  # type: ignore[misc]
                 both.units_N,
             )
-            found[whose][name] = Estimate(*reduction)
-    return found
+            reductions[whose][name] = Estimate(*reduction)
+    return reductions
 
 
 def error_reduction(single: float, aggregate: float) -> float:
@@ -256,7 +258,7 @@ def error_reduction(single: float, aggregate: float) -> float:
     return 1 - (1 - single) / (1 - aggregate)
 
 
-def _few(run: Run, found: Probed, kind: str) -> FewLabels:
+def _few(run: Run, predictions: Probed, kind: str) -> FewLabels:
     """What the layers that few labels name reach, each probe trained on all; by how many were labelled.
 
     Beside them, with no label at all, the middle state; and what knowing the test part would have taken.
@@ -266,12 +268,12 @@ def _few(run: Run, found: Probed, kind: str) -> FewLabels:
     everyone = np.ones(len(targets_N), bool)
 
     def reaches(by_fold: Sequence[int]) -> float:
-        return _mean(metric, targets_N, take(found, kind, by_fold))(everyone)
+        return _mean(metric, targets_N, take(predictions, kind, by_fold))(everyone)
 
     every = {s: reaches([s] * len(results)) for s in states}
     best = max(states, key=lambda s: (every[s], -s))
     rows = {"0": FewRow(Spread(every[middle(states)], 0.0), 1, {middle(states): len(results)})}
-    for count in (count for count in results[0] if all(count in found for found in results)):
+    for count in (count for count in results[0] if all(count in of_fold for of_fold in results)):
         draws = [[r[count][draw] for r in results] for draw in range(len(results[0][count]))]
         picks = [layer for by_fold in draws for layer in by_fold]
         score = Spread.of([reaches(by_fold) for by_fold in draws])
@@ -279,10 +281,10 @@ def _few(run: Run, found: Probed, kind: str) -> FewLabels:
     return FewLabels(rows, rows[ALL].score.mean, every[best], best)
 
 
-def _curve(run: Run, found: Probed) -> dict[str, Spread]:
+def _curve(run: Run, predictions: Probed) -> dict[str, Spread]:
     """By head, the headline's mean and deviation over seeds."""
     metric, (targets_N, _) = run.metrics[run.headline], tested(run)
-    return {head: Spread.of([metric(targets_N, p_N) for p_N in of_SN]) for head, of_SN in found.test_SN.items()}
+    return {head: Spread.of([metric(targets_N, p_N) for p_N in of_SN]) for head, of_SN in predictions.test_SN.items()}
 
 
 def averaged(reductions: Iterable[tuple[str, Mapping[str, Reductions]]]) -> dict[str, dict[str, dict[str, Spread]]]:

@@ -118,7 +118,7 @@ class Choice:
 class RandomSplit:
     """With speakers on both sides."""
 
-    told: str
+    description: str
     marks: tuple[str, ...]
     rule: str
     fit: float  # training utterances of a fold, the mean

@@ -24,7 +24,7 @@ Looked = tuple[Mapping[str, ModelAttention], Mapping[str, tuple[Example, ...]]]
 
 
 def pairs_of(baselines: Mapping[str, SearchSpace], dim: int) -> Pairs:
-    """Told by what the baselines are made of, whatever they are called. dim: a width that their pools take."""
+    """By what the baselines are made of, whatever they are called. dim: a width that their pools take."""
 
     def but_for_pool(space: SearchSpace) -> str:
         return replace(space, pool=MeanPool).signature
@@ -70,27 +70,27 @@ class Predicted:
         return {row: self.against(row, other, row) for row in (*self.run.baselines, self.run.linear)}
 
 
-def tabulate(found: Predicted, first: Predicted, pairs: Pairs, looked: Looked) -> StoreShares:
+def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looked) -> StoreShares:
     """Every number of one store's report. first: what the first store predicts; looked: see `contours`."""
-    run = found.run
+    run = predicted.run
     models, examples = looked
     return StoreShares(
         **context(run),
         store=run.folder.name,
         outputs=tuple(run.outputs),
-        rows=rows_of(found),
-        attention=tuple(PairRow(a, b, found.against(a, found, b)) for a, b in pairs.attention),
-        each=tuple(PairRow(a, b, found.against(a, found, b)) for a, b in pairs.each),
-        against_linear={row: found.against(row, found, run.linear) for row in run.baselines},
-        against_first={} if found is first else found.like(first),
+        rows=rows_of(predicted),
+        attention=tuple(PairRow(a, b, predicted.against(a, predicted, b)) for a, b in pairs.attention),
+        each=tuple(PairRow(a, b, predicted.against(a, predicted, b)) for a, b in pairs.each),
+        against_linear={row: predicted.against(row, predicted, run.linear) for row in run.baselines},
+        against_first={} if predicted is first else predicted.like(first),
         models=models,
         examples=examples,
     )
 
 
-def rows_of(found: Predicted) -> dict[str, ShareRow]:
+def rows_of(predicted: Predicted) -> dict[str, ShareRow]:
     """Every row's own numbers."""
-    return {row: _row(found.run, row, of_SN) for row, of_SN in found.of.items()}
+    return {row: _row(predicted.run, row, of_SN) for row, of_SN in predicted.of.items()}
 
 
 def _row(run: Run, row: str, of_SN: np.ndarray) -> ShareRow:

@@ -61,12 +61,12 @@ def _stores(results: ShareStudy) -> Table:
     return heading, [[s.store, row, verdict(of)] for s in results.stores for row, of in s.against_first.items()]
 
 
-def _metadata(store: StoreShares, found: WithMetadata) -> Table:
+def _metadata(store: StoreShares, with_metadata: WithMetadata) -> Table:
     """Every row of the first store with metadata, and less that without."""
-    heading = ["store", "model", "without", f"with {' and '.join(found.fields)}", "with less without"]
+    heading = ["store", "model", "without", f"with {' and '.join(with_metadata.fields)}", "with less without"]
     rows = []
-    for row, difference in found.against.items():
-        both = [spread(of[row].metrics[store.headline]) for of in (store.rows, found.rows)]
+    for row, difference in with_metadata.against.items():
+        both = [spread(of[row].metrics[store.headline]) for of in (store.rows, with_metadata.rows)]
         rows.append([store.store, row, *both, verdict(difference)])
     return heading, rows
 
@@ -204,9 +204,9 @@ def draw(folder: Path, results: ShareStudy) -> None:
     """`figures/*.png`, and the same in TensorBoard."""
     figures = {"encoder x attention": _bars(results)}
     for store in results.stores:
-        for model, found in store.examples.items():
-            if found:
-                figures[f"attention of {model} on {store.store}"] = _examples(model, store.store, found)
+        for model, examples in store.examples.items():
+            if examples:
+                figures[f"attention of {model} on {store.store}"] = _examples(model, store.store, examples)
     protocol = results.stores[0].protocol
     tensorboard.draw(folder, "shares", protocol.description, protocol.marks, figures)
 
@@ -234,12 +234,12 @@ def _bars(results: ShareStudy) -> Figure:
     return figure
 
 
-def _examples(model: str, store: str, found: Sequence[Example]) -> Figure:
+def _examples(model: str, store: str, examples: Sequence[Example]) -> Figure:
     """Weights, loudness and pitch over time; each seed's weights in grey."""
-    figure = Figure(figsize=(3.4 * len(found), 5.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(examples), 5.2), layout="constrained")
     figure.suptitle(f"{model} on {store}", fontsize="medium")
-    panels = figure.subplots(3, len(found), squeeze=False, sharex="col")
-    for column, one in zip(panels.T, found, strict=True):
+    panels = figure.subplots(3, len(examples), squeeze=False, sharex="col")
+    for column, one in zip(panels.T, examples, strict=True):
         seconds, weights_ST = one.seconds, one.weights
         column[0].plot(seconds, weights_ST.T, color="lightgrey", linewidth=0.8)
         column[0].plot(seconds, weights_ST.mean(0), color="tab:red", marker=".")

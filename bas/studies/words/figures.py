@@ -34,8 +34,8 @@ def draw(folder: Path, results: Words) -> None:
     tasks = [task for store in results.stores for task in store.tasks]
     marks = sorted({mark for task in tasks for mark in task.protocol.marks})
     marks += [MARK.lower()] if results.text_encoder.untrained else []
-    told = "; ".join(dict.fromkeys(task.protocol.description for task in tasks))
-    tensorboard.draw(folder, "words", told, marks, figures)
+    splits = "; ".join(dict.fromkeys(task.protocol.description for task in tasks))
+    tensorboard.draw(folder, "words", splits, marks, figures)
 
 
 def _mel(results: Words, store: StoreWords, task: str) -> TaskWords | None:
@@ -89,12 +89,12 @@ def _text(store: StoreWords, task: TaskWords, results: Words) -> Figure:
     return figure
 
 
-def _neighbourhoods(store: StoreWords, found: Similarity, results: Words) -> Figure:
+def _neighbourhoods(store: StoreWords, lns: Similarity, results: Words) -> Figure:
     """LNS by state (the mean over k) with what permutations give, and by k for every state."""
     states = store.states
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    means = [of_state.mean for of_state in found.states]
+    means = [of_state.mean for of_state in lns.states]
     left.plot(states, [m.value for m in means], marker="o", color="tab:red", label="LNS")
     ends = np.array([[m.low, m.high] for m in means]).T
     if np.isfinite(ends).all():
@@ -106,11 +106,11 @@ def _neighbourhoods(store: StoreWords, found: Similarity, results: Words) -> Fig
             left.fill_between(states, chance, p95, color="black", alpha=0.07)
     left.set(title="mean over k; grey: chance up to its 95th percentile", xlabel="state", ylabel="LNS", xticks=states)
     left.legend(fontsize="x-small")
-    for index, (state, of_state) in enumerate(zip(states, found.states, strict=True)):
+    for index, (state, of_state) in enumerate(zip(states, lns.states, strict=True)):
         shade = colormaps["viridis"](index / max(1, len(states) - 1))
-        right.plot(found.ks, [k.value for k in of_state.by_k], marker=".", color=shade, label=f"state {state}")
+        right.plot(lns.ks, [k.value for k in of_state.by_k], marker=".", color=shade, label=f"state {state}")
         most = [max(null.p95 for null in k.nulls.values() if null) for k in of_state.by_k]
-        right.plot(found.ks, most, color=shade, linestyle="dotted", linewidth=1)
+        right.plot(lns.ks, most, color=shade, linestyle="dotted", linewidth=1)
     right.set(title="by k; dotted: the largest 95th percentile of chance", xlabel="k", ylabel="LNS")
     right.legend(fontsize="x-small", ncols=1 + len(states) // 8)
     figure.suptitle(_marked(f"{store.corpus}, {encoder_of(store)}: neighbourhoods of words", results))

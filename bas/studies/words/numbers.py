@@ -47,11 +47,11 @@ ANSWERS = {"better": "yes", "worse": "no, they are worse", "tie": "not shown, a 
 
 def pairs(fused: bool) -> list[tuple[str, str]]:
     """The rows that are compared, the first with the second."""
-    found = [(WORDS, other) for other in CONTROLS]
+    compared = [(WORDS, other) for other in CONTROLS]
     if fused:
-        found += [(f"{name}+{fusion}", name) for name in FUSED for fusion in FUSIONS]
-        found += [(f"{WORDS}+{fusion}", f"{RAW}+{fusion}") for fusion in FUSIONS]
-    return found
+        compared += [(f"{name}+{fusion}", name) for name in FUSED for fusion in FUSIONS]
+        compared += [(f"{WORDS}+{fusion}", f"{RAW}+{fusion}") for fusion in FUSIONS]
+    return compared
 
 
 def predictions(results: Sequence[Sequence[WordsResult]]) -> dict[str, np.ndarray]:
@@ -73,8 +73,8 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
     every = {row: [result for of_seed in of_row for result in of_seed] for row, of_row in results.items()}
     known = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
     if others := sum(result.made_of != known for of_row in every.values() for result in of_row):
-        told = f"{others} of its jobs are of other words, or of another text encoder"
-        raise UserError(f"{run.folder}: {told}: delete its jobs, they are done again, or give another --name")
+        message = f"{others} of its jobs are of other words, or of another text encoder"
+        raise UserError(f"{run.folder}: {message}: delete its jobs, they are done again, or give another --name")
     predicted = {row: predictions(of_row) for row, of_row in results.items()}
     whole = {row: np.concatenate(list(of.values())) for row, of in predicted.items() if len(of) > 1}
     headline, states = run.metrics[run.headline], len(run.store.info.layers)

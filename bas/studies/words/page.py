@@ -67,28 +67,28 @@ def _with_text(task: TaskWords, name: str, results: Words) -> list[Table]:
 
 def by_task(results: Words) -> dict[str, list[tuple[StoreWords, TaskWords]]]:
     """By task, every store that has it."""
-    found: dict[str, list[tuple[StoreWords, TaskWords]]] = {}
+    pairs: dict[str, list[tuple[StoreWords, TaskWords]]] = {}
     for store in results.stores:
         for task in store.tasks:
-            found.setdefault(task.task, []).append((store, task))
-    return found
+            pairs.setdefault(task.task, []).append((store, task))
+    return pairs
 
 
-def _summary(found: Sequence[tuple[StoreWords, TaskWords]]) -> Table:
+def _summary(of_stores: Sequence[tuple[StoreWords, TaskWords]]) -> Table:
     """A line a store: the headline of every input alone, the mean over its states."""
-    first = found[0][1]
+    first = of_stores[0][1]
     names = [name for name in INPUTS if name in first.rows]
     cells = [
         [store.store, *(_headline(task.rows[name].over_states, task.headline) for name in names)]
-        for store, task in found
+        for store, task in of_stores
     ]
     return [first.headline, *names], cells
 
 
-def _layers(found: Sequence[tuple[StoreWords, TaskWords]]) -> Table:
+def _layers(of_stores: Sequence[tuple[StoreWords, TaskWords]]) -> Table:
     """Layer by layer, raw frames and word means of all encoders side by side."""
-    columns = [(store.store, task, row) for store, task in found for row in (RAW, WORDS)]
-    states = dict.fromkeys(state for _, task in found for state in task.rows[RAW].states)
+    columns = [(store.store, task, row) for store, task in of_stores for row in (RAW, WORDS)]
+    states = dict.fromkeys(state for _, task in of_stores for state in task.rows[RAW].states)
     rows = [
         [
             state,
@@ -99,7 +99,7 @@ def _layers(found: Sequence[tuple[StoreWords, TaskWords]]) -> Table:
         ]
         for state in states
     ]
-    return [found[0][1].headline, *(f"{name}, {row}" for name, _, row in columns)], rows
+    return [of_stores[0][1].headline, *(f"{name}, {row}" for name, _, row in columns)], rows
 
 
 def _lns(states: Sequence[int], lns: Similarity) -> Table:
@@ -122,27 +122,28 @@ def _lns_by_k(states: Sequence[int], lns: Similarity) -> Table:
     ]
 
 
-def _neighbours(found: Neighbourhoods) -> Table:
+def _neighbours(neighbourhoods: Neighbourhoods) -> Table:
     def listed(near: Sequence[Neighbour]) -> str:
         return ", ".join(f"{one.word} {one.cosine:.2f}" for one in near)
 
     rows = [
-        [n.word, str(n.tokens), listed(n.acoustic), listed(n.lexical), ", ".join(n.common) or NONE] for n in found.shown
+        [n.word, str(n.tokens), listed(n.acoustic), listed(n.lexical), ", ".join(n.common) or NONE]
+        for n in neighbourhoods.shown
     ]
-    return ["word", "said", f"sounds like (state {found.shown_state})", "lexical", "common"], rows
+    return ["word", "said", f"sounds like (state {neighbourhoods.shown_state})", "lexical", "common"], rows
 
 
 def _task_sections(task: TaskWords, results: Words) -> list[tuple[str, Table]]:
     alone, headline = {name: name for name in INPUTS}, task.headline
-    found = [("alone", _scores(task, alone, m)) for m in (headline, *(m for m in task.metrics if m != headline))]
+    sections = [("alone", _scores(task, alone, m)) for m in (headline, *(m for m in task.metrics if m != headline))]
     against = {f"{WORDS} against {other}": f"against {other}" for other in CONTROLS}
-    found.append(("word means against the rest", _differences(task, against, f"{WORDS}, {headline}")))
+    sections.append(("word means against the rest", _differences(task, against, f"{WORDS}, {headline}")))
     if task.fused:
         for name in FUSED:
-            found += [(f"{name} with text", rows) for rows in _with_text(task, name, results)]
+            sections += [(f"{name} with text", rows) for rows in _with_text(task, name, results)]
         both = {f"{WORDS}+{f} against {RAW}+{f}": _fused(f, results) for f in FUSIONS}
-        found.append(("word means with text against raw frames with text", _differences(task, both, headline)))
-    return found
+        sections.append(("word means with text against raw frames with text", _differences(task, both, headline)))
+    return sections
 
 
 def _said(task: TaskWords) -> list[str]:
@@ -188,19 +189,19 @@ def _legend(results: Words) -> list[str]:
     ]
 
 
-def _words_told(store: StoreWords) -> str:
+def _words_line(store: StoreWords) -> str:
     counts = ", ".join(f"{count} {source}" for source, count in store.sources.items())
-    told = f"{store.words:,} words in {store.utterances} utterances; word times: {counts}"
+    counted = f"{store.words:,} words in {store.utterances} utterances; word times: {counts}"
     pseudo = " Pseudo: equal stretches that are no words." if store.sources["pseudo"] else ""
-    return f"{told}.{pseudo}"
+    return f"{counted}.{pseudo}"
 
 
-def _lns_told(found: Similarity) -> list[str]:
+def _lns_legend(lns: Similarity) -> list[str]:
     return [
         f"Local neighbourhood similarity: the Jaccard overlap of a word type's k nearest in the acoustic and in the "
-        f"lexical space, over {found.types} types ({found.tokens:,} words, all speakers; {found.left_out} "
-        f"types left out), k {found.ks[0]} to {found.ks[-1]}; no neighbour shares a sentence with the type. "
-        f"Intervals: jackknife-t over {found.units} speakers. Chance: {found.draws} permutations of the lexical "
+        f"lexical space, over {lns.types} types ({lns.tokens:,} words, all speakers; {lns.left_out} "
+        f"types left out), k {lns.ks[0]} to {lns.ks[-1]}; no neighbour shares a sentence with the type. "
+        f"Intervals: jackknife-t over {lns.units} speakers. Chance: {lns.draws} permutations of the lexical "
         "vectors, over all words, over those of the same sentences, over those of the same place in theirs, where "
         "there are enough; p is the largest of these, not corrected for the number of states and k.",
     ]
@@ -211,12 +212,12 @@ def markdown(results: Words) -> str:
     lines = ["# Do acoustic word embeddings carry more than frames?", ""]
     lines += [*(f"- {line}" for line in _legend(results)), ""]
     lines += [*(f"- {line}" for s in results.stores for t in s.tasks for line in t.verdicts), ""]
-    for name, found in by_task(results).items():
-        lines += [f"## All stores, {name}: the mean over states", "", *markdown_table(*_summary(found)), ""]
-        if len(found) > 1:
-            lines += [f"## All stores, {name}: layer by layer", "", *markdown_table(*_layers(found)), ""]
+    for name, of_stores in by_task(results).items():
+        lines += [f"## All stores, {name}: the mean over states", "", *markdown_table(*_summary(of_stores)), ""]
+        if len(of_stores) > 1:
+            lines += [f"## All stores, {name}: layer by layer", "", *markdown_table(*_layers(of_stores)), ""]
     for store in results.stores:
-        lines += [f"## {store.corpus}, {encoder_of(store)}", "", _words_told(store), ""]
+        lines += [f"## {store.corpus}, {encoder_of(store)}", "", _words_line(store), ""]
         for task in store.tasks:
             lines += [f"### {task.task}", "", f"{preset_told(task.settings)}.", ""]
             title = ""
@@ -236,7 +237,7 @@ def markdown(results: Words) -> str:
         lines += [*markdown_table(*_lns(store.states, near.lns)), ""]
         lines += [*markdown_table(*_lns_by_k(store.states, near.lns)), ""]
         lines += [*markdown_table(*_neighbours(near)), ""] if near.shown else []
-        lines += [*(f"- {line}" for line in _lns_told(near.lns)), ""]
+        lines += [*(f"- {line}" for line in _lns_legend(near.lns)), ""]
     return "\n".join(lines)
 
 
