@@ -147,7 +147,7 @@ board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
 bench: .venv/run  ## how fast features are extracted and read: benchmarks/features.md | make bench
 	$(BIN)/python benchmarks/features.py
 
-nano: .venv/nano  ## train bas-hubert-nano anew, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
+nano: .venv/nano  ## train bas-hubert-nano again, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") \
 		$(if $(filter-out 0,$(REAL_LENGTH)),--real-length) $(if $(STEPS),--steps $(STEPS))
 
@@ -163,7 +163,7 @@ check: docs  ## ruff, mypy, import contracts, the documentation | make check
 test: check  ## the checks and all tests | make test
 	$(BIN)/pytest -n 2 --dist loadfile
 
-golden: .venv/test  ## tests/golden/numbers.txt anew: every verb's numbers on a tiny corpus | make golden
+golden: .venv/test  ## rewrite tests/golden/numbers.txt: every verb's numbers on a tiny corpus | make golden
 	$(BIN)/python tests/golden/verbs.py > tests/golden/numbers.new
 	mv tests/golden/numbers.new tests/golden/numbers.txt
 
@@ -179,7 +179,7 @@ mutants: .venv/test  ## plant faults in copies of the code: a test must notice e
 installed: python-runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)
 
-upgrade: python-runs  ## constraints.txt anew, from the newest versions; then make test | make upgrade PYTHON=python3.11
+upgrade: python-runs  ## rewrite constraints.txt from the newest versions; then make test | make upgrade PYTHON=python3.11
 	@$(PYTHON) tools/environment.py upgrade
 
 clean:  ## delete the environment; runs/ stays | make clean

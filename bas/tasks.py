@@ -46,7 +46,7 @@ class Task(Protocol):
 
     @property
     def pooled(self) -> bool:
-        """Whether metrics are computed over the test parts of all folds at once, or within each; see `together`."""
+        """Whether metrics are computed over the test parts of all folds at once, or within each; see `join_parts`."""
 
     @property
     def linears(self) -> Mapping[str, Linear]:
@@ -68,12 +68,12 @@ class Task(Protocol):
         """The predictions that the metrics compare with the targets."""
 
     def remarks(self, outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.ndarray) -> tuple[str, ...]:
-        """Notes on a row's predictions (one row a seed), to show beside its metrics. targets: see `together`."""
+        """Notes on a row's predictions (one row a seed), to show beside its metrics. targets: see `join_parts`."""
 
     def ceiling(
         self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
     ) -> shares.Ceiling | None:
-        """The best score any model could reach on these targets (see `together`), by metric; None: unknown, or perfect.
+        """The best score a model could reach on these targets (see `join_parts`), by metric; None: unknown or perfect.
 
         chosen_by: outputs by which the corpus selected its utterances, see `bas.corpora.Corpus`.
         """

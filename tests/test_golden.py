@@ -1,4 +1,4 @@
-"""Every verb's numbers on a tiny corpus are those of tests/golden/numbers.txt; `make golden` makes that file anew."""
+"""Every verb's numbers on a tiny corpus are those of tests/golden/numbers.txt; `make golden` rewrites that file."""
 
 from __future__ import annotations
 

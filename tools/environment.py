@@ -65,7 +65,7 @@ def install(kind: str, torch: str | None, this_python: bool) -> None:
         check_python()
         where = VENV.resolve()  # .venv may be a link to another disk
         if where.exists():
-            say(f".venv: {why}; made anew")
+            say(f".venv: {why}; made again")
             shutil.rmtree(where)
     elif packages() != there["packages"] or made_of(pins) != there.get("made_of"):
         say(".venv: not as constraints.txt and pyproject.toml say; repairing it")
@@ -269,7 +269,7 @@ def main() -> int:
         print(f"make: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("make: interrupted; the same command begins the installation anew", file=sys.stderr)
+        print("make: interrupted; the same command begins the installation again", file=sys.stderr)
         return 130
     return 0
 

@@ -1,1 +1,1 @@
-"""The console command, a file a verb. Light: what takes seconds to import is imported by the verb that needs it."""
+"""The console command, in one file for each group of verbs. A verb imports what takes seconds to import itself."""

@@ -1,4 +1,4 @@
-"""The verbs on corpora, under `bas corpus`: show, export. Thin."""
+"""The verbs on corpora, under `bas corpus`: show, export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bas.errors import UserError
 from bas.experiment import require
 
 FIELDS = ("label", "speaker", "sex", "session", "script", "split", "language", "text", "shares", "words", "end")
-LISTED = 8  # of a field's values, so many by name; of more, their number
+LISTED = 8  # a field with more values than this shows their number only
 UNKNOWN = "not known"
 
 
@@ -63,7 +63,7 @@ def _open(arguments: argparse.Namespace) -> Corpus:
 
 
 def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
-    """Its name, for how many utterances it is known, how many values it has, and which, or what is worth telling."""
+    """A row of the table: a field's name, how many utterances have it, how many values it has, and a list of these."""
     known = [value for u in corpus.utterances if (value := getattr(u, name)) not in (None, ())]
     if name in ("shares", "words", "end"):  # of each utterance alone
         return ("start or end" if name == "end" else name, str(len(known)), "", "")

@@ -1,4 +1,4 @@
-"""The verbs that carry out an experiment: each hands what the command line says to its function of `bas.api`."""
+"""The verbs that carry out an experiment: each passes the command line's experiment to its function in `bas.api`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERBS = {
     "audit": "train every architecture of a space: did the search work, and did the choice matter?",
     "tune": "Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search",
     "probe": "which layer: every hidden state and their mixes, probed by linear and dense heads",
-    "dynamics": "fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint",
+    "dynamics": "fine-tune an encoder and measure how its embeddings change, checkpoint by checkpoint",
     "words": "acoustic word embeddings against raw frames and controls, alone and with text, state by state",
     "shares": "how many listeners heard each emotion: encoder x attention, and what attention looks at",
 }
@@ -36,7 +36,7 @@ def carry_out(verb: str, arguments: argparse.Namespace, console: Console) -> int
 
 
 def _next(verb: str, command: Command, result: Any) -> list[str]:
-    """The command to go on with."""
+    """The command to run next."""
     if verb == "extract":
         return command.words("compare") if command.file else ["compare", "--features", str(result)]
     if verb in ("search", "retrain"):

@@ -1,4 +1,4 @@
-"""The verbs on feature stores, under `bas features`: info, verify, and those that make new ones. Thin."""
+"""The verbs on feature stores, under `bas features`: info, verify, and those that make new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console command: every verb hands over to its room. Board and demo are here, the others in files of their own."""
+"""The console command. Board and demo are here, the other verbs in files of their own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the whole command line."""
+    """The parser of the whole command line."""
     about = "Which downstream model should sit on frozen speech features?"
     whole = Parser("bas", description=about, allow_abbrev=False)
     whole.add_argument("--version", action="version", version=__version__)

@@ -1,4 +1,4 @@
-"""Flags out of the declared keys of an experiment, and the experiment out of a command line."""
+"""Make flags from the declared keys of an experiment, and the experiment from a command line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bas.experiment.key import Key
 from bas.experiment.keys import SEEDS, SEVERAL, SPACES, settings_table
 
 Work: TypeAlias = Callable[[argparse.Namespace, Console], int]
-"""What carries out a verb; the exit code."""
+"""Carries out a verb and returns the exit code."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake is one line, like every other refusal."""
+    """A parser that refuses in one line, like every other refusal."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
-    """An experiment as the command line has it: the file, if any, and what changes it."""
+    """An experiment as given on the command line: the file, if any, and the changes to it."""
 
     file: str | None
     texts: tuple[Text, ...]
@@ -52,7 +52,7 @@ class Command:
 
 
 def add_experiment(p: argparse.ArgumentParser, verb: str) -> None:
-    """The file, a flag for each key that the verb reads, and --set."""
+    """Add the file, a flag for each key that the verb reads, and --set."""
     file_help = "a file that every verb reads; flags and --set go before what it says"
     p.add_argument("experiment", nargs="?", metavar="EXPERIMENT.toml", help=file_help)
     keys = keys_of(verb)
@@ -66,7 +66,7 @@ def add_experiment(p: argparse.ArgumentParser, verb: str) -> None:
 
 
 def read_command(arguments: argparse.Namespace, verb: str) -> Command:
-    """The experiment that a command line gives, by the arguments of `add_experiment`."""
+    """Read the experiment from the arguments of `add_experiment`."""
     experiment = load_experiment(arguments.experiment) if arguments.experiment else Experiment()
     texts = []
     for name, key in keys_of(verb).items():
@@ -83,13 +83,13 @@ def read_command(arguments: argparse.Namespace, verb: str) -> Command:
 
 
 def tell_next(console: Console, words: Sequence[str]) -> None:
-    """Show what to type next."""
+    """Print the command to run next."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "bas" else "bas"
     console.print(f"next: {shlex.join([program, *words])}", highlight=False, markup=False, soft_wrap=True)
 
 
 def whole_number(text: str) -> int:
-    """An argument's kind."""
+    """An argument that is a whole number, 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 0 or more")
     return int(text)
@@ -105,13 +105,13 @@ def _help(name: str, key: Key, verb: str) -> str:
 
 
 def _kind(name: str, key: Key, verb: str) -> dict[str, Any]:
-    """How argparse takes the flag: as text, which the key reads."""
+    """The options of `add_argument`: argparse takes the flag as text, which the key then reads."""
     if key.kind is bool:
         return {"action": "store_const", "const": "true"}
     words = get_args(key.kind) if get_origin(key.kind) is Literal else key.choices
     metavar = key.metavar or (f"{{{','.join(words)}}}" if words else key.flag.strip("-").upper())
     if not key.several or verb not in SEVERAL.get(name, (verb,)):
         return {"metavar": metavar}
-    if name in SEVERAL or key.default:  # whoever gives it again means other ones
+    if name in SEVERAL or key.default:  # given again, it replaces the first
         return {"nargs": "*" if key.default else "+", "metavar": metavar}
     return {"action": "extend", "nargs": "+", "metavar": metavar}

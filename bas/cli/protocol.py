@@ -1,4 +1,4 @@
-"""The verbs about splits, under `bas protocol`: make, show, check, diff. Thin, as all here."""
+"""The verbs on splits, under `bas protocol`: make, show, check, diff."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, require
 
-FEW = 4  # so many units are named; of more, their number
+FEW = 4  # a part with more units than this shows their number only
 
 if TYPE_CHECKING:
     from bas.protocols import Protocol
@@ -102,7 +102,7 @@ def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
 
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
-    """Name, hash and rule; a part a line, with its units, sexes and rarest class where the corpus is known."""
+    """Print name, hash and rule, and a row for each part; with a corpus, also its units, sexes and rarest class."""
     from bas.protocols import field_of
     from bas.report.notes import tell_protocol
     from bas.report.table import rich_table

@@ -162,7 +162,7 @@ def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
         reason = "no pickle of numbers alone, it may run code; get model.safetensors instead"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     except Exception as error:  # transformers may fail in any way on broken files
-        reason = f"{first_line(error)}; get them anew"
+        reason = f"{first_line(error)}; get them again"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     # The embedding of masked spans and Whisper's decoder do not affect the features.
     missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed" and not k.startswith("decoder."))

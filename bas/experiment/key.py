@@ -1,4 +1,4 @@
-"""What is declared of a key, beside its kind and default, which the class that it is a field of says."""
+"""The declaration of a key, beside its kind and default, which the class that it is a field of gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bas.util.values import parse_text, read_value
 
 @dataclass(frozen=True)
 class Key:
-    """What is declared of a key.
+    """The declaration of a key.
 
     flag: "" where `--set` alone gives it. least, below, above_0: the range of a number, or of each in a list. choices:
     of a text. kind: see `bas.util.values`; it and the default are read off the class.
@@ -33,13 +33,13 @@ class Key:
         return get_origin(self.kind) is tuple
 
     def read(self, value: object) -> Any:
-        """A file's value as this key has it; raises ValueError, saying what must be."""
+        """Read a file's value for this key; raises ValueError saying what is allowed."""
         result = read_value(self.kind, value)
         self.check(result)
         return result
 
     def parse(self, text: str | Sequence[str]) -> Any:
-        """What a command line says, a flag of a list in several texts; raises ValueError, saying what must be."""
+        """Parse the text of a command line, or the texts of a list; raises ValueError saying what is allowed."""
         if isinstance(text, str):
             result = parse_text(self.kind, text)
         else:
@@ -48,7 +48,7 @@ class Key:
         return result
 
     def check(self, value: Any) -> None:
-        """Raises ValueError where a value of the right kind is out of range, saying what must be."""
+        """Raises ValueError, saying what is allowed, where a value of the right kind is out of range."""
         if self.choices and value is not None and value not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         for one in value if isinstance(value, tuple) else (value,):

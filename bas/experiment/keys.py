@@ -21,7 +21,7 @@ SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
 STUDIES = ("probe", "words", "shares")
 TRAINED = (*SEARCHES, *STUDIES)
 SEVERAL: Mapping[str, tuple[str, ...]] = {"features": STUDIES, "layer": ("shares",)}
-"""By key that is a list, the verbs that take more than one."""
+"""The keys that are lists, with the verbs that take more than one item."""
 
 SEEDS: Mapping[str, int] = {verb: {"audit": 4, "cost": 5}.get(verb, 3) for verb in TRAINED}
 SPACES: Mapping[str, tuple[str, ...]] = {
@@ -44,7 +44,7 @@ READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
 """By verb, the settings of a training that it reads."""
 
 WORDS_CPU = {"stride": 4}
-"""Of the study of words under the preset cpu, whose own stride of 8 frames would be half a word."""
+"""The settings of `words` under the preset cpu: that preset's stride of 8 frames would be half a word."""
 
 
 CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)
@@ -250,7 +250,7 @@ class DynamicsTable:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a user asks for: the keys at the top of the file, and its tables. A verb reads some of them."""
+    """The choices of a user: the keys at the top of the file, and its tables. A verb reads some of them."""
 
     features: tuple[str, ...] = key(
         "a store made by extract, for probe, words and shares several; default: where extract puts that of [corpus] "
@@ -336,5 +336,5 @@ def keys_of(verb: str) -> dict[str, Key]:
 
 
 def settings_table(verb: str) -> str:
-    """Where a verb's own settings are, which `--set` may name by themselves."""
+    """The table with a verb's settings; `--set` may name these without the table."""
     return "dynamics.settings" if verb == "dynamics" else "settings"

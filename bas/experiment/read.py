@@ -1,4 +1,4 @@
-"""An experiment from a file, a mapping, or texts of a command line. What is no key, or no value of it, is refused."""
+"""Read an experiment from a file, a mapping, or the texts of a command line; refuse unknown keys and wrong values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Table = TypeVar("Table")
 
 @dataclass(frozen=True)
 class Text:
-    """A key and its value as the command line has it: one text, or several of a list. origin: how it stood there."""
+    """A key and its value on the command line: one text, or several for a list. origin: how it was written there."""
 
     name: str
     value: str | Sequence[str]
@@ -47,7 +47,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
 
 
 def read_experiment(source: Source) -> Experiment:
-    """The experiment of a file, of a mapping of the same shape, or the same one after a check of its values."""
+    """The experiment of a file, of a mapping of the same shape, or a given one after a check of its values."""
     if isinstance(source, Experiment):
         return _build(Experiment, _checked(values_of(source), "experiment: "))
     if isinstance(source, Mapping):
@@ -56,7 +56,7 @@ def read_experiment(source: Source) -> Experiment:
 
 
 def change(experiment: Experiment, verb: str, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with other values, in a mapping of its shape; what the verb does not read is refused."""
+    """The experiment with other values, a mapping of its shape; a key that the verb does not read is refused."""
     values = _values(changes, f"{verb}: ")
     for name in values:
         _check_read(name, verb, f"{verb}: {name}")
@@ -64,7 +64,7 @@ def change(experiment: Experiment, verb: str, changes: Mapping[str, Any]) -> Exp
 
 
 def read_texts(experiment: Experiment, verb: str, texts: Iterable[Text]) -> Experiment:
-    """The experiment with what a command line says; the last of a key counts, and one that is not read is refused.
+    """The experiment changed by a command line; the last value of a key counts, and a key that is not read is refused.
 
     A setting of the verb's own table may be named by itself.
     """
@@ -90,7 +90,7 @@ def require(experiment: Experiment, verb: str, *names: str) -> None:
 
 
 def values_of(experiment: Experiment) -> dict[str, Any]:
-    """Its values by dotted name; of settings those that change a preset."""
+    """The values of an experiment by dotted name; of settings, those that change a preset."""
     return dict(_walk(experiment, ""))
 
 
@@ -106,7 +106,7 @@ def _walk(table: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _build(table: type[Table], values: Mapping[str, Any], prefix: str = "") -> Table:
-    """The table of these values by dotted name; a key that is not there has its default."""
+    """A table made of these values by dotted name; a missing key gets its default."""
     kinds = get_type_hints(table)
     made: dict[str, Any] = {}
     for one in fields(table):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What an experiment comes to for a verb: the settings over their preset, and the file that repeats a run."""
+"""An experiment resolved for a verb: the settings over their preset, and the file that repeats a run."""
 
 from __future__ import annotations
 

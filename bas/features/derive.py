@@ -49,7 +49,7 @@ def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: 
     missing = [id_ for id_ in store.ids if id_ not in segments.of]
     if missing:
         message = f"{len(missing)} of its utterances have no {segments.name}, {missing[0]} the first"
-        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it anew")
+        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it again")
     held = segments.only(sorted(store.ids))
     plan = replace(store.info, made_by="derive", derived=f"{pooling} {held.name} {held.digest}")
     pieces = [_Piece(store, index, held, pooling) for index, ids in enumerate(store.info.shards) if ids]

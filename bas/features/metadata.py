@@ -70,7 +70,7 @@ def append(
     missing = [id_ for id_ in store.ids if id_ not in by_id]
     if missing:
         message = f"{len(missing)} of its utterances are not in the corpus, {missing[0]} the first"
-        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it anew")
+        raise UserError(f"{folder}: {message}: the corpus is another than the store's, extract it again")
     columns = columns_of([by_id[id_] for id_ in store.ids], fields, corpus.name)
     plan = replace(
         info,

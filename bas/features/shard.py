@@ -191,7 +191,7 @@ class Shard:
                     f"{path}: belongs to another store ({name}: {made_by[name]} there, {expected} in store.json)"
                 )
         if self._version and (contents.ids, contents.recordings) != (self.contents.ids, self.contents.recordings):
-            raise UserError(f"{path}: another shard has taken its place; open the store anew")
+            raise UserError(f"{path}: another shard has taken its place; open the store again")
         self.unmap()
         self.contents, self.begin = contents, begin
         self._item = np.dtype(contents.dtype).itemsize

@@ -170,7 +170,7 @@ class Spool:
             _join_versions(old.contents.versions, versions()) if old else versions(),
         )
         if old and not np.array_equal(contents.offsets, old.contents.offsets):
-            raise UserError(f"{self.path}: layers {self.layers} have other frames than those stored; extract anew")
+            raise UserError(f"{self.path}: layers {self.layers} have other frames than those stored; extract again")
         write_shard(self.path, contents, states)
         self._remove()
 

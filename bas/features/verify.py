@@ -76,7 +76,9 @@ def verify(
         corpus = open_corpus(info.corpus, Path(info.root))
     except (UserError, OSError) as error:
         message = f"{info.corpus} cannot be opened"
-        yield Finding("labels", message, (str(error),), "put the corpus back where the store names it, or extract anew")
+        yield Finding(
+            "labels", message, (str(error),), "put the corpus back where the store names it, or extract again"
+        )
         if sample:
             yield Finding("encoder", "nothing encoded again", (f"there are no recordings: {message}",), "or --sample 0")
         return
@@ -258,7 +260,7 @@ def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding,
         advice = "extract into another folder, or put back the corpus that it was extracted from"
     elif missing:
         advice = (
-            "run the same `bas extract` again: it adds them" if info.made_by == "extract" else "make the store anew"
+            "run the same `bas extract` again: it adds them" if info.made_by == "extract" else "make the store again"
         )
     return Finding("labels", summary, tuple(wrong), advice), unchanged
 

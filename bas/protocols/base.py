@@ -127,7 +127,7 @@ def read(path: Path) -> Protocol:
         )
     if raw.get("format", FORMAT) != FORMAT:
         raise UserError(
-            f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}; make it anew"
+            f"{path}: format: {raw['format']!r} cannot be read by this version of bas; allowed: {FORMAT}; make it again"
         )
     allowed = ("format", "hash", *(f.name for f in fields(Protocol)))
     for field, value in raw.items():

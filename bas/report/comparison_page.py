@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas.report.format import encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, ceiling_line, over_folds, preset_told, settings_line
+from bas.report.notes import about, ceiling_line, over_folds, preset_line, settings_line
 from bas.report.results import Comparison
 from bas.report.table import Table, markdown_table, rich_table
 from bas.runs import tensorboard
@@ -93,7 +93,7 @@ def markdown(results: Comparison) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
     lines = [
         f"# {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_told(results.settings)}, protocol {results.protocol.description}",
+        f"{preset_line(results.settings)}, protocol {results.protocol.description}",
         "",
         *markdown_table(*_numbers(results)),
         "",

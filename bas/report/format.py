@@ -11,7 +11,7 @@ NONE = "–"
 
 
 class Ends(Protocol):
-    """Whatever has an interval."""
+    """Anything with an interval."""
 
     @property
     def low(self) -> float: ...

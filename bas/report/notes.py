@@ -1,4 +1,4 @@
-"""What is said beside a table: what is about to be trained, the marks and notes of its split, layer and corpus."""
+"""The text beside a table: what is about to be trained, the marks and notes of its split, layer and corpus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bas.training.settings import PRESETS, Settings
 
 
 def announce(run: Run, workers: int, console: Console) -> None:
-    """What is about to be trained, on what."""
+    """Print what is about to be trained, and on what."""
     plan, info, settings = run.plan, run.store.info, run.plan.settings
     console.print(
         f"[bold]{run.folder}[/bold]: task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
@@ -34,7 +34,7 @@ def announce(run: Run, workers: int, console: Console) -> None:
 
 
 def announce_study(run: Run, name: Path, reads: str, console: Console) -> None:
-    """Likewise of a store that a study reads. name: of the run's folder, or the one it is in."""
+    """Print the same for a store that a study reads. name: the run's folder, or the one it is in."""
     line = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances"
     line += f"; {run.store.info.encoder['name']}, {reads}; seeds {len(run.plan.seeds)}"
     console.print(f"[bold]{name}[/bold]: {line}")
@@ -44,7 +44,7 @@ def announce_study(run: Run, name: Path, reads: str, console: Console) -> None:
 
 
 def tell_protocol(protocol: Protocol, console: Console) -> None:
-    """Marks and notes, a line each."""
+    """Print marks and notes, a line each."""
     for mark in protocol.marks:
         console.print(f"mark: {mark}", style="bold yellow", highlight=False, markup=False)
     for note in protocol.notes:
@@ -52,7 +52,7 @@ def tell_protocol(protocol: Protocol, console: Console) -> None:
 
 
 def over_folds(of: Context) -> str:
-    """How the folds come together in a metric."""
+    """How a metric combines the folds."""
     return f"pooled over {of.folds} folds" if of.pooled else f"within each of {of.folds} folds, then averaged"
 
 
@@ -77,13 +77,13 @@ def about(of: Context) -> list[str]:
 
 
 def ceiling_line(of: Ceiling) -> str:
-    """What the targets' own noise leaves to reach."""
+    """The ceiling that the targets' own noise sets, in one line."""
     reached = ", ".join(f"{n} {points(v)} ({between(low, high, '')})" for n, (v, low, high) in of.metrics.items())
     listeners = f"{of.raters:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
     return f"Ceiling, what knowing every true share would reach with {listeners}: {reached}."
 
 
-def preset_told(settings: Settings) -> str:
+def preset_line(settings: Settings) -> str:
     """The preset, and what was changed of it."""
     preset = PRESETS[settings.preset].to_dict()
     changes = [f"{name}={value}" for name, value in settings.to_dict().items() if preset[name] != value]
@@ -91,5 +91,5 @@ def preset_told(settings: Settings) -> str:
 
 
 def settings_line(settings: Settings) -> str:
-    """All of them, at a page's end."""
+    """All settings, for a page's end."""
     return "Settings: " + ", ".join(f"{name}={value}" for name, value in settings.to_dict().items())

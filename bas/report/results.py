@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FORMAT = 2
-"""Of results.json: rises when a field changes its name or its meaning."""
+"""The version of results.json; it rises when a field changes its name or its meaning."""
 
 FILE = "results.json"
-REMEDY = "give the same command again: what is trained is kept, and the file is written anew"
+REMEDY = "give the same command again: what is trained is kept, and the file is written again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results(ABC):
-    """What a study came to. Metrics and differences in 0..1."""
+    """The results of a study. Metrics and differences in 0..1."""
 
     study: ClassVar[str]
 
@@ -48,7 +48,7 @@ class Results(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a row reaches, over its seeds, and the interval of its headline over units."""
+    """A row's metrics over its seeds, and the interval of its headline over units."""
 
     metrics: Mapping[str, Spread]
     interval: Interval

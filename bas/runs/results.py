@@ -1,4 +1,4 @@
-"""What the jobs of a run came to: a type for each kind of job, and what tables and studies ask of them."""
+"""The results of a run's jobs: a type for each kind of job, and what tables and studies read from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tested:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What any training leaves that is scored on its test part."""
+    """The result of any training that is scored on its test part."""
 
     parameters: int
     seconds: float
@@ -130,7 +130,7 @@ def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") ->
 
 
 def searched(run: Run, space: str) -> dict[tuple[int, int], SearchResult]:
-    """By fold and seed, what a search of this space came to."""
+    """By fold and seed, the result of a search of this space."""
     return {(f, s): search_of(run, space, f, s) for f, s in _pairs(run)}
 
 
@@ -144,7 +144,7 @@ def _pairs(run: Run) -> list[tuple[int, int]]:
 
 
 def results_of(run: Run, row: str) -> list[list[Scored]]:
-    """By seed and fold, the jobs of a row: a linear one, a baseline, or what the searches of a space found."""
+    """By seed and fold, the jobs of a row: a linear one, a baseline, or the retrained choices of a space's searches."""
     linear = row in run.task.linears
     seeds = run.plan.seeds[:1] if linear else run.plan.seeds
     kind = Kind.LINEAR if linear else Kind.BASELINE if row in run.baselines else Kind.RETRAIN

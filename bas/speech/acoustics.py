@@ -99,7 +99,7 @@ class Acoustic:
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file") from error
         except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-            raise UserError(f"{path}: damaged; delete it: the features are measured anew") from error
+            raise UserError(f"{path}: damaged; delete it: the features are measured again") from error
 
 
 def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Acoustic:
@@ -177,7 +177,7 @@ class Contours:
                 values = {name: arrays[name] for name in CONTOURS}
                 return cls(tuple(map(str, arrays["ids"])), opensmile=str(arrays["opensmile"]), **values)
         except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-            raise UserError(f"{path}: damaged; delete it: the contours are measured anew") from error
+            raise UserError(f"{path}: damaged; delete it: the contours are measured again") from error
 
 
 def _means(values_N: np.ndarray, centre: float, starts_T: np.ndarray, stops_T: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ def _segment(utterance: Utterance) -> tuple[int, int, int]:
         raise UserError(f"{utterance.audio}: cannot be read as audio: {error}") from error
     frames, rate = int(info.frames), int(info.samplerate)
     if frames == UNKNOWN:
-        raise UserError(f"{utterance.audio}: its header does not say how long it is; convert it to WAV or FLAC anew")
+        raise UserError(f"{utterance.audio}: its header does not say how long it is; convert it to WAV or FLAC again")
     if frames > DENSEST * utterance.audio.stat().st_size:
         raise UserError(f"{utterance.audio}: its header says {frames / rate:,.0f} s, which the file is too small for")
     start = round(utterance.start * rate)

@@ -34,7 +34,7 @@ NOISE = 1e4
 """On the padding, against features of order 1."""
 
 HASH_SEEDS = ("1", "2")
-"""Of the processes that read the file anew: the order of a set of strings depends on it."""
+"""Of the processes that read the file again: the order of a set of strings depends on it."""
 
 
 def every_candidate_gives_the_shape_due(subject: Subject) -> None:
@@ -133,7 +133,7 @@ def one_hot_gates_are_the_built_network(subject: Subject) -> None:
         built = build(subject.space, architecture, IN_DIM, subject.width, OUTPUTS).eval()
         built.load_state_dict(weights_of(supernet.state_dict(), architecture))
         if not torch.equal(built(*batch), one_hot_BO):
-            raise BrokenContractError(f"{architecture}: built anew, with the supernet's weights, its output is another")
+            raise BrokenContractError(f"{architecture}: built again with the supernet's weights, its output differs")
 
 
 def the_signature_is_the_same_in_every_process(subject: Subject) -> None:

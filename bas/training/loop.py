@@ -136,7 +136,7 @@ def _refuse_damaged(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # for damaged bytes torch's readers may raise anything
-        raise UserError(f"{checkpoint}: damaged, or not of this job; delete it: the job begins anew") from error
+        raise UserError(f"{checkpoint}: damaged, or not of this job; delete it: the job starts over") from error
 
 
 @dataclass(frozen=True)

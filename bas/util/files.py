@@ -49,7 +49,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path, remedy: str = "restore it, or make it anew") -> Any:
+def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
     """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON.
 
     remedy: what the user can do about a damaged file.

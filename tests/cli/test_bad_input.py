@@ -130,7 +130,7 @@ def test_a_checkpoint_of_another_job(inside: Path, capsys: pytest.CaptureFixture
     state = torch.load(CHECKPOINT, weights_only=True)
     torch.save(state | {"model": {name: x[..., :1] for name, x in state["model"].items()}}, CHECKPOINT)
     assert main(OLD.split()) == 2
-    told = f"{CHECKPOINT}: damaged, or not of this job; delete it: the job begins anew"
+    told = f"{CHECKPOINT}: damaged, or not of this job; delete it: the job starts over"
     assert capsys.readouterr().err == f"bas: {told}\n"
 
 

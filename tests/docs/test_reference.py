@@ -52,7 +52,7 @@ def test_a_refusal_is_shown_with_names_for_what_is_filled_in(reference: ModuleTy
     source = tmp_path / "source.py"
     source.write_text(
         """
-REMEDY = "make it anew"
+REMEDY = "make it again"
 
 def check(path, error, missing, few):
     told = f"{len(missing)} are gone" if few else "all are gone"
@@ -67,7 +67,7 @@ def refusal(error, lr):
 """
     )
     assert list(reference.messages_of(source)) == [
-        "{path}: {{missing} are gone|all are gone}; make it anew",
+        "{path}: {{missing} are gone|all are gone}; make it again",
         "diverged: lower lr={lr}",
         "{strerror}: {NAMES} are {error}",
     ]

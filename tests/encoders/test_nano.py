@@ -93,7 +93,7 @@ def test_a_store_of_it_is_made_and_verified_by_name(
     store = Path(f"runs/features/tones-{NANO}")
     assert json.loads((store / "store.json").read_text())["encoder"]["name"] == NANO
     assert main(["features", "verify", str(store)]) == 0
-    assert "ok     encoder: " in capsys.readouterr().out, "a few utterances were encoded anew"
+    assert "ok     encoder: " in capsys.readouterr().out, "a few utterances were encoded again"
 
 
 def test_it_can_be_fine_tuned() -> None:

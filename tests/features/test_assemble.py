@@ -375,7 +375,7 @@ def test_two_at_a_time_are_refused(whole: FeatureStore, tmp_path: Path) -> None:
 
 
 def test_a_shard_of_another_making_is_made_again(whole: FeatureStore, tmp_path: Path) -> None:
-    """A killed subset's shards are not believed when the source was made anew meanwhile."""
+    """A killed subset's shards are not believed when the source was made again meanwhile."""
     out = tmp_path / "out"
     made = subset(whole.folder, out, quiet(), layers=[0, 1], ids=None)
     other = subset(whole.folder, tmp_path / "other", quiet(), layers=[1, 2], ids=None)

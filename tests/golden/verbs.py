@@ -159,8 +159,8 @@ def _features(name: str, folder: Path) -> Iterator[str]:
 def _jobs(run: str, folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        values = [f"{key} {value}" for key, value in _leaves(result) if key]
-        yield f"{run} {path.stem}: {', '.join(values)}"
+        shown = [f"{key} {value}" for key, value in _leaves(result) if key]
+        yield f"{run} {path.stem}: {', '.join(shown)}"
 
 
 def _leaves(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def randomised(module: M, seed: int = 1) -> M:
-    """With every parameter drawn anew, LayerNorm's and the biases too: a default of 1 or 0 hides a mistake."""
+    """With every parameter drawn at random, LayerNorm's and the biases too: a default of 1 or 0 hides a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in module.parameters():

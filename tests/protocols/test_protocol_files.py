@@ -158,7 +158,7 @@ def test_a_file_names_the_unit_only_where_its_folds_keep_it_whole(tmp_path: Path
     assert make(c, EMOTION, str(tmp_path / "sessions.json")).unit == "session"
 
 
-def test_a_valid_part_that_cannot_be_used_is_not_drawn_anew(tmp_path: Path) -> None:
+def test_a_valid_part_that_cannot_be_used_is_not_drawn_again(tmp_path: Path) -> None:
     c = split("abc", "d", "ef")
     make(c, EMOTION).write(tmp_path / "own.json")
     gone = [u.id for u in c.utterances if u.speaker == "d"]

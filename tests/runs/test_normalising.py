@@ -50,7 +50,7 @@ def test_by_speaker_is_what_the_hand_computes() -> None:
     for u, name in enumerate("abcabcb???"):
         expected = (frames[u] - mean[name]) / std[name]
         np.testing.assert_allclose(seen(data, u), expected, rtol=1e-4, atol=1e-4)
-        # The linear row standardises anew: for it the average speaker's scale is as good as any.
+        # The linear row standardises again: for it the average speaker's scale is as good as any.
         pooled = data.mean_frames(torch.tensor([u]))[0].double().numpy()
         np.testing.assert_allclose((pooled - mean["?"]) / std["?"], expected.mean(axis=0), rtol=1e-4, atol=1e-4)
     unknown = torch.tensor([7, 8, 9])  # as recorded, bit for bit: what a saved network takes later

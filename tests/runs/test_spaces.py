@@ -212,7 +212,7 @@ def test_a_users_block_and_task_in_one_short_file(tmp_path: Path) -> None:
     assert build(mine.space, found.architecture, IN_DIM, DIM, OUTPUTS)(x_BTI, mask_BT).shape == (4, OUTPUTS)
 
 
-def test_a_file_edited_twice_in_a_second_is_read_anew(tmp_path: Path) -> None:
+def test_a_file_edited_twice_in_a_second_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     loaded = []
     for heads in (2, 4):

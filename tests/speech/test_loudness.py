@@ -1,4 +1,4 @@
-"""Loudness against the standard's own sine and against its filters and gates written anew."""
+"""Loudness against the standard's own sine and against its filters and gates, written out here."""
 
 # mypy: disable-error-code="arg-type,operator"
 

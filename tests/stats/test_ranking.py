@@ -139,7 +139,7 @@ def test_regret_by_hand_without_noise_and_with_ties() -> None:
     assert regret(accuracy_AS, [2]).cross_fitted == pytest.approx(0)
     everyone = regret(accuracy_AS, range(3))
     assert everyone.naive == pytest.approx(accuracy_AS.mean(1).max() - accuracy_AS.mean())
-    # Two seeds, chosen on one and valued on the other: the tied first two are averaged, 0.6 and then 0.7 to the third.
+    # Two seeds, chosen on one and scored on the other: the tied first two are averaged, 0.6 and then 0.7 to the third.
     tied_AS = np.array([[0.8, 0.4], [0.8, 0.8], [0.1, 0.0]])
     assert regret(tied_AS, [2]).cross_fitted == pytest.approx((0.6 + 0.7) / 2)
 

@@ -167,7 +167,7 @@ def by_hand(x_UD: np.ndarray, y_U: np.ndarray, speakers_U: np.ndarray, splits: l
 
 
 @pytest.mark.parametrize("dims", [24, 200])
-def test_ridge_is_scikit_learns_with_every_fold_fitted_anew(dims: int) -> None:
+def test_ridge_is_scikit_learns_with_every_fold_fitted_again(dims: int) -> None:
     planted = Planted()
     rng = np.random.default_rng(1)
     x_LUD = planted.x[:1].astype(np.float64) @ rng.standard_normal((24, dims)) + rng.standard_normal(

@@ -82,7 +82,7 @@ def test_no_speaker_is_in_two_parts_and_each_is_tested_once(speakers: int) -> No
     again = [speaker_splits(classes_U, speakers_U, 5, rng_of(seed))[0] for seed in (0, 1, 2, 3)]
     assert np.array_equal(again[0][0].test, splits[0].test)
     together = {tuple(sorted(tuple(sorted(set(speakers_U[s.test]))) for s in of)) for of in again}
-    assert len(together) > 1 or speakers < 5  # the groups are drawn anew
+    assert len(together) > 1 or speakers < 5  # the groups are drawn again
     assert len({tuple(speakers_U[of[0].valid]) for of in again}) > 1  # and so is who validates
 
 

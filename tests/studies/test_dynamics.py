@@ -167,7 +167,7 @@ def test_only_the_last_weights_are_kept(done: tuple[Path, dict[str, Any], str]) 
 
 
 def test_what_is_measured_is_what_the_arrays_say(done: tuple[Path, dict[str, Any], str], given: Path) -> None:
-    """The last checkpoint's last state with its own head is the fine-tuned model, scored anew here from the waves."""
+    """The last checkpoint's last state with its own head is the fine-tuned model, scored again here from the waves."""
     folder, results, _ = done
     last = results["finetuned"][0]["steps"][-1]
     analysis = json.loads((folder / f"rotation0/analysis/step-{last:05}.json").read_text())
@@ -250,7 +250,7 @@ def test_what_is_done_is_not_done_again(
     assert [event.step for event in events.Scalars("third part/WA")] == [0, 4, 8]
 
 
-def test_what_is_lost_with_its_weights_is_had_anew_with_the_rotation(
+def test_what_is_lost_with_its_weights_is_had_again_with_the_rotation(
     done: tuple[Path, dict[str, Any], str], given: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(done[0], tmp_path / "run")

@@ -269,7 +269,7 @@ def test_a_state_of_something_else_is_refused(given: Path, tmp_path: Path, monke
     state = tmp_path / "finetune.state"
     for change in ({"seed": 1}, {"how": replace(QUICK, lr=1e-3)}):
         assert refusal(run, tmp_path, given, **change) == (
-            f"{state}: damaged, or not of this fine-tuning; delete it: it begins again"
+            f"{state}: damaged, or not of this fine-tuning; delete it: it starts over"
         )
     state.write_bytes(b"no state")
     assert str(state) in refusal(run, tmp_path, given)

@@ -61,7 +61,7 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
     assert results["leaky"]["marks"][0].startswith("allowed by --allow-overlap, with speaker on both sides: ")
     assert [row["row"] for row in results["rows"]] == ["logistic regression", *BASELINES]
     assert (results["tested"], results["units"], results["unit"], results["seeds"]) == (48, 8, "speaker", [0, 1])
-    assert len({*results["clean"]["hashes"], *results["leaky"]["hashes"]}) == 4  # every seed splits anew
+    assert len({*results["clean"]["hashes"], *results["leaky"]["hashes"]}) == 4  # every seed has splits of its own
     predictions = {}
     for side in ("clean", "leaky"):
         rows = []

@@ -221,7 +221,7 @@ def test_the_number_of_workers_changes_nothing(run: Run, fresh: Run) -> None:
     shutil.copy(run.job_path(jobs[0].name), fresh.job_path(jobs[0].name))
     run_jobs(fresh, jobs, 4, 2, quiet(), "probes", work=run_probe)
     assert job_of(fresh, jobs[1]) == job_of(run, jobs[1])
-    assert fresh.result(jobs[1].name)["seconds"] != run.result(jobs[1].name)["seconds"], "trained anew"
+    assert fresh.result(jobs[1].name)["seconds"] != run.result(jobs[1].name)["seconds"], "trained again"
 
 
 def test_a_smaller_share_is_part_of_a_larger(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

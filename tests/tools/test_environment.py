@@ -172,7 +172,7 @@ def test_whatever_differs_is_mended_in_place(what: str, made: list[str], tmp_pat
 @pytest.mark.parametrize(
     "what", ["older Makefile", "half made", "moved", "no python", "broken python", "damaged", "files"]
 )
-def test_what_cannot_be_mended_is_made_anew(what: str, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_mended_is_made_again(what: str, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     if what == "older Makefile":
         (environment.VENV / "bin").mkdir(parents=True)
         (environment.VENV / "run").touch()
@@ -197,7 +197,7 @@ def test_what_cannot_be_mended_is_made_anew(what: str, made: list[str], capsys: 
         environment.RECORD.write_text("{")
     capsys.readouterr()
     install()
-    assert "; made anew" in capsys.readouterr().out
+    assert "; made again" in capsys.readouterr().out
     assert not mark.exists()
     install()
     assert made[-1] == "."
@@ -264,7 +264,7 @@ def test_another_python_is_another_environment(
     install(this_python=True)
     assert len(made) == 2
     mine = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    assert f"of Python {mine}, not 3.99; made anew" in capsys.readouterr().out
+    assert f"of Python {mine}, not 3.99; made again" in capsys.readouterr().out
 
 
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -318,7 +318,7 @@ def test_what_pip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert said[1][-2:] == ["--editable", "."]
 
 
-def test_an_activated_environment_can_be_made_anew(tmp_path: Path) -> None:
+def test_an_activated_environment_can_be_made_again(tmp_path: Path) -> None:
     """The Python that runs may be the one that has to go."""
     (tmp_path / "bas").mkdir()
     (tmp_path / "tools").mkdir()
@@ -331,6 +331,6 @@ def test_an_activated_environment_can_be_made_anew(tmp_path: Path) -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
     )
-    assert "not made by this version of the Makefile, or not whole; made anew" in done.stdout
+    assert "not made by this version of the Makefile, or not whole; made again" in done.stdout
     assert done.stderr.splitlines()[-1].startswith("make: python -m pip failed"), "nothing to install from"
-    assert (real / "bin/pip").exists(), "anew, where the link leads"
+    assert (real / "bin/pip").exists(), "again, where the link leads"

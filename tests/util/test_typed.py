@@ -108,5 +108,5 @@ def test_anything_else_is_refused_by_file_and_field(change: dict[str, Any], mess
 
 
 def test_a_remedy_is_named() -> None:
-    with pytest.raises(UserError, match=r"^f\.json: must be an object, not '3'; make it anew$"):
-        from_plain(Point, 3, "f.json", "make it anew")
+    with pytest.raises(UserError, match=r"^f\.json: must be an object, not '3'; make it again$"):
+        from_plain(Point, 3, "f.json", "make it again")

@@ -187,7 +187,7 @@ def synthesise(
     """Write the demo corpus under `root` and return it: `wav/<id>.wav` (16 kHz, mono, PCM16) and `manifest.jsonl`.
 
     The same arguments and the same espeak-ng give the same bytes. Where `root` already holds this corpus
-    nothing is synthesised; anything less (a killed call, another seed, a missing file) is written anew.
+    nothing is synthesised; anything less (a killed call, another seed, a missing file) is written again.
     `on_progress` gets the number of utterances done and the number of all after each one. `speakers` and
     `sentences` take the first so many of each.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, estimate, points, spread
-from bas.report.notes import about, over_folds, preset_told, settings_line
+from bas.report.notes import about, over_folds, preset_line, settings_line
 from bas.report.table import Table, markdown_table, rich_table
 from bas.stats import NO_INTERVAL, Paired, Spread, between, verdict_sentence
 from bas.stats.ranking import Agreement, SlotEffects
@@ -199,7 +199,7 @@ def legend(results: Audit) -> list[str]:
         f"{headline} of a strategy: the picks of every fold and seed, trained with that seed; of one drawn blindly: "
         "mean ± sd over architectures and seeds.",
         "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind the "
-        "best architecture, which is chosen on one half of the seeds and valued on the other, both ways (0 where all "
+        "best architecture, which is chosen on one half of the seeds and scored on the other, both ways (0 where all "
         "are equal, whatever the noise). Both by the trainings of the seeds that are not the pick's own.",
         "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds (and Spearman's "
         "rho); of paths: "
@@ -235,7 +235,7 @@ def markdown(results: Audit) -> str:
     """The whole report."""
     lines = [
         f"# Audit: {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_told(results.settings)}, protocol {results.protocol.description}"
+        f"{preset_line(results.settings)}, protocol {results.protocol.description}"
     ]
     for space in results.spaces:
         lines += ["", f"## {space.space}", "", *(f"- {line}" for line in sentences(results, space))]

@@ -123,9 +123,11 @@ def training_cost(run: Run, space: SearchSpace, architecture: Architecture, fold
 
 
 def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Path) -> None:
-    """Write one row for each architecture, fold and seed, as Parquet and CSV: blocks, valid and test metrics, costs,
-    and
-    how each strategy's search of that fold and seed scored the architecture."""
+    """Write one row for each architecture, fold and seed, as Parquet and CSV.
+
+    A row has blocks, valid and test metrics, costs, and how each strategy's search of that fold and seed scored the
+    architecture.
+    """
     rows: list[dict[str, Any]] = []
     for number, architecture in enumerate(truth.architectures):
         for fold, parts in enumerate(run.protocol.folds):

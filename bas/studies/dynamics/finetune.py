@@ -263,7 +263,7 @@ def _restore(
         optimiser.load_state_dict(state["optimiser"])
         return int(state["step"]), list(state["records"]), float(state["seconds"])
     except Exception as error:  # torch raises many kinds of errors on damaged bytes
-        reason = "damaged, or not of this fine-tuning; delete it: it begins again"
+        reason = "damaged, or not of this fine-tuning; delete it: it starts over"
         raise UserError(f"{path}: {reason}") from error
 
 

@@ -1,4 +1,4 @@
-"""What became of the embeddings, over all rotations: every number of the page and of the figures.
+"""How the embeddings changed, over all rotations: every number of the page and of the figures.
 
 Axes: R rows (a step each, and the last one of every rotation), L hidden states, T rotations, S seeds, N utterances of
 all third parts, F acoustic features.
@@ -87,7 +87,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class _Held(Generic[P]):
-    """A part of the checkpoints of each row that have it; and why the others have not."""
+    """One measurement, by row, of the checkpoints that have it; and why the others do not."""
 
     rows: list[list[tuple[Checkpoint, P]]]
     why: str

@@ -16,7 +16,7 @@ SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
 
 
 def markdown(results: Measured, text_encoder: str | None) -> str:
-    """The tables and what is to be known of them. text_encoder: see `Setting`."""
+    """The tables and their legend. text_encoder: see `Setting`."""
     sections = [
         ("Fine-tuning", markdown_table(*_fine_tuning(results))),
         ("Likeness of the states", markdown_table(*_likeness(results))),
@@ -131,7 +131,7 @@ def _cuts(results: Measured) -> Table:
 
 
 def _legend(results: Measured, text_encoder: str | None) -> list[str]:
-    """What the numbers are, of how many, and what was refused."""
+    """The meaning of the numbers, their counts, and what was refused."""
     settings, count = results.analysis, len(results.rotations)
     fewer = [f"{row.step} ({row.rotations})" for row in results.rows if row.rotations < count]
     linear = {split: of for split, of in results.probes["linear"].items() if isinstance(of, ProbeRows)}

@@ -35,7 +35,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class CkaByState:
-    """Of each state, and what permuted utterances give: their mean and 95th percentile; None: not permuted."""
+    """The CKA of each state, and with permuted utterances its mean and 95th percentile; None: not permuted."""
 
     value: tuple[float, ...]
     mean: tuple[float, ...] | None = None
@@ -116,7 +116,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Of a fine-tuning on the valid part."""
+    """One evaluation of a fine-tuning on the valid part."""
 
     step: int
     epoch: float
@@ -168,7 +168,7 @@ class RotationRow:
 
 @dataclass(frozen=True)
 class Change:
-    """Of the last checkpoint less step 0, by state."""
+    """The last checkpoint minus step 0, by state."""
 
     mean: ByState
     sd: ByState
@@ -187,7 +187,7 @@ class Likeness:
 @dataclass(frozen=True, kw_only=True)
 class CkaRows:
     rotations: int  # that have it
-    others: str  # why the others have not
+    others: str  # why the others do not have it
     debiased: Likeness
     plain: Likeness
 
@@ -268,7 +268,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What the numbers are of."""
+    """The corpus, encoder and choices behind the numbers."""
 
     corpus: str
     note: str

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread
-from bas.report.notes import preset_told, settings_line
+from bas.report.notes import preset_line, settings_line
 from bas.report.table import Table, markdown_table, rich_table
 from bas.studies.leak.results import Leak, LeakScore
 
 LEAK_VERDICTS = {"better": "inflated", "worse": "deflated"}
-"""How the page words a verdict on the leaky split."""
+"""The words for a verdict on the leaky split."""
 
 
 def _title(results: Leak) -> str:
@@ -60,7 +60,7 @@ def markdown(results: Leak) -> str:
     lines = [
         f"# {_title(results)}",
         "",
-        f"{encoder_name(results.encoder.name)}, layer {results.layer}, {preset_told(results.settings)}.",
+        f"{encoder_name(results.encoder.name)}, layer {results.layer}, {preset_line(results.settings)}.",
         "",
         *markdown_table(*_cells(results, results.rows[0].metrics)),
         "",

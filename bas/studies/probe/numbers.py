@@ -1,4 +1,4 @@
-"""What a probe's jobs say: the layers' accuracies, the honest choice, the two biases, the error reduction, few labels.
+"""Every number of a probe: the layers' accuracies, the honest choice, the two biases, error reduction, few labels.
 
 Axes: N test utterances pooled over the folds, S seeds.
 """
@@ -39,7 +39,7 @@ CHOSEN, ON_VALID = "LAYER=best", "best on valid"
 
 
 Measure = Callable[[np.ndarray], float]
-"""A number, of the utterances that a boolean mask `(N,)` keeps."""
+"""Computes a number from the utterances that a boolean mask `(N,)` keeps."""
 
 
 @dataclass(frozen=True)
@@ -200,15 +200,15 @@ def _of_states(run: Run, predictions: Probed, kind: str, targets_N: np.ndarray) 
 
 
 def _best(of_state: Mapping[int, Measure]) -> Measure:
-    """The best state's, chosen on just the utterances that are kept."""
+    """The score of the best state, chosen on the utterances that are kept."""
     return lambda k_N: max(estimate(k_N) for estimate in of_state.values())
 
 
 def _biases(run: Run, both: Both, kind: str) -> Biases:
     """What five ways to find the best layer claim for it, on the utterances that both splits test.
 
-    The first, by the training speakers of disjoint folds, is what the others are held against. Intervals over the
-    disjoint split's units; a layer chosen by test accuracy is chosen anew without each unit.
+    The first, by the training speakers of disjoint folds, is what the others are compared with. Intervals over the
+    disjoint split's units; a layer chosen by test accuracy is chosen again without each unit.
     """
     metric, states = run.metrics[run.headline], run.store.info.layers
     honest = _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))
@@ -229,7 +229,7 @@ def _biases(run: Run, both: Both, kind: str) -> Biases:
 
 
 def _reductions(run: Run, both: Both, kind: str) -> Reductions:
-    """What share of an aggregate's errors one layer leaves out: here, and as the paper finds it.
+    """What share of an aggregate's errors one layer avoids: as we choose it, and as the paper does.
 
     ours: that of the training speakers, on the disjoint split. paper: the best on test, on the random split.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
-from bas.report.notes import about, preset_told
+from bas.report.notes import about, preset_line
 from bas.report.table import Table, markdown_table, rich_table
 from bas.runs.layers import middle
 from bas.stats import Estimate, Spread
@@ -93,7 +93,7 @@ def _listed(states: Sequence[int]) -> str:
 
 
 def _said(store: StoreProbe) -> list[str]:
-    """What the tables come to, in sentences."""
+    """What the tables show, in sentences."""
     choice = store.choice
     if choice is None:
         return ["One state is stored: there is no layer to choose."]
@@ -130,7 +130,7 @@ def _legend(store: StoreProbe) -> list[str]:
         f"and valid; {ON_VALID}: the state whose head has the best {headline} there, over seeds.",
         f"MARKED: {store.random.rule}, drawn over utterances, speakers on both sides, {store.random.fit:.0f} to "
         "train on; with a choice on test the paper's protocol. On test one state is chosen for all folds, for an "
-        "interval anew without each unit, which still makes it too narrow; else each fold has its own. More: than the "
+        "interval again without each unit, which still makes it too narrow; else each fold has its own. More: than the "
         "first row claims.",
         "Nothing is corrected for the number of rows; the middle against the last was the question asked beforehand. A "
         "learning curve thins the fit part alone: the valid part is whole at every share.",
@@ -153,7 +153,7 @@ def markdown(results: Probe) -> str:
     """The whole report as a page."""
     lines = ["# Which layer?", ""]
     for store in results.stores:
-        lines += [f"## {title_of(store)}", "", f"{preset_told(store.settings)}.", ""]
+        lines += [f"## {title_of(store)}", "", f"{preset_line(store.settings)}.", ""]
         for title, rows in _sections(store):
             lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
         lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]

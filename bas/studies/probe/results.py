@@ -53,7 +53,7 @@ class TransferResult:
 
     fit: int
     seconds: float
-    layer: int  # the state that the source's own speakers name
+    layer: int  # the state chosen from the source's own speakers
     tests: Mapping[str, TargetPredictions]
 
 
@@ -67,7 +67,7 @@ class HeadRow(Score):
 
 @dataclass(frozen=True)
 class LayerClaim:
-    """What a way of choosing the layer claims for it."""
+    """The score that a way of choosing the layer claims."""
 
     claims: float
     bias: float  # more than the first, by training speakers of disjoint folds
@@ -84,7 +84,7 @@ class Biases:
 
 @dataclass(frozen=True)
 class FewRow:
-    """The layers that so many labels name, each probe trained on all."""
+    """The layers chosen from so many labels, each probe trained on all."""
 
     score: Spread  # over draws
     draws: int
@@ -94,18 +94,18 @@ class FewRow:
 @dataclass(frozen=True)
 class FewLabels:
     rows: Mapping[str, FewRow]  # by how many of a class; "0": no label, the middle state; "all"
-    all: float  # the headline of the layers that all labels name
+    all: float  # the headline of the layers chosen from all labels
     best: float  # of the state that is best on test
     best_state: int
 
 
 Reductions = Mapping[str, Mapping[str, Estimate]]
-"""By whose way (`numbers.WHOSE`) and aggregate, the share of its errors that one layer leaves out."""
+"""By way of choosing (`numbers.WHOSE`) and aggregate, the share of its errors that one layer avoids."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is said of choosing a layer, where several are stored; by kind of head."""
+    """The results on choosing a layer, where several are stored; by kind of head."""
 
     chosen: Mapping[str, tuple[int, ...]]  # by way of choosing, the state of each fold
     biases: Mapping[str, Biases]
@@ -116,7 +116,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class RandomSplit:
-    """With speakers on both sides."""
+    """The split with speakers on both sides."""
 
     description: str
     marks: tuple[str, ...]

@@ -1,5 +1,5 @@
-"""What the jobs of a shares study say: with attention against without, one network an emotion against one for all,
-each store against the first, with metadata against without. All paired on the same utterances, all of the headline.
+"""Every number of a shares study: with attention against without, one network an emotion against one for all, each
+store against the first, with metadata against without. All differences are of the headline, paired by utterance.
 
 Axes: N test utterances pooled over the folds, S seeds, O outputs.
 """
@@ -24,7 +24,7 @@ Looked = tuple[Mapping[str, ModelAttention], Mapping[str, tuple[Example, ...]]]
 
 
 def pairs_of(baselines: Mapping[str, SearchSpace], dim: int) -> Pairs:
-    """By what the baselines are made of, whatever they are called. dim: a width that their pools take."""
+    """The pairs to compare, by what the baselines are made of, not by name. dim: a width that their pools take."""
 
     def but_for_pool(space: SearchSpace) -> str:
         return replace(space, pool=MeanPool).signature
@@ -61,7 +61,7 @@ class Predicted:
         return cls(run, {row: pooled(results_of(run, row)) for row in (*run.baselines, *run.task.linears)})
 
     def against(self, row: str, other: Predicted, reference: str) -> Paired:
-        """A row here less one there, by the headline."""
+        """A row here minus one there, by the headline."""
         (targets, units_N), metric = tested(self.run), self.run.metrics[self.run.headline]
         return paired(targets, self.of[row], other.of[reference], units_N, metric)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, ceiling_line, preset_told, settings_line
+from bas.report.notes import about, ceiling_line, preset_line, settings_line
 from bas.report.table import Table, markdown_table, rich_table
 from bas.runs import tensorboard
 from bas.stats import verdict_sentence
@@ -62,7 +62,7 @@ def _stores(results: ShareStudy) -> Table:
 
 
 def _metadata(store: StoreShares, with_metadata: WithMetadata) -> Table:
-    """Every row of the first store with metadata, and less that without."""
+    """Every row of the first store with and without metadata, and the difference."""
     heading = ["store", "model", "without", f"with {' and '.join(with_metadata.fields)}", "with less without"]
     rows = []
     for row, difference in with_metadata.against.items():
@@ -72,7 +72,7 @@ def _metadata(store: StoreShares, with_metadata: WithMetadata) -> Table:
 
 
 def _attention(results: ShareStudy) -> Table:
-    """What the weights go with."""
+    """What the attention weights correlate with."""
 
     def cell(of: Correlation | None) -> str:
         if of is None:
@@ -162,7 +162,7 @@ def _sections(results: ShareStudy) -> list[tuple[str, Table]]:
 def markdown(results: ShareStudy) -> str:
     """The whole report as a page."""
     first = results.stores[0]
-    lines = [f"# Shares of listeners on {first.corpus}", "", f"{preset_told(first.settings)}.", ""]
+    lines = [f"# Shares of listeners on {first.corpus}", "", f"{preset_line(first.settings)}.", ""]
     for title, rows in _sections(results):
         lines += [f"## {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
     for store in results.stores:
@@ -172,7 +172,7 @@ def markdown(results: ShareStudy) -> str:
 
 
 def show(results: ShareStudy, console: Console) -> None:
-    """The same on the terminal, narrow enough for it; every metric of every row is on the page."""
+    """Show the report on the terminal, in narrow tables; the metrics of every row are on the page alone."""
     for title, (heading, rows) in _sections(results):
         for name in dict.fromkeys(row[0] for row in rows):
             for narrow in _narrow(heading[1:], [row[1:] for row in rows if row[0] == name]):

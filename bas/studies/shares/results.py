@@ -38,7 +38,7 @@ class ShareRow(Score):
 
 @dataclass(frozen=True)
 class PairRow:
-    """One baseline less another, by the headline."""
+    """One baseline minus another, by the headline."""
 
     row: str
     other: str
@@ -47,7 +47,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of attention's weights with something measured: mean rank correlation over utterances."""
+    """Correlation of the attention weights with a measure: mean rank correlation over utterances."""
 
     mean: float
     low: float
@@ -59,7 +59,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class ModelAttention:
-    """What the weights of a model go with; means over utterances."""
+    """What the attention weights of a model correlate with; means over utterances."""
 
     measures: Mapping[str, Correlation | None]  # None: no utterance has it
     behind: float  # weight on frames behind the recording's end
@@ -96,7 +96,7 @@ class StoreShares(Context):
 
 @dataclass(frozen=True)
 class WithMetadata:
-    """The first store with metadata beside its frames, and less that without."""
+    """The rows of the first store with metadata beside its frames, and their differences from those without."""
 
     store: str
     fields: tuple[str, ...]

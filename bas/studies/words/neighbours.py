@@ -21,8 +21,7 @@ Three null distributions permute the lexical vectors among types, which keep the
     within   among types that stand in exactly the same sentences. Words of one sentence share its context even with
              their neighbours elsewhere, so where sentences are few the types are fewer independent observations than
              `chance` takes them for. Here the sentences, and what they have in common, stay the same.
-    place    among types with similar places in their sentences: the same mean and deviation of their index, both
-    rounded.
+    place    among types with similar places in their sentences: the same mean and deviation of their index, rounded.
              Contextual vectors encode a word's place, and so do hidden states: an untrained lexicon, which encodes
              little else, is far above the two other nulls.
 Each null keeps what the others remove. So a similarity of words is claimed only against all of them, by the largest p

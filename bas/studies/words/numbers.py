@@ -1,4 +1,4 @@
-"""What the jobs of a words study say: every row by state, paired differences, whether word means beat their controls.
+"""Every number of a words study: each row by state, paired differences, whether word means beat their controls.
 
 Axes: N test utterances pooled over the folds, S seeds, R seeds of every state end to end.
 """
@@ -33,14 +33,14 @@ from bas.studies.words.jobs import (
 from bas.studies.words.results import TaskWords, WordsPair, WordsResult, WordsRow
 
 CONTROLS = (RAW, INSIDE, RANDOM, CENTRE, ATTENTION)
-"""What word means are held against."""
+"""The rows that word means are compared with."""
 
-ASKED = {
+VERDICTS = {
     RAW: "raw frames",
     INSIDE: "frames inside words, the control for silence",
     RANDOM: "random segments of the same lengths, the control for where words are",
 }
-"""What the verdict over all states is given on."""
+"""The controls that the verdicts over all states name."""
 
 ANSWERS = {"better": "yes", "worse": "no, they are worse", "tie": "not shown, a tie", "no claim": "no claim"}
 
@@ -139,7 +139,7 @@ def _constant(run: Run, targets_N: np.ndarray) -> float:
 
 
 def _verdicts(run: Run, compared: Mapping[str, WordsPair], words: Score, constant: float) -> tuple[str, ...]:
-    """Whether word means beat what ASKED names, in sentences; and where these are no better than a constant answer."""
+    """Whether word means beat each control of VERDICTS, in sentences; and whether they beat a constant answer."""
     lines, states = [], run.store.info.layers
     useless = (
         ""
@@ -147,7 +147,7 @@ def _verdicts(run: Run, compared: Mapping[str, WordsPair], words: Score, constan
         else (f"; but one answer for all gives {points(constant)}, no less than they")
     )
     over = f"mean over states {', '.join(map(str, states))}" if len(states) > 1 else f"state {states[0]}"
-    for other, name in ASKED.items():
+    for other, name in VERDICTS.items():
         pair = compared[f"{WORDS} against {other}"]
         by_state = [of.verdict for of in pair.states.values()]
         counted = ", ".join(f"{by_state.count(v)} {v}" for v in ANSWERS if v in by_state)

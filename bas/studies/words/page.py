@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, preset_told
+from bas.report.notes import about, preset_line
 from bas.report.results import Score
 from bas.report.table import Table, markdown_table, rich_table
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
@@ -219,7 +219,7 @@ def markdown(results: Words) -> str:
     for store in results.stores:
         lines += [f"## {store.corpus}, {encoder_of(store)}", "", _words_line(store), ""]
         for task in store.tasks:
-            lines += [f"### {task.task}", "", f"{preset_told(task.settings)}.", ""]
+            lines += [f"### {task.task}", "", f"{preset_line(task.settings)}.", ""]
             title = ""
             for title_now, rows in _task_sections(task, results):
                 if title_now != title:

@@ -53,7 +53,7 @@ class WordsRow:
 
 @dataclass(frozen=True)
 class WordsPair:
-    """One row less another, by state, and over all of them."""
+    """One row minus another, by state, and over all of them."""
 
     states: Mapping[str, Paired]
     mean: Paired | None
