@@ -64,20 +64,20 @@ def batch() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", FACTORIES)
 def test_an_utterance_notices_neither_padding_nor_its_mates(name: str, length: int, garbage: float) -> None:
     module = made(name)
-    found = module(*padded(utterances(), length, garbage))
-    assert found.isfinite().all()
-    assert found.dim() == 2 or found.shape[:2] == (len(LENGTHS), length)
-    for row, x_TD in zip(found, utterances(), strict=True):
+    out = module(*padded(utterances(), length, garbage))
+    assert out.isfinite().all()
+    assert out.dim() == 2 or out.shape[:2] == (len(LENGTHS), length)
+    for row, x_TD in zip(out, utterances(), strict=True):
         (alone_,) = module(x_TD[None], torch.ones(1, len(x_TD), dtype=torch.bool))
-        real = row if found.dim() == 2 else row[: len(x_TD)]
+        real = row if out.dim() == 2 else row[: len(x_TD)]
         torch.testing.assert_close(real, alone_, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_gradients_reach_every_parameter_and_no_padding(name: str) -> None:
     module, (x_BTD, mask_BT) = made(name), batch()
-    found = module(x_BTD.requires_grad_(), mask_BT)
-    (found if found.dim() == 2 else found[mask_BT]).square().sum().backward()
+    out = module(x_BTD.requires_grad_(), mask_BT)
+    (out if out.dim() == 2 else out[mask_BT]).square().sum().backward()
     for parameter, p in module.named_parameters():
         assert p.grad is not None, parameter
         assert p.grad.isfinite().all(), parameter
@@ -201,17 +201,17 @@ def test_a_hidden_layer_behind_a_pool(kind: type[MeanPool] | type[LastStateAtten
 def test_under_autocast(name: str) -> None:
     module, (x_BTD, mask_BT) = made(name), batch()
     with torch.autocast("cpu", torch.bfloat16):
-        found = module(x_BTD, mask_BT)
+        out = module(x_BTD, mask_BT)
         again = module(x_BTD.bfloat16(), mask_BT)
-    if found.requires_grad:
-        found.float().square().sum().backward()
+    if out.requires_grad:
+        out.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
     full = module(x_BTD, mask_BT)
     real = slice(None) if full.dim() == 2 else mask_BT
-    torch.testing.assert_close(found[real].float(), full[real], atol=0.1, rtol=0.1)
+    torch.testing.assert_close(out[real].float(), full[real], atol=0.1, rtol=0.1)
     torch.testing.assert_close(again[real].float(), full[real], atol=0.1, rtol=0.1)
     if name.startswith("LSTM"):
-        assert torch.equal(found, full)
+        assert torch.equal(out, full)
 
 
 def test_an_utterance_without_a_frame_is_a_mistake_of_ours() -> None:
@@ -246,11 +246,11 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", [0, 1, 3], ids=["Conv > last", "Conv > attention", "LSTM > attention"])
 def test_trainings_in_a_stack(features: Path, tmp_path: Path, number: int) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    found = []
+    of_runs = []
     for stacked in (False, True):
         run, console = new_run(tmp_path / f"{stacked}", features, tmp_path / "own.py", epochs="2"), quiet()
         run_jobs(run, alone(run, number), 2, 1, console, "audit", stacked=stacked)
-        found.append(results(run))
-    told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert told.count("one by one") == (number == 3), told
-    compare(found[1], found[0])
+        of_runs.append(results(run))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("one by one") == (number == 3), shown
+    compare(of_runs[1], of_runs[0])

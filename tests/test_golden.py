@@ -40,13 +40,13 @@ def same(known: Sequence[str], made: Sequence[str]) -> list[str]:
 def _portable(lines: Sequence[str]) -> tuple[list[str], list[list[float]]]:
     """The trainings and features, and the features' numbers."""
     named = [line.split(": ", 1) for line in lines[1:] if ".md: " not in line]
-    told = [text.partition(", mean ")[2] for _, text in named]
-    return [name for name, _ in named], [[float(v) for v in text.split(", deviation ") if v] for text in told]
+    moments = [text.partition(", mean ")[2] for _, text in named]
+    return [name for name, _ in named], [[float(v) for v in text.split(", deviation ") if v] for text in moments]
 
 
 def test_every_verb_gives_the_numbers_that_are_written_down(made: list[str]) -> None:
-    told = same(GOLDEN.read_text(encoding="utf-8").splitlines(), made)
-    assert not told, "\n".join(told)
+    differences = same(GOLDEN.read_text(encoding="utf-8").splitlines(), made)
+    assert not differences, "\n".join(differences)
 
 
 def test_a_number_that_moved_is_told() -> None:

@@ -29,9 +29,9 @@ def table() -> dict[str, dict[str, str]]:
     """By group and mistake, what the page says that `bas` says."""
     groups: dict[str, dict[str, str]] = {}
     rows: dict[str, str] = {}
-    for wrong, told in re.findall(r"^\| (.+?) \| (.*?) ?\|$", PAGE, re.MULTILINE)[2:]:
-        if told:
-            rows[wrong] = re.sub(r"^(`+) ?(.*?) ?\1$", r"\2", told)
+    for wrong, message in re.findall(r"^\| (.+?) \| (.*?) ?\|$", PAGE, re.MULTILINE)[2:]:
+        if message:
+            rows[wrong] = re.sub(r"^(`+) ?(.*?) ?\1$", r"\2", message)
         else:
             rows = groups.setdefault(wrong.strip("*"), {})
     return groups
@@ -39,11 +39,11 @@ def table() -> dict[str, dict[str, str]]:
 
 def tree(folder: Path) -> dict[str, bytes | str]:
     """Everything beneath the folder by name, hidden files too."""
-    found: dict[str, bytes | str] = {}
+    files: dict[str, bytes | str] = {}
     for path in folder.rglob("*"):
         kind = f"-> {os.readlink(path)}" if path.is_symlink() else "folder" if path.is_dir() else path.read_bytes()
-        found[str(path.relative_to(folder))] = kind
-    return found
+        files[str(path.relative_to(folder))] = kind
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,11 @@ def refused(case: Case, folder: Path, capsys: pytest.CaptureFixture[str]) -> str
     with warnings.catch_warnings(record=True) as warned:  # they would be lines, too
         assert main(case.words) == 2
     del held
-    told = capsys.readouterr().err.replace(f"{folder}/", "")
+    message = capsys.readouterr().err.replace(f"{folder}/", "")
     assert [w for w in warned if issubclass(w.category, UserWarning)] == []
-    assert re.fullmatch(r"bas: .+\n", told), told
+    assert re.fullmatch(r"bas: .+\n", message), message
     assert tree(folder) == before
-    return told.removeprefix("bas: ").strip()
+    return message.removeprefix("bas: ").strip()
 
 
 def test_the_table_has_a_row_for_every_case() -> None:
@@ -107,16 +107,16 @@ def test_the_table_has_a_row_for_every_case() -> None:
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, cases in CASES.items() for name in cases])
 def test_the_line_is_that_of_the_table(group: str, name: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(CASES[group][name], inside, capsys)
+    message = refused(CASES[group][name], inside, capsys)
     expected = table()[group][name]
-    assert re.fullmatch(".+".join(map(re.escape, expected.split("…"))), told), told
+    assert re.fullmatch(".+".join(map(re.escape, expected.split("…"))), message), message
 
 
 @pytest.mark.parametrize("name", MORE)
 def test_whatever_else_is_one_line_too(name: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case, parts = MORE[name]
-    told = refused(case, inside, capsys)
-    assert [part for part in parts if part not in told] == [], told
+    message = refused(case, inside, capsys)
+    assert [part for part in parts if part not in message] == [], message
 
 
 def test_the_good_folder_is_good(inside: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_checkpoint_of_another_job(inside: Path, capsys: pytest.CaptureFixture
     state = torch.load(CHECKPOINT, weights_only=True)
     torch.save(state | {"model": {name: x[..., :1] for name, x in state["model"].items()}}, CHECKPOINT)
     assert main(OLD.split()) == 2
-    told = f"{CHECKPOINT}: damaged, or not of this job; delete it: the job starts over"
-    assert capsys.readouterr().err == f"bas: {told}\n"
+    message = f"{CHECKPOINT}: damaged, or not of this job; delete it: the job starts over"
+    assert capsys.readouterr().err == f"bas: {message}\n"
 
 
 def test_a_trap_is_one(inside: Path) -> None:
@@ -163,5 +163,5 @@ def test_a_disk_without_locks_is_told_and_nothing_is_left(
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    told = refused(Case(command), inside, capsys)
-    assert "its disk has no file locks (Function not implemented); work in a folder on another disk, or have" in told
+    message = refused(Case(command), inside, capsys)
+    assert "its disk has no file locks (Function not implemented); work in a folder on another disk, or have" in message

@@ -21,6 +21,6 @@ HEAVY = ("torch", "scipy", "pandas", "transformers", "numpy", "sklearn", "matplo
     ],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
-    told = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    script = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -35,15 +35,15 @@ def make(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 def reads(target: str) -> set[str]:
     """As the refusal of a variable that nobody knows lists them."""
-    found = re.search(r"it reads: ([A-Z_ ]+|nothing)[;.]", make(target, "NOBODY=1").stderr)
-    assert found, target
-    return set(found[1].split()) - {"nothing"}
+    match = re.search(r"it reads: ([A-Z_ ]+|nothing)[;.]", make(target, "NOBODY=1").stderr)
+    assert match, target
+    return set(match[1].split()) - {"nothing"}
 
 
 def test_the_targets_are_the_ones_in_the_help() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    told = subprocess.run(["make"], capture_output=True, text=True, cwd=ROOT, env=environment).stdout
-    assert re.findall(r"^  make ([\w-]+) ", told, re.MULTILINE) == TARGETS
+    shown = subprocess.run(["make"], capture_output=True, text=True, cwd=ROOT, env=environment).stdout
+    assert re.findall(r"^  make ([\w-]+) ", shown, re.MULTILINE) == TARGETS
     assert len(TARGETS) > 20
 
 

@@ -21,7 +21,7 @@ LEAKY = ["--protocol", "id:2", "--allow-overlap", "speaker"]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What a comparison under a leaky split prints; the working directory holds what it wrote."""
     root = tmp_path_factory.mktemp("marks")
     with pytest.MonkeyPatch.context() as patch, (root / "cups.csv").open("w", encoding="utf-8") as stream:
@@ -53,14 +53,14 @@ def _plain(part: object) -> str:
     return str(part.title if isinstance(part, Table) else part)
 
 
-def test_every_table_on_the_terminal_has_it(told: Any) -> None:
-    titles = [line for line in told.splitlines() if "(protocol " in line]
+def test_every_table_on_the_terminal_has_it(shown: Any) -> None:
+    titles = [line for line in shown.splitlines() if "(protocol " in line]
     assert len(titles) == 4  # chosen blocks, two tables, the legend
     assert all("MARKED" in line for line in titles)
-    assert "mark: allowed by --allow-overlap, with speaker on both sides" in told
+    assert "mark: allowed by --allow-overlap, with speaker on both sides" in shown
 
 
-def test_every_file_and_sentence_has_it(told: Any) -> None:
+def test_every_file_and_sentence_has_it(shown: Any) -> None:
     page = Path("runs/marked/table.md").read_text()
     assert "MARKED" in page.splitlines()[0]
     sentences = [line for line in page.splitlines() if line.startswith("- BAS ser_bas3 ")]
@@ -76,7 +76,7 @@ def test_every_file_and_sentence_has_it(told: Any) -> None:
     assert {json.loads(job.read_text())["protocol"] for job in jobs} == {protocol["hash"]}
 
 
-def test_every_curve_in_tensorboard_has_it(told: Any) -> None:
+def test_every_curve_in_tensorboard_has_it(shown: Any) -> None:
     events = list(Path("runs/marked/tb").rglob("events.*"))
     assert len(events) > 8
     assert all("MARKED" in event.parts for event in events)
@@ -87,7 +87,7 @@ def test_every_curve_in_tensorboard_has_it(told: Any) -> None:
     assert b"--allow-overlap" in text.tensor_proto.string_val[0]
 
 
-def test_it_is_not_lost_by_going_on_without_the_flag(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_not_lost_by_going_on_without_the_flag(shown: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The same split by its file is refused without the flag, and so is the same run."""
     before = Path("runs/marked/results.json").read_bytes()
     assert main([*WORDS, *QUICK, "--protocol", "id:2"]) == 2
@@ -98,7 +98,7 @@ def test_it_is_not_lost_by_going_on_without_the_flag(told: Any, capsys: pytest.C
     assert Path("runs/marked/results.json").read_bytes() == before
 
 
-def test_a_result_of_another_split_is_not_taken(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_of_another_split_is_not_taken(shown: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(Path("runs/marked/jobs").glob("baseline-simple-FFN-fold1-*.json"))
     whole = path.read_text()
     path.write_text(json.dumps(json.loads(whole) | {"protocol": "0123456789ab"}))

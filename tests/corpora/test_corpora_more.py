@@ -301,7 +301,7 @@ def words(module: ModuleType) -> set[str]:
 def test_every_label_of_every_reader_is_in_the_table(scheme: str) -> None:
     modules = [getattr(bas.corpora, name) for name in READERS if name not in ("manifest", "audformat", "demo", "hume")]
     said = {module.__name__.rpartition(".")[2]: words(module) for module in modules}
-    assert [name for name, found in said.items() if not found] == []
+    assert [name for name, listed in said.items() if not listed] == []
     assert set().union(*said.values(), synthetic.RULES) == set(SCHEMES[scheme])
 
 

@@ -48,26 +48,28 @@ def emodb(root: Path, table: str | None = HEADING + ROWS, newline: str = "\n") -
 def test_every_take_of_emodb_was_judged() -> None:
     corpus = open_corpus("emodb", EMODB)
     assert corpus.headlines == ("WA", "Spearman natural")
-    found = shares(corpus)
-    assert found["03a01Fa"] == ({"natural": 0.75, "recognised": 0.9}, 20)
-    assert found["16b10Wb"] == ({"natural": 0.75, "recognised": 1.0}, 20)
-    assert found["03b03Wc"] == ({"natural": 18 / 21, "recognised": 20 / 21}, 21)
+    shares_of = shares(corpus)
+    assert shares_of["03a01Fa"] == ({"natural": 0.75, "recognised": 0.9}, 20)
+    assert shares_of["16b10Wb"] == ({"natural": 0.75, "recognised": 1.0}, 20)
+    assert shares_of["03b03Wc"] == ({"natural": 18 / 21, "recognised": 20 / 21}, 21)
     assert {tuple(name for name, _ in u.shares) for u in corpus.utterances} == {("natural", "recognised")}
-    assert Counter(raters for _, raters in found.values()) == {20: 483, 21: 52}
-    assert {id_[2:5] for id_, (_, raters) in found.items() if raters == 21} == {"b03"}
-    assert min(told["recognised"] for told, _ in found.values()) == 0.8  # what was distributed
-    for told, raters in found.values():
+    assert Counter(raters for _, raters in shares_of.values()) == {20: 483, 21: 52}
+    assert {id_[2:5] for id_, (_, raters) in shares_of.items() if raters == 21} == {"b03"}
+    assert min(shares_by_name["recognised"] for shares_by_name, _ in shares_of.values()) == 0.8  # what was distributed
+    for shares_by_name, raters in shares_of.values():
         assert raters is not None
-        assert all(abs(share * raters - round(share * raters)) < 1e-9 for share in told.values())
+        assert all(abs(share * raters - round(share * raters)) < 1e-9 for share in shares_by_name.values())
 
 
 @needs_emodb
 def test_the_percentages_are_those_of_the_file() -> None:
     rows = (EMODB / "erkennung.txt").read_bytes().decode("latin-1").replace("\xa0", "").replace(",", ".").split("\n")
-    told = {take[:-4]: (recognised, natural) for _, take, recognised, natural in (r.split("\t") for r in rows[1:-1])}
+    percentages = {
+        take[:-4]: (recognised, natural) for _, take, recognised, natural in (r.split("\t") for r in rows[1:-1])
+    }
     for u in open_corpus("emodb", EMODB).utterances:
         by_name = dict(u.shares)
-        assert (f"{100 * by_name['recognised']:.2f}", f"{100 * by_name['natural']:.2f}") == told[u.id]
+        assert (f"{100 * by_name['recognised']:.2f}", f"{100 * by_name['natural']:.2f}") == percentages[u.id]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -105,9 +107,9 @@ def test_emodb_without_the_table_has_no_shares(tmp_path: Path) -> None:
     ],
 )
 def test_emodb_refuses_a_table_that_is_none(tmp_path: Path, table: str, said: str) -> None:
-    told = refusal(open_corpus, "emodb", emodb(tmp_path, table))
-    assert told.startswith(f"{tmp_path / 'erkennung.txt'} line ")
-    assert said in told
+    message = refusal(open_corpus, "emodb", emodb(tmp_path, table))
+    assert message.startswith(f"{tmp_path / 'erkennung.txt'} line ")
+    assert said in message
 
 
 # CREMA-D
@@ -159,9 +161,9 @@ def test_cremad_without_the_votes_has_no_shares(tmp_path: Path) -> None:
     ],
 )
 def test_cremad_refuses_votes_that_are_none(tmp_path: Path, table: str, said: str) -> None:
-    told = refusal(open_corpus, "cremad", cremad(tmp_path, table))
-    assert told.startswith(f"{tmp_path / 'processedResults/tabulatedVotes.csv'}: ")
-    assert said in told
+    message = refusal(open_corpus, "cremad", cremad(tmp_path, table))
+    assert message.startswith(f"{tmp_path / 'processedResults/tabulatedVotes.csv'}: ")
+    assert said in message
 
 
 # Written as a manifest

@@ -141,10 +141,10 @@ def test_export_writes_what_the_reader_reads(
     listed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: Any
 ) -> None:
     assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     reader = "manifest" if "." in out else "audformat"
-    assert f"{reader}: {tmp_path / out}, 3 utterances of mine" in told
-    assert f"next: bas corpus show --corpus {reader} --root {tmp_path / out}" in told
+    assert f"{reader}: {tmp_path / out}, 3 utterances of mine" in shown
+    assert f"next: bas corpus show --corpus {reader} --root {tmp_path / out}" in shown
     assert open_corpus(reader, tmp_path / out).utterances == open_corpus("manifest", listed).utterances
     assert main(["corpus", "export", "--corpus", "manifest", "--root", str(listed), "--to", str(tmp_path / out)]) == 2
     assert capsys.readouterr().err == f"bas: --to {tmp_path / out}: is there already; name another, or move it away\n"

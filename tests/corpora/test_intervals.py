@@ -114,7 +114,7 @@ def test_tiers_of_words(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         pytest.param(LONG.replace('"Word"', '"wordlist"'), "'phones', 'Words' (points), 'wordlist'", id="no-tier"),
         pytest.param(LONG.replace('"phones"', '"words"'), "several tiers of words", id="two-tiers"),
@@ -129,11 +129,11 @@ def test_tiers_of_words(name: str, tmp_path: Path) -> None:
         pytest.param(SHORT.encode("latin-1"), "neither UTF-8 nor UTF-16", id="latin-1"),
     ],
 )
-def test_what_is_no_textgrid_of_words_is_refused(text: str | bytes, told: str, tmp_path: Path) -> None:
+def test_what_is_no_textgrid_of_words_is_refused(text: str | bytes, expected: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.TextGrid", text)
     message = refusal(read_textgrid, path)
     assert message.startswith(str(path))
-    assert told in message
+    assert expected in message
 
 
 CTM = """;; file channel start duration word confidence
@@ -147,8 +147,8 @@ u3 1 0.00 1.00 sil
 
 
 def test_a_ctm_file_holds_many_utterances(tmp_path: Path) -> None:
-    found = read_ctm(write(tmp_path / "a.ctm", CTM))
-    assert {id_: [(w.start, round(w.end, 9), w.text) for w in words] for id_, words in found.items()} == {
+    words_of = read_ctm(write(tmp_path / "a.ctm", CTM))
+    assert {id_: [(w.start, round(w.end, 9), w.text) for w in words] for id_, words in words_of.items()} == {
         "u1": [(0.1, 0.3, "hello"), (0.4, 0.5, "you")],
         "u2": [(0.5, 0.75, "there")],
         "u3": [],
@@ -156,7 +156,7 @@ def test_a_ctm_file_holds_many_utterances(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("u1 1 0.1 0.2", "line 8: 4 cells; expected file, channel"),
         ("u1 1 0.1 0.2 a 0.5 lex", "line 8: 7 cells"),
@@ -167,11 +167,11 @@ def test_a_ctm_file_holds_many_utterances(tmp_path: Path) -> None:
         ("u1 2 0.6 0.1 a", "line 8: channel: 'u1' has a second one, '2' beside '1'"),
     ],
 )
-def test_a_bad_line_of_a_ctm_file_is_named(line: str, told: str, tmp_path: Path) -> None:
+def test_a_bad_line_of_a_ctm_file_is_named(line: str, expected: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.ctm", CTM + line + "\n")
     message = refusal(read_ctm, path)
     assert message.startswith(f"{path} ")
-    assert told in message
+    assert expected in message
 
 
 def test_a_ctm_file_is_read_once_and_names_who_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_the_id_of_an_audio_folder_s_row_is_its_recording_s(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("column", "cell", "told"),
+    ("column", "cell", "expected"),
     [
         ("words", "notes/none.ctm", "words: {folder}/notes/none.ctm: cannot be read: No such file"),
         ("words", "notes/all.ctm", "words: {folder}/notes/all.ctm: no line of 'u4'"),
@@ -243,11 +243,11 @@ def test_the_id_of_an_audio_folder_s_row_is_its_recording_s(folder: Path) -> Non
         ("raters", "-1", "raters: '-1'"),
     ],
 )
-def test_a_bad_cell_is_one_line(column: str, cell: str, told: str, folder: Path) -> None:
+def test_a_bad_cell_is_one_line(column: str, cell: str, expected: str, folder: Path) -> None:
     path = write(folder / "m.csv", f"id,audio,{column}\nu4,wav/u4.wav,{cell}\n")
     message = refusal(manifest.read, path)
     assert message.startswith(f"{path} line 2: ")
-    assert told.format(folder=folder) in message
+    assert expected.format(folder=folder) in message
 
 
 @pytest.mark.parametrize("value", [True, 1.0, [1], 0])

@@ -143,14 +143,14 @@ def test_a_killed_call_leaves_no_manifest_and_the_next_one_finishes(small: Any, 
 
 def f0(wav: Any, rate: Any = 16000) -> Any:
     """The median over voiced frames of the autocorrelation's peak between 60 and 500 Hz."""
-    found = []
+    pitches = []
     for at in range(0, len(wav) - 800, 400):
         frame = wav[at : at + 800] - wav[at : at + 800].mean()
         if frame.std() > wav.std() / 2:
             r = np.correlate(frame, frame, "full")[799:]
             lags = np.arange(rate // 500, rate // 60)
-            found.append(rate / lags[r[lags].argmax()])
-    return np.median(found)
+            pitches.append(rate / lags[r[lags].argmax()])
+    return np.median(pitches)
 
 
 def test_the_emotions_go_the_way_the_literature_says(demo: Any) -> None:

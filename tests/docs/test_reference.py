@@ -55,9 +55,9 @@ def test_a_refusal_is_shown_with_names_for_what_is_filled_in(reference: ModuleTy
 REMEDY = "make it again"
 
 def check(path, error, missing, few):
-    told = f"{len(missing)} are gone" if few else "all are gone"
+    counted = f"{len(missing)} are gone" if few else "all are gone"
     if few:
-        raise UserError(f"{path}: {told}; {REMEDY}")
+        raise UserError(f"{path}: {counted}; {REMEDY}")
     raise ValueError("of our own")
 
 def refusal(error, lr):

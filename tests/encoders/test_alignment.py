@@ -183,9 +183,9 @@ def test_a_silent_model_is_aligned_by_its_letters_alone(
 
     monkeypatch.setattr(aligner, "_model", Said())
     monkeypatch.setattr(aligner, "_delimiter", None)
-    found = aligner(replace(spoken, text="du A"))
+    aligned = aligner(replace(spoken, text="du A"))
     frame = 1.5 / 74
-    assert [(w.start / frame, w.end / frame, w.text) for w in found] == [
+    assert [(w.start / frame, w.end / frame, w.text) for w in aligned] == [
         (pytest.approx(10), pytest.approx(21), "du"),
         (pytest.approx(40), pytest.approx(44), "A"),
     ]
@@ -193,35 +193,35 @@ def test_a_silent_model_is_aligned_by_its_letters_alone(
 
 def test_aligned_words_are_segments(aligner: Aligner, spoken: Utterance) -> None:
     untold = replace(spoken, id="b", text="...")
-    found = word_segments([spoken, untold], aligner)
-    assert found.source == {"a": "aligned", "b": "pseudo"}
-    assert found.of["a"] == aligner(spoken)
+    segments = word_segments([spoken, untold], aligner)
+    assert segments.source == {"a": "aligned", "b": "pseudo"}
+    assert segments.of["a"] == aligner(spoken)
 
 
 def test_what_is_no_recogniser_of_letters_is_refused(model: Path, hubert: Path, tmp_path: Path) -> None:
-    def told(name: Path | str) -> str:
+    def refused(name: Path | str) -> str:
         message = refusal(Aligner, str(name), CPU)
         assert message.startswith(f"aligner '{name}': "), message
         return message
 
     from transformers import HubertModel, Wav2Vec2ForCTC
 
-    assert "cannot be loaded as a CTC model" in told(tmp_path / "none")
+    assert "cannot be loaded as a CTC model" in refused(tmp_path / "none")
     signs = recogniser(tmp_path / "signs", {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "ah": 5, "1": 6})
-    assert "its vocabulary has no letters" in told(signs)
+    assert "its vocabulary has no letters" in refused(signs)
     bare = tmp_path / "bare"
     bare.mkdir()
     for file in model.iterdir():
         (bare / file.name).write_bytes(file.read_bytes())
     Wav2Vec2ForCTC.from_pretrained(model).wav2vec2.save_pretrained(bare)  # never taught to spell
-    assert "2 weights are missing from its files, lm_head.bias the first" in told(bare)
+    assert "2 weights are missing from its files, lm_head.bias the first" in refused(bare)
     HubertModel.from_pretrained(hubert).save_pretrained(tmp_path / "hubert")
-    assert "cannot be loaded as a CTC model" in told(tmp_path / "hubert")  # no tokenizer
+    assert "cannot be loaded as a CTC model" in refused(tmp_path / "hubert")  # no tokenizer
     (bare / "preprocessor_config.json").write_text(
         (model / "preprocessor_config.json").read_text().replace("16000", "8000")
     )
     Wav2Vec2ForCTC.from_pretrained(model).save_pretrained(bare)
-    assert "takes 8000 Hz, not 16000 Hz" in told(bare)
+    assert "takes 8000 Hz, not 16000 Hz" in refused(bare)
 
 
 def test_the_command_aligns_what_has_a_text(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

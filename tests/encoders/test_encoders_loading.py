@@ -169,7 +169,7 @@ def test_real_length_is_whispers(wavlm: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "preprocessor", "told"),
+    ("family", "preprocessor", "expected"),
     [
         (
             "wavlm-group",
@@ -181,12 +181,14 @@ def test_real_length_is_whispers(wavlm: Path, tmp_path: Path) -> None:
         ("whisper", transformers.WhisperFeatureExtractor(chunk_length=10), "(80, 1000)"),
     ],
 )
-def test_a_preprocessor_that_does_not_fit_is_refused(family: str, preprocessor: Any, told: str, tmp_path: Path) -> None:
+def test_a_preprocessor_that_does_not_fit_is_refused(
+    family: str, preprocessor: Any, expected: str, tmp_path: Path
+) -> None:
     folder = save(tmp_path / "model", family)
     preprocessor.save_pretrained(folder)
     message = refusal(load_encoder, str(folder), CPU)
     assert str(folder) in message
-    assert told in message
+    assert expected in message
 
 
 @pytest.mark.parametrize("name", ["bas-hubert-nano/", "Bas-Hubert-Nano", "bas-hubert-nan", "logmel", "log-mels"])

@@ -43,13 +43,13 @@ def load(root: Path, name: str) -> Tunable:
 def test_the_output_is_the_last_state_cut_for_any_batch(name: str, folders: Path) -> None:
     encoder = load(folders, name)
     inputs = [encoder.prepare(wave) for wave in mates(name, encoder) if name != "data2vec-audio" or len(wave) == 9_001]
-    found = encoder.outputs(inputs)
-    for input_, output_TD in zip(inputs, found, strict=True):
+    outputs = encoder.outputs(inputs)
+    for input_, output_TD in zip(inputs, outputs, strict=True):
         states_LTD = encoder.encode([input_])[0]
         near(output_TD, encoder.cut(states_LTD)[-1])
         normed = name.endswith("-layer") or "whisper" in name
         assert torch.equal(encoder.cut(states_LTD)[0], states_LTD[0]) is not normed
-    assert not any(output_TD.requires_grad for output_TD in found)
+    assert not any(output_TD.requires_grad for output_TD in outputs)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -165,5 +165,5 @@ def test_the_real_whisper_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_encoders_that_are_not_trained_here(tmp_path: Path) -> None:
     assert "no weights to train" in refusal(tunable, load_encoder(LOG_MEL, CPU))
-    for name, told in (("sew", "sew puts out other frames"), ("hubert-batch", "BatchNorm")):
-        assert told in refusal(tunable, load_encoder(str(save(tmp_path / name, name)), CPU))
+    for name, message in (("sew", "sew puts out other frames"), ("hubert-batch", "BatchNorm")):
+        assert message in refusal(tunable, load_encoder(str(save(tmp_path / name, name)), CPU))

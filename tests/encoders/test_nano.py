@@ -75,8 +75,8 @@ def test_a_shared_batch_changes_nothing(nano: Encoder) -> None:
 
 
 def test_what_it_does_not_have_is_refused_by_its_name() -> None:
-    told = refusal(load_encoder, NANO, CPU, revision="main")
-    assert told == f"encoder {NANO!r}: revision 'main' asked, but only a hub name has revisions"
+    message = refusal(load_encoder, NANO, CPU, revision="main")
+    assert message == f"encoder {NANO!r}: revision 'main' asked, but only a hub name has revisions"
     assert refusal(load_encoder, NANO, CPU, real_length=True).startswith(
         f"encoder {NANO!r}: real_length is for Whisper"
     )
@@ -125,11 +125,11 @@ def best_accuracy(encoder: Encoder, corpus: Corpus) -> float:
     labels = np.array([u.speaker for u in corpus.utterances])
     texts = np.array([u.text for u in corpus.utterances])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=5_000))
-    told = [
+    scores = [
         cross_val_predict(model, states_ULD[:, layer], labels, groups=texts, cv=GroupKFold(3))
         for layer in range(states_ULD.shape[1])
     ]
-    return max(float((of_layer == labels).mean()) for of_layer in told)
+    return max(float((of_layer == labels).mean()) for of_layer in scores)
 
 
 def test_the_card_says_what_the_recipe_wrote_down() -> None:

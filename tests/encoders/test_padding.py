@@ -33,25 +33,25 @@ def tail(wave: audio.Wave, seconds: float) -> audio.Wave:
 
 @pytest.mark.parametrize("batch_seconds", [0.1, 60.0])
 def test_each_frame_of_the_padded_wave_is_stored(corpus: Corpus, tmp_path: Path, batch_seconds: float) -> None:
-    found = extract(corpus, tmp_path / "padded", Padded(Fake(), 0.7), batch_seconds=batch_seconds)
-    assert {found.num_frames(u.id) for u in corpus.utterances} == {35}
+    padded = extract(corpus, tmp_path / "padded", Padded(Fake(), 0.7), batch_seconds=batch_seconds)
+    assert {padded.num_frames(u.id) for u in corpus.utterances} == {35}
     for u in corpus.utterances:
         expected_LTD = Fake().states(torch.from_numpy(tail(audio.load(u), 0.7))).half().numpy()
         for layer in range(3):
-            assert np.array_equal(found.read(u.id, layer), expected_LTD[layer])
-        assert not found.read(u.id, 0)[-4:].any()  # the longest is 0.6 s
+            assert np.array_equal(padded.read(u.id, layer), expected_LTD[layer])
+        assert not padded.read(u.id, 0)[-4:].any()  # the longest is 0.6 s
 
 
 def test_a_speech_encoder_is_given_the_silence_too(hubert: Path, corpus: Corpus, tmp_path: Path) -> None:
     """Against `transformers` alone: its preprocessor normalises over the zeros, and no mask is set."""
-    found = extract(corpus, tmp_path / "padded", Padded(load_encoder(str(hubert), CPU), 0.8), dtype="float32")
+    padded = extract(corpus, tmp_path / "padded", Padded(load_encoder(str(hubert), CPU), 0.8), dtype="float32")
     model, prepare = HubertModel.from_pretrained(hubert).eval(), Wav2Vec2FeatureExtractor()
     for u in corpus.utterances[:3]:
         given = prepare(tail(audio.load(u), 0.8), sampling_rate=16_000, return_tensors="pt")
         with torch.no_grad():
             states = model(given["input_values"], output_hidden_states=True).hidden_states
         for layer, expected_1TD in enumerate(states):
-            np.testing.assert_allclose(found.read(u.id, layer), expected_1TD[0].numpy(), rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(padded.read(u.id, layer), expected_1TD[0].numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_the_length_is_part_of_what_a_store_is(corpus: Corpus, tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_the_length_is_part_of_what_a_store_is(corpus: Corpus, tmp_path: Path) -
         "as recorded, padded with zeros to 0.8 s",
     ]
     assert {samples for _, samples in infos["0.7"].recordings.values()} == {11_200}
-    told = refusal(extract, corpus, tmp_path / "plain", Padded(Fake(), 0.7))
-    assert "input:  there, padded with zeros to 0.7 s asked" in told
+    message = refusal(extract, corpus, tmp_path / "plain", Padded(Fake(), 0.7))
+    assert "input:  there, padded with zeros to 0.7 s asked" in message
     assert describe(tmp_path / "0.7", quiet())["input"] == "16 kHz, padded with zeros to 0.7 s"
 
 
@@ -78,25 +78,27 @@ def test_the_plan_knows_how_much_it_will_be(corpus: Corpus, tmp_path: Path) -> N
 
 def test_a_longer_recording_is_refused_before_anything_is_encoded(corpus: Corpus, tmp_path: Path) -> None:
     fake = Fake()
-    told = refusal(extract, corpus, tmp_path / "store", Padded(fake, 0.45))
-    assert told.startswith(f"{corpus.utterances[7].audio}: u07: 0.60 s, the longest of 3 beyond the 0.45 s of --pad-")
-    assert told.endswith("skip them with --longest 0.45")
+    message = refusal(extract, corpus, tmp_path / "store", Padded(fake, 0.45))
+    assert message.startswith(
+        f"{corpus.utterances[7].audio}: u07: 0.60 s, the longest of 3 beyond the 0.45 s of --pad-"
+    )
+    assert message.endswith("skip them with --longest 0.45")
     assert not fake.batches
     assert not list((tmp_path / "store").glob("*.*"))
-    found = extract(corpus, tmp_path / "store", Padded(fake, 0.45), longest=0.45)
-    assert set(found.info.skipped) == {"u01", "u04", "u07"}
-    assert {found.num_frames(id_) for id_ in found.ids} == {22}
+    padded = extract(corpus, tmp_path / "store", Padded(fake, 0.45), longest=0.45)
+    assert set(padded.info.skipped) == {"u01", "u04", "u07"}
+    assert {padded.num_frames(id_) for id_ in padded.ids} == {22}
 
 
 def test_the_very_length_is_not_longer(corpus: Corpus, tmp_path: Path) -> None:
-    found = extract(corpus, tmp_path / "store", Padded(Fake(), max(DURATIONS)))
-    assert found.info.num_utterances == len(DURATIONS)
+    padded = extract(corpus, tmp_path / "store", Padded(Fake(), max(DURATIONS)))
+    assert padded.info.num_utterances == len(DURATIONS)
 
 
 def test_a_length_that_the_encoder_cannot_take_is_refused(hubert: Path) -> None:
-    told = refusal(Padded, load_encoder(str(hubert), CPU), 0.01)
-    assert "padding to 0.01 s: encoder" in told
-    assert "needs 0.025 s at least" in told
+    message = refusal(Padded, load_encoder(str(hubert), CPU), 0.01)
+    assert "padding to 0.01 s: encoder" in message
+    assert "needs 0.025 s at least" in message
 
 
 def test_one_sample_of_rounding_is_cut() -> None:
@@ -134,9 +136,9 @@ def test_by_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     into = tmp_path / "store"
     command = ["extract", "--corpus", "manifest", "--root", str(root), "--encoder", LOG_MEL, "--features", str(into)]
     assert main([*command, "--pad-audio", "0.7"]) == 0
-    found = FeatureStore(into)
-    assert {found.num_frames(id_) for id_ in found.ids} == {71}
-    assert np.allclose(found.read("u0", 0)[-8:], np.log(1e-6), atol=0.01)
+    padded = FeatureStore(into)
+    assert {padded.num_frames(id_) for id_ in padded.ids} == {71}
+    assert np.allclose(padded.read("u0", 0)[-8:], np.log(1e-6), atol=0.01)
     assert main([*command, "--pad-audio", "0.5"]) == 2
     assert "the longest of 2 beyond the 0.5 s of --pad-audio" in capsys.readouterr().err
     assert main([*command, "--pad-audio", "0"]) == 2

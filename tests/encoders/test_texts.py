@@ -25,8 +25,8 @@ def test_padding_changes_no_text(bert: str) -> None:
 
 
 def test_no_text_encoder_is_told_in_a_line(tmp_path: Path) -> None:
-    told = refusal(embed_texts, str(tmp_path / "bert"), ["the door"], CPU)
-    assert told.startswith(f"text encoder '{tmp_path}/bert': cannot be loaded: ")
+    message = refusal(embed_texts, str(tmp_path / "bert"), ["the door"], CPU)
+    assert message.startswith(f"text encoder '{tmp_path}/bert': cannot be loaded: ")
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(bert: str, tmp_path: Path) -> None:
@@ -39,5 +39,5 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(bert: str, tmp_path:
     assert np.array_equal(
         embed_texts(str(tmp_path / "pooler.dense.weight"), ["the door"], CPU), embed_texts(bert, ["the door"], CPU)
     )
-    told = refusal(embed_texts, str(folder), ["the door"], CPU)
-    assert told == f"text encoder {str(folder)!r}: 1 weights are missing from its files, {left_out} the first"
+    message = refusal(embed_texts, str(folder), ["the door"], CPU)
+    assert message == f"text encoder {str(folder)!r}: 1 weights are missing from its files, {left_out} the first"

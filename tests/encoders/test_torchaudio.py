@@ -93,7 +93,7 @@ def test_whoever_imports_transformers_has_settled_torchaudio_first() -> None:
 
     Whatever else imports classes of `transformers` does so in a function, after that.
     """
-    found = 0
+    count = 0
     for path in (ROOT / "benchmarks").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "transformers"], path
@@ -103,10 +103,10 @@ def test_whoever_imports_transformers_has_settled_torchaudio_first() -> None:
         names |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         top = {n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.module}
         if any(name.partition(".")[0] == "transformers" for name in names) and path.name != "base.py":
-            found += 1
+            count += 1
             inside = path.parent.name == "encoders"  # the room's own __init__ comes first
             assert inside or any(name.startswith("bas.encoders") for name in top), path
-    assert found > 5
+    assert count > 5
 
 
 @pytest.fixture

@@ -137,8 +137,8 @@ def test_what_is_no_key_or_no_value_is_refused(emodb: Experiment, text: str, mes
 
 
 def test_a_file_that_is_none(emodb: Experiment) -> None:
-    for path, told in {"no.toml": "no.toml: no such file", ".": ".: cannot be read: Is a directory"}.items():
-        with pytest.raises(UserError, match=told):
+    for path, message in {"no.toml": "no.toml: no such file", ".": ".: cannot be read: Is a directory"}.items():
+        with pytest.raises(UserError, match=message):
             load_experiment(path)
 
 

@@ -64,7 +64,9 @@ def both(parts: Any, tmp_path: Path) -> dict[str, Any]:
 
 def sound(folder: Path) -> None:
     """Every check passes, every utterance encoded again."""
-    assert [w for found in verify.verify(folder, quiet(), torch.device("cpu"), sample=99) for w in found.problems] == []
+    assert [
+        w for finding in verify.verify(folder, quiet(), torch.device("cpu"), sample=99) for w in finding.problems
+    ] == []
 
 
 def same(made: FeatureStore, source: FeatureStore) -> None:
@@ -130,7 +132,7 @@ def test_the_versions_that_computed_are_carried_over(whole: FeatureStore, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("choice", "message"),
     [
         ({"ids": ["u1", "nobody"]}, "no utterance 'nobody' in this store"),
         ({"layers": [0, 3]}, "layer 3 is not stored; it holds 0, 1, 2"),
@@ -138,8 +140,10 @@ def test_the_versions_that_computed_are_carried_over(whole: FeatureStore, tmp_pa
         ({"layers": []}, "no layer is asked for"),
     ],
 )
-def test_a_subset_of_what_is_not_there(asked: dict[str, Any], told: str, whole: FeatureStore, tmp_path: Path) -> None:
-    assert told in refusal(subset, whole.folder, tmp_path / "out", quiet(), **{**ALL, **asked})
+def test_a_subset_of_what_is_not_there(
+    choice: dict[str, Any], message: str, whole: FeatureStore, tmp_path: Path
+) -> None:
+    assert message in refusal(subset, whole.folder, tmp_path / "out", quiet(), **{**ALL, **choice})
     assert not (tmp_path / "out").exists()
 
 
@@ -212,7 +216,7 @@ def test_one_id_of_two_recordings_is_refused_and_of_one_taken_once(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("field", "encoder", "asked"),
+    ("field", "encoder", "choice"),
     [
         ("revision", {"revision": "2"}, {}),
         ("input", {"input": "other"}, {}),
@@ -224,10 +228,10 @@ def test_one_id_of_two_recordings_is_refused_and_of_one_taken_once(tmp_path: Pat
     ],
 )
 def test_stores_that_differ_are_not_mixed(
-    field: str, encoder: dict[str, Any], asked: dict[str, Any], whole: FeatureStore, tmp_path: Path
+    field: str, encoder: dict[str, Any], choice: dict[str, Any], whole: FeatureStore, tmp_path: Path
 ) -> None:
     device = encoder.pop("device", "cpu")
-    other = store(tmp_path / "list.csv", tmp_path / "other", Fake(**encoder), **asked)
+    other = store(tmp_path / "list.csv", tmp_path / "other", Fake(**encoder), **choice)
     if device != "cpu":  # nothing here could compute there
         raw = json.loads((other.folder / "store.json").read_text())
         (other.folder / "store.json").write_text(json.dumps({**raw, "device": device}))
@@ -287,8 +291,8 @@ def test_the_same_command_makes_again_what_was_deleted(whole: FeatureStore, tmp_
     before = files(out)
     subset(whole.folder, out, quiet(), layers=[1], ids=None)  # nothing to do
     flip(shard_path(out, 1))
-    (told,) = [f for f in verify.verify(out, quiet(), torch.device("cpu"), sample=0) if f.problems]
-    assert "delete shard-00001.h5 and run the same `bas features subset` again" in told.advice
+    (finding,) = [f for f in verify.verify(out, quiet(), torch.device("cpu"), sample=0) if f.problems]
+    assert "delete shard-00001.h5 and run the same `bas features subset` again" in finding.advice
     shard_path(out, 1).unlink()
     assert "run the same `bas features subset` again" in refusal(FeatureStore, out)
     subset(whole.folder, out, quiet(), layers=[1], ids=None)

@@ -47,11 +47,11 @@ def words(parent: FeatureStore) -> Segments:
 
 
 def checks(folder: Path, sample: int = 99) -> dict[str, Finding]:
-    return {found.check: found for found in verify(folder, quiet(), torch.device("cpu"), sample=sample)}
+    return {finding.check: finding for finding in verify(folder, quiet(), torch.device("cpu"), sample=sample)}
 
 
 def wrong(folder: Path, sample: int = 99) -> dict[str, tuple[str, ...]]:
-    return {name: found.problems for name, found in checks(folder, sample).items() if found.problems}
+    return {name: finding.problems for name, finding in checks(folder, sample).items() if finding.problems}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -81,9 +81,9 @@ def test_words_that_overlap_share_frames_and_inside_has_each_once() -> None:
 def test_means_are_computed_in_float64_and_stored_as_the_parent_s() -> None:
     block = np.full((3000, 2), 60000, dtype=np.float16)  # their sum is beyond float16, and so is any error of it
     block[:, 1] = np.float16(0.1)
-    found = pooled(block, np.array([[0, 3000], [1, 2]]))
-    assert found.dtype == np.float16
-    assert np.array_equal(found, block[:2])
+    means = pooled(block, np.array([[0, 3000], [1, 2]]))
+    assert means.dtype == np.float16
+    assert np.array_equal(means, block[:2])
 
 
 # The store
@@ -112,8 +112,8 @@ def test_a_derived_store_holds_what_the_times_say(dtype: str, words: Segments, t
 
 def test_identities_are_of_the_pooling_and_the_segments(parent: FeatureStore, words: Segments, tmp_path: Path) -> None:
     seconds = dict(zip(parent.ids, (0.2,) * 6, strict=True))
-    asked = [(words, p) for p in POOLINGS] + [(random_like(words, seconds, seed), "mean") for seed in (0, 1)]
-    made = [derive(parent.folder, tmp_path / str(i), s, p, quiet()) for i, (s, p) in enumerate(asked)]
+    choices = [(words, p) for p in POOLINGS] + [(random_like(words, seconds, seed), "mean") for seed in (0, 1)]
+    made = [derive(parent.folder, tmp_path / str(i), s, p, quiet()) for i, (s, p) in enumerate(choices)]
     assert len({parent.info.identity, *(s.info.identity for s in made)}) == 6
     again = derive(parent.folder, tmp_path / "elsewhere", words, "mean", quiet())
     assert again.info.identity == made[0].info.identity
@@ -160,8 +160,8 @@ def test_what_cannot_be_derived_is_refused_before_anything_is_written(
         derive, parent.folder, out, words, "max", quiet()
     )
     fewer = words.only([i for i in parent.ids if i != "u3"])
-    told = refusal(derive, parent.folder, out, fewer, "mean", quiet())
-    assert told.startswith(f"{parent.folder}: 1 of its utterances have no words, u3 the first")
+    message = refusal(derive, parent.folder, out, fewer, "mean", quiet())
+    assert message.startswith(f"{parent.folder}: 1 of its utterances have no words, u3 the first")
     assert not out.exists()
     made = derive(parent.folder, out, words, "mean", quiet())
     assert f"{out}: is itself derived (mean words " in refusal(derive, out, tmp_path / "twice", words, "mean", quiet())
@@ -169,8 +169,8 @@ def test_what_cannot_be_derived_is_refused_before_anything_is_written(
         ("subset", lambda: subset(out, tmp_path / "s", quiet(), layers=[0], ids=None)),
         ("merge", lambda: merge([parent.folder, out], tmp_path / "m", quiet())),
     ):
-        told = refusal(call)
-        assert told.startswith(f"{out}: derived ({made.info.derived}), so no source of a {verb}; {verb} what it was")
+        message = refusal(call)
+        assert message.startswith(f"{out}: derived ({made.info.derived}), so no source of a {verb}; {verb} what it was")
     assert {p.name for p in tmp_path.iterdir()} == {"list.csv", "wav", "parent", "out"}
 
 
@@ -178,9 +178,9 @@ def test_another_store_is_never_written_over(parent: FeatureStore, words: Segmen
     out = tmp_path / "out"
     derive(parent.folder, out, words, "mean", quiet())
     other = Segments("words", {**words.of, "u0": WORDS[:1]}, words.source)
-    for folder, asked in ((out, (words, "centre")), (out, (other, "mean")), (parent.folder, (words, "mean"))):
+    for folder, choice in ((out, (words, "centre")), (out, (other, "mean")), (parent.folder, (words, "mean"))):
         before = files(folder)
-        assert f"{folder}: holds another store (" in refusal(derive, parent.folder, folder, *asked, quiet())
+        assert f"{folder}: holds another store (" in refusal(derive, parent.folder, folder, *choice, quiet())
         assert files(folder) == before
     encoder = Fake()
     assert "holds another store (made by: derive there" in refusal(store, tmp_path / "list.csv", out, encoder)
@@ -189,8 +189,8 @@ def test_another_store_is_never_written_over(parent: FeatureStore, words: Segmen
 
 def test_a_damaged_parent_is_refused(parent: FeatureStore, words: Segments, tmp_path: Path) -> None:
     id_ = flip(shard_path(parent.folder, 1), layer=2)
-    told = refusal(derive, parent.folder, tmp_path / "out", words, "mean", quiet())
-    assert told.startswith(f"{shard_path(parent.folder, 1)}: {id_}: layer 2: other bytes than were computed")
+    message = refusal(derive, parent.folder, tmp_path / "out", words, "mean", quiet())
+    assert message.startswith(f"{shard_path(parent.folder, 1)}: {id_}: layer 2: other bytes than were computed")
     assert not (tmp_path / "out" / "store.json").exists()
     shard_path(parent.folder, 1).unlink()
     assert "shards are gone" in refusal(derive, parent.folder, tmp_path / "out", words, "mean", quiet())
@@ -252,9 +252,9 @@ def test_the_same_command_makes_again_what_was_deleted(parent: FeatureStore, wor
     before = files(out)
     shard_path(out, 1).unlink()
     (out / SEGMENTS).write_text("{}")
-    found = wrong(out)
-    assert found["files"] == ("shard-00001.h5: missing",)
-    assert "damaged" in found["derivation"][0]
+    problems = wrong(out)
+    assert problems["files"] == ("shard-00001.h5: missing",)
+    assert "damaged" in problems["derivation"][0]
     derive(parent.folder, out, words, "inside", quiet())
     assert files(out) == before
 
@@ -268,16 +268,16 @@ def test_verify_derives_again_where_the_parent_is(
     made = {p: derive(parent.folder, tmp_path / p, words, p, quiet()).folder for p in POOLINGS}
     monkeypatch.setattr(room, "load_encoder", lambda *_, **__: pytest.fail("an encoder makes other rows"))
     for folder in made.values():
-        found = checks(folder, sample=2)
-        assert list(found) == ["files", "entries", "shards", "derivation", "labels"]
-        assert not any(f.problems for f in found.values())
-        assert found["derivation"].summary.endswith(f"2 of them derived again from {parent.folder}")
+        findings = checks(folder, sample=2)
+        assert list(findings) == ["files", "entries", "shards", "derivation", "labels"]
+        assert not any(f.problems for f in findings.values())
+        assert findings["derivation"].summary.endswith(f"2 of them derived again from {parent.folder}")
     assert "0 of them derived again" in checks(made["mean"], sample=0)["derivation"].summary
     shutil.rmtree(parent.folder)
     for folder in made.values():
-        found = checks(folder)
-        assert not any(f.problems for f in found.values())
-        assert f"nothing derived again: {parent.folder}: no feature store here" in found["derivation"].summary
+        findings = checks(folder)
+        assert not any(f.problems for f in findings.values())
+        assert f"nothing derived again: {parent.folder}: no feature store here" in findings["derivation"].summary
 
 
 class Louder(Fake):
@@ -320,21 +320,21 @@ def test_verify_finds_segments_that_are_not_those_of_then(
 def test_info_says_what_a_store_is_derived_from(parent: FeatureStore, tmp_path: Path) -> None:
     sources = dict(zip(parent.ids, ("corpus", "corpus", "corpus", "aligned", "pseudo", "pseudo"), strict=True))
     words = Segments("words", dict.fromkeys(parent.ids, WORDS), sources)
-    found = describe(derive(parent.folder, tmp_path / "a", words, "mean", quiet()).folder, quiet())
-    assert found["held"] == "6 utterances, 0.00 h, 24 words"
-    assert found["derived from"] == f"{parent.folder}: the mean over each word's frames"
-    assert found["segments"] == (
+    description = describe(derive(parent.folder, tmp_path / "a", words, "mean", quiet()).folder, quiet())
+    assert description["held"] == "6 utterances, 0.00 h, 24 words"
+    assert description["derived from"] == f"{parent.folder}: the mean over each word's frames"
+    assert description["segments"] == (
         f"words {words.digest}: utterances 3 with the corpus's times, 1 aligned, 2 cut into pseudo-segments"
     )
-    assert found["frames"] == "4 wide, one a word, of 50 a second"
-    assert found["made by"] == "bas features derive"
-    found = describe(derive(parent.folder, tmp_path / "b", words, "inside", quiet()).folder, quiet())
-    assert found["held"] == "6 utterances, 0.00 h, 18 frames"
-    assert found["frames"] == "4 wide, at 50 a second"
+    assert description["frames"] == "4 wide, one a word, of 50 a second"
+    assert description["made by"] == "bas features derive"
+    description = describe(derive(parent.folder, tmp_path / "b", words, "inside", quiet()).folder, quiet())
+    assert description["held"] == "6 utterances, 0.00 h, 18 frames"
+    assert description["frames"] == "4 wide, at 50 a second"
     strewn = random_like(words, dict.fromkeys(parent.ids, 0.2))
-    found = describe(derive(parent.folder, tmp_path / "c", strewn, "centre", quiet()).folder, quiet())
-    assert "24 random stretches" in found["held"]
-    assert found["derived from"].endswith(": the frame at the centre of each random stretch")
+    description = describe(derive(parent.folder, tmp_path / "c", strewn, "centre", quiet()).folder, quiet())
+    assert "24 random stretches" in description["held"]
+    assert description["derived from"].endswith(": the frame at the centre of each random stretch")
     assert "derived from" not in describe(parent.folder, quiet())
 
 
@@ -360,7 +360,7 @@ def test_the_info_command_needs_no_torch_for_a_derived_store(
     parent: FeatureStore, words: Segments, tmp_path: Path
 ) -> None:
     made = derive(parent.folder, tmp_path / "out", words, "mean", quiet())
-    told = f"from bas.cli.main import main; assert main(['features', 'info', {str(made.folder)!r}]) == 0"
+    script = f"from bas.cli.main import main; assert main(['features', 'info', {str(made.folder)!r}]) == 0"
     check = "import sys; assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", f"{told}; {check}"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", f"{script}; {check}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -124,8 +124,8 @@ def test_the_group_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("RANK", "3")
     assert Group.of_torchrun() == Group()
-    told = {"RUN_ID": "one", "RESTART_COUNT": "0"}
-    for name, value in told.items():
+    environment = {"RUN_ID": "one", "RESTART_COUNT": "0"}
+    for name, value in environment.items():
         monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
     for name, value in {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
@@ -149,15 +149,17 @@ def test_the_cost_is_told_before_anything_is_computed(corpus: Corpus, tmp_path: 
 
     class Watching(Fake):
         def encode(self, inputs: Any) -> list[Tensor]:
-            told.append(console.file.getvalue())
+            lines.append(console.file.getvalue())
             return super().encode(inputs)
 
-    told: list[str] = []
+    lines: list[str] = []
     folder = tmp_path / "store[bold]"
     extract(corpus, folder, Watching(), console=console)
-    assert "tones: 8 utterances, 0.00 h; fake: 3 layers of 4 at 50 frames/s; 0 MiB to write in 6 of 6 shards" in told[0]
-    assert f"under {folder} (" in told[0]
-    assert "GiB free" in told[0]
+    assert (
+        "tones: 8 utterances, 0.00 h; fake: 3 layers of 4 at 50 frames/s; 0 MiB to write in 6 of 6 shards" in lines[0]
+    )
+    assert f"under {folder} (" in lines[0]
+    assert "GiB free" in lines[0]
 
 
 def test_the_cost_is_the_size_of_the_shards(tmp_path: Path) -> None:

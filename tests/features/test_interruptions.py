@@ -161,8 +161,8 @@ def test_layers_that_were_being_added_are_by_the_same_command(corpus: Corpus, tm
     extract(corpus, folder, layers=[1], shard_bytes=ONE)
     interrupted(corpus, folder, after=3, layers=[0])
     assert FeatureStore(folder).info.layers == (1,), "readable as it was"
-    told = refusal(extract, corpus, folder, layers=[2], shard_bytes=ONE)
-    assert "an extraction of layers 0, 1 is under way here; finish it with these --layers" in told
+    message = refusal(extract, corpus, folder, layers=[2], shard_bytes=ONE)
+    assert "an extraction of layers 0, 1 is under way here; finish it with these --layers" in message
     assert extract(corpus, folder, encoder, layers=[0], shard_bytes=ONE).info.layers == (0, 1)
     assert sorted(encoder.seen) == marks(corpus, "u00", "u02", "u05")
     extract(corpus, tmp_path / "whole", layers=[0, 1], shard_bytes=ONE)
@@ -241,8 +241,10 @@ def workers(parent: int) -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                told = dict(x.split(b"=", 1) for x in entry.joinpath("environ").read_bytes().split(b"\0") if b"=" in x)
-                yield int(entry.name), told[b"RANK"].decode()
+                environment = dict(
+                    x.split(b"=", 1) for x in entry.joinpath("environ").read_bytes().split(b"\0") if b"=" in x
+                )
+                yield int(entry.name), environment[b"RANK"].decode()
         except (OSError, KeyError, IndexError):
             continue
 

@@ -36,7 +36,7 @@ def manifest(folder: Path, count: int, shift: int = 0) -> Path:
 
 
 @pytest.fixture
-def told(
+def run_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
     """Carries out a verb; the exit code, and what was printed."""
@@ -56,11 +56,13 @@ def told(
     return run
 
 
-def test_a_run_refuses_features_of_other_recordings(tmp_path: Path, told: Callable[..., tuple[int, str]]) -> None:
+def test_a_run_refuses_features_of_other_recordings(
+    tmp_path: Path, run_command: Callable[..., tuple[int, str]]
+) -> None:
     manifest(tmp_path, 16)
-    assert told("extract")[0] == 0
+    assert run_command("extract")[0] == 0
     manifest(tmp_path, 16, shift=1)
-    code, line = told("search")
+    code, line = run_command("search")
     assert code == 2
     assert "f: 16 utterances of all have another recording than was extracted, u00 the first" in line
     assert not (tmp_path / "runs/r/run.json").exists()
@@ -68,27 +70,29 @@ def test_a_run_refuses_features_of_other_recordings(tmp_path: Path, told: Callab
 
 @pytest.mark.slow
 def test_a_corpus_that_grew_is_told_before_anything_is_written(
-    tmp_path: Path, told: Callable[..., tuple[int, str]]
+    tmp_path: Path, run_command: Callable[..., tuple[int, str]]
 ) -> None:
     manifest(tmp_path, 16)
-    assert told("extract")[0] == 0
+    assert run_command("extract")[0] == 0
     manifest(tmp_path, 18)
-    code, line = told("search")
+    code, line = run_command("search")
     assert code == 2
     assert "2 utterances of all are not in the store, u16 the first; run the same `bas extract` again" in line
     assert not (tmp_path / "runs/r/run.json").exists()
-    assert told("extract")[0] == 0
-    assert told("search")[0] == 0
+    assert run_command("extract")[0] == 0
+    assert run_command("search")[0] == 0
 
 
-def test_a_run_says_how_many_utterances_its_store_skipped(tmp_path: Path, told: Callable[..., tuple[int, str]]) -> None:
+def test_a_run_says_how_many_utterances_its_store_skipped(
+    tmp_path: Path, run_command: Callable[..., tuple[int, str]]
+) -> None:
     manifest(tmp_path, 16)
     (tmp_path / "03.wav").write_text("no sound")
-    code, line = told("extract")
+    code, line = run_command("extract")
     assert code == 0
     assert "skipped: 1 utterances" in line
     assert "u03: " in line
-    code, line = told("search")
+    code, line = run_command("search")
     assert code == 0
     assert "1 of 16 utterances are not in the feature store" in line
     folds = json.loads((tmp_path / "runs/r/protocol.json").read_text())
@@ -98,18 +102,21 @@ def test_a_run_says_how_many_utterances_its_store_skipped(tmp_path: Path, told: 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "abc"])
 @pytest.mark.parametrize("option", ["--batch-seconds", "--longest"])
 def test_a_number_that_is_none_is_refused(
-    option: str, value: str, tmp_path: Path, told: Callable[..., tuple[int, str]]
+    option: str, value: str, tmp_path: Path, run_command: Callable[..., tuple[int, str]]
 ) -> None:
     manifest(tmp_path, 16)
-    code, line = told("extract", f"{option}={value}")
+    code, line = run_command("extract", f"{option}={value}")
     assert code == 2
     assert line == f"bas: {option} {value}: must be {'a number or none' if value == 'abc' else 'above 0'}"
     assert not (tmp_path / "f").exists()
 
 
-def test_a_layer_is_plain_digits(tmp_path: Path, told: Callable[..., tuple[int, str]]) -> None:
+def test_a_layer_is_plain_digits(tmp_path: Path, run_command: Callable[..., tuple[int, str]]) -> None:
     manifest(tmp_path, 16)
-    assert told("extract", "--layers", "²") == (2, "bas: --layers '²': must be all or a list, each a whole number")
+    assert run_command("extract", "--layers", "²") == (
+        2,
+        "bas: --layers '²': must be all or a list, each a whole number",
+    )
 
 
 def test_who_joins_an_extraction_brings_its_encoder(corpus: Corpus, tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ def write(path: Path, people: dict[str, tuple[str, str, str]] = PEOPLE) -> Path:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "audio", "speaker", "sex", "language"])
-        for (id_, told), seconds in zip(people.items(), SECONDS, strict=True):
+        for (id_, person), seconds in zip(people.items(), SECONDS, strict=True):
             wav = path.parent / f"{id_}.wav"
             if not wav.exists():
                 tone(wav, seconds)
-            writer.writerow([id_, wav.name, *told])
+            writer.writerow([id_, wav.name, *person])
     return path
 
 
@@ -61,9 +61,9 @@ def test_each_frame_is_followed_by_its_columns(parent: FeatureStore, tmp_path: P
     assert made.ids == parent.ids
     for id_ in parent.ids:
         for layer in parent.info.layers:
-            frames, found = parent.read(id_, layer), made.read(id_, layer)
-            assert np.array_equal(found[:, :4], frames)
-            assert np.array_equal(found[:, 4:], np.tile(ones.get(id_, ones["u0"]), (len(frames), 1)))
+            frames, extended = parent.read(id_, layer), made.read(id_, layer)
+            assert np.array_equal(extended[:, :4], frames)
+            assert np.array_equal(extended[:, 4:], np.tile(ones.get(id_, ones["u0"]), (len(frames), 1)))
     assert wrong(made.folder) == {}
 
 
@@ -130,21 +130,21 @@ def test_verify_finds_what_was_changed(parent: FeatureStore, tmp_path: Path) -> 
 
 def test_info_names_the_columns_and_the_parent(parent: FeatureStore, tmp_path: Path) -> None:
     made = append(parent.folder, tmp_path / "made", ["sex"], quiet())
-    told = describe(made.folder, quiet())
-    assert told["derived from"] == str(parent.folder)
-    assert told["metadata"] == "sex=female, sex=male: the last 2 of a frame's 6 numbers"
-    assert told["made by"] == "bas features append"
-    assert told["frames"] == "6 wide, 50 a second"
+    description = describe(made.folder, quiet())
+    assert description["derived from"] == str(parent.folder)
+    assert description["metadata"] == "sex=female, sex=male: the last 2 of a frame's 6 numbers"
+    assert description["made by"] == "bas features append"
+    assert description["frames"] == "6 wide, 50 a second"
 
 
 def test_refusals(parent: FeatureStore, tmp_path: Path) -> None:
     into = tmp_path / "into"
-    for fields, told in (
+    for fields, message in (
         (["age"], "metadata 'age': must be one of sex, language, speaker"),
         (["sex", "sex"], "each once"),
         (["language"], "language is de throughout in list: it tells nothing apart"),
     ):
-        assert told in refusal(append, parent.folder, into, fields, quiet())
+        assert message in refusal(append, parent.folder, into, fields, quiet())
     assert "layer 7 is not stored; it holds 0, 1, 2" in refusal(append, parent.folder, into, ["sex"], quiet(), [7])
     assert not into.exists()
     made = append(parent.folder, into, ["sex"], quiet())

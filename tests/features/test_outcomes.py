@@ -71,7 +71,7 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ("missing", "cannot be read as audio"),
         ("zero bytes", "cannot be read as audio"),
@@ -84,7 +84,7 @@ def spoil(path: Path, how: str) -> None:
     ],
 )
 def test_what_cannot_be_used_is_skipped_with_the_reason_and_tried_again(
-    how: str, told: str, corpus: Corpus, tmp_path: Path
+    how: str, message: str, corpus: Corpus, tmp_path: Path
 ) -> None:
     bad, folder = corpus.utterances[5], tmp_path / "store"
     good = bad.audio.read_bytes()
@@ -94,10 +94,10 @@ def test_what_cannot_be_used_is_skipped_with_the_reason_and_tried_again(
         store = extract(corpus, folder)
         assert store.info.skipped.keys() == {"u05"}
         assert str(bad.audio) in store.info.skipped["u05"]
-        assert told in store.info.skipped["u05"]
+        assert message in store.info.skipped["u05"]
         assert len(store.ids) == 7
         assert "u05" not in store.info.recordings
-        assert re.search(f"u05.*{told}", refusal(store.read, "u05", 0))
+        assert re.search(f"u05.*{message}", refusal(store.read, "u05", 0))
     bad.audio.write_bytes(good)
     encoder = Fake()
     store = extract(corpus, folder, encoder)
@@ -167,8 +167,8 @@ def peak_of(call: Callable[[], Any]) -> int:
 
 @pytest.mark.slow
 def test_an_hour_in_one_piece_takes_memory_for_one_hour_only(hour: Corpus, tmp_path: Path) -> None:
-    found = peak_of(lambda: extract(hour, tmp_path / "store", shard_bytes=10**9))
-    assert found < 3 * 2**30  # resampling takes ten times its samples in float32
+    peak = peak_of(lambda: extract(hour, tmp_path / "store", shard_bytes=10**9))
+    assert peak < 3 * 2**30  # resampling takes ten times its samples in float32
     store = FeatureStore(tmp_path / "store")
     assert store.num_frames("hour") == 3600 * 50
     assert store.ids[0] == "hour"
@@ -201,7 +201,7 @@ class Meddling(Fake):
 
 
 @pytest.mark.parametrize(
-    ("do", "told"),
+    ("do", "message"),
     [
         (Path.unlink, "cannot be read as audio"),
         (lambda path: tone(path, 0.2, hertz=999.0), "changed while it was extracted"),  # of equal length
@@ -209,11 +209,11 @@ class Meddling(Fake):
     ],
 )
 def test_a_file_that_goes_or_changes_half_way_is_skipped(
-    do: Callable[[Path], object], told: str, corpus: Corpus, tmp_path: Path
+    do: Callable[[Path], object], message: str, corpus: Corpus, tmp_path: Path
 ) -> None:
     path = corpus.utterances[5].audio  # of the last batch
     store = extract(corpus, tmp_path / "store", Meddling(lambda: do(path)), group=ALONE)
-    assert f"{path}: {told}" in store.info.skipped["u05"]
+    assert f"{path}: {message}" in store.info.skipped["u05"]
     assert len(store.ids) == 7
     tone(path, 0.4)  # never held, so it may be any recording
     assert extract(corpus, tmp_path / "store").num_frames("u05") == 20
@@ -294,10 +294,10 @@ def test_a_value_beyond_float16_is_refused_and_nothing_is_lost(corpus: Corpus, t
 def test_a_second_extraction_is_refused_and_the_first_undisturbed(
     first: Group, second: Group, corpus: Corpus, tmp_path: Path
 ) -> None:
-    folder, told = tmp_path / "store", []
-    encoder = Meddling(lambda: told.append(refusal(extract, corpus, folder, group=second)))
+    folder, messages = tmp_path / "store", []
+    encoder = Meddling(lambda: messages.append(refusal(extract, corpus, folder, group=second)))
     extract(corpus, folder, encoder, group=replace(first, local_size=ALONE.local_size))
-    assert told == [f"{folder}: another process is extracting here; wait for it or stop it"]
+    assert messages == [f"{folder}: another process is extracting here; wait for it or stop it"]
     assert sorted(encoder.seen) == marks(corpus)
     extract(corpus, tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")

@@ -81,8 +81,8 @@ def test_a_shard_says_what_it_holds(corpus: Corpus, tmp_path: Path) -> None:
     store = extract(corpus, tmp_path / "store", Fake(input="as recorded"), layers=[2, 1, 1])
     with h5py.File(shard_path(store.folder, 0), "r") as file:
         attributes = dict(file.attrs)
-    told = {name: attributes[name] for name in ("encoder", "revision", "input", "precision", "dtype")}
-    assert told == {
+    shown = {name: attributes[name] for name in ("encoder", "revision", "input", "precision", "dtype")}
+    assert shown == {
         "encoder": "fake",
         "revision": "1",
         "input": "as recorded",
@@ -135,8 +135,8 @@ def by_h5py(store: FeatureStore, id_: str, layer: int) -> np.ndarray:
     with h5py.File(shard_path(store.folder, index), "r") as file:
         u = [i.decode() for i in file["ids"][:]].index(id_)
         start, stop = file["offsets"][u : u + 2]
-        found: np.ndarray = file["states"][file.attrs["layers"].tolist().index(layer), start:stop]
-    return found
+        frames: np.ndarray = file["states"][file.attrs["layers"].tolist().index(layer), start:stop]
+    return frames
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_whatever_byte_is_damaged_it_is_found_or_does_no_harm(tmp_path: Path) ->
     store = extract(tones(tmp_path / "recordings", (0.1, 0.2)), tmp_path / "store", shard_bytes=ONE)
     path, encoder = shard_path(store.folder, 0), store.info.encoder
     whole, good = path.read_bytes(), {(id_, layer): store.read(id_, layer) for id_ in store.ids for layer in range(3)}
-    found = 0
+    detected = 0
     for position in range(0, len(whole), 61):
         flip(path, position)
         try:
@@ -255,11 +255,11 @@ def test_whatever_byte_is_damaged_it_is_found_or_does_no_harm(tmp_path: Path) ->
             assert damaged or all(
                 np.array_equal(FeatureStore(store.folder).read(*key), value) for key, value in good.items()
             )
-            found += bool(damaged)
+            detected += bool(damaged)
         except UserError:
-            found += 1
+            detected += 1
         put(path, whole)
-    assert found > 10
+    assert detected > 10
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.9])
@@ -274,7 +274,7 @@ def test_a_shard_cut_short(keep: float, corpus: Corpus, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "change"),
+    ("named", "change"),
     [
         ("(revision: 2 there, 1 in store.json)", {"encoder": Fake(revision="2")}),
         ("(precision: bfloat16 there, float32 in store.json)", {"encoder": Fake(precision="bfloat16")}),
@@ -284,14 +284,14 @@ def test_a_shard_cut_short(keep: float, corpus: Corpus, tmp_path: Path) -> None:
         ("belongs to another store", {"shard_bytes": ONE}),
     ],
 )
-def test_a_shard_of_another_store(told: str, change: dict[str, Any], corpus: Corpus, tmp_path: Path) -> None:
+def test_a_shard_of_another_store(named: str, change: dict[str, Any], corpus: Corpus, tmp_path: Path) -> None:
     store = extract(corpus, tmp_path / "store", layers=[0, 1])
     extract(corpus, tmp_path / "other", **{"layers": [0, 1], **change})
     path = shard_path(store.folder, 0)
     put(path, shard_path(tmp_path / "other", 0).read_bytes())
     message = refusal(FeatureStore(store.folder).read, "u07", 0)
     assert str(path) in message
-    assert told in message
+    assert named in message
 
 
 def test_a_shard_of_other_recordings_of_the_same_names(corpus: Corpus, tmp_path: Path) -> None:

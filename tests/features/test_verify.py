@@ -46,12 +46,12 @@ def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def checked(folder: Path, **asked: Any) -> dict[str, Finding]:
-    return {found.check: found for found in verify(folder, quiet(), CPU, **asked)}
+def checked(folder: Path, **choices: Any) -> dict[str, Finding]:
+    return {finding.check: finding for finding in verify(folder, quiet(), CPU, **choices)}
 
 
-def wrong(folder: Path, **asked: Any) -> dict[str, list[str]]:
-    return {name: list(found.problems) for name, found in checked(folder, **asked).items() if found.problems}
+def wrong(folder: Path, **choices: Any) -> dict[str, list[str]]:
+    return {name: list(finding.problems) for name, finding in checked(folder, **choices).items() if finding.problems}
 
 
 def edit_json(folder: Path, **changes: Any) -> None:
@@ -60,11 +60,11 @@ def edit_json(folder: Path, **changes: Any) -> None:
 
 
 def test_a_whole_store_passes(folder: Path) -> None:
-    found = checked(folder)
-    assert list(found) == ["files", "entries", "shards", "labels", "encoder"]
-    assert not any(f.problems or f.advice for f in found.values())
-    assert "6 of 6 utterances are as they were computed" in found["shards"].summary
-    assert "3 utterances encoded again on cpu" in found["encoder"].summary
+    findings = checked(folder)
+    assert list(findings) == ["files", "entries", "shards", "labels", "encoder"]
+    assert not any(f.problems or f.advice for f in findings.values())
+    assert "6 of 6 utterances are as they were computed" in findings["shards"].summary
+    assert "3 utterances encoded again on cpu" in findings["encoder"].summary
     assert list(checked(folder, sample=0)) == ["files", "entries", "shards", "labels"]
 
 
@@ -83,10 +83,10 @@ def test_real_encoders_pass_in_each_dtype(name: str, hubert: Path, root: Path, t
 def test_a_flipped_bit_is_found_and_only_its_shard_is_made_again(layer: int, folder: Path, root: Path) -> None:
     whole = {p.name: p.read_bytes() for p in folder.glob("shard-*.h5")}
     id_ = flip(shard_path(folder, 1), layer)
-    found = checked(folder, sample=6)
-    assert found["shards"].problems == (f"shard-00001.h5: {id_}: layer {layer}: other bytes than were computed",)
-    assert "delete shard-00001.h5 and run the same `bas extract` again" in found["shards"].advice
-    assert not found["encoder"].problems  # drawn from what is intact
+    findings = checked(folder, sample=6)
+    assert findings["shards"].problems == (f"shard-00001.h5: {id_}: layer {layer}: other bytes than were computed",)
+    assert "delete shard-00001.h5 and run the same `bas extract` again" in findings["shards"].advice
+    assert not findings["encoder"].problems  # drawn from what is intact
     shard_path(folder, 1).unlink()
     assert wrong(folder) == {"files": ["shard-00001.h5: missing"]}
     encoder = Fake()
@@ -100,9 +100,9 @@ def test_a_flipped_bit_is_found_and_only_its_shard_is_made_again(layer: int, fol
 
 def test_every_damaged_shard_is_told(folder: Path) -> None:
     a, b = flip(shard_path(folder, 0)), flip(shard_path(folder, 2))
-    found = checked(folder)["shards"]
-    assert [line.split(": ")[:2] for line in found.problems] == [["shard-00000.h5", a], ["shard-00002.h5", b]]
-    assert "delete shard-00000.h5, shard-00002.h5 and" in found.advice
+    finding = checked(folder)["shards"]
+    assert [line.split(": ")[:2] for line in finding.problems] == [["shard-00000.h5", a], ["shard-00002.h5", b]]
+    assert "delete shard-00000.h5, shard-00002.h5 and" in finding.advice
 
 
 @pytest.mark.parametrize("left", [0, 100, 0.5, 0.99])
@@ -156,9 +156,9 @@ def test_an_utterance_twice_and_one_held_and_skipped_are_found(folder: Path) -> 
     raw = json.loads((folder / "store.json").read_text())
     first, last = raw["shards"][0][0], raw["shards"][-1][0]
     edit_json(folder, shards=[[*raw["shards"][0], last], *raw["shards"][1:]], skipped={first: "why"})
-    found = wrong(folder)
-    assert found["entries"] == [f"{last}: listed 2 times", f"{first}: both held and skipped"]
-    assert found["shards"][0].startswith("shard-00000.h5: belongs to another store")
+    problems = wrong(folder)
+    assert problems["entries"] == [f"{last}: listed 2 times", f"{first}: both held and skipped"]
+    assert problems["shards"][0].startswith("shard-00000.h5: belongs to another store")
 
 
 def test_an_utterance_without_a_recording_is_found(folder: Path) -> None:
@@ -166,16 +166,16 @@ def test_an_utterance_without_a_recording_is_found(folder: Path) -> None:
     id_ = raw["shards"][1][0]
     del raw["recordings"][id_]
     edit_json(folder, recordings=raw["recordings"])
-    found = wrong(folder)
-    assert found["entries"] == [f"{id_}: held, but no recording is named for it"]
-    assert found["shards"][0].startswith("shard-00001.h5: ")
+    problems = wrong(folder)
+    assert problems["entries"] == [f"{id_}: held, but no recording is named for it"]
+    assert problems["shards"][0].startswith("shard-00001.h5: ")
 
 
 def test_stray_files_and_an_extraction_under_way_are_told(folder: Path) -> None:
     (folder / "shard-00099.h5").touch()
-    found = checked(folder)
-    assert "left behind: shard-00099.h5" in found["files"].summary
-    assert not found["files"].problems
+    findings = checked(folder)
+    assert "left behind: shard-00099.h5" in findings["files"].summary
+    assert not findings["files"].problems
     shutil.copy(folder / "store.json", folder / "plan.json")
     assert (
         "plan.json: `bas extract` adds to it or was stopped (1 files beyond the store)"
@@ -190,34 +190,34 @@ def test_stray_files_and_an_extraction_under_way_are_told(folder: Path) -> None:
 def test_ids_that_the_labels_have_and_the_store_has_not_and_the_reverse(folder: Path, root: Path) -> None:
     text = root.read_text()
     root.write_text(text.replace("u2,wav", "new,wav"))
-    found = checked(folder)["labels"]
-    assert found.problems == (
+    finding = checked(folder)["labels"]
+    assert finding.problems == (
         "new: in the corpus, but neither held nor skipped",
         "u2: held, but the corpus has it no more",
     )
-    assert "extract into another folder" in found.advice  # the same command would refuse
+    assert "extract into another folder" in finding.advice  # the same command would refuse
     root.write_text(text + "u9,wav/u1.wav,a,s\n")
-    found = checked(folder)["labels"]
-    assert found.problems == ("u9: in the corpus, but neither held nor skipped",)
+    finding = checked(folder)["labels"]
+    assert finding.problems == ("u9: in the corpus, but neither held nor skipped",)
     store(root, folder)  # what it advises
-    assert "run the same `bas extract` again" in found.advice
+    assert "run the same `bas extract` again" in finding.advice
     assert wrong(folder) == {}
 
 
 def test_a_recording_that_changed_is_found_and_not_encoded(folder: Path, tmp_path: Path) -> None:
     tone(tmp_path / "wav" / "u3.wav", 0.6, hertz=999)
-    found = checked(folder, sample=6)
-    assert found["labels"].problems == (f"u3: {tmp_path / 'wav' / 'u3.wav'} changed since",)
-    assert found["encoder"].summary.startswith("5 utterances")
-    assert not found["encoder"].problems
+    findings = checked(folder, sample=6)
+    assert findings["labels"].problems == (f"u3: {tmp_path / 'wav' / 'u3.wav'} changed since",)
+    assert findings["encoder"].summary.startswith("5 utterances")
+    assert not findings["encoder"].problems
 
 
 def test_without_its_corpus_the_other_checks_go_on(folder: Path, root: Path) -> None:
     root.unlink()
     flip(shard_path(folder, 0))
-    found = wrong(folder)
-    assert set(found) == {"shards", "labels", "encoder"}
-    assert str(root) in found["labels"][0]
+    problems = wrong(folder)
+    assert set(problems) == {"shards", "labels", "encoder"}
+    assert str(root) in problems["labels"][0]
     assert set(wrong(folder, sample=0)) == {"shards", "labels"}
 
 
@@ -228,17 +228,17 @@ class Off(Fake):
     """Another encoder under the same revision: one state is a little off."""
 
     def encode(self, inputs: Any) -> list[Tensor]:
-        found = super().encode(inputs)
-        for states in found:
+        encoded = super().encode(inputs)
+        for states in encoded:
             states[1] *= 1.01
-        return found
+        return encoded
 
 
 def test_states_of_another_encoder_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "load_encoder", lambda *_, **__: Off())
-    found = checked(folder, sample=2)["encoder"]
-    assert len(found.problems) == 2
-    assert all(": layer 1 differs by 0.00" in line for line in found.problems)
+    finding = checked(folder, sample=2)["encoder"]
+    assert len(finding.problems) == 2
+    assert all(": layer 1 differs by 0.00" in line for line in finding.problems)
 
 
 def test_states_of_another_utterance_under_right_checksums_are_found(folder: Path) -> None:
@@ -249,8 +249,8 @@ def test_states_of_another_utterance_under_right_checksums_are_found(folder: Pat
         file["crc32"][:] = [[zlib.crc32(as_bytes(layer[a:b])) for a, b in pairwise(edges)] for layer in states]
 
     forge(shard_path(folder, 0), swap)
-    found = wrong(folder, sample=6)
-    assert set(found) == {"encoder"}
+    problems = wrong(folder, sample=6)
+    assert set(problems) == {"encoder"}
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_a_moved_encoder_is_found_with_the_option(hubert: Path, root: Path, tmp_
     encoder: Any = load_encoder(str(moved), CPU)
     folder = store(root, tmp_path / "store", encoder).folder
     shutil.rmtree(moved)
-    found = checked(folder)["encoder"]
-    assert "is not here" in found.problems[0]
-    assert "--encoder" in found.advice
+    finding = checked(folder)["encoder"]
+    assert "is not here" in finding.problems[0]
+    assert "--encoder" in finding.advice
     assert not wrong(folder, encoder=str(hubert))
 
 
@@ -336,17 +336,17 @@ def test_the_command_tells_each_check_and_ends_with_the_first_problem(
     id_ = flip(shard_path(folder, 1))
     shard_path(folder, 2).unlink()
     assert main(["features", "verify", str(folder), "--sample", "0"]) == 2
-    told = capsys.readouterr()
-    assert f"bas: {folder}: 2 problems, the first: files: shard-00002.h5: missing\n" == told.err
-    assert f"  shard-00001.h5: {id_}: layer 0: other bytes than were computed\n" in told.out
-    assert "WRONG  shards: " in told.out
+    shown = capsys.readouterr()
+    assert f"bas: {folder}: 2 problems, the first: files: shard-00002.h5: missing\n" == shown.err
+    assert f"  shard-00001.h5: {id_}: layer 0: other bytes than were computed\n" in shown.out
+    assert "WRONG  shards: " in shown.out
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "1.5"])
 def test_a_bad_sample_is_refused(text: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "verify", str(folder), f"--sample={text}"]) == 2
-    told = f"bas: argument --sample: {text!r}: must be a number, 0 or more; see bas features verify --help\n"
-    assert capsys.readouterr().err == told
+    message = f"bas: argument --sample: {text!r}: must be a number, 0 or more; see bas features verify --help\n"
+    assert capsys.readouterr().err == message
 
 
 def test_a_long_list_is_cut(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,22 +363,22 @@ def test_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_info_says_what_a_store_holds(folder: Path, root: Path, tmp_path: Path) -> None:
-    found = describe(folder, quiet())
+    description = describe(folder, quiet())
     opened = FeatureStore(folder)
     frames = sum(opened.num_frames(i) for i in opened.ids)
-    assert found["corpus"] == f"manifest, {root}"
-    assert found["held"] == f"6 utterances, 0.00 h, {frames} frames"
-    assert found["encoder"] == "fake (fake)"
-    assert found["revision"] == "1"
-    assert found["layers"] == "0, 1, 2 of 0 to 2"
-    assert found["frames"] == "4 wide, 50 a second"
-    assert found["computed"] == "in float32 on cpu, stored as float16"
-    assert found["size"].startswith(f"{sum(p.stat().st_size for p in folder.glob('*.h5')):,} bytes in ")
-    assert found["made by"] == "bas extract"
-    assert found["identity"] == opened.info.identity
-    assert found["skipped"] == "none"
-    assert f"torch {torch.__version__.partition('+')[0]}" in found["versions"]
-    assert "under way" not in found
+    assert description["corpus"] == f"manifest, {root}"
+    assert description["held"] == f"6 utterances, 0.00 h, {frames} frames"
+    assert description["encoder"] == "fake (fake)"
+    assert description["revision"] == "1"
+    assert description["layers"] == "0, 1, 2 of 0 to 2"
+    assert description["frames"] == "4 wide, 50 a second"
+    assert description["computed"] == "in float32 on cpu, stored as float16"
+    assert description["size"].startswith(f"{sum(p.stat().st_size for p in folder.glob('*.h5')):,} bytes in ")
+    assert description["made by"] == "bas extract"
+    assert description["identity"] == opened.info.identity
+    assert description["skipped"] == "none"
+    assert f"torch {torch.__version__.partition('+')[0]}" in description["versions"]
+    assert "under way" not in description
     edit_json(folder, skipped={f"x{i}": "too long" for i in range(5)})
     assert describe(folder, quiet())["skipped"].splitlines() == [
         "5 utterances",
@@ -402,8 +402,8 @@ def test_info_refuses_a_damaged_shard(folder: Path) -> None:
 
 
 def test_the_info_command_needs_no_torch(folder: Path) -> None:
-    told = f"from bas.cli.main import main; assert main(['features', 'info', {str(folder)!r}]) == 0"
+    script = f"from bas.cli.main import main; assert main(['features', 'info', {str(folder)!r}]) == 0"
     check = "import sys; assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", f"{told}; {check}"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", f"{script}; {check}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "fake (fake)" in done.stdout

@@ -105,13 +105,13 @@ def marks(corpus: Corpus, *ids: str) -> list[int]:
 
 def contents(folder: Path) -> list[list[bytes]]:
     """Whatever the shards hold, bit for bit; versions aside."""
-    found = []
+    parts = []
     for path in sorted(folder.glob("shard-*.h5")):
         with h5py.File(path, "r") as file:
             names = ("states", "offsets", "crc32")
-            told = [file.attrs["layers"].tobytes(), file.attrs["skipped"].encode()]
-            found.append([*(file[n][:].tobytes() for n in names), *file["ids"][:], *file["recordings"][:], *told])
-    return found
+            attributes = [file.attrs["layers"].tobytes(), file.attrs["skipped"].encode()]
+            parts.append([*(file[n][:].tobytes() for n in names), *file["ids"][:], *file["recordings"][:], *attributes])
+    return parts
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -122,15 +122,15 @@ def leftovers(folder: Path) -> list[str]:
 
 def finished(folder: Path, layers: Sequence[int]) -> set[str]:
     """The utterances of which these layers stand in a shard or a journal."""
-    found: set[str] = set()
+    ids: set[str] = set()
     for path in folder.glob("shard-*.h5"):
         with h5py.File(path, "r") as file:
             if set(layers) <= set(file.attrs["layers"].tolist()):
-                found |= {i.decode() for i in file["ids"][:]}
+                ids |= {i.decode() for i in file["ids"][:]}
     for journal in folder.glob("*.journal"):
         for line in journal.read_bytes().splitlines(keepends=True):
-            found |= {entry[0] for entry in json.loads(line)["done"]} if line.endswith(b"\n") else set()
-    return found
+            ids |= {entry[0] for entry in json.loads(line)["done"]} if line.endswith(b"\n") else set()
+    return ids
 
 
 def put(path: Path, data: bytes) -> None:

@@ -132,14 +132,14 @@ class Kills:
 
 def reaped(children: dict[int, int], block: bool) -> dict[int, bool]:
     """By rank, whether a process that ended was killed. A process that fails by itself is an error."""
-    found = {}
+    reaped_by = {}
     for rank, child in list(children.items()):
         done, status = os.waitpid(child, 0 if block else os.WNOHANG)
         if done:
-            found[rank] = os.WIFSIGNALED(status)
-            assert found[rank] or os.WEXITSTATUS(status) == 0, "an extraction failed by itself"
+            reaped_by[rank] = os.WIFSIGNALED(status)
+            assert reaped_by[rank] or os.WEXITSTATUS(status) == 0, "an extraction failed by itself"
             del children[rank]
-    return found
+    return reaped_by
 
 
 def survive(stage: Stage, kills: Kills, size: int) -> None:

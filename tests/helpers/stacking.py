@@ -50,11 +50,11 @@ def results(run: Run) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in sorted((run.folder / "jobs").glob("*.json"))}
 
 
-def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def compare(result: dict[str, Any], expected: dict[str, Any]) -> None:
     """Losses to float tolerance, all else exactly, but for the seconds."""
-    assert list(found) == list(expected)
+    assert list(result) == list(expected)
     for name, one in expected.items():
-        other = found[name]
+        other = result[name]
         assert list(other) == list(one)
         for key in one.keys() - {"seconds", "epochs"}:
             assert other[key] == one[key], (name, key)

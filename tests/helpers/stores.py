@@ -77,8 +77,8 @@ def store(
     root: Path, folder: Path, encoder: Fake | None = None, shard_bytes: int = 1500, **request: Any
 ) -> FeatureStore:
     """Extract a manifest; three to four shards of the usual tones."""
-    asked = Request("manifest", root, shard_bytes=shard_bytes, **request)
-    return extract(open_corpus("manifest", root), encoder or Fake(), folder, asked, quiet())
+    full_request = Request("manifest", root, shard_bytes=shard_bytes, **request)
+    return extract(open_corpus("manifest", root), encoder or Fake(), folder, full_request, quiet())
 
 
 def flip(path: Path, layer: int = 0, u: int = 0) -> str:

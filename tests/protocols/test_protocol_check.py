@@ -73,7 +73,7 @@ def test_what_no_rule_makes_but_a_file_may_hold() -> None:
     good = make(c, EMOTION, "speaker:3").folds
     leaky(c, list(good))
     first, rest = good[0], good[1:]
-    for broken, told in (
+    for broken, named in (
         (Fold(first.fit + first.test[:1], first.valid, first.test), (repr(first.test[0]), "2 times")),
         (Fold(first.fit, first.valid + first.fit[:1], first.test), (repr(first.fit[0]), "2 times")),
         (Fold(first.fit + first.fit[:1], first.valid, first.test), (repr(first.fit[0]), "2 times")),
@@ -82,11 +82,11 @@ def test_what_no_rule_makes_but_a_file_may_hold() -> None:
         (Fold(first.fit, first.valid + first.test, ()), ("test is empty",)),
         (Fold((*first.fit, "nobody"), first.valid, first.test), ("'nobody'", "paper cups")),
     ):
-        refused(lambda broken=broken: leaky(c, [broken, *rest]), "fold 0", *told)
-    _, told = leaky(c, [Fold(first.fit, first.valid, first.test[1:])])
-    assert any(f"1 utterances are in no part of any fold, e.g. {first.test[0]!r}" in note for note in told)
-    _, told = leaky(c, [first, first])
-    assert any(f"{len(first.test)} utterances are tested in more than one fold" in note for note in told)
+        refused(lambda broken=broken: leaky(c, [broken, *rest]), "fold 0", *named)
+    _, named = leaky(c, [Fold(first.fit, first.valid, first.test[1:])])
+    assert any(f"1 utterances are in no part of any fold, e.g. {first.test[0]!r}" in note for note in named)
+    _, named = leaky(c, [first, first])
+    assert any(f"{len(first.test)} utterances are tested in more than one fold" in note for note in named)
 
 
 def test_a_class_missing_from_valid_or_test_is_noted() -> None:
@@ -141,12 +141,12 @@ def test_one_recording_under_two_names_is_refused_even_when_published_and_allowe
     soundfile.write(tmp_path / "11.flac", wave, rate)  # another file, name and format: the same samples
     rows = tuple(dataclasses.replace(u, audio=tmp_path / "11.flac") if u.id == "u011" else u for u in c.utterances)
     leak = dataclasses.replace(c, utterances=rows)
-    told = ("'u000'", "'u011'", "same recording")
-    refused(lambda: make(leak, EMOTION, "speaker:6"), *told)
-    refused(lambda: make(leak, EMOTION, "speaker:6", allowed=("speaker",)), *told)
+    named = ("'u000'", "'u011'", "same recording")
+    refused(lambda: make(leak, EMOTION, "speaker:6"), *named)
+    refused(lambda: make(leak, EMOTION, "speaker:6", allowed=("speaker",)), *named)
     parts = {"a": "train", "b": "train", "c": "valid", "d": "valid", "e": "test", "f": "test"}
     own = tuple(dataclasses.replace(u, split=parts[u.speaker or ""]) for u in leak.utterances)
-    refused(lambda: make(dataclasses.replace(leak, utterances=own, published=True), EMOTION, "own"), *told)
+    refused(lambda: make(dataclasses.replace(leak, utterances=own, published=True), EMOTION, "own"), *named)
 
 
 def test_one_recording_twice_in_one_part_is_noted(tmp_path: Path) -> None:

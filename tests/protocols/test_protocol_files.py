@@ -124,9 +124,9 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_refused(tmp_path: Path, case: str) -> None:
-    change, told = BROKEN[case]
+    change, message = BROKEN[case]
     path = written(tmp_path, change)
-    refused(lambda: make(acted(), EMOTION, str(path)), *told)
+    refused(lambda: make(acted(), EMOTION, str(path)), *message)
 
 
 def test_no_file_and_no_json(tmp_path: Path) -> None:
@@ -251,9 +251,9 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     of_corpus = ("--corpus", "manifest", "--root", manifest(tmp_path))
     assert run("make", *of_corpus, "--protocol", "speaker:3") == 0
     path = Path("runs/protocols/cups-speaker-3-seed0.json")
-    told = capsys.readouterr().out
-    assert f"protocol: {path}" in told
-    assert read(path).hash in told
+    shown = capsys.readouterr().out
+    assert f"protocol: {path}" in shown
+    assert read(path).hash in shown
     assert run("show", path) == 0
     assert read(path).hash in capsys.readouterr().out
     assert run("check", path, *of_corpus) == 0

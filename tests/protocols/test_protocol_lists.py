@@ -119,29 +119,29 @@ def test_emobox_by_key(tmp_path: Path) -> None:
 def test_broken_emobox_folders(tmp_path: Path) -> None:
     c = recorded_in_folders()
 
-    def told(*parts: str) -> None:
+    def check_refusal(*parts: str) -> None:
         refused(lambda: make(c, EMOTION, f"emobox:{tmp_path}"), *parts)
 
-    told(str(tmp_path), "fold_1")
+    check_refusal(str(tmp_path), "fold_1")
     emobox_folds(tmp_path, c)
     train = tmp_path / "fold_2/cups_train_fold_2.jsonl"
     lines = train.read_text()
     train.write_text(lines + "{")
-    told(str(train), f"line {len(lines.splitlines()) + 1}", "malformed JSON")
+    check_refusal(str(train), f"line {len(lines.splitlines()) + 1}", "malformed JSON")
     train.write_text(lines + '{"key": "k"}')
-    told(str(train), "key and wav")
+    check_refusal(str(train), "key and wav")
     train.write_text(lines + '{"key": "k", "wav": "downloads/nowhere/z.wav"}')
-    told(str(train), "nowhere/z.wav", "no such utterance")
+    check_refusal(str(train), "nowhere/z.wav", "no such utterance")
     train.write_text(lines + '{"key": "k", "wav": "a0.wav"}')
-    told(str(train), "6 utterances have such a path")
+    check_refusal(str(train), "6 utterances have such a path")
     train.write_bytes(b"\xff")
-    told(str(train), "UTF-8")
+    check_refusal(str(train), "UTF-8")
     train.rename(tmp_path / "fold_2/old_train_fold_2.jsonl")
     train.write_text(lines)
-    told("cups_train_fold_2.jsonl", "old_train_fold_2.jsonl", "keep one")
+    check_refusal("cups_train_fold_2.jsonl", "old_train_fold_2.jsonl", "keep one")
     train.unlink()
     (tmp_path / "fold_2/old_train_fold_2.jsonl").unlink()
-    told("fold_2", "no file *_train_fold_2.jsonl")
+    check_refusal("fold_2", "no file *_train_fold_2.jsonl")
 
 
 def test_a_files_list_rule_is_not_believed(tmp_path: Path) -> None:

@@ -194,11 +194,11 @@ def test_own_without_valid_and_nothing_disjoint_draws_utterances() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "named"),
     [(("abx", "d", "ex"), "in fit and test"), (("ab", "dx", "ex"), "in valid and test"), (("abx", "x", "e"), "valid")],
 )
-def test_overlap_in_a_split(parts: Any, told: Any) -> None:
-    refused(lambda: make(split(*parts), EMOTION), "speaker", "'x'", told, "emotion forbids")
+def test_overlap_in_a_split(parts: Any, named: Any) -> None:
+    refused(lambda: make(split(*parts), EMOTION), "speaker", "'x'", named, "emotion forbids")
     c = split(*parts, published=True)
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)
@@ -206,7 +206,7 @@ def test_overlap_in_a_split(parts: Any, told: Any) -> None:
     assert "published split" in mark
     assert "speaker" in mark
     assert "'x'" in mark
-    assert told in mark
+    assert named in mark
 
 
 def test_published_split_excuses_no_other_rule() -> None:

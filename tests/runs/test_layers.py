@@ -66,5 +66,5 @@ def test_one_speaker_is_cross_validated_over_utterances() -> None:
 
 def test_speakers_of_one_class_each_are_refused() -> None:
     units = np.where(TARGETS == 0, "s0", "s1")
-    told = refusal(cross_validate, planted(0), TARGETS, units, (0, 1, 2), EMOTION, wa)
-    assert told == "the best layer cannot be estimated: each training speaker is of one class"
+    message = refusal(cross_validate, planted(0), TARGETS, units, (0, 1, 2), EMOTION, wa)
+    assert message == "the best layer cannot be estimated: each training speaker is of one class"

@@ -151,9 +151,9 @@ def test_the_state_that_tells_gets_the_weight(strategy: str | None) -> None:
             seen.append(supernet.mix.weights().tolist())
             return {}
 
-        found = search(supernet, F.cross_entropy, data, members, setting, 0, after_epoch, others, score)
+        outcome = search(supernet, F.cross_entropy, data, members, setting, 0, after_epoch, others, score)
         assert seen[0] == [1 / STATES] * STATES, "in the warm-up it rests"
-        network = supernet.discrete(found.architecture)
+        network = supernet.discrete(outcome.architecture)
     assert network.mix is not None
     assert float(network.mix.weights()[TOLD]) > 0.5
     assert accuracy(network, data, others) > 0.9
@@ -195,8 +195,8 @@ def compare(features: Path, name: str, *more: str) -> list[str]:
 
 
 def job(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"jobs/{name}.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((folder / f"jobs/{name}.json").read_text())
+    return result
 
 
 @pytest.mark.slow
@@ -249,13 +249,13 @@ def test_the_page_tells_the_weights(work: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     assert list(results["mix"]) == [*BASELINES, "BAS ser_bas3", "searches of ser_bas3"]
     given = [job(folder, f"retrain-ser_bas3-fold{f}-seed0")["mix"]["2"] for f in (0, 1)]
-    found = results["mix"]["BAS ser_bas3"]["2"]
-    assert found["mean"] == pytest.approx(np.mean(given))
-    assert found["sd"] == pytest.approx(np.std(given, ddof=1))
+    weight = results["mix"]["BAS ser_bas3"]["2"]
+    assert weight["mean"] == pytest.approx(np.mean(given))
+    assert weight["sd"] == pytest.approx(np.std(given, ddof=1))
     page = (folder / "table.md").read_text()
     assert results["layers"] == [0, 2]
     assert "Layer mix of states 0, 2: " in page
-    assert f"state 2 {100 * found['mean']:.1f} ± {100 * found['sd']:.1f} %" in page
+    assert f"state 2 {100 * weight['mean']:.1f} ± {100 * weight['sd']:.1f} %" in page
     assert page.splitlines()[0].count("layer mix") == 1
 
 
@@ -272,11 +272,11 @@ def test_streamed_is_resident_and_nothing_is_stacked(work: Path) -> None:
     shutil.copytree(work / "runs/whole", folder)
     session = Session(folder, placement=Placement("store", 2**26))
     for kind in (Kind.SEARCH, Kind.RETRAIN):
-        asked = Job(kind, "ser_bas3", 1, 0)
-        before = job(folder, asked.name)
-        session.run.job_path(asked.name).unlink()
-        run_job(session, asked)
-        now = job(folder, asked.name)
+        chosen = Job(kind, "ser_bas3", 1, 0)
+        before = job(folder, chosen.name)
+        session.run.job_path(chosen.name).unlink()
+        run_job(session, chosen)
+        now = job(folder, chosen.name)
         assert {**now, "seconds": 0} == {**before, "seconds": 0}
     space = BASELINES["simple FFN"]
     with pytest.raises(NotStackableError, match="layer mix"):

@@ -82,13 +82,13 @@ def test_what_a_speaker_never_changes_is_only_shifted() -> None:
 def test_speakers_must_be_known_and_not_what_is_asked() -> None:
     people = tuple(Utterance(f"u{i}", Path("x.wav"), label="ab"[i % 2], speaker=s) for i, s in enumerate(["p", None]))
     corpus = Corpus("few", people, "own", "speaker")
-    for fit, told in ((("u0",), None), (("u0", "u1"), "u1")):
+    for fit, named in ((("u0",), None), (("u0", "u1"), "u1")):
         protocol = Protocol("few", "few", "emotion", "own", 0, (Fold(fit, ("u0",), ("u1",)),), "speaker")
-        if told is None:
+        if named is None:
             _check_speakers(corpus, EMOTION, protocol)
         else:
             message = refusal(_check_speakers, corpus, EMOTION, protocol)
-            assert told in message
+            assert named in message
             assert "no speaker" in message
             assert "normalise=speaker" in message
         who = Classification(label="speaker", disjoint=("text",), protocol="text:3", name="who")

@@ -198,7 +198,7 @@ def test_a_users_block_and_task_in_one_short_file(tmp_path: Path) -> None:
         torch.zeros(4, IN_DIM),
     )
     supernet = Supernet(mine.space, IN_DIM, DIM, OUTPUTS)
-    found = search(
+    outcome = search(
         supernet,
         mine.task.loss,
         data,
@@ -207,9 +207,9 @@ def test_a_users_block_and_task_in_one_short_file(tmp_path: Path) -> None:
         0,
         lambda record: {},
     )
-    mine.space.check(found.architecture)
+    mine.space.check(outcome.architecture)
     x_BTI, mask_BT, _ = data.batch(torch.arange(4))
-    assert build(mine.space, found.architecture, IN_DIM, DIM, OUTPUTS)(x_BTI, mask_BT).shape == (4, OUTPUTS)
+    assert build(mine.space, outcome.architecture, IN_DIM, DIM, OUTPUTS)(x_BTI, mask_BT).shape == (4, OUTPUTS)
 
 
 def test_a_file_edited_twice_in_a_second_is_read_again(tmp_path: Path) -> None:

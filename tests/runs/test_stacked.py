@@ -135,8 +135,8 @@ def test_weights_after_some_steps(
         )
         assert losses[m] == pytest.approx(records[-1]["loss"], rel=1e-5)
         values = stack.flat_MP[m].detach().split([p.numel() for p in _trained(network).values()])
-        for weight, found in zip(_trained(network).values(), values, strict=True):
-            torch.testing.assert_close(found, weight.detach().flatten(), rtol=1e-4, atol=1e-6)
+        for weight, stacked in zip(_trained(network).values(), values, strict=True):
+            torch.testing.assert_close(stacked, weight.detach().flatten(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["adamw", "sgd"])
@@ -165,7 +165,7 @@ def test_updates_are_those_of_torch(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant: str) -> None:
-    found = []
+    of_runs = []
     for stacked in (False, True):
         run = new_run(tmp_path / f"{stacked}", features, **VARIANTS[variant])
         jobs = [*alone(run, 0, 5), *(Job(Kind.BASELINE, "simple FFN", f, 0) for f in range(5))]
@@ -175,8 +175,8 @@ def test_results_are_those_of_one_by_one(features: Path, tmp_path: Path, variant
         assert "one by one" not in console.file.getvalue()
         assert (run.folder / "tb" / jobs[-1].name).exists()
         assert not (run.folder / "tb" / jobs[0].name).exists()
-        found.append(results(run))
-    compare(found[1], found[0])
+        of_runs.append(results(run))
+    compare(of_runs[1], of_runs[0])
 
 
 def test_what_draws_at_random_is_trained_one_by_one(features: Path, tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         path = run.folder / "jobs" / f"{job.name}.pt"
         member.network.load_state_dict(torch.load(path, weights_only=True))
         assert path.stat().st_size < 8 * result["parameters"], "one member's weights, not the whole stack's"
-        found = outputs(member.network.eval(), member.data, member.valid)
-        loss = float(run.task.loss(found, member.data.targets_U[member.valid]))
+        predicted = outputs(member.network.eval(), member.data, member.valid)
+        loss = float(run.task.loss(predicted, member.data.targets_U[member.valid]))
         assert loss == pytest.approx(min(e["valid"]["loss"] for e in result["epochs"]), rel=1e-4)
 
 
@@ -227,15 +227,15 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("number", "words"), [(0, "buffers"), (1, "data-dependent"), (2, ""), (3, "")])
 def test_blocks_that_cannot_be_stacked(features: Path, tmp_path: Path, number: int, words: str) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    found = []
+    of_runs = []
     for stacked in (False, True):
         run, console = new_run(tmp_path / f"{stacked}", features, tmp_path / "own.py"), quiet()
         run_jobs(run, alone(run, number), 3, 1, console, "audit", stacked=stacked)
-        found.append(results(run))
-    told = console.file.getvalue()
-    assert told.count("one by one") == bool(words)
-    assert words in told
-    compare(found[1], found[0])
+        of_runs.append(results(run))
+    shown = console.file.getvalue()
+    assert shown.count("one by one") == bool(words)
+    assert words in shown
+    compare(of_runs[1], of_runs[0])
 
 
 def test_a_loss_that_is_no_mean_over_utterances(features: Path, tmp_path: Path) -> None:

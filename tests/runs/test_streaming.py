@@ -264,11 +264,11 @@ def memory(name):
 folder, small, allowed, bounded = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "bounded"
 trained(load(FeatureStore(small), FeatureStore(small).ids, [3], 1, np.zeros(40, int), "store", CPU))  # what torch loads
 store = FeatureStore(folder)
-found, told = place(*sizes(store, store.ids, 1, 4), CPU, 1, allowed / 2**30)
-assert found.where == "store", told
-store.mapped_bytes = found.mapped if bounded else 2**40
+placed, line = place(*sizes(store, store.ids, 1, 4), CPU, 1, allowed / 2**30)
+assert placed.where == "store", line
+store.mapped_bytes = placed.mapped if bounded else 2**40
 before = memory("VmRSS")
-data = load(store, store.ids, [3], 1, np.arange(len(store.ids)) % 2, found.where, CPU)
+data = load(store, store.ids, [3], 1, np.arange(len(store.ids)) % 2, placed.where, CPU)
 loaded = memory("VmHWM") - before
 everyone = torch.arange(len(store.ids))
 data.moments(everyone)
@@ -340,8 +340,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    found = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))}
-    return {name: {key: value for key, value in job.items() if key != "seconds"} for name, job in found.items()}
+    of_jobs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))}
+    return {name: {key: value for key, value in job.items() if key != "seconds"} for name, job in of_jobs.items()}
 
 
 @pytest.mark.parametrize(("normalise", "workers"), [("corpus", "2"), ("speaker", "1")])
@@ -370,12 +370,12 @@ def test_a_run_that_streams_is_one_that_does_not(
     if normalise == "corpus":
         return
 
-    def asked(data: Data, fit: Tensor, speakers: list[str]) -> Data:
+    def choice(data: Data, fit: Tensor, speakers: list[str]) -> Data:
         assert torch.equal(fit, session.members(session.run.protocol.folds[1].fit)), "the training part alone"
         assert speakers == [u.speaker for u in session.run.utterances]
         raise LookupError("asked")
 
-    monkeypatch.setattr("bas.runs.session.by_speaker", asked)
+    monkeypatch.setattr("bas.runs.session.by_speaker", choice)
     rows = {"retrain": "ser_bas3", "search": "ser_bas3", "baseline": "simple FFN", "linear": "logistic regression"}
     rows["layer"] = BEST
     for kind, row in rows.items():

@@ -143,21 +143,21 @@ def test_the_gradient_reaches_theta() -> None:
 
 
 def test_one_draw_a_part_and_batch_at_the_schedules_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, asked = make_data(0), []
+    data, temperatures = make_data(0), []
 
     def draw(theta: Tensor, temperature: float) -> Tensor:
         gates = gumbel_softmax(theta, temperature)
         assert gates.shape == (2,)  # one for the whole batch
-        asked.append((temperature, tuple(gates.tolist())))
+        temperatures.append((temperature, tuple(gates.tolist())))
         return gates
 
     monkeypatch.setitem(STRATEGIES, "gumbel", Strategy(draw))
     run_search(data)
     batches = 6  # of 8, in 48 utterances
-    assert len(asked) == SMALL.epochs * batches * 2
-    assert len({gates for _, gates in asked}) == len(asked)
+    assert len(temperatures) == SMALL.epochs * batches * 2
+    assert len({gates for _, gates in temperatures}) == len(temperatures)
     expected = [SMALL.temperature(epoch, step, batches) for epoch in range(SMALL.epochs) for step in range(batches)]
-    assert [t for t, _ in asked[::2]] == [t for t, _ in asked[1::2]] == expected
+    assert [t for t, _ in temperatures[::2]] == [t for t, _ in temperatures[1::2]] == expected
     assert expected[0] == SMALL.tau_start
     assert expected[-1] == pytest.approx(SMALL.tau_end)
 
@@ -170,9 +170,9 @@ def test_one_draw_a_part_and_batch_at_the_schedules_temperature(monkeypatch: pyt
 def test_a_search_finds_the_block_that_keeps_the_information(seed: int, names: tuple[str, str]) -> None:
     blocks = {name: {"keep": Keep, "destroy": Destroy}[name] for name in names}
     space = SearchSpace({"first": blocks, "second": blocks}, MeanPool)
-    _, found = run_search(make_data(seed), replace(SMALL, epochs=12, lr=0.01), seed, space)
-    assert str(found.architecture) == "keep > keep"
-    assert min(p["keep"] for p in found.records[-1]["probabilities"].values()) > 0.6
+    _, outcome = run_search(make_data(seed), replace(SMALL, epochs=12, lr=0.01), seed, space)
+    assert str(outcome.architecture) == "keep > keep"
+    assert min(p["keep"] for p in outcome.records[-1]["probabilities"].values()) > 0.6
 
 
 def test_nothing_but_the_members_reaches_the_supernet() -> None:
@@ -196,9 +196,9 @@ def test_records_tell_each_epoch() -> None:
         seen.append(record["architecture"])
         return {"valid": {"WA": np.float64(0.5)}}
 
-    supernet, found = run_search(data, after_epoch=after_epoch)
-    assert [r["epoch"] for r in found.records] == list(range(SMALL.epochs))
-    for r, architecture in zip(found.records, seen, strict=True):
+    supernet, outcome = run_search(data, after_epoch=after_epoch)
+    assert [r["epoch"] for r in outcome.records] == list(range(SMALL.epochs))
+    for r, architecture in zip(outcome.records, seen, strict=True):
         assert set(r) == {
             *("epoch", "loss", "rate", "temperature", "probabilities", "entropy", "architecture", "multiply_adds"),
             "valid",
@@ -212,9 +212,9 @@ def test_records_tell_each_epoch() -> None:
             assert sum(p.values()) == pytest.approx(1)
             assert r["entropy"][slot] == pytest.approx(-sum(v * math.log(v) for v in p.values()))
             assert p[architecture[slot]] == max(p.values())
-    assert found.architecture == supernet.argmax()
-    assert found.architecture.to_dict() == seen[-1]
-    assert found.seconds > 0
+    assert outcome.architecture == supernet.argmax()
+    assert outcome.architecture.to_dict() == seen[-1]
+    assert outcome.seconds > 0
 
 
 def test_the_loss_of_a_record_is_the_mean_over_utterances() -> None:
@@ -226,9 +226,9 @@ def test_the_loss_of_a_record_is_the_mean_over_utterances() -> None:
         seen.append((value.item(), len(targets_B)))
         return value
 
-    _, found = run_search(data, replace(SMALL, epochs=1), loss=loss)
+    _, outcome = run_search(data, replace(SMALL, epochs=1), loss=loss)
     assert sorted(n for _, n in seen) == [3, 8]
-    assert found.records[0]["loss"] == pytest.approx(sum(v * n for v, n in seen) / 11)
+    assert outcome.records[0]["loss"] == pytest.approx(sum(v * n for v, n in seen) / 11)
 
 
 def test_an_epoch_visits_every_member_once() -> None:
@@ -354,12 +354,12 @@ def test_a_killed_search_ends_with_the_same_bits(optimiser: str, where: str, tmp
         assert [p.name for p in path.parent.iterdir()] == [path.name]
 
     done: list[int] = []
-    resumed, found = run_search(
+    resumed, outcome = run_search(
         data, setting, after_epoch=lambda record: done.append(record["epoch"]) or {}, checkpoint=path
     )
     assert done == list(range(2 if where == "within an epoch" else 3, setting.epochs))
-    assert found.records == expected.records
-    assert found.architecture == expected.architecture
+    assert outcome.records == expected.records
+    assert outcome.architecture == expected.architecture
     assert_same_weights(resumed, undisturbed)
 
 
@@ -392,9 +392,11 @@ def test_a_killed_training_keeps_the_same_best_epoch(optimiser: str, best: int, 
 def test_a_checkpoint_is_complete_and_safe_to_load(tmp_path: Path) -> None:
     path = tmp_path / "search.checkpoint"
     # A metric's own NumPy float must not make the file unreadable.
-    _, found = run_search(make_data(0), after_epoch=lambda record: {"valid": {"WA": np.float64(0.5)}}, checkpoint=path)
+    _, outcome = run_search(
+        make_data(0), after_epoch=lambda record: {"valid": {"WA": np.float64(0.5)}}, checkpoint=path
+    )
     state = torch.load(path, weights_only=True)
-    assert state["records"] == found.records[:-1]  # none after the last epoch: the result is written at once
+    assert state["records"] == outcome.records[:-1]  # none after the last epoch: the result is written at once
     assert {name for name in state["model"] if name.endswith("theta")} == {f"parts.layer{i}.theta" for i in (1, 2)}
     assert [group["full_lr"] for group in state["optimiser"]["param_groups"]] == [SMALL.lr, SMALL.theta_lr]
     assert state["seconds"] > 0
@@ -416,8 +418,8 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monke
         run_search(data, checkpoint=path)
     assert len(torch.load(path, weights_only=True)["records"]) == 2
     monkeypatch.setattr(torch, "save", save)
-    resumed, found = run_search(data, checkpoint=path)
-    assert found.records == expected.records
+    resumed, outcome = run_search(data, checkpoint=path)
+    assert outcome.records == expected.records
     assert_same_weights(resumed, undisturbed)
 
 
@@ -506,9 +508,9 @@ def test_a_step_of_the_papers_preset_at_its_size() -> None:
     data = make_data(0, utterances=2, dim=dim)
     space = load_space("ser_bas4").space
     setting = settings("paper", {"epochs": "1"})
-    supernet, found = run_search(data, setting, space=space)
-    assert math.isfinite(found.records[0]["loss"])
-    assert found.records[0]["temperature"] == 5.0
+    supernet, outcome = run_search(data, setting, space=space)
+    assert math.isfinite(outcome.records[0]["loss"])
+    assert outcome.records[0]["temperature"] == 5.0
     assert all(part.theta.detach().any() for part in supernet.mixed_parts().values())
     # MSA+FFN, MSA and FFN in each layer; a theta for each; no projection; two classes.
     layer = (12 * dim**2 + 13 * dim) + (4 * dim**2 + 6 * dim) + (8 * dim**2 + 7 * dim)

@@ -75,17 +75,17 @@ def test_the_planted_architecture_alone_solves_the_task(seed: int) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_finds_the_planted_architecture(strategy: str) -> None:
     setting = HARD if strategy == "hard" else replace(SETTINGS, strategy=strategy)
-    found = Counter(str(find(setting, seed)[1].architecture) for seed in range(10))
-    assert found[RIGHT] >= 9, found
+    counts = Counter(str(find(setting, seed)[1].architecture) for seed in range(10))
+    assert counts[RIGHT] >= 9, counts
 
 
 def test_random_draws_evenly_and_trains_nothing() -> None:
     setting, task = replace(SETTINGS, strategy="random"), planted(0)
     drawn = []
     for seed in range(80):
-        supernet, found = find(setting, seed, task)
-        drawn.append(str(found.architecture))
-        assert replace(found, architecture=None) == SearchOutcome(None, [], 0.0, 0, None, None)
+        supernet, outcome = find(setting, seed, task)
+        drawn.append(str(outcome.architecture))
+        assert replace(outcome, architecture=None) == SearchOutcome(None, [], 0.0, 0, None, None)
     assert drawn[3] == str(find(setting, 3, task)[1].architecture)
     assert set(drawn) == {str(a) for a in SPACE.architectures()}
     assert max(Counter(drawn).values()) < 35
@@ -101,14 +101,14 @@ def test_single_path_takes_the_lowest_loss_of_all_paths() -> None:
         names = [type(block).__name__ for block in network.parts.values()]
         return {"loss": 0.0 if names[1:4] == ["FFN", "First", "MSA"] else 1.0, "WA": 0.5}
 
-    _, found = find(chosen, 0, score=score)
-    assert str(found.architecture) == wanted
-    assert found.paths is not None
-    assert [p["WA"] for p in found.paths] == [0.5] * SPACE.size
-    assert [str(a) for a, p in zip(SPACE.architectures(), found.paths, strict=True) if p["loss"] == 0] == [wanted]
+    _, outcome = find(chosen, 0, score=score)
+    assert str(outcome.architecture) == wanted
+    assert outcome.paths is not None
+    assert [p["WA"] for p in outcome.paths] == [0.5] * SPACE.size
+    assert [str(a) for a, p in zip(SPACE.architectures(), outcome.paths, strict=True) if p["loss"] == 0] == [wanted]
     # None is known before the end; each of two blocks learns as long as alone.
-    assert [r["architecture"] for r in found.records] == [None] * 2 * 3
-    assert found.probabilities is None
+    assert [r["architecture"] for r in outcome.records] == [None] * 2 * 3
+    assert outcome.probabilities is None
 
 
 def test_single_path_refuses_more_paths_than_it_can_score(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +120,9 @@ def test_single_path_refuses_more_paths_than_it_can_score(monkeypatch: pytest.Mo
 
 def test_paths_are_the_scores_of_every_architecture() -> None:
     data, _, held_out = planted(0)
-    supernet, found = find(SHORT, 0)
-    assert found.probabilities == found.records[-1]["probabilities"]
-    for architecture, scored in zip(SPACE.architectures(), found.paths or [], strict=True):
+    supernet, outcome = find(SHORT, 0)
+    assert outcome.probabilities == outcome.records[-1]["probabilities"]
+    for architecture, scored in zip(SPACE.architectures(), outcome.paths or [], strict=True):
         logits = bas.training.loop.outputs(supernet.discrete(architecture), data, held_out)
         assert scored == {"loss": float(F.cross_entropy(logits, data.targets_U[held_out]))}
 
@@ -172,11 +172,11 @@ def test_bilevel_moves_theta_on_the_held_out_and_weights_on_the_members(optimise
 
 @pytest.mark.parametrize("strategy", THETA)
 def test_theta_rests_while_the_weights_warm_up(strategy: str) -> None:
-    _, found = find(replace(SHORT, strategy=strategy, warmup=2), 0, score=None)
-    entropies = [r["entropy"]["layer1"] for r in found.records]
+    _, outcome = find(replace(SHORT, strategy=strategy, warmup=2), 0, score=None)
+    entropies = [r["entropy"]["layer1"] for r in outcome.records]
     assert entropies[:2] == pytest.approx([math.log(2)] * 2, abs=1e-12)
     assert entropies[2] < math.log(2) - 1e-6
-    assert found.records[1]["loss"] != found.records[0]["loss"]
+    assert outcome.records[1]["loss"] != outcome.records[0]["loss"]
 
 
 @pytest.mark.slow
@@ -199,8 +199,8 @@ def test_a_killed_search_of_any_strategy_ends_with_the_same_bits(
     if strategy == "bilevel":  # theta has learned on these
         with pytest.raises(UserError, match="not of this job"):
             find(setting, 0, (task[0], task[1], task[2][1:]), checkpoint=path)
-    resumed, found = find(setting, 0, task, checkpoint=path)
-    assert replace(found, seconds=0) == replace(expected, seconds=0)
+    resumed, outcome = find(setting, 0, task, checkpoint=path)
+    assert replace(outcome, seconds=0) == replace(expected, seconds=0)
     assert_same_weights(resumed, undisturbed)
 
 
@@ -257,7 +257,7 @@ def test_only_drawn_blocks_are_computed_and_counted(strategy: str, computed: int
         steps.append(len(calls))
         return F.cross_entropy(outputs_BO, targets_B)
 
-    found = bas.search.search.search(
+    outcome = bas.search.search.search(
         supernet, loss, data, members, setting, 0, lambda record: {}, held_out, lambda network: {"loss": 0.0}
     )
     calls = calls[-steps[-1] + steps[0] - computed :]  # without those of counting
@@ -266,7 +266,7 @@ def test_only_drawn_blocks_are_computed_and_counted(strategy: str, computed: int
     assert len(steps) == epochs * 8
     trained = 3 * (sum(n * work.searched["layer1"][name] for name, n in calls) + epochs * len(members) * work.fixed)
     scored = sum(work.of(a.blocks) for a in space.architectures()) * len(held_out) if strategy == "single-path" else 0
-    assert found.multiply_adds == trained + scored
+    assert outcome.multiply_adds == trained + scored
 
 
 def test_noise_is_drawn_once_a_batch_or_for_each_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,8 +310,8 @@ def test_of_equals_the_cheaper_is_chosen(strategy: str, cost: str) -> None:
     space = SearchSpace({"layer1": {"dear": Dear, "cheap": FFN}}, MeanPool)
     setting, task = replace(SHORT, strategy=strategy, cost=cost, cost_weight=0.5), planted(0)
     for seed in range(2):
-        _, found = find(setting, seed, task, space)
-        assert str(found.architecture) == "cheap"
+        _, outcome = find(setting, seed, task, space)
+        assert str(outcome.architecture) == "cheap"
 
 
 def test_the_cost_term_is_the_expected_share_of_the_dearest() -> None:

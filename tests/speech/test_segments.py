@@ -33,29 +33,29 @@ def segments(words: Sequence[Word], name: str = "words") -> Segments:
 
 
 def test_the_corpus_s_own_times_come_first_in_order_and_inside_the_utterance(wav: Path) -> None:
-    asked: list[str] = []
+    aligned: list[str] = []
 
     def aligner(u: Utterance) -> tuple[Word, ...]:
-        asked.append(u.id)
+        aligned.append(u.id)
         return (Word(0.1, 0.2, "aligned"),)
 
     utterance = spoken(wav, (0.5, 1.02), (0.1, 0.4), text="w0 w1")
-    found = word_segments([utterance], aligner)
-    assert found.of["a"] == (Word(0.1, 0.4, "w1"), Word(0.5, 1.0, "w0"))
-    assert (found.name, dict(found.source), asked) == ("words", {"a": "corpus"}, [])
+    segmented = word_segments([utterance], aligner)
+    assert segmented.of["a"] == (Word(0.1, 0.4, "w1"), Word(0.5, 1.0, "w0"))
+    assert (segmented.name, dict(segmented.source), aligned) == ("words", {"a": "corpus"}, [])
 
 
 def test_a_text_without_times_is_aligned_and_nothing_at_all_is_cut_into_equal_parts(wav: Path) -> None:
     utterances = [Utterance("t", wav, text="hello"), Utterance("b", wav, text=" "), Utterance("n", wav)]
     utterances.append(Utterance("d", wav, text="..."))
     done: list[int] = []
-    found = word_segments(
+    segmented = word_segments(
         utterances, lambda u: (Word(0.1, 0.2, "hello"),) if u.id == "t" else (), lambda: done.append(1)
     )
-    assert found.source == {"t": "aligned", "b": "pseudo", "n": "pseudo", "d": "pseudo"}
-    assert found.counts == {"corpus": 0, "aligned": 1, "pseudo": 3}
+    assert segmented.source == {"t": "aligned", "b": "pseudo", "n": "pseudo", "d": "pseudo"}
+    assert segmented.counts == {"corpus": 0, "aligned": 1, "pseudo": 3}
     assert len(done) == 4
-    parts = found.of["n"]
+    parts = segmented.of["n"]
     assert len(parts) == round(1 / PSEUDO_SECONDS)
     assert (parts[0].start, parts[-1].end) == (0, 1)
     assert all(a.end == b.start for a, b in pairwise(parts))
@@ -65,9 +65,9 @@ def test_a_text_without_times_is_aligned_and_nothing_at_all_is_cut_into_equal_pa
 
 def test_a_short_utterance_is_one_part_and_a_stretch_counts_from_its_own_start(tmp_path: Path) -> None:
     wav = tone(tmp_path / "a.wav", 2.0)
-    found = word_segments([Utterance("s", wav, start=1.0, end=1.1), Utterance("l", wav, start=1.0)])
-    assert found.of["s"] == (Word(0, pytest.approx(0.1), ""),)
-    assert found.of["l"][-1].end == 1.0
+    segmented = word_segments([Utterance("s", wav, start=1.0, end=1.1), Utterance("l", wav, start=1.0)])
+    assert segmented.of["s"] == (Word(0, pytest.approx(0.1), ""),)
+    assert segmented.of["l"][-1].end == 1.0
 
 
 def test_words_of_another_recording_are_refused(wav: Path) -> None:
@@ -115,23 +115,23 @@ def test_random_stretches_are_of_the_same_lengths_without_overlap_inside(
     for gap, length in parts:
         words.append(Word(at + gap, at + gap + length, "w"))
         at += gap + length
-    found = random_like(segments(words), {"a": at + rest}, seed).of["a"]
-    assert sorted(w.end - w.start for w in found) == pytest.approx(sorted(w.end - w.start for w in words), abs=1e-9)
-    assert all(a.end <= b.start for a, b in pairwise(found))
-    assert found[0].start >= 0
-    assert found[-1].end <= at + rest
-    assert {w.text for w in found} == {""}
+    stretches = random_like(segments(words), {"a": at + rest}, seed).of["a"]
+    assert sorted(w.end - w.start for w in stretches) == pytest.approx(sorted(w.end - w.start for w in words), abs=1e-9)
+    assert all(a.end <= b.start for a, b in pairwise(stretches))
+    assert stretches[0].start >= 0
+    assert stretches[-1].end <= at + rest
+    assert {w.text for w in stretches} == {""}
 
 
 def test_random_stretches_hang_on_the_seed_and_the_id_alone() -> None:
     words = (Word(0.1, 0.3, "x"), Word(0.4, 0.5, "y"))
     both = Segments("words", {"a": words, "b": words}, {"a": "corpus", "b": "aligned"})
     seconds = {"a": 2.0, "b": 2.0}
-    found = random_like(both, seconds)
-    assert (found.name, found.source) == ("random", both.source)
-    assert found.of["a"] != found.of["b"]
-    assert found.of["a"] == random_like(both.only(["a"]), seconds).of["a"]
-    assert found.digest == random_like(both, seconds, seed=0).digest != random_like(both, seconds, seed=1).digest
+    segmented = random_like(both, seconds)
+    assert (segmented.name, segmented.source) == ("random", both.source)
+    assert segmented.of["a"] != segmented.of["b"]
+    assert segmented.of["a"] == random_like(both.only(["a"]), seconds).of["a"]
+    assert segmented.digest == random_like(both, seconds, seed=0).digest != random_like(both, seconds, seed=1).digest
 
 
 def test_random_stretches_may_lie_anywhere_alike() -> None:
@@ -145,9 +145,9 @@ def test_random_stretches_may_lie_anywhere_alike() -> None:
 
 
 def test_words_that_overlap_more_than_fits_are_shortened_alike() -> None:
-    found = random_like(segments([Word(0, 0.8, "x"), Word(0.1, 0.5, "y")]), {"a": 0.9}).of["a"]
-    assert sorted(w.end - w.start for w in found) == pytest.approx([0.3, 0.6])
-    assert found[-1].end <= 0.9
+    stretches = random_like(segments([Word(0, 0.8, "x"), Word(0.1, 0.5, "y")]), {"a": 0.9}).of["a"]
+    assert sorted(w.end - w.start for w in stretches) == pytest.approx([0.3, 0.6])
+    assert stretches[-1].end <= 0.9
 
 
 def test_the_holder_of_a_time() -> None:

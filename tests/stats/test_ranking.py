@@ -238,13 +238,13 @@ def planted(seed: int, units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_planted_additive_effects_are_recovered() -> None:
     targets_N, predictions_ASN, units_N = planted(0, units=60)
     values_VA = leave_one_out(targets_N, predictions_ASN, units_N, wa)
-    found = marginal_effects(values_VA, GRID)
-    assert list(found) == ["layer1", "layer2"]
-    first, second = found["layer1"], found["layer2"]
+    effects = marginal_effects(values_VA, GRID)
+    assert list(effects) == ["layer1", "layer2"]
+    first, second = effects["layer1"], effects["layer2"]
     assert [first.effects[b].value for b in BLOCKS] == pytest.approx([0.1, 0, -0.1], abs=0.03)
     assert [second.effects[b].value for b in BLOCKS] == pytest.approx([0, 0, 0], abs=0.01)
     assert [first.effects[b].verdict for b in BLOCKS] == ["higher", "undecided", "lower"]
-    for slot in found.values():
+    for slot in effects.values():
         assert sum(e.value for e in slot.effects.values()) == pytest.approx(0)
         assert np.mean(list(slot.means.values())) == pytest.approx(values_VA[0].mean())
         for b, effect in slot.effects.items():
@@ -256,10 +256,10 @@ def test_the_interval_of_a_marginal_effect_covers_over_ten_units() -> None:
     covered = false = 0
     for i in range(250):
         targets_N, predictions_ASN, units_N = planted(i, units=10)
-        found = marginal_effects(leave_one_out(targets_N, predictions_ASN, units_N, wa), GRID)
-        effect = found["layer1"].effects["FFN"]
+        effects = marginal_effects(leave_one_out(targets_N, predictions_ASN, units_N, wa), GRID)
+        effect = effects["layer1"].effects["FFN"]
         covered += effect.low <= -0.1 <= effect.high
-        false += found["layer2"].effects["MSA"].verdict != "undecided"
+        false += effects["layer2"].effects["MSA"].verdict != "undecided"
     assert 0.92 <= covered / 250 <= 0.985
     assert false / 250 <= 0.08
 
@@ -267,8 +267,8 @@ def test_the_interval_of_a_marginal_effect_covers_over_ten_units() -> None:
 def test_a_slot_with_one_candidate_has_no_effect() -> None:
     targets_N, predictions_ASN, units_N = answers(0, np.full((2, 7), 0.6))
     values_VA = leave_one_out(targets_N, predictions_ASN, units_N, wa)
-    found = marginal_effects(values_VA, [{"stem": "linear", "layer1": b} for b in "ab"])
-    assert found["stem"].effects["linear"] == Effect(0, 0, 0, 7)
+    effects = marginal_effects(values_VA, [{"stem": "linear", "layer1": b} for b in "ab"])
+    assert effects["stem"].effects["linear"] == Effect(0, 0, 0, 7)
 
 
 def test_what_is_no_grid_or_no_contrast_is_our_own_mistake() -> None:

@@ -115,18 +115,18 @@ def test_only_slots_of_the_same_candidates_can_collapse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "told"),
+    ("probability", "warned"),
     [((0.40, 0.35, 0.25), True), ((0.48, 0.42, 0.10), True), ((0.48, 0.28, 0.24), True), ((0.7, 0.2, 0.1), False)],
 )
-def test_indecision(probability: tuple[float, ...], told: bool) -> None:
+def test_indecision(probability: tuple[float, ...], warned: bool) -> None:
     rows = [{"layer1": dict(zip(BLOCKS, probability, strict=True))}] * 10
     result = summarise(rows, [{"layer1": BLOCKS[0]}] * 10)
     # The second case by its margin alone, the third by its entropy alone.
     normalised = entropy(probability) / math.log(3)
-    assert told == (normalised > 0.9 or probability[0] - probability[1] < 0.1)
+    assert warned == (normalised > 0.9 or probability[0] - probability[1] < 0.1)
     lines = warnings(result)
-    assert len(lines) == told
-    if told:
+    assert len(lines) == warned
+    if warned:
         assert lines[0].startswith("Indecision: the searches hardly prefer a block for layer1 ")
         assert f"entropy {normalised:.2f}" in lines[0]
 
@@ -149,11 +149,11 @@ def test_chance_is_called_a_choice_in_at_most_five_of_a_hundred_cases() -> None:
     assert np.mean(np.array(ps) <= 0.05) <= 0.05
 
 
-@pytest.mark.parametrize(("count", "told"), [(1, True), (3, True), (4, False)])
-def test_too_few_searches_to_tell_a_choice_from_chance(count: int, told: bool) -> None:
+@pytest.mark.parametrize(("count", "warned"), [(1, True), (3, True), (4, False)])
+def test_too_few_searches_to_tell_a_choice_from_chance(count: int, warned: bool) -> None:
     lines = warnings(searches(["01"] * count, slots=2))
-    assert len(lines) == told
-    if told:
+    assert len(lines) == warned
+    if warned:
         noun = "search is" if count == 1 else "searches are"
         assert lines[0] == f"Too few: {count} {noun} too few to tell a choice for layer1, layer2 from chance."
 

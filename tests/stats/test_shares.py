@@ -44,12 +44,12 @@ def utterance(id_: str, raters: int | None = None, **values: float) -> Utterance
 @settings(max_examples=40, deadline=None)
 def test_correlations_are_those_of_scipy(seed: int, n: int, outputs: int) -> None:
     targets_NO, predictions_NO = numbers(seed, n, outputs)
-    found = shares.spearman(targets_NO, predictions_NO), shares.pearson(targets_NO, predictions_NO)
+    correlations = shares.spearman(targets_NO, predictions_NO), shares.pearson(targets_NO, predictions_NO)
     for o in range(outputs):
         if np.ptp(targets_NO[:, o]) > 0:
             pair = targets_NO[:, o], predictions_NO[:, o]
-            assert found[0][o] == pytest.approx(spearmanr(*pair).statistic, abs=1e-9)
-            assert found[1][o] == pytest.approx(pearsonr(*pair).statistic, abs=1e-9)
+            assert correlations[0][o] == pytest.approx(spearmanr(*pair).statistic, abs=1e-9)
+            assert correlations[1][o] == pytest.approx(pearsonr(*pair).statistic, abs=1e-9)
     np.testing.assert_array_equal(shares._ranks(targets_NO) + 1, rankdata(targets_NO, axis=0))
 
 
@@ -60,8 +60,8 @@ def test_a_constant_has_a_defined_score() -> None:
         for statistic in (shares.spearman, shares.pearson):
             assert statistic(targets_NO, flat_NO).tolist() == [0, 0]
             assert statistic(flat_NO, targets_NO).tolist() == [0, 0]
-    told = shares.constant(["joy", "fear"], targets_NO, np.stack([flat_NO, targets_NO * [0, 1]]))
-    assert told == (
+    remarks = shares.constant(["joy", "fear"], targets_NO, np.stack([flat_NO, targets_NO * [0, 1]]))
+    assert remarks == (
         "the prediction of joy is constant in 2 of 2 test parts; a correlation is taken as 0 there",
         "the prediction of fear is constant in 1 of 2 test parts; a correlation is taken as 0 there",
     )
@@ -102,9 +102,9 @@ def test_a_paired_comparison_takes_rows_of_outputs() -> None:
     units = np.repeat(np.arange(8), 10)
     good, bad = (np.stack([targets_NO + rng.normal(0, sd, (80, 2)) for _ in range(2)]) for sd in (0.1, 2.0))
     targets, metric = join_parts(ONE, targets_NO, units // 2), shares.within(shares.spearman)
-    found = paired(targets, good, bad, units, metric)
-    assert found.verdict == "better"
-    assert found.difference == pytest.approx(
+    difference = paired(targets, good, bad, units, metric)
+    assert difference.verdict == "better"
+    assert difference.difference == pytest.approx(
         np.mean([metric(targets, p) for p in good]) - np.mean([metric(targets, p) for p in bad])
     )
     assert paired(targets, good, good, units, metric).p == 1
@@ -131,19 +131,19 @@ def test_the_ceiling_is_what_the_true_shares_reach(raters: int) -> None:
     true_NO = rng.beta(4, 3, (3000, 1))
     observed_NO = rng.binomial(raters, true_NO) / raters
     targets, metric = join_parts(ONE, observed_NO, np.zeros(3000)), shares.within(shares.spearman)
-    found = shares.ceiling(targets, np.full(3000, raters), {"Spearman": metric})
-    mean, low, high = found.metrics["Spearman"]
+    ceiling = shares.ceiling(targets, np.full(3000, raters), {"Spearman": metric})
+    mean, low, high = ceiling.metrics["Spearman"]
     assert low < mean < high
     assert mean == pytest.approx(metric(targets, true_NO), abs=0.03)
-    assert found.raters == raters
+    assert ceiling.raters == raters
 
 
 def test_shares_that_are_noise_alone_have_a_low_ceiling() -> None:
     observed_NO = np.random.default_rng(0).binomial(20, 0.5, (2000, 1)) / 20
-    found = shares.ceiling(
+    ceiling = shares.ceiling(
         join_parts(ONE, observed_NO, np.zeros(2000)), np.full(2000, 20), {"Spearman": shares.within(shares.spearman)}
     )
-    assert found.metrics["Spearman"][0] < 0.25
+    assert ceiling.metrics["Spearman"][0] < 0.25
 
 
 # --- the task ---
@@ -176,9 +176,9 @@ def test_losses_and_predictions() -> None:
 def test_a_ceiling_needs_the_number_of_listeners() -> None:
     some = [utterance(f"u{i}", raters=20, joy=i / 20) for i in range(20)]
     targets = join_parts(ONE, ONE.targets(some, ("joy",)), np.zeros(20))
-    found = ONE.ceiling(some, ("joy",), targets, ())
-    assert found is not None
-    assert 0.7 < found.metrics["Spearman"][0] < 1
+    ceiling = ONE.ceiling(some, ("joy",), targets, ())
+    assert ceiling is not None
+    assert 0.7 < ceiling.metrics["Spearman"][0] < 1
     assert ONE.ceiling([*some[1:], utterance("u0", joy=0.0)], ("joy",), targets, ()) is None
     # What the utterances were chosen by is cut off: neither it nor a mean over it has a ceiling.
     two = join_parts(ONE, np.column_stack([ONE.targets(some, ("joy",))] * 2), np.zeros(20))
@@ -196,9 +196,9 @@ def test_the_best_layer_for_shares(outputs: int) -> None:
     x_ULD[:, 1, :outputs] = targets_UO * 5
     metric = ONE.metrics(("a", "b")[:outputs])["Spearman"]
     for of_units in (units, np.zeros(60, int)):
-        found = cross_validate(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, metric)
-        assert max(found, key=found.__getitem__) == 5
-        assert found[5] > 0.9
+        scores = cross_validate(x_ULD, targets_UO, of_units, (3, 5, 8), ONE, metric)
+        assert max(scores, key=scores.__getitem__) == 5
+        assert scores[5] > 0.9
 
 
 # --- a network for each output ---
@@ -228,15 +228,15 @@ def test_baselines_of_a_file(tmp_path: Path) -> None:
     one = "SearchSpace({'a': {'FFN': FFN}}, MeanPool)"
     path = tmp_path / "mine.py"
     path.write_text(f"{head}{both}baselines = {{'plain': {one}}}\n")
-    found = load_space(str(path)).baselines
-    assert found is not None
-    assert list(found) == ["plain"]
-    for wrong, told in (
+    baselines = load_space(str(path)).baselines
+    assert baselines is not None
+    assert list(baselines) == ["plain"]
+    for wrong, message in (
         (f"{{'a/b': {one}}}", "'a/b' must be of letters, digits, blanks and +,.-_ alone"),
         (f"{{'a b': {one}, 'a-b': {one}}}", "two names are alike but for blanks and hyphens"),
     ):
         path.write_text(f"{head}{both}baselines = {wrong}\n")
-        assert refusal(load_space, str(path)) == f"{path}: baselines: {told}"
+        assert refusal(load_space, str(path)) == f"{path}: baselines: {message}"
     path.write_text(f"{head}from bas.tasks import Shares\n{both}task = Shares()\nbaselines = {{'mean share': {one}}}\n")
     expected = "space mine: baselines: 'mean share' is the name of another row; rename it"
     assert refusal(common_baselines, [load_space(str(path))]) == expected

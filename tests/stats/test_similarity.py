@@ -79,9 +79,9 @@ def test_invariances(d: int) -> None:
 
 def test_many_dimensions_of_few_unrelated_utterances_look_alike_to_the_plain_one_alone() -> None:
     rng = np.random.default_rng(0)
-    found = [cka(rng.standard_normal((40, 1000)), rng.standard_normal((40, 88))) for _ in range(30)]
-    assert np.mean([f["plain"] for f in found]) > 0.7
-    debiased = np.array([f["debiased"] for f in found])
+    values = [cka(rng.standard_normal((40, 1000)), rng.standard_normal((40, 88))) for _ in range(30)]
+    assert np.mean([f["plain"] for f in values]) > 0.7
+    debiased = np.array([f["debiased"] for f in values])
     assert abs(debiased.mean()) < 3 * debiased.std() / np.sqrt(30) + 1e-3
     assert np.abs(debiased).max() < 0.1
 
@@ -89,10 +89,10 @@ def test_many_dimensions_of_few_unrelated_utterances_look_alike_to_the_plain_one
 @pytest.mark.parametrize("shape", [(40, 300, 20), (60, 6, 20)])
 def test_chance_is_told_from_a_relation(shape: tuple[int, int, int]) -> None:
     x_ND, y_NE = related(*shape)
-    for name, told in cka_by_chance(x_ND, y_NE, 99, 0).items():
-        assert told.value == cka(x_ND, y_NE)[name]
-        assert told.value > told.p95 > told.mean
-        assert told.p == 1 / 100
+    for name, chance in cka_by_chance(x_ND, y_NE, 99, 0).items():
+        assert chance.value == cka(x_ND, y_NE)[name]
+        assert chance.value > chance.p95 > chance.mean
+        assert chance.p == 1 / 100
     assert abs(cka_by_chance(x_ND, y_NE, 99, 0)["debiased"].mean) < 0.01
 
 
@@ -109,10 +109,10 @@ def test_permuted_values_are_those_of_permuted_rows() -> None:
     x_ND, y_NE = related(12, 20, 3)
     rng = np.random.default_rng(5)
     by_hand = [cka(x_ND, y_NE[rng.permutation(12)])["debiased"] for _ in range(7)]
-    told = cka_by_chance(x_ND, y_NE, 7, 5)["debiased"]
-    assert (told.mean, told.p95) == pytest.approx((np.mean(by_hand), np.quantile(by_hand, 0.95)))
-    assert told == cka_by_chance(x_ND, y_NE, 7, 5)["debiased"]
-    assert told != cka_by_chance(x_ND, y_NE, 7, 6)["debiased"]
+    chance = cka_by_chance(x_ND, y_NE, 7, 5)["debiased"]
+    assert (chance.mean, chance.p95) == pytest.approx((np.mean(by_hand), np.quantile(by_hand, 0.95)))
+    assert chance == cka_by_chance(x_ND, y_NE, 7, 5)["debiased"]
+    assert chance != cka_by_chance(x_ND, y_NE, 7, 6)["debiased"]
 
 
 def test_standardised() -> None:
@@ -143,9 +143,9 @@ def test_svcca_drops_the_last_hundredth_of_variance() -> None:
 
 def test_svcca_is_refused_below_five_utterances_a_dimension() -> None:
     columns = hadamard(64)[:, 1:8].astype(float)
-    found = svcca(columns[:, :6], columns)  # needs 5 * (6 + 7)
-    assert (found.value, found.dims) == (None, (6, 7))
-    assert found.refused == "64 utterances for 6 and 7 dimensions; it needs 65"
+    values = svcca(columns[:, :6], columns)  # needs 5 * (6 + 7)
+    assert (values.value, values.dims) == (None, (6, 7))
+    assert values.refused == "64 utterances for 6 and 7 dimensions; it needs 65"
     assert svcca(columns[:, :5], columns).value == pytest.approx(1)
 
 

@@ -372,9 +372,9 @@ def test_the_interval_of_a_difference_is_that_of_a_paired_comparison(units: int)
 
     compared = paired(targets_N, a_SN, b_SN, units_N, ua, level=0.9)
     names_N = np.array([f"s{u}" for u in units_N])
-    found = interval(lambda k_N: mean(a_SN, k_N) - mean(b_SN, k_N), names_N, 0.9)
-    assert found == pytest.approx((compared.difference, compared.low, compared.high))
-    assert math.isinf(found[2]) == (units == 1)
+    estimate = interval(lambda k_N: mean(a_SN, k_N) - mean(b_SN, k_N), names_N, 0.9)
+    assert estimate == pytest.approx((compared.difference, compared.low, compared.high))
+    assert math.isinf(estimate[2]) == (units == 1)
 
 
 def test_a_choice_within_the_estimate_is_made_again_without_each_unit() -> None:

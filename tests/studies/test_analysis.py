@@ -56,46 +56,51 @@ class Planted:
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def analysed() -> dict[str, Any]:
     return Planted().analyse()
 
 
-def test_the_result_is_json_and_says_what_it_is_of(found: dict[str, Any]) -> None:
-    assert json.loads(json.dumps(found, allow_nan=False)).keys() == found.keys()
+def test_the_result_is_json_and_says_what_it_is_of(analysed: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(analysed, allow_nan=False)).keys() == analysed.keys()
     planted = Planted()
-    assert found["targets"] == planted.classes.tolist()
-    assert found["speakers"] == planted.speakers.tolist()
-    assert (found["utterances"], found["states"], found["missing"], found["clipped"]) == (UTTERANCES, 3, {}, 0)
-    assert set(found["cka"]) == {"egemaps", *FAMILIES, "start", "text"}
-    assert {len(of["value"]) for side in found["cka"].values() for of in side.values()} == {3}
+    assert analysed["targets"] == planted.classes.tolist()
+    assert analysed["speakers"] == planted.speakers.tolist()
+    assert (analysed["utterances"], analysed["states"], analysed["missing"], analysed["clipped"]) == (
+        UTTERANCES,
+        3,
+        {},
+        0,
+    )
+    assert set(analysed["cka"]) == {"egemaps", *FAMILIES, "start", "text"}
+    assert {len(of["value"]) for side in analysed["cka"].values() for of in side.values()} == {3}
 
 
-def test_likeness_is_found_where_it_is_planted_and_only_there(found: dict[str, Any]) -> None:
+def test_likeness_is_found_where_it_is_planted_and_only_there(analysed: dict[str, Any]) -> None:
     for name in ("egemaps", *FAMILIES):
-        told = found["cka"][name]["debiased"]
-        assert told["p"][0] == 1 / 40
-        assert told["value"][0] > 3 * told["p95"][0]
-        assert abs(told["value"][1]) < 0.1
-    text = found["cka"]["text"]["debiased"]
+        result = analysed["cka"][name]["debiased"]
+        assert result["p"][0] == 1 / 40
+        assert result["value"][0] > 3 * result["p95"][0]
+        assert abs(result["value"][1]) < 0.1
+    text = analysed["cka"]["text"]["debiased"]
     assert text["value"][2] > 0.2 > 0.05 > max(text["value"][:2])
-    plain, debiased = (found["cka"]["egemaps"][kind]["value"][1] for kind in ("plain", "debiased"))
+    plain, debiased = (analysed["cka"]["egemaps"][kind]["value"][1] for kind in ("plain", "debiased"))
     assert plain > 0.1 > abs(debiased)  # few utterances for the dimensions: the plain one sees likeness in noise
 
 
-def test_cka_is_of_standardised_states_and_features(found: dict[str, Any]) -> None:
+def test_cka_is_of_standardised_states_and_features(analysed: dict[str, Any]) -> None:
     planted = Planted()
     egemaps = standardise(planted.acoustic.values_UF[:, :12])  # not those of OTHER
     expected = cka(standardise(planted.x[0]), egemaps)
     for kind in ("debiased", "plain"):
-        assert found["cka"]["egemaps"][kind]["value"][0] == pytest.approx(expected[kind])
+        assert analysed["cka"]["egemaps"][kind]["value"][0] == pytest.approx(expected[kind])
     planted.x[..., 3] *= 1_000
     scaled = planted.analyse()["cka"]["egemaps"]["debiased"]["value"]
-    assert scaled == pytest.approx(found["cka"]["egemaps"]["debiased"]["value"], abs=1e-5)
+    assert scaled == pytest.approx(analysed["cka"]["egemaps"]["debiased"]["value"], abs=1e-5)
 
 
-def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(found: dict[str, Any]) -> None:
+def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(analysed: dict[str, Any]) -> None:
     for kind in ("debiased", "plain"):
-        assert found["cka"]["start"][kind]["value"] == pytest.approx([1, 1, 1])
+        assert analysed["cka"]["start"][kind]["value"] == pytest.approx([1, 1, 1])
     planted = Planted()
     start = planted.x.copy()
     planted.x[1] = np.random.default_rng(9).standard_normal(planted.x[1].shape)
@@ -105,16 +110,16 @@ def test_at_step_0_a_state_is_as_it_was_and_later_as_far_as_it_has_moved(found: 
     assert abs(moved[1]) < 0.1 < 0.5 < moved[2] < 0.99
 
 
-def test_svcca_needs_more_utterances_and_says_so(found: dict[str, Any]) -> None:
+def test_svcca_needs_more_utterances_and_says_so(analysed: dict[str, Any]) -> None:
     for side in ("egemaps", "start"):
-        (value,) = {of["value"] for of in found["svcca"][side]}
+        (value,) = {of["value"] for of in analysed["svcca"][side]}
         assert value is None
-        assert "80 utterances for" in found["svcca"][side][0]["refused"]
+        assert "80 utterances for" in analysed["svcca"][side][0]["refused"]
     planted = Planted()
     planted.x = planted.x[:, :, :2]
-    told = planted.analyse()["svcca"]["start"][0]  # 5 * (2 + 2) utterances are enough
-    assert told["value"] == pytest.approx(1)
-    assert told["dims"] == (2, 2)
+    result = planted.analyse()["svcca"]["start"][0]  # 5 * (2 + 2) utterances are enough
+    assert result["value"] == pytest.approx(1)
+    assert result["dims"] == (2, 2)
 
 
 def test_a_text_that_does_not_vary_or_never_repeats_has_no_likeness() -> None:
@@ -130,12 +135,12 @@ def test_a_text_that_does_not_vary_or_never_repeats_has_no_likeness() -> None:
     assert planted.analyse()["cka"]["text"]["debiased"]["value"][2] > 0.2
 
 
-def test_equal_arguments_give_equal_numbers_and_another_seed_others(found: dict[str, Any]) -> None:
+def test_equal_arguments_give_equal_numbers_and_another_seed_others(analysed: dict[str, Any]) -> None:
     again, other = Planted().analyse(), Planted().analyse(seed=1)
-    assert again == found
-    assert other["cka"]["egemaps"]["debiased"]["value"] == found["cka"]["egemaps"]["debiased"]["value"]
-    assert other["cka"]["egemaps"]["debiased"]["p95"] != found["cka"]["egemaps"]["debiased"]["p95"]
-    assert other["ridge"]["r2"] != found["ridge"]["r2"]
+    assert again == analysed
+    assert other["cka"]["egemaps"]["debiased"]["value"] == analysed["cka"]["egemaps"]["debiased"]["value"]
+    assert other["cka"]["egemaps"]["debiased"]["p95"] != analysed["cka"]["egemaps"]["debiased"]["p95"]
+    assert other["ridge"]["r2"] != analysed["ridge"]["r2"]
 
 
 def test_a_collapsed_state_is_refused() -> None:
@@ -174,13 +179,13 @@ def test_ridge_is_scikit_learns_with_every_fold_fitted_again(dims: int) -> None:
         (1, UTTERANCES, dims)
     )
     strengths = (0.001, 0.1, 1.0, 10.0)
-    told = ridge(x_LUD, planted.acoustic, planted.classes, planted.speakers, replace(QUICK, strengths=strengths), 0)
+    result = ridge(x_LUD, planted.acoustic, planted.classes, planted.speakers, replace(QUICK, strengths=strengths), 0)
     splits, _ = speaker_splits(planted.classes, planted.speakers, 5, rng_of(0, "ridge"))
     y_UF = planted.acoustic.values_UF
     for f in (0, 7, 14):
         expected = by_hand(x_LUD[0], y_UF[:, f], planted.speakers, splits, strengths)
-        assert told["r2"][0][f] == pytest.approx(expected, abs=1e-6)
-    assert max(told["r2"][0]) > 0.5
+        assert result["r2"][0][f] == pytest.approx(expected, abs=1e-6)
+    assert max(result["r2"][0]) > 0.5
 
 
 def test_left_out_groups_are_as_if_never_fitted() -> None:
@@ -195,8 +200,8 @@ def test_left_out_groups_are_as_if_never_fitted() -> None:
         assert out_NF[left] == pytest.approx(z_NF[left] - model.predict(x_ND[left] / np.sqrt(50)))
 
 
-def test_ridge_finds_what_is_there_and_noise_tells_nothing(found: dict[str, Any]) -> None:
-    r2 = np.array(found["ridge"]["r2"])
+def test_ridge_finds_what_is_there_and_noise_tells_nothing(analysed: dict[str, Any]) -> None:
+    r2 = np.array(analysed["ridge"]["r2"])
     assert r2.shape == (3, 15)
     assert np.median(r2[0]) > 0.5
     assert np.median(r2[1]) < 0.05
@@ -209,8 +214,10 @@ def test_what_differs_between_speakers_alone_cannot_be_told_for_a_new_one() -> N
     values = planted.acoustic.values_UF.copy()
     values[:, 0] = rng.standard_normal(6)[who]
     voices = rng.standard_normal((6, 24))[who] + 0.01 * rng.standard_normal((UTTERANCES, 24))
-    told = ridge(voices[None], replace(planted.acoustic, values_UF=values), planted.classes, planted.speakers, QUICK, 0)
-    assert told["r2"][0][0] < 0
+    result = ridge(
+        voices[None], replace(planted.acoustic, values_UF=values), planted.classes, planted.speakers, QUICK, 0
+    )
+    assert result["r2"][0][0] < 0
 
 
 def test_missing_and_constant_features_are_told() -> None:
@@ -221,31 +228,35 @@ def test_missing_and_constant_features_are_told() -> None:
     clipped = np.zeros(UTTERANCES, int)
     clipped[:2] = 7
     planted.acoustic = replace(planted.acoustic, values_UF=values, clipped_U=clipped)
-    told = planted.analyse()
-    assert told["missing"] == {planted.acoustic.names[0]: 5}
-    assert told["clipped"] == 2
-    assert told["ridge"]["r2"][0][1] is None
-    assert told["ridge"]["r2"][0][0] > 0.5
-    json.dumps(told, allow_nan=False)
+    result = planted.analyse()
+    assert result["missing"] == {planted.acoustic.names[0]: 5}
+    assert result["clipped"] == 2
+    assert result["ridge"]["r2"][0][1] is None
+    assert result["ridge"]["r2"][0][0] > 0.5
+    json.dumps(result, allow_nan=False)
 
 
 @pytest.mark.parametrize("value", [3.3, np.nan])
-def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, found: dict[str, Any]) -> None:
+def test_a_family_that_does_not_vary_is_refused_by_itself(value: float, analysed: dict[str, Any]) -> None:
     planted = Planted()
     values = planted.acoustic.values_UF.copy()
     values[:, [family == "energy" for family in planted.acoustic.families]] = value
     planted.acoustic = replace(planted.acoustic, values_UF=values)
-    told = planted.analyse()
-    assert told["cka"]["energy"]["refused"].startswith("energy does not tell utterances apart")
-    assert told["cka"]["spectral"] == found["cka"]["spectral"]
-    assert "debiased" in told["cka"]["egemaps"]
+    result = planted.analyse()
+    assert result["cka"]["energy"]["refused"].startswith("energy does not tell utterances apart")
+    assert result["cka"]["spectral"] == analysed["cka"]["spectral"]
+    assert "debiased" in result["cka"]["egemaps"]
     planted.acoustic = replace(planted.acoustic, values_UF=np.full_like(values, value))
-    told = planted.analyse()
+    result = planted.analyse()
     for name in ("egemaps", *FAMILIES):
-        assert told["cka"][name]["refused"].startswith(f"{name} does not tell utterances apart")
-    assert told["svcca"]["egemaps"][0] == {"value": None, "dims": (0, 0), "refused": told["cka"]["egemaps"]["refused"]}
-    assert told["cka"]["text"] == found["cka"]["text"]
-    json.dumps(told, allow_nan=False)
+        assert result["cka"][name]["refused"].startswith(f"{name} does not tell utterances apart")
+    assert result["svcca"]["egemaps"][0] == {
+        "value": None,
+        "dims": (0, 0),
+        "refused": result["cka"]["egemaps"]["refused"],
+    }
+    assert result["cka"]["text"] == analysed["cka"]["text"]
+    json.dumps(result, allow_nan=False)
 
 
 def test_texts_whose_vectors_are_equal_have_no_likeness() -> None:
@@ -281,11 +292,11 @@ def test_the_fit_never_sees_the_tested_speaker() -> None:
 @pytest.mark.parametrize("speakers", [1, 2])
 def test_few_speakers(speakers: int) -> None:
     planted = Planted(speakers=speakers)
-    told = planted.analyse()
+    result = planted.analyse()
     if speakers == 1:
-        assert told["ridge"]["refused"] == told["probes"]["linear"]["grouped"]["refused"]
-        assert "single speaker" in told["ridge"]["refused"]
+        assert result["ridge"]["refused"] == result["probes"]["linear"]["grouped"]["refused"]
+        assert "single speaker" in result["ridge"]["refused"]
     else:
-        assert np.median(told["ridge"]["r2"][0]) > 0.3
-        assert "random" in told["ridge"]["note"]
-    json.dumps(told, allow_nan=False)
+        assert np.median(result["ridge"]["r2"][0]) > 0.3
+        assert "random" in result["ridge"]["note"]
+    json.dumps(result, allow_nan=False)

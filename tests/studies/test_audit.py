@@ -66,7 +66,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan(str(root / "store"), (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
 
 
-def asked(plan: Plan) -> tuple[Inputs, Protocol]:
+def inputs_and_split(plan: Plan) -> tuple[Inputs, Protocol]:
     inputs = Inputs.open(plan)
     return inputs, split(inputs, "speaker:3", 0)
 
@@ -74,7 +74,7 @@ def asked(plan: Plan) -> tuple[Inputs, Protocol]:
 @pytest.fixture(scope="module")
 def folder(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audited") / "cups"
-    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
+    measure(folder, *inputs_and_split(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
     return folder
 
 
@@ -110,8 +110,8 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
             alone = [run.result(Job(Kind.ALONE, "nine", fold, seed, n).name) for n in range(9)]
             right = [np.array(result["test"]["predictions"]) == targets for result in alone]
             for name in STRATEGIES:
-                found = run.result(Job(Kind.SEARCH, "nine", fold, seed, searcher=name).name)["architecture"]
-                hits[name].extend(right[numbers[" > ".join(found.values())]])
+                chosen = run.result(Job(Kind.SEARCH, "nine", fold, seed, searcher=name).name)["architecture"]
+                hits[name].extend(right[numbers[" > ".join(chosen.values())]])
             losses = [min(e["valid"]["loss"] for e in result["epochs"]) for result in alone]
             hits["exhaustive"].extend(right[int(np.argmin(losses))])
             hits["one drawn blindly"].extend(np.mean(right, axis=0))
@@ -148,7 +148,7 @@ def test_again_it_trains_nothing_and_says_the_same(plan: Plan, folder: Path) -> 
         return {str(p): p.stat().st_mtime_ns for p in folder.glob("**/jobs/*")}
 
     before, page = written(), (folder / "table.md").read_text()
-    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
+    measure(folder, *inputs_and_split(plan), STRATEGIES, ["residual=every"], 1, quiet(), None)
     assert written() == before
     assert (folder / "table.md").read_text() == page
 
@@ -164,7 +164,7 @@ def test_what_a_kill_left_undone_is_done_and_no_number_changes(plan: Plan, folde
     for name in lost:
         for path in folder.glob(f"{name}*.json"):
             path.unlink()
-    measure(folder, *asked(plan), STRATEGIES, ["residual=every"], 2, quiet(), None)
+    measure(folder, *inputs_and_split(plan), STRATEGIES, ["residual=every"], 2, quiet(), None)
     assert (folder / "table.md").read_text() == page
 
 
@@ -217,24 +217,24 @@ def test_the_claims_are_read_from_the_blocks_of_the_slots() -> None:
     rng = np.random.default_rng(0)
     worth = np.array([0.05 * (d["layer1"] == "FFN") - 0.03 * (d["layer2"] == "FFN") for d in designs])
     values = 0.8 + worth + np.vstack([np.zeros(9), rng.normal(0, 1e-4, (8, 9))])
-    found = block_claims(values, designs)
-    assert found[FIRST].conclusion == found[LATER].conclusion == "confirmed"
-    assert found[FIRST].value == pytest.approx(0.05)
-    assert found[LATER].value == pytest.approx(0.03)
+    claims = block_claims(values, designs)
+    assert claims[FIRST].conclusion == claims[LATER].conclusion == "confirmed"
+    assert claims[FIRST].value == pytest.approx(0.05)
+    assert claims[LATER].value == pytest.approx(0.03)
     assert block_claims(0.8 - worth + values - values, designs)[FIRST].conclusion == "rejected"
     assert block_claims(values, [{"layer1": d["layer1"].lower(), "layer2": d["layer2"]} for d in designs]) == {}
     assert block_claims(values[:5], designs)[FIRST].conclusion == "no claim"
 
 
 def test_a_conclusion_that_flips_is_called_so() -> None:
-    def told(*conclusions: str) -> str:
+    def flips(*conclusions: str) -> str:
         first, *others = [{FIRST: Claim(0.0, -1.0, 1.0, 8, c)} for c in conclusions]
         return claims_table(first, {str(i): of for i, of in enumerate(others)})[1][0][-1]
 
-    assert told("confirmed", "rejected") == "yes"
-    assert told("confirmed", "confirmed") == "no"
-    assert told("confirmed", "undecided") == "not the same"
-    assert told("confirmed") == "–"
+    assert flips("confirmed", "rejected") == "yes"
+    assert flips("confirmed", "confirmed") == "no"
+    assert flips("confirmed", "undecided") == "not the same"
+    assert flips("confirmed") == "–"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_conclusion_that_flips_is_called_so() -> None:
     ],
 )
 def test_bad_input(plan: Plan, tmp_path: Path, strategies: Any, variants: Any, words: str) -> None:
-    message = refusal(measure, tmp_path / "new", *asked(plan), strategies, variants, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *inputs_and_split(plan), strategies, variants, 1, quiet(), None)
     assert words in message
     assert not (tmp_path / "new").exists()
 
@@ -264,10 +264,10 @@ def test_a_space_that_is_too_large_is_refused(plan: Plan, tmp_path: Path) -> Non
     source = SPACE.replace('slots={"layer1": layer, "layer2": layer}', 'slots={f"l{i}": layer for i in range(6)}')
     (tmp_path / "large.py").write_text(source, encoding="utf-8")
     large = replace(plan, spaces=(str(tmp_path / "large.py"),))
-    message = refusal(measure, tmp_path / "new", *asked(large), None, None, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *inputs_and_split(large), None, None, 1, quiet(), None)
     assert message == "space large: 729 architectures; an audit takes 2 to 300"
     many = replace(plan, seeds=tuple(range(17)))
-    message = refusal(measure, tmp_path / "new", *asked(many), None, None, 1, quiet(), None)
+    message = refusal(measure, tmp_path / "new", *inputs_and_split(many), None, None, 1, quiet(), None)
     assert message == "--seeds 17: an audit takes 16 at most"
     assert not (tmp_path / "new").exists()
 
@@ -283,13 +283,13 @@ def test_the_verb(
     page = (tmp_path / "runs/small/table.md").read_text()
     assert "Mark: allowed by --allow-overlap" in page
     assert "needs more units or seeds" in page, "one seed cannot stand against itself"
-    told = capsys.readouterr().out
-    assert "report: runs/small/table.md" in told
-    assert "runs/small/nine.parquet" in told
-    assert "next: " in told
+    shown = capsys.readouterr().out
+    assert "report: runs/small/table.md" in shown
+    assert "runs/small/nine.parquet" in shown
+    assert "next: " in shown
     assert markdown(load_results(tmp_path / "runs/small")) == page
-    found = load_searches(Run.open(tmp_path / "runs/small"), "nine", "gumbel")
-    assert found.picks_FS.shape == (2, 1)
+    searches = load_searches(Run.open(tmp_path / "runs/small"), "nine", "gumbel")
+    assert searches.picks_FS.shape == (2, 1)
     assert load_truth(Run.open(tmp_path / "runs/small"), "nine").scores_AFS.shape == (9, 2, 1)
 
 

@@ -19,21 +19,21 @@ def test_refitting_fits_on_fit_and_chooses_on_valid() -> None:
     parts = {part: rng.standard_normal((2, len(t), 5)) for part, t in targets.items()}
     for part, t in targets.items():
         parts[part][1, :, 3] += 6.0 * t
-    found = refitted(parts, targets, EMOTION)
-    assert found["WA"][1] > 0.95
-    assert found["WA"][0] < 0.75
+    scores = refitted(parts, targets, EMOTION)
+    assert scores["WA"][1] > 0.95
+    assert scores["WA"][0] < 0.75
     changed = refitted({**parts, "test": parts["test"][:, ::-1]}, targets, EMOTION)
-    assert changed["strengths"] == found["strengths"]
+    assert changed["strengths"] == scores["strengths"]
     blind = refitted(parts, {**targets, "valid": 1 - targets["valid"]}, EMOTION)
-    assert blind["strengths"][1] <= found["strengths"][1]
+    assert blind["strengths"][1] <= scores["strengths"][1]
 
 
 def test_own_head_and_scores() -> None:
     cut_LUD = np.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]])
-    found = own_head(cut_LUD, np.eye(2), np.array([0.0, 0.5]), np.array([0, 1, 0]))
-    assert found["predictions"] == [[0, 1, 1]]
-    assert found["WA"] == [pytest.approx(2 / 3)]
-    assert found["UA"] == [pytest.approx(0.75)]
+    scores = own_head(cut_LUD, np.eye(2), np.array([0.0, 0.5]), np.array([0, 1, 0]))
+    assert scores["predictions"] == [[0, 1, 1]]
+    assert scores["WA"] == [pytest.approx(2 / 3)]
+    assert scores["UA"] == [pytest.approx(0.75)]
     assert score([np.array([0, 1, 0])], np.array([0, 1, 0]))["macro_f1"] == [1.0]
 
 

@@ -107,9 +107,9 @@ def test_too_few_speakers_are_refused_with_a_reason() -> None:
     splits, why = speaker_splits(classes_U, np.array(["a"] * 35 + ["b"] * 5), 5, rng_of(0))
     assert splits == []
     assert "fewer than 10" in why
-    found = probes(x_LUD, x_LUD[0], classes_U, np.full(40, "a"), FEW, 0, "cpu")
-    assert found["linear"]["grouped"] == {"refused": "a single speaker: no split keeps speakers apart"}
-    assert len(found["linear"]["published"]["states"]) == 2
+    results = probes(x_LUD, x_LUD[0], classes_U, np.full(40, "a"), FEW, 0, "cpu")
+    assert results["linear"]["grouped"] == {"refused": "a single speaker: no split keeps speakers apart"}
+    assert len(results["linear"]["published"]["states"]) == 2
     few = probes(x_LUD[:, :9], x_LUD[0, :9], classes_U[:9], np.full(9, "a"), FEW, 0, "cpu")
     assert few["relu"]["published"] == {"refused": "fewer than 10 utterances"}
 
@@ -211,8 +211,8 @@ def test_a_test_part_changes_nothing_but_its_own_answers() -> None:
 # --- what they find ---
 
 
-def f1(found: dict[str, Any], kind: str, split: str, state: int) -> float:
-    return float(np.mean(found[kind][split]["states"][state]["macro_f1"]))
+def f1(results: dict[str, Any], kind: str, split: str, state: int) -> float:
+    return float(np.mean(results[kind][split]["states"][state]["macro_f1"]))
 
 
 def test_linear_and_relu_probes_find_what_is_planted_for_them() -> None:
@@ -224,13 +224,13 @@ def test_linear_and_relu_probes_find_what_is_planted_for_them() -> None:
     x_LUD[2, :, :2] = 5 + 3 * (signs_U2 * [[1, 1]] + 0.2 * rng.standard_normal((240, 2)))
     x_LUD[2, :, 1] = 5 + 3 * (signs_U2.prod(1) + 0.2 * rng.standard_normal(240))
     x_LUD[2, :, 0] = 5 + 3 * (signs_U2[:, 1] + 0.2 * rng.standard_normal(240))  # the class is their product: XOR
-    found = probes(x_LUD, x_LUD[1], classes_U, speakers_U, FEW, 0, "cpu")
+    results = probes(x_LUD, x_LUD[1], classes_U, speakers_U, FEW, 0, "cpu")
     for split in ("published", "grouped"):
-        assert f1(found, "linear", split, 0) < 0.65
-        assert f1(found, "linear", split, 1) > 0.99
-        assert f1(found, "linear", split, 2) < 0.65
-        assert f1(found, "relu", split, 2) > 0.9
-        assert np.mean(found["linear"][split]["egemaps"]["macro_f1"]) > 0.99
+        assert f1(results, "linear", split, 0) < 0.65
+        assert f1(results, "linear", split, 1) > 0.99
+        assert f1(results, "linear", split, 2) < 0.65
+        assert f1(results, "relu", split, 2) > 0.9
+        assert np.mean(results["linear"][split]["egemaps"]["macro_f1"]) > 0.99
 
 
 def test_what_only_tells_speakers_apart_helps_the_published_split_alone() -> None:
@@ -240,11 +240,11 @@ def test_what_only_tells_speakers_apart_helps_the_published_split_alone() -> Non
     voice = rng.standard_normal((10, 30))
     x_LUD = (voice[speaker_U] + 0.1 * rng.standard_normal((200, 30)))[None]
     classes_U = np.array([0, 1] * 5)[speaker_U]
-    found = probes(x_LUD, x_LUD[0], classes_U, speaker_U.astype(str), FEW, 0, "cpu")
-    assert f1(found, "linear", "published", 0) > 0.99
-    assert f1(found, "linear", "grouped", 0) < 0.7
-    assert found["linear"]["published"]["note"] == MARK
-    assert "predictions" not in found["linear"]["published"]["states"][0]
+    results = probes(x_LUD, x_LUD[0], classes_U, speaker_U.astype(str), FEW, 0, "cpu")
+    assert f1(results, "linear", "published", 0) > 0.99
+    assert f1(results, "linear", "grouped", 0) < 0.7
+    assert results["linear"]["published"]["note"] == MARK
+    assert "predictions" not in results["linear"]["published"]["states"][0]
 
 
 def test_predictions_of_the_grouped_split_are_in_the_order_of_the_utterances() -> None:

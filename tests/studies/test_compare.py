@@ -118,12 +118,12 @@ def compare(name: str, *more: str, verb: str = "compare") -> list[str]:
 
 def jobs(folder: Path) -> dict[str, Any]:
     """Every job's result without the seconds it took."""
-    found = {}
+    results = {}
     for path in sorted((folder / "jobs").glob("*.json")):
         result = json.loads(path.read_text())
         result.pop("seconds", None)
-        found[path.stem] = result
-    return found
+        results[path.stem] = result
+    return results
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> None:
@@ -145,10 +145,10 @@ def test_results(inside: Path) -> None:
     assert rows["logistic regression"]["metrics"]["WA"]["mean"] > 0.6  # chance is 0.33
     assert rows["3L transformer"]["parameters"] < rows["4L transformer"]["parameters"]
     for slot in ("layer1", "layer2", "layer3"):
-        found = results["decisions"]["ser_bas3"]["slots"][slot]
-        assert sum(found["frequency"].values()) == pytest.approx(1.0)
-        assert 0 <= found["margin"] <= 1
-        assert 0 <= found["entropy"] <= 1
+        choice = results["decisions"]["ser_bas3"]["slots"][slot]
+        assert sum(choice["frequency"].values()) == pytest.approx(1.0)
+        assert 0 <= choice["margin"] <= 1
+        assert 0 <= choice["entropy"] <= 1
     assert results["protocol"]["notes"], "the sentences stand on both sides, and the table says so"
 
 
@@ -319,14 +319,14 @@ def test_best_layer_is_chosen_by_the_training_part(inside: Path, hubert: Path, m
     assert main(["extract", "--corpus", "manifest", "--root", manifest, "--encoder", str(hubert), *store]) == 0
     arguments = ["search", *store, "--layer", "best", "--space", "ser_bas3", *SMALL, "--seeds", "1", "--workers", "1"]
     assert main([*arguments, "--name", "best"]) == 0
-    found = jobs(inside / "runs/best")
+    results = jobs(inside / "runs/best")
     for fold in range(5):
-        chosen = found[f"layer-best-fold{fold}-seed0"]
+        chosen = results[f"layer-best-fold{fold}-seed0"]
         scores = {int(layer): score for layer, score in chosen["cross_validated"].items()}
         assert set(scores) == {0, 1, 2}
         winners = [layer for layer, score in scores.items() if score == max(scores.values())]
         assert chosen["layer"] == (1 if 1 in winners else winners[0]), "of equals the middle one"
-        assert found[f"search-ser_bas3-fold{fold}-seed0"]["layer"] == chosen["layer"]
+        assert results[f"search-ser_bas3-fold{fold}-seed0"]["layer"] == chosen["layer"]
 
 
 def test_own_block_and_task_in_one_file(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,12 +347,12 @@ def test_the_default_strategy_chooses_by_valid(inside: Path) -> None:
     """single-path: the path of the lowest validation loss; TensorBoard shows paths, and no probabilities."""
     assert main(compare("paths", "--set", "strategy=single-path", "--seeds", "1", "--workers", "1", verb="search")) == 0
     for fold in range(5):
-        found = json.loads((inside / f"runs/paths/jobs/search-ser_bas3-fold{fold}-seed0.json").read_text())
+        result = json.loads((inside / f"runs/paths/jobs/search-ser_bas3-fold{fold}-seed0.json").read_text())
         numbers = list(load_space("ser_bas3").space.architectures())
-        best = min(zip(found["paths"], numbers, strict=True), key=lambda pair: pair[0]["loss"])[1]
-        assert found["architecture"] == best.to_dict()
-        assert found["probabilities"] is None
-        assert len(found["epochs"]) == 3 * 3, "each of three blocks learns as long as alone"
+        best = min(zip(result["paths"], numbers, strict=True), key=lambda pair: pair[0]["loss"])[1]
+        assert result["architecture"] == best.to_dict()
+        assert result["probabilities"] is None
+        assert len(result["epochs"]) == 3 * 3, "each of three blocks learns as long as alone"
     events = EventAccumulator(str(inside / "runs/paths/tb/search-ser_bas3-fold0-seed0"))
     events.Reload()
     assert events.Tags()["images"] == ["layers x blocks, valid WA of paths"]
@@ -447,9 +447,9 @@ def test_a_killed_worker_is_one_line(inside: Path, capsys: pytest.CaptureFixture
 def test_more_seeds_go_on(inside: Path) -> None:
     shutil.copytree(inside / "runs/whole", inside / "runs/more")
     assert main([*compare("more", "--workers", "1", verb="search"), "--seeds", "3"]) == 0
-    found = jobs(inside / "runs/more")
-    assert "search-ser_bas3-fold0-seed2" in found
-    assert found["search-ser_bas3-fold0-seed2"] != found["search-ser_bas3-fold0-seed1"]
+    results = jobs(inside / "runs/more")
+    assert "search-ser_bas3-fold0-seed2" in results
+    assert results["search-ser_bas3-fold0-seed2"] != results["search-ser_bas3-fold0-seed1"]
 
 
 @pytest.mark.parametrize(

@@ -52,33 +52,33 @@ def smooth(rng: np.random.Generator, frames: int) -> np.ndarray:
 def test_loudness_and_pitch_are_where_the_voice_is() -> None:
     wave = np.zeros(2 * RATE, np.float32)
     wave[round(0.8 * RATE) : round(1.3 * RATE)] = voice(0.5)
-    found = contours([("a", wave), ("b", np.zeros(RATE, np.float32))])
+    measured = contours([("a", wave), ("b", np.zeros(RATE, np.float32))])
     edges_T = np.arange(0, 2, 0.1)
-    loudness_T, pitch_T = found.of("a", edges_T, edges_T + 0.1)
+    loudness_T, pitch_T = measured.of("a", edges_T, edges_T + 0.1)
     assert np.flatnonzero(loudness_T > loudness_T[10] / 2).tolist() == [8, 9, 10, 11, 12]
     voiced_T = np.isfinite(pitch_T)
     assert voiced_T[8:13].all()
     assert not voiced_T[:7].any()
     assert not voiced_T[14:].any()
     assert pitch_T[9:12] == pytest.approx(12 * np.log2(150 / 27.5), abs=0.2)
-    loudness_T, pitch_T = found.of("b", edges_T[:5], edges_T[:5] + 0.1)
+    loudness_T, pitch_T = measured.of("b", edges_T[:5], edges_T[:5] + 0.1)
     assert np.isfinite(loudness_T).all()
     assert not np.isfinite(pitch_T).any()
 
 
 @needs_opensmile
 def test_too_short_for_opensmile_is_not_known() -> None:
-    found = contours([("a", voice(0.03)), ("b", voice(0.5))])
-    assert not np.isfinite(np.concatenate(found.of("a", np.zeros(1), np.ones(1)))).any()
-    assert np.isfinite(np.concatenate(found.of("b", np.zeros(1), np.ones(1)))).all()
+    measured = contours([("a", voice(0.03)), ("b", voice(0.5))])
+    assert not np.isfinite(np.concatenate(measured.of("a", np.zeros(1), np.ones(1)))).any()
+    assert np.isfinite(np.concatenate(measured.of("b", np.zeros(1), np.ones(1)))).all()
 
 
 def test_a_stretch_is_the_mean_of_the_frames_whose_centre_it_holds() -> None:
     # Loudness frames are centred at 10, 20, ... ms, pitch frames at 30, 40, ...
     loudness_N, pitch_N = np.array([9.0, 9, 1, 2, 3, 4, np.nan]), np.array([9.0] * 4 + [np.nan, 7, 8])
-    found = Contours(("x", "a"), np.array([0.1, 0.1]), np.array([2, 5]), loudness_N, pitch_N, "2.6.0")
+    measured = Contours(("x", "a"), np.array([0.1, 0.1]), np.array([2, 5]), loudness_N, pitch_N, "2.6.0")
     starts_T, stops_T = np.array([0.0, 0.02, 0.04, 0.06]), np.array([0.02, 0.04, 0.06, 0.08])
-    loudness_T, pitch_T = found.of("a", starts_T, stops_T)
+    loudness_T, pitch_T = measured.of("a", starts_T, stops_T)
     assert loudness_T[:3].tolist() == [1, 2.5, 4]
     assert np.isnan(loudness_T[3])
     assert pitch_T[1:].tolist() == [9, 9, 7.5]
@@ -86,7 +86,7 @@ def test_a_stretch_is_the_mean_of_the_frames_whose_centre_it_holds() -> None:
 
 
 def test_contours_come_back_from_a_file(tmp_path: Path) -> None:
-    found = Contours(
+    measured = Contours(
         ("é/1", "b"),
         np.array([0.1, 0.2]),
         np.array([2, 1]),
@@ -94,11 +94,11 @@ def test_contours_come_back_from_a_file(tmp_path: Path) -> None:
         np.array([np.nan, 5, 6]),
         "2.6.0",
     )
-    found.save(tmp_path / "contours.npz")
+    measured.save(tmp_path / "contours.npz")
     again = Contours.load(tmp_path / "contours.npz")
-    assert (again.ids, again.opensmile) == (found.ids, "2.6.0")
+    assert (again.ids, again.opensmile) == (measured.ids, "2.6.0")
     for name in ("seconds_U", "frames_U", "loudness_N", "pitch_N"):
-        assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
+        assert np.array_equal(getattr(again, name), getattr(measured, name), equal_nan=True)
     (tmp_path / "contours.npz").write_bytes(b"PK\x03\x04")
     assert "contours.npz: damaged; delete it" in refusal(Contours.load, tmp_path / "contours.npz")
 
@@ -110,8 +110,8 @@ def test_contours_come_back_from_a_file(tmp_path: Path) -> None:
 def test_weights_that_are_loudness_correlate_with_it_and_not_with_time(frames: int) -> None:
     rng = np.random.default_rng(0)
     energies = [rng.permutation(frames).astype(float) for _ in range(30)]
-    found = correlate([utterance(np.stack([e, 2 * e]), e, -e) for e in energies], np.repeat(np.arange(6), 5))
-    measures = found.measures
+    attention = correlate([utterance(np.stack([e, 2 * e]), e, -e) for e in energies], np.repeat(np.arange(6), 5))
+    measures = attention.measures
     assert measures[ENERGY].mean == pytest.approx(1)
     assert measures[F0].mean == pytest.approx(-1)
     assert measures[ENERGY].p == measures[F0].p == 1 / (1 + DRAWS)
@@ -119,7 +119,7 @@ def test_weights_that_are_loudness_correlate_with_it_and_not_with_time(frames: i
     assert not measures[TIME].shown
     assert measures[TIME].p > 0.05
     assert measures[TIME].low < 0 < measures[TIME].high
-    assert found.agreement == pytest.approx(1)
+    assert attention.agreement == pytest.approx(1)
 
 
 def test_what_follows_from_time_alone_is_gone_once_time_is_given() -> None:
@@ -176,10 +176,10 @@ def test_pitch_counts_voiced_frames_alone_and_needs_enough_of_them() -> None:
 
 
 def test_nothing_long_enough_is_told_as_nothing() -> None:
-    found = correlate([utterance(np.ones((1, 3)) / 3, np.ones(3))] * 2, np.array(["a", "b"]))
-    assert found.measures == dict.fromkeys(MEASURES)
-    assert found.agreement is None
-    assert found.spread == pytest.approx(1)
+    attention = correlate([utterance(np.ones((1, 3)) / 3, np.ones(3))] * 2, np.array(["a", "b"]))
+    assert attention.measures == dict.fromkeys(MEASURES)
+    assert attention.agreement is None
+    assert attention.spread == pytest.approx(1)
     assert examples(("a", "b"), [utterance(np.ones((1, 3)), np.ones(3))] * 2) == ()
 
 
@@ -197,7 +197,7 @@ def test_examples_are_the_lowest_the_middle_and_the_highest() -> None:
     rise = np.arange(10.0)
     swapped = rise[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]
     made = [utterance(w[None], rise) for w in (swapped, rise[::-1], rise)]
-    found = examples(("middle", "low", "high"), made)
-    assert [one.id for one in found] == ["low", "middle", "high"]
-    assert [one.rho for one in found] == sorted(one.rho for one in found)
-    assert found[0].weights.tolist() == [rise[::-1].tolist()]
+    chosen = examples(("middle", "low", "high"), made)
+    assert [one.id for one in chosen] == ["low", "middle", "high"]
+    assert [one.rho for one in chosen] == sorted(one.rho for one in chosen)
+    assert chosen[0].weights.tolist() == [rise[::-1].tolist()]

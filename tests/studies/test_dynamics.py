@@ -91,13 +91,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(given: Path, **changes: Any) -> Plan:
-    asked = {
+    choices = {
         **{"corpus": "manifest", "root": str(given / "hisses.csv"), "encoder": str(given / "model"), "revision": None},
         **{"real_length": False, "labels": None, "protocol": None, "protocol_seed": 0, "loudness": -23.0},
         **{"text_encoder": None},
         **{"preset": "cpu", "settings": HOW, "seed": 0, "device": "cpu", "analysis": FAST},
     }
-    return Plan(**{**asked, **changes})
+    return Plan(**{**choices, **changes})
 
 
 def quiet() -> Console:
@@ -135,9 +135,9 @@ def test_speakers_stand_in_one_part_each(done: tuple[Path, dict[str, Any], str],
     for fold in protocol.folds:
         fit, valid, test = ({corpus[i].speaker for i in part} for part in fold.parts().values())
         assert len(fit | valid | test) == len(fit) + len(valid) + len(test)
-    told = "the default with 6 speakers (below 30: the third part is rotated)"
-    assert told in said
-    assert told in results["protocol"]["description"]
+    note = "the default with 6 speakers (below 30: the third part is rotated)"
+    assert note in said
+    assert note in results["protocol"]["description"]
     assert "1 of 5 rotations" in (folder / "table.md").read_text()
 
 
@@ -155,8 +155,8 @@ def test_the_stores_are_stores_of_the_third_part(done: tuple[Path, dict[str, Any
     for step in steps:
         store = FeatureStore(folder / f"rotation0/features/step-{step:05}")
         assert sorted(store.ids) == sorted(test)
-        found = list(verify(store.folder, quiet(), CPU, sample=2 if step == steps[-1] else 0))
-        assert not any(finding.problems for finding in found), found
+        findings = list(verify(store.folder, quiet(), CPU, sample=2 if step == steps[-1] else 0))
+        assert not any(finding.problems for finding in findings), findings
 
 
 def test_only_the_last_weights_are_kept(done: tuple[Path, dict[str, Any], str]) -> None:
@@ -222,8 +222,8 @@ def test_the_third_part_decides_nothing(done: tuple[Path, dict[str, Any], str], 
             soundfile.write(wav, np.roll(audio.load(source[i]), 500)[:-400], 16_000, subtype="FLOAT")
             turned[i] = replace(u, audio=wav)
     export.write(Corpus("hisses", tuple(turned), protocol="own", unit="speaker"), tmp_path / "hisses.csv")
-    asked = plan(given, root=str(tmp_path / "hisses.csv"), protocol=str(tmp_path / "split.json"))
-    carry_out(tmp_path / "run", asked, quiet())
+    choice = plan(given, root=str(tmp_path / "hisses.csv"), protocol=str(tmp_path / "split.json"))
+    carry_out(tmp_path / "run", choice, quiet())
     one, two = (json.loads((f / "rotation0/finetune.json").read_text()) for f in (folder, tmp_path / "run"))
     assert numbers(one) == numbers(two)
     assert weights(folder / "rotation0") == weights(tmp_path / "run/rotation0")
@@ -257,20 +257,22 @@ def test_what_is_lost_with_its_weights_is_had_again_with_the_rotation(
     where = tmp_path / "run/rotation0"
     first, last = where / "analysis/step-00000.json", where / "analysis/step-00008.json"
 
-    def told() -> str:
+    def refused() -> str:
         return refusal(carry_out, tmp_path / "run", plan(given), quiet(), rotations=1)
 
     kept = {path: path.read_text() for path in (first, last)}
     last.write_text("{")
-    assert told().endswith(f"; delete {last}: it is made again")  # its weights are there
+    assert refused().endswith(f"; delete {last}: it is made again")  # its weights are there
     last.unlink()
     (where / "means/step-00000.npz").unlink()
-    assert told().endswith(f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made again")
+    assert refused().endswith(
+        f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made again"
+    )
     last.write_text(kept[last])
     first.write_text("{")
-    assert told().endswith(f"; delete {where}: it is made again")
+    assert refused().endswith(f"; delete {where}: it is made again")
     first.unlink()
-    assert told() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made again"
+    assert refused() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made again"
 
 
 def test_vectors_of_the_texts_are_measured_and_told(
@@ -280,17 +282,17 @@ def test_vectors_of_the_texts_are_measured_and_told(
     monkeypatch: pytest.MonkeyPatch,
     bert: str,
 ) -> None:
-    folder, asked = tmp_path / "run", plan(given, text_encoder=bert)
-    missing = refusal(carry_out, folder, replace(asked, text_encoder=f"{bert}-none"), quiet())
+    folder, choice = tmp_path / "run", plan(given, text_encoder=bert)
+    missing = refusal(carry_out, folder, replace(choice, text_encoder=f"{bert}-none"), quiet())
     assert missing.startswith(f"text encoder '{bert}-none': cannot be loaded")
     assert not folder.exists()
     shutil.copytree(done[0], folder)
     path = folder / "rotation0/analysis/step-00008.json"
     before = json.loads(path.read_text())["cka"]
-    assert f"made with text encoder None, now {bert}" in refusal(carry_out, folder, asked, quiet())
+    assert f"made with text encoder None, now {bert}" in refusal(carry_out, folder, choice, quiet())
     path.unlink()
     monkeypatch.setattr(study, "_check_same", lambda folder, made_of: None)  # as if it had been begun so
-    carry_out(folder, asked, quiet(), rotations=1)
+    carry_out(folder, choice, quiet(), rotations=1)
     after = json.loads(path.read_text())["cka"]
     assert after.pop("text") != before.pop("text")
     assert after == before
@@ -336,14 +338,14 @@ def test_another_plan_is_refused(done: tuple[Path, dict[str, Any], str], given: 
 
 
 def test_bad_input_writes_nothing(given: Path, tmp_path: Path) -> None:
-    for changes, told in (
+    for changes, message in (
         ({"encoder": "log-mel"}, "no weights to train"),
         ({"protocol": "speeker:5"}, "protocol 'speeker:5': must be"),
         ({"protocol": "speaker:9"}, "only 6 values of speaker"),
         ({"protocol": "id:5"}, "task emotion forbids it"),
         ({"corpus": "mugs"}, "unknown name 'mugs'"),
     ):
-        assert told in refusal(carry_out, tmp_path / "run", plan(given, **changes), quiet())
+        assert message in refusal(carry_out, tmp_path / "run", plan(given, **changes), quiet())
         assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run/results.json").write_text("{}")
@@ -392,17 +394,17 @@ def test_the_verb(
         return main(["dynamics", "--corpus", "manifest", *where, *more])
 
     assert call() == 0
-    folder, asked, more = seen[0]
+    folder, choice, more = seen[0]
     assert folder == Path("runs/dynamics-hisses-model-cpu")
-    assert (asked.loudness, asked.preset, asked.protocol, asked.settings) == (-23.0, "cpu", None, PRESETS["cpu"])
+    assert (choice.loudness, choice.preset, choice.protocol, choice.settings) == (-23.0, "cpu", None, PRESETS["cpu"])
     assert more == {"rotations": None, "keep_weights": False}
     assert "next: bas board" in capsys.readouterr().out
     changed = ["--preset", "paper", "--set", "lr=3e-5", "--as-recorded", "--rotations", "2", "--keep-weights"]
     assert call(*changed, "--name", "x") == 0
-    folder, asked, more = seen[1]
-    assert (folder, asked.settings, asked.loudness) == (Path("runs/x"), replace(Tuning(), lr=3e-5), None)
+    folder, choice, more = seen[1]
+    assert (folder, choice.settings, choice.loudness) == (Path("runs/x"), replace(Tuning(), lr=3e-5), None)
     assert more == {"rotations": 2, "keep_weights": True}
-    for wrong, told in {
+    for wrong, message in {
         ("--seed", "-1"): "--seed -1: must be 0 or more",
         ("--rotations", "0"): "--rotations 0: must be 1 or more",
         ("--set", "lr"): "--set 'lr': must be NAME=VALUE, such as epochs=30",
@@ -410,4 +412,4 @@ def test_the_verb(
         ("--set", "epoch=3"): "--set epoch=3: no such key, the nearest is epochs",
     }.items():
         assert call(*wrong) == 2
-        assert capsys.readouterr().err.startswith(f"bas: {told}")
+        assert capsys.readouterr().err.startswith(f"bas: {message}")

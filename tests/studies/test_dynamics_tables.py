@@ -109,16 +109,16 @@ def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: lis
         for checkpoint in of["checkpoints"]:
             for state in checkpoint["probes"]["linear"]["published"]["states"]:
                 state["macro_f1"] = rng.random(3).tolist()
-    found = to_plain(measured(many))["probes"]["linear"]["published"]["states"]
+    states = to_plain(measured(many))["probes"]["linear"]["published"]["states"]
     scores = np.array(
         [
             [state["macro_f1"] for state in of["checkpoints"][-1]["probes"]["linear"]["published"]["states"]]
             for of in many
         ]
     )  # (T, L, S)
-    assert found["mean"][-1] == pytest.approx(scores.mean((0, 2)))
-    assert found["sd"][-1] == pytest.approx(scores.mean(0).std(1, ddof=1))
-    assert found["sd_rotations"][-1] == pytest.approx(scores.mean(2).std(0, ddof=1))
+    assert states["mean"][-1] == pytest.approx(scores.mean((0, 2)))
+    assert states["sd"][-1] == pytest.approx(scores.mean(0).std(1, ddof=1))
+    assert states["sd_rotations"][-1] == pytest.approx(scores.mean(2).std(0, ddof=1))
 
 
 def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_parts(
@@ -130,10 +130,16 @@ def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_part
 
     targets_N = np.concatenate([r["checkpoints"][0]["targets"] for r in rotations])
     speakers_N = np.concatenate([r["checkpoints"][0]["speakers"] for r in rotations])
-    for state, told in enumerate(results["probes"]["linear"]["grouped"]["against_start"]):
+    for state, difference in enumerate(results["probes"]["linear"]["grouped"]["against_start"]):
         value = paired(targets_N, pooled(-1, state), pooled(0, state), speakers_N, macro_f1)
-        assert told["units"] == 18
-        assert (told["difference"], told["low"], told["high"], told["p"], told["verdict"]) == (
+        assert difference["units"] == 18
+        assert (
+            difference["difference"],
+            difference["low"],
+            difference["high"],
+            difference["p"],
+            difference["verdict"],
+        ) == (
             value.difference,
             value.low,
             value.high,
@@ -209,11 +215,11 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(
 
 
 def test_equal_steps_need_no_last_row(rotations: list[Any]) -> None:
-    found = measured(rotations[:1])
-    labels = [text.get_text() for text in figures(found)["cka-egemaps"].axes[0].get_yticklabels()]
+    table = measured(rotations[:1])
+    labels = [text.get_text() for text in figures(table)["cka-egemaps"].axes[0].get_yticklabels()]
     assert labels == ["0", "10", "20"]
-    assert "Means over 1 rotation" in markdown(found, None)
-    assert "±" not in next(line for line in markdown(found, None).splitlines() if line.startswith("| 0 | 0."))
+    assert "Means over 1 rotation" in markdown(table, None)
+    assert "±" not in next(line for line in markdown(table, None).splitlines() if line.startswith("| 0 | 0."))
 
 
 def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -> None:
@@ -223,23 +229,23 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -
         checkpoint["ridge"] = {"refused": "a single speaker"}
         for kind in ("linear", "relu"):
             checkpoint["probes"][kind]["grouped"] = {"refused": "a single speaker"}
-    found = measured(some)
-    plain = to_plain(found)
+    table = measured(some)
+    plain = to_plain(table)
     assert plain["cka"]["text"]["rotations"] == plain["ridge"]["rotations"] == 2
     assert plain["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
     assert plain["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
     assert plain["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 12
-    assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(found, None)
+    assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(table, None)
     json.dumps(plain, allow_nan=False)
-    assert "f1-linear" in figures(found)
+    assert "f1-linear" in figures(table)
     every = [copy.deepcopy(some[0]) for _ in range(2)]
-    found = measured(every)
-    plain = to_plain(found)
+    table = measured(every)
+    plain = to_plain(table)
     assert plain["cka"]["text"] == {"refused": "no text repeats"}
     assert plain["ridge"] == {"refused": "a single speaker"}
-    assert not {"cka-text", "r2"} & set(figures(found))
-    assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(found, None)
-    assert "- text: " not in markdown(found, None)
+    assert not {"cka-text", "r2"} & set(figures(table))
+    assert "linear probes, grouped: 0 of 2 rotations; the others: a single speaker." in markdown(table, None)
+    assert "- text: " not in markdown(table, None)
 
 
 def test_the_page_says_what_the_texts_were(rotations: list[Any]) -> None:
@@ -256,8 +262,8 @@ def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: lis
             checkpoint["cka"][name] = {"refused": f"{name} tells nothing apart"}
         for r2 in checkpoint["ridge"]["r2"]:
             r2[:] = [None if f in names else v for f, v in zip(checkpoint["ridge"]["families"], r2, strict=True)]
-    found = measured(some)
-    page, made = markdown(found, None), figures(found)
+    table = measured(some)
+    page, made = markdown(table, None), figures(table)
     for name in names:
         assert f"CKA with {name}: 0 of 3 rotations; the others: {name} tells nothing apart." in page
     assert {"cka-egemaps", "cka-families"} & set(made) == (set() if all_of_it else {"cka-egemaps", "cka-families"})
@@ -271,4 +277,4 @@ def test_a_description_that_was_refused_is_named_and_has_no_cells(rotations: lis
     )
     assert "nan" not in "".join(line for line in page.splitlines() if line.startswith("|"))
     assert "| – |" in page[page.index("## Acoustic") :]
-    json.dumps(to_plain(found), allow_nan=False)
+    json.dumps(to_plain(table), allow_nan=False)

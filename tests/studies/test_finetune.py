@@ -104,11 +104,11 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
 
 def weights(folder: Path) -> dict[str, bytes]:
     """Of every checkpoint; and the heads."""
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("checkpoints/*/*")}
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.glob("checkpoints/*/*")}
     for path in folder.glob("checkpoints/*.npz"):
         with np.load(path) as held:
-            found[path.name] = b"".join(held[name].tobytes() for name in held.files)
-    return found
+            files[path.name] = b"".join(held[name].tobytes() for name in held.files)
+    return files
 
 
 @pytest.fixture(autouse=True)
@@ -155,9 +155,9 @@ def test_micro_batches_make_the_step_of_one_batch(family: str, tmp_path: Path) -
     utterances = hisses(tmp_path / "audio", 10, "x")
     whole, expected = gradients(encoder, utterances, 10)
     for size in (1, 4):
-        loss, found = gradients(encoder, utterances, size)
+        loss, summed = gradients(encoder, utterances, size)
         assert loss == pytest.approx(whole, rel=1e-5)
-        for name, gradient in found.items():
+        for name, gradient in summed.items():
             assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6, msg=name)
     unequal = sum(gradients(encoder, part, 4)[0] for part in (utterances[:8], utterances[8:])) / 2
     assert unequal != pytest.approx(whole, rel=1e-5)  # what weighing by micro-batches would have made
@@ -182,8 +182,8 @@ def test_what_may_share_a_batch_does() -> None:
             return samples // 100
 
     encoder: Any = Picky()
-    found = list(micro_batches(encoder, [150, 320, 199, 310, 120, 305], 2))
-    assert found == [[1, 3], [5], [2, 0], [4]]
+    batches = list(micro_batches(encoder, [150, 320, 199, 310, 120, 305], 2))
+    assert batches == [[1, 3], [5], [2, 0], [4]]
 
 
 def test_it_learns(given: Path, tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_a_checkpoint_is_the_model_that_was_scored(done: Path, given: Path) -> N
         encoder = load(checkpoint_of(done, step))
         head = nn.Linear(*weight_OD.shape[::-1])
         head.load_state_dict({"weight": torch.from_numpy(weight_OD), "bias": torch.from_numpy(bias_O)})
-        found = Classifier(encoder, head, EMOTION, ("a", "b"), QUICK.micro_batch).score(valid, QUICK.batch)
-        assert found == next(r["valid"] for r in result["records"] if r["step"] == step)
+        scores = Classifier(encoder, head, EMOTION, ("a", "b"), QUICK.micro_batch).score(valid, QUICK.batch)
+        assert scores == next(r["valid"] for r in result["records"] if r["step"] == step)
     start, pretrained = load(checkpoint_of(done, 0)), load(given / "model")
     inputs = [start.prepare(np.ones(9_000, np.float32))]
     assert torch.equal(start.encode(inputs)[0], pretrained.encode(inputs)[0])

@@ -43,11 +43,11 @@ def weights(made: Heads, kind: str) -> dict[str, Tensor]:
     """The weights over the states by input, written out."""
     mixes = made.linear_mixes if kind == "linear" else made.dense_mixes
     free, every, *firsts = [mix.theta for mix in mixes.learnt]
-    found = dict(zip(INPUTS, torch.eye(L), strict=False))
-    found |= {MEAN: torch.full((L,), 1 / L), SOFTMAX: every.exp() / every.exp().sum(), FREE: free}
+    weights_of = dict(zip(INPUTS, torch.eye(L), strict=False))
+    weights_of |= {MEAN: torch.full((L,), 1 / L), SOFTMAX: every.exp() / every.exp().sum(), FREE: free}
     for k, theta_K in enumerate(firsts, 2):
-        found[f"first {k}"] = torch.cat([theta_K.exp() / theta_K.exp().sum(), torch.zeros(L - k)])
-    return found
+        weights_of[f"first {k}"] = torch.cat([theta_K.exp() / theta_K.exp().sum(), torch.zeros(L - k)])
+    return weights_of
 
 
 def plain(weight_DF: Tensor, bias_1F: Tensor) -> nn.Linear:
@@ -108,15 +108,15 @@ def test_padding_and_company_change_nothing() -> None:
 def test_a_mix_sums_the_states_with_its_own_weights() -> None:
     made = heads()
     for kind in KINDS:
-        found = {name: torch.tensor(made.mix(f"{kind} {name}")) for name in INPUTS}
+        weights_of = {name: torch.tensor(made.mix(f"{kind} {name}")) for name in INPUTS}
         for name, expected_L in weights(made, kind).items():
-            torch.testing.assert_close(found[name], expected_L)
+            torch.testing.assert_close(weights_of[name], expected_L)
         for name in (SOFTMAX, "first 2", "first 3"):
-            assert float(found[name].sum()) == pytest.approx(1, abs=1e-6)
-            assert float(found[name].std()) > 0.01, "no longer uniform"
-        assert found["first 2"][2:].tolist() == [0, 0]
-        assert found["first 3"][3:].tolist() == [0]
-        assert float(found[FREE].sum()) != pytest.approx(1, abs=0.01)
+            assert float(weights_of[name].sum()) == pytest.approx(1, abs=1e-6)
+            assert float(weights_of[name].std()) > 0.01, "no longer uniform"
+        assert weights_of["first 2"][2:].tolist() == [0, 0]
+        assert weights_of["first 3"][3:].tolist() == [0]
+        assert float(weights_of[FREE].sum()) != pytest.approx(1, abs=0.01)
     assert made.mix(f"linear {FREE}") != made.mix(f"dense {FREE}"), "each kind learns its own"
 
 
@@ -155,14 +155,14 @@ def gradients(made: Heads, losses: Tensor) -> dict[str, Tensor]:
     """By head and parameter; nothing of a head that the losses do not touch but zeros."""
     made.zero_grad()
     losses.sum().backward(retain_graph=True)
-    found = {}
+    gradient_of = {}
     for kind in KINDS:
         for i, name in enumerate(INPUTS):
             for n, p in enumerate(made.of_kind(kind)):
-                found[f"{kind} {name}/{n}"] = torch.zeros_like(p[i]) if p.grad is None else p.grad[i].clone()
+                gradient_of[f"{kind} {name}/{n}"] = torch.zeros_like(p[i]) if p.grad is None else p.grad[i].clone()
         for i, p in made.mixes_of(kind).of_inputs():
-            found[f"{kind} {INPUTS[i]}/mix"] = torch.zeros_like(p) if p.grad is None else p.grad.clone()
-    return found
+            gradient_of[f"{kind} {INPUTS[i]}/mix"] = torch.zeros_like(p) if p.grad is None else p.grad.clone()
+    return gradient_of
 
 
 def test_a_head_learns_what_it_would_alone() -> None:
@@ -249,6 +249,6 @@ def test_bf16_keeps_what_differs_beside_a_large_mean() -> None:
     with torch.no_grad():
         exact = made(x_BTD, mask_BT)
         with torch.autocast("cpu", torch.bfloat16):
-            found = made(x_BTD, mask_BT).float()
+            outputs = made(x_BTD, mask_BT).float()
     for head in (0, 1):
-        assert (found - exact)[:, head].std() < 0.02 * exact[:, head].std()
+        assert (outputs - exact)[:, head].std() < 0.02 * exact[:, head].std()

@@ -67,21 +67,21 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
         rows = []
         for seed in (0, 1):
             run = Run.open(tmp_path / "leak" / f"{side}-seed{seed}")
-            found: dict[str, Any] = {}
+            predicted: dict[str, Any] = {}
             for fold, parts in enumerate(run.protocol.folds):
                 job = run.result(Job(Kind.LINEAR, "logistic regression", fold, seed).name)
                 assert job["protocol"] == run.protocol.hash
-                found |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
-            rows.append([found[u.id] for u in run.utterances])
+                predicted |= dict(zip(parts.test, job["test"]["predictions"], strict=True))
+            rows.append([predicted[u.id] for u in run.utterances])
         predictions[side] = np.array(rows)
     speakers = np.array([u.speaker for u in run.utterances])
     by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.metrics["WA"])
     (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
-    found = linear["metrics"]["WA"]["leak"]
-    assert (found["difference"], found["low"], found["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
+    predicted = linear["metrics"]["WA"]["leak"]
+    assert (predicted["difference"], predicted["low"], predicted["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
     hits = {side: float(np.mean(p == run.targets)) for side, p in predictions.items()}
     assert linear["metrics"]["WA"]["leaky"]["mean"] == pytest.approx(hits["leaky"])
-    assert found["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
+    assert predicted["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
     page = (tmp_path / "leak" / "table.md").read_text()
     assert page.startswith("# cups: what the leak of id:5 (MARKED) is worth, against speaker:5")
     assert "Mark of the leaky split" in page
@@ -139,7 +139,7 @@ def test_a_second_start_trains_nothing_again(plan: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clean", "leaky", "told"),
+    ("clean", "leaky", "parts"),
     [
         ("id:3", None, ("--clean id:3", "shares what task emotion forbids")),
         (None, "speaker:4", ("--leaky speaker:4", "shares nothing", "speaker")),
@@ -149,10 +149,10 @@ def test_a_second_start_trains_nothing_again(plan: Any, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_leak_is_refused_before_anything_is_written(
-    plan: Any, tmp_path: Path, clean: Any, leaky: Any, told: Any
+    plan: Any, tmp_path: Path, clean: Any, leaky: Any, parts: Any
 ) -> None:
     line = refusal(measure, tmp_path / "leak", Inputs.open(plan), clean, leaky, 1, quiet(), None)
-    assert all(part in line for part in told), line
+    assert all(part in line for part in parts), line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,9 +163,9 @@ def test_the_verb(
     words = ["--features", plan.features, "--layer", "best", "--workers", "1", "--seeds", "1", "--clean", "speaker:3"]
     words += [w for name, value in CHANGES.items() for w in ("--set", f"{name}={value}")]
     assert main(["protocol", "cost", *words, "--leaky", "text:3"]) == 0
-    told = capsys.readouterr().out
-    assert "what the leak of text:3 (MARKED) is worth, against speaker:3" in told
-    assert "runs/leak-store-layerbest-cpu/table.md" in told
+    shown = capsys.readouterr().out
+    assert "what the leak of text:3 (MARKED) is worth, against speaker:3" in shown
+    assert "runs/leak-store-layerbest-cpu/table.md" in shown
     (run,) = Path("runs/leak-store-layerbest-cpu").glob("clean-seed0")
     assert list(run.glob("jobs/layer-best-fold*.json"))
     assert list(Path("runs/leak-store-layerbest-cpu/leaky-seed0/tb").iterdir()) == [

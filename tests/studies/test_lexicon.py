@@ -74,8 +74,8 @@ def said(*sentences: str) -> tuple[list[Utterance], Segments]:
     return utterances, Segments("words", words, dict.fromkeys(words, "corpus"))
 
 
-def rows(found: Lexicon, id_: str, count: int) -> np.ndarray:
-    return found.vectors_WE[found.starts[id_] : found.starts[id_] + count]
+def rows(vectors: Lexicon, id_: str, count: int) -> np.ndarray:
+    return vectors.vectors_WE[vectors.starts[id_] : vectors.starts[id_] + count]
 
 
 def by_hand(name: str, text: str, owners: Sequence[Sequence[int]], kind: type = BertModel) -> np.ndarray:
@@ -87,68 +87,68 @@ def by_hand(name: str, text: str, owners: Sequence[Sequence[int]], kind: type = 
 
 
 def test_a_word_is_the_mean_of_its_subwords(bert: str) -> None:
-    found = lexicon(bert, *said("the doors are closed", "the door is open"), CPU)
-    assert (found.vectors_WE.dtype, found.vectors_WE.shape, found.random) == (np.float32, (8, 16), False)
-    assert found.starts == {"u0": 0, "u1": 4}
+    vectors = lexicon(bert, *said("the doors are closed", "the door is open"), CPU)
+    assert (vectors.vectors_WE.dtype, vectors.vectors_WE.shape, vectors.random) == (np.float32, (8, 16), False)
+    assert vectors.starts == {"u0": 0, "u1": 4}
     expected_VE = by_hand(bert, "the doors are closed", [[1], [2, 3], [4], [5]])
-    np.testing.assert_allclose(rows(found, "u0", 4), expected_VE, atol=1e-5)
-    assert np.abs(rows(found, "u0", 1) - rows(found, "u1", 1)).max() > 1e-2, "the same word in another sentence"
+    np.testing.assert_allclose(rows(vectors, "u0", 4), expected_VE, atol=1e-5)
+    assert np.abs(rows(vectors, "u0", 1) - rows(vectors, "u1", 1)).max() > 1e-2, "the same word in another sentence"
 
 
 def test_words_cut_into_bytes_keep_the_space_before_them(roberta: str) -> None:
-    found = lexicon(roberta, *said("the doors are open"), CPU)
+    vectors = lexicon(roberta, *said("the doors are open"), CPU)
     tokens = AutoTokenizer.from_pretrained(roberta)(" the doors are open").tokens()
     first = [i for i, token in enumerate(tokens) if token.startswith("Ġ")] + [len(tokens) - 1]
     assert len(first) == 5, tokens
     owners = [range(a, b) for a, b in itertools.pairwise(first)]
     expected_VE = by_hand(roberta, " the doors are open", owners, RobertaModel)
-    np.testing.assert_allclose(found.vectors_WE, expected_VE, atol=1e-5)
+    np.testing.assert_allclose(vectors.vectors_WE, expected_VE, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "random"])
 def test_neither_padding_nor_other_utterances_change_a_word(name: str, bert: str) -> None:
     name = bert if name == "bert" else name
     sentences = ["the", "the door is open the doors are closed", "the", "doors", "closed the door"]
-    found = lexicon(name, *said(*sentences), CPU)
-    assert np.array_equal(rows(found, "u0", 1), rows(found, "u2", 1))
+    vectors = lexicon(name, *said(*sentences), CPU)
+    assert np.array_equal(rows(vectors, "u0", 1), rows(vectors, "u2", 1))
     for u, sentence in enumerate(sentences):
         # Untrained vectors hang on the list of words, so these stay the same.
         alone = lexicon(name, *said(sentence, sentences[1]), CPU)
         count = len(sentence.split())
-        np.testing.assert_allclose(rows(found, f"u{u}", count), rows(alone, "u0", count), atol=1e-5)
+        np.testing.assert_allclose(rows(vectors, f"u{u}", count), rows(alone, "u0", count), atol=1e-5)
 
 
 def test_a_sentence_said_often_is_embedded_once(bert: str) -> None:
     batches: list[None] = []
-    found = lexicon(bert, *said(*["the door is open"] * 70), CPU, on_progress=lambda: batches.append(None))
+    vectors = lexicon(bert, *said(*["the door is open"] * 70), CPU, on_progress=lambda: batches.append(None))
     assert len(batches) == 1
-    assert np.array_equal(found.vectors_WE, np.tile(found.vectors_WE[:4], (70, 1)))
+    assert np.array_equal(vectors.vectors_WE, np.tile(vectors.vectors_WE[:4], (70, 1)))
 
 
 def test_stretches_without_a_text_are_zeros_and_not_said(bert: str) -> None:
-    found = lexicon(bert, *said("_ the _ door", "_ _", "the door"), CPU)
-    assert found.starts == {"u0": 0, "u1": 4, "u2": 6}
-    assert not found.vectors_WE[[0, 2, 4, 5]].any()
-    assert np.array_equal(found.vectors_WE[[1, 3]], rows(found, "u2", 2))
+    vectors = lexicon(bert, *said("_ the _ door", "_ _", "the door"), CPU)
+    assert vectors.starts == {"u0": 0, "u1": 4, "u2": 6}
+    assert not vectors.vectors_WE[[0, 2, 4, 5]].any()
+    assert np.array_equal(vectors.vectors_WE[[1, 3]], rows(vectors, "u2", 2))
     assert not lexicon("random", *said("_ _"), CPU).vectors_WE.any()
 
 
 def test_a_word_without_a_token_is_zeros(bert: str) -> None:
-    found = lexicon(bert, *said("the \u200b door"), CPU)
-    assert not found.vectors_WE[1].any()
-    np.testing.assert_allclose(found.vectors_WE[[0, 2]], by_hand(bert, "the door", [[1], [2]]), atol=1e-5)
+    vectors = lexicon(bert, *said("the \u200b door"), CPU)
+    assert not vectors.vectors_WE[1].any()
+    np.testing.assert_allclose(vectors.vectors_WE[[0, 2]], by_hand(bert, "the door", [[1], [2]]), atol=1e-5)
 
 
 def test_untrained_vectors_are_of_the_word_and_its_place() -> None:
     words = [f"w{i}" for i in range(12)]
     others = words[5:] + words[:5]
     state = torch.get_rng_state()
-    found = lexicon("random", *said(" ".join(words), " ".join(others)), CPU)
+    vectors = lexicon("random", *said(" ".join(words), " ".join(others)), CPU)
     assert torch.equal(state, torch.get_rng_state())
-    assert (found.random, found.name, found.vectors_WE.shape) == (True, "random", (24, 64))
+    assert (vectors.random, vectors.name, vectors.vectors_WE.shape) == (True, "random", (24, 64))
     again = lexicon("random", *said(" ".join(words), " ".join(others)), CPU)
-    assert np.array_equal(found.vectors_WE, again.vectors_WE)
-    x_WE = found.vectors_WE - found.vectors_WE.mean(0)
+    assert np.array_equal(vectors.vectors_WE, again.vectors_WE)
+    x_WE = vectors.vectors_WE - vectors.vectors_WE.mean(0)
     alike_VV = np.corrcoef(x_WE)[:12, 12:]  # of a word and place of the one and one of the other
     same_word_VV = np.array(words)[:, None] == np.array(others)
     same_place_VV = np.eye(12, dtype=bool)
@@ -165,8 +165,8 @@ def test_a_sentence_that_is_too_long_is_refused(kind: str, most: int, request: p
     if kind == "roberta":
         assert len(AutoTokenizer.from_pretrained(name)(" " + fits)["input_ids"]) == most + 2
     assert len(lexicon(name, *said("the", fits), CPU).vectors_WE) == most + 1
-    told = refusal(lexicon, name, *said("the", fits + " the"), CPU)
-    assert told.startswith(f"text encoder '{name}': utterance 'u1' has {most + 3} tokens, and it takes {most + 2}; ")
+    message = refusal(lexicon, name, *said("the", fits + " the"), CPU)
+    assert message.startswith(f"text encoder '{name}': utterance 'u1' has {most + 3} tokens, and it takes {most + 2}; ")
 
 
 def test_a_tokenizer_that_cannot_tell_words_is_refused(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +198,8 @@ def test_letters_have_one_form() -> None:
 
 
 def test_words_of_utterances() -> None:
-    found = words_of(*said("The _ door, is", "the door is"), ["a", "b"])
-    assert found.types_W.tolist() == ["the", "", "door", "is", "the", "door", "is"]
-    assert set(found.sentences_W) == {"the door is"}
-    assert found.places_W.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert found.units_W.tolist() == list("aaaabbb")
+    tokens = words_of(*said("The _ door, is", "the door is"), ["a", "b"])
+    assert tokens.types_W.tolist() == ["the", "", "door", "is", "the", "door", "is"]
+    assert set(tokens.sentences_W) == {"the door is"}
+    assert tokens.places_W.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert tokens.units_W.tolist() == list("aaaabbb")

@@ -55,8 +55,8 @@ def as_tokens(tokens: Tokens, x_TD: np.ndarray, noise: float = 0.0, seed: int = 
     )
 
 
-def only(found: dict[str, Any], state: int = 0) -> dict[str, Any]:
-    mean: dict[str, Any] = found["states"][state]["mean"]
+def only(result: dict[str, Any], state: int = 0) -> dict[str, Any]:
+    mean: dict[str, Any] = result["states"][state]["mean"]
     return mean
 
 
@@ -81,10 +81,10 @@ def triples() -> tuple[Tokens, np.ndarray, np.ndarray]:
 def test_by_hand() -> None:
     """a and d: both sets the same. b1, b2: {b2 or b1, b3} and {b2 or b1, c3}, one of three. b3: nothing. c as b."""
     tokens, awe_WD, lexical_WE = triples()
-    found = similarity(awe_WD[:, None], lexical_WE, tokens, ks=[2], draws=9)
-    assert found["states"][0]["by_k"][0]["value"] == pytest.approx((6 * 1 + 4 / 3 + 2 * 0) / 12)
-    assert only(found)["value"] == found["states"][0]["by_k"][0]["value"]
-    assert (found["types"], found["tokens"], found["units"], found["took_part"]) == (12, 24, 2, [12])
+    result = similarity(awe_WD[:, None], lexical_WE, tokens, ks=[2], draws=9)
+    assert result["states"][0]["by_k"][0]["value"] == pytest.approx((6 * 1 + 4 / 3 + 2 * 0) / 12)
+    assert only(result)["value"] == result["states"][0]["by_k"][0]["value"]
+    assert (result["types"], result["tokens"], result["units"], result["took_part"]) == (12, 24, 2, [12])
 
 
 def test_table_by_hand() -> None:
@@ -104,13 +104,13 @@ def test_a_space_and_itself_are_alike() -> None:
     x_TD = np.random.default_rng(0).standard_normal((40, 6))
     lexical_WE = as_tokens(tokens, x_TD)
     other_WD = as_tokens(tokens, np.random.default_rng(1).standard_normal((40, 6)))
-    found = similarity(np.stack([3 * lexical_WE + 7, other_WD], 1), lexical_WE, tokens, draws=99)
-    assert found["ks"] == list(range(1, 10))
-    assert (only(found)["value"], only(found)["low"], only(found)["high"], only(found)["p"]) == (1, 1, 1, 0.01)
-    assert only(found, 1)["value"] < 0.3
-    (difference,) = found["differences"]
-    assert difference["value"] == pytest.approx(1 - only(found, 1)["value"])
-    assert json.loads(json.dumps(found)) == found
+    result = similarity(np.stack([3 * lexical_WE + 7, other_WD], 1), lexical_WE, tokens, draws=99)
+    assert result["ks"] == list(range(1, 10))
+    assert (only(result)["value"], only(result)["low"], only(result)["high"], only(result)["p"]) == (1, 1, 1, 0.01)
+    assert only(result, 1)["value"] < 0.3
+    (difference,) = result["differences"]
+    assert difference["value"] == pytest.approx(1 - only(result, 1)["value"])
+    assert json.loads(json.dumps(result)) == result
 
 
 def expected_jaccard(choices: int, k: int) -> float:
@@ -130,12 +130,12 @@ def test_unrelated_spaces_give_what_chance_gives() -> None:
         values.append(
             [row["value"] for row in similarity(x_WD[:, None], y_WE, tokens, ks, draws=1)["states"][0]["by_k"]]
         )
-    found = similarity(x_WD[:, None], y_WE, tokens, ks, draws=400)["states"][0]["by_k"]
+    result = similarity(x_WD[:, None], y_WE, tokens, ks, draws=400)["states"][0]["by_k"]
     for q, k in enumerate(ks):
         expected = np.mean([expected_jaccard(n, k) for n in choices])
         error = np.std([row[q] for row in values], ddof=1)
         assert np.mean([row[q] for row in values]) == pytest.approx(expected, abs=4 * error / 40**0.5)
-        assert found[q]["chance"]["mean"] == pytest.approx(expected, abs=4 * error / 400**0.5)
+        assert result[q]["chance"]["mean"] == pytest.approx(expected, abs=4 * error / 400**0.5)
 
 
 def sentence_vectors(tokens: Tokens, seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -166,11 +166,11 @@ def test_which_sentence_a_word_is_of_is_not_measured() -> None:
 def test_words_of_a_sentence_are_not_independent() -> None:
     """Where two sentences are near in both spaces by chance, all their words are: `chance` cries wolf, `within` not."""
     tokens = grid(8, 6)
-    found = [only(similarity(*sentence_vectors(tokens, seed, 0.3), tokens, ks=[5], draws=99)) for seed in range(40)]
-    wrong = {name: sum(one[name]["p"] <= 0.05 for one in found) for name in ("chance", "within")}
+    overlaps = [only(similarity(*sentence_vectors(tokens, seed, 0.3), tokens, ks=[5], draws=99)) for seed in range(40)]
+    wrong = {name: sum(one[name]["p"] <= 0.05 for one in overlaps) for name in ("chance", "within")}
     assert wrong["chance"] >= 8
     assert wrong["within"] <= 6  # of 40 at 5 %: more than that has a probability of 1 %
-    assert all(one["p"] == max(one[name]["p"] for name in ("chance", "within", "place")) for one in found)
+    assert all(one["p"] == max(one[name]["p"] for name in ("chance", "within", "place")) for one in overlaps)
 
 
 def test_the_place_in_a_sentence_is_no_meaning() -> None:
@@ -200,14 +200,14 @@ def test_the_interval_is_that_of_speakers_left_out() -> None:
 
     def value(mask_W: np.ndarray, state: int) -> float:
         some = Tokens(*(x[mask_W] for x in vars(tokens).values()))
-        found = only(similarity(awe_WLD[mask_W], lexical_WE[mask_W], some, draws=1), state)["value"]
-        return float(found)
+        result = only(similarity(awe_WLD[mask_W], lexical_WE[mask_W], some, draws=1), state)["value"]
+        return float(result)
 
-    found = similarity(awe_WLD, lexical_WE, tokens, draws=1)
+    result = similarity(awe_WLD, lexical_WE, tokens, draws=1)
     for state in (0, 1):
         expected = interval(lambda m, state=state: value(m, state), tokens.units_W)  # type: ignore[misc]
-        assert tuple(only(found, state)[name] for name in ("value", "low", "high")) == pytest.approx(expected)
-    (difference,) = found["differences"]
+        assert tuple(only(result, state)[name] for name in ("value", "low", "high")) == pytest.approx(expected)
+    (difference,) = result["differences"]
     expected = interval(lambda m: value(m, 0) - value(m, 1), tokens.units_W)
     assert tuple(difference[name] for name in ("value", "low", "high")) == pytest.approx(expected)
     assert difference["low"] < difference["value"] < difference["high"]
@@ -221,8 +221,8 @@ def test_who_takes_part() -> None:
     types_W[types_W == "w0000"] = ""  # no word
     lexical_WE[types_W == "w0001"] = 0  # nothing the encoder knows
     units_W[types_W == "w0002"] = "s000"  # one speaker's
-    found = similarity(awe_WD[:, None], lexical_WE, replace(tokens, types_W=types_W, units_W=units_W), draws=9)
-    assert (found["types"], found["tokens"], found["left_out"]) == (21, 63, 1)
+    result = similarity(awe_WD[:, None], lexical_WE, replace(tokens, types_W=types_W, units_W=units_W), draws=9)
+    assert (result["types"], result["tokens"], result["left_out"]) == (21, 63, 1)
     one = similarity(awe_WD[:, None], lexical_WE, replace(tokens, units_W=np.full(72, "s000")), draws=9)
     assert (one["types"], one["units"], only(one)["low"], only(one)["high"]) == (23, 1, -np.inf, np.inf)
 
@@ -231,13 +231,13 @@ def test_a_type_needs_more_to_choose_from_than_its_neighbours() -> None:
     """`i` shares a sentence with all but three: it takes part up to k = 2."""
     tokens = spoken([["i", f"w{n:02}"] for n in range(13)] + [[f"v{n}"] for n in range(3)])
     awe_WD, lexical_WE = (np.random.default_rng(s).standard_normal((len(tokens.types_W), 4)) for s in (0, 1))
-    found = similarity(awe_WD[:, None], lexical_WE, tokens, draws=9)
-    assert (found["ks"], found["took_part"]) == ([1, 2, 3, 4], [17, 17, 16, 16])
-    assert only(found)["within"] is None  # w00 has no other of the same sentences
-    assert only(found)["place"] is not None
+    result = similarity(awe_WD[:, None], lexical_WE, tokens, draws=9)
+    assert (result["ks"], result["took_part"]) == ([1, 2, 3, 4], [17, 17, 16, 16])
+    assert only(result)["within"] is None  # w00 has no other of the same sentences
+    assert only(result)["place"] is not None
     assert len(table(awe_WD, lexical_WE, tokens, ["i"], 2)[0]["acoustic"]) == 2
-    told = refusal(table, awe_WD, lexical_WE, tokens, ["i"], 3)
-    assert told == "word 'i': only 3 words share no sentence with it; its 3 nearest need more"
+    message = refusal(table, awe_WD, lexical_WE, tokens, ["i"], 3)
+    assert message == "word 'i': only 3 words share no sentence with it; its 3 nearest need more"
 
 
 def test_many_units_are_left_out_in_groups() -> None:
@@ -249,16 +249,18 @@ def test_many_units_are_left_out_in_groups() -> None:
 def test_what_is_refused() -> None:
     tokens, awe_WD, lexical_WE = triples()
     awe_WLD = awe_WD[:, None]
-    told = "k 3: with 12 words, of which one shares no sentence with at most 11, k is 1 to 2"
-    assert refusal(similarity, awe_WLD, lexical_WE, tokens, ks=[1, 3]) == told
+    message = "k 3: with 12 words, of which one shares no sentence with at most 11, k is 1 to 2"
+    assert refusal(similarity, awe_WLD, lexical_WE, tokens, ks=[1, 3]) == message
     assert refusal(similarity, awe_WLD, lexical_WE, tokens, ks=[0]).startswith("k 0: ")
     together = replace(tokens, sentences_W=np.full(24, "all of them"))
-    told = refusal(similarity, awe_WLD, lexical_WE, together)
-    assert told.startswith("neighbours of words: 12 words, of which none has two others that share no sentence with it")
+    message = refusal(similarity, awe_WLD, lexical_WE, together)
+    assert message.startswith(
+        "neighbours of words: 12 words, of which none has two others that share no sentence with it"
+    )
     assert refusal(similarity, awe_WLD, 0 * lexical_WE, tokens).startswith("neighbours of words: of 0 none is said 2 ")
     assert "not finite" in refusal(similarity, np.full_like(awe_WLD, np.inf), lexical_WE, tokens)
-    told = "word 'Nein': not said 2 times and by two speakers, so it has no neighbours; 'a1' has"
-    assert refusal(table, awe_WD, lexical_WE, tokens, ["Nein"], 1) == told
+    message = "word 'Nein': not said 2 times and by two speakers, so it has no neighbours; 'a1' has"
+    assert refusal(table, awe_WD, lexical_WE, tokens, ["Nein"], 1) == message
 
 
 @settings(deadline=None, max_examples=15)
@@ -267,13 +269,13 @@ def test_neither_order_nor_scale_nor_side_matters(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tokens = grid(5, 4, speakers=int(rng.integers(1, 4)) + 1)
     awe_WD, lexical_WE = (rng.standard_normal((len(tokens.types_W), d)) for d in (5, 3))
-    found = only(similarity(awe_WD[:, None], lexical_WE, tokens, draws=9))
-    assert 0 <= found["value"] <= 1
-    assert found["low"] <= found["value"] <= found["high"]
+    result = only(similarity(awe_WD[:, None], lexical_WE, tokens, draws=9))
+    assert 0 <= result["value"] <= 1
+    assert result["low"] <= result["value"] <= result["high"]
     turned = only(similarity(lexical_WE[:, None], awe_WD, tokens, draws=9))
-    assert numbers(turned)[:3] == pytest.approx(numbers(found)[:3])
+    assert numbers(turned)[:3] == pytest.approx(numbers(result)[:3])
     order = rng.permutation(len(awe_WD))
     shuffled = Tokens(*(x[order] for x in vars(tokens).values()))
     scaled_WD = awe_WD * rng.uniform(0.1, 10, 5) * rng.choice([-1, 1]) + rng.standard_normal(5)
     again = only(similarity(scaled_WD[order][:, None], lexical_WE[order], shuffled, draws=9))
-    assert numbers(again) == pytest.approx(numbers(found))
+    assert numbers(again) == pytest.approx(numbers(result))

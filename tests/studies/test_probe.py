@@ -42,7 +42,7 @@ from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
 
-TOLD, STATES = 1, (0, 1, 2, 3)
+INFORMATIVE, STATES = 1, (0, 1, 2, 3)
 
 
 def words(features: Sequence[Path], name: str, *more: str) -> list[str]:
@@ -55,7 +55,7 @@ def words(features: Sequence[Path], name: str, *more: str) -> list[str]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight speakers, two classes, four states of which one tells the class; one finished probe, and what it said."""
     root = tmp_path_factory.mktemp("probe")
-    features, said, here = Corpus(takes=4, told=TOLD).extract(root), StringIO(), Path.cwd()
+    features, said, here = Corpus(takes=4, informative=INFORMATIVE).extract(root), StringIO(), Path.cwd()
     os.chdir(root)
     try:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
@@ -70,8 +70,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(work: Path) -> dict[str, Any]:
     """The report of the one store, as data."""
-    (found,) = json.loads((work / "runs/whole/results.json").read_text())["stores"]
-    return found
+    (probed,) = json.loads((work / "runs/whole/results.json").read_text())["stores"]
+    return probed
 
 
 def accuracy(run: Run, head: str, by_fold: Sequence[int] | None = None) -> float:
@@ -104,9 +104,9 @@ def on_valid(run: Run, kind: str) -> list[int]:
 def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
     folder, said = work / "runs/whole", (work / "said.txt").read_text()
     figures = {"layers of cups", "learning curves of cups", "encoders x layers on cups"}
-    found = sorted((folder / "figures").iterdir())
-    assert [path.name for path in found] == sorted(f"{name.replace(' ', '-')}.png" for name in figures)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+    files = sorted((folder / "figures").iterdir())
+    assert [path.name for path in files] == sorted(f"{name.replace(' ', '-')}.png" for name in figures)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
     board = EventAccumulator(str(folder / "tb/probe"))
     board.Reload()
     assert set(board.Tags()["images"]) == figures
@@ -141,15 +141,19 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_chosen_rows_are_those_of_the_state_that_tells(store: dict[str, Any]) -> None:
-    assert store["choice"]["chosen"] == {CHOSEN: [TOLD] * 3, "linear": [TOLD] * 3, "dense": [TOLD] * 3}
+    assert store["choice"]["chosen"] == {
+        CHOSEN: [INFORMATIVE] * 3,
+        "linear": [INFORMATIVE] * 3,
+        "dense": [INFORMATIVE] * 3,
+    }
     for kind in KINDS:
         rows = store["heads"][kind]
-        assert rows[CHOSEN] == rows[ON_VALID] == rows[f"state {TOLD}"]
+        assert rows[CHOSEN] == rows[ON_VALID] == rows[f"state {INFORMATIVE}"]
         assert rows[CHOSEN]["metrics"]["WA"]["mean"] > 0.85
-        assert all(rows[f"state {s}"]["metrics"]["WA"]["mean"] < 0.75 for s in STATES if s != TOLD)
-        assert store["choice"]["biases"][kind]["best"] == {"disjoint": TOLD, "random": TOLD}
+        assert all(rows[f"state {s}"]["metrics"]["WA"]["mean"] < 0.75 for s in STATES if s != INFORMATIVE)
+        assert store["choice"]["biases"][kind]["best"] == {"disjoint": INFORMATIVE, "random": INFORMATIVE}
         assert rows[CHOSEN]["against_last"]["verdict"] == "better"
-        assert store["choice"]["few"][kind]["best_state"] == TOLD
+        assert store["choice"]["few"][kind]["best_state"] == INFORMATIVE
 
 
 def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dict[str, Any]) -> None:
@@ -163,17 +167,17 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
             expected = accuracy(ours, f"{kind} {name}")
             assert store["heads"][kind][name]["metrics"]["WA"]["mean"] == pytest.approx(expected)
             assert store["curves"]["100"][f"{kind} {name}"]["mean"] == pytest.approx(expected)
-        found = store["choice"]["biases"][kind]
-        claims = {name: claim["claims"] for name, claim in found["claims"].items()}
+        result = store["choice"]["biases"][kind]
+        claims = {name: claim["claims"] for name, claim in result["claims"].items()}
         assert claims["disjoint, training"] == pytest.approx(accuracy(ours, kind, store["choice"]["chosen"][CHOSEN]))
         for split_, run in (("disjoint", ours), ("random", theirs)):
             chosen, of_state = on_valid(run, kind), [accuracy(run, f"{kind} state {s}") for s in STATES]
             assert claims[f"{split_}, valid"] == pytest.approx(accuracy(run, kind, chosen))
             assert claims[f"{split_}, test"] == pytest.approx(max(of_state))
-            assert found["best"][split_] == of_state.index(max(of_state))
+            assert result["best"][split_] == of_state.index(max(of_state))
             assert len(set(chosen)) == 1, "one state throughout, which no choice on test can be below"
             assert claims[f"{split_}, test"] >= claims[f"{split_}, valid"]
-        for claim in found["claims"].values():
+        for claim in result["claims"].values():
             assert claim["bias"] == pytest.approx(claim["claims"] - claims["disjoint, training"])
             assert claim["low"] <= claim["bias"] <= claim["high"]
         for name in AGGREGATES:
@@ -187,34 +191,34 @@ def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[s
     run = Run.open(work / "runs/whole/cups/disjoint")
     jobs = [run.result(f"few-best-fold{fold}-seed0")["layers"] for fold in range(3)]
     for kind in KINDS:
-        found = store["choice"]["few"][kind]
-        assert list(found["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
-        assert found["rows"]["0"]["picks"] == {"2": 3}
-        assert found["rows"]["0"]["score"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
-        for count, row in list(found["rows"].items())[1:]:
+        result = store["choice"]["few"][kind]
+        assert list(result["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
+        assert result["rows"]["0"]["picks"] == {"2": 3}
+        assert result["rows"]["0"]["score"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
+        for count, row in list(result["rows"].items())[1:]:
             draws = list(zip(*(job[count] for job in jobs), strict=True))
             assert row["draws"] == len(draws) == (1 if count == "all" else 2)
             assert row["score"]["mean"] == pytest.approx(np.mean([accuracy(run, kind, draw) for draw in draws]))
             assert {int(s): n for s, n in row["picks"].items() if n} == Counter(s for draw in draws for s in draw)
-        assert found["all"] == found["rows"]["all"]["score"]["mean"]
+        assert result["all"] == result["rows"]["all"]["score"]["mean"]
 
 
 def test_a_state_is_chosen_on_valid_alone() -> None:
     """By the headline, of equals by the loss, of equals the lower state."""
 
-    def valid(*told: tuple[float, float]) -> dict[str, tuple[float, float]]:
-        return {f"dense state {s}": t for s, t in zip((0, 4, 8), told, strict=True)} | {f"dense {MEAN}": (1.0, 0.0)}
+    def valid(*scores: tuple[float, float]) -> dict[str, tuple[float, float]]:
+        return {f"dense state {s}": t for s, t in zip((0, 4, 8), scores, strict=True)} | {f"dense {MEAN}": (1.0, 0.0)}
 
     folds = [
         valid((0.5, 0.1), (0.7, 0.9), (0.6, 0.2)),
         valid((0.7, 0.4), (0.7, 0.3), (0.6, 0.1)),
         valid((0.7, 0.3), (0.7, 0.3), (0.7, 0.3)),
     ]
-    found = Probed({}, folds, np.array([]), 0.0, {})  # without any prediction on a test part
-    assert chosen_states(found, "dense", (0, 4, 8)) == [4, 4, 0]
+    probed = Probed({}, folds, np.array([]), 0.0, {})  # without any prediction on a test part
+    assert chosen_states(probed, "dense", (0, 4, 8)) == [4, 4, 0]
     test_SN = {f"dense state {s}": np.array([[10, 20, 30, 40], [11, 21, 31, 41]]) + 100 * s for s in (0, 4, 8)}
-    found = Probed(test_SN, folds, np.array([1, 0, 2, 1]), 0.0, {})
-    assert take(found, "dense", [8, 4, 0]).tolist() == [[410, 820, 30, 440], [411, 821, 31, 441]]
+    probed = Probed(test_SN, folds, np.array([1, 0, 2, 1]), 0.0, {})
+    assert take(probed, "dense", [8, 4, 0]).tolist() == [[410, 820, 30, 440], [411, 821, 31, 441]]
 
 
 def test_error_reduction() -> None:
@@ -240,9 +244,9 @@ def test_error_reductions_are_averaged_by_corpus() -> None:
 
 
 def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -> None:
-    asked = plan(work / "cups")
+    choice = plan(work / "cups")
     for rule, size in (("speaker:3", None), ("speaker:8", 38)):  # of 64
-        run = begun(tmp_path / rule.replace(":", ""), asked, rule)
+        run = begun(tmp_path / rule.replace(":", ""), choice, rule)
         drawn = study._random(run)
         assert sorted(drawn.test_ids) == sorted(u.id for u in run.utterances)
         assert len(set(drawn.test_ids)) == len(drawn.test_ids)
@@ -286,21 +290,21 @@ def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monke
 
 def test_one_state_leaves_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    features = Corpus().extract(tmp_path, layers=(TOLD,))
+    features = Corpus().extract(tmp_path, layers=(INFORMATIVE,))
     assert main(words([features], "one", "--percent", "--seeds", "1", "--set=epochs=10")) == 0
     assert "One state is stored: there is no layer to choose." in capsys.readouterr().out
     results = json.loads((tmp_path / "runs/one/results.json").read_text())
     (store,) = results["stores"]
     for kind in KINDS:
-        assert list(store["heads"][kind]) == [f"state {TOLD}"]
-        assert store["heads"][kind][f"state {TOLD}"]["metrics"]["WA"]["mean"] > 0.85
+        assert list(store["heads"][kind]) == [f"state {INFORMATIVE}"]
+        assert store["heads"][kind][f"state {INFORMATIVE}"]["metrics"]["WA"]["mean"] > 0.85
     assert store["choice"] is None
     assert results["transfer"] == []
     assert "| state 1 | " in (tmp_path / "runs/one/table.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("features", "more", "told"),
+    ("features", "more", "parts"),
     [
         (["cups"], ["--layer", "1"], ["unrecognized arguments: --layer"]),
         (["cups"], ["--percent", "50", "0"], ["--percent 50 0", "above 0 and below 100"]),
@@ -313,13 +317,13 @@ def test_one_state_leaves_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_what_is_refused_in_one_line(
-    work: Path, features: list[str], more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    work: Path, features: list[str], more: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(work)
     assert main(words([Path(f) for f in features], "never", *more)) == 2
     out, line = capsys.readouterr()
     assert line.startswith("bas: ")
     assert len(line.strip().splitlines()) == 1
-    assert [part for part in told if part not in line] == [], line
+    assert [part for part in parts if part not in line] == [], line
     assert not (work / "runs/never").exists()
     assert out == ""

@@ -43,7 +43,7 @@ CHANGES = {"epochs": "4", "stride": "1", "lr": "0.01", "batch_size": "16"}
 # --- made-up stores, for other tests too ---
 
 
-class Told(Fake):
+class Informative(Fake):
     """Hidden states that the recording spells out: each number is said by as many samples of a frame as it can have."""
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -63,7 +63,7 @@ class Corpus:
     speakers: int = 8
     code: tuple[tuple[str, float], ...] = (("a", -1.0), ("b", 1.0))
     takes: int = 3
-    told: int = 1
+    informative: int = 1
     states: int = 4
     dim: int = 4
     voice: float = 0.0
@@ -84,7 +84,7 @@ class Corpus:
                     for take in range(takes):
                         id_ = f"{self.name}-s{s}{label}{take}"
                         x_TLD = 0.3 * rng.standard_normal((int(rng.integers(2, 6)), self.states, self.dim)) + voice
-                        x_TLD[:, self.told, 0] += tells
+                        x_TLD[:, self.informative, 0] += tells
                         wave = np.repeat(x_TLD.ravel(), 320 // (self.states * self.dim))
                         soundfile.write(root / f"{id_}.wav", wave, 16_000, subtype="FLOAT")
                         language = self.languages[s % len(self.languages)] or ""
@@ -93,7 +93,7 @@ class Corpus:
 
     def extract(self, root: Path, seed: int = 0, **request: Any) -> Path:
         """The folder of its store."""
-        encoder = Told(num_states=self.states, dim=self.dim)
+        encoder = Informative(num_states=self.states, dim=self.dim)
         store(self.write(root, seed), root / self.name, encoder, shard_bytes=10**6, **request)
         return root / self.name
 
@@ -161,10 +161,10 @@ def test_standardised_by_the_fit_part_alone(run: Run) -> None:
     session, parts = Session(run.folder), run.protocol.folds[0]
     data, fit, valid = session.data("mix", 1), session.members(parts.fit), session.members(parts.valid)
     states, short = run.store.info.layers, replace(run.plan.settings, epochs=1)
-    found = train_heads(data, states, F.cross_entropy, 2, fit, valid, short, (0, 0), lambda: None).heads
+    heads = train_heads(data, states, F.cross_entropy, 2, fit, valid, short, (0, 0), lambda: None).heads
     frames_ND = torch.cat([data.batch(u[None])[0][0] for u in fit])
     means_UD = torch.stack([data.batch(u[None])[0][0].mean(0) for u in fit])
-    for standardise, x_ND in ((found.standardise, frames_ND), (found.standardise_mean, means_UD)):
+    for standardise, x_ND in ((heads.standardise, frames_ND), (heads.standardise_mean, means_UD)):
         torch.testing.assert_close(standardise.mean_I, x_ND.mean(0), rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(standardise.scale_I, 1 / x_ND.std(0, correction=0), rtol=1e-3, atol=1e-4)
     bare = train_heads(data, states, F.cross_entropy, 2, fit, valid, replace(short, normalise="none"), (0, 0), int)
@@ -177,19 +177,19 @@ def test_standardised_by_the_fit_part_alone(run: Run) -> None:
 
 def test_the_result_is_what_the_heads_say(run: Run) -> None:
     job = probe_job(0, 0)
-    found, parts = whole(run, job), run.protocol.folds[0]
-    assert found["fit"] == len(parts.fit)
+    result, parts = whole(run, job), run.protocol.folds[0]
+    assert result["fit"] == len(parts.fit)
     targets = {part: run.targets[[run.position[i] for i in ids]] for part, ids in parts.parts().items()}
-    heads = found["heads"]
+    heads = result["heads"]
     assert len(heads) == 2 * (4 + 3 + 2)
     for name, of in heads.items():
         predictions = np.array(of["test"]["predictions"])
         assert of["test"]["metrics"]["WA"] == pytest.approx(float((predictions == targets["test"]).mean()))
         assert set(of["valid"]) == {"loss", "WA", "UA", "WF1"}
         assert len(of["mix"]) == 4, name
-    told = [float(heads[f"linear state {s}"]["test"]["metrics"]["WA"]) for s in range(4)]
-    assert told[1] > 0.9
-    assert max(told[0], told[2], told[3]) < 0.8
+    reached = [float(heads[f"linear state {s}"]["test"]["metrics"]["WA"]) for s in range(4)]
+    assert reached[1] > 0.9
+    assert max(reached[0], reached[2], reached[3]) < 0.8
 
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_numbers(run: Run, fresh: Run, monkeypatch: Any) -> None:
@@ -259,7 +259,7 @@ def test_the_labels_of_the_test_part_change_no_head_and_no_choice(tmp_path: Path
     """One corpus twice; the second has the labels of fold 0's test utterances turned round."""
     monkeypatch.setattr(few, "DRAWS", 2)
     corpus, jobs = Corpus(speakers=6), (probe_job(0, 0), few_job(0))
-    found = []
+    of_runs = []
     for name in ("as it is", "turned"):
         features = corpus.extract(tmp_path / name, layers=(0, 1))
         run = begun(tmp_path / name / "run", plan(features))
@@ -272,8 +272,8 @@ def test_the_labels_of_the_test_part_change_no_head_and_no_choice(tmp_path: Path
         session = Session(run.folder)
         run_probe(session, jobs[0])
         run_few(session, jobs[1])
-        found.append([job_of(run, job) for job in jobs])
-    (probe, layers), (turned, layers_turned) = found
+        of_runs.append([job_of(run, job) for job in jobs])
+    (probe, layers), (turned, layers_turned) = of_runs
     assert layers == layers_turned
     for name, head in probe["heads"].items():
         other = turned["heads"][name]
@@ -301,12 +301,12 @@ def test_what_other_features_of_a_part_change(run: Run, fresh: Run, part: str, m
         span = slice(int(data.starts_U[u]), int(data.starts_U[u] + data.lengths_U[u]))
         data.frames_ND[span] = 3 - data.frames_ND[span]
     run_probe(session, job)
-    found = job_of(fresh, job)
-    now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (found, expected))
+    result = job_of(fresh, job)
+    now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (result, expected))
     assert now != before
     assert losses[0] == losses[1]
     if part == "test":
-        kept = [{n: (h["valid"], h["mix"]) for n, h in of["heads"].items()} for of in (found, expected)]
+        kept = [{n: (h["valid"], h["mix"]) for n, h in of["heads"].items()} for of in (result, expected)]
         assert kept[0] == kept[1]
 
 

@@ -62,8 +62,8 @@ def write(root: Path, name: str = "cups", **change: str) -> Path:
                     "speaker": f"s{s}",
                     "sex": ("female", "male")[s % 2],
                 }
-                told = json.dumps({"natural": share, "recognised": 1 - share / 2})
-                writer.writerow(row | {"language": "de", "shares": told, "raters": 10, "label": "ab"[s % 2]} | change)
+                shares = json.dumps({"natural": share, "recognised": 1 - share / 2})
+                writer.writerow(row | {"language": "de", "shares": shares, "raters": 10, "label": "ab"[s % 2]} | change)
     return path
 
 
@@ -91,8 +91,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(work: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((work / "runs/whole/results.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((work / "runs/whole/results.json").read_text())
+    return result
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -107,18 +107,18 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 def test_the_exported_weights_are_of_the_network_of_each_fold(work: Path) -> None:
     run = Run.open(work / "runs/whole/plain")
-    found = Attention.read(run.folder / WEIGHTS)
-    assert found.models == (
+    attention = Attention.read(run.folder / WEIGHTS)
+    assert attention.models == (
         "CNN+LSTM+attention",
         "CNN+LSTM+attention, one an emotion: natural",
         "CNN+LSTM+attention, one an emotion: recognised",
     )
-    assert found.ids == run.protocol.test_ids
-    assert found.weights_MSN.dtype == np.float32
-    for u, id_ in enumerate(found.ids):
-        here = slice(*found.offsets[u : u + 2].tolist())
-        np.testing.assert_allclose(found.weights_MSN[:, :, here].sum(2), 1, atol=1e-5)
-        np.testing.assert_allclose(found.seconds_N[here], centres(run.store.num_frames(id_), 50, 2))
+    assert attention.ids == run.protocol.test_ids
+    assert attention.weights_MSN.dtype == np.float32
+    for u, id_ in enumerate(attention.ids):
+        here = slice(*attention.offsets[u : u + 2].tolist())
+        np.testing.assert_allclose(attention.weights_MSN[:, :, here].sum(2), 1, atol=1e-5)
+        np.testing.assert_allclose(attention.seconds_N[here], centres(run.store.num_frames(id_), 50, 2))
     with h5py.File(run.folder / WEIGHTS) as file:
         assert file["fold"][:].tolist() == [f for f, fold in enumerate(run.protocol.folds) for _ in fold.test]
         assert file.attrs["seeds"].tolist() == [0, 1]
@@ -137,11 +137,11 @@ def test_a_job_is_that_of_any_other_verb(work: Path, tmp_path: Path) -> None:
     run_job(Session(tmp_path / "again"), job)
     clock = {"seconds": 0.0}
     assert Run.open(tmp_path / "again").result(job.name) | clock == run.result(job.name) | clock
-    found, begin = Attention.read(run.folder / WEIGHTS), len(run.protocol.folds[0].test)
+    attention, begin = Attention.read(run.folder / WEIGHTS), len(run.protocol.folds[0].test)
     with np.load(run.folder / "jobs" / f"{job.name}.attention.npz") as held:
-        here = slice(found.offsets[begin], found.offsets[begin + len(run.protocol.folds[1].test)])
-        assert np.array_equal(held["weights"][0], found.weights_MSN[0, 1, here])
-        assert not np.array_equal(held["weights"][0], found.weights_MSN[0, 0, here])
+        here = slice(attention.offsets[begin], attention.offsets[begin + len(run.protocol.folds[1].test)])
+        assert np.array_equal(held["weights"][0], attention.weights_MSN[0, 1, here])
+        assert not np.array_equal(held["weights"][0], attention.weights_MSN[0, 0, here])
     kept = {path.name for path in (run.folder / "jobs").glob("*.npz")}
     assert kept == {
         f"{Job(Kind.BASELINE, row, f, s).name}.attention.npz"
@@ -163,8 +163,8 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     def score(predictions_NO: np.ndarray) -> float:
         """Spearman of each emotion within each fold, by hand."""
         parts = [targets[:, -1] == f for f in range(FOLDS)]
-        found = [spearman(targets[p, :2], predictions_NO[p]).mean() * p.sum() for p in parts]
-        return float(sum(found) / len(targets))
+        by_part = [spearman(targets[p, :2], predictions_NO[p]).mean() * p.sum() for p in parts]
+        return float(sum(by_part) / len(targets))
 
     first, second = results["stores"]
     assert (first["store"], second["store"], first["headline"]) == ("plain", "padded", "Spearman")
@@ -173,7 +173,7 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     assert row["metrics"]["Spearman"] == pytest.approx({"mean": np.mean(scores), "sd": np.std(scores, ddof=1)})
     assert row["interval"]["low"] < row["metrics"]["Spearman"]["mean"] < row["interval"]["high"]
     metric = plain.metrics["Spearman"]
-    for found, a, b in (
+    for difference, a, b in (
         (first["attention"][0]["difference"], ("plain", "CNN+LSTM+attention"), ("plain", "CNN+LSTM")),
         (first["each"][1]["difference"], ("plain", "CNN+LSTM, one an emotion"), ("plain", "CNN+LSTM")),
         (first["against_linear"]["CNN+LSTM"], ("plain", "CNN+LSTM"), ("plain", "ridge regression")),
@@ -181,8 +181,8 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
         (results["metadata"]["against"]["CNN+LSTM"], ("plain-with-sex", "CNN+LSTM"), ("plain", "CNN+LSTM")),
     ):
         expected = paired(targets, of(*a), of(*b), units, metric)
-        assert (found["difference"], found["p"]) == pytest.approx((expected.difference, expected.p))
-        assert found["verdict"] == expected.verdict
+        assert (difference["difference"], difference["p"]) == pytest.approx((expected.difference, expected.p))
+        assert difference["verdict"] == expected.verdict
     assert first["against_first"] == {}
     assert set(results["metadata"]["against"]) == {*plain.baselines, "ridge regression"}
     assert runs["plain-with-sex"].store.info.layers == (1,)
@@ -205,7 +205,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
     ablation = page.partition("## Encoder")[2].partition("##")[0]
     assert ablation.count("\n| plain | CNN+LSTM | ") == ablation.count("\n| padded | CNN+LSTM, one an emotion | ") == 1
     assert "| ridge regression | mean share | ceiling |" in ablation
-    for told in (
+    for text in (
         "2 folds (protocol cups-speaker-2-emotion-share-seed0 (speaker:2)",
         "mean ± sd over 2 seeds",
         "nothing is corrected for their number",
@@ -216,7 +216,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
         "Frames are means of 2.",
         "Settings: preset=cpu, width=8",
     ):
-        assert told in page, told
+        assert text in page, text
     pngs = {path.name for path in (folder / "figures").glob("*.png")}
     assert "encoder-x-attention.png" in pngs
     assert len(pngs) == 1 + 2 * 3
@@ -235,14 +235,14 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
 def test_what_attention_goes_with(work: Path, results: dict[str, Any]) -> None:
     plain, padded = (store["models"] for store in results["stores"])
     assert list(plain) == list(Attention.read(work / "runs/whole/plain" / WEIGHTS).models)
-    for found in plain.values():
-        assert set(found["measures"]) == set(MEASURES)
-        assert found["measures"]["energy"]["utterances"] > SPEAKERS * TAKES / 2
-        assert -1 <= found["measures"]["time"]["low"] <= found["measures"]["time"]["mean"] <= 1
-        assert 0 < found["spread"] <= 1
-        assert found["behind"] == 0
+    for model in plain.values():
+        assert set(model["measures"]) == set(MEASURES)
+        assert model["measures"]["energy"]["utterances"] > SPEAKERS * TAKES / 2
+        assert -1 <= model["measures"]["time"]["low"] <= model["measures"]["time"]["mean"] <= 1
+        assert 0 < model["spread"] <= 1
+        assert model["behind"] == 0
     # 0.2 to 0.48 s of 0.6: attention that is nearly even lies on the silence for about half.
-    assert all(0.2 < found["behind"] < 0.8 for found in padded.values())
+    assert all(0.2 < model["behind"] < 0.8 for model in padded.values())
     ids = Contours.load(work / "runs/whole/plain/contours.npz").ids
     assert set(ids) == set(Run.open(work / "runs/whole/plain").protocol.test_ids)
 
@@ -288,7 +288,7 @@ def test_refusals(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     store(write(work / "elsewhere", "mugs"), work / "mugs", shard_bytes=10**6)
     store(write(work / "elsewhere", "plain-too"), work / "elsewhere/plain", shard_bytes=10**6)
     capsys.readouterr()
-    for arguments, told in (
+    for arguments, message in (
         (words(["plain", "mugs"], "x"), "stores plain and mugs: of manifest "),
         (words(["plain", "fewer"], "x"), "1 utterances are in one of them alone, "),
         (words(["plain", "elsewhere/plain"], "x"), "two stores are named plain"),
@@ -304,7 +304,7 @@ def test_refusals(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (words(["plain"], "x", seeds=0), "--seeds 0: must be 1 or more"),
         (words(["nowhere"], "x"), "nowhere: no feature store here"),
     ):
-        assert told in refused(capsys, arguments), told
+        assert message in refused(capsys, arguments), message
         assert not (work / "runs/x/results.json").exists()
 
 
@@ -347,9 +347,9 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(study.page, "draw", lambda folder, results: None)
     assert main(words([str(work / "plain")], "one", seeds=1)) == 0
-    found = json.loads((tmp_path / "runs/one/results.json").read_text())
-    assert found["metadata"] is None
-    (only,) = found["stores"]
+    result = json.loads((tmp_path / "runs/one/results.json").read_text())
+    assert result["metadata"] is None
+    (only,) = result["stores"]
     assert all(model["agreement"] is None for model in only["models"].values())
     assert "Stores against" not in (tmp_path / "runs/one/table.md").read_text()
     # A second seed is added: what is there stays.

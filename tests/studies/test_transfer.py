@@ -15,7 +15,7 @@ import pytest
 import torch
 from refusals import refusal
 from stores import quiet, store
-from test_probing import Corpus, Told, begun, plan
+from test_probing import Corpus, Informative, begun, plan
 
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validate
@@ -36,7 +36,7 @@ from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
 
-TOLD = 1
+INFORMATIVE = 1
 EPOCHS = "15"
 # The second says the classes as the first does, in other words and with one more; the third the other way round.
 CORPORA = {
@@ -52,7 +52,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three corpora with a run each, and the finished transfers between them."""
     root = tmp_path_factory.mktemp("transfer")
     for seed, (name, corpus) in enumerate(CORPORA.items()):
-        features = corpus.extract(root, seed, layers=(0, TOLD))
+        features = corpus.extract(root, seed, layers=(0, INFORMATIVE))
         begun(root / name / "disjoint", plan(features, labels="common", epochs=EPOCHS))
     matrix = transferred(root / "transfer", runs(root))
     (root / "matrix.json").write_text(json.dumps(to_plain(matrix)))
@@ -69,7 +69,7 @@ def runs(root: Path) -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def found(work: Path) -> dict[str, Any]:
+def transfer(work: Path) -> dict[str, Any]:
     matrix: dict[str, Any] = json.loads((work / "matrix.json").read_text())
     return matrix
 
@@ -97,8 +97,8 @@ def said(pool: Pool, members: Any) -> list[tuple[str, str]]:
 # --- the pool ---
 
 
-def test_all_utterances_keep_their_frames_and_labels(work: Path, pool: Pool, found: dict[str, Any]) -> None:
-    assert pool.classes == CLASSES == tuple(found["classes"])
+def test_all_utterances_keep_their_frames_and_labels(work: Path, pool: Pool, transfer: dict[str, Any]) -> None:
+    assert pool.classes == CLASSES == tuple(transfer["classes"])
     data = pool.data()
     assert (data.states, data.dim) == (2, 4)
     assert len(data.lengths_U) == sum(map(len, pool.where)) == 3 * 8 * 6, "what not all can say is left out"
@@ -225,33 +225,35 @@ def test_a_corpus_is_tested_on_itself_by_its_own_folds(work: Path, pool: Pool) -
 # --- the matrix ---
 
 
-def test_what_two_corpora_share_is_carried_over(found: dict[str, Any]) -> None:
+def test_what_two_corpora_share_is_carried_over(transfer: dict[str, Any]) -> None:
     for kind in KINDS:
-        mean = {source: {t: cell["mean"] for t, cell in row.items()} for source, row in found["matrix"][kind].items()}
+        mean = {
+            source: {t: cell["mean"] for t, cell in row.items()} for source, row in transfer["matrix"][kind].items()
+        }
         for name in CORPORA:
             assert mean[name][name] > 0.8
         assert min(mean["alpha"]["beta"], mean["beta"]["alpha"]) > 0.8
         wrong = [mean["alpha"]["gamma"], mean["beta"]["gamma"], mean["gamma"]["alpha"], mean["gamma"]["beta"]]
         assert max(wrong) < 0.3
         assert mean["all but fr"] == {"all fr": pytest.approx(0, abs=0.3)}
-        for source, row in found["matrix"][kind].items():
+        for source, row in transfer["matrix"][kind].items():
             for cell in row.values():
-                assert source.startswith("all but") or cell["chosen"] == [TOLD] * 3
+                assert source.startswith("all but") or cell["chosen"] == [INFORMATIVE] * 3
                 assert cell["by_state"].keys() == {"0", "1"}
                 assert cell["low"] <= cell["mean"] <= cell["high"]
-    assert found["metric"] == "UA"
-    assert found["languages"] == {
+    assert transfer["metric"] == "UA"
+    assert transfer["languages"] == {
         "alpha": ["de"],
         "beta": ["en"],
         "gamma": ["fr"],
     }
 
 
-def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, found: dict[str, Any]) -> None:
+def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, transfer: dict[str, Any]) -> None:
     for kind in KINDS:
         for source in pool.sources():
             jobs = [job_of(work, source.name, fold) for fold in range(3)]
-            for target, cell in found["matrix"][kind][source.name].items():
+            for target, cell in transfer["matrix"][kind][source.name].items():
                 tests = [job["tests"][target] for job in jobs]
                 for states, expected in ((cell["chosen"], cell["mean"]), ([0] * 3, cell["by_state"]["0"])):
                     predicted = [np.array(t["heads"][f"{kind} state {s}"]) for t, s in zip(tests, states, strict=True)]
@@ -261,7 +263,7 @@ def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, found: d
                     else:
                         mean = float(np.mean([ua(t, p) for t, p in zip(targets, predicted, strict=True)]))
                     assert expected == pytest.approx(mean)
-            for cell in found["matrix"][kind][source.name].values():
+            for cell in transfer["matrix"][kind][source.name].values():
                 assert cell["chosen"] == [job["layer"] for job in jobs]
 
 
@@ -269,7 +271,7 @@ def test_the_layer_is_the_one_that_the_sources_own_speakers_name(work: Path, poo
     session = Session(work / "alpha/disjoint")
     for fold in range(3):  # alpha's own run has a class more; its two others carry the same state
         scores = cross_validate(*session.training_means(fold), pool.states, pool.task, pool.runs[0].metrics["WA"])
-        assert job_of(work, "alpha", fold)["layer"] == best(scores) == TOLD
+        assert job_of(work, "alpha", fold)["layer"] == best(scores) == INFORMATIVE
 
 
 def test_no_label_of_a_target_changes_a_head_or_the_choice(work: Path, tmp_path: Path) -> None:
@@ -330,7 +332,9 @@ def test_only_stores_of_one_encoder_under_common_labels_are_compared(work: Path,
 
 
 def test_too_few_common_classes_are_refused(work: Path, tmp_path: Path) -> None:
-    features = Corpus("delta", code=(("anger", 0.0), ("joy", 1.5)), speakers=6).extract(tmp_path, layers=(0, TOLD))
+    features = Corpus("delta", code=(("anger", 0.0), ("joy", 1.5)), speakers=6).extract(
+        tmp_path, layers=(0, INFORMATIVE)
+    )
     delta = begun(tmp_path / "delta-run/disjoint", plan(features, labels="common"))
     line = refusal(check, [runs(work)[2], delta], 1, None)
     assert "fewer than two classes are common to gamma (anger, sadness), delta (anger, happiness)" in line
@@ -345,7 +349,7 @@ def test_one_recording_in_two_corpora_is_refused(work: Path, tmp_path: Path) -> 
     (tmp_path / "copy/delta.csv").write_text("\n".join(map(",".join, rows)) + "\n")
     for row in rows[1:3] + rows[4:]:  # the others are none of gamma's
         shutil.copy(work / row[1].replace("gamma", "alpha"), tmp_path / "copy" / row[1])
-    store(tmp_path / "copy/delta.csv", tmp_path / "delta", Told(num_states=4, dim=4), layers=(0, TOLD))
+    store(tmp_path / "copy/delta.csv", tmp_path / "delta", Informative(num_states=4, dim=4), layers=(0, INFORMATIVE))
     delta = begun(tmp_path / "run/disjoint", plan(tmp_path / "delta", labels="common"))
     line = refusal(check, [runs(work)[2], delta], 1, None)
     assert line == "transfer: another-name of delta is a recording of gamma too; leave one of the two out"

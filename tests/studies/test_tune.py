@@ -85,8 +85,8 @@ def outcomes(name: str) -> list[list[Any]]:
 
 
 def results(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path("runs") / name / "results.json").read_text())
-    return found
+    raw: dict[str, Any] = json.loads((Path("runs") / name / "results.json").read_text())
+    return raw
 
 
 def test_the_first_trial_is_the_preset_and_the_best_is_chosen(work: Path) -> None:
@@ -97,48 +97,48 @@ def test_the_first_trial_is_the_preset_and_the_best_is_chosen(work: Path) -> Non
             **{f"block layer{i}": "MSA+FFN" for i in (1, 2, 3)},
         }
         values = [t.value for t in trials if t.state == TrialState.COMPLETE]
-        told = results("whole")["tuning"]["ser_bas3"]["folds"][fold]
-        assert told["value"] == min(values) <= told["preset"] == trials[0].value
+        tuned = results("whole")["tuning"]["ser_bas3"]["folds"][fold]
+        assert tuned["value"] == min(values) <= tuned["preset"] == trials[0].value
         assert trials[0].value == min(trials[0].intermediate_values.values())
         for seed in (0, 1):
             job = json.loads(
-                (work / f"runs/whole/jobs/tuned-ser_bas3-{told['best']:03}-fold{fold}-seed{seed}.json").read_text()
+                (work / f"runs/whole/jobs/tuned-ser_bas3-{tuned['best']:03}-fold{fold}-seed{seed}.json").read_text()
             )
-            assert job["architecture"] == told["architecture"]
-            assert {k: v for k, v in job["settings"].items() if k in told["params"]} == {
-                k: v for k, v in told["params"].items() if k in job["settings"]
+            assert job["architecture"] == tuned["architecture"]
+            assert {k: v for k, v in job["settings"].items() if k in tuned["params"]} == {
+                k: v for k, v in tuned["params"].items() if k in job["settings"]
             }
             # Seed 0 is the trial's own: the same training again.
-            assert (min(-e["score"] for e in job["epochs"]) == pytest.approx(told["value"])) == (seed == 0)
+            assert (min(-e["score"] for e in job["epochs"]) == pytest.approx(tuned["value"])) == (seed == 0)
 
 
 def test_the_table_is_of_the_predictions(work: Path) -> None:
-    found = results("whole")
-    rows = {row["row"]: row for row in found["rows"]}
+    table = results("whole")
+    rows = {row["row"]: row for row in table["rows"]}
     assert list(rows) == ["tuned ser_bas3", "4L transformer", "simple FFN", "logistic regression"]
     run, accuracy = Run.open(work / "runs/whole"), []
     for seed in (0, 1):
         hits = []
         for index, fold in enumerate(run.protocol.folds):
-            best = found["tuning"]["ser_bas3"]["folds"][index]["best"]
+            best = table["tuning"]["ser_bas3"]["folds"][index]["best"]
             job = run.result(f"tuned-ser_bas3-{best:03}-fold{index}-seed{seed}")
             hits += [
                 run.targets[run.position[i]] == p for i, p in zip(fold.test, job["test"]["predictions"], strict=True)
             ]
         accuracy.append(np.mean(hits))
-    assert len(hits) == found["tested"] == 54
+    assert len(hits) == table["tested"] == 54
     tuned = rows["tuned ser_bas3"]
     assert tuned["metrics"]["WA"] == pytest.approx({"mean": np.mean(accuracy), "sd": np.std(accuracy, ddof=1)})
     against = tuned["against_reference"]["difference"]
     assert against == pytest.approx(np.mean(accuracy) - rows["4L transformer"]["metrics"]["WA"]["mean"])
     assert rows["4L transformer"]["against_reference"] is None
-    assert [line.split(" on tones")[0][:15] for line in found["verdicts"]] == ["tuned ser_bas3 "] * 2
+    assert [line.split(" on tones")[0][:15] for line in table["verdicts"]] == ["tuned ser_bas3 "] * 2
     page = (work / "runs/whole/table.md").read_text()
     assert "| tuned ser_bas3 |" in page
     assert "## ser_bas3: the best trial of each fold" in page
     assert "ser_bas3: 12 trials over 3 folds" in page
     assert "Note: ser_bas3: trials were added" not in page
-    assert all(verdict in page for verdict in found["verdicts"])
+    assert all(verdict in page for verdict in table["verdicts"])
 
 
 def test_tensorboard_shows_every_trial_and_no_test_figure(work: Path) -> None:
@@ -155,11 +155,11 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
 ) -> None:
     made: list[Attempt] = []
 
-    def dies_at_the_third(session: TuneSession, asked: Attempt) -> None:
-        made.append(asked)
-        if asked == Attempt("ser_bas3", 1, 2):
+    def dies_at_the_third(session: TuneSession, attempt: Attempt) -> None:
+        made.append(attempt)
+        if attempt == Attempt("ser_bas3", 1, 2):
             monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
-        run_attempt(session, asked)
+        run_attempt(session, attempt)
 
     with monkeypatch.context() as patch:
         patch.setattr("bas.studies.tune.study.run_attempt", dies_at_the_third)
@@ -223,10 +223,10 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
     seen: set[int] = set()
     batches, moments = Data.batches, Data.moments
 
-    def spied_batches(self: Data, asked: Any) -> Any:
-        asked = list(asked)
-        seen.update(int(u) for batch in asked for u in batch)
-        return batches(self, asked)
+    def spied_batches(self: Data, members_of: Any) -> Any:
+        members_of = list(members_of)
+        seen.update(int(u) for batch in members_of for u in batch)
+        return batches(self, members_of)
 
     def spied_moments(self: Data, members: Any) -> Any:
         seen.update(members.tolist())
@@ -282,8 +282,8 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
     meet, fit = threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
 
-    def do(place: Place, work: Any, asked: Any) -> None:
-        work(TuneSession(place.folder), asked)
+    def do(place: Place, work: Any, piece: Any) -> None:
+        work(TuneSession(place.folder), piece)
 
     def beside_another(*arguments: Any) -> Any:
         if len(arguments) == 7:  # a trial: no checkpoint
@@ -296,9 +296,9 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")
     assert [t.number for t in trials] == list(range(4))
-    told = "trials of one study ran side by side"
-    assert told in Path("runs/shared/table.md").read_text()
-    assert told not in Path("runs/whole/table.md").read_text()
+    note = "trials of one study ran side by side"
+    assert note in Path("runs/shared/table.md").read_text()
+    assert note not in Path("runs/whole/table.md").read_text()
 
 
 def test_on_a_gpu_trials_are_made_one_after_another_and_baselines_together(
@@ -406,12 +406,12 @@ def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
     layer: Choices = {"MSA": partial(MSA, num_heads=8), "FFN": FFN}
     space = SearchSpace({"a": layer, "b": layer}, MeanPool)
     cpu = settings("cpu")
-    found = ranges(cpu, space, 80, "blocks")
-    assert found["width"] == CategoricalDistribution([64, 128, 256])
-    assert found["stride"] == CategoricalDistribution([4, 8, 16])
-    assert found["num_heads"] == CategoricalDistribution([2, 4, 8])
-    assert found["block a"] == found["block b"] == CategoricalDistribution(["MSA", "FFN"])
-    assert found["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
+    drawn = ranges(cpu, space, 80, "blocks")
+    assert drawn["width"] == CategoricalDistribution([64, 128, 256])
+    assert drawn["stride"] == CategoricalDistribution([4, 8, 16])
+    assert drawn["num_heads"] == CategoricalDistribution([2, 4, 8])
+    assert drawn["block a"] == drawn["block b"] == CategoricalDistribution(["MSA", "FFN"])
+    assert drawn["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
     # 8 heads do not divide half of 40; the paper's width is the encoder's, its stride one frame.
     paper = ranges(settings("paper"), space, 40, "search")
     assert paper["width"] == CategoricalDistribution([40, 80])

@@ -68,8 +68,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(work: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((work / "runs/whole/results.json").read_text())
-    return found
+    raw: dict[str, Any] = json.loads((work / "runs/whole/results.json").read_text())
+    return raw
 
 
 def predictions(run: Run, row: str, head: str) -> np.ndarray:
@@ -91,9 +91,9 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path) -> None:
     figures = {f"states of {s}, {t}" for s in ("talk", "mel") for t in ("emotion", "speaker-id")}
     figures |= {f"{what} {s}" for s in ("talk", "mel") for what in ("neighbourhoods of",)}
     figures |= {f"text with {s}, emotion" for s in ("talk", "mel")}
-    found = sorted((folder / "figures").iterdir())
-    assert [path.name for path in found] == sorted(f"{f.replace(', ', '-').replace(' ', '-')}.png" for f in figures)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+    files = sorted((folder / "figures").iterdir())
+    assert [path.name for path in files] == sorted(f"{f.replace(', ', '-').replace(' ', '-')}.png" for f in figures)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
     board = EventAccumulator(str(folder / "tb/MARKED/words"))
     board.Reload()
     assert set(board.Tags()["images"]) == figures
@@ -138,10 +138,10 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], task: str, fused: bool) -> None:
     run = Run.open(work / "runs/whole/talk" / task)
     targets_N, units_N = comparison.tested(run)
-    (found,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
-    assert list(found["rows"]) == rows(fused)
-    assert found["tested"] == 72
-    for row, of_row in found["rows"].items():
+    (of_task,) = (t for t in results["stores"][0]["tasks"] if t["task"] == task)
+    assert list(of_task["rows"]) == rows(fused)
+    assert of_task["tested"] == 72
+    for row, of_row in of_task["rows"].items():
         heads = of_row["states"] | ({MEAN: of_row["mean"]} if of_row["mean"] else {})
         assert list(heads) == ([TEXT] if row == TEXT else [*HEADS, MEAN])
         accuracy = {h: float((predictions(run, row, h) == targets_N).mean()) for h in of_row["states"]}
@@ -150,7 +150,7 @@ def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], 
             assert of_head["metrics"]["WA"]["mean"] == pytest.approx(expected)
             assert of_head["interval"]["low"] <= expected <= of_head["interval"]["high"]
     wa = run.metrics["WA"]
-    for pair, of_pair in found["pairs"].items():
+    for pair, of_pair in of_task["pairs"].items():
         heads = of_pair["states"] | {MEAN: of_pair["mean"]}
         a, b = pair.split(" against ")
         both = [{h: predictions(run, row, h) for h in HEADS} for row in (a, b)]
@@ -160,8 +160,8 @@ def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], 
             expected = paired(targets_N, both[0][head], both[1][head], units_N, wa)
             numbers = (expected.difference, expected.low, expected.p, expected.verdict)
             assert (of_head["difference"], of_head["low"], of_head["p"], of_head["verdict"]) == numbers
-    assert found["comparisons"] == len(found["pairs"]) * len([*HEADS, MEAN])
-    assert set(found["pairs"]) == {f"words against {c}" for c in CONTROLS} | (
+    assert of_task["comparisons"] == len(of_task["pairs"]) * len([*HEADS, MEAN])
+    assert set(of_task["pairs"]) == {f"words against {c}" for c in CONTROLS} | (
         {f"{n}+{f} against {n}" for n in FUSED for f in FUSIONS} | {f"words+{f} against raw+{f}" for f in FUSIONS}
         if fused
         else set()
@@ -204,9 +204,9 @@ def test_an_untrained_text_encoder_marks_every_fused_row(work: Path, results: di
 
     def fused(page: str) -> list[str]:
         """The headings of tables with text."""
-        found = [line for line in page.splitlines() if line.startswith("| ") and any(f in line for f in FUSIONS)]
-        assert len(found) == 2 * (2 * len(FUSED) + 1)
-        return found
+        lines = [line for line in page.splitlines() if line.startswith("| ") and any(f in line for f in FUSIONS)]
+        assert len(lines) == 2 * (2 * len(FUSED) + 1)
+        return lines
 
     for line in fused(page):
         columns = [cell for cell in line.strip("|").split("|") if any(f in cell for f in (*FUSIONS, "text"))]
@@ -248,13 +248,13 @@ def test_what_the_corpus_has_no_room_for_is_told(tmp_path: Path, monkeypatch: An
 
 def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(work)
-    asked: list[int] = []
+    strides: list[int] = []
 
     class Enough(Exception):
         pass
 
     def instead(folder: Path, stores: Any, *rest: Any) -> None:
-        asked.extend(inputs.plan.settings.stride for _, inputs, _ in stores[0].tasks)
+        strides.extend(inputs.plan.settings.stride for _, inputs, _ in stores[0].tasks)
         raise Enough
 
     monkeypatch.setattr("bas.studies.words.study.carry_out", instead)
@@ -262,11 +262,11 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
     for more in ([], ["--set", "stride=2"], ["--preset", "paper"]):
         with pytest.raises(Enough):
             main([*base, *more])
-    assert asked == [WORDS_CPU["stride"]] * 2 + [2] * 2 + [1] * 2
+    assert strides == [WORDS_CPU["stride"]] * 2 + [2] * 2 + [1] * 2
 
 
 @pytest.mark.parametrize(
-    ("features", "more", "told"),
+    ("features", "more", "parts"),
     [
         (["talk"], ["--layer", "1"], ["unrecognized arguments: --layer"]),
         (["talk"], ["--set", "width=64"], ["--set width=64", "stride, normalise"]),
@@ -281,19 +281,19 @@ def test_the_stride_of_the_cpu_preset_is_no_half_word(work: Path, monkeypatch: A
     ],
 )
 def test_what_is_refused_in_one_line(
-    work: Path, features: list[str], more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    work: Path, features: list[str], more: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(work)
     assert main(words([str(work / f) for f in features], "never", *more)) == 2
     _, line = capsys.readouterr()
     assert line.startswith("bas: ")
     assert len(line.strip().splitlines()) == 1
-    assert [part for part in told if part not in line] == [], line
+    assert [part for part in parts if part not in line] == [], line
     assert not (work / "runs/never").exists()
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "parts"),
     [
         (["--text-encoder", "other"], ["made with text encoder random, now other", "--name"]),
         (["--word", "Hut"], ["--word Hut: no utterance has it"]),
@@ -301,13 +301,13 @@ def test_what_is_refused_in_one_line(
     ],
 )
 def test_another_study_does_not_go_on_in_a_folder(
-    work: Path, more: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    work: Path, more: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(work)
     before = {path: path.stat().st_mtime_ns for path in (work / "runs/whole").rglob("jobs/*")}
     assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3", *more)) == 2
     _, line = capsys.readouterr()
-    assert [part for part in told if part not in line] == [], line
+    assert [part for part in parts if part not in line] == [], line
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -315,14 +315,18 @@ def test_a_damaged_record_is_refused(work: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(work)
     path = work / "runs/whole/talk/words.json"
     whole = path.read_text()
-    for text, told in (("{", "not readable as JSON"), ('{"words": 1}', "not of this version"), ("[1]", "not of this")):
+    for text, message in (
+        ("{", "not readable as JSON"),
+        ('{"words": 1}', "not of this version"),
+        ("[1]", "not of this"),
+    ):
         path.write_text(text)
         try:
             assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3")) == 2
         finally:
             path.write_text(whole)
         line = capsys.readouterr().err
-        assert f"runs/whole/talk/words.json: {told}" in line
+        assert f"runs/whole/talk/words.json: {message}" in line
     vectors = work / "runs/whole/talk/lexicon.npz"
     raw = vectors.read_bytes()
     for damaged in (b"", raw[:100], b"PK" + raw[2:-50]):

@@ -96,12 +96,12 @@ def expected(made: WordHeads, x_TC: Tensor, h: int) -> Tensor:
         return classified(made, h, speech)
     if made.fusion == TEXT:
         return classified(made, h, words)
-    asking, asked = (speech, words) if made.fusion == SPEECH_ASKS else (words, speech)
-    found = []
-    for query in asking:
-        weight = torch.stack([query @ key / FIRST**0.5 for key in asked]).softmax(0)
-        found.append(query + sum(w * key for w, key in zip(weight, asked, strict=True)))
-    return classified(made, h, found)
+    queries, keys = (speech, words) if made.fusion == SPEECH_ASKS else (words, speech)
+    attended = []
+    for query in queries:
+        weight = torch.stack([query @ key / FIRST**0.5 for key in keys]).softmax(0)
+        attended.append(query + sum(w * key for w, key in zip(weight, keys, strict=True)))
+    return classified(made, h, attended)
 
 
 def classified(made: WordHeads, h: int, units: list[Tensor]) -> Tensor:
@@ -120,8 +120,8 @@ def test_each_head_is_plain_layers_on_its_own_state(fusion: str, attention: bool
     assert out_BHO.shape == (len(UNITS), len(made.names), CLASSES)
     for b in range(len(UNITS)):
         for h in range(len(made.names)):
-            found = expected(made, x_BTC[b, mask_BT[b]], h)
-            torch.testing.assert_close(out_BHO[b, h], found, rtol=1e-4, atol=1e-4)
+            alone = expected(made, x_BTC[b, mask_BT[b]], h)
+            torch.testing.assert_close(out_BHO[b, h], alone, rtol=1e-4, atol=1e-4)
     assert float(out_BHO.std(0).min()) > 1e-3, "utterances differ"
 
 

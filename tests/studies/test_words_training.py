@@ -76,7 +76,7 @@ class Spoken:
     speakers: int = 6
     states: int = 2
     dim: int = 4
-    told: int = 1
+    informative: int = 1
     texts: bool = True
     times: bool = True
 
@@ -96,8 +96,8 @@ class Spoken:
                             silent, said = (int(rng.integers(1, 4)) for _ in range(2))
                             x_TLD = 0.3 * rng.standard_normal((silent + said, self.states, self.dim)) + voice
                             x_TLD[silent:, :, 1] += rng.standard_normal() * 0.1 + len(word) % 3
-                            x_TLD[:silent, self.told, 0] -= tells
-                            x_TLD[silent:, self.told, 0] += tells
+                            x_TLD[:silent, self.informative, 0] -= tells
+                            x_TLD[silent:, self.informative, 0] += tells
                             begin = len(frames) + silent
                             words.append([begin * 0.02, (begin + said) * 0.02, word])
                             frames += list(x_TLD)
@@ -105,8 +105,8 @@ class Spoken:
                         wave = np.repeat(np.stack(frames).ravel(), FRAME // (self.states * self.dim)) / 8
                         soundfile.write(root / f"{id_}.wav", wave, 16_000, subtype="FLOAT")
                         text = sentence if self.texts else ""
-                        told = json.dumps(words) if self.times else ""
-                        writer.writerow([id_, f"{id_}.wav", label, f"s{s}", text, told])
+                        word_cell = json.dumps(words) if self.times else ""
+                        writer.writerow([id_, f"{id_}.wav", label, f"s{s}", text, word_cell])
         return path
 
     def extract(self, root: Path, **request: Any) -> Path:
@@ -128,12 +128,12 @@ def begun(folder: Path, of: Plan) -> Run:
     words = word_segments(utterances)
     seconds = {u.id: run.store.info.recordings[u.id][1] / 16_000 for u in utterances}
     segments = {"words": words, "random": random_like(words, seconds)}
-    inputs = {name: str(beside(features, *told)) for name, told in DERIVED.items()}
+    inputs = {name: str(beside(features, *how)) for name, how in DERIVED.items()}
     for name, (whose, pooling) in DERIVED.items():
         derive(features, Path(inputs[name]), segments[whose], pooling, quiet())
-    found = lexicon("random", utterances, words, torch.device("cpu"))
-    ids, starts = list(found.starts), list(found.starts.values())
-    np.savez(folder / LEXICON, vectors=found.vectors_WE, ids=np.array(ids), starts=np.array(starts))
+    lexical = lexicon("random", utterances, words, torch.device("cpu"))
+    ids, starts = list(lexical.starts), list(lexical.starts.values())
+    np.savez(folder / LEXICON, vectors=lexical.vectors_WE, ids=np.array(ids), starts=np.array(starts))
     record = Record(inputs, words.digest, segments["random"].digest, "random", True)
     (folder / RECORD).write_text(json.dumps(record.to_dict()))
     return run
@@ -219,7 +219,7 @@ def test_columns_behind_a_unit(run: Run) -> None:
 @pytest.mark.parametrize("row", rows(True))
 def test_neither_company_nor_streaming_changes_an_output(run: Run, row: str) -> None:
     name, fusion = parts_of(row)
-    found = []
+    of_sizes = []
     for where, size in (("memory", 64), ("memory", 1), ("store", 5)):
         session = WordsSession(run.folder, placement=Placement(where, 2**30))
         parts = run.protocol.folds[0]
@@ -232,10 +232,10 @@ def test_neither_company_nor_streaming_changes_an_output(run: Run, row: str) -> 
             torch.nn.init.normal_(p, std=0.3)
         if states:
             heads.standardise.set(*placed.data.moments(fit))
-        found.append(outputs(heads, placed, test, size))
-    assert float(found[0].std(0).min()) > 1e-3
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
+        of_sizes.append(outputs(heads, placed, test, size))
+    assert float(of_sizes[0].std(0).min()) > 1e-3
+    for other in of_sizes[1:]:
+        torch.testing.assert_close(other, of_sizes[0], rtol=1e-4, atol=1e-4)
 
 
 def test_one_input_is_held_at_a_time_and_the_words(run: Run) -> None:
@@ -267,25 +267,27 @@ def test_lexical_vectors_are_standardised_by_the_fit_part(run: Run) -> None:
 
 @pytest.mark.parametrize("row", ["words", "raw+speech asks", "attention", "text"])
 def test_the_result_is_what_the_heads_say(run: Run, row: str) -> None:
-    found, parts = result(run, row), run.protocol.folds[0]
-    assert found["fit"] == len(parts.fit)
+    job_result, parts = result(run, row), run.protocol.folds[0]
+    assert job_result["fit"] == len(parts.fit)
     targets = run.targets[[run.position[i] for i in parts.test]]
-    assert list(found["heads"]) == (["text"] if row == "text" else ["state 0", "state 1"])
-    for of in found["heads"].values():
+    assert list(job_result["heads"]) == (["text"] if row == "text" else ["state 0", "state 1"])
+    for of in job_result["heads"].values():
         predictions = np.array(of["test"]["predictions"])
         assert of["test"]["metrics"]["WA"] == pytest.approx(float((predictions == targets).mean()))
         assert set(of["valid"]) == {"loss", "WA", "UA", "WF1"}
-    assert found["units"] == pytest.approx(
+    assert job_result["units"] == pytest.approx(
         {"words": 4.17, "text": 4.17, "attention": 4.4, "raw+speech asks": 8.6}[row], abs=0.6
     )
 
 
 def test_words_tell_what_pauses_hide(run: Run) -> None:
-    told = {row: result(run, row)["heads"] for row in ("raw", "inside", "words", "attention", "text")}
-    reached = {row: heads["state 1"]["test"]["metrics"]["WA"] for row, heads in told.items() if row != "text"}
+    heads_of = {row: result(run, row)["heads"] for row in ("raw", "inside", "words", "attention", "text")}
+    reached = {row: heads["state 1"]["test"]["metrics"]["WA"] for row, heads in heads_of.items() if row != "text"}
     assert min(reached["words"], reached["inside"], reached["attention"]) > 0.85, reached
-    assert told["words"]["state 0"]["test"]["metrics"]["WA"] < 0.75
-    assert told["text"]["text"]["test"]["metrics"]["WA"] == pytest.approx(0.5), "both labels are said in every sentence"
+    assert heads_of["words"]["state 0"]["test"]["metrics"]["WA"] < 0.75
+    assert heads_of["text"]["text"]["test"]["metrics"]["WA"] == pytest.approx(0.5), (
+        "both labels are said in every sentence"
+    )
 
 
 @pytest.mark.parametrize("row", ["words+text asks", "attention"])
@@ -340,13 +342,13 @@ def test_what_other_features_of_a_part_change(
             data.frames_ND[span] = 3 - 4 * data.frames_ND[span]
     job = words_job(row, 0, 0)
     run_words(session, job)
-    found = fresh.result(job.name)
-    now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (found, expected))
+    changed = fresh.result(job.name)
+    now, before = ({name: head[part] for name, head in of["heads"].items()} for of in (changed, expected))
     assert now != before
     for own, other in zip(*(trained.heads.buffers() for trained in kept), strict=True):
         assert torch.equal(own, other), "standardised by the fit part alone"
     if part == "test":
-        valid = [{name: head["valid"] for name, head in of["heads"].items()} for of in (found, expected)]
+        valid = [{name: head["valid"] for name, head in of["heads"].items()} for of in (changed, expected)]
         assert valid[0] == valid[1]
         for own, other in zip(*(trained.heads.parameters() for trained in kept), strict=True):
             assert torch.equal(own, other)

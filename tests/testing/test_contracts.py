@@ -108,7 +108,7 @@ BROKEN = {
     ),
     "an error": (
         TASK,
-        "def metrics(self, outputs): return {'errors': lambda targets, found: float((targets != found).mean())}",
+        "def metrics(self, outputs): return {'errors': lambda targets, outputs: float((targets != outputs).mean())}",
         "metrics",
     ),
     "not finite": (

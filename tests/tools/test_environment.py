@@ -40,21 +40,21 @@ def pinned() -> dict[str, str]:
 
 def needed() -> dict[str, str]:
     """Every package that the declared ones bring, themselves among them, with the version that is here."""
-    found: dict[str, str] = {}
+    versions_of: dict[str, str] = {}
     queue = [(Requirement(text), "") for text in DECLARED]
     while queue:
         requirement, extra = queue.pop()
         name = canonicalize_name(requirement.name)
-        if (requirement.marker and not requirement.marker.evaluate({"extra": extra})) or name in found:
+        if (requirement.marker and not requirement.marker.evaluate({"extra": extra})) or name in versions_of:
             continue
         try:
             here = distribution(name)
         except PackageNotFoundError:
-            found[name] = "absent"
+            versions_of[name] = "absent"
             continue
-        found[name] = here.version
+        versions_of[name] = here.version
         queue += [(Requirement(text), e) for text in here.requires or () for e in (requirement.extras or {""})]
-    return found
+    return versions_of
 
 
 def test_what_runs_is_what_was_tested() -> None:
@@ -267,7 +267,7 @@ def test_another_python_is_another_environment(
     assert f"of Python {mine}, not 3.99; made again" in capsys.readouterr().out
 
 
-def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def message_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     monkeypatch.setattr(sys, "argv", ["environment.py", *words])
     monkeypatch.setenv("PYTHONPATH", "")  # main takes it out: put back afterwards
     monkeypatch.setenv("PYTHONWARNINGS", "")
@@ -278,7 +278,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    err = told(monkeypatch, capsys, "install", "run", "--torch", "gpu")  # before anything is looked at
+    err = message_of(monkeypatch, capsys, "install", "run", "--torch", "gpu")  # before anything is looked at
     assert err == "make: TORCH=gpu: must be cpu, or a version such as 2.14.1+cu126\n"
 
     def fails(*command: object, cwd: Path = ROOT) -> None:

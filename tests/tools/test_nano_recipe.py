@@ -84,8 +84,8 @@ def test_only_the_recordings_listed_are_taken(tmp_path: Path) -> None:
     )
     for text in ("song", "19-1-0000\n19-1-0000"):
         listed.write_text(text)
-        told = f"{listed}: {text.split()[0]!r}: expected names as 1688-142285-0000, one a line, each once"
-        assert refusal(pooled, folder, 1, 0) == told
+        message = f"{listed}: {text.split()[0]!r}: expected names as 1688-142285-0000, one a line, each once"
+        assert refusal(pooled, folder, 1, 0) == message
 
 
 def test_the_list_is_of_the_recordings_that_the_card_counts() -> None:
@@ -184,7 +184,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, small: No
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", 6, stop=5)
     resumed, said = train(tmp_path / "killed", 6)
-    assert [found["step"] for found in said] == [2, 4, 6]
+    assert [record["step"] for record in said] == [2, 4, 6]
     _, again = train(tmp_path / "killed", 6)
     assert again == said, "killed after the last checkpoint: nothing is left to do"
     weights, _ = pretrain.learnt(tmp_path / "killed" / "checkpoint.pt")
@@ -239,14 +239,14 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
     assert run(*words, "2", "2").returncode == 0
     assert (made / "model.safetensors").read_bytes() == weights
     other = run(*words, "2", "3")
-    told = "made with steps [2, 2, 2], now [2, 2, 3]; give another --work, or delete that folder"
-    assert (other.returncode, other.stderr) == (2, f"nano: {work}: {told}\n")
+    message = "made with steps [2, 2, 2], now [2, 2, 3]; give another --work, or delete that folder"
+    assert (other.returncode, other.stderr) == (2, f"nano: {work}: {message}\n")
 
 
 @pytest.mark.torchaudio
 @needs_speech
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--teacher TEACHER --teacher-states 1 7", "--teacher-states 7: TEACHER has states 0 to 2"),
         ("--teacher TEACHER --teacher-states 1", "--teacher-states: name 2, the earlier first"),
@@ -260,7 +260,7 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(
-    words: str, told: str, tmp_path: Path, hubert: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    words: str, message: str, tmp_path: Path, hubert: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
         sys, "argv", ["recipe.py", "--speech", ".", "--recordings", "names.txt", "--work", str(work), *given]
     )
     assert recipe.main() == 2
-    assert capsys.readouterr().err == f"nano: {told.replace('TEACHER', str(hubert)).replace('WORK', str(work))}\n"
+    assert capsys.readouterr().err == f"nano: {message.replace('TEACHER', str(hubert)).replace('WORK', str(work))}\n"
     assert sorted(path.name for path in work.iterdir() if path.name != ".lock") == ["speech-0000.npz"]
 
 

@@ -107,9 +107,9 @@ def test_averages_are_bit_for_bit_those_of_earlier_runs(dtype: Any, stride: int)
         edges = np.arange(0, length, stride)
         sums = np.add.reduceat(x_TD.astype(np.float32), edges, axis=0)
         expected = (sums / np.diff(np.append(edges, length))[:, None]).astype(dtype)
-        found = average(x_TD, stride)
-        assert found.numpy().dtype == dtype
-        assert np.array_equal(found.numpy(), expected)
+        averaged = average(x_TD, stride)
+        assert averaged.numpy().dtype == dtype
+        assert np.array_equal(averaged.numpy(), expected)
 
 
 # --- one batch ---
@@ -220,14 +220,14 @@ def test_like_lengths_stand_together() -> None:
 def test_scoring_batches_map_back(count: int, size: int) -> None:
     _, data = loaded(np.random.default_rng(count).integers(1, 9, count + 3).tolist())
     members = torch.randperm(count + 3, generator=generator(size))[:count]
-    found = torch.full((count,), -1)
+    restored = torch.full((count,), -1)
     seen = []
     for positions, batch in scoring_batches(data, members, size):
         assert 0 < len(batch) <= size
         assert torch.equal(members[positions], batch)
-        found[positions] = batch
+        restored[positions] = batch
         seen.append(positions)
-    assert torch.equal(found, members)
+    assert torch.equal(restored, members)
     assert sorted(flat(seen)) == list(range(count))
     assert torch.equal(
         torch.cat([members[p] for p in seen])[torch.cat(seen).argsort()], members

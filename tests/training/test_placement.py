@@ -37,12 +37,12 @@ def test_the_place_follows_what_is_free_and_allowed(
     monkeypatch: pytest.MonkeyPatch, whole: float, least: float, processes: int, memory: float | None, where: str
 ) -> None:
     room(monkeypatch, 8)
-    found, told = place(int(whole * GIB), int(least * GIB), CPU, processes, memory)
-    assert found.where == where
-    assert found.share * processes <= (4 if memory is None else memory) * GIB
-    assert found.mapped == found.share // 4
-    assert placement.PLACES[where] in told
-    assert ("--memory" in told) == (memory is not None)
+    placed, line = place(int(whole * GIB), int(least * GIB), CPU, processes, memory)
+    assert placed.where == where
+    assert placed.share * processes <= (4 if memory is None else memory) * GIB
+    assert placed.mapped == placed.share // 4
+    assert placement.PLACES[where] in line
+    assert ("--memory" in line) == (memory is not None)
 
 
 def test_a_gpu_holds_what_fits_into_half_of_what_is_free_there(monkeypatch: pytest.MonkeyPatch) -> None:
