@@ -64,16 +64,16 @@ def _open(arguments: argparse.Namespace) -> Corpus:
 
 def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
     """A row of the table: a field's name, how many utterances have it, how many values it has, and a list of these."""
-    known = [value for u in corpus.utterances if (value := getattr(u, name)) not in (None, ())]
+    given = [value for u in corpus.utterances if (value := getattr(u, name)) not in (None, ())]
     if name in ("shares", "words", "end"):  # of each utterance alone
-        return ("start or end" if name == "end" else name, str(len(known)), "", "")
-    counts = Counter(known)
+        return ("start or end" if name == "end" else name, str(len(given)), "", "")
+    counts = Counter(given)
     if name == "speaker":
         sexes = {(u.speaker, u.sex) for u in corpus.utterances if u.speaker is not None}
         values = _listed(Counter(sex or "sex not known" for _, sex in sexes).items())
     else:
         values = _listed(counts.items()) if len(counts) <= LISTED and name != "text" else ""
-    return name, str(len(known)), str(len(counts)), values
+    return name, str(len(given)), str(len(counts)), values
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:

@@ -39,7 +39,7 @@ class Command:
     def words(self, verb: str, kept: Iterable[str] | None = None, **changes: Sequence[str]) -> list[str]:
         """The command line of another verb on the same file, with other values for some keys.
 
-        kept: of the keys that this command line changes, those that stay so; None: whatever the other verb reads.
+        kept: of the keys that this command line changes, those to keep; None: all that the other verb reads.
         """
         kept, words = keys_of(verb) if kept is None else kept, [verb, *([self.file] if self.file else [])]
         for text in self.texts:
@@ -53,7 +53,7 @@ class Command:
 
 def add_experiment(p: argparse.ArgumentParser, verb: str) -> None:
     """Add the file, a flag for each key that the verb reads, and --set."""
-    file_help = "a file that every verb reads; flags and --set go before what it says"
+    file_help = "an experiment's file; flags and --set override it"
     p.add_argument("experiment", nargs="?", metavar="EXPERIMENT.toml", help=file_help)
     keys = keys_of(verb)
     for name, key in keys.items():

@@ -107,14 +107,14 @@ def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
     from bas.report.notes import tell_protocol
     from bas.report.table import rich_table
 
-    known = {u.id: u for u in corpus.utterances} if corpus else {}
-    labels = {u.label for u in known.values() if u.label is not None}
+    utterance_of = {u.id: u for u in corpus.utterances} if corpus else {}
+    labels = {u.label for u in utterance_of.values() if u.label is not None}
     rows = []
     for index, fold in enumerate(protocol.folds):
         for part, ids in fold.parts().items():
             row = [str(index), part, str(len(ids))]
-            if known:
-                of_part = [known[i] for i in ids]
+            if utterance_of:
+                of_part = [utterance_of[i] for i in ids]
                 units = {value for u in of_part if (value := field_of(u, protocol.unit)) is not None}
                 sexes, classes = Counter(u.sex or "unknown" for u in of_part), Counter(u.label for u in of_part)
                 rarest = min(sorted(labels), key=lambda name: classes[name]) if labels else ""
@@ -124,7 +124,7 @@ def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:
                     f"{rarest} {classes[rarest]}",
                 ]
             rows.append(row)
-    heading = ["fold", "part", "utterances", *([protocol.unit, "sex", "rarest label"] if known else [])]
+    heading = ["fold", "part", "utterances", *([protocol.unit, "sex", "rarest label"] if utterance_of else [])]
     console.print(rich_table(f"{protocol.description}, seed {protocol.seed}", heading, rows))
     tell_protocol(protocol, console)
 
@@ -150,7 +150,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("file", type=Path, metavar="FILE.json")
     add_experiment(p, "check")
 
-    p = kind("diff", "which utterances stand elsewhere in another file; exit code 1 where any does", diff)
+    p = kind("diff", "which utterances are in other parts in another file; exit code 1 if any is", diff)
     p.add_argument("file", type=Path, metavar="FILE.json")
     p.add_argument("other", type=Path, metavar="OTHER.json")
 

@@ -1,4 +1,4 @@
-"""An experiment: one file, or one mapping, that every verb reads. `keys` declares what may stand in it."""
+"""An experiment: one file, or one mapping, that every verb reads. `keys` declares every key."""
 
 from bas.experiment.keys import KEYS, SEEDS, SPACES, Experiment, keys_of
 from bas.experiment.read import Source, Text, change, load_experiment, read_experiment, read_texts, require

@@ -89,7 +89,7 @@ class EncoderTable:
         above_0=True,
     )
     pad_audio: float | None = key(
-        "silence behind each recording up to so many, its frames stored too",
+        "pad each recording with silence to this length; its frames are stored too",
         ("extract",),
         "--pad-audio",
         metavar="SECONDS",
@@ -117,7 +117,7 @@ class ProtocolTable:
     )
     seed: int = key("which units share a fold", (*SPLIT, "dynamics"), "--protocol-seed", default=0)
     allow_overlap: tuple[str, ...] = key(
-        "let this field stand on both sides of a split though the task forbids it; every table is marked",
+        "allow this field on both sides of a split although the task forbids it; every table is marked",
         (*SPLIT, "check"),
         "--allow-overlap",
         metavar="FIELD",

@@ -103,9 +103,9 @@ def mixes_of(jobs: Jobs) -> dict[str, dict[str, Spread]]:
 
 
 def _means(mixes: Mapping[str, Sequence[Mapping[str, float] | None]]) -> dict[str, dict[str, Spread]]:
-    known = {label: [mix for mix in of if mix] for label, of in mixes.items()}  # a random choice trains none
+    trained = {label: [mix for mix in of if mix] for label, of in mixes.items()}  # a random choice trains none
     return {
-        label: {state: Spread.of([mix[state] for mix in of]) for state in of[0]} for label, of in known.items() if of
+        label: {state: Spread.of([mix[state] for mix in of]) for state in of[0]} for label, of in trained.items() if of
     }
 
 

@@ -136,7 +136,7 @@ def board(folder: Path, results: Comparison) -> None:
             "architecture": Counter(sequences).most_common(1)[0][0],
             **settings,
         }
-        # One file a row, whatever the number of times the table was made.
+        # One file a row, however often the table was made.
         for old in (rows / name).glob("events.*"):
             old.unlink()
         with tensorboard.writer(folder, f"rows/{name}", protocol.description, protocol.marks) as writer:

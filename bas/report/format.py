@@ -46,7 +46,7 @@ def difference(of: Paired) -> str:
 
 
 def verdict(of: Paired | None) -> str:
-    """And whether it is one: +1.2 (-0.3 to +2.6), p 0.1: tie. NONE where a row is held against itself."""
+    """And whether it is one: +1.2 (-0.3 to +2.6), p 0.1: tie. NONE where a row is compared with itself."""
     return NONE if of is None else f"{difference(of)}: {of.verdict}"
 
 

@@ -45,7 +45,7 @@ def every_candidate_gives_the_shape_due(subject: Subject) -> None:
 
 @torch.no_grad()
 def padding_never_changes_an_output(subject: Subject) -> None:
-    """Padding never changes an output, whatever stands there and however long it is."""
+    """Padding never changes an output, whatever its values and length."""
     frames = features()
     for name, network in subject.networks():
         alone_BO = torch.cat([network(*padded([x_TI], len(x_TI))) for x_TI in frames])

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from running import begin, run_jobs
 from stores import quiet, store
-from test_probing import SPACE, Told
+from test_probing import SPACE, Informative
 
 from bas.features.derive import beside, derive, frame_times
 from bas.features.store import FeatureStore
@@ -111,7 +111,7 @@ class Spoken:
 
     def extract(self, root: Path, **request: Any) -> Path:
         """The folder of its store."""
-        encoder = Told(num_states=self.states, dim=self.dim)
+        encoder = Informative(num_states=self.states, dim=self.dim)
         store(self.write(root), root / self.name, encoder, shard_bytes=10**6, **request)
         return root / self.name
 

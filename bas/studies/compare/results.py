@@ -1,4 +1,4 @@
-"""The results of a comparison; they stand in `bas.report.results`, because a tuning extends them."""
+"""The results of a comparison; they are in `bas.report.results`, because a tuning extends them."""
 
 from bas.report.results import Comparison
 

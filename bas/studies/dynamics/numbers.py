@@ -104,8 +104,8 @@ class _Held(Generic[P]):
 def _held(rows: Rows, part: Callable[[Checkpoint], P | Refused]) -> _Held[P] | Refused:
     pairs = [[(c, part(c)) for c in row] for row in rows]
     why = next((of.refused for row in pairs for _, of in row if isinstance(of, Refused)), "")
-    known = [[(c, of) for c, of in row if not isinstance(of, Refused)] for row in pairs]
-    return _Held(known, why) if known[0] else Refused(why)
+    kept = [[(c, of) for c, of in row if not isinstance(of, Refused)] for row in pairs]
+    return _Held(kept, why) if kept[0] else Refused(why)
 
 
 def _sd(x_T: np.ndarray) -> np.ndarray:

@@ -52,9 +52,9 @@ def _fine_tuning(results: Measured) -> Table:
 
 def _likeness(results: Measured) -> Table:
     """By state, CKA at step 0 and at the last; `×`: not above chance."""
-    known = results.likeness
-    names = [name for name in known if name not in ("egemaps", "start")]
-    egemaps = known.get("egemaps")
+    likeness = results.likeness
+    names = [name for name in likeness if name not in ("egemaps", "start")]
+    egemaps = likeness.get("egemaps")
     heading = ["eGeMAPS", "change", "by chance", "eGeMAPS, plain", "by chance"] if egemaps else []
     rows = []
     for state in range(results.states):
@@ -69,8 +69,8 @@ def _likeness(results: Measured) -> Table:
                 _ends(egemaps.plain, state),
                 _chance(egemaps.plain, state),
             ]
-        cells += [_ends(known[name].debiased, state) for name in names]
-        rows.append([str(state), *cells, f"{known['start'].debiased.mean[-1][state]:.3f}"])
+        cells += [_ends(likeness[name].debiased, state) for name in names]
+        rows.append([str(state), *cells, f"{likeness['start'].debiased.mean[-1][state]:.3f}"])
     return ["state", *heading, *names, "with step 0"], rows
 
 

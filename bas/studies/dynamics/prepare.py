@@ -92,7 +92,7 @@ def texts_of(corpus: Corpus, encoder: str | None, device: torch.device) -> dict[
     texts = {u.id: u.text for u in corpus.utterances}
     if encoder is None:
         return dict(texts)
-    known = [text for text in texts.values() if text]
-    if len(known) < len(texts):
-        raise UserError(f"--text-encoder: {len(texts) - len(known)} utterances of {corpus.name} have no text")
-    return dict(zip(texts, embed_texts(encoder, known, device), strict=True))
+    given = [text for text in texts.values() if text]
+    if len(given) < len(texts):
+        raise UserError(f"--text-encoder: {len(texts) - len(given)} utterances of {corpus.name} have no text")
+    return dict(zip(texts, embed_texts(encoder, given, device), strict=True))

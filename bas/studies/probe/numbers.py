@@ -300,8 +300,8 @@ def averaged(reductions: Iterable[tuple[str, Mapping[str, Reductions]]]) -> dict
 
     def mean(kind: str, whose: str, name: str) -> Spread:
         each = [[one[kind][whose][name].value for one in of_corpus] for of_corpus in by_corpus.values()]
-        known = [[value for value in values if math.isfinite(value)] for values in each]
-        means = [float(np.mean(values)) for values in known if values]
+        finite = [[value for value in values if math.isfinite(value)] for values in each]
+        means = [float(np.mean(values)) for values in finite if values]
         return Spread.of(means) if means else Spread(math.nan, 0.0)
 
     return {kind: {whose: {n: mean(kind, whose, n) for n in AGGREGATES} for whose in WHOSE} for kind in KINDS}

@@ -123,19 +123,19 @@ def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> Mo
 
 def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.random.Generator) -> Correlation | None:
     """by_shift: each utterance's correlations, first unshifted, then under each shift of the null; None: missing."""
-    known = [x for x in by_shift if x is not None]
-    if not known:
+    measured = [x for x in by_shift if x is not None]
+    if not measured:
         return None
     units = units_U[[x is not None for x in by_shift]]
-    rho = np.array([x[0] for x in known])
+    rho = np.array([x[0] for x in measured])
     mean, low, high = interval(lambda kept: float(rho[kept].mean()), units)
     chance = np.zeros(DRAWS)
-    for x in known:
+    for x in measured:
         chance += x[1:][rng.integers(0, len(x) - 1, DRAWS)]
-    count = int(np.count_nonzero(np.abs(chance / len(known)) >= abs(mean) - 1e-12))
+    count = int(np.count_nonzero(np.abs(chance / len(measured)) >= abs(mean) - 1e-12))
     p = (1 + count) / (1 + DRAWS)
     shown = len(set(units)) >= MIN_UNITS and (low > 0 or high < 0) and p <= 0.05
-    return Correlation(mean, low, high, p, bool(shown), len(known))
+    return Correlation(mean, low, high, p, bool(shown), len(measured))
 
 
 def _spread(weights_ST: np.ndarray) -> float:

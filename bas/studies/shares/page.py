@@ -143,7 +143,7 @@ def _looked(results: ShareStudy) -> list[str]:
         f"loudness (Loudness_sma3), F0 in semitones, eGeMAPS by openSMILE {results.opensmile}.",
         "Spread: over what part of the frames the weights spread (exponential of their entropy; 100 %: all alike). "
         "Seeds agree: rank correlation of two seeds' weights; where it is low, no single network's weights mean much. "
-        "Behind the end: weight on frames whose centre is behind the recording's, as on silence that was put there.",
+        "Behind the end: weight on frames whose centre is after the recording's end, as on padded silence.",
     ]
 
 

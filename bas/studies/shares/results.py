@@ -16,7 +16,7 @@ from bas.stats.shares import Ceiling
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which baselines of a space are held against each other, the first with the second."""
+    """The pairs of baselines to compare, the first with the second."""
 
     attention: tuple[tuple[str, str], ...]  # alike but for the pool, which attends in the first and not in the second
     each: tuple[tuple[str, str], ...]  # alike, but the first has a network of its own for each output

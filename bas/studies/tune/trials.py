@@ -6,7 +6,7 @@ ties. The first trial is the preset with the first candidate in every slot (in `
 chosen trial is never worse than that on valid. No trial sees a test part: the best trial of each study is trained again
 with every seed of the plan, and scored on the test part once.
 
-The studies stand in one journal in the run's folder, which all worker processes share. A trial that a kill cut off is
+The studies are in one journal in the run's folder, which all worker processes share. A trial that a kill cut off is
 made again. What a trial draws depends only on the earlier trials of its study. With no more workers than studies, each
 study runs one trial at a time, and the numbers repeat exactly; with more, they depend on the order in which trials end.
 
@@ -139,7 +139,7 @@ def apply_params(settings: Settings, space: SearchSpace, params: Mapping[str, An
 
 def open_journal(folder: Path) -> JournalStorage:
     """Open the journal of the run's studies. Raises UserError where the file is damaged or no journal."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar stands for all
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar shows all trials
     path = folder / JOURNAL
     try:
         journal = JournalStorage(JournalFileBackend(str(path)))

@@ -18,7 +18,7 @@ both spaces, only types that share no sentence of the corpus with a type can be 
 
 Three null distributions permute the lexical vectors among types, which keep their allowed neighbours:
     chance   among all types: each set is then uniform over the allowed types.
-    within   among types that stand in exactly the same sentences. Words of one sentence share its context even with
+    within   among types that occur in exactly the same sentences. Words of one sentence share its context even with
              their neighbours elsewhere, so where sentences are few the types are fewer independent observations than
              `chance` takes them for. Here the sentences, and what they have in common, stay the same.
     place    among types with similar places in their sentences: the same mean and deviation of their index, rounded.

@@ -71,8 +71,8 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
     targets_N, units_N = tested(run)
     results = {row: [[_result(run, row, f, s) for f in _folds(run)] for s in run.plan.seeds] for row in rows(fused)}
     every = {row: [result for of_seed in of_row for result in of_seed] for row, of_row in results.items()}
-    known = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
-    if others := sum(result.made_of != known for of_row in every.values() for result in of_row):
+    current = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
+    if others := sum(result.made_of != current for of_row in every.values() for result in of_row):
         message = f"{others} of its jobs are of other words, or of another text encoder"
         raise UserError(f"{run.folder}: {message}: delete its jobs, they are done again, or give another --name")
     predicted = {row: predictions(of_row) for row, of_row in results.items()}
