@@ -178,8 +178,8 @@ class WordsTable:
     """[words]"""
 
     text_encoder: str | None = key(
-        "of the BERT family in transformers, a hub name or a folder, which is taken as trained; or random: untrained, "
-        "which every row says",
+        "of the BERT family in transformers, a hub name or a folder, taken as trained; or random: untrained, and every "
+        "row says so",
         ("words",),
         "--text-encoder",
         metavar="NAME",

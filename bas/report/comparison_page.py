@@ -55,7 +55,7 @@ def _legend(results: Comparison) -> list[str]:
     ]
     if results.decisions:
         lines.append(
-            "Margin: the first block's probability less the second's; entropy: 1 is undecided; means over searches."
+            "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."
         )
     lines += [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
     if results.ceiling:

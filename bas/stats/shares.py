@@ -44,7 +44,7 @@ def spearman(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
 
 
 def _ranks(x_NO: np.ndarray) -> np.ndarray:
-    """The ranks within each column, from 0; ties take their mean. SciPy's `rankdata` less one, in a tenth of the time.
+    """The ranks within each column, from 0; ties take their mean. SciPy's `rankdata` minus one, in a tenth of the time.
 
     A randomisation test calls it hundreds of thousands of times.
     """

@@ -194,24 +194,24 @@ def legend(results: Audit) -> list[str]:
         f"{results.protocol.description}), {counted}; of variants: "
         f"seed {', '.join(map(str, results.variant_seeds))} alone.",
         f"Intervals: 95 %, jackknife-t over {results.units} units ({results.unit}). A verdict on two systems "
-        "also needs the sign-flip test; what is said of blocks and claims goes by the interval alone. Nothing is "
+        "also needs the sign-flip test; blocks and claims are judged by the interval alone. Nothing is "
         "corrected for the number of questions.",
         f"{headline} of a strategy: the picks of every fold and seed, trained with that seed; of one drawn blindly: "
         "mean ± sd over architectures and seeds.",
         "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind the "
         "best architecture, which is chosen on one half of the seeds and scored on the other, both ways (0 where all "
-        "are equal, whatever the noise). Both by the trainings of the seeds that are not the pick's own.",
+        "are equal, whatever the noise). Both use the trainings of the other seeds alone.",
         "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds (and Spearman's "
         "rho); of paths: "
         "one-hot in the trained supernet, valid loss; of theta: the product of probabilities.",
         "Cost: multiply-adds of search, selection and retraining, against training every architecture. Random search "
-        "trains architectures in random order while the same multiply-adds last, and takes the lowest valid loss "
+        "trains architectures in random order up to the same multiply-adds, and takes the lowest valid loss "
         f"(mean of {draws} draws); exhaustive trains all and does so.",
     ]
     if any(space.claims for space in results.spaces):
         lines.append(
-            "Claims: an FFN in the first slot less the other blocks there; in the later slots blocks with "
-            f"attention less an FFN; the simple FFN less the {results.reference}, good enough where it is "
+            "Claims: an FFN in the first slot minus the other blocks there; in the later slots blocks with "
+            f"attention minus an FFN; the simple FFN minus the {results.reference}, good enough where it is "
             f"surely less than {points(results.good_enough)} points behind. Flips: yes, where one confirms and "
             "another rejects; not the same, where one of them is undecided."
         )

@@ -212,7 +212,7 @@ class ProbeRows:
     notes: tuple[str, ...]
     states: StateScores
     egemaps: Spread
-    against_start: tuple[Paired, ...] | None  # the last less step 0, by state, over speakers; None: published
+    against_start: tuple[Paired, ...] | None  # the last minus step 0, by state, over speakers; None: published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ class CutRow:
 class CutOff:
     own: Mapping[str, CutRows]  # by metric
     refitted: Mapping[str, Mapping[str, CutRow]]  # at "0" and "last", by metric
-    against_whole: Mapping[str, tuple[Paired, ...]]  # by head, WA of the last cut after each state less the whole's
+    against_whole: Mapping[str, tuple[Paired, ...]]  # by head, WA of the last cut after each state minus the whole's
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,13 +37,13 @@ def _legend(results: Leak) -> list[str]:
     sides = {"clean": results.clean, "leaky": results.leaky}
     lines = [
         f"Points on the {results.tested} of {results.of} utterances that both splits test; mean ± sd over "
-        f"{len(results.seeds)} seeds; a seed makes both splits, where their rules leave a choice, and the initial "
+        f"{len(results.seeds)} seeds; a seed draws both splits, where their rules are random, and the initial "
         "weights.",
         *(
             f"{name}: {side.rule}, {side.fit:.0f} training utterances a fold, hashes {', '.join(side.hashes)}."
             for name, side in sides.items()
         ),
-        f"Leak: leaky less clean, 95 % jackknife-t interval and sign-flip p over {results.units} units "
+        f"Leak: leaky minus clean, 95 % jackknife-t interval and sign-flip p over {results.units} units "
         f"({results.unit}); sd: of the difference over seeds. A tie: these units do not tell the two apart.",
         *(f"Mark of the leaky split: {mark}." for mark in results.leaky.marks),
         *(

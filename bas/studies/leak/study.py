@@ -1,6 +1,6 @@
 """How much a leak inflates a score: the same models, trained under a clean and a leaky split of the same utterances.
 
-Every seed draws both splits again and trains every model in every fold of both. Each split tests an utterance once, so
+Every seed draws both splits and trains every model in every fold of both. Each split tests an utterance once, so
 the two are compared utterance by utterance, paired over the units of the clean split. All models of a seed train on
 equally many utterances.
 """

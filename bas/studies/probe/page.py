@@ -63,7 +63,7 @@ def _reductions(by_kind: Mapping[str, Mapping[str, Mapping[str, Estimate | Sprea
         return f"{100 * of.value:+.0f} % ({ends(of, '+', digits=0)})" if math.isfinite(of.value) else NONE
 
     ways = {"ours": "{}", "paper": "{}, the paper's way (MARKED)"}
-    heading = ["errors less than of the", *(ways[whose].format(kind) for whose in WHOSE for kind in KINDS)]
+    heading = ["fewer errors than the", *(ways[whose].format(kind) for whose in WHOSE for kind in KINDS)]
     return heading, [
         [name, *(cell(by_kind[kind][whose][name]) for whose in WHOSE for kind in KINDS)] for name in AGGREGATES
     ]
@@ -71,7 +71,7 @@ def _reductions(by_kind: Mapping[str, Mapping[str, Mapping[str, Estimate | Sprea
 
 def _few(few: Mapping[str, FewLabels], headline: str) -> Table:
     heading = ["labelled utterances a class", "states it picks", *(f"{kind}: {headline}" for kind in KINDS)]
-    heading += [f"{kind}: less than by all" for kind in KINDS]
+    heading += [f"{kind}: below all labels" for kind in KINDS]
     names = {"0": "none: the middle state"}
     rows = []
     for count, row in few[KINDS[0]].rows.items():
@@ -129,10 +129,10 @@ def _legend(store: StoreProbe) -> list[str]:
         f"{CHOSEN}: in each fold the state whose linear model does best in cross-validation over whole speakers of fit "
         f"and valid; {ON_VALID}: the state whose head has the best {headline} there, over seeds.",
         f"MARKED: {store.random.rule}, drawn over utterances, speakers on both sides, {store.random.fit:.0f} to "
-        "train on; with a choice on test the paper's protocol. On test one state is chosen for all folds, for an "
-        "interval again without each unit, which still makes it too narrow; else each fold has its own. More: than the "
-        "first row claims.",
-        "Nothing is corrected for the number of rows; the middle against the last was the question asked beforehand. A "
+        "train on; with a choice on test it is the paper's protocol. A choice on test takes one state for all folds; "
+        "its interval repeats the choice without each unit and is still too narrow. Every other choice is made in each "
+        "fold. More: the excess over the first row's claim.",
+        "Nothing is corrected for the number of rows; the middle against the last is the planned comparison. A "
         "learning curve thins the fit part alone: the valid part is whole at every share.",
         *about(store),
     ]

@@ -23,7 +23,7 @@ def _ablation(results: ShareStudy) -> Table:
     first = results.stores[0]
     linears = [row for row in first.rows if row not in first.against_linear]
     headline = first.headline
-    heading = ["store", "network", "without attention", "with attention", "with less without", *linears]
+    heading = ["store", "network", "without attention", "with attention", "with minus without", *linears]
     reached = results.ceiling.metrics.get(headline) if results.ceiling else None
     if reached:
         heading.append("ceiling")
@@ -51,19 +51,19 @@ def _metrics(store: StoreShares) -> Table:
 
 
 def _each(results: ShareStudy) -> Table:
-    heading = ["store", "one network an emotion", "less one for all"]
+    heading = ["store", "one network an emotion", "minus one for all"]
     return heading, [[s.store, pair.row, verdict(pair.difference)] for s in results.stores for pair in s.each]
 
 
 def _stores(results: ShareStudy) -> Table:
     """Every other store against the first, row by row."""
-    heading = ["store", "model", f"less that on {results.stores[0].store}"]
+    heading = ["store", "model", f"minus that on {results.stores[0].store}"]
     return heading, [[s.store, row, verdict(of)] for s in results.stores for row, of in s.against_first.items()]
 
 
 def _metadata(store: StoreShares, with_metadata: WithMetadata) -> Table:
     """Every row of the first store with and without metadata, and the difference."""
-    heading = ["store", "model", "without", f"with {' and '.join(with_metadata.fields)}", "with less without"]
+    heading = ["store", "model", "without", f"with {' and '.join(with_metadata.fields)}", "with minus without"]
     rows = []
     for row, difference in with_metadata.against.items():
         both = [spread(of[row].metrics[store.headline]) for of in (store.rows, with_metadata.rows)]
@@ -135,7 +135,7 @@ def _looked(results: ShareStudy) -> list[str]:
     stride = results.stores[0].settings.stride
     return [
         "Attention: the weight of each frame in the pool, mean over seeds, for every test utterance by the network of "
-        f"its fold (attention.h5); of a network whose score may be 0 they say nothing. Frames are means of "
+        f"its fold (attention.h5); those of a network whose score may be 0 say nothing. Frames are means of "
         f"{stride}. Rank correlations over an utterance's frames (pitch: "
         f"over voiced ones, {LEAST} at least), mean over utterances; given time: partial. Shown: the 95 % jackknife "
         "interval over units excludes 0 (other speakers, and the networks of their folds, would show it) and p is at "

@@ -86,8 +86,8 @@ class StoreShares(Context):
     store: str
     outputs: tuple[str, ...]
     rows: Mapping[str, ShareRow]
-    attention: tuple[PairRow, ...]  # with less without
-    each: tuple[PairRow, ...]  # one network an emotion less one for all
+    attention: tuple[PairRow, ...]  # with minus without
+    each: tuple[PairRow, ...]  # one network an emotion minus one for all
     against_linear: Mapping[str, Paired]
     against_first: Mapping[str, Paired]  # row by row less those on the first store, which has none
     models: Mapping[str, ModelAttention]

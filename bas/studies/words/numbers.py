@@ -141,11 +141,8 @@ def _constant(run: Run, targets_N: np.ndarray) -> float:
 def _verdicts(run: Run, compared: Mapping[str, WordsPair], words: Score, constant: float) -> tuple[str, ...]:
     """Whether word means beat each control of VERDICTS, in sentences; and whether they beat a constant answer."""
     lines, states = [], run.store.info.layers
-    useless = (
-        ""
-        if words.interval.low > constant
-        else (f"; but one answer for all gives {points(constant)}, no less than they")
-    )
+    beaten = words.interval.low > constant
+    useless = "" if beaten else f"; but a constant answer gives {points(constant)}, no less than they"
     over = f"mean over states {', '.join(map(str, states))}" if len(states) > 1 else f"state {states[0]}"
     for other, name in VERDICTS.items():
         pair = compared[f"{WORDS} against {other}"]

@@ -159,8 +159,8 @@ def _task_legend(task: TaskWords) -> list[str]:
         f"Protocol {task.protocol.description}; {task.folds} folds, {count} seed{'s' if count > 1 else ''}, "
         f"{task.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
         f"{task.tested} test utterances; 95 % intervals: jackknife-t over {task.units} units ({task.unit}); "
-        "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as it stands. One answer "
-        f"for all gives {points(task.constant)}.",
+        "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as such. A constant "
+        f"answer gives {points(task.constant)}.",
         f"Frames of {', '.join(FRAMES)} are means of {stride}, {1000 * stride / rate:.0f} ms each, some of them "
         "across the border of two words; word means are of frames as they are, and are never averaged. Units of a "
         f"training utterance: {units}.",
@@ -184,7 +184,7 @@ def _legend(results: Words) -> list[str]:
         f"Text: {text.name}, one vector a word.{marked} Concatenated: each unit with the "
         f"vector of the word that holds it, zeros where none does. {SPEECH_ASKS}: cross-attention whose query is "
         f"each acoustic unit, keys and values the utterance's words as text. {TEXT_ASKS}: the query is each word as "
-        "text, keys and values the acoustic units. What is found is added to the query before the first ReLU.",
+        "text, keys and values the acoustic units. The result is added to the query before the first ReLU.",
         *(f"Left out of {line}." for line in results.left_out),
     ]
 
