@@ -77,11 +77,11 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
     speakers = np.array([u.speaker for u in run.utterances])
     by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.metrics["WA"])
     (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
-    predicted = linear["metrics"]["WA"]["leak"]
-    assert (predicted["difference"], predicted["low"], predicted["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
+    leak = linear["metrics"]["WA"]["leak"]
+    assert (leak["difference"], leak["low"], leak["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
     hits = {side: float(np.mean(p == run.targets)) for side, p in predictions.items()}
     assert linear["metrics"]["WA"]["leaky"]["mean"] == pytest.approx(hits["leaky"])
-    assert predicted["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
+    assert leak["difference"] == pytest.approx(hits["leaky"] - hits["clean"])
     page = (tmp_path / "leak" / "table.md").read_text()
     assert page.startswith("# cups: what the leak of id:5 (MARKED) is worth, against speaker:5")
     assert "Mark of the leaky split" in page

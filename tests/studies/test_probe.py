@@ -167,17 +167,17 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
             expected = accuracy(ours, f"{kind} {name}")
             assert store["heads"][kind][name]["metrics"]["WA"]["mean"] == pytest.approx(expected)
             assert store["curves"]["100"][f"{kind} {name}"]["mean"] == pytest.approx(expected)
-        result = store["choice"]["biases"][kind]
-        claims = {name: claim["claims"] for name, claim in result["claims"].items()}
+        biases = store["choice"]["biases"][kind]
+        claims = {name: claim["claims"] for name, claim in biases["claims"].items()}
         assert claims["disjoint, training"] == pytest.approx(accuracy(ours, kind, store["choice"]["chosen"][CHOSEN]))
         for split_, run in (("disjoint", ours), ("random", theirs)):
             chosen, of_state = on_valid(run, kind), [accuracy(run, f"{kind} state {s}") for s in STATES]
             assert claims[f"{split_}, valid"] == pytest.approx(accuracy(run, kind, chosen))
             assert claims[f"{split_}, test"] == pytest.approx(max(of_state))
-            assert result["best"][split_] == of_state.index(max(of_state))
+            assert biases["best"][split_] == of_state.index(max(of_state))
             assert len(set(chosen)) == 1, "one state throughout, which no choice on test can be below"
             assert claims[f"{split_}, test"] >= claims[f"{split_}, valid"]
-        for claim in result["claims"].values():
+        for claim in biases["claims"].values():
             assert claim["bias"] == pytest.approx(claim["claims"] - claims["disjoint, training"])
             assert claim["low"] <= claim["bias"] <= claim["high"]
         for name in AGGREGATES:
@@ -191,16 +191,16 @@ def test_few_labels_reach_what_the_picked_layers_reach(work: Path, store: dict[s
     run = Run.open(work / "runs/whole/cups/disjoint")
     jobs = [run.result(f"few-best-fold{fold}-seed0")["layers"] for fold in range(3)]
     for kind in KINDS:
-        result = store["choice"]["few"][kind]
-        assert list(result["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
-        assert result["rows"]["0"]["picks"] == {"2": 3}
-        assert result["rows"]["0"]["score"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
-        for count, row in list(result["rows"].items())[1:]:
+        few_labels = store["choice"]["few"][kind]
+        assert list(few_labels["rows"]) == ["0", "5", "10", "all"], "20 of a class there are not"
+        assert few_labels["rows"]["0"]["picks"] == {"2": 3}
+        assert few_labels["rows"]["0"]["score"]["mean"] == pytest.approx(accuracy(run, f"{kind} state 2"))
+        for count, row in list(few_labels["rows"].items())[1:]:
             draws = list(zip(*(job[count] for job in jobs), strict=True))
             assert row["draws"] == len(draws) == (1 if count == "all" else 2)
             assert row["score"]["mean"] == pytest.approx(np.mean([accuracy(run, kind, draw) for draw in draws]))
             assert {int(s): n for s, n in row["picks"].items() if n} == Counter(s for draw in draws for s in draw)
-        assert result["all"] == result["rows"]["all"]["score"]["mean"]
+        assert few_labels["all"] == few_labels["rows"]["all"]["score"]["mean"]
 
 
 def test_a_state_is_chosen_on_valid_alone() -> None:
