@@ -92,7 +92,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(given: Path, **changes: Any) -> Plan:
     asked = {
-        **{"corpus": "manifest", "root": str(given / "hisses.csv"), "encoder": str(given / "model"), "revision": None},
+        **{"corpus": "manifest", "root": str(given / "hisses.csv"), "truncated": False},
+        **{"encoder": str(given / "model"), "revision": None},
         **{"real_length": False, "labels": None, "protocol": None, "protocol_seed": 0, "loudness": -23.0},
         **{"text_encoder": None},
         **{"preset": "cpu", "settings": HOW, "seed": 0, "device": "cpu", "analysis": FAST},
