@@ -240,8 +240,9 @@ def compare(folder: Path, stored: StoreInfo, encoder: Encoder) -> None:
 
 def _compare_settings(folder: Path, old: StoreInfo, new: StoreInfo) -> None:
     """UserError where the folder has features of another kind, or other layers are being added to it."""
-    for name in ("made_by", "dtype", "corpus", "truncated"):
+    for name in ("made_by", "dtype", "corpus"):
         _refuse_other(folder, name.replace("_", " "), getattr(old, name), getattr(new, name))
+    _refuse_other(folder, "--accept-truncated", old.truncated, new.truncated)
     if (folder / "plan.json").exists() and old.layers != new.layers:
         message = f"of layers {', '.join(map(str, old.layers))} is under way here; finish it with these --layers"
         raise UserError(f"{folder}: an extraction {message}, or give it up by deleting plan.json")

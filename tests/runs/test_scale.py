@@ -102,7 +102,7 @@ CONSTANTS = [0.0, 0.1, -3.7, 1e-7, 5e-6, 1234.5, 6e4]
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_a_constant_dimension_is_never_blown_up(dtype: type, factor: float) -> None:
-    x_ND = np.tile(np.array(CONSTANTS) * factor, (4000, 1)).astype(dtype)
+    x_ND: np.ndarray = np.tile(np.array(CONSTANTS) * factor, (4000, 1)).astype(dtype)
     data, everyone = data_of(x_ND), torch.arange(4)
     assert not data.moments(everyone)[1].any()
     standardise = Standardise(len(CONSTANTS))

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def write(path: Path, wave: np.ndarray = NOISE, rate: int = RATE) -> Path:
     return path
 
 
-def part(path: Path, **more: float | bool) -> Utterance:
+def part(path: Path, **more: Any) -> Utterance:
     return replace(Utterance("the-id", path), **more)
 
 
