@@ -32,7 +32,6 @@ DENSEST = 5_000  # samples a byte: more than any format reaches even with silenc
 GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
 PEAK = 0.25  # -12 dB full scale: a recording's peak is scaled to it before its loudness is measured
 BLOCK = 2**10  # frames that are decoded at a time: of a block that cannot be decoded to its end, nothing is
-RESAMPLING_BYTES = 24  # a sample, at most: in float32, in float64, and resampled
 NO_END = "its last page is missing or cut off"
 REMEDY = "get the recording anew, or take what is there with --accept-truncated"
 LARGEST_FACTOR = 100_000  # by which a rate is raised or lowered
@@ -225,7 +224,8 @@ def _part(utterance: Utterance) -> _Part:
     stop = min(stop, of.there)
     if not 0 <= start < stop:
         raise UserError(f"{utterance.audio}: {utterance.id} holds no samples")
-    if (stop - start) * (4 * of.channels + RESAMPLING_BYTES) > _memory():
+    # In float32 by channel, then averaged, and in float64 before and after it is resampled.
+    if (stop - start) * (4 * of.channels + 12 + 12 * SAMPLE_RATE / rate) > _memory():
         raise _too_large(utterance, start, stop, rate)
     return _Part(utterance.audio, of, start, stop, utterance.truncated)
 
