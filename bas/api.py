@@ -69,7 +69,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root)
+    corpus = open_corpus(reader, root, choice.corpus.accept_truncated)
     group = Group.of_torchrun()
     if group.rank:  # the first process speaks for all
         console = _console(None)
@@ -86,7 +86,8 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
         encoder = Padded(encoder, of.pad_audio)
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     layers = None if of.layers == "all" else list(of.layers)
-    request = Request(reader, root, layers, of.dtype, longest=of.longest)
+    truncated = choice.corpus.accept_truncated
+    request = Request(reader, root, layers, of.dtype, longest=of.longest, truncated=truncated)
     store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
     if skipped := store.info.skipped:
         console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
@@ -286,6 +287,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     plan = Plan(
         corpus=reader,
         root=str(root),
+        truncated=choice.corpus.accept_truncated,
         encoder=encoder,
         revision=choice.encoder.revision,
         real_length=choice.encoder.real_length,

@@ -79,7 +79,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
 
     folder: Path = arguments.folder
     store = FeatureStore(folder)
-    corpus = open_corpus(store.info.corpus, Path(store.info.root))
+    corpus = open_corpus(store.info.corpus, Path(store.info.root), store.info.truncated)
     utterances = [u for u in corpus.utterances if u.id in store]
     aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
     with bar(console, "utterances") as progress:

@@ -97,7 +97,8 @@ def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
 
     require(choice, verb, "corpus.reader", "corpus.root")
     spaces = [load_space(name) for name in choice.spaces or SPACES[verb]]
-    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser())
+    root = Path(str(choice.corpus.root)).expanduser()
+    corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated)
     return relabel(corpus, choice.labels) if choice.labels else corpus, common_task(spaces)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bas.corpora import audformat, manifest
@@ -50,13 +51,17 @@ READERS = {
 }
 
 
-def open_corpus(name: str, root: Path) -> Corpus:
+def open_corpus(name: str, root: Path, truncated: bool = False) -> Corpus:
     """Read the corpus `name` from the folder `root` (for "manifest": from the file `root`).
 
+    truncated: of every utterance, see `Utterance`.
     UserError: an unknown name, a `root` that does not exist, and whatever the reader itself refuses.
     """
     if name not in READERS:
         raise UserError(f"corpus: unknown name {name!r}; allowed: {', '.join(READERS)}")
     if not root.exists():
         raise UserError(f"corpus {name}: no such file or folder: {root}")
-    return READERS[name](root)
+    corpus = READERS[name](root)
+    if not truncated:
+        return corpus
+    return replace(corpus, utterances=tuple(replace(u, truncated=True) for u in corpus.utterances))

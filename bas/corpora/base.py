@@ -26,7 +26,8 @@ class Utterance:
     the utterance by name. `session` is what was recorded together (IEMOCAP: the session; MELD: the dialogue).
     `script` is what several sessions play (IEMOCAP: the script or the scenario). `sex` is female or male. `split` is
     the part of the corpus's published split: train, valid or test. `shares` gives for each emotion the share of
-    listeners (0 to 1) who perceived it; `raters` is the number of listeners.
+    listeners (0 to 1) who perceived it; `raters` is the number of listeners. `truncated`: a recording that breaks off
+    is taken as far as it goes, and not refused.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Utterance:
     words: tuple[Word, ...] = ()
     start: float = 0.0
     end: float | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

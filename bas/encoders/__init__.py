@@ -112,6 +112,9 @@ def tunable(encoder: Encoder) -> Tunable:
     if info.model_type in ("sew", "sew-d"):
         reason = "puts out other frames than its states have"
         raise UserError(f"encoder {info.name!r}: {info.model_type} {reason}, so it is not fine-tuned here")
+    if getattr(encoder.trunk, "adapter", None) is not None:
+        reason = "puts out fewer frames than its states have, and mixes padding into them"
+        raise UserError(f"encoder {info.name!r}: its adapter (add_adapter) {reason}, so it is not fine-tuned here")
     if any(isinstance(module, nn.BatchNorm1d) for module in encoder.trunk.modules()):
         reason = "in training it would normalise each utterance by the others of its batch"
         raise UserError(f"encoder {info.name!r}: {reason} (BatchNorm), so it is not fine-tuned here")

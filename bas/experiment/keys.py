@@ -56,6 +56,12 @@ class CorpusTable:
 
     reader: str | None = key(f"which reader: {', '.join(READERS)}", CORPUS, "--corpus")
     root: str | None = key("the corpus's folder; for manifest: the file", CORPUS, "--root")
+    accept_truncated: bool = key(
+        "take recordings that break off as far as they go; default: skip and list them",
+        ("extract", "dynamics", "protocol", "check"),
+        "--accept-truncated",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def merge(
             if first_store.info.recordings[id_][0] != store.info.recordings[id_][0]:
                 raise UserError(f"{first_store.folder} and {store.folder}: {id_} is another recording in each")
         pieces += _pieces(store, {id_ for id_ in store.ids if held[id_] is store})
-    opened = open_corpus(named[0], Path(named[1]))
+    opened = open_corpus(named[0], Path(named[1]), first.truncated)
     _check_corpus(opened, held, named, console)
     reasons = {id_: why for store in reversed(stores) for id_, why in store.info.skipped.items()}
     plan = replace(
@@ -200,7 +200,7 @@ def _check_alike(one: FeatureStore, other: FeatureStore) -> None:
     a, b = one.info, other.info
     pairs = {name: (a.encoder[name], b.encoder[name]) for name in ("revision", "input", "precision", "sample_rate")}
     # Bits differ between devices; one store never mixes them.
-    pairs |= {name: (getattr(a, name), getattr(b, name)) for name in ("dtype", "device", "layers")}
+    pairs |= {name: (getattr(a, name), getattr(b, name)) for name in ("dtype", "device", "layers", "truncated")}
     for name, (mine, theirs) in pairs.items():
         if mine != theirs:
             raise UserError(f"{one.folder} and {other.folder}: {name} differs ({mine} and {theirs}); not one store")

@@ -55,6 +55,8 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
         "identity": info.identity,
         "skipped": "\n".join([f"{len(info.skipped)} utterances", *_some(info.skipped)]) if info.skipped else "none",
     }
+    if info.truncated:
+        facts["breaking off"] = "recordings that break off were taken as far as they go (--accept-truncated)"
     if len(written) > 1:
         facts["versions"] = "\n".join(["they differ:", *(f"{n} shards: {text}" for text, n in written.most_common())])
     if (folder / "plan.json").exists():

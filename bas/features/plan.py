@@ -26,6 +26,7 @@ from bas.util.progress import bar
 
 SHARD_BYTES = 256 * 2**20
 SHARDS_EACH = 8  # at least, for each of several processes, so that none waits long for the last one
+NAMED = 10  # utterances that break off
 PATIENCE = 2.0  # seconds without a progress bar
 
 
@@ -34,6 +35,7 @@ class Request:
     """The options of an extraction. reader and root: how the corpus was opened, so that a run can read its labels.
 
     layers: numbers of hidden states; None: all. dtype: as stored. longest: in seconds; None: the encoder's limit.
+    truncated: as the corpus was opened (see `bas.corpora.Utterance`).
     """
 
     reader: str
@@ -42,6 +44,7 @@ class Request:
     dtype: str = "float16"
     shard_bytes: int = SHARD_BYTES
     longest: float | None = None
+    truncated: bool = False
 
 
 def make_plan(
@@ -58,6 +61,7 @@ def make_plan(
     stored = StoreInfo.read(folder).layers if (folder / "store.json").exists() else ()
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
     recordings, skipped = _survey(corpus, encoder, request.longest, console)
+    _tell_cut([u for u in corpus.utterances if u.id in recordings and audio.is_cut(u)], console)
     fresh = StoreInfo(
         request.reader,
         str(request.root.resolve()),
@@ -68,6 +72,7 @@ def make_plan(
         skipped,
         encoder.device.type,
         request.dtype,
+        truncated=request.truncated,
     )
     old = _read_old(folder)
     if old is None:
@@ -175,6 +180,14 @@ def _survey(
     return recordings, skipped
 
 
+def _tell_cut(utterances: Sequence[Utterance], console: Console) -> None:
+    """A line on recordings that are taken though they break off."""
+    if utterances:
+        named = ", ".join(u.id for u in utterances[:NAMED]) + ", ..." * (len(utterances) > NAMED)
+        message = f"note: {len(utterances)} utterances break off and are taken as far as they go: {named}"
+        console.print(message, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 def _padded(utterances: Iterable[Utterance], lengths: Mapping[str, int | str], samples: int) -> dict[str, int | str]:
     """The lengths, each replaced by `samples`. UserError for a longer recording, which would have to be cut."""
     usable = {u: n for u in utterances if isinstance(n := lengths[u.id], int)}
@@ -229,6 +242,7 @@ def _compare_settings(folder: Path, old: StoreInfo, new: StoreInfo) -> None:
     """UserError where the folder has features of another kind, or other layers are being added to it."""
     for name in ("made_by", "dtype", "corpus"):
         _refuse_other(folder, name.replace("_", " "), getattr(old, name), getattr(new, name))
+    _refuse_other(folder, "--accept-truncated", old.truncated, new.truncated)
     if (folder / "plan.json").exists() and old.layers != new.layers:
         message = f"of layers {', '.join(map(str, old.layers))} is under way here; finish it with these --layers"
         raise UserError(f"{folder}: an extraction {message}, or give it up by deleting plan.json")

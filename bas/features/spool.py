@@ -33,10 +33,11 @@ class Encoded:
     states: States | None = None
     crc32: tuple[int, ...] = ()  # of each layer's bytes
     skipped: str = ""
+    silent: bool = False  # the recording is
 
     @classmethod
-    def of(cls, id_: str, states: States) -> Encoded:
-        return cls(id_, states, tuple(zlib.crc32(as_bytes(block)) for block in states))
+    def of(cls, id_: str, states: States, silent: bool) -> Encoded:
+        return cls(id_, states, tuple(zlib.crc32(as_bytes(block)) for block in states), silent=silent)
 
 
 @dataclass(frozen=True)

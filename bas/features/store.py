@@ -57,6 +57,7 @@ class StoreInfo:
     device: str  # where the encoder computed
     dtype: str  # one of DTYPES
     made_by: str = "extract"  # one of MADE_BY
+    truncated: bool = False  # recordings that break off were taken as far as they go, and not skipped
     format: int = FORMAT
     derived: str = ""  # pooling, name and digest of the segments (see `bas.features.derive`); or "metadata", fields and
     #   digest of the columns (`bas.features.metadata`); "": the encoder's frames
@@ -136,6 +137,7 @@ class StoreInfo:
             "dtype": self.dtype in DTYPES,
             "made_by": self.made_by in MADE_BY,
             **{name: isinstance(getattr(self, name), str) for name in ("corpus", "root", "device")},
+            "truncated": isinstance(self.truncated, bool),
             "derived": isinstance(self.derived, str) and bool(self.derived) == (self.made_by in DERIVING),
         }
         return next((name for name, holds in sound.items() if not holds), "")

@@ -25,7 +25,7 @@ from bas.errors import UserError
 from bas.features import metadata
 from bas.features.derive import frame_times, origin, pooled, spans
 from bas.features.metadata import Columns
-from bas.features.recordings import recording_hashes
+from bas.features.recordings import in_threads, recording_hashes
 from bas.features.shard import Shard, States, shard_path
 from bas.features.store import FeatureStore, StoreInfo, open_shard
 from bas.speech import audio
@@ -73,7 +73,7 @@ def verify(
         yield _derivation(folder, info, intact, sample, seed)
         sample = 0
     try:
-        corpus = open_corpus(info.corpus, Path(info.root))
+        corpus = open_corpus(info.corpus, Path(info.root), info.truncated)
     except (UserError, OSError) as error:
         message = f"{info.corpus} cannot be opened"
         yield Finding(
@@ -252,17 +252,35 @@ def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding,
     wrong += [f"{id_}: held, but the corpus has it no more" for id_ in gone]
     wrong += [f"{u.id}: {_changed(u, now)}" for u in changed]
     unchanged = {u.id for u in common} - {u.id for u in changed}
+    reasons = dict(in_threads(lambda u: (u.id, _unusable(u)), [u for u in common if u.id in unchanged], lambda: None))
+    cut = [f"{id_}: {why}" for id_, why in reasons.items() if why]
+    wrong += cut
     summary = (
         f"{corpus.name}: {len(by_id)} utterances, {len(common)} of them held; {len(unchanged)} recordings unchanged"
     )
+    if info.truncated:
+        summary += f"; {sum(audio.is_cut(u) for u in common)} break off and were taken as far as they go"
     advice = ""
     if gone or changed:
         advice = "extract into another folder, or put back the corpus that it was extracted from"
+    elif cut:
+        advice = (
+            "put whole recordings in their place and extract into another folder, where such recordings are skipped"
+        )
     elif missing:
         advice = (
             "run the same `bas extract` again: it adds them" if info.made_by == "extract" else "make the store again"
         )
     return Finding("labels", summary, tuple(wrong), advice), unchanged
+
+
+def _unusable(utterance: Utterance) -> str:
+    """Why an extraction would skip the recording today, from its header: features of half of it may be held."""
+    try:
+        audio.duration(utterance)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _changed(utterance: Utterance, now: Mapping[str, str]) -> str:

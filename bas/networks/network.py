@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from bas.errors import UserError
 from bas.space import Architecture, Choices, Factory, SearchSpace
 
+FLAT = 1e-6  # of a dimension's size: float32 rounds to 6e-8 of it, and some sums of it are rounded before
+
 Gate = Iterable[Tensor | None]
 """One weight per candidate of a part, in the order of the space: a scalar, or `(B,)`, one for each utterance.
 
@@ -60,8 +62,20 @@ class FrameLinear(nn.Module):
         return out
 
 
+def varying(std_D: Tensor, size_D: Tensor) -> Tensor:
+    """The deviations `(D,)`, with 0.0 for each dimension that is constant: FLAT of its size or less is rounding.
+
+    size_D: how large the dimension's values are, such as their root mean square. So a factor on all features changes
+    nothing, and one rule serves whatever is standardised. A deviation whose inverse float32 cannot hold is 0.0 too.
+    """
+    return std_D.where(std_D > (FLAT * size_D).clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+
+
 class Standardise(nn.Module):
-    """Per-dimension standardisation with statistics of the training part; the identity until they are set."""
+    """Per-dimension standardisation with statistics of the training part; the identity until they are set.
+
+    std_I: see `varying`.
+    """
 
     mean_I: Tensor
     scale_I: Tensor
@@ -74,7 +88,7 @@ class Standardise(nn.Module):
     def set(self, mean_I: Tensor, std_I: Tensor) -> None:
         self.mean_I.copy_(mean_I)
         # A dimension that is constant in training stays unscaled: a huge factor would blow up its first change.
-        self.scale_I.copy_(torch.where(std_I > 1e-5, 1.0 / std_I, 1.0))
+        self.scale_I.copy_(torch.where(std_I > 0, 1.0 / std_I, 1.0))
 
     def forward(self, x_BTI: Tensor) -> Tensor:
         return (x_BTI - self.mean_I) * self.scale_I

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bas.features.shard import States
 from bas.features.store import FeatureStore
+from bas.networks.network import varying
 
 AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
@@ -176,7 +177,11 @@ class Data:
         return self.moved(x_BD[:, None], members_B)[:, 0] if self.moved else x_BD
 
     def moments(self, members_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over all frames of these utterances, each `(D,)`; summed in float64."""
+        """Mean and standard deviation over all frames of these utterances, each `(D,)`; summed in float64.
+
+        The deviation of a constant dimension is 0.0 (see `varying`); `moved`, which adds in float32, leaves rounding of
+        its offset's size in it.
+        """
         count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for member, frames_TD in zip(members_B, self._frames(members_B), strict=True):
             x_TD = frames_TD.to(self.device).float()
@@ -185,7 +190,11 @@ class Data:
             total = total.to(x_TD) + x_TD.sum(0)
             squares = squares.to(x_TD) + x_TD.square().sum(0)
         mean_D = total / count
-        return mean_D.float(), (squares / count - mean_D.square()).clamp_min(0).sqrt().float()
+        size_D = (squares / count).sqrt()
+        if self.moved:
+            size_D += self.moved.offset_GD.abs().amax(0).to(size_D)
+        std_D = (squares / count - mean_D.square()).clamp_min(0).sqrt()
+        return mean_D.float(), varying(std_D, size_D).float()
 
     def _frames(self, members_B: Tensor) -> Iterator[Tensor]:
         """The frames of each utterance as they are kept, `(T, D)`."""
@@ -262,7 +271,8 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
     moments = [data.moments(fit[group_B == g]) for g in groups.values()]
     mean_GD, std_GD = (torch.stack(column) for column in zip(*moments, strict=True))
     mean_D, std_D = mean_GD.mean(0), std_GD.mean(0)
-    scale_GD = torch.where(std_GD > 1e-5, std_D / std_GD, 1.0)  # a constant dimension is only shifted
+    # A dimension that is constant, or nearly so beside the other speakers, is only shifted.
+    scale_GD = torch.where(varying(std_GD, std_D) > 0, std_D / std_GD, 1.0)
     offset_GD = mean_D - mean_GD * scale_GD
     # The last group: all other speakers.
     group_U = torch.tensor([groups.get(name, len(groups)) for name in speakers])

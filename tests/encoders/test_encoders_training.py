@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from families import configured, save, still
 from refusals import refusal
 from test_encoders import CPU, encode, mates, near, noise
@@ -167,3 +168,33 @@ def test_encoders_that_are_not_trained_here(tmp_path: Path) -> None:
     assert "no weights to train" in refusal(tunable, load_encoder(LOG_MEL, CPU))
     for name, message in (("sew", "sew puts out other frames"), ("hubert-batch", "BatchNorm")):
         assert message in refusal(tunable, load_encoder(str(save(tmp_path / name, name)), CPU))
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-group", "wav2vec2-layer", "wavlm-group", "wavlm-layer", "data2vec-audio"])
+def test_an_adapter_is_not_fine_tuned_and_changes_no_state(name: str, folders: Path, tmp_path: Path) -> None:
+    """It convolves over padding, and puts out an eighth of the frames that the states have."""
+    plain = load_encoder(str(folders / name), CPU)
+    folder = tmp_path / name
+    config = transformers.AutoConfig.from_pretrained(folders / name)
+    config.add_adapter, config.output_hidden_size = True, config.hidden_size
+    model = transformers.AutoModel.from_config(config)
+    model.load_state_dict(transformers.AutoModel.from_pretrained(folders / name).state_dict(), strict=False)
+    model.save_pretrained(folder)
+    encoder = load_encoder(str(folder), CPU)
+    waves = mates(name, encoder)
+    together = encode(encoder, waves)
+    for wave, states_LTD in zip(waves, together, strict=True):
+        near(states_LTD, encode(plain, [wave])[0])
+    message = refusal(tunable, encoder)
+    assert str(folder) in message
+    assert "adapter (add_adapter)" in message
+
+
+@pytest.mark.parametrize("name", ["hubert-group", "unispeech-layer", "unispeech-sat-group"])
+def test_a_family_without_an_adapter_only_has_the_word_for_it(name: str, folders: Path, tmp_path: Path) -> None:
+    folder = configured(save(tmp_path / name, name), add_adapter=True, num_adapter_layers=2, output_hidden_size=32)
+    encoder, plain = (tunable(load_encoder(str(f), CPU)) for f in (folder, folders / name))
+    inputs = [encoder.prepare(wave) for wave in mates(name, encoder)]
+    for input_, output_TD in zip(inputs, encoder.outputs(inputs), strict=True):
+        near(output_TD, encoder.outputs([input_])[0])
+        near(output_TD, plain.outputs([input_])[0])

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from models import SMALL as SMALL_MODEL
 from sounds import tone
 
 SPACE = """from bas.blocks import FFN, MeanPool
@@ -76,6 +78,18 @@ def write(name: str, content: str | bytes) -> None:
 
 def halve(name: str) -> None:
     os.truncate(name, os.stat(name).st_size // 2)
+
+
+def set_rate(name: str, hertz: int) -> None:
+    raw = Path(name).read_bytes()
+    write(name, raw[:24] + hertz.to_bytes(4, "little") + raw[28:])
+
+
+def adapted() -> None:
+    """In place of the encoder a wav2vec 2.0 with an adapter."""
+    config = transformers.Wav2Vec2Config(**SMALL_MODEL, add_adapter=True, output_hidden_size=SMALL_MODEL["hidden_size"])
+    shutil.rmtree("encoder")
+    transformers.Wav2Vec2Model(config).save_pretrained("encoder")
 
 
 def edit(name: str, change: Callable[[Any], object]) -> None:
@@ -155,6 +169,10 @@ CASES = {
         "a bad time": row("a1,wav/a1.wav,1:30", "id,audio,start"),
         "an unknown sex": row("a1,wav/a1.wav,f", "id,audio,sex"),
         "an unknown extension": manifest("", "cups.xlsx"),
+        "all recordings are cut off": row("a1,wav/a1.wav,calm,anna", before=lambda: halve("wav/a1.wav")),
+        "a sample rate of no recorder": row(
+            "a1,wav/a1.wav,calm,anna", before=lambda: set_rate("wav/a1.wav", 1_000_003)
+        ),
     },
     "Protocol": {
         "an unknown rule": Case(f"{SPLIT} speeker:5"),
@@ -200,6 +218,7 @@ CASES = {
         "an unknown setting of a fine-tuning": Case(f"{DYNAMICS} ./encoder --set epoch=3"),
         "checkpoints between evaluations": Case(f"{DYNAMICS} ./encoder --set checkpoint_every=7"),
         "an encoder without weights to tune": Case(f"{DYNAMICS} log-mel"),
+        "an encoder with an adapter to tune": Case(f"{DYNAMICS} ./encoder", adapted),
         "more rotations than folds": Case(f"{DYNAMICS} ./encoder --rotations 9"),
         "heads do not divide the width": Case(f"{NEW} --set width=12"),
         "too much dropout": Case(f"{NEW} --set dropout=1.5"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -92,7 +93,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(given: Path, **changes: Any) -> Plan:
     choices = {
-        **{"corpus": "manifest", "root": str(given / "hisses.csv"), "encoder": str(given / "model"), "revision": None},
+        **{"corpus": "manifest", "root": str(given / "hisses.csv"), "truncated": False},
+        **{"encoder": str(given / "model"), "revision": None},
         **{"real_length": False, "labels": None, "protocol": None, "protocol_seed": 0, "loudness": -23.0},
         **{"text_encoder": None},
         **{"preset": "cpu", "settings": HOW, "seed": 0, "device": "cpu", "analysis": FAST},
@@ -125,6 +127,19 @@ def test_recordings_are_prepared(done: tuple[Path, dict[str, Any], str], given: 
         assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "FLOAT")
         np.testing.assert_array_equal(audio.load(new), audio.to_loudness(audio.load(old), -23.0))
     assert results["skipped"] == {}
+
+
+def test_equal_runs_prepare_equal_bytes(given: Path, tmp_path: Path) -> None:
+    """So that the hashes of their recordings are equal; libsndfile writes the second into a float WAV's head."""
+    corpus = open_corpus("manifest", given / "hisses.csv")
+    few, encoder = replace(corpus, utterances=corpus.utterances[:2]), tunable(load_encoder(str(given / "model"), CPU))
+    raw = []
+    for name in ("one", "other"):
+        prepare(few, encoder, tmp_path / name, -23.0, quiet())
+        raw.append([path.read_bytes() for path in sorted((tmp_path / name / "audio").iterdir())])
+        time.sleep(1.1)
+    assert len(raw[0]) == 2
+    assert raw[0] == raw[1]
 
 
 def test_speakers_stand_in_one_part_each(done: tuple[Path, dict[str, Any], str], given: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
 from rich.console import Console
+from scipy.io import wavfile
 
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import Encoder
@@ -66,8 +66,9 @@ def _write(utterance: Utterance, wav: Path, encoder: Encoder, loudness: float | 
             wave = audio.to_loudness(wave, loudness)
         except UserError as error:
             raise UserError(f"{utterance.audio}: {error}") from error
-    with replacing(wav) as temporary:
-        soundfile.write(temporary, wave, audio.SAMPLE_RATE, format="WAV", subtype="FLOAT")  # keeps samples beyond 1.0
+    # As float32, which keeps samples beyond 1.0. libsndfile would add the time of day, and with it change the hash.
+    with replacing(wav) as temporary, temporary.open("wb") as stream:
+        wavfile.write(stream, audio.SAMPLE_RATE, wave)
 
 
 def acoustic_of(corpus: Corpus, ids: Sequence[str], folder: Path, console: Console) -> acoustics.Acoustic:

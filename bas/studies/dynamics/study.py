@@ -75,6 +75,7 @@ class Plan:
 
     corpus: str  # the reader's name
     root: str
+    truncated: bool  # recordings that break off are taken as far as they go, and not skipped
     encoder: str
     revision: str | None
     real_length: bool
@@ -130,7 +131,7 @@ def carry_out(
 
 def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
     """Make the run's folder, or open it again. Raises UserError where it was made with other choices."""
-    corpus = open_corpus(plan.corpus, Path(plan.root))
+    corpus = open_corpus(plan.corpus, Path(plan.root), plan.truncated)
     corpus = relabel(corpus, plan.labels) if plan.labels else corpus
     encoder = _load(plan, plan.encoder, plan.revision)
     rule, why = _rule(corpus, plan)
@@ -202,6 +203,7 @@ def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -
         "label scheme": plan.labels,
         "labels": _digest(fields),
         "protocol": protocol.hash,
+        "--accept-truncated": plan.truncated,
         "loudness": plan.loudness,
         "text encoder": plan.text_encoder,
         "text encoder's revision": _text_revision(plan.text_encoder),

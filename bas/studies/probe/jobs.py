@@ -14,6 +14,7 @@ from random import Random
 
 from torch import Tensor
 
+from bas.networks.network import varying
 from bas.protocols import thin
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import MIX, Job, Kind
@@ -108,8 +109,11 @@ def train_heads(
     seed_everything(*seed, "initial weights")
     heads = Heads(states, data.dim, num_outputs, cumulative)
     if settings.normalise != "none":
-        heads.standardise.set(*data.moments(fit))
+        mean_D, std_D = data.moments(fit)
+        heads.standardise.set(mean_D, std_D)
         mean_BD = data.mean_frames(fit)
-        heads.standardise_mean.set(mean_BD.mean(0), mean_BD.std(0, correction=0))
+        # Where all frames are the same, the mean frames of two lengths differ by rounding alone.
+        apart_D = mean_BD.std(0, correction=0).where(std_D.cpu() > 0, 0.0)
+        heads.standardise_mean.set(mean_BD.mean(0), varying(apart_D, mean_BD.square().mean(0).sqrt()))
     targets_B = data.targets_U[valid.to(data.device)]
     return train(heads, loss, data, fit, valid, targets_B, settings, seed, tick, path, every)

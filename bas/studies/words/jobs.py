@@ -26,6 +26,7 @@ from bas.corpora import Word
 from bas.errors import UserError
 from bas.features.derive import frame_times, origin, spans
 from bas.features.store import FeatureStore
+from bas.networks.network import varying
 from bas.protocols import Fold
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import Job, Kind
@@ -179,8 +180,9 @@ class WordsSession(Session):
         fit_NE = fit_NE[fit_NE.any(1)].double()
         if not len(fit_NE):
             return self.texts
-        mean_E, std_E = fit_NE.mean(0).float(), fit_NE.std(0, correction=0).float()
-        scale_E = torch.where(std_E > 1e-5, 1 / std_E, 1.0)
+        mean_E, size_E = fit_NE.mean(0).float(), fit_NE.square().mean(0).sqrt()
+        std_E = varying(fit_NE.std(0, correction=0), size_E).float()
+        scale_E = torch.where(std_E > 0, 1 / std_E, 1.0)
         return replace(self.texts, vectors_NE=((vectors_NE - mean_E) * scale_E).where(known_N[:, None], 0.0))
 
     def _spans(self, members: Tensor) -> list[tuple[int, int]]:
