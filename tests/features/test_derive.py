@@ -215,9 +215,10 @@ import json, os, signal, sys
 from pathlib import Path
 from rich.console import Console
 from bas.features import derive
+from bas.features.shard import Shard
 from bas.speech.words import Segments
 
-real, calls = derive.read_intact, 0
+real, calls = Shard.read_intact, 0
 
 def read_intact(*given):
     global calls
@@ -226,7 +227,7 @@ def read_intact(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 
-derive.read_intact = read_intact
+Shard.read_intact = read_intact
 parent, out = map(Path, sys.argv[2:4])
 derive.derive(parent, out, Segments.parse(json.loads(sys.argv[4])), "mean", Console(quiet=True))
 """

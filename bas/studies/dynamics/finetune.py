@@ -39,7 +39,7 @@ from bas.studies.dynamics.results import Evaluation, FineTuned
 from bas.tasks import Task
 from bas.training.loop import Record, seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import read_json, replacing, write_json
+from bas.util.files import read_record, replacing, write_json
 from bas.util.progress import bar
 from bas.util.typed import from_plain, to_plain
 
@@ -66,7 +66,7 @@ def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
 def read_finished(folder: Path) -> FineTuned | None:
     """What `finetune` returned for this folder; None: it has not ended."""
     path, remedy = folder / "finetune.json", f"delete {folder}: it is made again"
-    return from_plain(FineTuned, read_json(path, remedy), path, remedy) if path.exists() else None
+    return from_plain(FineTuned, read_record(path, remedy), path, remedy) if path.exists() else None
 
 
 @dataclass(frozen=True)

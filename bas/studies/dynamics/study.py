@@ -55,7 +55,7 @@ from bas.studies.dynamics.results import Checkpoint, Dynamics, FineTuned, Rotati
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import read_json, replacing, write_json, write_text
+from bas.util.files import read_record, replacing, write_json, write_text
 from bas.util.typed import from_plain
 from bas.util.versions import versions
 
@@ -230,8 +230,7 @@ def _digest(value: Any) -> str:
 
 def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
     """Raise UserError where the folder was made with other choices."""
-    recorded = read_json(folder / "run.json", REMEDY)
-    old = recorded.get("made_of") if isinstance(recorded, dict) else None
+    old = read_record(folder / "run.json", REMEDY).get("made_of")
     if not isinstance(old, dict) or old.keys() != made_of.keys():
         raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
     for name, value in made_of.items():
@@ -305,7 +304,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
 
 
 def _read(path: Path, remedy: str = "") -> Checkpoint:
-    return from_plain(Checkpoint, read_json(path, remedy), path, remedy)
+    return from_plain(Checkpoint, read_record(path, remedy), path, remedy)
 
 
 @contextmanager
