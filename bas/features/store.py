@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bas.errors import UserError
-from bas.features.shard import Shard, States, checksum, offsets, shard_path
+from bas.features.shard import Shard, States, offsets, shard_path
 from bas.util.files import read_record
 
 FORMAT = 2
@@ -180,7 +180,6 @@ class FeatureStore:
         self._maps: OrderedDict[int, None] = OrderedDict()  # the last used comes last
         self._touched = 0
         self._edges: dict[int, list[int]] = {}
-        self._compared: dict[int, np.ndarray] = {}  # by shard, `(L, U)`: whose bytes were compared with the checksum
         self._where = {id_: (s, u) for s, ids in enumerate(self.info.shards) for u, id_ in enumerate(ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
@@ -222,7 +221,7 @@ class FeatureStore:
                 end = begin + stop - start
                 for row, (layer, array_ND) in enumerate(zip(layers, arrays, strict=True)):
                     out_LND[row, begin:end] = array_ND[start:stop]
-                    self._compare(index, layer, u, out_LND[row, begin:end])
+                    self._shards[index].compare(layer, u, out_LND[row, begin:end])
         self._touched += out_LND.nbytes + AROUND_BYTES * len(runs) * len(layers)
         if self._touched > self.mapped_bytes:
             if sum(self._shards[index].nbytes for index in self._maps) > self.mapped_bytes:
@@ -245,19 +244,6 @@ class FeatureStore:
             self._shards[self._maps.popitem(last=False)[0]].unmap()
         shard = self._shards[index]
         return [shard.mapped[shard.contents.layers.index(layer)] for layer in layers]
-
-    def _compare(self, index: int, layer: int, u: int, block_TD: States) -> None:
-        """Compare a block with its checksum when it is first read. UserError where its bytes are not those written."""
-        shard = self._shards[index]
-        if index not in self._compared:
-            self._compared[index] = np.zeros(shard.contents.crc32.shape, bool)
-        row = shard.contents.layers.index(layer)
-        if self._compared[index][row, u]:
-            return
-        if checksum(block_TD) != shard.contents.crc32[row, u]:
-            what = f"{shard.contents.ids[u]}, layer {layer}: other bytes than were computed"
-            raise UserError(f"{shard.path}: {what}; `bas features verify {self.folder}` lists all that is damaged")
-        self._compared[index][row, u] = True
 
     def _run(self, utterance_id: str) -> tuple[int, int, int, int]:
         """The utterance's shard and its place there, its first frame, and the one after its last."""
