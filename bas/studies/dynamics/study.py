@@ -281,6 +281,9 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
     targets = {part: EMOTION.targets(utterances, done.outputs) for part, utterances in parts.items()}
     texts = [study.texts[i] for i in ids]
     encoder = _load(plan, str(weights.resolve()), None)
+    weight_OD, bias_O, revision = read_head(where, step)
+    if encoder.info.revision != revision:
+        raise UserError(f"{weights}: other weights than were written; delete {where}: it is made again")
     store, means = where / "features" / name, where / "means" / f"{name}.npz"
     x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
     analysed = analyse(
@@ -294,7 +297,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
         plan.seed,
         plan.device,
     )
-    cut: dict[str, Any] = {"own": own_head(cut_LUD, *read_head(where, step), targets["test"])}
+    cut: dict[str, Any] = {"own": own_head(cut_LUD, weight_OD, bias_O, targets["test"])}
     if step in (0, done.steps[-1]):
         size = plan.settings.micro_batch
         states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
