@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -19,9 +19,9 @@ from rich.console import Console
 from bas.corpora import Corpus, open_corpus
 from bas.errors import UserError
 from bas.features.recordings import recording_hashes
-from bas.features.shard import Contents, Shard, States, fault, offsets, shard_path, write_shard
+from bas.features.shard import Contents, Shard, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.util.files import locked, write_json, write_text
+from bas.util.files import locked, write_json
 from bas.util.progress import bar
 
 LEFT_OUT = "left out by subset"
@@ -82,7 +82,7 @@ class _Cut:
     def write(self, path: Path, plan: StoreInfo) -> None:
         contents = self._contents(plan.layers)
         columns = self._columns(self.store.shard(self.index).contents)
-        write_shard(path, contents, lambda layer, u: read_intact(self.store, self.index, layer, columns[u]))
+        write_shard(path, contents, lambda layer, u: self.store.shard(self.index).read_intact(layer, columns[u]))
 
     def _contents(self, layers: Sequence[int]) -> Contents:
         """The contents of the new shard, cut from the source's."""
@@ -227,12 +227,16 @@ def _check_corpus(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple
 
 
 def write_store(
-    plan: StoreInfo, pieces: Sequence[Piece], into: Path, console: Console, beside: Mapping[str, str] | None = None
+    plan: StoreInfo,
+    pieces: Sequence[Piece],
+    into: Path,
+    console: Console,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> FeatureStore:
     """Write the shards that are missing, then store.json.
 
-    beside: texts of further files by name, written before the shards. Raises UserError for too little disk, and a
-    folder `into` that holds something else.
+    beside: further records by the name of their file, written before the shards. Raises UserError for too little disk,
+    and a folder `into` that holds something else.
     """
     plan = replace(plan, shards=tuple(piece.ids for piece in pieces))
     with locked(into, "writing"):
@@ -252,8 +256,8 @@ def write_store(
         )
         if size > free:
             raise UserError(f"{into}: needs {size / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free on that disk")
-        for name, text in (beside or {}).items():
-            write_text(into / name, text)
+        for name, record in (beside or {}).items():
+            write_json(into / name, record)
         if not (into / "store.json").exists():
             write_json(into / "plan.json", plan.to_dict())
         with bar(console, "shards") as progress:
@@ -286,14 +290,3 @@ def contents_at(path: Path, plan: StoreInfo) -> Contents | None:
         return Shard(path, plan.encoder).contents if path.exists() else None
     except UserError:
         return None
-
-
-def read_intact(store: FeatureStore, index: int, layer: int, u: int) -> States:
-    """One layer of utterance `u` of a shard, `(T, D)`. UserError where it differs from what was computed."""
-    source = store.shard(index)
-    block = source.read(layer, u)
-    why = fault(block, int(source.contents.crc32[source.contents.layers.index(layer), u]))
-    if why:
-        message = f"{source.contents.ids[u]}: layer {layer}: {why}; see `bas features verify {store.folder}`"
-        raise UserError(f"{source.path}: {message}")
-    return block

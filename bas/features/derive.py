@@ -8,8 +8,6 @@ Axes: T frames of one utterance, N rows made of them, D width.
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +19,11 @@ from rich.console import Console
 
 from bas.corpora import Word
 from bas.errors import UserError
-from bas.features.assemble import Remade, read_intact, write_store
-from bas.features.shard import States, as_bytes, offsets, write_shard
+from bas.features.assemble import Remade, write_store
+from bas.features.shard import States, checksum, offsets, write_shard
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
 from bas.speech.words import Segments, holder
-from bas.util.files import read_json
+from bas.util.files import read_record
 
 POOLINGS = ("mean", "centre", "inside")
 
@@ -53,8 +51,8 @@ def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: 
     held = segments.only(sorted(store.ids))
     plan = replace(store.info, made_by="derive", derived=f"{pooling} {held.name} {held.digest}")
     pieces = [_Piece(store, index, held, pooling) for index, ids in enumerate(store.info.shards) if ids]
-    text = json.dumps({"parent": str(folder.resolve()), **held.to_dict()}, ensure_ascii=False)
-    return write_store(plan, pieces, into, console, {SEGMENTS: text})
+    contents = {"parent": str(folder.resolve()), **held.to_dict()}
+    return write_store(plan, pieces, into, console, {SEGMENTS: contents})
 
 
 def beside(folder: Path, segments: str, pooling: str) -> Path:
@@ -95,7 +93,7 @@ def pooled(block_TD: States, spans_N2: npt.NDArray[np.int64]) -> States:
 
 def origin(folder: Path, info: StoreInfo) -> tuple[Path, Segments]:
     """The parent of a derived store, and its segments. UserError where they are not those that `info` names."""
-    raw: Any = read_json(folder / SEGMENTS)
+    raw: Any = read_record(folder / SEGMENTS, f"run the same `{info.command}` again", old=True)
     try:
         segments, parent = Segments.parse(raw), Path(raw["parent"])
     except (ValueError, KeyError, TypeError) as error:
@@ -119,11 +117,11 @@ class _Piece(Remade):
     def write(self, path: Path, plan: StoreInfo) -> None:
         rows = self._spans()
         states = {
-            (layer, u): pooled(read_intact(self.store, self.index, layer, u), spans_N2)
+            (layer, u): pooled(self.store.shard(self.index).read_intact(layer, u), spans_N2)
             for layer in plan.layers
             for u, spans_N2 in enumerate(rows)
         }
-        crc32 = [[zlib.crc32(as_bytes(states[layer, u])) for u in range(len(rows))] for layer in plan.layers]
+        crc32 = [[checksum(states[layer, u]) for u in range(len(rows))] for layer in plan.layers]
         contents = replace(
             self.store.shard(self.index).contents,
             layers=plan.layers,

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
-from bas.util.files import read_json
+from bas.util.files import read_record
 from bas.util.progress import bar
 
 SHOWN = 3  # skipped utterances that are listed
@@ -70,12 +70,12 @@ def _describe_derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str
     if not info.derived:
         return "frames", rate, {}
     if info.made_by == "append":
-        raw = read_json(folder / METADATA, f"run the same `{info.command}` again")
+        raw = read_record(folder / METADATA, f"run the same `{info.command}` again", old=True)
         columns = f"{', '.join(raw['columns'])}: the last {len(raw['columns'])} of a frame's {info.dim} numbers"
         return "frames", rate, {"derived from": raw["parent"], "metadata": columns}
     pooling, segments, digest = info.derived.split()
     unit, rows = ("word", "words") if segments == "words" else ("random stretch", "random stretches")
-    raw = read_json(folder / SEGMENTS, f"run the same `{info.command}` again")
+    raw = read_record(folder / SEGMENTS, f"run the same `{info.command}` again", old=True)
     counts = Counter(raw["source"].values())
     sources = (("corpus", "with the corpus's times"), ("aligned", "aligned"), ("pseudo", "cut into pseudo-segments"))
     lines = {

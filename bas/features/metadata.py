@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,10 @@ from rich.console import Console
 
 from bas.corpora import Utterance, open_corpus
 from bas.errors import UserError
-from bas.features.assemble import Remade, read_intact, write_store
-from bas.features.shard import States, as_bytes, write_shard
+from bas.features.assemble import Remade, write_store
+from bas.features.shard import States, checksum, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
-from bas.util.files import read_json
+from bas.util.files import read_record
 
 FIELDS = ("sex", "language", "speaker")
 
@@ -81,7 +80,7 @@ def append(
     )
     pieces = [_Piece(store, index, columns) for index, ids in enumerate(info.shards) if ids]
     contents = {"parent": str(folder.resolve()), "columns": columns.names, "of": columns.of}
-    return write_store(plan, pieces, into, console, {METADATA: json.dumps(contents, ensure_ascii=False)})
+    return write_store(plan, pieces, into, console, {METADATA: contents})
 
 
 def beside(folder: Path, fields: Sequence[str], layers: Collection[int] | None = None) -> Path:
@@ -111,7 +110,7 @@ def columns_of(utterances: Sequence[Utterance], fields: Sequence[str], corpus: s
 def origin(folder: Path, info: StoreInfo) -> tuple[Path, Columns]:
     """The parent of a store with metadata, and its columns. UserError where they are not those that `info` names."""
     remedy = f"run the same `{info.command}` again"
-    raw: Any = read_json(folder / METADATA, remedy)
+    raw: Any = read_record(folder / METADATA, remedy, old=True)
     try:
         parent, of = Path(raw["parent"]), {str(id_): tuple(ones) for id_, ones in raw["of"].items()}
         columns = Columns(tuple(raw["columns"]), of)
@@ -134,10 +133,10 @@ class _Piece(Remade):
 
     def write(self, path: Path, plan: StoreInfo) -> None:
         def states(layer: int, u: int) -> States:
-            return self.columns.beside(read_intact(self.store, self.index, layer, u), self.ids[u])
+            return self.columns.beside(self.store.shard(self.index).read_intact(layer, u), self.ids[u])
 
         # Made twice rather than kept: a shard may be as large as memory.
-        crc32 = [[zlib.crc32(as_bytes(states(layer, u))) for u in range(len(self.ids))] for layer in plan.layers]
+        crc32 = [[checksum(states(layer, u)) for u in range(len(self.ids))] for layer in plan.layers]
         contents = replace(
             self.store.shard(self.index).contents,
             encoder=plan.encoder,

@@ -1,6 +1,7 @@
 """A shard that is being filled: raw states in `.spool`, and in `.journal` one line a finished batch.
 
-A journal line has a checksum of every block of bytes that it names and counts only if the bytes are there. So nothing
+A journal line begins with a checksum of itself, has one of every block of bytes that it names, and counts only if the
+bytes are there. So nothing
 needs to be flushed to the disk, even against a kill or a power failure. The journal is also the claim: a process holds
 its lock while it fills the shard, and the lock of a process that dies is released.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bas.errors import UserError
-from bas.features.shard import Contents, Shard, States, as_bytes, offsets, shard_path, write_shard
+from bas.features.shard import Contents, Shard, States, as_bytes, checksum, offsets, shard_path, write_shard
 from bas.features.store import StoreInfo
 from bas.util.files import hold
 from bas.util.versions import versions
@@ -37,7 +38,7 @@ class Encoded:
 
     @classmethod
     def of(cls, id_: str, states: States, silent: bool) -> Encoded:
-        return cls(id_, states, tuple(zlib.crc32(as_bytes(block)) for block in states), silent=silent)
+        return cls(id_, states, tuple(checksum(block) for block in states), silent=silent)
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,12 @@ def journaled(folder: Path, index: int) -> set[str]:
 
 
 def _entries(line: bytes) -> tuple[dict[str, _Place], dict[str, str]]:
-    """A journal line's encoded and skipped utterances; empty for a line that was cut off by a kill."""
+    """A journal line's encoded and skipped utterances; empty for a line that is not as it was written."""
     try:
-        raw = json.loads(line)
+        crc32, text = line[:8], line[9:].rstrip(b"\n")
+        if int(crc32, 16) != zlib.crc32(text):
+            return {}, {}
+        raw = json.loads(text)
         return {id_: _Place(b, t, tuple(c)) for id_, b, t, c in raw["done"]}, dict(raw["skipped"])
     except (ValueError, TypeError, KeyError):
         return {}, {}
@@ -125,7 +129,8 @@ class Spool:
                     _write(self._data, as_bytes(encoded.states))
                     done.append((encoded.id, end, encoded.states.shape[1], encoded.crc32))
                     end += encoded.states.nbytes
-            _write(self._journal, memoryview(json.dumps({"done": done, "skipped": skipped}).encode() + b"\n"))
+            text = json.dumps({"done": done, "skipped": skipped}).encode()
+            _write(self._journal, memoryview(b"%08x %s\n" % (zlib.crc32(text), text)))
         except BaseException:
             os.truncate(self._data.fileno(), self._end)
             os.truncate(self._journal.fileno(), line)
@@ -146,7 +151,7 @@ class Spool:
         def states(layer: int, u: int) -> States:
             if layer not in self.layers:
                 assert old is not None
-                return old.read(layer, u)
+                return old.read_intact(layer, u)
             size = places[u].frames * self.info.frame_bytes
             begin = places[u].begin + self.layers.index(layer) * size
             block: States = spool[begin : begin + size].view(self.info.dtype).reshape(-1, self.info.dim)
@@ -208,7 +213,7 @@ class Spool:
         if len(place.crc32) != len(self.layers) or place.begin + self._bytes(place) > len(raw):
             return False
         blocks = raw[place.begin : place.begin + self._bytes(place)].reshape(len(self.layers), -1)
-        return tuple(zlib.crc32(b.data) for b in blocks) == place.crc32
+        return tuple(checksum(b) for b in blocks) == place.crc32
 
 
 def _join_versions(old: dict[str, str], new: dict[str, str]) -> dict[str, str]:

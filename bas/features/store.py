@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from bas.errors import UserError
 from bas.features.shard import Shard, States, offsets, shard_path
-from bas.util.files import read_json
+from bas.util.files import read_record
 
 FORMAT = 2
 SEGMENTS = "segments.json"
@@ -108,11 +108,10 @@ class StoreInfo:
 
     @classmethod
     def _parse(cls, path: Path) -> StoreInfo:
-        raw = read_json(path)
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            format_ = raw.get("format") if isinstance(raw, dict) else None
+        raw = read_record(path, "restore it, or extract again into another folder", old=True)
+        if raw.get("format") != FORMAT:
             raise UserError(
-                f"{path}: format {format_!r}, this bas reads {FORMAT}; extract it again into another folder"
+                f"{path}: format {raw.get('format')!r}, this bas reads {FORMAT}; extract it again into another folder"
             )
         try:
             tuples = {"layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])}
@@ -193,7 +192,7 @@ class FeatureStore:
         return tuple(self._where)
 
     def num_frames(self, utterance_id: str) -> int:
-        _, start, stop = self._run(utterance_id)
+        _, _, start, stop = self._run(utterance_id)
         return stop - start
 
     def read(self, utterance_id: str, layer: int) -> States:
@@ -205,24 +204,26 @@ class FeatureStore:
     def gather(self, ids: Sequence[str], layers: Sequence[int]) -> tuple[States, npt.NDArray[np.int64]]:
         """These layers of these utterances end to end, `(L, N, D)` of the store's dtype, and the frames of each `(U,)`.
 
-        Copied from the mapped files, of which at most `mapped_bytes` stay in this process's memory.
-        UserError for an utterance or a layer that is not stored.
+        Copied from the mapped files, of which at most `mapped_bytes` stay in this process's memory, and compared with
+        their checksums when they are first read.
+        UserError for an utterance or a layer that is not stored, and for bytes that are not those computed.
         """
         for layer in layers:
             if layer not in self.info.layers:
                 stored = ", ".join(map(str, self.info.layers))
                 raise UserError(f"{self.folder}: layer {layer} is not stored; it holds {stored}")
         runs = [self._run(i) for i in ids]
-        edges = offsets([stop - start for _, start, stop in runs])
+        edges = offsets([stop - start for _, _, start, stop in runs])
         out_LND = np.empty((len(layers), int(edges[-1]), self.info.dim), self.info.dtype)
         # One shard after the other, so that at most `OPEN_SHARDS` are mapped.
         in_shards = sorted(zip(runs, edges.tolist(), strict=False))
         for index, group in groupby(in_shards, key=lambda place: place[0][0]):
             arrays = self._mapped(index, layers)
-            for (_, start, stop), begin in group:
+            for (_, u, start, stop), begin in group:
                 end = begin + stop - start
-                for row, array_ND in enumerate(arrays):
+                for row, (layer, array_ND) in enumerate(zip(layers, arrays, strict=True)):
                     out_LND[row, begin:end] = array_ND[start:stop]
+                    self._shards[index].compare(layer, u, out_LND[row, begin:end])
         self._touched += out_LND.nbytes + AROUND_BYTES * len(runs) * len(layers)
         if self._touched > self.mapped_bytes:
             if sum(self._shards[index].nbytes for index in self._maps) > self.mapped_bytes:
@@ -246,13 +247,13 @@ class FeatureStore:
         shard = self._shards[index]
         return [shard.mapped[shard.contents.layers.index(layer)] for layer in layers]
 
-    def _run(self, utterance_id: str) -> tuple[int, int, int]:
-        """The utterance's shard, its first frame there, and the one after its last."""
+    def _run(self, utterance_id: str) -> tuple[int, int, int, int]:
+        """The utterance's shard and its place there, its first frame, and the one after its last."""
         index, u = self._find(utterance_id)
         if index not in self._edges:
             self._edges[index] = self.shard(index).contents.offsets.tolist()
         edges = self._edges[index]
-        return index, edges[u], edges[u + 1]
+        return index, u, edges[u], edges[u + 1]
 
     def _find(self, utterance_id: str) -> tuple[int, int]:
         if utterance_id not in self._where:

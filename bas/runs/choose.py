@@ -19,12 +19,12 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
 from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
-from bas.runs.run import Inputs, open_labelled
+from bas.runs.run import OTHER, Inputs, open_labelled
 from bas.runs.spaces import load_space, shipped
 from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
-from bas.util.files import LOCK_FILES, locked, read_json, replacing, write_json
+from bas.util.files import LOCK_FILES, locked, read_record, replacing, write_json
 
 RUNS = Path("runs")
 STUDY = "study.json"
@@ -185,7 +185,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     with locked(folder, "at work"):
-        earlier = read_json(folder / STUDY)["verb"] if (folder / STUDY).exists() else verb
+        earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):
             raise UserError(f"{folder}: holds what `bas {_words(earlier)}` made; give another --name")
         before = {path: path.read_bytes() for path in (folder / FILE, folder / STUDY) if path.exists()}

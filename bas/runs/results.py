@@ -11,7 +11,7 @@ import numpy as np
 from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
-from bas.runs.run import Run
+from bas.runs.run import AGAIN, Run
 from bas.stats import Spread, interval
 from bas.stats.shares import Ceiling
 from bas.tasks import join_parts
@@ -122,7 +122,7 @@ def read_result(run: Run, job: Job, kind: type[R]) -> R:
     """A finished job's result. UserError naming its file and field where that is of another version of bas."""
     raw = run.result(job.name)
     body = {name: value for name, value in raw.items() if name not in HEAD}
-    return from_plain(kind, body, run.job_path(job.name), "delete it: the job is done again")
+    return from_plain(kind, body, run.job_path(job.name), AGAIN)
 
 
 def search_of(run: Run, space: str, fold: int, seed: int, searcher: str = "") -> SearchResult:

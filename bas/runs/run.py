@@ -26,7 +26,11 @@ from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Metric
 from bas.tasks import EMOTION, Task
-from bas.util.files import read_json
+from bas.util.files import read_record
+
+AGAIN = "delete it: the job is done again"
+OTHER = "give another --name, or delete that folder"
+"""Remedies for a result, and for what a folder was made of."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Run:
 
         Raises UserError for a folder of another version of bas, and whatever `Inputs.open` raises.
         """
-        raw = read_json(folder / "run.json")
+        raw = read_record(folder / "run.json", OTHER)
         try:
             plan = Plan.from_dict(raw["plan"])
         except (KeyError, TypeError) as error:
@@ -120,8 +124,7 @@ class Run:
         return self.job_path(job).exists()
 
     def result(self, job: str) -> dict[str, Any]:
-        result: dict[str, Any] = read_json(self.job_path(job))
-        return result
+        return read_record(self.job_path(job), AGAIN)
 
 
 def common_task(spaces: Iterable[SpaceFile]) -> Task:

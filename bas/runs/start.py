@@ -20,14 +20,14 @@ from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
 from bas.runs.baselines import common_baselines
 from bas.runs.plan import BEST, MIX, name_of
-from bas.runs.run import Inputs, Run, without_skipped
+from bas.runs.run import AGAIN, OTHER, Inputs, Run, without_skipped
 from bas.runs.spaces import SpaceFile, digest_of
 from bas.search.search import PATHS
 from bas.space import SearchSpace
 from bas.tasks import Task
 from bas.training.loop import read_checkpoint
 from bas.training.settings import Settings
-from bas.util.files import read_json, write_json, write_text
+from bas.util.files import read_record, write_json, write_text
 from bas.util.versions import versions
 
 REMEDY = "delete it: the next run writes it again"
@@ -60,8 +60,8 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         _check_speakers(run.corpus, run.task, protocol)
     made_of = _made_of(run, inputs)
     if (folder / "run.json").exists():
-        earlier = read_json(folder / "run.json", "give another --name, or delete that folder")
-        if not isinstance(earlier, dict) or not isinstance(earlier.get("made_of"), dict):
+        earlier = read_record(folder / "run.json", OTHER)
+        if not isinstance(earlier.get("made_of"), dict):
             raise UserError(
                 f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
             )
@@ -114,14 +114,13 @@ def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile])
 
 def _check_jobs(jobs: Path, protocol: Protocol) -> None:
     for path in sorted(jobs.glob("*.json")):
-        remedy = "delete it: its job is done again"
-        result = read_json(path, remedy)
-        if not isinstance(result, dict) or not isinstance(result.get("job"), dict):
-            raise UserError(f"{path}: not the result of a job; {remedy}")
+        result = read_record(path, AGAIN)
+        if not isinstance(result.get("job"), dict):
+            raise UserError(f"{path}: not the result of a job; {AGAIN}")
         if name_of(result["job"]) != path.stem:
-            raise UserError(f"{path}: the result of another job, {name_of(result['job'])}; {remedy}")
+            raise UserError(f"{path}: the result of another job, {name_of(result['job'])}; {AGAIN}")
         if result.get("protocol") != protocol.hash:
-            raise UserError(f"{path}: of another protocol than {protocol.hash}; {remedy}")
+            raise UserError(f"{path}: of another protocol than {protocol.hash}; {AGAIN}")
     for path in sorted(jobs.glob("*.checkpoint")):
         read_checkpoint(path)
 

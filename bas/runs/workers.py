@@ -33,11 +33,12 @@ from threadpoolctl import threadpool_limits
 from bas.errors import UserError
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
+from bas.runs.run import AGAIN
 from bas.runs.session import Session
 from bas.runs.stacked import run_stack, stacks
 from bas.training.placement import Placement
 from bas.training.stack import NotStackableError
-from bas.util.files import read_json
+from bas.util.files import read_record
 from bas.util.progress import bar
 
 REFRESH_SECONDS = 0.5
@@ -267,7 +268,7 @@ def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
     table = Table("jobs", "row", "done", "of", "s each")
     for kind, row in dict.fromkeys((job.kind, job.row) for job in jobs):
         paths = [_path(folder, job) for job in jobs if (job.kind, job.row) == (kind, row)]
-        results = [read_json(path) for path in paths if path.exists()]
+        results = [read_record(path, AGAIN) for path in paths if path.exists()]
         seconds = [result["seconds"] for result in results if "seconds" in result]
         each = f"{sum(seconds) / len(seconds):.1f}" if seconds else "–"
         table.add_row(kind, row, f"{len(results):,}", f"{len(paths):,}", each)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bas.errors import UserError
 from bas.report.results import FILE, FORMAT, REMEDY, Results
-from bas.util.files import read_json
+from bas.util.files import read_record
 from bas.util.typed import from_plain
 
 
@@ -19,10 +19,9 @@ def load_results(folder: Path | str) -> Results:
     Raises UserError naming the file, and the field that is missing, unknown or of another type.
     """
     path = Path(folder) / FILE
-    raw = read_json(path, REMEDY)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        there = raw.get("format") if isinstance(raw, dict) else None
-        raise UserError(f"{path}: format: must be {FORMAT}, not {there!r}; {REMEDY}")
+    raw = read_record(path, REMEDY)
+    if raw.get("format") != FORMAT:
+        raise UserError(f"{path}: format: must be {FORMAT}, not {raw.get('format')!r}; {REMEDY}")
     kind = _class_of(raw.get("study"))
     if kind is None:
         raise UserError(f"{path}: study: {raw.get('study')!r} is no study of this version of bas; {REMEDY}")

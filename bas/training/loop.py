@@ -24,7 +24,7 @@ from bas.errors import Diverged, UserError
 from bas.networks.network import LayerMix, Mixed
 from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.training.settings import Settings
-from bas.util.files import replacing
+from bas.util.files import check_archive, replacing
 
 Forward = Callable[[Tensor, Tensor, float], Tensor]
 """`(x_BTD, mask_BT, temperature) -> outputs_BO`."""
@@ -127,6 +127,7 @@ def optimise(
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of `optimise`. Raises UserError for any other file; no code in the file is run."""
     with _refuse_damaged(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+        check_archive(path)
         state = torch.load(path, weights_only=True, map_location="cpu")  # AdamW keeps its step counts on the CPU
         return {name: state[name] for name in CHECKPOINT}
 

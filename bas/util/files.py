@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from bas.errors import UserError
+
+CHECKSUM = "sha256"
+"""The last field of a record."""
 
 LOCK_FILES = (".lock", ".planning", ".session")
 """The lock files of a folder."""
@@ -36,9 +43,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON: NaN and infinite numbers (as in an interval of one unit) become null."""
-    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a record as strict JSON, with a checksum of its content as the last field, for `read_record`.
+
+    NaN and infinite numbers (as in an interval of one unit) become null.
+    """
+    body = _finite(value)
+    assert CHECKSUM not in body, path
+    text = json.dumps({**body, CHECKSUM: _checksum(body)}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    """Of what the text says, not of its blanks; the order of fields counts."""
+    return hashlib.sha256(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
 def _finite(value: Any) -> Any:
@@ -47,6 +65,34 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(path: Path, remedy: str, *, old: bool = False) -> dict[str, Any]:
+    """What `write_json` wrote, without its checksum.
+
+    old: take a file without one, of a time when none was written. remedy: what the user can do about a damaged file.
+    Raises UserError naming the file if it is missing, not an object of JSON, or not as it was written.
+    """
+    value = read_json(path, remedy)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a record of bas; {remedy}")
+    checksum = value.pop(CHECKSUM, None)
+    if checksum is None and not old:
+        raise UserError(f"{path}: {CHECKSUM}: missing: the file is of an earlier version of bas, or edited; {remedy}")
+    if checksum is not None and checksum != _checksum(value):
+        raise UserError(f"{path}: {CHECKSUM}: differs: other content than was written; {remedy}")
+    return value
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError unless every byte of a zip archive (a checkpoint, weights, .npz) is as it was written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"not a sound archive ({error})") from error
+    if damaged is not None:
+        raise ValueError(f"other bytes in {damaged} than were written")
 
 
 def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:

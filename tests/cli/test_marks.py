@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import rewrite
 from rich.table import Table
 from sounds import tone
 from stores import Fake, store
@@ -101,7 +102,7 @@ def test_it_is_not_lost_by_going_on_without_the_flag(shown: Any, capsys: pytest.
 def test_a_result_of_another_split_is_not_taken(shown: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(Path("runs/marked/jobs").glob("baseline-simple-FFN-fold1-*.json"))
     whole = path.read_text()
-    path.write_text(json.dumps(json.loads(whole) | {"protocol": "0123456789ab"}))
+    rewrite(path, json.loads(whole) | {"protocol": "0123456789ab"})
     try:
         assert main([*WORDS, *QUICK, *LEAKY]) == 2
         assert f"{path}: of another protocol" in capsys.readouterr().err

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from records import rewrite
 from refusals import refusal
 from sounds import tone
 from stores import SECONDS, Fake, flip, forge, manifest, names, quiet, store
@@ -234,7 +235,7 @@ def test_stores_that_differ_are_not_mixed(
     other = store(tmp_path / "list.csv", tmp_path / "other", Fake(**encoder), **choice)
     if device != "cpu":  # nothing here could compute there
         raw = json.loads((other.folder / "store.json").read_text())
-        (other.folder / "store.json").write_text(json.dumps({**raw, "device": device}))
+        rewrite(other.folder / "store.json", {**raw, "device": device})
     message = refusal(merge, [whole.folder, other.folder], tmp_path / "out", quiet())
     assert f"{whole.folder} and {other.folder}: {field} differs (" in message
     assert not (tmp_path / "out").exists()
@@ -253,17 +254,18 @@ import os, signal, sys
 from pathlib import Path
 from rich.console import Console
 from bas.features import assemble
+from bas.features.shard import Shard
 
-real, calls = assemble.fault, 0
+real, calls = Shard.read_intact, 0
 
-def fault(*given):
+def read_intact(*given):
     global calls
     calls += 1
     if calls == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 
-assemble.fault = fault
+Shard.read_intact = read_intact
 a, b, out, root = map(Path, sys.argv[2:])
 assemble.merge([a, b], out, Console(quiet=True), corpus="manifest", root=root)
 """

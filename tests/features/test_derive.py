@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from records import rewrite
 from refusals import refusal
 from sounds import tone
 from stores import SECONDS, Fake, flip, manifest, names, quiet, store
@@ -126,7 +127,7 @@ def test_the_identity_of_an_extracted_store_is_what_it_was(parent: FeatureStore)
     what = json.dumps([held, ["1", "", "float32"], "float16", 2])
     assert info.identity == hashlib.sha256(what.encode()).hexdigest()[:12]
     raw.pop("derived")  # as it was written before there were derived stores
-    (parent.folder / "store.json").write_text(json.dumps(raw))
+    rewrite(parent.folder / "store.json", raw)
     assert FeatureStore(parent.folder).info == info
 
 
@@ -215,9 +216,10 @@ import json, os, signal, sys
 from pathlib import Path
 from rich.console import Console
 from bas.features import derive
+from bas.features.shard import Shard
 from bas.speech.words import Segments
 
-real, calls = derive.read_intact, 0
+real, calls = Shard.read_intact, 0
 
 def read_intact(*given):
     global calls
@@ -226,7 +228,7 @@ def read_intact(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*given)
 
-derive.read_intact = read_intact
+Shard.read_intact = read_intact
 parent, out = map(Path, sys.argv[2:4])
 derive.derive(parent, out, Segments.parse(json.loads(sys.argv[4])), "mean", Console(quiet=True))
 """
@@ -303,13 +305,13 @@ def test_verify_finds_segments_that_are_not_those_of_then(
     made = derive(parent.folder, tmp_path / "out", words, pooling, quiet())
     raw = json.loads((made.folder / SEGMENTS).read_text())
     raw["of"]["u2"] = raw["of"]["u2"][:1]
-    (made.folder / SEGMENTS).write_text(json.dumps(raw))
+    rewrite(made.folder / SEGMENTS, raw)
     (line,) = wrong(made.folder)["derivation"]
     assert f"the store was derived from {made.info.derived}" in line
     # Also where all else was changed along: then the rows are too many.
     digest = Segments.parse({k: raw[k] for k in ("name", "of", "source")}).digest
     path = made.folder / "store.json"
-    path.write_text(path.read_text().replace(words.digest, digest))
+    rewrite(path, json.loads(path.read_text().replace(words.digest, digest)))
     for path in made.folder.glob("shard-*.h5"):
         with h5py.File(path, "r+") as file:
             file.attrs["derived"] = f"{pooling} words {digest}"

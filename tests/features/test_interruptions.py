@@ -105,8 +105,8 @@ def test_a_torn_spool_is_taken_up_where_it_is_whole(how: str, lost: list[str], c
 def test_the_journal_names_checksums_of_every_layer(corpus: Corpus, tmp_path: Path) -> None:
     interrupted(corpus, tmp_path / "store", after=3)
     lines = (tmp_path / "store/shard-00000.journal").read_text().splitlines()
-    done = [entry for line in lines for entry in json.loads(line)["done"]]
-    assert [len(json.loads(line)["done"]) for line in lines] == [1, 2, 2]
+    done = [entry for line in lines for entry in json.loads(line[9:])["done"]]
+    assert [len(json.loads(line[9:])["done"]) for line in lines] == [1, 2, 2]
     assert all(len(crc32) == 3 for _, _, _, crc32 in done)
 
 
@@ -120,7 +120,7 @@ def test_batches_that_end_at_the_same_moment_are_written_in_order(
     )
     interrupted(corpus, tmp_path / "store", after=3)
     lines = (tmp_path / "store/shard-00000.journal").read_text().splitlines()
-    assert [[id_ for id_, *_ in json.loads(line)["done"]] for line in lines] == [
+    assert [[id_ for id_, *_ in json.loads(line[9:])["done"]] for line in lines] == [
         ["u07"],
         ["u01", "u04"],
         ["u03", "u06"],

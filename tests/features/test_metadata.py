@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from records import rewrite
 from refusals import refusal
 from sounds import tone
 from stores import SECONDS, Fake, flip, quiet, store
@@ -112,7 +113,7 @@ def test_verify_finds_what_was_changed(parent: FeatureStore, tmp_path: Path) -> 
     path = made.folder / METADATA
     text = path.read_text()
     raw = json.loads(text)
-    path.write_text(json.dumps({**raw, "of": {**raw["of"], "u1": ["sex=female"]}}))
+    rewrite(path, {**raw, "of": {**raw["of"], "u1": ["sex=female"]}})
     assert "holds columns" in wrong(made.folder)["derivation"][0]
     path.write_text("{}")
     assert "damaged" in wrong(made.folder)["derivation"][0]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from extracting import ONE, Fake, extract, flip, put, states_at
+from records import rewrite
 from refusals import refusal
 from sounds import tone, tones
 from torch import Tensor
@@ -28,7 +29,7 @@ from bas.features import store as stores
 from bas.features.shard import Contents, Shard, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
 from bas.speech import audio
-from bas.util.files import read_json, write_json
+from bas.util.files import read_json
 
 # What it holds
 
@@ -314,8 +315,7 @@ def test_no_store_here(tmp_path: Path) -> None:
 
 def test_a_store_of_the_format_before_is_refused_by_readers_and_extractions(corpus: Corpus, tmp_path: Path) -> None:
     store = extract(corpus, tmp_path / "store")
-    raw = read_json(store.folder / "store.json")
-    write_json(store.folder / "store.json", {**raw, "format": 1})
+    rewrite(store.folder / "store.json", {**read_json(store.folder / "store.json"), "format": 1})
     for call in (lambda: FeatureStore(store.folder), lambda: extract(corpus, store.folder)):
         message = refusal(call)
         assert str(store.folder / "store.json") in message

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from records import rewrite
 from refusals import refusal
 from sounds import tone
 from stores import Fake, flip, forge, manifest, names, quiet, store
@@ -56,7 +57,7 @@ def wrong(folder: Path, **choices: Any) -> dict[str, list[str]]:
 
 def edit_json(folder: Path, **changes: Any) -> None:
     path = folder / "store.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    rewrite(path, {**json.loads(path.read_text()), **changes})
 
 
 def test_a_whole_store_passes(folder: Path) -> None:

@@ -129,7 +129,7 @@ def finished(folder: Path, layers: Sequence[int]) -> set[str]:
                 ids |= {i.decode() for i in file["ids"][:]}
     for journal in folder.glob("*.journal"):
         for line in journal.read_bytes().splitlines(keepends=True):
-            ids |= {entry[0] for entry in json.loads(line)["done"]} if line.endswith(b"\n") else set()
+            ids |= {entry[0] for entry in json.loads(line[9:])["done"]} if line.endswith(b"\n") else set()
     return ids
 
 

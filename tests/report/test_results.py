@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import rewrite
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
@@ -104,7 +105,7 @@ def test_another_file_is_refused_by_name_and_field(
     path = tmp_path / "results.json"
     raw = json.loads(path.read_text())
     change(raw)
-    path.write_text(json.dumps(raw))
+    rewrite(path, raw)
     with pytest.raises(UserError) as error:
         load_results(tmp_path)
     for word in words:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from golden.verbs import corpus
+from records import rewrite
 
 import bas
 from bas.cli.main import main
@@ -90,7 +91,7 @@ def test_what_the_folder_does_not_say_is_not_taken_for_equal(
     path = Path("runs/again/run.json")
     record = json.loads(path.read_text())
     del record["made_of"][name]
-    path.write_text(json.dumps(record))
+    rewrite(path, record)
     assert f"made with {name} None" in refusal(capsys, "compare", *SEARCH, "one.py", "--name", "again")
 
 
@@ -108,7 +109,7 @@ def test_a_search_that_is_done_again_and_chooses_otherwise_is_trained_again(work
         slot: {"One": "Two", "Two": "One"}[block] for slot, block in run.result(search.name)["architecture"].items()
     }
     path = run.job_path(search.name)
-    path.write_text(json.dumps({**run.result(search.name), "architecture": other}))
+    rewrite(path, {**run.result(search.name), "architecture": other})
     results = bas.compare("runs/again/experiment.toml", name="again")
     assert run.result(retrain.name)["architecture"] == other
     assert " > ".join(other.values()) in results.sequences["one"]

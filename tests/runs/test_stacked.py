@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from records import rewrite
 from running import run_jobs
 from stacking import alone, compare, eight_speakers, new_run, results
 from stores import quiet
@@ -204,7 +204,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
             architecture=chosen, layer=1, settings={}, probabilities=None, paths=None, epochs=(), **numbers
         )
         path = run.job_path(replace(job, kind=Kind.SEARCH).name)
-        path.write_text(json.dumps({"job": {}, "protocol": run.protocol.hash, **to_plain(search)}))
+        rewrite(path, {"job": {}, "protocol": run.protocol.hash, **to_plain(search)})
     run_jobs(run, jobs, 6, 1, quiet(), "retrains", stacked=True)
     session = Session(run.folder)
     assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from records import rewrite
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -71,7 +72,7 @@ def write_store(
         contents = Contents(encoder, dtype, layers, held, np.cumsum([0, *frames]), crc32, digests, {})
         write_shard(shard_path(folder, index), contents, lambda layer, u, blocks=blocks: blocks[layers.index(layer)][u])
     info = StoreInfo("made", ".", encoder, layers, tuple(shards), recordings, {}, "cpu", dtype)
-    (folder / "store.json").write_text(json.dumps(info.to_dict()))
+    rewrite(folder / "store.json", info.to_dict())
     return folder
 
 

@@ -187,7 +187,7 @@ def test_what_is_measured_is_what_the_arrays_say(done: tuple[Path, dict[str, Any
     last = results["finetuned"][0]["steps"][-1]
     analysis = json.loads((folder / f"rotation0/analysis/step-{last:05}.json").read_text())
     encoder = tunable(load_encoder(str(checkpoint_of(folder / "rotation0", last)), CPU))
-    weight_OD, bias_O = read_head(folder / "rotation0", last)
+    weight_OD, bias_O, _ = read_head(folder / "rotation0", last)
     known = {u.id: u for u in open_corpus("manifest", folder / "corpus.csv").utterances}
     utterances = [known[i] for i in analysis["ids"]]
     assert analysis["ids"] == sorted(read(folder / "protocol.json").folds[0].test)

@@ -214,7 +214,7 @@ def test_a_checkpoint_is_the_model_that_was_scored(done: Path, given: Path) -> N
     result = finished(done)
     valid = hisses(given / "valid", 7, "valid")
     for step in (0, 8, 18):
-        weight_OD, bias_O = read_head(done, step)
+        weight_OD, bias_O, _ = read_head(done, step)
         encoder = load(checkpoint_of(done, step))
         head = nn.Linear(*weight_OD.shape[::-1])
         head.load_state_dict({"weight": torch.from_numpy(weight_OD), "bias": torch.from_numpy(bias_O)})

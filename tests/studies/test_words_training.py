@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from records import rewrite
 from running import begin, run_jobs
 from stores import quiet, store
 from test_probing import SPACE, Informative
@@ -135,7 +136,7 @@ def begun(folder: Path, of: Plan) -> Run:
     ids, starts = list(lexical.starts), list(lexical.starts.values())
     np.savez(folder / LEXICON, vectors=lexical.vectors_WE, ids=np.array(ids), starts=np.array(starts))
     record = Record(inputs, words.digest, segments["random"].digest, "random", True)
-    (folder / RECORD).write_text(json.dumps(record.to_dict()))
+    rewrite(folder / RECORD, record.to_dict())
     return run
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bas.errors import UserError
-from bas.util.files import read_json, write_json
+from bas.util.files import read_record, write_json
 from bas.util.typed import from_plain, to_plain
 
 
@@ -59,7 +59,7 @@ SHAPE = Shape(
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", to_plain(SHAPE))
-    raw = read_json(tmp_path / "a.json")
+    raw = read_record(tmp_path / "a.json", "")
     assert raw["points"][0] == {"x": -1.5, "name": "a", "length": 1.5}, "a derived number, for other programs"
     assert raw["by_state"] == {"3": {"WA": 0.5}}
     read = from_plain(Shape, raw, tmp_path / "a.json")
@@ -74,9 +74,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_a_number_that_is_none_is_read_as_nan_where_there_must_be_one(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", to_plain(Point(-np.inf)))
-    assert np.isnan(from_plain(Point, read_json(tmp_path / "a.json"), "a").x)
+    assert np.isnan(from_plain(Point, read_record(tmp_path / "a.json", ""), "a").x)
     write_json(tmp_path / "b.json", to_plain(replace(SHAPE, values=np.array([0.5, np.nan]))))
-    values = from_plain(Shape, read_json(tmp_path / "b.json"), "b").values
+    values = from_plain(Shape, read_record(tmp_path / "b.json", ""), "b").values
     np.testing.assert_array_equal(values, [0.5, np.nan])
     assert type(from_plain(Point, {"x": 1}, "a").x) is float
 

@@ -33,13 +33,14 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.corpora import Utterance
 from bas.encoders import Tunable
+from bas.encoders.base import revision_of
 from bas.errors import Diverged, UserError
 from bas.speech import audio
 from bas.studies.dynamics.results import Evaluation, FineTuned
 from bas.tasks import Task
 from bas.training.loop import Record, seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import read_json, replacing, write_json
+from bas.util.files import check_archive, read_record, replacing, write_json
 from bas.util.progress import bar
 from bas.util.typed import from_plain, to_plain
 
@@ -53,12 +54,15 @@ def checkpoint_of(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:05}"
 
 
-def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """The linear layer of a checkpoint: weight `(O, D)` and bias `(O,)`. Raises UserError where the file is damaged."""
+def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """The linear layer of a checkpoint, weight `(O, D)` and bias `(O,)`, and the revision of the encoder beside it.
+
+    Raises UserError where the file is damaged.
+    """
     path = checkpoint_of(folder, step).with_suffix(".npz")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["weight_OD"], arrays["bias_O"]
+            return arrays["weight_OD"], arrays["bias_O"], str(arrays["revision"])
     except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
         raise UserError(f"{path}: missing or damaged; delete {folder}: it is made again") from error
 
@@ -66,7 +70,7 @@ def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray]:
 def read_finished(folder: Path) -> FineTuned | None:
     """What `finetune` returned for this folder; None: it has not ended."""
     path, remedy = folder / "finetune.json", f"delete {folder}: it is made again"
-    return from_plain(FineTuned, read_json(path, remedy), path, remedy) if path.exists() else None
+    return from_plain(FineTuned, read_record(path, remedy), path, remedy) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Classifier:
         self.encoder.save(folder)
         weight_OD, bias_O = (p.detach().cpu().numpy() for p in (self.head.weight, self.head.bias))
         with replacing(folder.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, weight_OD=weight_OD, bias_O=bias_O)
+            np.savez(stream, weight_OD=weight_OD, bias_O=bias_O, revision=np.array(revision_of(str(folder), None)))
 
 
 def micro_batches(encoder: Tunable, samples: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -255,6 +259,7 @@ def _restore(
 ) -> tuple[int, list[Record], float]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
+            check_archive(path)
             state = torch.load(path, weights_only=True, map_location="cpu")
         if state["of"] != identity:
             raise ValueError("of other utterances, settings or weights, or from another seed")

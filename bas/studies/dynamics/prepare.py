@@ -16,7 +16,7 @@ from bas.encoders import Encoder
 from bas.encoders.text import embed_texts
 from bas.errors import UserError
 from bas.speech import acoustics, audio
-from bas.util.files import read_json, replacing, write_json
+from bas.util.files import read_record, replacing, write_json
 from bas.util.progress import bar
 
 
@@ -48,7 +48,7 @@ def prepare(
             raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {first}")
         export.write(replace(corpus, utterances=tuple(kept)), folder / "corpus.csv")
         write_json(path, {"loudness": loudness, "rate": audio.SAMPLE_RATE, "kept": len(kept), "skipped": skipped})
-    reasons: dict[str, str] = read_json(path)["skipped"]
+    reasons: dict[str, str] = read_record(path, "delete it: the recordings are prepared again")["skipped"]
     for id_, reason in reasons.items():
         console.print(f"skipped: {id_}: {reason}", style="yellow", highlight=False, markup=False)
     prepared = open_corpus("manifest", folder / "corpus.csv")

@@ -55,7 +55,7 @@ from bas.studies.dynamics.results import Checkpoint, Dynamics, FineTuned, Rotati
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.training.tuning import Tuning
-from bas.util.files import read_json, replacing, write_json, write_text
+from bas.util.files import read_record, replacing, write_json, write_text
 from bas.util.typed import from_plain
 from bas.util.versions import versions
 
@@ -232,8 +232,7 @@ def _digest(value: Any) -> str:
 
 def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
     """Raise UserError where the folder was made with other choices."""
-    recorded = read_json(folder / "run.json", REMEDY)
-    old = recorded.get("made_of") if isinstance(recorded, dict) else None
+    old = read_record(folder / "run.json", REMEDY).get("made_of")
     if not isinstance(old, dict) or old.keys() != made_of.keys():
         raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
     for name, value in made_of.items():
@@ -284,6 +283,9 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
     targets = {part: EMOTION.targets(utterances, done.outputs) for part, utterances in parts.items()}
     texts = [study.texts[i] for i in ids]
     encoder = _load(plan, str(weights.resolve()), None)
+    weight_OD, bias_O, revision = read_head(where, step)
+    if encoder.info.revision != revision:
+        raise UserError(f"{weights}: other weights than were written; delete {where}: it is made again")
     store, means = where / "features" / name, where / "means" / f"{name}.npz"
     x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
     analysed = analyse(
@@ -297,7 +299,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
         plan.seed,
         plan.device,
     )
-    cut: dict[str, Any] = {"own": own_head(cut_LUD, *read_head(where, step), targets["test"])}
+    cut: dict[str, Any] = {"own": own_head(cut_LUD, weight_OD, bias_O, targets["test"])}
     if step in (0, done.steps[-1]):
         size = plan.settings.micro_batch
         states = {part: mean_states(encoder, parts[part], size) for part in ("fit", "valid")} | {"test": x_LUD}
@@ -307,7 +309,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
 
 
 def _read(path: Path, remedy: str = "") -> Checkpoint:
-    return from_plain(Checkpoint, read_json(path, remedy), path, remedy)
+    return from_plain(Checkpoint, read_record(path, remedy), path, remedy)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from bas.protocols import field_of
 from bas.runs.layers import best, cross_validate
 from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
-from bas.runs.run import Run
+from bas.runs.run import AGAIN, OTHER, Run
 from bas.runs.workers import Workers
 from bas.stats import interval
 from bas.studies.probe.heads import KINDS
@@ -36,7 +36,7 @@ from bas.training.batches import Data, by_speaker, load
 from bas.training.heads import state_name
 from bas.training.loop import outputs
 from bas.training.placement import Placement, place
-from bas.util.files import read_json, write_json
+from bas.util.files import read_record, write_json
 from bas.util.typed import from_plain, to_plain
 
 EXCEPT, ALL = "all but ", "all "
@@ -203,7 +203,7 @@ def open_pool(source: Pool | Path, tick: Callable[[], None], placement: Placemen
     """Open a session: the pool itself, or the one `carry_out` described in a folder. Its data lies on the device."""
     assert placement is None
     if isinstance(source, Path):
-        source = Pool(source, [Run.open(Path(path)) for path in read_json(source / "transfer.json")["runs"]])
+        source = Pool(source, [Run.open(Path(path)) for path in read_record(source / "transfer.json", AGAIN)["runs"]])
     source.tick = tick
     return source
 
@@ -228,7 +228,10 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
 def name_of(runs: Sequence[Run]) -> str:
     """The name of the folder for transfers between exactly these runs, of these languages and speakers."""
     made_of = [
-        (read_json(run.folder / "run.json")["made_of"], [(u.id, u.language, u.speaker) for u in run.utterances])
+        (
+            read_record(run.folder / "run.json", OTHER)["made_of"],
+            [(u.id, u.language, u.speaker) for u in run.utterances],
+        )
         for run in runs
     ]
     return "transfer-" + hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]
@@ -313,8 +316,8 @@ def tabulate(pool: Pool) -> Transfer:
 
 def _result(pool: Pool, source: Source, fold: int, seed: int) -> TransferResult:
     path = pool.folder / "jobs" / f"{Job(Kind.TRANSFER, source.name, fold, seed).name}.json"
-    body = {name: value for name, value in read_json(path).items() if name not in HEAD}
-    result = from_plain(TransferResult, body, path, "delete it: the job is done again")
+    body = {name: value for name, value in read_record(path, AGAIN).items() if name not in HEAD}
+    result = from_plain(TransferResult, body, path, AGAIN)
     for target, members in pool.tests(source, fold).items():
         assert np.array_equal(members.numpy(), result.tests[target].members), path
     return result

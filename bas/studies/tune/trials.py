@@ -23,7 +23,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ STARTUP = 5  # complete trials before any is pruned; TPE draws its first ten at 
 GRACE = 0.25  # share of the epochs before a trial may be pruned: under one-cycle the rates still rise
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+CHECKSUM = "crc32"
 JOURNAL = "studies.journal"
 
 
@@ -137,12 +139,30 @@ def apply_params(settings: Settings, space: SearchSpace, params: Mapping[str, An
     return replace(settings, **{name: value for name, value in params.items() if name in names}), space
 
 
+class CheckedJournal(JournalFileBackend):
+    """Optuna's journal, whose every line has a checksum of its content."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        super().append_logs([{**log, CHECKSUM: _checksum(log)} for log in logs])
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        for log in super().read_logs(log_number_from):
+            checksum = log.pop(CHECKSUM, None)
+            if checksum != _checksum(log):
+                raise ValueError("a line is not as it was written")
+            yield log
+
+
+def _checksum(log: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(log).encode()):08x}"
+
+
 def open_journal(folder: Path) -> JournalStorage:
     """Open the journal of the run's studies. Raises UserError where the file is damaged or no journal."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar shows all trials
     path = folder / JOURNAL
     try:
-        journal = JournalStorage(JournalFileBackend(str(path)))
+        journal = JournalStorage(CheckedJournal(str(path)))
         with path.open("rb") as stream:
             for line in stream:  # Optuna skips a last line that is not JSON
                 if line.endswith(b"\n"):

@@ -31,7 +31,7 @@ from bas.protocols import Fold
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.plan import Job, Kind
 from bas.runs.results import Tested
-from bas.runs.run import Run
+from bas.runs.run import OTHER, Run
 from bas.runs.session import Session
 from bas.speech.words import holder
 from bas.studies.words.heads import ALONE, FUSIONS, TEXT, Texts, WordHeads
@@ -40,7 +40,7 @@ from bas.training.batches import Batch, Data, by_speaker, load
 from bas.training.heads import train
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
-from bas.util.files import read_json
+from bas.util.files import read_record
 
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
 FUSED = (RAW, INSIDE, WORDS)
@@ -70,7 +70,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        return cls(**read_json(folder / RECORD))
+        return cls(**read_record(folder / RECORD, OTHER))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

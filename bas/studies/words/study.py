@@ -30,7 +30,7 @@ from bas.protocols import Protocol
 from bas.report.notes import announce_study
 from bas.report.results import write_results
 from bas.runs.layers import middle
-from bas.runs.run import Inputs, Run
+from bas.runs.run import OTHER, Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import start
 from bas.runs.workers import Workers
@@ -52,7 +52,7 @@ from bas.studies.words.jobs import (
 from bas.studies.words.lexicon import lexicon, word_type, words_of
 from bas.studies.words.neighbours import similarity, table
 from bas.studies.words.results import Neighbourhoods, StoreWords, TaskWords, TextEncoder, Words
-from bas.util.files import read_json, replacing, write_json, write_text
+from bas.util.files import read_record, replacing, write_json, write_text
 from bas.util.progress import bar
 
 NEAREST = 5  # neighbours of a word in the table
@@ -173,7 +173,7 @@ def _spoken(folder: Path, choice: StoreChoice, text_encoder: str, aligner: str |
 
 def _check_same(folder: Path, record: Record) -> None:
     """Raise UserError where an earlier start recorded other words or another text encoder."""
-    raw = read_json(folder / RECORD)
+    raw = read_record(folder / RECORD, OTHER)
     try:
         earlier = Record(**raw)
     except TypeError as error:
