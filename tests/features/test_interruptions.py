@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from damage import SORTS, damaged
 from extracting import ALONE, ONE, Fake, contents, extract, finished, leftovers, marks
 from places import ROOT
 from refusals import refusal
@@ -100,6 +102,21 @@ def test_a_torn_spool_is_taken_up_where_it_is_whole(how: str, lost: list[str], c
     assert sorted(encoder.seen) == marks(corpus, "u00", "u02", "u05", *lost)
     assert contents(folder) == contents(tmp_path / "whole")
     assert leftovers(folder) == []
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("suffix", ["spool", "journal"])
+def test_a_fault_of_what_was_not_finished_is_encoded_again(
+    suffix: str, sort: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    interrupted(corpus, tmp_path / "cut", after=3)
+    whole = contents(extract(corpus, tmp_path / "whole", shard_bytes=ONE).folder)
+    for number, raw in enumerate(damaged((tmp_path / f"cut/shard-00000.{suffix}").read_bytes(), sort, 20)):
+        folder = tmp_path / f"store{number}"
+        shutil.copytree(tmp_path / "cut", folder)
+        (folder / f"shard-00000.{suffix}").write_bytes(raw)
+        extract(corpus, folder, shard_bytes=ONE)
+        assert contents(folder) == whole, f"fault {number}"
 
 
 def test_the_journal_names_checksums_of_every_layer(corpus: Corpus, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from records import rewrite
 from refusals import refusal
 from stores import manifest, names
 
@@ -90,7 +91,7 @@ def test_verify_names_what_was_cut_off_before_an_earlier_version_took_it(
     path = here / "store" / "store.json"
     raw = json.loads(path.read_text())
     del raw["truncated"]  # as version 0.4.0 wrote it
-    path.write_text(json.dumps(raw))
+    rewrite(path, raw)
     capsys.readouterr()
     assert main(["features", "verify", "store"]) == 2
     said = capsys.readouterr().out

@@ -18,7 +18,10 @@ from typing import Any
 import torch
 import transformers
 from models import SMALL as SMALL_MODEL
+from records import rewrite
 from sounds import tone
+
+from bas.util.files import CHECKSUM
 
 SPACE = """from bas.blocks import FFN, MeanPool
 from bas.space import SearchSpace
@@ -93,10 +96,13 @@ def adapted() -> None:
 
 
 def edit(name: str, change: Callable[[Any], object]) -> None:
-    """Change a JSON file."""
+    """Change a JSON file, a record's checksum along with it."""
     value = json.loads(Path(name).read_text())
     change(value)
-    write(name, json.dumps(value))
+    if CHECKSUM in value:
+        rewrite(Path(name), value)
+    else:
+        write(name, json.dumps(value))
 
 
 def replace(name: str, old: str, new: str) -> None:
@@ -248,7 +254,7 @@ CASES = {
         "a space was changed": Case(OLD, lambda: replace("mine.py", "Two", "Zwei")),
         "the run's own copy was changed": Case(OLD, lambda: replace("runs/old/spaces/mine.py", "Two", "Zwei")),
         "run.json is cut off": Case(OLD, lambda: halve("runs/old/run.json")),
-        "run.json lacks its fields": Case(OLD, lambda: write("runs/old/run.json", "{}")),
+        "run.json lacks its fields": Case(OLD, lambda: rewrite(Path("runs/old/run.json"), {})),
         "no run.json": Case(OLD, lambda: os.remove("runs/old/run.json")),
         "a result is cut off": Case(OLD, lambda: halve(JOB)),
         "a checkpoint is cut off": Case(OLD, lambda: halve(CHECKPOINT)),

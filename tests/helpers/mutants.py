@@ -303,9 +303,37 @@ MUTANTS = [
     Mutant(
         "a flipped bit of a feature is not seen",
         "bas/features/shard.py",
-        "    if zlib.crc32(as_bytes(states)) != crc32:",
+        "    if checksum(states) != crc32:",
         "    if False:",
         "tests/features/test_verify.py",
+    ),
+    Mutant(
+        "a training reads features without comparing them",
+        "bas/features/shard.py",
+        "        if checksum(block_TD) != self.contents.crc32[row, u]:",
+        "        if False:",
+        "tests/runs/test_corruption.py -k shard",
+    ),
+    Mutant(
+        "a record is believed whatever its checksum",
+        "bas/util/files.py",
+        "    if checksum is not None and checksum != _checksum(value):",
+        "    if False:",
+        "tests/runs/test_corruption.py -k json",
+    ),
+    Mutant(
+        "a checkpoint is believed",
+        "bas/training/loop.py",
+        "        check_archive(path)",
+        "        pass",
+        "tests/runs/test_corruption.py -k checkpoint",
+    ),
+    Mutant(
+        "baselines are compared by their names",
+        "bas/runs/start.py",
+        '        **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},\n',
+        "",
+        "tests/runs/test_folders.py -k baselines",
     ),
 ]
 

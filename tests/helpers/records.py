@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bas.util.files import CHECKSUM, write_json
+
+
+def record(path: Path) -> dict[str, Any]:
+    """What a record says, without its checksum, which is of the seconds too."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {name: one for name, one in value.items() if name != CHECKSUM}
 
 
 def rewrite(path: Path, record: Mapping[str, Any]) -> None:

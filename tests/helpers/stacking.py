@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from places import ROOT
+from records import record
 from running import begin
 from sounds import tone
 from stores import Fake, store
@@ -47,7 +47,7 @@ def alone(run: Run, *numbers: int) -> list[Job]:
 
 
 def results(run: Run) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted((run.folder / "jobs").glob("*.json"))}
+    return {path.stem: record(path) for path in sorted((run.folder / "jobs").glob("*.json"))}
 
 
 def compare(result: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from damage import SORTS, damaged
 from golden.verbs import SPACE, corpus
 
 from bas.cli.main import main
@@ -21,7 +21,6 @@ from bas.cli.main import main
 pytestmark = pytest.mark.slow
 
 FAULTS = 20  # of each sort, in each kind of file
-BLOCK = 4096
 QUICK = ["--set", "epochs=2", "--set", "width=8", "--set", "stride=4", "--workers", "1", "--seeds", "1"]
 ONE = ["--protocol", "speaker:2", "--space", "four.py"]
 STORE = "runs/features/cups-log-mel"
@@ -43,26 +42,6 @@ FILES = {
 }
 
 
-def flip_byte(raw: bytearray, rng: np.random.Generator) -> None:
-    raw[rng.integers(len(raw))] ^= int(rng.integers(1, 256))
-
-
-def zero_block(raw: bytearray, rng: np.random.Generator) -> None:
-    size = min(BLOCK, max(1, len(raw) // 4))
-    start = int(rng.integers(len(raw) - size + 1))
-    raw[start : start + size] = bytes(size)
-
-
-def move_block(raw: bytearray, rng: np.random.Generator) -> None:
-    size = min(BLOCK, max(1, len(raw) // 4))
-    start, to = (int(rng.integers(len(raw) - size + 1)) for _ in range(2))
-    raw[to : to + size] = raw[start : start + size]
-
-
-Fault = Callable[[bytearray, np.random.Generator], None]
-SORTS: dict[str, list[Fault]] = {"bytes": [flip_byte], "blocks": [zero_block, move_block]}
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory with a store, and a finished run of each verb."""
@@ -75,6 +54,40 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for verb, words in VERBS.items():
             assert main([verb, *words, "--name", verb]) == 0
         yield folder
+
+
+@pytest.fixture(scope="module")
+def cut(work: Path) -> Path:
+    """A comparison that was interrupted in its first retraining, with the checkpoint of one epoch."""
+    seen: list[object] = []
+
+    def interrupt(*given: object) -> None:
+        seen.append(given)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bas.training.loop.CHECKPOINT_SECONDS", 0.0)
+        patch.setattr("bas.runs.tensorboard.train_epoch", interrupt)
+        assert main(["compare", *VERBS["compare"], "--name", "cut"]) == 130
+    (path,) = Path("runs/cut/jobs").glob("*.checkpoint")
+    return path
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_fault_of_a_checkpoint(sort: str, cut: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = 0
+    for raw in damaged(cut.read_bytes(), sort, FAULTS):
+        shutil.rmtree("runs/fresh", ignore_errors=True)
+        shutil.copytree("runs/cut", "runs/fresh")
+        Path("runs/fresh/jobs", cut.name).write_bytes(raw)
+        capsys.readouterr()
+        if main(["compare", *VERBS["compare"], "--name", "fresh"]) == 0:
+            assert numbers("fresh") == numbers("compare")
+        else:
+            assert f"{cut.name}: damaged" in capsys.readouterr().err
+            refused += 1
+    assert refused >= FAULTS // 2
 
 
 def numbers(name: str) -> Any:
@@ -99,13 +112,9 @@ def test_a_fault_is_found_or_harmless(file: str, sort: str, work: Path, capsys: 
     path, verb = path_of(file), FILES[file]
     name = "fresh" if path.is_relative_to(STORE) else verb  # a finished run reads no feature
     whole, before = path.read_bytes(), numbers(verb)
-    rng = np.random.default_rng(sum(map(ord, file)))
     refused = 0
     try:
-        for number in range(FAULTS):
-            raw = bytearray(whole)
-            faults = SORTS[sort]
-            faults[number % len(faults)](raw, rng)
+        for number, raw in enumerate(damaged(whole, sort, FAULTS)):
             path.write_bytes(raw)
             capsys.readouterr()
             shutil.rmtree("runs/fresh", ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from records import record
 from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -195,8 +196,7 @@ def compare(features: Path, name: str, *more: str) -> list[str]:
 
 
 def job(folder: Path, name: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder / f"jobs/{name}.json").read_text())
-    return result
+    return record(folder / f"jobs/{name}.json")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from records import rewrite
+from records import record, rewrite
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -341,7 +341,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    of_jobs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))}
+    of_jobs = {path.stem: record(path) for path in sorted((folder / "jobs").glob("*.json"))}
     return {name: {key: value for key, value in job.items() if key != "seconds"} for name, job in of_jobs.items()}
 
 

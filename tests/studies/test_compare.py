@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from records import record
 from rich.console import Console
 from running import run_jobs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -120,7 +121,7 @@ def jobs(folder: Path) -> dict[str, Any]:
     """Every job's result without the seconds it took."""
     results = {}
     for path in sorted((folder / "jobs").glob("*.json")):
-        result = json.loads(path.read_text())
+        result = record(path)
         result.pop("seconds", None)
         results[path.stem] = result
     return results

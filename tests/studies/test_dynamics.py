@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from damage import SORTS, damaged
 from families import save
 from refusals import refusal
 from rich.console import Console
@@ -26,6 +27,7 @@ from bas.cli.main import main
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.encoders import load_encoder, tunable
 from bas.encoders.base import revision_of
+from bas.errors import UserError
 from bas.features.store import FeatureStore
 from bas.features.verify import verify
 from bas.protocols import read
@@ -263,6 +265,40 @@ def test_what_is_done_is_not_done_again(
     events = EventAccumulator(str(folder / "tb/rotation0/third"))
     events.Reload()
     assert [event.step for event in events.Scalars("third part/WA")] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(
+            "run.json",
+            "rotation0/finetune.json",
+            "rotation0/analysis/step-00000.json",
+            "rotation0/means/step-00000.npz",
+        ),
+        *("rotation0/checkpoints/step-00008.npz", "rotation0/checkpoints/step-00008/model.safetensors"),
+    ],
+)
+def test_a_fault_is_found_or_harmless(
+    file: str, sort: str, done: tuple[Path, dict[str, Any], str], given: Path, tmp_path: Path
+) -> None:
+    """Of what a run reads again that measures its last checkpoint once more."""
+    before, messages = done[1], []
+    for number, raw in enumerate(damaged((done[0] / file).read_bytes(), sort, 6)):
+        folder = tmp_path / f"run{number}"
+        shutil.copytree(done[0], folder)
+        for lost in ("analysis/step-00008.json", "means/step-00008.npz"):
+            (folder / "rotation0" / lost).unlink()
+        (folder / file).write_bytes(raw)
+        try:
+            results = carry_out(folder, plan(given), quiet(), rotations=1)
+        except UserError as error:
+            messages.append(str(error))
+        else:
+            assert to_plain(results) == before, f"fault {number}"
+    assert all(str(tmp_path) in message for message in messages)
+    assert len(messages) >= 3
 
 
 def test_what_is_lost_with_its_weights_is_had_again_with_the_rotation(

@@ -99,7 +99,7 @@ def finished(folder: Path) -> dict[str, Any]:
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name != "seconds"}
+    return {name: value for name, value in result.items() if name not in ("seconds", "sha256")}
 
 
 def weights(folder: Path) -> dict[str, bytes]:

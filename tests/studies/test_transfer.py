@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from records import record
 from refusals import refusal
 from stores import quiet, store
 from test_probing import Corpus, Informative, begun, plan
@@ -80,10 +81,7 @@ def pool(work: Path) -> Pool:
 
 
 def job_of(work: Path, source: str, fold: int) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(
-        (work / f"transfer/jobs/{Job(Kind.TRANSFER, source, fold, 0).name}.json").read_text()
-    )
-    return result
+    return record(work / f"transfer/jobs/{Job(Kind.TRANSFER, source, fold, 0).name}.json")
 
 
 def said(pool: Pool, members: Any) -> list[tuple[str, str]]:
@@ -285,7 +283,7 @@ def test_no_label_of_a_target_changes_a_head_or_the_choice(work: Path, tmp_path:
             turned._data = None
         run_transfer(turned, Job(Kind.TRANSFER, source, fold, 0))
         name = Job(Kind.TRANSFER, source, fold, 0).name
-        now, before = json.loads((tmp_path / f"transfer/jobs/{name}.json").read_text()), job_of(work, source, fold)
+        now, before = record(tmp_path / f"transfer/jobs/{name}.json"), job_of(work, source, fold)
         assert {**now, "seconds": 0} == {**before, "seconds": 0}
 
 
@@ -307,7 +305,7 @@ def test_a_killed_transfer_goes_on_and_a_finished_one_rests(work: Path, tmp_path
     assert path.with_suffix(".checkpoint").exists()
     before = {p: p.stat().st_mtime_ns for p in path.parent.glob("*.json")}
     again = transferred(tmp_path / "transfer", runs(work))
-    assert json.loads(path.read_text()) | {"seconds": 0} == job_of(work, "all but de", 2) | {"seconds": 0}
+    assert record(path) | {"seconds": 0} == job_of(work, "all but de", 2) | {"seconds": 0}
     assert to_plain(again) == json.loads((work / "matrix.json").read_text())
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert not path.with_suffix(".checkpoint").exists()

@@ -317,8 +317,8 @@ def test_a_damaged_record_is_refused(work: Path, monkeypatch: pytest.MonkeyPatch
     whole = path.read_text()
     for text, message in (
         ("{", "not readable as JSON"),
-        ('{"words": 1}', "not of this version"),
-        ("[1]", "not of this"),
+        ('{"words": 1}', "sha256: missing"),
+        ("[1]", "not a record of bas"),
     ):
         path.write_text(text)
         try:
