@@ -99,6 +99,7 @@ def _lines(corpus: Corpus) -> list[str]:
     ]
     if corpus.note:
         lines.append(f"note: {corpus.note}")
+    lines += [f"note: {remark}" for remark in corpus.remarks]
     without = sum(u.speaker is None for u in corpus.labelled())
     if without and not corpus.published:
         lines.append(f"missing: {without} utterances with a label have no speaker; emotion is not scored until they do")
