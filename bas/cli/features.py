@@ -75,7 +75,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.derive import derive as make
     from bas.features.store import FeatureStore
     from bas.speech import audio
-    from bas.speech.words import random_like, word_segments
+    from bas.speech.words import describe_unaligned, random_like, word_segments
     from bas.util.progress import bar
 
     folder: Path = arguments.folder
@@ -88,6 +88,8 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
         segments = word_segments(utterances, aligner, lambda: progress.advance(task))
     sources = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
     console.print(f"{corpus.name}: words of {len(utterances)} utterances: {sources}", highlight=False, markup=False)
+    for remark in describe_unaligned(segments.unaligned):
+        console.print(f"{corpus.name}: {remark}", style="bold yellow", highlight=False, markup=False)
     if arguments.segments == "random":
         segments = random_like(segments, {u.id: audio.duration(u) for u in utterances})
     into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)
