@@ -29,6 +29,23 @@ KINDS = {
 }
 
 
+def is_utf8(name: str | os.PathLike[str]) -> bool:
+    """Whether the name's bytes are UTF-8, which records, reports and most libraries can hold."""
+    try:
+        os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def check_name(name: str | os.PathLike[str], also: str = "") -> None:
+    """UserError unless the name is UTF-8. also: what else has such a name."""
+    if not is_utf8(name):
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        remedy = "rename it (`convmv -r -f CP850 -t UTF-8 --notest FOLDER`, or `-f latin1`)"
+        raise UserError(f"{shown}: the name is not UTF-8{also}; {remedy}, or unzip again with -O CP850")
+
+
 def check_regular(path: Path) -> int:
     """The file's size in bytes. UserError for what is no regular file; OSError as `os.stat` has it."""
     status = os.stat(path)

@@ -13,6 +13,7 @@ import pytest
 from refusals import refusal
 from sounds import tone
 
+from bas.cli.main import main
 from bas.corpora import Corpus, export, open_corpus
 from bas.corpora.folders import Names, walk
 from bas.protocols.published import emobox
@@ -322,3 +323,74 @@ def test_an_export_of_linked_folders_is_read_again(tmp_path: Path) -> None:
     corpus = open_corpus("emovo", tmp_path / "here")
     export.write(corpus, tmp_path / "here" / "m.csv")
     assert known(open_corpus("manifest", tmp_path / "here" / "m.csv")) == known(corpus)
+
+
+OTHER_BYTES = {"cp850": b"Col\x8are", "latin-1": b"Col\xe8re", "shift-jis": b"\x93\xe1\x82\xea", "cut-off": b"Col\xc3"}
+UTF8 = {"accents": "Colère", "in-two-pieces": "Cole\u0300re", "chinese": "生气"}
+
+
+@pytest.mark.parametrize("name", ["cafe", "ravdess", "emovo", "shemo", "cremad"])
+@pytest.mark.parametrize("encoding", OTHER_BYTES)
+def test_a_name_that_is_not_utf8_is_refused_at_once(name: str, encoding: str, tmp_path: Path) -> None:
+    root = lay(tmp_path, name)
+    file = root / next(path for path, content in TREES[name].items() if content is None)
+    other = os.fsencode(root) + b"/" + OTHER_BYTES[encoding]
+    os.mkdir(other)
+    os.rename(file, other + b"/" + os.fsencode(file.name))
+    message = refusal(open_corpus, name, root)
+    shown = OTHER_BYTES[encoding].decode("utf-8", "backslashreplace")
+    assert message.startswith(
+        f"{root}/{shown}/{file.name}: the name is not UTF-8, one of 1 recordings with such a path;"
+    )
+    assert "convmv" in message
+    message.encode()
+
+
+@pytest.mark.parametrize("kind", ["the root", "a link to it", "above it"])
+def test_a_root_that_is_not_utf8_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/Col\x8are")
+    root = lay(Path(odd) / "below" if kind == "above it" else Path(odd), "ravdess")
+    if kind == "a link to it":
+        (tmp_path / "link").symlink_to(odd)
+        root = tmp_path / "link"
+    assert "/Col\\x8are" in refusal(open_corpus, "ravdess", root)
+
+
+@pytest.mark.parametrize("name", UTF8)
+def test_a_name_in_utf8_is_read(name: str, tmp_path: Path) -> None:
+    root = lay(tmp_path / UTF8[name], "ravdess")
+    (root / "Actor_01").rename(root / UTF8[name])
+    assert len(open_corpus("ravdess", root).utterances) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "corpus show --corpus cafe --root ODD",
+        "extract --corpus cafe --root ODD --encoder log-mel",
+        "extract --corpus cafe --root good --encoder log-mel --features ODD",
+        "protocol make --corpus cafe --root good --protocol speaker:2 --to ODD.json",
+        "corpus export --corpus cafe --root good --to ODD.csv",
+        "compare --features ODD",
+        "compare --features x --name ODD",
+        "ODD",
+    ],
+)
+def test_no_argument_ends_in_a_traceback(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lay(tmp_path / "good", "cafe")
+    odd = os.fsdecode(b"Col\x8are")
+    assert main(command.replace("ODD", odd).split()) == 2
+    assert "Col\\x8are" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+
+
+def test_a_working_folder_that_is_not_utf8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/Col\x8are")
+    monkeypatch.chdir(os.fsdecode(os.fsencode(tmp_path) + b"/Col\x8are"))
+    assert main(["corpus", "show", "--corpus", "cafe", "--root", "."]) == 2
+    assert "Col\\x8are: the name is not UTF-8;" in capsys.readouterr().err

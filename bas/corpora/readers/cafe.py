@@ -32,8 +32,8 @@ def read(root: Path) -> Corpus:
     """Read the folder of one copy: `CaFE_48k` (wav), or the one that holds `CaFE_192k_1` and `CaFE_192k_2` (aiff).
 
     `Colère/Faible/01-C-1-1.wav` is actor, emotion letter, intensity (1 weak, 2 strong; `Neutre` has 1), sentence. Only
-    the file names are read: unzipping can garble the accents of the folders. Odd actors are male; the sentences are
-    the documentation's.
+    the file names are read: unzipping can garble the accents of the folders, but must leave UTF-8. Odd actors are male;
+    the sentences are the documentation's.
     UserError: no recording, two copies, a file name with an unknown actor, emotion letter or sentence.
     """
     paths = tree.find_recordings(root, "Joie/Faible/01-J-1-1.wav and 935 more", suffixes=(".wav", ".aiff", ".aif"))
