@@ -75,6 +75,8 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
         console = _console(None)
     if corpus.note:
         _say(console, f"{corpus.name}: {corpus.note}")
+    for remark in corpus.remarks:
+        _say(console, f"{corpus.name}: {remark}")
     encoder: Encoder = load_encoder(
         str(of.name),
         choose_device(choice.device, group.local_rank),

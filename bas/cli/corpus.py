@@ -40,8 +40,9 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
     if out.suffix not in ("", *export.SUFFIXES):
         raise UserError(f"--to {out}: must end in {' or '.join(export.SUFFIXES)}, or be a folder's name without a dot")
     corpus = _open(arguments)
+    remarks: tuple[str, ...] = ()
     if out.suffix:
-        export.write(corpus, out)
+        remarks = export.write(corpus, out)
     else:
         audformat.write(corpus, out)
     reader = "manifest" if out.suffix else "audformat"
@@ -49,6 +50,8 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
         f"{reader}: {out}, {len(corpus.utterances)} utterances of {corpus.name}; the recordings stay where they are"
     )
     console.print(message, highlight=False, markup=False, soft_wrap=True)
+    for remark in remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False, soft_wrap=True)
     if corpus.note:
         console.print(f"note: {corpus.note}; the table itself does not say so", highlight=False, markup=False)
     tell_next(console, ["corpus", "show", "--corpus", reader, "--root", str(out)])
@@ -99,6 +102,7 @@ def _lines(corpus: Corpus) -> list[str]:
     ]
     if corpus.note:
         lines.append(f"note: {corpus.note}")
+    lines += [f"note: {remark}" for remark in corpus.remarks]
     without = sum(u.speaker is None for u in corpus.labelled())
     if without and not corpus.published:
         lines.append(f"missing: {without} utterances with a label have no speaker; emotion is not scored until they do")

@@ -15,6 +15,7 @@ from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
 from bas.experiment import load_experiment
 from bas.util.device import DEVICES, choose_device
+from bas.util.reading import read_lines
 
 
 def info(arguments: argparse.Namespace, console: Console) -> int:
@@ -74,7 +75,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
     from bas.features.derive import derive as make
     from bas.features.store import FeatureStore
     from bas.speech import audio
-    from bas.speech.words import random_like, word_segments
+    from bas.speech.words import describe_unaligned, random_like, word_segments
     from bas.util.progress import bar
 
     folder: Path = arguments.folder
@@ -87,6 +88,8 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
         segments = word_segments(utterances, aligner, lambda: progress.advance(task))
     sources = ", ".join(f"{count} {source}" for source, count in segments.counts.items())
     console.print(f"{corpus.name}: words of {len(utterances)} utterances: {sources}", highlight=False, markup=False)
+    for remark in describe_unaligned(segments.unaligned):
+        console.print(f"{corpus.name}: {remark}", style="bold yellow", highlight=False, markup=False)
     if arguments.segments == "random":
         segments = random_like(segments, {u.id: audio.duration(u) for u in utterances})
     into: Path = arguments.into or beside(folder, segments.name, arguments.pooling)
@@ -110,7 +113,7 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
 
 def _store(place: Path) -> Path:
     """A store's folder, which an experiment's file may name."""
-    if place.suffix != ".toml":
+    if place.suffix.lower() != ".toml":
         return place
     from bas.runs.choose import stores_of
 
@@ -132,11 +135,9 @@ def _layers(text: str) -> list[int] | None:
 def _ids(path: Path) -> list[str]:
     """Utterance ids, one a line."""
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
-    except UnicodeDecodeError as error:
-        raise UserError(f"--ids {path}: not UTF-8 ({error.reason})") from error
-    except OSError as error:
-        raise UserError(f"--ids {path}: cannot be read: {error.strerror}") from error
+        return [line.removesuffix("\n") for _, line in read_lines(path) if line != "\n"]
+    except UserError as error:
+        raise UserError(f"--ids {error}") from error
 
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

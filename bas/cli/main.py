@@ -14,12 +14,15 @@ from bas import __version__, api
 from bas.cli import check_space, corpus, experiments, features, protocol
 from bas.cli.options import Parser, tell_next
 from bas.errors import UserError
+from bas.util.reading import check_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
+        for name in (*given, os.getcwd()):
+            check_name(name)
         arguments = parser().parse_args(given)
         # In a log file a sentence is one line.
         result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))

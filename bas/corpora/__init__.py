@@ -22,6 +22,7 @@ from bas.corpora.readers import (
     urdu,
 )
 from bas.errors import UserError
+from bas.util.reading import check_name, is_utf8
 
 __all__ = ["READERS", "Corpus", "Utterance", "Word", "open_corpus"]
 
@@ -55,13 +56,19 @@ def open_corpus(name: str, root: Path, truncated: bool = False) -> Corpus:
     """Read the corpus `name` from the folder `root` (for "manifest": from the file `root`).
 
     truncated: of every utterance, see `Utterance`.
-    UserError: an unknown name, a `root` that does not exist, and whatever the reader itself refuses.
+    UserError: an unknown name, a `root` that does not exist, a path that is not UTF-8 (records could not hold it), and
+    whatever the reader itself refuses.
     """
     if name not in READERS:
         raise UserError(f"corpus: unknown name {name!r}; allowed: {', '.join(READERS)}")
     if not root.exists():
         raise UserError(f"corpus {name}: no such file or folder: {root}")
+    for path in (root.absolute(), root.resolve()):
+        check_name(path)
     corpus = READERS[name](root)
+    odd = {u.audio for u in corpus.utterances if not str(u.audio).isascii() and not is_utf8(u.audio)}
+    if odd:
+        check_name(min(odd), f", one of {len(odd)} recordings with such a path")
     if not truncated:
         return corpus
     return replace(corpus, utterances=tuple(replace(u, truncated=True) for u in corpus.utterances))

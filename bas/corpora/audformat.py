@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.folders import Names
+from bas.corpora.intervals import Left
 from bas.corpora.manifest import PARSERS, assemble
 from bas.corpora.recordings import Recordings, name_in
 from bas.errors import UserError
+from bas.util.reading import read_bytes
 
 HEADER = "db.yaml"
 # Our field -> its names in a database. The first name that is there counts, as a scheme's before a column's.
@@ -59,7 +62,7 @@ def read(root: Path) -> Corpus:
         str(name): properties for name, properties in _labels(db, "speaker").items() if isinstance(properties, Mapping)
     }
     language = db.languages[0] if len(db.languages) == 1 else None
-    recordings = Recordings(root)
+    recordings, left_out = Recordings(root), Left()
     utterances: dict[str, Utterance] = {}
     for key, table in {key: id_ for id_ in emotions for key in rows[id_]}.items():
         file, start, end = key
@@ -74,6 +77,7 @@ def read(root: Path) -> Corpus:
             fields = {f: PARSERS[f](value) for f, value in values.items() if value is not None}
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
+        fields["words"] = left_out.keep(fields.get("words", ()))
         audio = recordings.find(file, f"{root}: table {table!r}")
         utterance = Utterance(**fields, audio=audio, start=start or 0.0, end=end)
         if utterances.setdefault(utterance.id, utterance) is not utterance:
@@ -85,7 +89,9 @@ def read(root: Path) -> Corpus:
     note = ""
     if left:
         note = f"{len(left)} of {len(files)} files are in no table of emotions and left out, {left[0]} the first"
-    return assemble(str(db.name).replace(os.sep, "-"), list(utterances.values()), note)
+    return assemble(
+        str(db.name).replace(os.sep, "-"), list(utterances.values()), note, (*recordings.remarks, *left_out.remarks)
+    )
 
 
 def _load(root: Path) -> Any:
@@ -96,12 +102,15 @@ def _load(root: Path) -> Any:
     import audformat
     import yaml
 
-    path = root / HEADER
+    names = Names()
+    path = names.find(root, HEADER)
     try:
-        header = yaml.safe_load(path.read_text(encoding="utf-8"))
+        header = yaml.safe_load(read_bytes(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         message = f"no {HEADER}; an audformat database is a folder with {HEADER} and its tables"
         raise UserError(f"{root}: {message}") from None
+    except UserError:  # a ValueError too
+        raise
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     try:
@@ -110,12 +119,12 @@ def _load(root: Path) -> Any:
         raise UserError(f"{path}: no audformat header: {type(error).__name__}: {_one_line(error)}") from None
     with tempfile.TemporaryDirectory(prefix="bas-") as folder:
         for id_ in [*db.misc_tables, *db.tables]:  # in this order: misc tables are schemes of the tables
-            paths = [root / f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
-            source = next((p for p in paths if p.is_file()), None)
-            if source is None:
-                message = f"no {paths[0].name} and no {paths[1].name}; save it as one of them"
+            files = [f"db.{id_}.{kind}" for kind in ("parquet", "csv")]
+            name, source = next(((f, p) for f in files if (p := names.find(root, f)).is_file()), ("", root))
+            if not name:
+                message = f"no {files[0]} and no {files[1]}; save it as one of them"
                 raise UserError(f"{root}: table {id_!r}: {message}")
-            link = Path(folder) / source.name
+            link = Path(folder) / name
             link.symlink_to(source.absolute())
             try:
                 db[id_].load(str(link.with_suffix("")))

@@ -67,6 +67,7 @@ class Corpus:
     published: bool = False  # the split "own" is the distribution's: it may share what a task forbids, and is marked
     labels: str = ""  # the common scheme that the labels were mapped to; empty: the corpus's own labels
     note: str = ""  # shown with every result, e.g. that the speech is synthetic
+    remarks: tuple[str, ...] = ()  # shown where it is read: columns that were not, blanks that were trimmed
 
     def __post_init__(self) -> None:
         if not self.utterances:

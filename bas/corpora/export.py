@@ -12,19 +12,22 @@ from bas.corpora.manifest import COLUMNS, REQUIRED
 from bas.corpora.recordings import name_in
 from bas.errors import UserError
 from bas.util.files import replacing
+from bas.util.spreadsheet import is_formula
 
 SUFFIXES = (".csv", ".jsonl")
 
 
-def write(corpus: Corpus, path: Path) -> None:
+def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
     """Write the corpus as the manifest `path`, .csv or .jsonl; an existing file is replaced once all is written.
 
     The columns are those of `bas.corpora.manifest.read` that any utterance has. The recordings' names are relative to
     the file's folder where they are inside it, else absolute. Reading it gives equal utterances, except that an empty
     text becomes unknown. The corpus's name, protocol and note are not kept: `read` names the corpus after the file and
     chooses a protocol.
+    Returns remarks on cells of a .csv that a spreadsheet would compute: they are kept, else `read` would give others.
     UserError: another extension, or a name or text that cannot be written as UTF-8.
     """
+    formulas: list[str] = []
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -36,11 +39,16 @@ def write(corpus: Corpus, path: Path) -> None:
                 writer.writeheader()
                 for u in corpus.utterances:
                     row = _row(u, path)
+                    formulas += filter(is_formula, row.values())
                     writer.writerow(row | {c: _json(row[c]) for c in ("shares", "words") if c in row})
             else:
                 file.writelines(_json(_row(u, path)) + "\n" for u in corpus.utterances)
         except UnicodeEncodeError as error:
             raise UserError(f"{path}: cannot be written as UTF-8: {error.object[:80]!r}; rename it") from None
+    if not formulas:
+        return ()
+    remedy = "open it with these columns as text, or export a .jsonl"
+    return (f"{len(formulas)} cells begin as a spreadsheet's formula does, {formulas[0][:40]!r} the first; {remedy}",)
 
 
 def _row(u: Utterance, path: Path) -> dict[str, Any]:

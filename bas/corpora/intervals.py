@@ -2,7 +2,11 @@
 
 TextGrid ("TextGrid file formats" and "Praat text files" in Praat's manual): only free-standing numbers, texts in double
 quotes and flags such as <exists> count; all else is comment. One grammar therefore reads the long and the short form.
-Binary TextGrids are not read. CTM (NIST's SCTK): file, channel, start, duration, word and an optional confidence.
+Binary TextGrids are not read. CTM (NIST's SCTK and rich-transcription evaluations; NeMo's aligner): file, channel,
+start, duration, word, and optionally confidence, type and speaker.
+
+What is no word is left out: silence and pauses (NO_WORD), marks in brackets such as [noise] or <laugh>, words without a
+duration, and of alternatives (<ALT_BEGIN>) all but the first. All but silence is counted; `Left.remarks` says it.
 """
 
 from __future__ import annotations
@@ -10,27 +14,91 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bas.corpora.base import Word
+from bas.corpora.folders import Names, describe_respelt
 from bas.errors import UserError
+from bas.util.reading import read_bytes, read_lines
 
 SUFFIXES = (".textgrid", ".ctm")
-NO_WORD = ("", "sil", "sp", "<eps>", "spn")  # silence, pauses and spoken noise
+NO_WORD = ("", "sil", "sp", "<eps>", "spn", "<sil>", "<p:>", "@", "!sil", "[silence]")  # silence, pauses, spoken noise
+UNKNOWN = ("<unk>", "[unk]")  # a word that was spoken, and which the tool could not spell
+NO_LEXEME = ("non-lex", "misc")  # CTM's types of sounds that are no words
+TYPES = ("lex", "frag", "fp", "un-lex", "for-lex", "noscore", *NO_LEXEME, "na")
+TEXTGRID_BYTES = 2**26  # at most: hours of speech, each letter with its time
+NAMED = 3  # kinds of marks that a remark names
+
+_MARK = re.compile(r"<[^>]*>|\[[^\]]*\]|\{[^}]*\}|%\S+")
+_CONFIDENCE = re.compile(r"[-+.\deE]+|NA|N/A|nan|null|\*|-", re.IGNORECASE)
+
+ALTERNATIVES = {"<ALT_BEGIN>": False, "<ALT>": True, "<ALT_END>": True}  # whether it stands inside an alternation
 
 _TIER = re.compile(r"(.* - )?words?", re.IGNORECASE)  # "speaker - words" is the Montreal Forced Aligner's
 _TOKEN = re.compile(
-    r'"(?P<text>(?:[^"]|"")*)"|(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?!\S))|(?P<flag><\w+>)|\S+'
+    r'"(?P<text>(?:[^"]++|"")*+)"|(?P<open>")|(?P<number>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?(?!\S))|(?P<flag><\w+>)|\S+'
 )
 
 
+class Left:
+    """What was left out of words: counts."""
+
+    def __init__(self) -> None:
+        self.empty: Counter[str] = Counter()  # by text
+        self.marks: Counter[str] = Counter()
+        self.alternatives = 0
+
+    def keep(self, words: Iterable[Word]) -> tuple[Word, ...]:
+        """The words that have a duration."""
+        kept = []
+        for word in words:
+            if word.end > word.start:
+                kept.append(word)
+            else:
+                self.empty[word.text] += 1
+        return tuple(kept)
+
+    def is_word(self, text: str, kind: str = "") -> bool:
+        """Whether it is a word. kind: its type in a CTM file."""
+        plain = text.casefold()
+        if plain in NO_WORD:
+            return False
+        if (_MARK.fullmatch(plain) and plain not in UNKNOWN) or kind in NO_LEXEME:
+            self.marks[text] += 1
+            return False
+        return True
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        lines = []
+        if self.empty:
+            lines.append(f"left out: {self.empty.total()} words without a duration, {_list(self.empty)}")
+        if self.marks:
+            lines.append(f"left out: {self.marks.total()} marks that are no words, {_list(self.marks)}")
+        if self.alternatives:
+            lines.append(f"of {self.alternatives} alternatives (<ALT_BEGIN>) the first is taken")
+        return tuple(lines)
+
+
+def _list(counts: Counter[str]) -> str:
+    more = f" and {len(counts) - NAMED} others" if len(counts) > NAMED else ""
+    return ", ".join(f"{text} ({n})" for text, n in counts.most_common(NAMED)) + more
+
+
 class Intervals:
-    """The annotation files that a manifest names, relative to its folder; each CTM file is read once."""
+    """The annotation files that a manifest names, relative to its folder; each CTM file is read once.
+
+    As of recordings, a file that is not there as it is named is looked for in another spelling.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.left = Left()
         self._read: dict[Path, dict[str, tuple[Word, ...]]] = {}
+        self._names = Names()
+        self._respelt: dict[str, Path] = {}
 
     def words(self, name: str, id_: str) -> tuple[Word, ...]:
         """The words of the utterance `id_` in the file `name`, `.TextGrid` or `.ctm`.
@@ -39,17 +107,23 @@ class Intervals:
         line of this utterance.
         """
         path = self.folder / name
+        if not path.exists() and (respelt := self._names.respell(path)):
+            path = self._respelt[name] = respelt
         if path.suffix.lower() == ".textgrid":
-            return read_textgrid(path)
+            return read_textgrid(path, self.left)
         if path not in self._read:
-            self._read[path] = read_ctm(path)
+            self._read[path] = read_ctm(path, self.left)
         if id_ not in self._read[path]:
             raise UserError(f"{path}: no line of {id_!r}; its first column holds the utterances' ids")
         return self._read[path][id_]
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return (*describe_respelt(self._respelt, "files of words"), *self.left.remarks)
 
-def read_textgrid(path: Path) -> tuple[Word, ...]:
-    """The intervals of the tier of words, without those in NO_WORD; UTF-8 or UTF-16, long or short form.
+
+def read_textgrid(path: Path, left: Left) -> tuple[Word, ...]:
+    """The intervals of the tier of words that are words; UTF-8 or UTF-16, long or short form. left: counts the others.
 
     The tier is named "words", "word" or "speaker - words", in any case; UserError unless there is exactly one.
     """
@@ -58,21 +132,17 @@ def read_textgrid(path: Path) -> tuple[Word, ...]:
         raise UserError(f"{path}: no TextGrid; save it as a text file, long or short")
     tokens.number("xmin")
     tokens.number("xmax")
-    tiers: list[tuple[str, str, list[Word]]] = []
+    tiers: list[tuple[str, str, list[tuple[int, Word]]]] = []
     for _ in range(tokens.count("size") if tokens.exists() else 0):
-        kind, name, intervals = tokens.text("class"), tokens.text("name"), []
+        kind, name = tokens.text("class"), tokens.text("name")
+        intervals: list[tuple[int, Word]] = []
         tokens.number("xmin")
         tokens.number("xmax")
         for _ in range(tokens.count("size")):
             start = tokens.number("xmin")
             end = tokens.number("xmax") if kind == "IntervalTier" else start
             line, text = tokens.line, tokens.text("text").strip()
-            if text.casefold() in NO_WORD or kind != "IntervalTier":
-                continue
-            if not 0 <= start < end:
-                message = f"the interval {text!r} is from {start:g} to {end:g}; expected 0 <= start < end"
-                raise UserError(f"{path} line {line}: {message}")
-            intervals.append(Word(start, end, text))
+            intervals.append((line, Word(start, end, text)))
         tiers.append((kind, name, intervals))
     words = [intervals for kind, name, intervals in tiers if kind == "IntervalTier" and _TIER.fullmatch(name.strip())]
     if len(words) != 1:
@@ -80,32 +150,52 @@ def read_textgrid(path: Path) -> tuple[Word, ...]:
         several = "several tiers of words" if words else "no tier of words"
         listed = ", ".join(named) or "none"
         raise UserError(f"{path}: {several}; expected one interval tier named words, its tiers are: {listed}")
-    return tuple(words[0])
+    spoken = [(line, word) for line, word in words[0] if left.is_word(word.text)]
+    for line, word in spoken:
+        if not 0 <= word.start <= word.end:
+            message = f"the interval {word.text!r} is from {word.start:g} to {word.end:g}; expected 0 <= start < end"
+            raise UserError(f"{path} line {line}: {message}")
+    return left.keep(word for _, word in spoken)
 
 
-def read_ctm(path: Path) -> dict[str, tuple[Word, ...]]:
-    """The words of each utterance id, without those in NO_WORD, in order of time; ";;" begins a comment."""
+def read_ctm(path: Path, left: Left) -> dict[str, tuple[Word, ...]]:
+    """The words of each utterance id, in order of time; ";;" begins a comment. left: counts what is no word."""
     words: dict[str, list[Word]] = {}
     channels: dict[str, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    alternative = 0  # number of the one that is read; 0: outside
+    for number, line in read_lines(path, utf16=True):
         cells = line.split()
         if not cells or line.lstrip().startswith(";;"):
             continue
         where = f"{path} line {number}"
-        if len(cells) not in (5, 6):
-            raise UserError(f"{where}: {len(cells)} cells; expected file, channel, start, duration, word, [confidence]")
+        if not 5 <= len(cells) <= 8:
+            more = "[confidence, type, speaker]"
+            raise UserError(f"{where}: {len(cells)} cells; expected file, channel, start, duration, word, {more}")
         id_, channel, start, duration, text = cells[:5]
+        if text.upper() in ALTERNATIVES:
+            if ALTERNATIVES[text.upper()] != bool(alternative):
+                raise UserError(f"{where}: {text} without the one before it; expected <ALT_BEGIN>, <ALT>, <ALT_END>")
+            alternative = 0 if text.upper() == "<ALT_END>" else alternative + 1
+            left.alternatives += text.upper() == "<ALT_BEGIN>"
+            continue
+        if alternative > 1:
+            continue
+        confidence, kind = [*cells[5:7], "NA", "NA"][:2]
+        if not _CONFIDENCE.fullmatch(confidence):
+            raise UserError(f"{where}: confidence: {confidence!r}; expected a number or NA, and words without blanks")
+        if kind.casefold() not in TYPES:
+            raise UserError(f"{where}: type: unknown {kind!r}; allowed: {', '.join(TYPES)}")
         id_ = unicodedata.normalize("NFC", id_)
         if channels.setdefault(id_, channel) != channel:
             message = f"{id_!r} has a second one, {channel!r} beside {channels[id_]!r}"
             raise UserError(f"{where}: channel: {message}; give each channel a name of its own")
         words.setdefault(id_, [])
-        if text.casefold() not in NO_WORD:
+        if left.is_word(text, kind.casefold()):
             begin = _seconds(where, "start", start)
             length = _seconds(where, "duration", duration)
-            if not begin < begin + length:
-                raise UserError(f"{where}: duration: {duration!r}; expected seconds above 0")
-            words[id_].append(Word(begin, begin + length, text))
+            words[id_] += left.keep([Word(begin, begin + length, text)])
+    if alternative:
+        raise UserError(f"{path}: <ALT_BEGIN> without <ALT_END>; cut off?")
     return {id_: tuple(sorted(spoken, key=lambda word: word.start)) for id_, spoken in words.items()}
 
 
@@ -121,7 +211,7 @@ def _seconds(where: str, field: str, text: str) -> float:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, TEXTGRID_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     try:
@@ -154,6 +244,8 @@ class _Tokens:
 
     def _next(self, kind: str, field: str, expected: str) -> str:
         actual, text, self.line = next(self._stream, ("the end of the file", "", self.line))
+        if actual == "open":
+            raise UserError(f"{self.path} line {self.line}: {field}: a text without its closing quote; damaged?")
         if actual != kind:
             token = f"{actual} {text!r}" if text else actual
             raise UserError(f"{self.path} line {self.line}: {field}: found {token}, expected {expected}; damaged?")

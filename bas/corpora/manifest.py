@@ -20,6 +20,7 @@ from bas.corpora.base import Corpus, Utterance, Word
 from bas.corpora.intervals import Intervals
 from bas.corpora.recordings import Recordings
 from bas.errors import UserError
+from bas.util.reading import check_regular, read_lines
 
 COLUMNS = (
     *("id", "audio", "label", "speaker", "session", "split", "language", "text"),
@@ -66,9 +67,10 @@ def read(path: Path) -> Corpus:
     """
     if path.is_dir():
         raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    if not path.exists():
         link = ": the link leads nowhere" if path.is_symlink() else ""
         raise UserError(f"{path}: no such manifest file{link}")
+    check_regular(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
     recordings, annotations = Recordings(path.parent), Intervals(path.parent)
@@ -88,10 +90,10 @@ def read(path: Path) -> Corpus:
             if first.setdefault(u.id, number) != number:
                 message = f"{u.id!r} is on line {first[u.id]} already; give each line an id of its own"
                 raise UserError(f"{path} line {number}: id: {message}")
-    return assemble(path.stem, utterances)
+    return assemble(path.stem, utterances, remarks=(*recordings.remarks, *annotations.remarks))
 
 
-def assemble(name: str, utterances: Sequence[Utterance], note: str = "") -> Corpus:
+def assemble(name: str, utterances: Sequence[Utterance], note: str = "", remarks: Sequence[str] = ()) -> Corpus:
     """A corpus of these utterances under the protocol that `read` describes."""
     sessions = {u.session for u in utterances}
     if all(u.split for u in utterances):
@@ -99,24 +101,7 @@ def assemble(name: str, utterances: Sequence[Utterance], note: str = "") -> Corp
     else:
         protocol = "session" if None not in sessions and len(sessions) in SESSIONS else "speaker:5"
     unit = "speaker" if protocol != "session" and all(u.speaker for u in utterances) else "session"
-    return Corpus(name, tuple(utterances), protocol=protocol, unit=unit, note=note)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
-        for number, line in enumerate(file, 1):
-            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise UserError(f"{path} line 1: UTF-16; save the file as UTF-8 (in a spreadsheet: CSV UTF-8)")
-            if b"\0" in line:
-                raise UserError(f"{path} line {number}: a NUL byte: no text, or UTF-16; save the file as UTF-8")
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path} line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    return Corpus(name, tuple(utterances), protocol=protocol, unit=unit, note=note, remarks=tuple(remarks))
 
 
 Names = dict[str, tuple[str, ...]]
@@ -124,7 +109,7 @@ Row = tuple[int, dict[str, Any], dict[str, str]]  # line, values by our columns,
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader((line for _, line in read_lines(path)), strict=True)
     try:
         heading = next(reader, [])
         if not heading:
@@ -148,7 +133,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _json_rows(path: Path) -> Iterator[Row]:
     others: Names | None = None
     matched: dict[tuple[str, ...], tuple[dict[str, str], dict[str, str]]] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         where = f"{path} line {number}"
@@ -244,6 +229,8 @@ def _utterance(
             fields["words"] = annotations.words(annotation, fields["id"])
         except UserError as error:
             raise UserError(f"{where}: {names['words']}: {error}") from None
+    elif "words" in fields:
+        fields["words"] = annotations.left.keep(fields["words"])
     return Utterance(**fields)
 
 
@@ -328,7 +315,7 @@ def _words(value: object) -> tuple[Word, ...]:
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], str)):
             raise ValueError(f'{item!r} is not [start, end, "text"]')
         start, end = _number(item[0]), _number(item[1])
-        if not start < end:  # NaN, which is no time, is refused as well
+        if not start <= end:  # NaN, which is no time, is refused as well; a word without a duration is left out later
             raise ValueError(f"{item!r}: expected seconds with 0 <= start < end")
         words.append(Word(start, end, item[2]))
     return tuple(words)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
 
+from bas.corpora.folders import REMEDIES, Names, describe_respelt
 from bas.errors import UserError
 
 NAMED = 3  # missing recordings that the message names
-REMEDIES = {
-    errno.ELOOP: "a symbolic link that leads back to itself; point it at the recording",
-    errno.EACCES: "no permission to enter its folder; let your user read it",
-}
 
 
 def name_in(folder: Path, audio: Path) -> str:
@@ -27,6 +23,7 @@ def name_in(folder: Path, audio: Path) -> str:
 class Recordings:
     """The audio files that a table names; each is looked up once.
 
+    A file that is not there as it is named is looked for in another case and in the other form of accents.
     folders: what a relative name may be relative to, tried in this order.
     """
 
@@ -35,6 +32,8 @@ class Recordings:
         self._paths: dict[str, Path] = {}
         self._missing = 0
         self._named: list[str] = []
+        self._names = Names()
+        self._respelt: dict[str, Path] = {}
 
     def find(self, name: str, where: str) -> Path:
         """The path of the recording `name`; a missing one is reported by `check`. where: how a message begins.
@@ -48,6 +47,10 @@ class Recordings:
             raise UserError(f"{where}: {message}")
         files = [folder / name for folder in self.folders]
         path = next((file for file in files if _is_recording(file, where)), None)
+        if path is None:
+            path = next((file for file in map(self._names.respell, files) if file and _is_recording(file, where)), None)
+            if path is not None:
+                self._respelt[name] = path
         if path is None:
             self._missing += 1
             if len(self._named) < NAMED:
@@ -63,6 +66,11 @@ class Recordings:
             slash = "; separate folders by /" if "\\" in first else ""
             count = f"{self._missing} of {len(self._paths)} recordings are missing{also}"
             raise UserError(f"{first}: no such file in {self.folders[0]}; {count}{slash}")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which recordings were found under another spelling."""
+        return describe_respelt(self._respelt, "recordings")
 
 
 def _is_recording(file: Path, where: str) -> bool:

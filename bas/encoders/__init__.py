@@ -16,6 +16,7 @@ from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
 from bas.errors import UserError, first_line
+from bas.util.reading import check_folder
 
 __all__ = [
     "LOG_MEL",
@@ -79,6 +80,7 @@ def load_encoder(
     if similar and "/" not in name.rstrip("/") and not Path(name).is_dir():
         raise UserError(f"encoder {name!r}: no such name; did you mean {similar[0]}?")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    check_folder(Path(name))
     try:
         if not Path(name).is_dir():
             # The cache keeps files under their commit, snapshots/COMMIT/config.json; the rest is loaded from it, too.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from bas.corpora import Utterance, Word
 from bas.encoders.base import freeze
 from bas.errors import UserError, first_line
 from bas.speech import audio
+from bas.speech.words import UnalignedError
+from bas.util.reading import check_folder
 
 TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "aa", "œ": "oe", "ł": "l"}
+SHORTEST = 1_600  # samples: of fewer a model may make no frame, and fail
 Span = tuple[int, int]  # first frame, and the one after the last
 
 
@@ -39,7 +43,7 @@ class Aligner:
     normalisation would include.
 
     Raises UserError for a model that cannot be loaded, lacks weights or has no vocabulary of letters; a call raises it
-    for a recording that cannot be read and for a text with more letters than the recording's frames can spell.
+    for a recording that cannot be read, and UnalignedError for a text with more letters than its frames can spell.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -65,12 +69,14 @@ class Aligner:
             given = self._extractor(wave, sampling_rate=audio.SAMPLE_RATE, return_tensors="pt")
             logits_TC = self._model(given[self._model.main_input_name].to(self._device)).logits[0].float().cpu()
         except RuntimeError as error:
+            if len(wave) < SHORTEST:
+                raise UnalignedError(f"{len(wave) / audio.SAMPLE_RATE:.2f} s make no frame") from error
             message = f"{len(wave) / audio.SAMPLE_RATE:.2f} s cannot be aligned"
             raise UserError(f"{utterance.audio}: {utterance.id}: {message}: {first_line(error)}") from error
         try:
             spans = align(logits_TC.log_softmax(1), tokens, self._blank, self._delimiter)
         except ValueError as error:
-            raise UserError(f"{utterance.audio}: {utterance.id}: its text does not fit: {error}") from error
+            raise UnalignedError(str(error)) from error
         frame = len(wave) / audio.SAMPLE_RATE / len(logits_TC)
         return tuple(Word(a * frame, b * frame, text) for (a, b), text in zip(spans, words, strict=True))
 
@@ -187,6 +193,7 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any, Any]:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    check_folder(Path(name))
     try:
         extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)  # type: ignore[no-untyped-call]
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

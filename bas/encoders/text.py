@@ -6,12 +6,14 @@ Axes: U texts, B texts of a batch, K tokens, E width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from bas.errors import UserError, first_line
+from bas.util.reading import check_folder
 
 BATCH = 32
 
@@ -29,6 +31,7 @@ def load_text_encoder(name: str, device: torch.device, *, words: bool = False) -
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     given = {"add_prefix_space": True} if words else {}
+    check_folder(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **given)
         model, report = AutoModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)

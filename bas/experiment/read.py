@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from bas.errors import UserError
 from bas.experiment.keys import KEYS, Experiment, keys_of, settings_table
+from bas.util.reading import read_bytes
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Experiment
 """A file's path, a mapping of the same shape, or an experiment."""
@@ -35,13 +36,14 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     is) and a value of the wrong kind.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(read_bytes(Path(path).expanduser()).decode())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; an experiment's file is TOML, such as emodb.toml") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8, not TOML
+    except UserError:  # a ValueError too
+        raise
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
         raise UserError(f"{path}: not readable as TOML ({error})") from error
     return _build(Experiment, _values(raw, f"{path}: "))
 

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from bas.corpora import Corpus
+from bas.corpora.folders import Names, is_passed_over, plain
 from bas.errors import UserError
 from bas.protocols.base import Fold
 from bas.util.files import read_json
+from bas.util.reading import read_lines
 
 SUPERB_VALID = 0.2  # s3prl's valid_ratio
 
@@ -26,7 +28,8 @@ def emobox(corpus: Corpus, folder: Path) -> list[Fold]:
     Parts are train, valid (empty where EmoBox has none: it is then drawn from train) and test.
     UserError, with file and line: no fold, no train or test, a malformed line, an utterance the corpus lacks.
     """
-    folders = sorted(folder.glob("fold_*"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
+    folders = [path for path in _list(folder) if re.fullmatch(r"fold_\d+", path.name, re.IGNORECASE)]
+    folders.sort(key=lambda path: int(path.name[len("fold_") :]))
     if not folders:
         raise UserError(f"{folder}: no folder fold_1; name EmoBox's folder of the corpus, such as EmoBox/data/emodb")
     finder = _Finder(corpus)
@@ -34,7 +37,8 @@ def emobox(corpus: Corpus, folder: Path) -> list[Fold]:
     for fold in folders:
         parts: dict[str, tuple[str, ...]] = {"valid": ()}
         for part, name in (("fit", "train"), ("valid", "valid"), ("test", "test")):
-            files = sorted(fold.glob(f"*_{name}_fold_[0-9]*.jsonl"))
+            pattern = re.compile(rf".*_{name}_fold_\d.*\.jsonl", re.IGNORECASE)
+            files = [path for path in _list(fold) if pattern.fullmatch(path.name)]
             if len(files) > 1:
                 raise UserError(f"{fold}: {files[0].name} and {files[1].name}: keep one {name} list")
             if files:
@@ -52,18 +56,25 @@ def superb(corpus: Corpus, folder: Path) -> list[Fold]:
     permutation seeded with 0 is valid, drawn over utterances (torch's random_split): its speakers are those of fit.
     UserError, with file: a missing or malformed list, an utterance the corpus lacks.
     """
-    finder = _Finder(corpus)
-    sessions = [folder / f"Session{k}" for k in range(1, 6)]
+    finder, names = _Finder(corpus), Names()
+    sessions = [names.find(folder, f"Session{k}") for k in range(1, 6)]
     missing = [session.name for session in sessions if not session.is_dir()]
     if missing:
         raise UserError(f"{folder}: no folder {missing[0]}; name s3prl's s3prl/downstream/emotion/meta_data")
     folds = []
     for session in sessions:
-        train, test = (_superb_list(session / f"{part}_meta_data.json", finder) for part in ("train", "test"))
+        train, test = (
+            _superb_list(names.find(session, f"{part}_meta_data.json"), finder) for part in ("train", "test")
+        )
         kept = int((1 - SUPERB_VALID) * len(train))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
         folds.append(Fold(tuple(train[i] for i in order[:kept]), tuple(train[i] for i in order[kept:]), tuple(test)))
     return folds
+
+
+def _list(folder: Path) -> list[Path]:
+    """What the folder holds, sorted, without what macOS adds."""
+    return sorted(path for path in folder.iterdir() if not is_passed_over(path.name)) if folder.is_dir() else []
 
 
 def _superb_list(path: Path, finder: _Finder) -> list[str]:
@@ -77,14 +88,10 @@ def _superb_list(path: Path, finder: _Finder) -> list[str]:
 
 
 def _rows(path: Path) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason})") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in read_lines(path):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} line {number}: malformed JSON ({error}); expected one object a line") from error
         if not isinstance(row, dict) or not isinstance(row.get("key"), str) or not isinstance(row.get("wav"), str):
             raise UserError(f"{path} line {number}: expected an object with the texts key and wav")
@@ -100,15 +107,15 @@ class _Finder:
         self.by_stem: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         self.named: dict[str, tuple[str, ...]] = {}  # by id, the path by which a list named it
         for u in corpus.utterances:
-            path = u.audio.with_suffix("")
-            self.by_stem[path.name].append((path.parts, u.id))
+            parts = _folded(u.audio)
+            self.by_stem[parts[-1]].append((parts, u.id))
 
     def find_row(self, file: Path, number: int, row: Mapping[str, Any]) -> str:
         return row["key"] if row["key"] in self.ids else self.find_path(file, number, row["wav"])
 
     def find_path(self, file: Path, number: int, wav: str) -> str:
         """The id whose path shares the longest end with `wav`. UserError unless it is one, always for the same path."""
-        parts = Path(wav).with_suffix("").parts
+        parts = _folded(Path(wav)) if Path(wav).name else ()
         candidates = self.by_stem.get(parts[-1] if parts else "", [])
         shared = [(_shared_end(parts, own), id_) for own, id_ in candidates]
         longest = [id_ for count, id_ in shared if count == max(c for c, _ in shared)]
@@ -120,6 +127,11 @@ class _Finder:
             message = f"{'/'.join(other)} was taken for it before; is {self.corpus} complete?"
             raise UserError(f"{file} line {number}: {wav!r} looks like {longest[0]!r}, but {message}")
         return longest[0]
+
+
+def _folded(path: Path) -> tuple[str, ...]:
+    """The path's parts without a suffix, as they are compared."""
+    return tuple(map(plain, path.with_suffix("").parts))
 
 
 def _shared_end(one: tuple[str, ...], other: tuple[str, ...]) -> int:

@@ -62,7 +62,7 @@ def make(
     if not usable:
         raise UserError(f"corpus {corpus.name}: no utterance has {target}, which task {task.name} predicts")
     unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
-    path = Path(rule).expanduser() if rule.endswith(".json") else None
+    path = Path(rule).expanduser() if rule.lower().endswith(".json") else None
     original = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)
     left_out = unusable.intersection(i for fold in original.folds for ids in fold.parts().values() for i in ids)
     notes = (

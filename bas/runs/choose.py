@@ -241,6 +241,6 @@ def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
 def _with_absolute_path(rule: str) -> str:
     """The rule with the file that it reads, if any, as an absolute path."""
     name, colon, rest = rule.partition(":")
-    if rule.endswith(".json"):
+    if rule.lower().endswith(".json"):
         return str(Path(rule).expanduser().resolve())
     return f"{name}:{Path(rest).expanduser().resolve()}" if colon and name in LISTS else rule

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +23,12 @@ from bas.speech import audio
 
 SOURCES = ("corpus", "aligned", "pseudo")
 NAMES = ("words", "random")
+NAMED = 3  # utterances that a remark names
 PSEUDO_SECONDS = 0.3  # of a pseudo-segment: about the length of a spoken word
+
+
+class UnalignedError(UserError):
+    """The text of one utterance cannot be aligned with its recording; the message says why, without their names."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Segments:
     name: str  # one of NAMES
     of: Mapping[str, tuple[Word, ...]]  # by utterance id, in order of time; never empty for an utterance
     source: Mapping[str, str]  # by utterance id, one of SOURCES
+    unaligned: Mapping[str, str] = field(default_factory=dict, compare=False)  # by id, why its text was not aligned
 
     def __post_init__(self) -> None:
         assert self.name in NAMES, self.name
@@ -56,10 +62,11 @@ class Segments:
 
     def only(self, ids: Collection[str]) -> Segments:
         """The segments of these utterances alone. KeyError for an utterance that has none."""
-        return Segments(self.name, {i: self.of[i] for i in ids}, {i: self.source[i] for i in ids})
+        unaligned = {i: self.unaligned[i] for i in ids if i in self.unaligned}
+        return Segments(self.name, {i: self.of[i] for i in ids}, {i: self.source[i] for i in ids}, unaligned)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; `parse` reads it."""
+        """For JSON; `parse` reads it. Without `unaligned`."""
         of = {id_: [[w.start, w.end, w.text] for w in words] for id_, words in self.of.items()}
         return {"name": self.name, "of": of, "source": dict(self.source)}
 
@@ -81,25 +88,40 @@ def word_segments(
     """The words of each utterance: the corpus's own times; else the aligner's; else equal pseudo-segments.
 
     aligner: called for each utterance that has a text but no word times (`bas.encoders.aligner.Aligner`). Without an
-    aligner, without a text, or where the aligner finds no word, the whole utterance is cut into pseudo-segments of
-    about PSEUDO_SECONDS with the text "". on_progress: called after each utterance.
+    aligner, without a text, or where the aligner finds no word or raises UnalignedError, the whole utterance is cut
+    into pseudo-segments of about PSEUDO_SECONDS with the text "". on_progress: called after each utterance.
 
     A word that ends after the utterance is cut off at its end. Raises UserError for a word that begins at the end or
-    later, for a recording whose header cannot be read, and whatever the aligner raises.
+    later and for a recording whose header cannot be read, before any is aligned; and whatever else the aligner raises.
     """
-    of: dict[str, tuple[Word, ...]] = {}
-    source: dict[str, str] = {}
+    seconds = {u.id: audio.duration(u) for u in utterances}
+    of = {u.id: _in_order(u, u.words, seconds[u.id]) for u in utterances}
+    source = dict.fromkeys(of, "corpus")
+    unaligned: dict[str, str] = {}
     for utterance in utterances:
-        seconds = audio.duration(utterance)
-        words, origin = utterance.words, "corpus"
-        if not words and aligner is not None and (utterance.text or "").strip():
-            words, origin = aligner(utterance), "aligned"
-        if not words:
-            words, origin = _pseudo(seconds), "pseudo"
-        of[utterance.id] = tuple(_clip(utterance, word, seconds) for word in sorted(words, key=lambda w: w.start))
-        source[utterance.id] = origin
+        id_ = utterance.id
+        if not of[id_] and aligner is not None and (utterance.text or "").strip():
+            try:
+                of[id_], source[id_] = _in_order(utterance, aligner(utterance), seconds[id_]), "aligned"
+            except UnalignedError as error:
+                unaligned[id_] = str(error)
+        if not of[id_]:
+            of[id_], source[id_] = _pseudo(seconds[id_]), "pseudo"
         on_progress()
-    return Segments("words", of, source)
+    return Segments("words", of, source, unaligned)
+
+
+def describe_unaligned(unaligned: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence on the texts that were not aligned, without its full stop; none where all were.
+
+    unaligned: why, by utterance id.
+    """
+    if not unaligned:
+        return ()
+    count = "1 utterance is" if len(unaligned) == 1 else f"{len(unaligned)} utterances are"
+    named = ", ".join(f"{id_} ({why})" for id_, why in list(unaligned.items())[:NAMED])
+    more = f" and {len(unaligned) - NAMED} more" if len(unaligned) > NAMED else ""
+    return (f"{count} cut into pseudo-segments, as the text does not fit the recording: {named}{more}",)
 
 
 def random_like(segments: Segments, seconds: Mapping[str, float], seed: int = 0) -> Segments:
@@ -129,6 +151,10 @@ def _pseudo(seconds: float) -> tuple[Word, ...]:
     count = max(1, round(seconds / PSEUDO_SECONDS))
     edges = np.linspace(0, seconds, count + 1).tolist()
     return tuple(Word(a, b, "") for a, b in pairwise(edges))
+
+
+def _in_order(utterance: Utterance, words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+    return tuple(_clip(utterance, word, seconds) for word in sorted(words, key=lambda w: w.start))
 
 
 def _clip(utterance: Utterance, word: Word, seconds: float) -> Word:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bas.errors import UserError
+from bas.util.reading import read_bytes
 
 CHECKSUM = "sha256"
 """The last field of a record."""
@@ -101,7 +102,7 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
     remedy: what the user can do about a damaged file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode()
         value = json.loads(text)
         if "\\u" in text:  # half a surrogate pair cannot be written or shown: refuse it here
             json.dumps(value, ensure_ascii=False).encode()
@@ -110,6 +111,8 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
         raise UserError(f"{path}: no such file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UserError:  # a ValueError too
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
 

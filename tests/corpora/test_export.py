@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 import unicodedata
 from dataclasses import replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from refusals import refusal
@@ -17,6 +20,7 @@ from tables import rich
 
 from bas.cli.main import main
 from bas.corpora import Corpus, Utterance, Word, audformat, export, open_corpus
+from bas.studies.audit.trained import write_frame
 
 # --- out and in again ---
 
@@ -93,6 +97,43 @@ def test_an_export_has_only_columns_with_a_value(tmp_path: Path) -> None:
     corpus = Corpus("c", (Utterance("a", tmp_path / "a.wav", label="joy"),), protocol="own", unit="speaker")
     export.write(corpus, tmp_path / "m.csv")
     assert (tmp_path / "m.csv").read_text() == "id,audio,label\na,a.wav,joy\n"
+
+
+FORMULAS = ("=HYPERLINK(1)", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1")
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_an_export_keeps_what_looks_like_a_formula_and_says_so(formula: str, tmp_path: Path) -> None:
+    """An apostrophe before it would be another label when it is read again."""
+    (tmp_path / "a.wav").touch()
+    utterance = Utterance("a", tmp_path / "a.wav", text=formula, start=0.5, end=1.0)
+    corpus = Corpus("c", (utterance, replace(utterance, id="b", text="a=1")), protocol="speaker:5", unit="session")
+    (remark,) = export.write(corpus, tmp_path / "m.csv")
+    assert remark.startswith(f"1 cells begin as a spreadsheet's formula does, {formula!r} the first; open it with")
+    assert open_corpus("manifest", tmp_path / "m.csv").utterances == corpus.utterances
+    assert export.write(corpus, tmp_path / "m.jsonl") == ()
+    assert export.write(replace(corpus, utterances=corpus.utterances[1:]), tmp_path / "m.csv") == ()
+
+
+def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "audio": "a.wav", "label": "=1+1", "speaker": "@x"}\n')
+    command = ["corpus", "export", "--corpus", "manifest", "--root", str(tmp_path / "m.jsonl")]
+    assert main([*command, "--to", str(tmp_path / "out.csv")]) == 0
+    assert "note: 2 cells begin as a spreadsheet's formula does, '=1+1' the first;" in capsys.readouterr().out
+
+
+def test_a_table_for_people_has_no_formula(tmp_path: Path) -> None:
+    formulas = [text for text in FORMULAS if "\r" not in text]
+    texts = [*formulas, "a-b", "", None]
+    frame = pd.DataFrame({"block": texts, "loss": np.linspace(-2, 1, len(texts)), "=n": range(len(texts))})
+    write_frame(frame, tmp_path, "space")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "space.parquet"), frame, check_dtype=False)
+    with (tmp_path / "space.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["block", "loss", "'=n"]
+    assert [row[0] for row in rows[1:]] == [*(f"'{formula}" for formula in formulas), "a-b", "", ""]
+    assert [float(row[1]) for row in rows[1:]] == frame["loss"].tolist()
 
 
 def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from refusals import refusal
 from sounds import tone
 
 from bas.corpora import Word, export, manifest
-from bas.corpora.intervals import Intervals, read_ctm, read_textgrid
+from bas.corpora.intervals import TEXTGRID_BYTES, Intervals, Left, read_ctm, read_textgrid
 from bas.speech.words import word_segments
 
 WORDS = (Word(0.25, 0.5, 'say "ja"'), Word(0.5, 0.75, "straße [2]"))
@@ -105,12 +105,12 @@ def write(path: Path, text: str | bytes) -> Path:
 def test_a_textgrid_is_read_in_every_form(text: str, encoding: str, end: str, tmp_path: Path) -> None:
     mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
     path = write(tmp_path / "a.TextGrid", mark + text.replace("\n", end).encode(encoding))
-    assert read_textgrid(path) == WORDS
+    assert read_textgrid(path, Left()) == WORDS
 
 
 @pytest.mark.parametrize("name", ["words", "WORDS", "word", "Speaker 1 - words", "x - Word"])
 def test_tiers_of_words(name: str, tmp_path: Path) -> None:
-    assert read_textgrid(write(tmp_path / "a.TextGrid", SHORT.replace("anna b. - words", name))) == WORDS
+    assert read_textgrid(write(tmp_path / "a.TextGrid", SHORT.replace("anna b. - words", name)), Left()) == WORDS
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,9 @@ def test_tiers_of_words(name: str, tmp_path: Path) -> None:
         pytest.param(LONG.replace('"Word"', '"wordlist"'), "'phones', 'Words' (points), 'wordlist'", id="no-tier"),
         pytest.param(LONG.replace('"phones"', '"words"'), "several tiers of words", id="two-tiers"),
         pytest.param(SHORT.replace("<exists>", "<absent>"), "its tiers are: none", id="no-tiers"),
-        pytest.param(SHORT.replace("0.5\n0.75\n", "0.5\n0.5\n"), "line 20: the interval 'straße [2]' is", id="empty"),
+        pytest.param(SHORT.replace("0.5\n0.75\n", "0.5\n0.4\n"), "line 20: the interval 'straße [2]' is", id="back"),
+        pytest.param(SHORT.replace("0.5\n0.75\n", "-1\n0.75\n"), "line 20: the interval 'straße [2]' is", id="minus"),
+        pytest.param(SHORT.replace('"sp"', '"sp'), "line 24: text: a text without its closing quote", id="unclosed"),
         pytest.param(SHORT.replace('0.25\n0.5\n"', '0.25\n"'), "line 17: xmax: found text 'say", id="lost-number"),
         pytest.param(SHORT[: SHORT.index("0.75\n1.0")], "line 21: xmin: found the end of the file", id="cut-off"),
         pytest.param(SHORT.replace("\n4\n", "\n2.5\n"), "line 12: size: 2.5; expected a whole", id="half-an-interval"),
@@ -131,7 +133,7 @@ def test_tiers_of_words(name: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_textgrid_of_words_is_refused(text: str | bytes, expected: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.TextGrid", text)
-    message = refusal(read_textgrid, path)
+    message = refusal(read_textgrid, path, Left())
     assert message.startswith(str(path))
     assert expected in message
 
@@ -147,7 +149,7 @@ u3 1 0.00 1.00 sil
 
 
 def test_a_ctm_file_holds_many_utterances(tmp_path: Path) -> None:
-    words_of = read_ctm(write(tmp_path / "a.ctm", CTM))
+    words_of = read_ctm(write(tmp_path / "a.ctm", CTM), Left())
     assert {id_: [(w.start, round(w.end, 9), w.text) for w in words] for id_, words in words_of.items()} == {
         "u1": [(0.1, 0.3, "hello"), (0.4, 0.5, "you")],
         "u2": [(0.5, 0.75, "there")],
@@ -159,17 +161,22 @@ def test_a_ctm_file_holds_many_utterances(tmp_path: Path) -> None:
     ("line", "expected"),
     [
         ("u1 1 0.1 0.2", "line 8: 4 cells; expected file, channel"),
-        ("u1 1 0.1 0.2 a 0.5 lex", "line 8: 7 cells"),
+        ("u1 1 0.1 0.2 a 0.5 lex spk more", "line 8: 9 cells"),
+        ("u1 1 0.1 0.2 ice cream 0.5", "line 8: confidence: 'cream'; expected a number or NA, and words without"),
+        ("u1 1 0.1 0.2 a 0.5 lexeme spk", "line 8: type: unknown 'lexeme'; allowed: lex, frag, fp, un-lex"),
+        ("u1 1 * * <ALT>", "line 8: <ALT> without the one before it"),
+        ("u1 1 * * <ALT_END>", "line 8: <ALT_END> without the one before it"),
+        ("u1 1 * * <ALT_BEGIN>\nu1 1 * * <ALT_BEGIN>", "line 9: <ALT_BEGIN> without"),
         ("u1 1 x 0.2 a", "line 8: start: 'x'"),
         ("u1 1 -0.1 0.2 a", "line 8: start: '-0.1'"),
         ("u1 1 0.1 nan a", "line 8: duration: 'nan'"),
-        ("u1 1 0.1 0 a", "line 8: duration: '0'; expected seconds above 0"),
+        ("u1 1 0.1 -0.2 a", "line 8: duration: '-0.2'"),
         ("u1 2 0.6 0.1 a", "line 8: channel: 'u1' has a second one, '2' beside '1'"),
     ],
 )
 def test_a_bad_line_of_a_ctm_file_is_named(line: str, expected: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.ctm", CTM + line + "\n")
-    message = refusal(read_ctm, path)
+    message = refusal(read_ctm, path, Left())
     assert message.startswith(f"{path} ")
     assert expected in message
 
@@ -177,13 +184,68 @@ def test_a_bad_line_of_a_ctm_file_is_named(line: str, expected: str, tmp_path: P
 def test_a_ctm_file_is_read_once_and_names_who_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "A.CTM", CTM)
     read: list[Path] = []
-    real = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), real(path))[1])
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how: (read.append(path), real(path, *how))[1])
     annotations = Intervals(tmp_path)
     assert annotations.words("A.CTM", "u2") == (Word(0.5, 0.75, "there"),)
     assert annotations.words("A.CTM", "u3") == ()
     assert "A.CTM: no line of 'u9'; its first column" in refusal(annotations.words, "A.CTM", "u9")
     assert len(read) == 1
+
+
+FORMS = {
+    "sctk": "{i} 1 {a} {d} {w} 0.98",
+    "kaldi": "{i} 1 {a} {d} {w}",
+    "nemo": "{i} 1 {a} {d} {w} NA lex NA",
+    "evaluation": "{i} 1 {a} {d} {w} 0.98 lex spk1",
+    "type-alone": "{i} A {a} {d} {w} 1e-3 LEX",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_ctm_file_of_every_tool(form: str, tmp_path: Path) -> None:
+    rows = [("u1", 0.5, 0.25, "you"), ("u1", 0.25, 0.25, "hello"), ("u2", 0, 1, "straße")]
+    lines = [FORMS[form].format(i=i, a=a, d=d, w=w) for i, a, d, w in rows]
+    words = read_ctm(write(tmp_path / "a.ctm", "\r\n".join([";; made by a tool", *lines])), left := Left())
+    assert words == {"u1": (Word(0.25, 0.5, "hello"), Word(0.5, 0.75, "you")), "u2": (Word(0, 1, "straße"),)}
+    assert left.remarks == ()
+
+
+def test_what_is_no_word_of_a_ctm_file_is_left_out_and_counted(tmp_path: Path) -> None:
+    lines = (
+        *("u1 1 0.0 0.1 <eps> NA", "u1 1 0.0 0.1 @ NA", "u1 1 0.0 0.1 SIL", "u1 1 0.0 0.1 <sil> 1 lex"),
+        *("u1 1 0.1 0.1 [noise]", "u1 1 0.1 0.1 <Laugh> 1 lex a", "u1 1 0.1 0.1 %hesitation", "u1 1 0.1 0.1 [noise]"),
+        *("u1 1 0.2 0.1 breath 1 non-lex a", "u1 1 0.3 0 it", "u1 1 0.3 0.0 it", "u1 1 1e9 1e-9 so"),
+        *("u1 1 0.4 0.1 <unk>", "u1 1 0.5 0.1 well- 1 frag a", "u1 1 0.6 0.1 uh 1 fp a", "u2 1 0.1 0 alone"),
+        *("u1 1 * * <ALT_BEGIN>", "u1 1 0.7 0.1 one", "u1 1 * * <ALT>", "u1 1 0.7 0.1 won", "u1 1 * * <ALT_END>"),
+        *("u1 1 * * <alt_begin>", "u1 1 0.8 0.1 @", "u1 1 * * <alt>", "u1 1 0.8 0.1 um", "u1 1 * * <alt_end>"),
+    )
+    words = read_ctm(write(tmp_path / "a.ctm", "\n".join(lines)), left := Left())
+    assert [word.text for word in words["u1"]] == ["<unk>", "well-", "uh", "one"]
+    assert words["u2"] == ()
+    assert left.remarks == (
+        "left out: 4 words without a duration, it (2), so (1), alone (1)",
+        "left out: 5 marks that are no words, [noise] (2), <Laugh> (1), %hesitation (1) and 1 others",
+        "of 2 alternatives (<ALT_BEGIN>) the first is taken",
+    )
+
+
+def test_what_is_no_word_of_a_textgrid_is_left_out_and_counted(tmp_path: Path) -> None:
+    text = SHORT.replace("0.5\n0.75\n", "0.5\n0.5\n").replace('"sp"', '"<laugh>"')
+    assert read_textgrid(write(tmp_path / "a.TextGrid", text), left := Left()) == WORDS[:1]
+    assert left.remarks == (
+        "left out: 1 words without a duration, straße [2] (1)",
+        "left out: 1 marks that are no words, <laugh> (1)",
+    )
+
+
+def test_a_broken_textgrid_ends_in_time_and_memory(tmp_path: Path) -> None:
+    """An unclosed quote was searched for anew from every quote, with a step of backtracking for each character."""
+    many = SHORT.replace('"sp"', '"' + 'x "" ' * 500_000)
+    assert "a text without its closing quote" in refusal(read_textgrid, write(tmp_path / "a.TextGrid", many), Left())
+    with (tmp_path / "b.TextGrid").open("wb") as file:
+        file.truncate(TEXTGRID_BYTES + 1)
+    assert "64 MiB that such a file may have" in refusal(read_textgrid, tmp_path / "b.TextGrid", Left())
 
 
 # In a manifest
@@ -223,6 +285,19 @@ def test_a_manifest_may_name_annotation_files(folder: Path) -> None:
     assert (u4.words, u4.raters) == (WORDS, 3)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_words_without_a_duration_are_left_out_with_a_remark(suffix: str, folder: Path) -> None:
+    write(folder / "notes" / "zero.ctm", "u1 1 0.1 0 a\nu1 1 0.2 0.1 b\n")
+    rows = [("u1", "notes/zero.ctm"), ("u2", '[[0, 0, "x"], [0.5, 0.75, "y"]]')]
+    if suffix == ".csv":
+        table = "id,audio,words\n" + "".join(f'{i},wav/{i}.wav,"{w.replace(chr(34), chr(34) * 2)}"\n' for i, w in rows)
+    else:
+        table = "\n".join(json.dumps({"id": i, "audio": f"wav/{i}.wav", "words": w}) for i, w in rows)
+    corpus = manifest.read(write(folder / f"m{suffix}", table))
+    assert [[w.text for w in u.words] for u in corpus.utterances] == [["b"], ["y"]]
+    assert corpus.remarks == ("left out: 2 words without a duration, a (1), x (1)",)
+
+
 def test_the_id_of_an_audio_folder_s_row_is_its_recording_s(folder: Path) -> None:
     write(folder / "notes" / "b.ctm", "wav/u1 1 0.1 0.2 hello\n")
     (u1,) = manifest.read(write(folder / "m.csv", "file_name,words\nwav/u1.wav,notes/b.ctm\n")).utterances
@@ -234,7 +309,7 @@ def test_the_id_of_an_audio_folder_s_row_is_its_recording_s(folder: Path) -> Non
     [
         ("words", "notes/none.ctm", "words: {folder}/notes/none.ctm: cannot be read: No such file"),
         ("words", "notes/all.ctm", "words: {folder}/notes/all.ctm: no line of 'u4'"),
-        ("words", "notes/u4.textgrid", "words: {folder}/notes/u4.textgrid: cannot be read"),
+        ("words", "notes/u5.textgrid", "words: {folder}/notes/u5.textgrid: cannot be read"),
         ("words", "notes/u4.txt", "words: malformed JSON"),
         ("words", "notes/u4.txt", "the name of a .TextGrid or .ctm file"),
         ("raters", "0", "raters: '0' is not a number of listeners; expected a whole number from 1 on"),

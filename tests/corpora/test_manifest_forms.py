@@ -110,7 +110,7 @@ def test_manifest_protocol_follows_from_the_columns(
         ("id,audio,end\nx,a.wav,0", ("line 2", "end", "0.0 is not after")),
         ('id,audio,words\nx,a.wav,"[[0,1"', ("line 2", "words", "malformed JSON")),
         ('id,audio,words\nx,a.wav,"[[0,1]]"', ("line 2", "words", "[0, 1]")),
-        ('id,audio,words\nx,a.wav,"[[1,1,""ja""]]"', ("line 2", "words", "0 <= start < end")),
+        ('id,audio,words\nx,a.wav,"[[1,0.5,""ja""]]"', ("line 2", "words", "0 <= start < end")),
         ('id,audio,words\nx,a.wav,"[[null,1,""ja""]]"', ("line 2", "words", "0 <= start < end")),
         (b"id,audio,label\nx,a.wav,w\xfctend", ("line 2", "UTF-8")),
     ],

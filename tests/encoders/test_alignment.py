@@ -20,10 +20,10 @@ from stores import quiet, store
 from torch import Tensor
 
 from bas.cli.main import main
-from bas.corpora import Utterance, open_corpus
+from bas.corpora import Utterance, Word, open_corpus
 from bas.encoders.aligner import Aligner, align, letters
 from bas.features.derive import derive
-from bas.speech.words import word_segments
+from bas.speech.words import Segments, UnalignedError, describe_unaligned, word_segments
 
 CPU = torch.device("cpu")
 BLANK, BETWEEN, A, B, C = range(5)
@@ -159,10 +159,45 @@ def test_what_has_no_letter_that_is_known_has_no_words(aligner: Aligner, spoken:
 
 
 def test_a_text_that_the_recording_cannot_hold_is_refused(aligner: Aligner, spoken: Utterance, tmp_path: Path) -> None:
-    message = refusal(aligner, replace(spoken, text="hallo " * 20))
-    assert message.startswith(f"{spoken.audio}: a: its text does not fit: 119 letters need 139 frames, the recording")
-    short = replace(spoken, audio=tone(tmp_path / "short.wav", 0.01))
-    assert f"{short.audio}: a: 0.01 s cannot be aligned: " in refusal(aligner, short)
+    with pytest.raises(UnalignedError, match="119 letters need 139 frames, the recording makes 74"):
+        aligner(replace(spoken, text="hallo " * 20))
+    with pytest.raises(UnalignedError, match=r"0\.01 s make no frame"):
+        aligner(replace(spoken, audio=tone(tmp_path / "short.wav", 0.01)))
+
+
+def test_what_cannot_be_aligned_is_cut_into_pseudo_segments_and_named(
+    aligner: Aligner, spoken: Utterance, tmp_path: Path
+) -> None:
+    short = tone(tmp_path / "short.wav", 0.01)
+    utterances = [
+        replace(spoken, id="long", text="hallo " * 20),
+        replace(spoken, id="short", audio=short),
+        replace(spoken, id="stretch", start=1.0, end=1.02),
+        replace(spoken, id="double", text="l" * 50),
+        replace(spoken, id="signs", text="42 ... ЖЖ"),
+        replace(spoken, id="blank", text=" \n"),
+        replace(spoken, id="none", text=None),
+        spoken,
+    ]
+    words = word_segments(utterances, aligner)
+    assert words.source == {u.id: "pseudo" for u in utterances} | {"a": "aligned"}
+    assert words.of["a"] == aligner(spoken)
+    assert list(words.unaligned) == ["long", "short", "stretch", "double"]
+    assert describe_unaligned(words.unaligned) == (
+        "4 utterances are cut into pseudo-segments, as the text does not fit the recording: long (119 letters need 139 "
+        "frames, the recording makes 74), short (0.01 s make no frame), stretch (0.02 s make no frame) and 1 more",
+    )
+    assert words.only(["a", "long"]).unaligned.keys() == {"long"}
+    assert Segments.parse(words.to_dict()).digest == words.digest
+
+
+def test_the_corpus_s_own_times_are_checked_before_anything_is_aligned(spoken: Utterance) -> None:
+    """Hours of alignment would be lost."""
+    wrong = replace(spoken, id="z", words=(Word(9.0, 9.5, "late"),))
+    calls: list[str] = []
+    message = refusal(word_segments, [spoken, wrong], lambda u: (calls.append(u.id), ())[1])
+    assert "the word 'late' begins at 9 s" in message
+    assert calls == []
 
 
 def test_a_silent_model_is_aligned_by_its_letters_alone(
@@ -233,6 +268,21 @@ def test_the_command_aligns_what_has_a_text(model: Path, tmp_path: Path, capsys:
     command = ["features", "derive", str(parent.folder), "--pooling", "mean", "--aligner", str(model)]
     assert main([*command, "--device", "cpu"]) == 0
     assert "list: words of 2 utterances: 0 corpus, 1 aligned, 1 pseudo" in capsys.readouterr().out
+
+
+def test_the_command_goes_on_where_a_text_is_too_long(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone(tmp_path / "a.wav", 0.6)
+    tone(tmp_path / "b.wav", 0.6, hertz=300)
+    table = tmp_path / "list.csv"
+    table.write_text(f"id,audio,text\na,a.wav,Hallo du\nb,b.wav,{'hallo ' * 20}\n")
+    parent = store(table, tmp_path / "parent")
+    command = ["features", "derive", str(parent.folder), "--pooling", "mean", "--aligner", str(model)]
+    assert main([*command, "--device", "cpu"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "list: words of 2 utterances: 0 corpus, 1 aligned, 1 pseudo" in told
+    assert "1 utterance is cut into pseudo-segments, as the text does not fit the recording: b (119 letters" in told
     segments = word_segments(open_corpus("manifest", table).utterances, Aligner(str(model), CPU))
     made = derive(parent.folder, tmp_path / "parent-words-mean", segments, "mean", quiet())  # nothing left to do
     assert (made.num_frames("a"), made.num_frames("b")) == (2, 2)

@@ -137,7 +137,7 @@ def test_what_is_no_key_or_no_value_is_refused(emodb: Experiment, text: str, mes
 
 
 def test_a_file_that_is_none(emodb: Experiment) -> None:
-    for path, message in {"no.toml": "no.toml: no such file", ".": ".: cannot be read: Is a directory"}.items():
+    for path, message in {"no.toml": "no.toml: no such file", ".": ".: a folder, not a file; save"}.items():
         with pytest.raises(UserError, match=message):
             load_experiment(path)
 

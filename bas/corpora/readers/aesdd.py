@@ -26,19 +26,21 @@ def read(root: Path) -> Corpus:
     has none. The actors' sexes are not documented. The distribution's `s05 (3).wav` cannot be decoded.
     UserError: no recording, another file name, an unknown letter, utterance or speaker, a folder of another emotion.
     """
-    paths = tree.find_recordings(root, "*/*.wav", "anger/a01 (1).wav and 604 more in five folders")
+    paths = tree.find_recordings(root, "anger/a01 (1).wav and 604 more in five folders", levels=1)
     takes = [_utterance(path) for path in paths]
     names = {name for name, _ in takes}
+    utterances, remarks = tree.take_once(u for _, u in takes)
     note = tree.describe_missing(names, len(RELEASED), RELEASED - names)
-    return Corpus("aesdd", tuple(u for _, u in takes), protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("aesdd", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path) -> tuple[str, Utterance]:
     """The name in RELEASED, and the utterance."""
-    letter, sentence, number, take = tree.parse_name(path, r"(\w)(\d\d) \(0?(\d)\)([ab]?)", "a03 (4).wav").groups()
+    match = tree.parse_name(path, r"(\w)(\d\d) \(0?(\d)\)([ab]?)", "a03 (4).wav", str.lower)
+    letter, sentence, number, take = match.groups()
     speaker = tree.look_up(path, "speaker", number, SPEAKERS)
     return f"{letter}{sentence} ({number}){take}", Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.check_folder(path, tree.look_up(path, "emotion letter", letter, EMOTIONS)),
         speaker=speaker,

@@ -32,25 +32,23 @@ def read(root: Path) -> Corpus:
     """Read the folder of one copy: `CaFE_48k` (wav), or the one that holds `CaFE_192k_1` and `CaFE_192k_2` (aiff).
 
     `Colère/Faible/01-C-1-1.wav` is actor, emotion letter, intensity (1 weak, 2 strong; `Neutre` has 1), sentence. Only
-    the file names are read: unzipping can garble the accents of the folders. Odd actors are male; the sentences are
-    the documentation's.
+    the file names are read: unzipping can garble the accents of the folders, but must leave UTF-8. Odd actors are male;
+    the sentences are the documentation's.
     UserError: no recording, two copies, a file name with an unknown actor, emotion letter or sentence.
     """
-    # The pattern matches .wav and .aiff.
-    paths = tree.check_one_copy(
-        tree.find_recordings(root, "**/*.[aw][ai][vf]*", "Joie/Faible/01-J-1-1.wav and 935 more")
-    )
-    utterances = tuple(_utterance(path) for path in paths)
+    paths = tree.find_recordings(root, "Joie/Faible/01-J-1-1.wav and 935 more", suffixes=(".wav", ".aiff", ".aif"))
+    utterances, remarks = tree.take_once(_utterance(path) for path in paths)
     names = {"-".join(parts) for parts in product(ACTORS, EMOTIONS, "12", SENTENCES) if parts[1:3] != ("N", "2")}
     ids = {u.id for u in utterances}
     note = tree.describe_missing(ids, len(names), names - ids)
-    return Corpus("cafe", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("cafe", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path) -> Utterance:
-    actor, emotion, sentence = tree.parse_name(path, r"(\d\d)-([A-Z])-[12]-(\d)", "01-C-1-1.wav").groups()
+    match = tree.parse_name(path, r"(\d\d)-([A-Z])-[12]-(\d)", "01-C-1-1.wav", str.upper)
+    actor, emotion, sentence = match.groups()
     return Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=actor,

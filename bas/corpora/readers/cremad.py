@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.folders import Names
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -47,27 +48,28 @@ def read(root: Path) -> Corpus:
     UserError: no recording, two copies, a file name with an unknown actor, sentence or emotion, a csv without the
     columns needed, an unknown sex, votes that are no counts or do not add up.
     """
-    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more"))
-    beside = paths[0].absolute().parent.parent
-    demographics = beside / "VideoDemographics.csv"
+    paths = tree.find_recordings(root, "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more")
+    beside, names = paths[0].absolute().parent.parent, Names()
+    demographics = names.find(beside, "VideoDemographics.csv")
     sexes = {
         actor: tree.look_up(demographics, "sex", sex, SEXES) for actor, sex in _columns(demographics, "ActorID", "Sex")
     }
-    listed = {name for _, name in _columns(beside / "SentenceFilenames.csv", "Stimulus_Number", "Filename")}
-    ratings = _read_ratings(beside / "processedResults" / "tabulatedVotes.csv")
-    utterances = tuple(_utterance(path, sexes, ratings) for path in paths)
+    listed = {name for _, name in _columns(names.find(beside, "SentenceFilenames.csv"), "Stimulus_Number", "Filename")}
+    ratings = _read_ratings(names.find(beside, "processedResults", "tabulatedVotes.csv"))
+    utterances, remarks = tree.take_once(_utterance(path, sexes, ratings) for path in paths)
     ids = {LISTED.get(u.id, u.id) for u in utterances}
     note = tree.describe_missing(ids, UTTERANCES, listed - ids)
-    return Corpus("cremad", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("cremad", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path, sexes: Mapping[str, str], ratings: Mapping[str, Ratings]) -> Utterance:
-    listed = path.with_stem(LISTED.get(path.stem, path.stem))
-    match = tree.parse_name(listed, r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(?:LO|MD|HI|XX)", "1001_DFA_ANG_XX.wav")
+    listed = path.with_stem(LISTED.get(path.stem.upper(), path.stem))
+    pattern = r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(?:LO|MD|HI|XX)"
+    match = tree.parse_name(listed, pattern, "1001_DFA_ANG_XX.wav", str.upper)
     actor, sentence, emotion = match.groups()
-    shares, raters = ratings.get(listed.stem, ((), None))
+    shares, raters = ratings.get(match[0], ((), None))
     return Utterance(
-        id=path.stem,
+        id=path.stem.upper(),
         audio=path,
         label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=tree.look_up(path, "actor", actor, ACTORS),

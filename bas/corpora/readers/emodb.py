@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.folders import Names, walk
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -70,14 +71,16 @@ def read(root: Path) -> Corpus:
     UserError: no recording, a file name with an unknown speaker, sentence or emotion, a syllable line that is no time
     and label, a line of `erkennung.txt` that is not number, take and two percentages of its listeners.
     """
-    wav = root / "wav" if (root / "wav").is_dir() else root
-    silb = wav.parent / "silb"
-    paths = tree.find_recordings(wav, "*.wav", "03a01Fa.wav and 534 more")
-    ratings = _read_ratings(wav.parent / "erkennung.txt")
-    utterances = tuple(_utterance(path, silb, ratings) for path in paths)
+    names = Names()
+    wav = names.find(root, "wav")
+    wav = wav if wav.is_dir() else root
+    silb = names.find(wav.parent, "silb")
+    paths = tree.find_recordings(wav, "03a01Fa.wav and 534 more", levels=0)
+    labels = {_spell(path.stem): path for path in (walk(silb, (".silb",), 0) if silb.is_dir() else ())}
+    ratings = _read_ratings(names.find(wav.parent, "erkennung.txt"))
+    utterances, remarks = tree.take_once(_utterance(path, labels, ratings) for path in paths)
     ids = {u.id for u in utterances}
-    named = {path.stem for path in silb.glob("*.silb") if not path.name.startswith(".")}
-    note = tree.describe_missing(ids, UTTERANCES, named - ids)
+    note = tree.describe_missing(ids, UTTERANCES, labels.keys() - ids)
     return Corpus(
         "emodb",
         utterances,
@@ -86,16 +89,23 @@ def read(root: Path) -> Corpus:
         headlines=("WA", "Spearman natural"),
         chosen_by=("recognised",),
         note=note,
+        remarks=remarks,
     )
 
 
-def _utterance(path: Path, silb: Path, ratings: Mapping[str, Ratings]) -> Utterance:
+def _spell(name: str) -> str:
+    """The name in the case of the distribution: the emotion letter alone is upper case."""
+    return name[:5].lower() + name[5:6].upper() + name[6:].lower()
+
+
+def _utterance(path: Path, labels: Mapping[str, Path], ratings: Mapping[str, Ratings]) -> Utterance:
     pattern = r"(\d\d)([a-z]\d\d)([A-Z])[a-z]"
-    speaker, code, letter = tree.parse_name(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)").groups()
+    match = tree.parse_name(path, pattern, "03a01Fa.wav (speaker, sentence, emotion, take)", _spell)
+    speaker, code, letter = match.groups()
     sentence = tree.look_up(path, "sentence code", code, SENTENCES)
-    shares, raters = ratings.get(path.stem, ((), None))
+    shares, raters = ratings.get(match[0], ((), None))
     return Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.look_up(path, "emotion letter", letter, EMOTIONS),
         speaker=speaker,
@@ -104,7 +114,7 @@ def _utterance(path: Path, silb: Path, ratings: Mapping[str, Ratings]) -> Uttera
         text=sentence.replace("-", ""),
         shares=shares,
         raters=raters,
-        words=_words(silb / f"{path.stem}.silb", sentence),
+        words=_words(labels[match[0]], sentence) if match[0] in labels else (),
     )
 
 
@@ -162,8 +172,6 @@ def _words(path: Path, sentence: str) -> tuple[Word, ...]:
     A line's time is where its syllable STARTS: the first equals the start of the first phone in the corpus's
     phone labels, the final "." is where the speech ends, and "(" starts a pause.
     """
-    if not path.is_file():
-        return ()
     lines: list[tuple[float, str]] = []
     for number, line in enumerate(path.read_text("latin-1").splitlines(), 1):
         if not line.strip():

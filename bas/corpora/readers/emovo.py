@@ -42,18 +42,19 @@ def read(root: Path) -> Corpus:
     `f1/dis-f1-b1.wav` is emotion, actor, sentence. The sentences are the documentation's.
     UserError: no recording, two copies, a file name with an unknown emotion, actor or sentence.
     """
-    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "f1/dis-f1-b1.wav and 587 more"))
-    utterances = tuple(_utterance(path) for path in paths)
+    paths = tree.find_recordings(root, "f1/dis-f1-b1.wav and 587 more")
+    utterances, remarks = tree.take_once(_utterance(path) for path in paths)
     names = {"-".join(parts) for parts in product(EMOTIONS, ACTORS, SENTENCES)}
     ids = {u.id for u in utterances}
     note = tree.describe_missing(ids, len(names), names - ids)
-    return Corpus("emovo", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("emovo", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path) -> Utterance:
-    emotion, actor, sentence = tree.parse_name(path, r"([a-z]+)-([a-z]\d+)-([a-z]\d+)", "dis-f1-b1.wav").groups()
+    match = tree.parse_name(path, r"([a-z]+)-([a-z]\d+)-([a-z]\d+)", "dis-f1-b1.wav", str.lower)
+    emotion, actor, sentence = match.groups()
     return Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.look_up(path, "emotion", emotion, EMOTIONS),
         speaker=actor,

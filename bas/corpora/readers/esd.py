@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.folders import Names
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -36,17 +37,21 @@ def read(root: Path) -> Corpus:
     UserError: no recording, two copies, an unknown speaker, emotion or utterance number; a transcript of an unknown
     encoding, with a line of another form, or with another emotion than the folder.
     """
-    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", "0001/Angry/0001_000351.wav and 34,999 more"))
-    folders = {path: path.parents[1 if path.parent.name in PARTS else 0] for path in paths}
+    paths = tree.find_recordings(root, "0001/Angry/0001_000351.wav and 34,999 more")
+    folders = {path: path.parents[1 if path.parent.name.lower() in PARTS else 0] for path in paths}
+    names = Names()
     texts = {
-        folder: _transcript(folder / f"{folder.absolute().name}.txt") for folder in {f.parent for f in folders.values()}
+        folder: _transcript(names.find(folder, f"{folder.absolute().name}.txt"))
+        for folder in {f.parent for f in folders.values()}
     }
-    utterances = tuple(_utterance(path, folder.name, texts[folder.parent]) for path, folder in folders.items())
+    utterances, remarks = tree.take_once(
+        _utterance(path, folder.name.capitalize(), texts[folder.parent]) for path, folder in folders.items()
+    )
     ids, here = {u.id for u in utterances}, {u.speaker for u in utterances}
-    names = {f"{s}_{n:06}" for s, n in product(SPEAKERS, range(1, len(EMOTIONS) * SENTENCES + 1))}
-    missing = {name if name[:4] in here else f"all of {name[:4]}" for name in names - ids}
-    note = tree.describe_missing(ids, len(names), missing)
-    return Corpus("esd", utterances, protocol="speaker:5", unit="speaker", published=True, note=note)
+    expected = {f"{s}_{n:06}" for s, n in product(SPEAKERS, range(1, len(EMOTIONS) * SENTENCES + 1))}
+    missing = {name if name[:4] in here else f"all of {name[:4]}" for name in expected - ids}
+    note = tree.describe_missing(ids, len(expected), missing)
+    return Corpus("esd", utterances, protocol="speaker:5", unit="speaker", published=True, note=note, remarks=remarks)
 
 
 def _utterance(path: Path, emotion: str, lines: dict[str, Line]) -> Utterance:
@@ -65,7 +70,8 @@ def _utterance(path: Path, emotion: str, lines: dict[str, Line]) -> Utterance:
         label=label,
         speaker=speaker,
         sex=tree.look_up(path, "speaker", speaker, SPEAKERS),
-        split=PARTS.get(path.parent.name) or ("valid" if sentence < 20 else "test" if sentence < 50 else "train"),
+        split=PARTS.get(path.parent.name.lower())
+        or ("valid" if sentence < 20 else "test" if sentence < 50 else "train"),
         language="en" if speaker >= ENGLISH else "zh",
         text=text,
     )

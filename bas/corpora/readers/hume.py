@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.folders import Names, walk
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -41,23 +42,26 @@ def read(root: Path) -> Corpus:
     all of test is blind, as it was published, devel is the test part. The note says both.
     UserError: no recording, one whose name is no number, a missing list or column, a share that is not one.
     """
-    present = {path.name: path for path in tree.find_recordings(root, "wav/*.wav", "lab/train.csv and wav/31746.wav")}
-    for path in present.values():
+    names = Names()
+    wav = names.find(root, "wav")
+    present = set(walk(wav, (".wav",), 0)) if wav.is_dir() else set()
+    if not present:
+        raise UserError(f"{root}: no recording found; the folder holds lab/train.csv and wav/31746.wav")
+    for path in sorted(present):
         tree.parse_name(path, r"\d+", "31746.wav")
-    listed = [u for name, split in PARTS.items() for u in _part(root, name, split)]
+    listed = [u for name, split in PARTS.items() for u in _part(names, wav, names.find(root, "lab", name), split)]
     notes = [UNKNOWN]
     if not any(u.shares for u in listed if u.split == "test"):
         listed = [replace(u, split="test") if u.split == "valid" else u for u in listed]
         notes.append(DEVEL)
-    utterances = tuple(u for u in listed if u.audio.name in present)
-    missing = [u.id for u in listed if u.audio.name not in present]
+    utterances = tuple(u for u in listed if u.audio in present)
+    missing = [u.id for u in listed if u.audio not in present]
     incomplete = tree.describe_missing((u.id for u in utterances), len(listed), missing)
     note = "; ".join([incomplete, *notes] if incomplete else notes)
     return Corpus("hume", utterances, protocol="own", unit="id", published=True, note=note)
 
 
-def _part(root: Path, name: str, split: str) -> list[Utterance]:
-    path = root / "lab" / name
+def _part(names: Names, wav: Path, path: Path, split: str) -> list[Utterance]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; the folder lab holds {', '.join(PARTS)}")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -69,7 +73,7 @@ def _part(root: Path, name: str, split: str) -> list[Utterance]:
     return [
         Utterance(
             id=Path(row["filename"]).stem,
-            audio=root / "wav" / row["filename"],
+            audio=names.find(wav, row["filename"]),
             split=split,
             shares=() if split == "test" and {row[e] for e in EMOTIONS} == {BLIND} else _shares(where, row),
         )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.folders import Names, walk
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -30,20 +31,24 @@ def read(root: Path) -> Corpus:
     UserError: no label file, an unreadable turn line, an unknown emotion code, a labelled turn without its wav.
     """
     holds = "Session1 to Session5, each with dialog/EmoEvaluation/*.txt"
-    files = tree.find_recordings(root, "Session[1-5]/dialog/EmoEvaluation/*.txt", holds, "label file")
-    utterances = tuple(u for file in files for u in _dialog(file))
+    names = Names()
+    folders = {f"Session{k}": names.find(root, f"Session{k}", "dialog", "EmoEvaluation") for k in range(1, 6)}
+    files = {name: sorted(walk(folder, (".txt",), 0)) for name, folder in folders.items() if folder.is_dir()}
+    if not any(files.values()):
+        raise UserError(f"{root}: no label file found; the folder holds {holds}")
+    utterances = tuple(u for of_session in files.values() for file in of_session for u in _dialog(file, names))
     missing = [u.audio for u in utterances if not u.audio.is_file()]
     if missing:
         first = ", ".join(str(path) for path in missing[:3])
         raise UserError(f"{root}: {len(missing)} of {len(utterances)} labelled turns have no wav file; first: {first}")
-    absent = {f"Session{number}" for number in range(1, 6)} - {file.parents[2].name for file in files}
+    absent = {name for name in folders if not files.get(name)}
     note = tree.describe_missing((u.id for u in utterances), UTTERANCES, absent)
     return Corpus("iemocap", utterances, protocol="session", unit="session", note=note)
 
 
-def _dialog(file: Path) -> list[Utterance]:
+def _dialog(file: Path, names: Names) -> list[Utterance]:
     session_folder = file.parents[2]
-    texts = _texts(session_folder / "dialog" / "transcriptions" / file.name)
+    texts = _texts(names.find(session_folder, "dialog", "transcriptions", file.name))
     utterances = []
     for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
         if not line.startswith("["):  # the heading, a rater's line or an empty one
@@ -56,11 +61,11 @@ def _dialog(file: Path) -> list[Utterance]:
         if label is None:
             continue
         dialog = turn.rpartition("_")[0]
-        sentences = session_folder / "sentences"
+        sentences = names.find(session_folder, "sentences")
         utterances.append(
             Utterance(
                 id=turn,
-                audio=sentences / "wav" / dialog / f"{turn}.wav",
+                audio=names.find(sentences, "wav", dialog, f"{turn}.wav"),
                 label=label,
                 speaker=session + sex,
                 sex=SEXES[sex],
@@ -68,7 +73,7 @@ def _dialog(file: Path) -> list[Utterance]:
                 script=script,
                 language="en",
                 text=texts.get(turn),
-                words=_words(sentences / "ForcedAlignment" / dialog / f"{turn}.wdseg"),
+                words=_words(names.find(sentences, "ForcedAlignment", dialog, f"{turn}.wdseg")),
             )
         )
     return utterances

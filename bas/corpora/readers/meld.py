@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.folders import Names
 from bas.corpora.readers import tree
 from bas.errors import UserError
 
@@ -30,10 +31,13 @@ def read(root: Path) -> Corpus:
     UserError: a csv file or column is missing, an unknown emotion, an id that is no number, only mp4 clips,
     or more than 1% of a part's rows without audio.
     """
-    rows: dict[str, list[Utterance]] = {split: _part(root, name, clips, split) for name, clips, split, _ in PARTS}
+    names = Names()
+    rows: dict[str, list[Utterance]] = {
+        split: _part(names, names.find(root, name), names.find(root, clips), split) for name, clips, split, _ in PARTS
+    }
     missing = {split: [u for u in rows[split] if not u.audio.is_file()] for split in rows}
     lacking = [part for part in PARTS if len(missing[part[2]]) > MISSING_SHARE * len(rows[part[2]])]
-    unconverted = [root / clips for _, clips, split, _ in lacking if _any_mp4(missing[split])]
+    unconverted = [root / clips for _, clips, split, _ in lacking if _any_mp4(names, missing[split])]
     if unconverted:
         pattern = " ".join(f"{shlex.quote(str(folder))}/*.mp4" for folder in unconverted)
         command = f'for f in {pattern}; do ffmpeg -i "$f" -ac 1 -ar 16000 "${{f%.mp4}}.wav"; done'
@@ -55,12 +59,11 @@ def read(root: Path) -> Corpus:
     return Corpus("meld", utterances, protocol="own", unit="session", headlines=("WF1",), published=True, note=note)
 
 
-def _any_mp4(utterances: list[Utterance]) -> bool:
-    return any(u.audio.with_suffix(".mp4").is_file() for u in utterances)
+def _any_mp4(names: Names, utterances: list[Utterance]) -> bool:
+    return any(names.find(u.audio.parent, f"{u.audio.stem}.mp4").is_file() for u in utterances)
 
 
-def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
-    path = root / name
+def _part(names: Names, path: Path, clips: Path, split: str) -> list[Utterance]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; MELD's folder holds {', '.join(part[0] for part in PARTS)}")
     utterances = []
@@ -77,11 +80,11 @@ def _part(root: Path, name: str, clips: str, split: str) -> list[Utterance]:
                 if not row[column].isdecimal():
                     raise UserError(f"{where}: {column} is {row[column]!r}; expected a whole number")
             session, clip = f"{split}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-            flac = root / clips / f"{clip}.flac"
+            flac = names.find(clips, f"{clip}.flac")
             utterances.append(
                 Utterance(
                     id=f"{split}_{clip}",
-                    audio=flac if flac.is_file() else flac.with_suffix(".wav"),
+                    audio=flac if flac.is_file() else names.find(clips, f"{clip}.wav"),
                     label=tree.look_up(where, "Emotion", row["Emotion"], LABELS),
                     speaker=row["Speaker"].strip() or None,
                     session=session,

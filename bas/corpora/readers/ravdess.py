@@ -31,13 +31,13 @@ def read(root: Path) -> Corpus:
     the sound of videos (modality 01 and 02) are left out.
     UserError: no recording or no speech, two copies, a file name with an unknown emotion, sentence or actor.
     """
-    paths = tree.find_recordings(root, "**/*.wav", "Actor_01/03-01-01-01-01-01-01.wav and 1439 more")
+    paths = tree.find_recordings(root, "Actor_01/03-01-01-01-01-01-01.wav and 1439 more")
     pattern, example = r"(0[1-3]-0[12])-(\d\d)-0[12]-(\d\d)-0[12]-(\d\d)", "03-01-05-02-01-01-01.wav"
     matches = {path: tree.parse_name(path, pattern, example) for path in paths}
-    speech = tree.check_one_copy([path for path in paths if matches[path][1] == "03-01"])
+    speech = [path for path in paths if matches[path][1] == "03-01"]
     if not speech:
         raise UserError(f"{root}: {len(paths)} recordings, but none of speech; name the folder that holds 03-01-*.wav")
-    utterances = tuple(_utterance(path, *matches[path].groups()[1:]) for path in speech)
+    utterances, remarks = tree.take_once(_utterance(path, *matches[path].groups()[1:]) for path in speech)
     names = {
         "-".join(("03-01", *parts))
         for parts in product(EMOTIONS, ("01", "02"), SENTENCES, ("01", "02"), ACTORS)
@@ -45,7 +45,7 @@ def read(root: Path) -> Corpus:
     }
     ids = {u.id for u in utterances}
     note = tree.describe_missing(ids, len(names), names - ids)
-    return Corpus("ravdess", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("ravdess", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path, emotion: str, sentence: str, actor: str) -> Utterance:

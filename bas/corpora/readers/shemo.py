@@ -23,19 +23,19 @@ def read(root: Path) -> Corpus:
     UserError: no recording, two copies, another file name, an unknown speaker or emotion, a folder of the other sex.
     """
     holds = "female/F01A01.wav and male/M01A01.wav, 3000 in all"
-    paths = tree.check_one_copy(tree.find_recordings(root, "**/*.wav", holds))
-    utterances = tuple(_utterance(path) for path in paths)
+    utterances, remarks = tree.take_once(_utterance(path) for path in tree.find_recordings(root, holds))
     counts = Counter(u.label for u in utterances)
     missing = [f"{e}: {n - counts[e]} of {n}" for e, n in PUBLISHED.items() if counts[e] < n]
     note = tree.describe_missing((u.id for u in utterances), sum(PUBLISHED.values()), missing)
-    return Corpus("shemo", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("shemo", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _utterance(path: Path) -> Utterance:
-    speaker, letter = tree.parse_name(path, r"(\w\d\d)(\w)\d\d", "F21N05.wav").groups()
+    match = tree.parse_name(path, r"(\w\d\d)(\w)\d\d", "F21N05.wav", str.upper)
+    speaker, letter = match.groups()
     sex = SEXES[tree.look_up(path, "speaker", speaker, SPEAKERS)[0]]
     return Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.look_up(path, "emotion letter", letter, EMOTIONS),
         speaker=speaker,

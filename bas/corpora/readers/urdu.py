@@ -31,11 +31,11 @@ def read(root: Path) -> Corpus:
     and the number among the emotion's files. The text is not distributed.
     UserError: no recording, another file name, an unknown speaker or emotion, a folder of another emotion.
     """
-    paths = tree.find_recordings(root, "*/*.wav", "Angry/SM1_F1_A01.wav and 399 more in four folders")
-    utterances = tuple(_utterance(path) for path in paths)
+    paths = tree.find_recordings(root, "Angry/SM1_F1_A01.wav and 399 more in four folders", levels=1)
+    utterances, remarks = tree.take_once(_utterance(path) for path in paths)
     released, ids = _released(), {u.id for u in utterances}
     note = tree.describe_missing(ids, len(released), released - ids)
-    return Corpus("urdu", utterances, protocol="speaker:5", unit="speaker", note=note)
+    return Corpus("urdu", utterances, protocol="speaker:5", unit="speaker", note=note, remarks=remarks)
 
 
 def _released() -> set[str]:
@@ -47,9 +47,10 @@ def _released() -> set[str]:
 
 
 def _utterance(path: Path) -> Utterance:
-    speaker, letter = tree.parse_name(path, r"(\w+)_F\d+_([A-Z])\d+", "SM24_F5_S017.wav").groups()
+    match = tree.parse_name(path, r"(\w+)_F\d+_([A-Z])\d+", "SM24_F5_S017.wav", str.upper)
+    speaker, letter = match.groups()
     return Utterance(
-        id=path.stem,
+        id=match[0],
         audio=path,
         label=tree.check_folder(path, tree.look_up(path, "emotion letter", letter, EMOTIONS)),
         speaker=speaker,

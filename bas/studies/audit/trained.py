@@ -25,6 +25,7 @@ from bas.space import Architecture, SearchSpace
 from bas.stats import Metric
 from bas.stats.decisions import Selection
 from bas.util.files import replacing
+from bas.util.spreadsheet import defuse
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,13 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                     if search.paths_PA is not None:
                         row[f"{search.strategy}_valid_loss"] = -search.paths_PA[p, number]
                 rows.append(row)
-    frame = pd.DataFrame(rows)
-    for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):
-        with replacing(folder / f"{truth.space}{suffix}") as temporary:
+    write_frame(pd.DataFrame(rows), folder, truth.space)
+
+
+def write_frame(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write it as .parquet, and as .csv for people, where no spreadsheet takes a text for a formula."""
+    texts = {c: frame[c].map(defuse) for c in frame if not pd.api.types.is_numeric_dtype(frame[c])}
+    for_people = frame.assign(**texts).rename(columns=defuse)
+    for suffix, write in ((".parquet", frame.to_parquet), (".csv", for_people.to_csv)):
+        with replacing(folder / f"{name}{suffix}") as temporary:
             write(temporary, index=False)

@@ -11,6 +11,7 @@ from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
 from bas.report.notes import about, preset_line
 from bas.report.results import Score
 from bas.report.table import Table, markdown_table, rich_table
+from bas.speech.words import describe_unaligned
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
 from bas.studies.words.jobs import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
 from bas.studies.words.numbers import CONTROLS
@@ -193,7 +194,7 @@ def _words_line(store: StoreWords) -> str:
     counts = ", ".join(f"{count} {source}" for source, count in store.sources.items())
     counted = f"{store.words:,} words in {store.utterances} utterances; word times: {counts}"
     pseudo = " Pseudo: equal stretches that are no words." if store.sources["pseudo"] else ""
-    return f"{counted}.{pseudo}"
+    return " ".join([f"{counted}.{pseudo}", *(f"{remark}." for remark in describe_unaligned(store.unaligned))])
 
 
 def _lns_legend(lns: Similarity) -> list[str]:

@@ -35,7 +35,7 @@ from bas.runs.session import place_features
 from bas.runs.start import start
 from bas.runs.workers import Workers
 from bas.speech import audio
-from bas.speech.words import PSEUDO_SECONDS, Segments, random_like, word_segments
+from bas.speech.words import PSEUDO_SECONDS, Segments, describe_unaligned, random_like, word_segments
 from bas.studies.words import figures, numbers, page
 from bas.studies.words.jobs import (
     DERIVED,
@@ -189,7 +189,9 @@ def _print_words(name: str, words: Segments, aligner: str | None, console: Conso
     sources = ", ".join(f"{count} {source}" for source, count in words.counts.items())
     count = sum(map(len, words.of.values()))
     console.print(f"{name}: {count:,} words in {len(words.of)} utterances: {sources}", highlight=False, markup=False)
-    if pseudo := words.counts["pseudo"]:
+    for remark in describe_unaligned(words.unaligned):
+        console.print(f"{name}: {remark}", style="bold yellow", highlight=False, markup=False)
+    if pseudo := words.counts["pseudo"] - len(words.unaligned):
         why = "and the aligner finds none" if aligner else "and no --aligner is given"
         console.print(
             f"{name}: {pseudo} of {len(words.of)} utterances have no word times {why}: they are cut into equal "
@@ -210,6 +212,7 @@ def _store(one: _Spoken, neighbourhoods: Neighbourhoods | None, why: str, tasks:
         utterances=len(one.utterances),
         words=sum(map(len, words.of.values())),
         sources=words.counts,
+        unaligned=words.unaligned,
         derived=one.record.inputs,
         neighbourhoods=neighbourhoods,
         why=why,
