@@ -58,7 +58,9 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
 def _open(arguments: argparse.Namespace) -> Corpus:
     choice = read_command(arguments, "corpus").experiment
     require(choice, "corpus", "corpus.reader", "corpus.root")
-    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser())
+    corpus = open_corpus(
+        str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser(), columns=choice.corpus.map
+    )
     return relabel(corpus, choice.labels) if choice.labels else corpus
 
 
@@ -99,10 +101,7 @@ def _lines(corpus: Corpus) -> list[str]:
     ]
     if corpus.note:
         lines.append(f"note: {corpus.note}")
-    without = sum(u.speaker is None for u in corpus.labelled())
-    if without and not corpus.published:
-        lines.append(f"missing: {without} utterances with a label have no speaker; emotion is not scored until they do")
-    return lines
+    return [*lines, *corpus.remarks, *(f"missing: {gap}" for gap in corpus.gaps)]
 
 
 def _table(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

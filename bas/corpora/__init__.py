@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def _demo(root: Path) -> Corpus:
     return synthetic.read(root)
 
 
-READERS = {
+READERS: Mapping[str, Callable[..., Corpus]] = {
     "aesdd": aesdd.read,
     "cafe": cafe.read,
     "cremad": cremad.read,
@@ -49,19 +50,25 @@ READERS = {
     "audformat": audformat.read,
     "demo": _demo,
 }
+MAPPED = ("manifest", "audformat")
+"""Readers of tables whose columns may have any names."""
 
 
-def open_corpus(name: str, root: Path, truncated: bool = False) -> Corpus:
+def open_corpus(name: str, root: Path, truncated: bool = False, columns: Mapping[str, str] | None = None) -> Corpus:
     """Read the corpus `name` from the folder `root` (for "manifest": from the file `root`).
 
-    truncated: of every utterance, see `Utterance`.
+    truncated: of every utterance, see `Utterance`. columns: by field the name of its column in a table of another form,
+    such as {"label": "mood"}; MAPPED readers alone take any.
     UserError: an unknown name, a `root` that does not exist, and whatever the reader itself refuses.
     """
     if name not in READERS:
         raise UserError(f"corpus: unknown name {name!r}; allowed: {', '.join(READERS)}")
     if not root.exists():
         raise UserError(f"corpus {name}: no such file or folder: {root}")
-    corpus = READERS[name](root)
+    if columns and name not in MAPPED:
+        told = ",".join(f"{field}={column}" for field, column in columns.items())
+        raise UserError(f"--map {told}: corpus {name} has columns of its own; it is for {' and '.join(MAPPED)}")
+    corpus = READERS[name](root, columns) if columns else READERS[name](root)
     if not truncated:
         return corpus
     return replace(corpus, utterances=tuple(replace(u, truncated=True) for u in corpus.utterances))
