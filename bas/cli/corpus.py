@@ -91,17 +91,27 @@ def _by_sex(corpus: Corpus) -> Table:
 
 
 def _lines(corpus: Corpus) -> list[str]:
-    field, _, folds = corpus.protocol.partition(":")
-    rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
-    if field == "own":
-        rule = "its own train, valid and test" + (", the published ones" if corpus.published else "")
-    lines = [
-        f"scored by: {corpus.protocol} ({rule}), {corpus.headlines[0]}, compared over {corpus.unit}s",
-        "duration: not known, no recording was opened",
-    ]
+    lines = [_scoring(corpus), "duration: not known, no recording was opened"]
     if corpus.note:
         lines.append(f"note: {corpus.note}")
     return [*lines, *corpus.remarks, *(f"missing: {gap}" for gap in corpus.gaps)]
+
+
+def _scoring(corpus: Corpus) -> str:
+    """How it will be scored, or why it is not, as `protocol make` says (which compares the recordings as well)."""
+    from bas.protocols import make
+    from bas.tasks import EMOTION, Shares
+
+    task = Shares() if corpus.labelled("shares") and not corpus.labelled() else EMOTION
+    try:
+        protocol = make(corpus, task, recordings=False)
+    except UserError as error:
+        return f"not scored yet: {error}"
+    field, _, folds = protocol.rule.partition(":")
+    rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
+    if field == "own":
+        rule = "its own train, valid and test" + ", the published ones" * corpus.published
+    return f"scored by: {protocol.rule} ({rule}), {corpus.headlines[0]}, compared over {protocol.unit}s"
 
 
 def _table(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

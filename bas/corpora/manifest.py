@@ -20,7 +20,7 @@ from bas.corpora import intervals
 from bas.corpora.base import Corpus, Utterance, Word
 from bas.corpora.intervals import Intervals
 from bas.corpora.recordings import Recordings, refuse_outside
-from bas.corpora.values import Cells, fold_name, trim
+from bas.corpora.values import Cells, fold_name
 from bas.errors import UserError
 
 COLUMNS = (
@@ -409,7 +409,7 @@ def _shares(value: object) -> tuple[tuple[str, float], ...]:
     for emotion, share in shares.items():
         if not _number(share) <= 1 or isinstance(share, str):
             raise ValueError(f"{emotion!r}: {share!r} is not a share; expected a number from 0 to 1")
-        if emotion != trim(emotion):
+        if emotion != emotion.strip():
             raise ValueError(f"{emotion!r} begins or ends with a blank; remove it")
     return tuple((_key(emotion), float(share)) for emotion, share in shares.items())
 

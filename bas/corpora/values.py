@@ -30,7 +30,6 @@ _MISSING = {
 }
 _LONGEST = max(map(len, _MISSING))
 _EXACT = ("NA", "None")
-_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # a byte order mark, joiners of no width, a soft hyphen
 _NUMBER = re.compile(r"(-?)0*(\d+)(?:\.0*)?")
 _SEPARATORS = re.compile(r"[\s_-]+")
 
@@ -40,12 +39,6 @@ def is_missing(text: str, *, spoken: bool = False) -> bool:
     if spoken and text.casefold() in SPOKEN:
         return False
     return text in _EXACT or (len(text) <= _LONGEST and text.casefold() in _MISSING)
-
-
-def trim(text: str) -> str:
-    """The text without blanks and unseen characters around it."""
-    stripped = text.strip()
-    return stripped if stripped.isascii() else stripped.strip(_UNSEEN).strip()
 
 
 class Cells:
@@ -67,7 +60,7 @@ class Cells:
         if not isinstance(value, str):
             return value
         spoken = column == "text"
-        if not spoken and (trimmed := trim(value)) != value:
+        if not spoken and (trimmed := value.strip()) != value:
             self._trimmed[column] += 1
             value = trimmed
         if not value:
@@ -132,7 +125,7 @@ def _find_pairs(values: Iterable[str]) -> Iterator[tuple[str, str]]:
         number = _NUMBER.fullmatch(plain.strip())
         folds = "".join(number.groups() if number else plain.split()), _SEPARATORS.sub("_", plain.strip())
         for first, fold in zip(firsts, folds, strict=True):
-            if (one := first.setdefault(fold, value)) != value:
+            if fold and (one := first.setdefault(fold, value)) != value:
                 yield one, value
 
 

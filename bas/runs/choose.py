@@ -16,7 +16,7 @@ from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS
 from bas.features.store import FeatureStore, StoreInfo
-from bas.protocols import Protocol
+from bas.protocols import Protocol, default_rule
 from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
 from bas.runs.run import OTHER, Inputs, open_labelled
@@ -165,7 +165,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
     """The experiment with every default filled in, from the inputs of its runs (one for each store)."""
     first, shipped_names = runs[0], {str(path): name for name, path in shipped().items()}
     plan, settings = first.plan, first.plan.settings.to_dict()
-    rule = choice.protocol.rule or first.task.protocol or first.corpus.protocol
+    rule = choice.protocol.rule or default_rule(first.corpus, first.task, first.store.info.skipped)
     values: dict[str, Any] = {
         "features": tuple(run.plan.features for run in runs),
         "spaces": tuple(shipped_names.get(str(path), str(path)) for path in plan.spaces),

@@ -187,7 +187,8 @@ def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
         return plan.protocol, ""
     speakers = len({u.speaker for u in corpus.labelled()})
     if speakers < FEW:
-        return FEW_RULE, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
+        few = FEW_RULE if speakers >= 5 else "speaker"
+        return few, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
     return MANY_RULE, f"; the default with {speakers} speakers"
 
 
