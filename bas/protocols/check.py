@@ -71,12 +71,12 @@ def check(
             example = Path(example).name
         overlap = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
         if not forbidden or (other == "valid" and not excuse):
-            notes.append(overlap)
+            notes.append(f"{overlap}, none in test" if forbidden else overlap)
         elif excuse:
             marks.append(f"{excuse}, with {overlap}")
         else:
             count = len(set(value.values()) - {None})
-            rule = f"such as {field}:5" if count >= 5 else f"{field} leaves one out at a time"
+            rule = f"such as {field}:5" if count >= 5 else f"the rule {field} leaves one out at a time"
             raise UserError(
                 f"protocol fold {index}: {overlap}; task {task.name} forbids it: split by {field} ({rule}), "
                 f"or run it, marked, with --allow-overlap {field}"

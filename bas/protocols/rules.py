@@ -189,7 +189,7 @@ def _by_field(
 def _too_few(corpus: Corpus, task: Task, rule: str, name: str, count: int, needs: str) -> UserError:
     """What to do where a field has too few values for a rule."""
     if count >= 2:
-        remedy = f"; {name} leaves one out at a time"
+        remedy = f"; the rule {name} leaves one out at a time"
     elif name in task.disjoint:
         remedy = f"; without another, no split is free of a leak: id:5 with --allow-overlap {name} runs, marked"
     else:

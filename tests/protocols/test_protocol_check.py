@@ -68,7 +68,7 @@ def test_check_refuses_one_moved_utterance(source: str, to: Any) -> None:
         if {source, to} == {0, 1}:  # no test speaker was seen
             marks, notes = check(c, EMOTION, folds)
             assert marks == ()
-            assert f"speaker on both sides: 1 values, e.g. '{speaker}' in fit and valid" in notes
+            assert f"speaker on both sides: 1 values, e.g. '{speaker}' in fit and valid, none in test" in notes
         else:
             refused(lambda folds=folds: leaky(c, folds), f"fold {index}", f"'{speaker}'", "speaker")
 

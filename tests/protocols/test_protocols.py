@@ -105,7 +105,7 @@ def test_a_single_training_speaker_is_divided_and_a_note_says_so() -> None:
     c = corpus([{"speaker": f"s{s}", "label": "ab"[i % 2]} for s, n in enumerate([90, 2, 2, 2]) for i in range(n)])
     protocol = make(c, EMOTION, "speaker:2")
     assert protocol.marks == ()
-    assert "speaker on both sides: 1 values, e.g. 's0' in fit and valid" in protocol.notes
+    assert "speaker on both sides: 1 values, e.g. 's0' in fit and valid, none in test" in protocol.notes
     check_invariants(c, dataclasses.replace(EMOTION, disjoint=()), protocol)
     check_invariants(c, EMOTION, make(c, EMOTION, "speaker:4"))
 
@@ -203,7 +203,10 @@ def test_own_without_valid_and_nothing_disjoint_draws_utterances() -> None:
 )
 def test_overlap_in_a_split(parts: Any, named: Any) -> None:
     if named == "valid":
-        assert "speaker on both sides: 1 values, e.g. 'x' in fit and valid" in make(split(*parts), EMOTION).notes
+        assert (
+            "speaker on both sides: 1 values, e.g. 'x' in fit and valid, none in test"
+            in make(split(*parts), EMOTION).notes
+        )
     else:
         refused(lambda: make(split(*parts), EMOTION), "speaker", "'x'", named, "emotion forbids")
     c = split(*parts, published=True)
@@ -261,7 +264,9 @@ def test_few_speakers_have_one_honest_way(speakers: int) -> None:
         assert bool(values(c, fold.fit, "speaker") & values(c, fold.valid, "speaker")) == (speakers == 2)
         assert values(c, fold.fit, "label") == values(c, c_ids(c), "label")
     assert protocol.marks == ()
-    assert any("in fit and valid" in note and "speaker" in note for note in protocol.notes) == (speakers == 2)
+    assert any("in fit and valid, none in test" in note and "speaker" in note for note in protocol.notes) == (
+        speakers == 2
+    )
     if speakers < 5:
         assert make(c, EMOTION, "speaker") == protocol
     assert make(c, EMOTION, f"speaker:{speakers}").folds == protocol.folds
