@@ -69,14 +69,12 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root, choice.corpus.accept_truncated)
+    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.corpus.map)
     group = Group.of_torchrun()
     if group.rank:  # the first process speaks for all
         console = _console(None)
-    if corpus.note:
-        _say(console, f"{corpus.name}: {corpus.note}")
-    for remark in corpus.remarks:
-        _say(console, f"{corpus.name}: {remark}")
+    for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
+        _say(console, f"{corpus.name}: {line}")
     encoder: Encoder = load_encoder(
         str(of.name),
         choose_device(choice.device, group.local_rank),
@@ -89,7 +87,9 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     layers = None if of.layers == "all" else list(of.layers)
     truncated = choice.corpus.accept_truncated
-    request = Request(reader, root, layers, of.dtype, longest=of.longest, truncated=truncated)
+    request = Request(
+        reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.corpus.map or {}
+    )
     store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
     if skipped := store.info.skipped:
         console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
@@ -302,6 +302,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         settings=settings,
         seed=of.seed,
         device=device,
+        columns=choice.corpus.map or {},
     )
     corpus = root.stem if reader == "manifest" else reader
     name = choice.name or f"dynamics-{corpus}-{encoder.rstrip('/').rpartition('/')[2]}-{choice.preset}"

@@ -61,7 +61,9 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
 def _open(arguments: argparse.Namespace) -> Corpus:
     choice = read_command(arguments, "corpus").experiment
     require(choice, "corpus", "corpus.reader", "corpus.root")
-    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser())
+    corpus = open_corpus(
+        str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser(), columns=choice.corpus.map
+    )
     return relabel(corpus, choice.labels) if choice.labels else corpus
 
 
@@ -92,21 +94,27 @@ def _by_sex(corpus: Corpus) -> Table:
 
 
 def _lines(corpus: Corpus) -> list[str]:
-    field, _, folds = corpus.protocol.partition(":")
-    rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
-    if field == "own":
-        rule = "its own train, valid and test" + (", the published ones" if corpus.published else "")
-    lines = [
-        f"scored by: {corpus.protocol} ({rule}), {corpus.headlines[0]}, compared over {corpus.unit}s",
-        "duration: not known, no recording was opened",
-    ]
+    lines = [_scoring(corpus), "duration: not known, no recording was opened"]
     if corpus.note:
         lines.append(f"note: {corpus.note}")
-    lines += [f"note: {remark}" for remark in corpus.remarks]
-    without = sum(u.speaker is None for u in corpus.labelled())
-    if without and not corpus.published:
-        lines.append(f"missing: {without} utterances with a label have no speaker; emotion is not scored until they do")
-    return lines
+    return [*lines, *(f"note: {remark}" for remark in corpus.remarks), *(f"missing: {gap}" for gap in corpus.gaps)]
+
+
+def _scoring(corpus: Corpus) -> str:
+    """How it will be scored, or why it is not, as `protocol make` says (which compares the recordings as well)."""
+    from bas.protocols import make
+    from bas.tasks import EMOTION, Shares
+
+    task = Shares() if corpus.labelled("shares") and not corpus.labelled() else EMOTION
+    try:
+        protocol = make(corpus, task, recordings=False)
+    except UserError as error:
+        return f"not scored yet: {error}"
+    field, _, folds = protocol.rule.partition(":")
+    rule = f"{folds} folds of whole {field}s" if folds else f"leave one {field} out"
+    if field == "own":
+        rule = "its own train, valid and test" + ", the published ones" * corpus.published
+    return f"scored by: {protocol.rule} ({rule}), {corpus.headlines[0]}, compared over {protocol.unit}s"
 
 
 def _table(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

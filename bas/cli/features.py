@@ -13,7 +13,7 @@ from rich.text import Text
 from bas.cli.options import tell_next, whole_number
 from bas.corpora import READERS, open_corpus
 from bas.errors import UserError
-from bas.experiment import load_experiment
+from bas.experiment import KEYS, load_experiment
 from bas.util.device import DEVICES, choose_device
 from bas.util.reading import read_lines
 
@@ -64,7 +64,8 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
 
     root = arguments.root and arguments.root.expanduser()
     folders = [arguments.folder, *arguments.others]
-    make(folders, arguments.into, console, corpus=arguments.corpus, root=root)
+    columns = arguments.map and KEYS["corpus.map"].parse(arguments.map)
+    make(folders, arguments.into, console, corpus=arguments.corpus, root=root, columns=columns)
     console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -80,7 +81,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
 
     folder: Path = arguments.folder
     store = FeatureStore(folder)
-    corpus = open_corpus(store.info.corpus, Path(store.info.root), store.info.truncated)
+    corpus = open_corpus(store.info.corpus, Path(store.info.root), store.info.truncated, store.info.columns)
     utterances = [u for u in corpus.utterances if u.id in store]
     aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
     with bar(console, "utterances") as progress:
@@ -173,6 +174,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
     p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
     p.add_argument("--root", type=Path, help="what it reads; default: that of the stores")
+    p.add_argument("--map", metavar="FIELD=COLUMN,...", help="its columns of other names; default: that of the stores")
     p.set_defaults(verb=merge)
 
     p = kind("append", "a new store with metadata beside each frame, one-hot; the same command goes on after a kill")

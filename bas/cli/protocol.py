@@ -31,6 +31,7 @@ def make(arguments: argparse.Namespace, console: Console) -> int:
     command = read_command(arguments, "protocol")
     split = command.experiment.protocol
     corpus, task = _open(command.experiment, "protocol")
+    _tell_reading(corpus, console)
     protocol = make_protocol(corpus, task, split.rule, split.seed, allowed=split.allow_overlap)
     path: Path = arguments.to or Path("runs") / "protocols" / f"{protocol.name}.json"
     if path.suffix != ".json":
@@ -65,6 +66,7 @@ def check(arguments: argparse.Namespace, console: Console) -> int:
 
     choice = read_command(arguments, "check").experiment
     corpus, task = _open(choice, "check")
+    _tell_reading(corpus, console)
     there = read(arguments.file)
     protocol = make_protocol(corpus, task, str(arguments.file), allowed=choice.protocol.allow_overlap)
     _show(protocol, corpus, console)
@@ -98,8 +100,13 @@ def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
     require(choice, verb, "corpus.reader", "corpus.root")
     spaces = [load_space(name) for name in choice.spaces or SPACES[verb]]
     root = Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated)
+    corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated, choice.corpus.map)
     return relabel(corpus, choice.labels) if choice.labels else corpus, common_task(spaces)
+
+
+def _tell_reading(corpus: Corpus, console: Console) -> None:
+    for line in filter(None, (corpus.note, *corpus.remarks)):
+        console.print(f"{corpus.name}: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(protocol: Protocol, corpus: Corpus | None, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def _demo(root: Path) -> Corpus:
     return synthetic.read(root)
 
 
-READERS = {
+READERS: Mapping[str, Callable[..., Corpus]] = {
     "aesdd": aesdd.read,
     "cafe": cafe.read,
     "cremad": cremad.read,
@@ -50,12 +51,15 @@ READERS = {
     "audformat": audformat.read,
     "demo": _demo,
 }
+MAPPED = ("manifest", "audformat")
+"""Readers of tables whose columns may have any names."""
 
 
-def open_corpus(name: str, root: Path, truncated: bool = False) -> Corpus:
+def open_corpus(name: str, root: Path, truncated: bool = False, columns: Mapping[str, str] | None = None) -> Corpus:
     """Read the corpus `name` from the folder `root` (for "manifest": from the file `root`).
 
-    truncated: of every utterance, see `Utterance`.
+    truncated: of every utterance, see `Utterance`. columns: by field the name of its column in a table of another form,
+    such as {"label": "mood"}; MAPPED readers alone take any.
     UserError: an unknown name, a `root` that does not exist, a path that is not UTF-8 (records could not hold it), and
     whatever the reader itself refuses.
     """
@@ -65,7 +69,10 @@ def open_corpus(name: str, root: Path, truncated: bool = False) -> Corpus:
         raise UserError(f"corpus {name}: no such file or folder: {root}")
     for path in (root.absolute(), root.resolve()):
         check_name(path)
-    corpus = READERS[name](root)
+    if columns and name not in MAPPED:
+        given = ",".join(f"{field}={column}" for field, column in columns.items())
+        raise UserError(f"--map {given}: corpus {name} has columns of its own; it is for {' and '.join(MAPPED)}")
+    corpus = READERS[name](root, columns) if columns else READERS[name](root)
     odd = {u.audio for u in corpus.utterances if not str(u.audio).isascii() and not is_utf8(u.audio)}
     if odd:
         check_name(min(odd), f", one of {len(odd)} recordings with such a path")

@@ -14,8 +14,9 @@ from typing import Any
 from bas.corpora.base import Corpus, Utterance
 from bas.corpora.folders import Names
 from bas.corpora.intervals import Left
-from bas.corpora.manifest import PARSERS, assemble
+from bas.corpora.manifest import PARSERS, assemble, describe_unread
 from bas.corpora.recordings import Recordings, name_in
+from bas.corpora.values import Cells, fold_name
 from bas.errors import UserError
 from bas.util.reading import read_bytes
 
@@ -23,9 +24,10 @@ HEADER = "db.yaml"
 # Our field -> its names in a database. The first name that is there counts, as a scheme's before a column's.
 NAMES = {
     "label": ("emotion", "label"),
-    "text": ("transcription", "text"),
+    "text": ("transcription", "text", "sentence", "transcript", "raw_text"),
     "sex": ("gender", "sex"),
-    **{name: (name,) for name in ("id", "speaker", "session", "language", "script", "shares", "raters", "words")},
+    "speaker": ("speaker", "speaker_id"),
+    **{name: (name,) for name in ("id", "session", "language", "script", "shares", "raters", "words")},
 }
 OWN = ("label", "id")  # a segment does not take these from its file
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
@@ -34,10 +36,11 @@ GOLD = "gold_standard"  # audformat's convention: a table whose name ends so hol
 REMEDY = "leave one of the tables out (audformat.Database.drop_tables, then save)"
 
 Key = tuple[str, float | None, float | None]  # of a row: file, start and end in seconds; no start for a whole file
+FieldNames = Mapping[str, tuple[str, ...]]
 Cell = tuple[Key, Any, str, bool]  # key of the row, value, where it was read, whether from the gold standard
 
 
-def read(root: Path) -> Corpus:
+def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     """Read the database in the folder `root`: `db.yaml` and its tables, parquet or csv, and the media they name.
 
     An utterance is a row of a table of emotions. The emotion's column is the one with the scheme `emotion`, else the
@@ -46,18 +49,25 @@ def read(root: Path) -> Corpus:
     session, script, shares, raters and words come from the same row of any table, else from the row of the whole file;
     the split comes from the tables' splits, where dev means valid. Gender and language may also come from the labels of
     the scheme `speaker`; a header with one language gives it to every utterance. The id is the column `id`, else the
-    file's name without its suffix, followed by the times of a segment. The protocol is chosen as for a manifest, see
-    `bas.corpora.manifest.read`. A pickled table is never opened: a pickle can run any code.
+    file's name without its suffix, followed by the times of a segment. Names are compared, blanks trimmed and missing
+    values recognised as in a manifest, and the protocol is chosen likewise, see `bas.corpora.manifest.read`. A remark
+    names the columns that are not read. A pickled table is never opened: a pickle can run any code.
+
+    columns: by field the name of the scheme or column that holds it, such as {"label": "mood"}.
     UserError: no db.yaml, a broken one, a broken table, no emotion column, an emotion that is no text, columns that
     disagree, a duplicate row or id, missing recordings.
     """
-    db = _load(root)
+    db, names = _load(root), _name_fields(columns or {})
     rows = {id_: _keys(root, id_, table) for id_, table in db.tables.items()}
-    emotions = [id_ for id_, _ in _columns(db, "label")]
+    found = {field: _columns(db, names[field]) for field in names}
+    _check_named(root, db, columns or {}, found)
+    emotions = [id_ for id_, _ in found["label"]]
     if not emotions:
-        raise UserError(f"{root}: no column of emotions: none has the scheme or name emotion or label; add one")
-    columns = {field: _merge(root, field, _cells(root, db, rows, field)) for field in NAMES}
-    columns["split"] = _merge(root, "split", _splits(db, rows))
+        remedy = "add one, or say which it is: --map label=COLUMN"
+        raise UserError(f"{root}: no column of emotions: none has the scheme or name emotion or label; {remedy}")
+    cells = Cells()
+    known = {field: _merge(root, field, _cells(root, db, rows, field, found[field], cells)) for field in names}
+    known["split"] = _merge(root, "split", _splits(db, rows))
     speakers = {
         str(name): properties for name, properties in _labels(db, "speaker").items() if isinstance(properties, Mapping)
     }
@@ -68,7 +78,7 @@ def read(root: Path) -> Corpus:
         file, start, end = key
         where = f"{root}: table {table!r}: {file!r}"
         whole = (file, None, None)
-        values = {f: at.get(key, None if f in OWN else at.get(whole)) for f, at in columns.items()}
+        values = {f: at.get(key, None if f in OWN else at.get(whole)) for f, at in known.items()}
         speaker = speakers.get(str(values["speaker"]), {})
         values["sex"] = _sex(where, values["sex"] or speaker.get("gender", speaker.get("sex")))
         values["language"] = values["language"] or speaker.get("language") or language
@@ -86,12 +96,32 @@ def read(root: Path) -> Corpus:
     recordings.check()
     files = {key[0] for keys in rows.values() for key in keys}
     left = sorted(files - {key[0] for id_ in emotions for key in rows[id_]})
-    note = ""
+    notes = [cells.note]
     if left:
-        note = f"{len(left)} of {len(files)} files are in no table of emotions and left out, {left[0]} the first"
+        line = f"{len(left)} of {len(files)} files are in no table of emotions and left out, {left[0]} the first"
+        notes.insert(0, line)
+    read_columns = {pair for pairs in found.values() for pair in pairs}
+    every = [(id_, name) for id_, table in db.tables.items() for name in table.columns]
+    unread = describe_unread([f"{name} of {id_}" for id_, name in every if (id_, name) not in read_columns])
+    name, note = str(db.name).replace(os.sep, "-"), "; ".join(filter(None, notes))
     return assemble(
-        str(db.name).replace(os.sep, "-"), list(utterances.values()), note, (*recordings.remarks, *left_out.remarks)
+        name, list(utterances.values()), note, (*unread, *cells.remarks, *recordings.remarks, *left_out.remarks)
     )
+
+
+def _name_fields(mapped: Mapping[str, str]) -> FieldNames:
+    """By our field, its names in a database: what the user has said, else NAMES."""
+    for field, name in mapped.items():
+        if field not in NAMES:
+            raise UserError(f"--map {field}={name}: no such field; allowed: {', '.join(NAMES)}")
+    return {**NAMES, **{field: (name,) for field, name in mapped.items()}}
+
+
+def _check_named(root: Path, db: Any, mapped: Mapping[str, str], found: Mapping[str, list[tuple[str, str]]]) -> None:
+    for field, name in mapped.items():
+        if not found[field]:
+            there = dict.fromkeys(column for table in db.tables.values() for column in table.columns)
+            raise UserError(f"{root}: --map {field}={name}: no such scheme or column; it has: {', '.join(there)}")
 
 
 def _load(root: Path) -> Any:
@@ -165,23 +195,31 @@ def _name(key: Key) -> str:
     return stem if start is None else f"{stem}-{start}-{'' if end is None else end}"
 
 
-def _columns(db: Any, field: str) -> list[tuple[str, str]]:
-    """Table and column of every column that holds our field; tables of the gold standard first."""
+def _columns(db: Any, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Table and column of every column that has the first of these names that is there; gold standards first."""
     every = [(id_, name, column) for id_, table in db.tables.items() for name, column in table.columns.items()]
-    for name in NAMES[field]:
-        schemes = [(t, c) for t, c, column in every if column.scheme_id == name]
-        if candidates := schemes or [(t, c) for t, c, _ in every if c == name]:
+    for name in map(fold_name, names):
+        schemes = [(t, c) for t, c, column in every if fold_name(column.scheme_id or "") == name]
+        if candidates := schemes or [(t, c) for t, c, _ in every if fold_name(c) == name]:
             return sorted(candidates, key=lambda pair: not pair[0].endswith(GOLD))
     return []
 
 
-def _cells(root: Path, db: Any, rows: Mapping[str, list[Key]], field: str) -> Iterator[Cell]:
-    """Every known value of our field."""
-    for id_, name in _columns(db, field):
+def _cells(
+    root: Path,
+    db: Any,
+    rows: Mapping[str, list[Key]],
+    field: str,
+    columns: Sequence[tuple[str, str]],
+    cells: Cells,
+) -> Iterator[Cell]:
+    """Every known value of our field, which these columns of tables hold."""
+    for id_, name in columns:
         where = f"column {name!r} of table {id_!r}"
         scheme = db[id_].columns[name].scheme_id
         labels = _labels(db, scheme) if field == "text" and scheme else {}
-        for key, value in zip(rows[id_], _plain(db[id_].df[name]), strict=True):
+        for key, cell in zip(rows[id_], _plain(db[id_].df[name]), strict=True):
+            value = cells.read(field, cell)
             if field == "label" and not isinstance(value, str | None):
                 raise UserError(f"{root}: {where}: {_name(key)!r}: the emotion {value!r} is no text")
             if value is not None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from bas.corpora.values import describe_spellings, find_spellings
 from bas.errors import UserError
+
+JOINED = ("label", "speaker", "session", "script", "language")
+"""Fields of which a corpus has each value in one spelling."""
+LONGEST_NAME = 100
+"""Bytes; file systems take 255, and a run's name adds those of the encoder, the layer and the study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,10 @@ class Utterance:
 class Corpus:
     """A named list of utterances, sorted by id.
 
+    A value of a field in JOINED that is there in two spellings (`calm` and `Calm`, `3` and `3.0`; see
+    `bas.corpora.values`) becomes one of them, and the note says so. The name stands in folders and files: UserError for
+    one that is empty, longer than LONGEST_NAME bytes, or holds a character that cannot be shown.
+
     `protocol` is the rule this corpus is scored under in the literature for emotion, in the words of
     `bas.protocols`: `"speaker:5"` (five folds that never share a speaker), `"session"` (leave one
     session out) or `"own"` (the published train, valid and test parts). `unit` is the field whose
@@ -70,14 +83,54 @@ class Corpus:
     remarks: tuple[str, ...] = ()  # shown where it is read: columns that were not, blanks that were trimmed
 
     def __post_init__(self) -> None:
+        self._check_name()
         if not self.utterances:
             raise UserError(f"corpus {self.name}: no utterance found")
         object.__setattr__(self, "utterances", tuple(sorted(self.utterances, key=lambda u: u.id)))
+        for field in JOINED:
+            self._join(field)
         for one, other in pairwise(self.utterances):
             if one.id == other.id:
                 raise UserError(
                     f"corpus {self.name}: two utterances have the id {one.id!r}: {one.audio}, {other.audio}"
                 )
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What keeps it from being trained on, while its features can be extracted; empty for nothing."""
+        labelled = self.labelled()
+        if not labelled and not self.labelled("shares"):
+            return ("no utterance has a label; nothing is trained until they do, and extracted features stay",)
+        without = sum(u.speaker is None for u in labelled)
+        if without and not self.published:
+            return (f"{without} utterances with a label have no speaker; emotion is not scored until they do",)
+        return ()
+
+    def _check_name(self) -> None:
+        if len(os.fsencode(self.name)) > LONGEST_NAME:
+            message = f"the name has more than {LONGEST_NAME} bytes, and folders are called by it"
+            raise UserError(f"corpus {self.name[:40]}...: {message}; rename it, or make a link to it")
+        if not self.name or not self.name.isprintable():
+            message = "empty" if not self.name else "with a character that cannot be shown"
+            raise UserError(f"corpus {self.name!r}: a name {message}, and folders are called by it; rename it")
+
+    def _join(self, field: str) -> None:
+        """Give the values of a field that are there in two spellings one of them."""
+
+        def count() -> Counter[str]:
+            return Counter(value for u in self.utterances if (value := getattr(u, field)) is not None)
+
+        values = {getattr(u, field) for u in self.utterances} - {None}
+        spellings = find_spellings(values, count)
+        if not spellings:
+            return
+        note = describe_spellings(field, spellings, count())
+        joined: list[Utterance] = []
+        for u in self.utterances:
+            changes: dict[str, Any] = {field: spellings.get(getattr(u, field), getattr(u, field))}
+            joined.append(replace(u, **changes))
+        object.__setattr__(self, "utterances", tuple(joined))
+        object.__setattr__(self, "note", "; ".join(filter(None, (self.note, note))))
 
     def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
         """The utterances whose `field` is known."""

@@ -22,8 +22,8 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
 
     The columns are those of `bas.corpora.manifest.read` that any utterance has. The recordings' names are relative to
     the file's folder where they are inside it, else absolute. Reading it gives equal utterances, except that an empty
-    text becomes unknown. The corpus's name, protocol and note are not kept: `read` names the corpus after the file and
-    chooses a protocol.
+    text and what a table has for a missing value (see `bas.corpora.values`) become unknown. The corpus's name, protocol
+    and note are not kept: `read` names the corpus after the file and chooses a protocol.
     Returns remarks on cells of a .csv that a spreadsheet would compute: they are kept, else `read` would give others.
     UserError: another extension, or a name or text that cannot be written as UTF-8.
     """

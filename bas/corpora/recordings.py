@@ -20,6 +20,13 @@ def name_in(folder: Path, audio: Path) -> str:
     return str(relative)
 
 
+def refuse_outside(name: str, folder: Path, where: str) -> None:
+    """UserError for a relative name that leaves the table's folder. where: how the message begins."""
+    if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        message = f"{name!r} leaves the folder {folder}; where that is meant, write an absolute path"
+        raise UserError(f"{where}: {message}")
+
+
 class Recordings:
     """The audio files that a table names; each is looked up once.
 
@@ -35,6 +42,10 @@ class Recordings:
         self._names = Names()
         self._respelt: dict[str, Path] = {}
 
+    def has_blanks(self, name: str) -> bool:
+        """Whether blanks around a name belong to it, as a file is called so."""
+        return name != name.strip() and any((folder / name).is_file() for folder in self.folders)
+
     def find(self, name: str, where: str) -> Path:
         """The path of the recording `name`; a missing one is reported by `check`. where: how a message begins.
 
@@ -42,9 +53,7 @@ class Recordings:
         """
         if name in self._paths:
             return self._paths[name]
-        if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
-            message = f"{name!r} leaves the folder {self.folders[0]}; where that is meant, write an absolute path"
-            raise UserError(f"{where}: {message}")
+        refuse_outside(name, self.folders[0], where)
         files = [folder / name for folder in self.folders]
         path = next((file for file in files if _is_recording(file, where)), None)
         if path is None:

@@ -62,6 +62,12 @@ class CorpusTable:
         "--accept-truncated",
         default=False,
     )
+    map: Mapping[str, str] | None = key(
+        "of manifest and audformat: columns of other names, by field, such as label=mood,speaker=who; a store keeps it",
+        CORPUS,
+        "--map",
+        metavar="FIELD=COLUMN,...",
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,4 @@ def _toml(name: str, value: Any) -> Any:
         return "none"
     if name in SEVERAL and len(value) == 1:
         return value[0]
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value

@@ -136,12 +136,18 @@ def subset(
 
 
 def merge(
-    folders: Sequence[Path], into: Path, console: Console, *, corpus: str | None = None, root: Path | None = None
+    folders: Sequence[Path],
+    into: Path,
+    console: Console,
+    *,
+    corpus: str | None = None,
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> FeatureStore:
     """Make the store `into` of all utterances of several stores of one encoder, which hold the same layers.
 
-    corpus and root: the reader and the folder or file of a corpus with all these utterances; None where the stores
-    agree on one. An utterance in two stores is taken once.
+    corpus, root and columns: the reader, the folder or file, and the columns by field (see `open_corpus`) of a corpus
+    with all these utterances; None where the stores agree on one. An utterance in two stores is taken once.
 
     Raises UserError where the stores differ in how the features were made, or hold two recordings under one id; for an
     utterance that the corpus does not have, or has with another recording; and as `subset` does.
@@ -152,15 +158,17 @@ def merge(
         _refuse_derived(store, "merge")
     for store in stores[1:]:
         _check_alike(stores[0], store)
-    origins = {(store.info.corpus, store.info.root) for store in stores}
+    origins = {_origin(store) for store in stores}
     if (corpus is None) != (root is None):
         raise UserError("--corpus and --root: give both, or none where the stores are of one corpus")
     if corpus is not None and root is not None:
-        named = corpus, str(root.resolve())
+        named = corpus, str(root.resolve()), tuple(sorted((columns or {}).items()))
+    elif columns:
+        raise UserError("--map: give --corpus and --root with it")
     elif len(origins) == 1:
         (named,) = origins
     else:
-        corpora = " and ".join(f"{reader} {path}" for reader, path in sorted(origins))
+        corpora = " and ".join(f"{reader} {path}" for reader, path, _ in sorted(origins))
         raise UserError(f"the stores are of {corpora}: name one that lists all with --corpus and --root")
     pieces: list[_Cut] = []
     held: dict[str, FeatureStore] = {}
@@ -170,13 +178,14 @@ def merge(
             if first_store.info.recordings[id_][0] != store.info.recordings[id_][0]:
                 raise UserError(f"{first_store.folder} and {store.folder}: {id_} is another recording in each")
         pieces += _pieces(store, {id_ for id_ in store.ids if held[id_] is store})
-    opened = open_corpus(named[0], Path(named[1]), first.truncated)
+    opened = open_corpus(named[0], Path(named[1]), first.truncated, dict(named[2]))
     _check_corpus(opened, held, named, console)
     reasons = {id_: why for store in reversed(stores) for id_, why in store.info.skipped.items()}
     plan = replace(
         first,
         corpus=named[0],
         root=named[1],
+        columns=dict(named[2]),
         recordings={id_: store.info.recordings[id_] for id_, store in held.items()},
         skipped={u.id: reasons.get(u.id, ELSEWHERE) for u in opened.utterances if u.id not in held},
         made_by="merge",
@@ -206,7 +215,15 @@ def _check_alike(one: FeatureStore, other: FeatureStore) -> None:
             raise UserError(f"{one.folder} and {other.folder}: {name} differs ({mine} and {theirs}); not one store")
 
 
-def _check_corpus(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple[str, str], console: Console) -> None:
+Origin = tuple[str, str, tuple[tuple[str, str], ...]]
+"""How a store's corpus was opened: the reader, what it read, the columns by field."""
+
+
+def _origin(store: FeatureStore) -> Origin:
+    return store.info.corpus, store.info.root, tuple(sorted(store.info.columns.items()))
+
+
+def _check_corpus(corpus: Corpus, held: Mapping[str, FeatureStore], named: Origin, console: Console) -> None:
     """UserError for an utterance that the corpus does not have, or has with another recording.
 
     Ids are unique only within a corpus: recordings of stores of another corpus are read and compared by hash.
@@ -215,7 +232,7 @@ def _check_corpus(corpus: Corpus, held: Mapping[str, FeatureStore], named: tuple
     for id_, store in held.items():
         if id_ not in by_id:
             raise UserError(f"{store.folder}: {id_} is not in {named[0]} {named[1]}; name a corpus that lists all")
-    foreign = [by_id[i] for i, store in held.items() if (store.info.corpus, store.info.root) != named]
+    foreign = [by_id[i] for i, store in held.items() if _origin(store) != named]
     with bar(console, "recordings") as progress:
         task = progress.add_task("read", total=len({u.audio for u in foreign}), visible=bool(foreign))
         now = recording_hashes(foreign, lambda: progress.advance(task))

@@ -41,6 +41,11 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
     size = sum(path.stat().st_size for path in folder.glob("shard-*.h5"))
     facts = {
         "corpus": f"{info.corpus}, {info.root}",
+        **(
+            {"columns": ", ".join(f"{name} is {column}" for name, column in info.columns.items())}
+            if info.columns
+            else {}
+        ),
         "held": f"{info.num_utterances:,} utterances, {hours:.2f} h, {frames:,} {rows}",
         **derived,
         "encoder": f"{encoder['name']} ({encoder['model_type']})",

@@ -64,7 +64,7 @@ def append(
     for layer in layers or ():
         if layer not in info.layers:
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
-    corpus = open_corpus(info.corpus, Path(info.root), info.truncated)
+    corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
     by_id = {u.id: u for u in corpus.utterances}
     missing = [id_ for id_ in store.ids if id_ not in by_id]
     if missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -32,9 +32,10 @@ PATIENCE = 2.0  # seconds without a progress bar
 
 @dataclass(frozen=True)
 class Request:
-    """The options of an extraction. reader and root: how the corpus was opened, so that a run can read its labels.
+    """The options of an extraction.
 
-    layers: numbers of hidden states; None: all. dtype: as stored. longest: in seconds; None: the encoder's limit.
+    reader, root, columns: how the corpus was opened, so that a run can read its labels. layers: numbers of
+    hidden states; None: all. dtype: as stored. longest: in seconds; None: the encoder's limit.
     truncated: as the corpus was opened (see `bas.corpora.Utterance`).
     """
 
@@ -45,6 +46,7 @@ class Request:
     shard_bytes: int = SHARD_BYTES
     longest: float | None = None
     truncated: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -73,6 +75,7 @@ def make_plan(
         encoder.device.type,
         request.dtype,
         truncated=request.truncated,
+        columns=dict(request.columns),
     )
     old = _read_old(folder)
     if old is None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class StoreInfo:
     format: int = FORMAT
     derived: str = ""  # pooling, name and digest of the segments (see `bas.features.derive`); or "metadata", fields and
     #   digest of the columns (`bas.features.metadata`); "": the encoder's frames
+    columns: Mapping[str, str] = field(default_factory=dict)  # of the corpus, by field, see `bas.corpora.open_corpus`
 
     @property
     def identity(self) -> str:
@@ -137,6 +138,7 @@ class StoreInfo:
             "made_by": self.made_by in MADE_BY,
             **{name: isinstance(getattr(self, name), str) for name in ("corpus", "root", "device")},
             "truncated": isinstance(self.truncated, bool),
+            "columns": all(isinstance(one, str) for pair in self.columns.items() for one in pair),
             "derived": isinstance(self.derived, str) and bool(self.derived) == (self.made_by in DERIVING),
         }
         return next((name for name, holds in sound.items() if not holds), "")

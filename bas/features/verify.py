@@ -73,7 +73,7 @@ def verify(
         yield _derivation(folder, info, intact, sample, seed)
         sample = 0
     try:
-        corpus = open_corpus(info.corpus, Path(info.root), info.truncated)
+        corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
     except (UserError, OSError) as error:
         message = f"{info.corpus} cannot be opened"
         yield Finding(

@@ -3,6 +3,6 @@
 from bas.protocols.allot import thin
 from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read
 from bas.protocols.check import check
-from bas.protocols.rules import make
+from bas.protocols.rules import default_rule, make
 
-__all__ = ["FIELDS", "Fold", "Protocol", "check", "field_of", "make", "read", "thin"]
+__all__ = ["FIELDS", "Fold", "Protocol", "check", "default_rule", "field_of", "make", "read", "thin"]

@@ -17,12 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from bas.corpora import Utterance
+from bas.corpora.values import find_spellings
 from bas.errors import UserError
 from bas.util.files import read_json, write_text
 
@@ -101,6 +103,7 @@ class Protocol:
 
     def write(self, path: Path) -> None:
         """Write the file, complete or not at all."""
+        assert self.name == slug(self.name), f"{self.name!r}, which `read` would refuse"
         head = {name: value for name, value in self.to_dict().items() if name != "folds"}
         lines = [json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "folds": [']
         for fold in self.folds:
@@ -180,3 +183,16 @@ def field_of(utterance: Utterance, name: str) -> str | None:
     """The value of the utterance's field as text (`audio` is a path); None where it is not known."""
     value = getattr(utterance, name)
     return None if value is None else str(value)
+
+
+def compared(utterances: Iterable[Utterance], name: str) -> dict[str, str | None]:
+    """By id, the value of the field as splits compare it: of a text that is there in two spellings it is one of them.
+
+    A corpus leaves texts as they were spoken; of other fields it has one spelling of each value already.
+    """
+    value = {u.id: field_of(u, name) for u in utterances}
+    if name != "text":
+        return value
+    counts = Counter(text for text in value.values() if text is not None)
+    spellings = find_spellings(counts, lambda: counts)
+    return {id_: text if text is None else spellings.get(text, text) for id_, text in value.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
-from bas.protocols.base import REPORTED, Fold, field_of
+from bas.protocols.base import REPORTED, Fold, compared, field_of
 from bas.speech import audio
 from bas.tasks import Task
 
@@ -20,17 +20,24 @@ SHORT = 40  # characters of an example that a message shows
 
 
 def check(
-    corpus: Corpus, task: Task, folds: Sequence[Fold], *, published: str = "", allowed: Sequence[str] = ()
+    corpus: Corpus,
+    task: Task,
+    folds: Sequence[Fold],
+    *,
+    published: str = "",
+    allowed: Sequence[str] = (),
+    recordings: bool = True,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Marks and notes of these folds over the utterances that have the task's label.
 
     published: what the marks call a published split, which may share what the task forbids; empty for another split.
-    allowed: fields in which the user allows overlap; it is marked. Overlap that the task does not forbid is noted, and
-    so is a class missing from a valid or test part.
+    allowed: fields in which the user allows overlap; it is marked. recordings: compare these as well. Overlap that the
+    task does not forbid is noted, and so are a class missing from a valid or test part, and overlap of fit and valid
+    alone: what is chosen on valid may then suit its speakers, while no test speaker was seen.
 
-    UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap in a
-    field that the task keeps disjoint, or such a field unknown, unless published or allowed; and in any case the same
-    samples under two ids in two parts of a fold.
+    UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap of a
+    test part in a field that the task keeps disjoint, or such a field unknown, unless published or allowed; and in any
+    case the same samples under two ids in two parts of a fold.
     """
     utterances = corpus.labelled(task.label)
     by_id = {u.id: u for u in utterances}
@@ -41,7 +48,9 @@ def check(
     _check_ids(folds)
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
-    notes = [*_check_classes(task, folds, by_id), *_check_recordings(folds, utterances)]
+    notes = _check_classes(task, folds, by_id)
+    if recordings:
+        notes += _check_recordings(folds, utterances)
     for field in dict.fromkeys((*task.disjoint, *REPORTED)):
         excuse = "allowed by --allow-overlap" if field in allowed else published
         forbidden = field in task.disjoint
@@ -51,7 +60,8 @@ def check(
             if not excuse:
                 raise UserError(f"corpus {corpus.name}: {message}; task {task.name} must keep it disjoint")
             marks.append(f"{excuse}, though {message}")
-        shared = _find_shared(folds, by_id, field)
+        value = compared(utterances, field)
+        shared = _find_shared(folds, value)
         if not shared:
             continue
         (index, one, other), values = next(iter(shared.items()))
@@ -60,13 +70,15 @@ def check(
         if field == "audio":  # its folder differs between machines
             example = Path(example).name
         overlap = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
-        if not forbidden:
-            notes.append(overlap)
+        if not forbidden or (other == "valid" and not excuse):
+            notes.append(f"{overlap}, none in test" if forbidden else overlap)
         elif excuse:
             marks.append(f"{excuse}, with {overlap}")
         else:
+            count = len(set(value.values()) - {None})
+            rule = f"such as {field}:5" if count >= 5 else f"the rule {field} leaves one out at a time"
             raise UserError(
-                f"protocol fold {index}: {overlap}; task {task.name} forbids it: split by {field} (such as {field}:5), "
+                f"protocol fold {index}: {overlap}; task {task.name} forbids it: split by {field} ({rule}), "
                 f"or run it, marked, with --allow-overlap {field}"
             )
     return tuple(marks), tuple(notes)
@@ -131,14 +143,15 @@ def _check_classes(task: Task, folds: Sequence[Fold], by_id: Mapping[str, Uttera
     return notes
 
 
-def _find_shared(
-    folds: Sequence[Fold], by_id: Mapping[str, Utterance], field: str
-) -> dict[tuple[int, str, str], set[str]]:
-    """By fold and pair of parts, the values of `field` that are in both; overlap with the test part comes first."""
+def _find_shared(folds: Sequence[Fold], value: Mapping[str, str | None]) -> dict[tuple[int, str, str], set[str]]:
+    """By fold and pair of parts, the values of a field that are in both; overlap with the test part comes first.
+
+    value: by id.
+    """
     shared: dict[tuple[int, str, str], set[str]] = {}
 
     def values(ids: Sequence[str]) -> set[str]:
-        return {value for i in ids if (value := field_of(by_id[i], field)) is not None}
+        return {of for i in ids if (of := value[i]) is not None}
 
     for one, other in (("fit", "test"), ("valid", "test"), ("fit", "valid")):
         for index, fold in enumerate(folds):

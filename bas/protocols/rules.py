@@ -8,7 +8,8 @@
     superb:FOLDER  SUPERB's lists for IEMOCAP, as s3prl has them
     FILE.json      a protocol's file
 
-Where a rule gives no valid part, about a fifth of the training utterances is held out, in whole values.
+Where a rule gives no valid part, about a fifth of the training utterances is held out, in whole values; of a single
+value, as where one of two speakers is left out, a fifth of its utterances, and a note says so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols import published
 from bas.protocols.allot import allot
-from bas.protocols.base import FIELDS, Fold, Protocol, field_of, read, slug
+from bas.protocols.base import FIELDS, Fold, Protocol, compared, field_of, read, slug
 from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
@@ -41,22 +42,24 @@ def make(
     *,
     allowed: Sequence[str] = (),
     skipped: Collection[str] = (),
+    recordings: bool = True,
 ) -> Protocol:
     """Split the utterances that have the task's label.
 
-    rule: see the module; None: the task's own rule, else the corpus's. seed: decides which units are in one fold, and
+    rule: see the module; None: see `default_rule`. seed: decides which units are in one fold, and
     which are held out as valid. allowed: fields in which the user allows overlap, see `check`. skipped: ids to leave
     out, for instance because they have no features; lists and files may name them, and a note says so.
+    recordings: see `check`.
 
     Raises UserError for an unknown rule, a list that is unreadable or of another corpus, unknown values of a field,
     fewer units than parts, and whatever `check` refuses.
     """
-    rule = rule or task.protocol or corpus.protocol
     for field in (task.classes, *task.disjoint):
         if field and field not in FIELDS:
             raise UserError(
                 f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
             )
+    rule = rule or default_rule(corpus, task, skipped)
     usable = tuple(u for u in corpus.labelled(task.label) if u.id not in skipped)
     target = task.label if task.classes is None else f"a {task.label}"
     if not usable:
@@ -80,8 +83,21 @@ def make(
     protocol = replace(original, folds=folds)
     protocol = protocol if path is None else _restore_rule(corpus, used, task, original, protocol, path)
     name = "published split" + SOURCES.get(protocol.rule.partition(" ")[0], "") if protocol.published else ""
-    marks, more = check(used, task, folds, published=name, allowed=allowed)
+    marks, more = check(used, task, folds, published=name, allowed=allowed, recordings=recordings)
     return replace(protocol, marks=marks, notes=(*notes, *more))
+
+
+def default_rule(corpus: Corpus, task: Task, skipped: Collection[str] = ()) -> str:
+    """The rule of whoever names none: the task's own, else the corpus's.
+
+    Of such as speaker:5 it is speaker, which leaves one out, where fewer than five speakers have the task's label.
+    """
+    rule = task.protocol or corpus.protocol
+    name, _, count = rule.partition(":")
+    if name not in FIELDS or not count.isdecimal():
+        return rule
+    values = {field_of(u, name) for u in corpus.labelled(task.label) if u.id not in skipped} - {None}
+    return name if 2 <= len(values) < int(count) else rule
 
 
 def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
@@ -149,12 +165,8 @@ def _by_field(
     groups = _groups(corpus, utterances, name)
     shares = _shares(rule, rest)
     count = int(rest) if rest.isdecimal() else len(groups)
-    if len(groups) < max(3, count):
-        raise UserError(
-            f"protocol {rule}: corpus {corpus.name} has only {len(groups)} values of {name}; "
-            + (f"{count} folds" if count > 3 else "fit, valid and test")
-            + " need one each"
-        )
+    if len(groups) < max(3 if shares else 2, count):
+        raise _too_few(corpus, task, rule, name, len(groups), f"{count} folds" if count > 3 else "fit, valid and test")
     if shares:
         parts = allot(groups, task.classes or BALANCED, shares, [[0]], Random(f"{seed}"))
         return [Fold(*(_ids(groups[unit] for unit in units) for units in parts))]
@@ -169,9 +181,21 @@ def _by_field(
     for index, units in enumerate(tests):
         training = {unit: members for unit, members in groups.items() if unit not in units}
         valid = _hold_out(corpus, training, name, task, Random(f"{seed}/{index}"))
-        fit = [members for unit, members in training.items() if unit not in valid]
-        folds.append(Fold(_ids(fit), _ids(training[u] for u in valid), _ids(groups[u] for u in units)))
+        fit = set(_ids(training.values())).difference(valid)
+        folds.append(Fold(tuple(sorted(fit)), valid, _ids(groups[u] for u in units)))
     return folds
+
+
+def _too_few(corpus: Corpus, task: Task, rule: str, name: str, count: int, needs: str) -> UserError:
+    """What to do where a field has too few values for a rule."""
+    if count >= 2:
+        remedy = f"; the rule {name} leaves one out at a time"
+    elif name in task.disjoint:
+        remedy = f"; without another, no split is free of a leak: id:5 with --allow-overlap {name} runs, marked"
+    else:
+        remedy = ""
+    values = f"{count} value{'s' * (count != 1)} of {name}"
+    return UserError(f"protocol {rule}: corpus {corpus.name} has only {values}; {needs} need one each{remedy}")
 
 
 def _shares(rule: str, text: str) -> list[float]:
@@ -215,10 +239,9 @@ def _add_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> 
             disjoint = [name for name in task.disjoint if all(field_of(u, name) is not None for u in members)]
             name = disjoint[0] if disjoint else "id"
             groups = _groups(corpus, members, name)
-            valid = {
-                i for u in _hold_out(corpus, groups, name, task, Random(f"{seed}/{index}")) for i in _ids([groups[u]])
-            }
-            fold = Fold(tuple(i for i in fold.fit if i not in valid), tuple(sorted(valid)), fold.test)
+            valid = _hold_out(corpus, groups, name, task, Random(f"{seed}/{index}"))
+            held = set(valid)
+            fold = Fold(tuple(i for i in fold.fit if i not in held), valid, fold.test)
         done.append(fold)
     return tuple(done)
 
@@ -226,8 +249,10 @@ def _add_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> 
 def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[str, list[Utterance]]:
     groups: dict[str, list[Utterance]] = {}
     unknown = []
+    utterances = list(utterances)
+    values = compared(utterances, name)
     for u in utterances:
-        value = field_of(u, name)
+        value = values[u.id]
         if value is None:
             unknown.append(u.id)
         else:
@@ -243,14 +268,20 @@ def _groups(corpus: Corpus, utterances: Iterable[Utterance], name: str) -> dict[
 def _hold_out(
     corpus: Corpus, training: Mapping[str, list[Utterance]], name: str, task: Task, rng: Random
 ) -> tuple[str, ...]:
-    """Units with about VALID_SHARE of the utterances; fit keeps every class where that is possible."""
+    """The ids of units with about VALID_SHARE of the utterances; fit keeps every class where that is possible.
+
+    A single unit is divided, which `check` notes: there is no other for valid.
+    """
+    if len(training) == 1:
+        training = {u.id: [u] for members in training.values() for u in members}
     if len(training) < 2:
         rest = f"{name} {next(iter(training))!r}" if training else f"no {name}"
         raise UserError(
             f"corpus {corpus.name}: only {rest} is left to train on; "
-            f"fit and valid need one each: use another rule, or more folds"
+            f"fit and valid need an utterance each: use another rule, or more folds"
         )
-    return tuple(allot(training, task.classes or BALANCED, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1])
+    units = allot(training, task.classes or BALANCED, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1]
+    return _ids(training[unit] for unit in units)
 
 
 def _ids(groups: Iterable[list[Utterance]]) -> tuple[str, ...]:

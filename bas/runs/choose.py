@@ -16,7 +16,7 @@ from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS
 from bas.features.store import FeatureStore, StoreInfo
-from bas.protocols import Protocol
+from bas.protocols import Protocol, default_rule
 from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
 from bas.runs.run import OTHER, Inputs, open_labelled
@@ -58,7 +58,7 @@ def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
         needs = "needs features (--features), a store made by extract, or corpus.reader, corpus.root and encoder.name"
         raise UserError(f"{verb}: {needs}; in the experiment's file, or as flags")
     else:
-        corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser())
+        corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser(), columns=choice.corpus.map)
         folders = [store_folder(corpus, choice.encoder.name)]
     names = [folder.resolve().name for folder in folders]
     if doubled := [name for name in names if names.count(name) > 1]:
@@ -89,6 +89,12 @@ def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
     for name, (given, stored) in pairs.items():
         if given is not None and given != stored and Path(given).expanduser().resolve() != Path(stored).resolve():
             raise UserError(f"{name}={given}: but {features} was made of {stored}; leave it out, or name another store")
+    if choice.corpus.map is not None and dict(choice.corpus.map) != dict(info.columns):
+        asked, there = (
+            ",".join(f"{f}={c}" for f, c in of.items()) or "none" for of in (choice.corpus.map, info.columns)
+        )
+        remedy = "the same `bas extract` with it keeps the features and reads the corpus by it"
+        raise UserError(f"--map {asked}: but {features} was made with {there}; {remedy}")
 
 
 def inputs_of(
@@ -159,7 +165,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
     """The experiment with every default filled in, from the inputs of its runs (one for each store)."""
     first, shipped_names = runs[0], {str(path): name for name, path in shipped().items()}
     plan, settings = first.plan, first.plan.settings.to_dict()
-    rule = choice.protocol.rule or first.task.protocol or first.corpus.protocol
+    rule = choice.protocol.rule or default_rule(first.corpus, first.task, first.store.info.skipped)
     values: dict[str, Any] = {
         "features": tuple(run.plan.features for run in runs),
         "spaces": tuple(shipped_names.get(str(path), str(path)) for path in plan.spaces),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -254,6 +255,28 @@ def metrics_of(run: Run, pooled_SN: np.ndarray) -> dict[str, Spread]:
     """Every metric of a row on all tested utterances, over its seeds."""
     targets_N, _ = tested(run)
     return {name: Spread.of([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in run.metrics.items()}
+
+
+def remarks_of(run: Run, pooled_SN: np.ndarray) -> tuple[str, ...]:
+    """What a table must say of a row's predictions: the task's own remarks, and where they are one class."""
+    targets_N, _ = tested(run)
+    return (*run.task.remarks(run.outputs, targets_N, pooled_SN), *_find_one_class(run, targets_N, pooled_SN))
+
+
+def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> tuple[str, ...]:
+    """A remark where all predictions for a test part of several classes are of one class; none without classes."""
+    if run.task.classes is None:
+        return ()
+    ends = np.cumsum([len(fold.test) for fold in run.protocol.folds])[:-1]
+    parts = [np.split(np.column_stack([targets_N, of_seed]), ends) for of_seed in pooled_SN]
+    several = [
+        predicted for of_seed in parts for truth, predicted in (part.T for part in of_seed) if len(set(truth)) > 1
+    ]
+    alone = Counter(run.outputs[int(predicted[0])] for predicted in several if len(set(predicted)) == 1)
+    if not alone:
+        return ()
+    told = ", ".join(f"{name} {count}" for name, count in sorted(alone.items()))
+    return (f"predicts one class alone in {sum(alone.values())} of {len(several)} test parts ({told})",)
 
 
 def interval_of(run: Run, pooled_SN: np.ndarray) -> tuple[float, float]:

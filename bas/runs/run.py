@@ -145,7 +145,7 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
 
 def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
     """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
-    corpus = open_corpus(info.corpus, Path(info.root), info.truncated)
+    corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
     return corpus if labels is None else relabel(corpus, labels)
 
 

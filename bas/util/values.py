@@ -1,12 +1,13 @@
 """Values of an annotated kind, read from the text of a command line or from a TOML file.
 
-Kinds: str, bool, int, float, None, `Literal[...]`, `tuple[kind, ...]`, and unions of these.
+Kinds: str, bool, int, float, None, `Literal[...]`, `tuple[kind, ...]`, `Mapping[str, str]`, and unions of these.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -22,6 +23,8 @@ def describe(kind: Any) -> str:
         return f"one of {words}" if len(get_args(kind)) > 1 else words
     if get_origin(kind) is tuple:
         return f"a list, each {describe(get_args(kind)[0])}"
+    if get_origin(kind) is Mapping:
+        return "a table of texts, on the command line NAME=TEXT,..."
     return WORDS[kind]
 
 
@@ -46,6 +49,9 @@ def read_value(kind: Any, value: object) -> Any:
             )
         except ValueError:
             pass
+    elif get_origin(kind) is Mapping:
+        if isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair):
+            return dict(value)
     elif kind is NoneType:
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
@@ -80,6 +86,12 @@ def parse_text(kind: Any, text: str) -> Any:
             return tuple(parse_text(get_args(kind)[0], one.strip()) for one in text.split(",") if one.strip())
         except ValueError:
             pass
+    elif get_origin(kind) is Mapping:
+        pairs = [pair.partition("=") for pair in text.split(",")]
+        names = [name.strip() for name, _, _ in pairs]
+        texts = [one.strip() for _, _, one in pairs]
+        if all((*names, *texts)) and len(set(names)) == len(names):
+            return dict(zip(names, texts, strict=True))
     elif kind is bool:
         if text in ("true", "false"):
             return text == "true"

@@ -168,7 +168,6 @@ def test_missing_media_are_counted(tmp_path: Path, small: Any) -> None:
             ("session of 'a'",),
             id="two-sessions",
         ),
-        pytest.param({"t": {"emotion": ["joy "]}}, ("'joy '", "blank"), id="blank"),
         pytest.param({"t": {"emotion": ["joy"], "sex": ["f"]}}, ("gender 'f'", "female, male, child"), id="gender"),
         pytest.param({"t": {"emotion": ["joy"], "shares": ["{"]}}, ("a.wav", "malformed JSON"), id="shares"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
+import tomllib
 import unicodedata
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from refusals import refusal
+from sounds import tone
 from tables import rich
 
 from bas.cli.main import main
 from bas.corpora import Corpus, Utterance, Word, audformat, export, open_corpus
+from bas.corpora.values import is_missing
 from bas.studies.audit.trained import write_frame
 
 # --- out and in again ---
@@ -43,8 +46,9 @@ def test_a_rich_corpus_comes_back_as_it_was(tmp_path: Path, kind: Any) -> None:
 
 
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-texts = st.text(letters, min_size=1, max_size=6).map(partial(unicodedata.normalize, "NFC"))  # as every reader gives
-keys = texts.map(lambda text: text.strip() or "x")
+drawn_texts = st.text(letters, min_size=1, max_size=6).map(partial(unicodedata.normalize, "NFC"))  # as readers give
+keys = drawn_texts.map(lambda text: text.strip() or "x").filter(lambda text: not is_missing(text))
+texts = drawn_texts.filter(lambda text: not is_missing(text, spoken=True))
 nanoseconds = st.integers(0, 10**13)
 
 
@@ -170,11 +174,76 @@ def test_show_tells_what_is_there_and_what_is_missing(listed: Any, capsys: pytes
         "session 0 0",
         "angry 2 1 0 1",
         "[boredom] 1 0 1 0",
-        "scored by: speaker:5 (5 folds of whole speakers), WA, compared over sessions",
+        "not scored yet: corpus mine: speaker is unknown for 1 utterances, e.g. 'c'; a split by speaker needs it for "
+        "all: add it where the corpus names it; the features stay",
         "duration: not known, no recording was opened",
         "missing: 1 utterances with a label have no speaker; emotion is not scored until they do",
     )
     assert [line for line in expected if line not in lines] == []
+
+
+@pytest.mark.parametrize(
+    ("speakers", "told"),
+    [
+        (1, "not scored yet: protocol speaker:5: corpus cups has only 1 value of speaker; 5 folds need one each; "),
+        (2, "scored by: speaker (leave one speaker out), WA, compared over speakers"),
+        (4, "scored by: speaker (leave one speaker out), WA, compared over speakers"),
+        (5, "scored by: speaker:5 (5 folds of whole speakers), WA, compared over speakers"),
+    ],
+)
+def test_show_promises_what_protocol_make_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, speakers: int, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [(f"s{s}n{n}", "ab"[n % 2], f"s{s}") for s in range(speakers) for n in range(4)]
+    for index, (name, _, _) in enumerate(names):
+        tone(tmp_path / f"{name}.wav", hertz=200 + 11 * index)
+    table = "".join(f"{name},{name}.wav,{label},{speaker}\n" for name, label, speaker in names)
+    (tmp_path / "cups.csv").write_text(f"id,audio,label,speaker\n{table}")
+    assert main(["corpus", "show", "--corpus", "manifest", "--root", "cups.csv"]) == 0
+    assert told in capsys.readouterr().out
+    assert main(["protocol", "make", "--corpus", "manifest", "--root", "cups.csv"]) == (2 if speakers == 1 else 0)
+
+
+def test_verbs_say_which_columns_were_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `extract` that nothing can be trained; a store keeps the map that a later extraction names."""
+    monkeypatch.chdir(tmp_path)
+    names = [(f"s{s}n{n}", "ab"[n % 2], f"s{s}") for s in range(3) for n in range(4)]
+    for index, (name, _, _) in enumerate(names):
+        tone(tmp_path / f"{name}.wav", hertz=200 + 11 * index)
+    table = "".join(f"{name}.wav\t{label}\t{speaker}\t1\n" for name, label, speaker in names)
+    (tmp_path / "cups.tsv").write_text(f"file_name\tMood\twho\tAge\n{table}")
+    given, mapped = ["--corpus", "manifest", "--root", "cups.tsv"], ["--map", "label=mood,speaker=who"]
+    extracting = ["extract", *given, "--encoder", "log-mel"]
+    assert main(extracting) == 0
+    out = capsys.readouterr().out
+    assert "cups: columns not read: Mood, who, Age\n" in out
+    assert "cups: no utterance has a label; nothing is trained until they do, and extracted features stay\n" in out
+    store = tmp_path / "runs/features/cups-log-mel"
+    before = (store / "shard-00000.h5").read_bytes()
+    comparing = ["compare", "--features", str(store), "--seeds", "1", "--workers", "1", "--space", "ser_bas3", "--set"]
+    comparing += ["strategy=random", "--set", "epochs=1", "--set", "width=8"]
+    assert main([*comparing, *mapped]) == 2
+    assert "with none; the same `bas extract` with it keeps the features" in capsys.readouterr().err
+    assert main([*extracting, *mapped]) == 0
+    assert "cups: columns not read: Age\n" in capsys.readouterr().out
+    assert (store / "shard-00000.h5").read_bytes() == before
+    for verb in (["corpus", "show"], ["protocol", "make"]):
+        assert main([*verb, *given, *mapped]) == 0
+        assert "columns not read: Age\n" in capsys.readouterr().out
+    assert main(["features", "info", str(store)]) == 0
+    assert "label is mood, speaker is who" in capsys.readouterr().out
+    (tmp_path / "cups.toml").write_text(
+        f'features = "{store}"\n[corpus]\nreader = "manifest"\nroot = "cups.tsv"\n'
+        'map = {label = "mood", speaker = "who"}\n'
+    )
+    comparing[1:3] = ["cups.toml"]
+    assert main([*comparing, "--name", "c"]) == 0
+    recorded = tomllib.loads((tmp_path / "runs/c/experiment.toml").read_text())
+    assert recorded["corpus"]["map"] == {"label": "mood", "speaker": "who"}
+    assert main(["compare", "runs/c/experiment.toml"]) == 0
 
 
 @pytest.mark.parametrize("out", ["new/out.csv", "out.jsonl", "database"])

@@ -105,7 +105,6 @@ def test_manifest_protocol_follows_from_the_columns(
         ("id,audio,split\nx,a.wav,trian", ("line 2", "split", "'trian'", "train, valid, dev, val, validation, test")),
         ("id,audio,start\nx,a.wav,soon", ("line 2", "start", "'soon'", "seconds")),
         ("id,audio,start\nx,a.wav,-1", ("line 2", "start", "'-1'")),
-        ("id,audio,end\nx,a.wav,nan", ("line 2", "end", "'nan'")),
         ("id,audio,start,end\nx,a.wav,2,2", ("line 2", "end", "2.0 is not after")),
         ("id,audio,end\nx,a.wav,0", ("line 2", "end", "0.0 is not after")),
         ('id,audio,words\nx,a.wav,"[[0,1"', ("line 2", "words", "malformed JSON")),
@@ -160,7 +159,7 @@ def test_manifest_refuses_bad_json_lines(tmp_path: Path, audio: Any, text: str, 
 
 
 def test_manifest_refuses_another_extension(tmp_path: Path) -> None:
-    refused("manifest", write(tmp_path / "m.tsv", "id\taudio\n"), "'.tsv'", ".csv, .jsonl, .json")
+    refused("manifest", write(tmp_path / "m.xls", "id\taudio\n"), "'.xls'", ".csv, .jsonl, .json, .tsv, .txt")
 
 
 @pytest.mark.parametrize(

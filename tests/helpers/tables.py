@@ -21,8 +21,8 @@ def rich(folder: Path) -> Corpus:
         replace(
             first, id="2", label="no", sex=None, language=None, shares=(), raters=None, words=(), start=1.1, end=None
         ),
-        replace(first, id="3", audio=folder / "in/ä.wav", label=None, speaker="null", sex="male", split="valid"),
+        replace(first, id="3", audio=folder / "in/ä.wav", label=None, speaker="none", sex="male", split="valid"),
         Utterance("4", folder / "beside.wav"),
-        Utterance("5", folder / "beside.wav", speaker="NA", split="test", language="Swiss German", start=0.5),
+        Utterance("5", folder / "beside.wav", speaker="na", split="test", language="Swiss German", start=0.5),
     )
     return Corpus("rich", (first, *others), protocol="session", unit="session", note="a note")

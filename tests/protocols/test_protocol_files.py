@@ -284,3 +284,17 @@ def test_the_verbs_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "speaker on both sides" in capsys.readouterr().err
     assert run("check", "leaky.json", *of_corpus, "--allow-overlap", "speaker") == 0
     assert "MARKED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["my corpus", "v1+2", "crowd [v2]", "-dash", "it's", 'a "b"', "声音 e\u0301", "+++"])
+def test_a_corpus_of_any_name_has_a_file_that_can_be_read(tmp_path: Path, name: str) -> None:
+    made = make(dataclasses.replace(acted(), name=name), EMOTION)
+    made.write(tmp_path / "made.json")
+    assert read(tmp_path / "made.json") == made
+
+
+def test_a_name_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    made = dataclasses.replace(make(acted(), EMOTION), name="my split")
+    with pytest.raises(AssertionError):
+        made.write(tmp_path / "made.json")
+    assert not (tmp_path / "made.json").exists()

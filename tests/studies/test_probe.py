@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_probing import CHANGES, Corpus, begun, plan
 
 from bas.cli.main import main
+from bas.protocols import make, read
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
 from bas.stats import Estimate
@@ -266,6 +268,18 @@ def test_the_random_split_is_the_papers_and_marked(work: Path, tmp_path: Path) -
             assert size < 38
             assert {len(fold.fit) for fold in drawn.folds} == {size}, "a leak is no larger training part"
         assert study._random(run).hash == drawn.hash
+
+
+@pytest.mark.parametrize("name", ["my corpus", "v1+2", "crowd [v2]", "-dash", "it's", "声音", "+++"])
+def test_a_corpus_of_any_name_has_a_random_split_that_can_be_read(work: Path, tmp_path: Path, name: str) -> None:
+    run = begun(tmp_path / "run", plan(work / "cups"), "speaker:3")
+    run.corpus = replace(run.corpus, name=name)
+    drawn = study._random(run)
+    drawn.write(tmp_path / "protocol.json")
+    assert read(tmp_path / "protocol.json") == drawn
+    made = make(run.corpus, run.task)
+    made.write(tmp_path / "made.json")
+    assert read(tmp_path / "made.json") == made
 
 
 def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

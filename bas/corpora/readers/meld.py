@@ -9,6 +9,7 @@ from pathlib import Path
 from bas.corpora.base import Corpus, Utterance
 from bas.corpora.folders import Names
 from bas.corpora.readers import tree
+from bas.corpora.values import Cells
 from bas.errors import UserError
 
 # csv name, folder of the clips, our name of the part, published rows
@@ -31,9 +32,10 @@ def read(root: Path) -> Corpus:
     UserError: a csv file or column is missing, an unknown emotion, an id that is no number, only mp4 clips,
     or more than 1% of a part's rows without audio.
     """
-    names = Names()
+    names, cells = Names(), Cells()
     rows: dict[str, list[Utterance]] = {
-        split: _part(names, names.find(root, name), names.find(root, clips), split) for name, clips, split, _ in PARTS
+        split: _part(names, names.find(root, name), names.find(root, clips), split, cells)
+        for name, clips, split, _ in PARTS
     }
     missing = {split: [u for u in rows[split] if not u.audio.is_file()] for split in rows}
     lacking = [part for part in PARTS if len(missing[part[2]]) > MISSING_SHARE * len(rows[part[2]])]
@@ -55,15 +57,24 @@ def read(root: Path) -> Corpus:
     if gone:
         notes.append(f"left out, no audio: {', '.join(gone)}")
     utterances = tuple(u for split in rows for u in rows[split] if u.id not in gone)
-    note = "; ".join(filter(None, notes))
-    return Corpus("meld", utterances, protocol="own", unit="session", headlines=("WF1",), published=True, note=note)
+    note = "; ".join(filter(None, (*notes, cells.note)))
+    return Corpus(
+        "meld",
+        utterances,
+        protocol="own",
+        unit="session",
+        headlines=("WF1",),
+        published=True,
+        note=note,
+        remarks=cells.remarks,
+    )
 
 
 def _any_mp4(names: Names, utterances: list[Utterance]) -> bool:
     return any(names.find(u.audio.parent, f"{u.audio.stem}.mp4").is_file() for u in utterances)
 
 
-def _part(names: Names, path: Path, clips: Path, split: str) -> list[Utterance]:
+def _part(names: Names, path: Path, clips: Path, split: str, cells: Cells) -> list[Utterance]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; MELD's folder holds {', '.join(part[0] for part in PARTS)}")
     utterances = []
@@ -86,7 +97,7 @@ def _part(names: Names, path: Path, clips: Path, split: str) -> list[Utterance]:
                     id=f"{split}_{clip}",
                     audio=flac if flac.is_file() else names.find(clips, f"{clip}.wav"),
                     label=tree.look_up(where, "Emotion", row["Emotion"], LABELS),
-                    speaker=row["Speaker"].strip() or None,
+                    speaker=cells.read("speaker", row["Speaker"]),
                     session=session,
                     split=split,
                     language="en",

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -88,6 +88,7 @@ class Plan:
     settings: Tuning
     seed: int
     device: str  # cpu | cuda
+    columns: Mapping[str, str] = field(default_factory=dict)  # of the corpus, by field
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
 
 
@@ -131,7 +132,7 @@ def carry_out(
 
 def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
     """Make the run's folder, or open it again. Raises UserError where it was made with other choices."""
-    corpus = open_corpus(plan.corpus, Path(plan.root), plan.truncated)
+    corpus = open_corpus(plan.corpus, Path(plan.root), plan.truncated, plan.columns)
     corpus = relabel(corpus, plan.labels) if plan.labels else corpus
     encoder = _load(plan, plan.encoder, plan.revision)
     rule, why = _rule(corpus, plan)
@@ -186,7 +187,8 @@ def _rule(corpus: Corpus, plan: Plan) -> tuple[str, str]:
         return plan.protocol, ""
     speakers = len({u.speaker for u in corpus.labelled()})
     if speakers < FEW:
-        return FEW_RULE, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
+        few = FEW_RULE if speakers >= 5 else "speaker"
+        return few, f"; the default with {speakers} speakers (below {FEW}: the third part is rotated)"
     return MANY_RULE, f"; the default with {speakers} speakers"
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.protocols import Fold, Protocol, field_of, make, thin
+from bas.protocols.base import slug
 from bas.report.notes import announce_study
 from bas.report.results import write_results
 from bas.runs.plan import BEST
@@ -106,7 +107,7 @@ def _random(run: Run) -> Protocol:
         fit = thin(rest, label, size, Random(f"random/{seed}/{index}"))
         folds.append(Fold(fit, valid, test).in_order())
     rule = f"id:60/20/20, {ROTATIONS} rotations"
-    return replace(drawn, name=f"{run.corpus.name}-id-60-20-20-seed{seed}", rule=rule, folds=tuple(folds))
+    return replace(drawn, name=slug(run.corpus.name, "id-60-20-20", f"seed{seed}"), rule=rule, folds=tuple(folds))
 
 
 def _train(run: Run, percents: Sequence[int], pool: Workers, memory: float | None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.runs.results import context, interval_of, metrics_of, pooled, results_of, tested
+from bas.runs.results import context, interval_of, metrics_of, pooled, remarks_of, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import Interval, Paired, paired
@@ -94,13 +94,12 @@ def rows_of(predicted: Predicted) -> dict[str, ShareRow]:
 
 
 def _row(run: Run, row: str, of_SN: np.ndarray) -> ShareRow:
-    targets, _ = tested(run)
     jobs = [job for of_seed in results_of(run, row) for job in of_seed]
     return ShareRow(
         metrics=metrics_of(run, of_SN),
         interval=Interval(*interval_of(run, of_SN)),
         seeds=len(of_SN),
-        remarks=tuple(run.task.remarks(run.outputs, targets, of_SN)),
+        remarks=remarks_of(run, of_SN),
         parameters=float(np.median([job.parameters for job in jobs])),
         seconds=float(np.mean([job.seconds for job in jobs])),
     )
