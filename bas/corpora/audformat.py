@@ -15,6 +15,8 @@ from bas.corpora.base import Corpus, Utterance
 from bas.corpora.manifest import PARSERS, assemble
 from bas.corpora.recordings import Recordings, name_in
 from bas.errors import UserError
+from bas.util.faults import naming
+from bas.util.files import sweep_beside
 
 HEADER = "db.yaml"
 # Our field -> its names in a database. The first name that is there counts, as a scheme's before a column's.
@@ -243,9 +245,11 @@ def write(corpus: Corpus, folder: Path) -> None:
         if u.label is not None and len(u.label.splitlines()) > 1:  # which YAML would fold
             raise UserError(f"corpus {corpus.name}: {u.id!r} has the label {u.label!r}; a label is one line")
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    sweep_beside(folder)
     try:
-        _database(corpus, rows).save(str(temporary))
-        temporary.replace(folder)
+        with naming(folder):
+            _database(corpus, rows).save(str(temporary))
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

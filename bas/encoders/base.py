@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from bas.errors import UserError, first_line
 from bas.speech.audio import SAMPLE_RATE, Wave
+from bas.util.faults import naming
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -140,12 +142,16 @@ def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) 
     """Write `state` and the configurations of `model` and `extractor` as the new folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    model.save_pretrained(temporary, state_dict=state)
-    extractor.save_pretrained(temporary)
-    for file in temporary.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    temporary.rename(folder)
+    try:
+        with naming(folder):
+            model.save_pretrained(temporary, state_dict=state)
+            extractor.save_pretrained(temporary)
+            for file in temporary.iterdir():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
