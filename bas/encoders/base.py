@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from bas.errors import UserError, first_line
 from bas.speech.audio import SAMPLE_RATE, Wave
-from bas.util.faults import naming
+from bas.util.faults import naming, raise_memory
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -168,6 +168,7 @@ def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
         reason = "no pickle of numbers alone, it may run code; get model.safetensors instead"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     except Exception as error:  # transformers may fail in any way on broken files
+        raise_memory(error)
         reason = f"{first_line(error)}; get them again"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     # The embedding of masked spans and Whisper's decoder do not affect the features.
@@ -193,6 +194,7 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
             name, revision=revision, trust_remote_code=False
         )
     except Exception as error:
+        raise_memory(error)
         raise UserError(
             f"encoder {name!r}: its preprocessor_config.json cannot be read: {first_line(error)}"
         ) from error

@@ -64,6 +64,12 @@ def is_memory(error: BaseException) -> bool:
     )
 
 
+def raise_memory(error: BaseException) -> None:
+    """Raise MemoryError if memory was short: no file is to be blamed for that."""
+    if is_memory(error):
+        raise MemoryError(str(error)) from error
+
+
 def os_error(error: BaseException) -> OSError | None:
     """The error of the operating system that an error is, or hides; None where there is none."""
     if isinstance(error, OSError):
@@ -106,8 +112,7 @@ def judging(path: Path, message: str) -> Iterator[None]:
 
 def check_readable(path: Path, error: Exception) -> None:
     """Raise MemoryError if that was the error, and OSError if the file's bytes cannot all be read now."""
-    if is_memory(error):
-        raise MemoryError(str(error)) from error
+    raise_memory(error)
     with naming(path), path.open("rb", buffering=0) as stream:
         while stream.read(2**20):
             pass
