@@ -14,11 +14,15 @@ from bas import __version__, api
 from bas.cli import check_space, corpus, experiments, features, protocol
 from bas.cli.options import Parser, tell_next
 from bas.errors import UserError
+from bas.util.faults import describe
 from bas.util.reading import check_name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console command. 0: done; 2: the user's input was refused, one line says why; 130: interrupted."""
+    """The console command. 0: done; 130: interrupted.
+
+    2: the user's input was refused, or the machine lacks something (disk, memory, rights); one line says what.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         for name in (*given, os.getcwd()):
@@ -30,8 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"bas: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a folder that may not be written: what is finished stays
-        print(f"bas: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        line = describe(error)
+        if line is None:
+            raise
+        print(f"bas: {' '.join(line.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bas: interrupted; the same command goes on from here", file=sys.stderr)

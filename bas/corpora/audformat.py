@@ -18,6 +18,8 @@ from bas.corpora.manifest import PARSERS, assemble, describe_unread
 from bas.corpora.recordings import Recordings, name_in
 from bas.corpora.values import Cells, fold_name
 from bas.errors import UserError
+from bas.util.faults import naming
+from bas.util.files import sweep_beside
 from bas.util.reading import read_bytes
 
 HEADER = "db.yaml"
@@ -290,9 +292,11 @@ def write(corpus: Corpus, folder: Path) -> None:
         if u.label is not None and len(u.label.splitlines()) > 1:  # which YAML would fold
             raise UserError(f"corpus {corpus.name}: {u.id!r} has the label {u.label!r}; a label is one line")
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    sweep_beside(folder)
     try:
-        _database(corpus, rows).save(str(temporary))
-        temporary.replace(folder)
+        with naming(folder):
+            _database(corpus, rows).save(str(temporary))
+            temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -11,7 +11,7 @@ from bas.corpora.base import Corpus, Utterance
 from bas.corpora.manifest import COLUMNS, REQUIRED
 from bas.corpora.recordings import name_in
 from bas.errors import UserError
-from bas.util.files import replacing
+from bas.util.files import replacing, sweep_beside
 from bas.util.spreadsheet import is_formula
 
 SUFFIXES = (".csv", ".jsonl")
@@ -30,6 +30,7 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
     formulas: list[str] = []
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+    sweep_beside(path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         try:
             if path.suffix == ".csv":

@@ -16,6 +16,7 @@ from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
 from bas.errors import UserError, first_line
+from bas.util.faults import raise_memory
 from bas.util.reading import check_folder
 
 __all__ = [
@@ -87,6 +88,7 @@ def load_encoder(
             revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers may fail in any way on a broken configuration
+        raise_memory(error)
         message = f"not {LOG_MEL} or {NANO}, no model folder and not to be had from the hub: {first_line(error)}"
         if name and Path(name).is_dir():
             exists = (Path(name) / "config.json").is_file()

@@ -26,6 +26,7 @@ from bas.encoders.base import freeze
 from bas.errors import UserError, first_line
 from bas.speech import audio
 from bas.speech.words import UnalignedError
+from bas.util.faults import raise_memory
 from bas.util.reading import check_folder
 
 TRANSLITERATED = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "ø": "oe", "å": "aa", "œ": "oe", "ł": "l"}
@@ -199,6 +200,7 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, report = AutoModelForCTC.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
     except Exception as error:  # transformers may fail in any way on broken files
+        raise_memory(error)
         message = f"cannot be loaded as a CTC model: {first_line(error)}"
         raise UserError(f"aligner {name!r}: {message}; name one such as facebook/wav2vec2-base-960h") from error
     missing = sorted(k for k in report["missing_keys"] if k != "masked_spec_embed")

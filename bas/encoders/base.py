@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from bas.errors import UserError, first_line
 from bas.speech.audio import SAMPLE_RATE, Wave
+from bas.util.faults import naming, raise_memory
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -140,12 +142,16 @@ def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) 
     """Write `state` and the configurations of `model` and `extractor` as the new folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    model.save_pretrained(temporary, state_dict=state)
-    extractor.save_pretrained(temporary)
-    for file in temporary.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    temporary.rename(folder)
+    try:
+        with naming(folder):
+            model.save_pretrained(temporary, state_dict=state)
+            extractor.save_pretrained(temporary)
+            for file in temporary.iterdir():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
@@ -162,6 +168,7 @@ def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
         reason = "no pickle of numbers alone, it may run code; get model.safetensors instead"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     except Exception as error:  # transformers may fail in any way on broken files
+        raise_memory(error)
         reason = f"{first_line(error)}; get them again"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
     # The embedding of masked spans and Whisper's decoder do not affect the features.
@@ -187,6 +194,7 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
             name, revision=revision, trust_remote_code=False
         )
     except Exception as error:
+        raise_memory(error)
         raise UserError(
             f"encoder {name!r}: its preprocessor_config.json cannot be read: {first_line(error)}"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bas.errors import UserError, first_line
+from bas.util.faults import raise_memory
 from bas.util.reading import check_folder
 
 BATCH = 32
@@ -36,6 +37,7 @@ def load_text_encoder(name: str, device: torch.device, *, words: bool = False) -
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **given)
         model, report = AutoModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
     except Exception as error:  # transformers may fail in any way on broken files
+        raise_memory(error)
         raise UserError(f"text encoder {name!r}: cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token is None or model.config.is_encoder_decoder or model.main_input_name != "input_ids":
         raise UserError(f"text encoder {name!r}: has a decoder, or no padding; name an encoder such as BERT")

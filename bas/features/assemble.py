@@ -21,7 +21,7 @@ from bas.errors import UserError
 from bas.features.recordings import recording_hashes
 from bas.features.shard import Contents, Shard, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.util.files import locked, write_json
+from bas.util.files import locked, sweep, write_json
 from bas.util.progress import bar
 
 LEFT_OUT = "left out by subset"
@@ -258,8 +258,7 @@ def write_store(
     plan = replace(plan, shards=tuple(piece.ids for piece in pieces))
     with locked(into, "writing"):
         _refuse_other(into, plan)
-        for temporary in into.glob("*.tmp"):  # left by a process that was killed while writing
-            temporary.unlink()
+        sweep(into)
         paths = [(shard_path(into, index), piece) for index, piece in enumerate(pieces)]
         todo = [(path, piece) for path, piece in paths if not piece.written(path, plan)]
         size = sum(piece.frames() for _, piece in todo) * plan.frame_bytes * len(plan.layers)

@@ -33,7 +33,7 @@ from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
 from bas.speech import audio
-from bas.util.files import alone, hold, locked, write_json
+from bas.util.files import alone, hold, locked, sweep, write_json
 from bas.util.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
@@ -154,8 +154,7 @@ def _join(folder: Path, group: Group, session: TextIO) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Remove files of killed processes, and shards after the store's last, which hold only skipped utterances."""
-    for temporary in folder.glob("*.tmp"):
-        temporary.unlink()
+    sweep(folder)
     if (folder / "store.json").exists() and not (folder / "plan.json").exists():
         shards = {shard_path(folder, i) for i in range(len(StoreInfo.read(folder).shards))}
         for path in folder.glob("shard-*"):

@@ -31,6 +31,7 @@ from h5py import h5d
 from isal import isal_zlib
 
 from bas.errors import UserError
+from bas.util.faults import check_readable
 from bas.util.files import replacing
 from bas.util.versions import versions
 
@@ -132,7 +133,8 @@ def _reserve(path: Path, size: int) -> None:
 
 
 class Shard:
-    """A shard open for reading. UserError when the file is no shard, is damaged, or is of another encoder.
+    """A shard open for reading. UserError when the file is no shard, is damaged, or is of another encoder; OSError,
+    with the file's name, when it cannot be read.
 
     encoder: the store's description of its encoder.
     """
@@ -145,11 +147,8 @@ class Shard:
         self._version: tuple[int, ...] = ()
         self._map: mmap | None = None
         self._states: States | None = None
-        try:
-            with self._open():
-                pass
-        except OSError as error:
-            raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
+        with self._open():
+            pass
 
     @contextmanager
     def _open(self) -> Iterator[FileIO]:
@@ -186,6 +185,7 @@ class Shard:
         except _LayoutError as error:
             raise UserError(f"{path}: {error}") from error
         except DAMAGE as error:
+            check_readable(path, error)
             raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
         if not intact:
             raise UserError(f"{path}: checksum differs; delete it and extract again")

@@ -26,7 +26,7 @@ from typing import Any
 from bas.corpora import Utterance
 from bas.corpora.values import find_spellings
 from bas.errors import UserError
-from bas.util.files import read_json, write_text
+from bas.util.files import read_json, sweep_beside, write_text
 
 FORMAT = 1
 PARTS = ("fit", "valid", "test")
@@ -109,6 +109,7 @@ class Protocol:
         for fold in self.folds:
             parts = (f'"{part}": {json.dumps(ids, ensure_ascii=False)}' for part, ids in fold.parts().items())
             lines.append("  {" + ",\n   ".join(parts) + "},")
+        sweep_beside(path)
         write_text(path, "\n".join(lines)[:-1] + "\n ]}\n")
 
 

@@ -24,7 +24,7 @@ from bas.runs.spaces import load_space, shipped
 from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
-from bas.util.files import LOCK_FILES, locked, read_record, replacing, write_json
+from bas.util.files import LOCK_FILES, locked, read_record, replacing, sweep, write_json
 
 RUNS = Path("runs")
 STUDY = "study.json"
@@ -191,6 +191,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     with locked(folder, "at work"):
+        sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):
             raise UserError(f"{folder}: holds what `bas {_words(earlier)}` made; give another --name")
@@ -201,6 +202,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
             write_json(folder / STUDY, {"verb": verb, "version": __version__})
         try:
             yield
+            sweep(folder, beneath=True)  # a worker may outlive its killed parent by half a second
         except Diverged:
             raise
         except UserError:

@@ -181,8 +181,9 @@ def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
 
 
 def save(session: Session, job: Job, network: Network) -> None:
-    with replacing(session.run.folder / "jobs" / f"{job.name}.pt") as temporary:
-        torch.save(network.state_dict(), temporary)
+    path = session.run.folder / "jobs" / f"{job.name}.pt"
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        torch.save(network.state_dict(), stream)
 
 
 def _score(session: Session, predictions: np.ndarray, fold: Fold) -> Tested:

@@ -91,8 +91,6 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     }
     write_json(folder / "run.json", record)
     (folder / "jobs").mkdir(exist_ok=True)
-    for leftover in (folder / "jobs").glob("*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink()
     return run
 
 

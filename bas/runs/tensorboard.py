@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.space import Architecture
 from bas.training.loop import Record
+from bas.util.faults import naming
 from bas.util.files import replacing
 
 IMAGES = 5
@@ -26,12 +27,10 @@ def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Itera
 
     A resumed job continues in the same folder from the epoch at which it resumes.
     """
-    board = SummaryWriter(str(folder / "tb" / ("MARKED" if marks else "") / job))
-    board.add_text("protocol", "\n\n".join((protocol, *marks)), 0)
-    try:
+    path = folder / "tb" / ("MARKED" if marks else "") / job
+    with naming(path), closing(SummaryWriter(str(path))) as board:
+        board.add_text("protocol", "\n\n".join((protocol, *marks)), 0)
         yield board
-    finally:
-        board.close()
 
 
 def draw(folder: Path, job: str, protocol: str, marks: Sequence[str], figures: Mapping[str, Figure]) -> None:

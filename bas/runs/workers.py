@@ -7,12 +7,13 @@ the limit there, and stacking would only add to it.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_byte
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import TracebackType
@@ -28,20 +30,20 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_limits
 
-from bas.errors import UserError
+from bas.errors import UserError, first_line
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
 from bas.runs.run import AGAIN
 from bas.runs.session import Session
 from bas.runs.stacked import run_stack, stacks
+from bas.runs.worker import REFRESH_SECONDS, begin, carry_out, in_one_thread
 from bas.training.placement import Placement
 from bas.training.stack import NotStackableError
 from bas.util.files import read_record
 from bas.util.progress import bar
 
-REFRESH_SECONDS = 0.5
+AFTER = "the same command goes on from here"
 STACK = 32  # the most members that train together; halved as often as the GPU's memory is too small
 
 
@@ -68,6 +70,32 @@ class Place:
     placement: Placement | None
 
 
+@dataclass(frozen=True)
+class _Crew:
+    """The processes of a `Workers`, and the memory that they share with it."""
+
+    pool: ProcessPoolExecutor
+    ticks: Synchronized[int]
+    stop: c_byte
+
+    @classmethod
+    def start(cls, count: int) -> _Crew:
+        """Raises UserError where the system has no shared memory for them."""
+        context = multiprocessing.get_context("spawn")
+        try:
+            ticks: Synchronized[int] = context.Value("q", 0)
+            # A bare byte instead of an Event: setting an Event waits for its sleepers, and a killed worker never wakes.
+            stop = context.RawValue("b", 0)
+            pool = ProcessPoolExecutor(count, context, begin, (os.getpid(), stop, ticks))
+        except (OSError, ImportError) as error:  # ImportError: Python was built without semaphores
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            reason = getattr(error, "strerror", None) or first_line(error)
+            message = f"processes share it and cannot ({reason}); mount or free it, or give --workers 1"
+            raise UserError(f"/dev/shm: {message}") from error
+        return cls(pool, ticks, stop)
+
+
 class Workers:
     """The processes of one verb; with one worker, this process.
 
@@ -79,21 +107,17 @@ class Workers:
         self._here: tuple[Place, Any] | None = None
         self._ticks_here = 0
         self._show: Callable[[], None] = lambda: None
-        self._pool: ProcessPoolExecutor | None = None
-        self._context = multiprocessing.get_context("spawn")
-        self._ticks: Synchronized[int] = self._context.Value("q", 0)
-        # A bare byte instead of an Event: setting an Event waits for its sleepers, and a killed worker never wakes.
-        self._stop = self._context.RawValue("b", 0)
+        self._crew: _Crew | None = None
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._here = None
-        if self._pool:
-            self._stop.value = kind is not None  # after an error, running jobs end too; their checkpoints stay
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        if self._crew:
+            self._crew.stop.value = kind is not None  # after an error, running jobs end too; their checkpoints stay
+            self._crew.pool.shutdown(cancel_futures=True)
+            self._crew = None
 
     def run(
         self,
@@ -188,7 +212,7 @@ class Workers:
             message, smaller = "", False
             if len(stack) > 1:
                 try:
-                    _in_one_thread(run_stack, session, stack)
+                    in_one_thread(run_stack, session, stack)
                 except NotStackableError as error:
                     message = f"{stack[0].row}: trained one by one ({error})"
                 except torch.OutOfMemoryError:
@@ -204,7 +228,7 @@ class Workers:
                 continue
             for piece in stack:
                 if not (len(stack) > 1 and _path(place.folder, piece).exists()):  # the stack has done it
-                    _in_one_thread(work, session, piece)
+                    in_one_thread(work, session, piece)
                 finished += 1
                 self._ticks_here = max(self._ticks_here, finished * epochs)
                 self._show()
@@ -223,21 +247,21 @@ class Workers:
     def _run_over(
         self, place: Place, chains: Sequence[Sequence[Any]], work: Work, show: Callable[[int, int], None]
     ) -> None:
-        if self._pool is None:
-            shared = (os.getpid(), self._stop, self._ticks)
-            self._pool = ProcessPoolExecutor(self.count, self._context, _begin, shared)
-        pool, before, finished = self._pool, self._ticks.get_obj().value, 0
+        self._crew = self._crew or _Crew.start(self.count)
+        pool, ticks, finished = self._crew.pool, self._crew.ticks.get_obj(), 0
+        before = ticks.value
         running: dict[Future[None], Iterator[Any]] = {}
 
         def submit(chain: Iterator[Any]) -> None:
             for piece in chain:
                 with _hide_main():
-                    running[pool.submit(_work, place, work, piece)] = chain
+                    running[pool.submit(carry_out, pickle.dumps((place, work, piece)))] = chain
                 return
 
         with _ignore_interrupts():  # workers inherit this, so Ctrl-C prints no traceback while they still import
             for chain in chains:
                 submit(iter(chain))
+        processes = multiprocessing.active_children()
         try:
             while running:
                 done, _ = wait(running, REFRESH_SECONDS, FIRST_COMPLETED)
@@ -245,21 +269,30 @@ class Workers:
                     future.result()
                     finished += 1
                     submit(running.pop(future))
-                show(finished, self._ticks.get_obj().value - before)
+                show(finished, ticks.value - before)
         except BrokenProcessPool as error:
-            message = "a worker was killed; if memory is short, use fewer --workers"
-            raise UserError(f"{place.folder}: {message}") from error
+            raise UserError(f"{place.folder}: {_why_broken(processes)}; {AFTER}") from error
 
 
 def _path(folder: Path, job: Job) -> Path:
     return folder / "jobs" / f"{job.name}.json"
 
 
-def _in_one_thread(work: Callable[[Any, Any], None], session: Any, piece: Any) -> None:
-    """Work with one thread, in BLAS too: numbers must not depend on what else runs, or on how many cores."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        work(session, piece)
+def _why_broken(processes: Iterable[BaseProcess]) -> str:
+    """What ended a worker, from the exit codes. The pool itself ends the others by SIGTERM."""
+    for process in processes:
+        process.join(REFRESH_SECONDS)
+    codes = [process.exitcode for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
+    if not codes:
+        return "a worker was ended (SIGTERM)"
+    code = codes[0] or 0
+    if code == -signal.SIGKILL:
+        reason = "as the system does where memory is short: use fewer --workers, or allow more memory"
+        return f"a worker was killed (SIGKILL), {reason}"
+    if code == -signal.SIGBUS:
+        reason = "a file that it read was cut off, or its disk failed: see `bas features verify`"
+        return f"a worker ended by SIGBUS: {reason}"
+    return f"a worker ended by {signal.Signals(-code).name}" if code < 0 else f"a worker ended with exit code {code}"
 
 
 def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
@@ -303,36 +336,3 @@ def _hide_main() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
-
-
-# In a worker process: the epochs counted for the parent, and the open session with its place.
-_ticks: Synchronized[int] | None = None
-_open: tuple[Place, Any] | None = None
-
-
-def _begin(parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
-    global _ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
-    threading.Thread(target=_die_with, args=(parent, stop), daemon=True).start()
-    _ticks = ticks
-
-
-def _tick() -> None:
-    assert _ticks is not None
-    with _ticks.get_lock():
-        _ticks.value += 1
-
-
-def _work(place: Place, work: Work, piece: Any) -> None:
-    global _open
-    if _open is None or _open[0] != place:
-        _open = None  # free the old session before opening the new one
-        _open = place, place.open(place.folder, _tick, place.placement)
-    _in_one_thread(work, _open[1], piece)
-
-
-def _die_with(parent: int, stop: c_byte) -> None:
-    # A killed parent cannot stop its workers, and they must not run beside those of a restarted parent.
-    while os.getppid() == parent and not stop.value:
-        time.sleep(REFRESH_SECONDS)
-    os._exit(1)

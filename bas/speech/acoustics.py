@@ -26,6 +26,7 @@ import numpy as np
 
 from bas.errors import UserError
 from bas.speech.audio import SAMPLE_RATE, Wave
+from bas.util.faults import judging
 from bas.util.files import replacing
 
 FORMANTS = ("F1", "F2", "F3")
@@ -92,14 +93,10 @@ class Acoustic:
     @classmethod
     def load(cls, path: Path) -> Acoustic:
         """Raises UserError naming the file when it cannot be read."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                texts = {name: tuple(map(str, arrays[name])) for name in ("ids", "names", "families")}
-                return cls(**texts, values_UF=arrays["values_UF"], clipped_U=arrays["clipped_U"])
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file") from error
-        except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-            raise UserError(f"{path}: damaged; delete it: the features are measured again") from error
+        message = "damaged; delete it: the features are measured again"
+        with judging(path, message), np.load(path, allow_pickle=False) as arrays:
+            texts = {name: tuple(map(str, arrays[name])) for name in ("ids", "names", "families")}
+            return cls(**texts, values_UF=arrays["values_UF"], clipped_U=arrays["clipped_U"])
 
 
 def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Acoustic:
@@ -172,12 +169,10 @@ class Contours:
     @classmethod
     def load(cls, path: Path) -> Contours:
         """Raises UserError naming the file when it cannot be read."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                values = {name: arrays[name] for name in CONTOURS}
-                return cls(tuple(map(str, arrays["ids"])), opensmile=str(arrays["opensmile"]), **values)
-        except Exception as error:  # numpy's and zipfile's readers raise whatever the bytes lead them to
-            raise UserError(f"{path}: damaged; delete it: the contours are measured again") from error
+        message = "damaged; delete it: the contours are measured again"
+        with judging(path, message), np.load(path, allow_pickle=False) as arrays:
+            values = {name: arrays[name] for name in CONTOURS}
+            return cls(tuple(map(str, arrays["ids"])), opensmile=str(arrays["opensmile"]), **values)
 
 
 def _means(values_N: np.ndarray, centre: float, starts_T: np.ndarray, stops_T: np.ndarray) -> np.ndarray:

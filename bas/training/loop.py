@@ -11,8 +11,8 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.errors import Diverged, UserError
+from bas.errors import Diverged
 from bas.networks.network import LayerMix, Mixed
 from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.training.settings import Settings
+from bas.util.faults import judging
 from bas.util.files import check_archive, replacing
 
 Forward = Callable[[Tensor, Tensor, float], Tensor]
@@ -36,6 +37,7 @@ FACTOR = "learning_rate_factor"
 """An attribute of a module: a factor on the learning rate of its own parameters."""
 
 CHECKPOINT_SECONDS = 5.0
+DAMAGED = "damaged, or not of this job; delete it: the job starts over"
 CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
 
@@ -89,7 +91,7 @@ def optimise(
     seconds = 0.0
     if checkpoint and checkpoint.exists():
         state = read_checkpoint(checkpoint)
-        with _refuse_damaged(checkpoint):
+        with judging(checkpoint, DAMAGED):
             if state["of"] != of:
                 raise ValueError("trained on other utterances, or from another seed")
             model.load_state_dict(state["model"])
@@ -113,8 +115,8 @@ def optimise(
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
             states = model.state_dict(), optimiser.state_dict()
-            with replacing(checkpoint) as temporary:
-                torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), temporary)
+            with replacing(checkpoint) as temporary, temporary.open("wb") as stream:
+                torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), stream)
             written = time.monotonic()
     if keep_best:
         model.load_state_dict(best["model"])
@@ -126,18 +128,10 @@ def optimise(
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of `optimise`. Raises UserError for any other file; no code in the file is run."""
-    with _refuse_damaged(path), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
+    with judging(path, DAMAGED), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
         check_archive(path)
         state = torch.load(path, weights_only=True, map_location="cpu")  # AdamW keeps its step counts on the CPU
         return {name: state[name] for name in CHECKPOINT}
-
-
-@contextmanager
-def _refuse_damaged(checkpoint: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # for damaged bytes torch's readers may raise anything
-        raise UserError(f"{checkpoint}: damaged, or not of this job; delete it: the job starts over") from error
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from bas.errors import UserError
+from bas.util.faults import TEMPORARY, naming
 from bas.util.reading import read_bytes
 
 CHECKSUM = "sha256"
@@ -23,20 +27,61 @@ CHECKSUM = "sha256"
 
 LOCK_FILES = (".lock", ".planning", ".session")
 """The lock files of a folder."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, 524)  # 524: NFS says so of itself
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends without an error, it is renamed to `path`."""
+    """Yield a temporary path beside `path`; when the block ends without an error, it is renamed to `path`.
+
+    Raises OSError, with the file's name, for what the machine refuses, whichever library writes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above says more
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, *, beneath: bool = False) -> None:
+    """Remove the temporary files that killed processes left in a folder whose lock the caller holds.
+
+    beneath: in the folders beneath it too, which its lock covers.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in filter(TEMPORARY.search, (*folders, *files)):
+            _remove(Path(parent, name))
+        if not beneath:
+            return
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove the temporary files that killed processes left of writing this file, which no lock guards."""
+    for left in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        process = int(left.name.split(".")[-2]) if TEMPORARY.search(left.name) else os.getppid()
+        if process == os.getpid() or not _lives(process):
+            _remove(left)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _remove(left: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,13 +165,15 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
 def hold(stream: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file for this process, or for all that share it, until it is closed. False: another process has it.
 
-    Raises UserError on a disk without locks, where two processes could write the same files.
+    Raises UserError on a disk without locks, where two processes could write the same files; OSError for another fault.
     """
     try:
         fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise OSError(error.errno, error.strerror, stream.name) from error
         message = f"its disk has no file locks ({error.strerror})"
         remedy = "work in a folder on another disk, or have this one mounted with them (Lustre: -o flock)"
         raise UserError(f"{Path(stream.name).parent}: {message}; {remedy}") from error
@@ -145,9 +192,9 @@ def alone(path: Path) -> Iterator[None]:
 def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
     """Lock the folder for this process, or for all that share it; the lock of a killed process is released.
 
-    Raises UserError if another process has the lock, or the folder cannot be written. A UserError in the block means
-    that the input was refused: lock files and empty folders made here are then removed, unless the lock is shared,
-    since others may still begin.
+    Raises UserError if another process has the lock, the folder cannot be written, or it was moved or deleted before
+    the block ended. A UserError in the block means that the input was refused: lock files and empty folders made here
+    are then removed, unless the lock is shared, since others may still begin.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = {name for name in LOCK_FILES if (folder / name).exists()}
@@ -174,7 +221,20 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
             raise UserError(f"{folder}: another process is {doing} here; wait for it or stop it")
         try:
             yield
-        except UserError:
-            if not shared:
+            _check_there(folder, stream)
+        except Exception as error:
+            _check_there(folder, stream, error)
+            if isinstance(error, UserError) and not shared:
                 leave_as_before()
             raise
+
+
+def _check_there(folder: Path, lock: IO[Any], error: Exception | None = None) -> None:
+    """Raise UserError if the folder is no longer the one that was locked, which explains whatever went wrong in it."""
+    try:
+        there = os.path.samestat((folder / ".lock").stat(), os.fstat(lock.fileno()))
+    except OSError:
+        there = False
+    if not there:
+        remedy = "put it back and give the same command again, or begin anew under another name"
+        raise UserError(f"{folder}: was moved, deleted or replaced during the work in it; {remedy}") from error

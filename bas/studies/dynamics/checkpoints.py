@@ -23,6 +23,7 @@ from bas.speech import audio
 from bas.stats import Metric, macro_f1, ua, wa
 from bas.studies.dynamics.finetune import micro_batches
 from bas.tasks import Task
+from bas.util.faults import judging
 from bas.util.files import replacing
 
 METRICS: Mapping[str, Metric] = {"WA": wa, "UA": ua, "macro_f1": macro_f1}
@@ -57,13 +58,10 @@ def embed(
 
 def read_means(means: Path, ids: Sequence[str], remedy: str) -> tuple[np.ndarray, np.ndarray]:
     """Read what `embed` wrote. Raises UserError with `remedy` where it is damaged or of other utterances."""
-    try:
-        with np.load(means, allow_pickle=False) as arrays:
-            if arrays["ids"].tolist() != list(ids):
-                raise ValueError("of other utterances")
-            return arrays["x_LUD"], arrays["cut_LUD"]
-    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
-        raise UserError(f"{means}: missing, damaged or of other utterances; {remedy}") from error
+    with judging(means, f"damaged or of other utterances; {remedy}"), np.load(means, allow_pickle=False) as arrays:
+        if arrays["ids"].tolist() != list(ids):
+            raise ValueError("of other utterances")
+        return arrays["x_LUD"], arrays["cut_LUD"]
 
 
 def mean_states(encoder: Tunable, utterances: Sequence[Utterance], size: int) -> np.ndarray:

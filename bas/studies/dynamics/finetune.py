@@ -40,6 +40,7 @@ from bas.studies.dynamics.results import Evaluation, FineTuned
 from bas.tasks import Task
 from bas.training.loop import Record, seed_everything
 from bas.training.tuning import Tuning
+from bas.util.faults import judging
 from bas.util.files import check_archive, read_record, replacing, write_json
 from bas.util.progress import bar
 from bas.util.typed import from_plain, to_plain
@@ -60,11 +61,8 @@ def read_head(folder: Path, step: int) -> tuple[np.ndarray, np.ndarray, str]:
     Raises UserError where the file is damaged.
     """
     path = checkpoint_of(folder, step).with_suffix(".npz")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["weight_OD"], arrays["bias_O"], str(arrays["revision"])
-    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
-        raise UserError(f"{path}: missing or damaged; delete {folder}: it is made again") from error
+    with judging(path, f"damaged; delete {folder}: it is made again"), np.load(path, allow_pickle=False) as arrays:
+        return arrays["weight_OD"], arrays["bias_O"], str(arrays["revision"])
 
 
 def read_finished(folder: Path) -> FineTuned | None:
@@ -117,9 +115,8 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint, over one that a killed process left: on a GPU its numbers may differ."""
-        for leftover in (folder, *folder.parent.glob("*.tmp")):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
+        if folder.is_dir():
+            shutil.rmtree(folder)
         self.encoder.save(folder)
         weight_OD, bias_O = (p.detach().cpu().numpy() for p in (self.head.weight, self.head.bias))
         with replacing(folder.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
@@ -167,8 +164,6 @@ def finetune(
     identity = _identity(encoder, fit, valid, settings, seed)
     step, records, before, begun = 0, list[Record](), 0.0, time.monotonic()
     state, written = folder / "finetune.state", begun
-    for leftover in folder.glob("*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink()
     if state.exists():
         step, records, before = _restore(state, identity, model, optimiser)
     per_epoch = math.ceil(len(fit) / settings.batch)
@@ -194,8 +189,8 @@ def finetune(
                 if at_checkpoint or time.monotonic() - written > STATE_SECONDS:
                     parts = encoder.trunk.state_dict(), head.state_dict(), optimiser.state_dict()
                     spent = before + time.monotonic() - begun
-                    with replacing(state) as temporary:
-                        torch.save(dict(zip(STATE, (identity, step, *parts, records, spent), strict=True)), temporary)
+                    with replacing(state) as temporary, temporary.open("wb") as stream:
+                        torch.save(dict(zip(STATE, (identity, step, *parts, records, spent), strict=True)), stream)
                     written = time.monotonic()
             members = _members(len(fit), settings.batch, seed, step)
             step += 1
@@ -257,19 +252,16 @@ def _identity(
 def _restore(
     path: Path, identity: str, model: nn.ModuleDict, optimiser: torch.optim.Optimizer
 ) -> tuple[int, list[Record], float]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
-            check_archive(path)
-            state = torch.load(path, weights_only=True, map_location="cpu")
+    message = "damaged, or not of this fine-tuning; delete it: it starts over"
+    with judging(path, message), warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
+        check_archive(path)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         if state["of"] != identity:
             raise ValueError("of other utterances, settings or weights, or from another seed")
         model["trunk"].load_state_dict(state["trunk"])
         model["head"].load_state_dict(state["head"])
         optimiser.load_state_dict(state["optimiser"])
         return int(state["step"]), list(state["records"]), float(state["seconds"])
-    except Exception as error:  # torch raises many kinds of errors on damaged bytes
-        reason = "damaged, or not of this fine-tuning; delete it: it starts over"
-        raise UserError(f"{path}: {reason}") from error
 
 
 def _show(board: SummaryWriter, record: Record) -> None:

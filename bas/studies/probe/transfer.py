@@ -212,8 +212,6 @@ def carry_out(folder: Path, runs: Sequence[Run], workers: Workers) -> Transfer:
     """Train and test what is not done yet under `folder`. Call `check` first."""
     classes = common_classes(runs)
     write_json(folder / "transfer.json", {"runs": [str(run.folder) for run in runs], "classes": classes})
-    for leftover in (folder / "jobs").glob("*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink()
     pool = Pool(folder, runs)
     for source in set(pool.candidates()) - set(pool.sources()):
         message = f"transfer: nothing is trained on {source.name}, for {UNUSABLE}"

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bas.errors import UserError
 from bas.features.shard import offsets
 from bas.networks.network import Network, PerOutput
 from bas.runs.fit import Fitted
@@ -38,6 +37,7 @@ from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.space import SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
+from bas.util.faults import judging
 from bas.util.files import replacing
 
 WEIGHTS = "attention.h5"
@@ -155,12 +155,9 @@ def export(run: Run, rows: Sequence[str]) -> Attention:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The frames of each utterance, and the weights `(P, N)`. Raises UserError where the file is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["frames"], arrays["weights"]
-    except Exception as error:  # numpy and zipfile raise many kinds of errors on damaged bytes
-        job = path.with_name(path.name.replace(".attention.npz", ".json"))
-        raise UserError(f"{path}: missing or damaged; delete {job}: its job is done again") from error
+    job = path.with_name(path.name.replace(".attention.npz", ".json"))
+    with judging(path, f"damaged; delete {job}: its job is done again"), np.load(path, allow_pickle=False) as arrays:
+        return arrays["frames"], arrays["weights"]
 
 
 def centres(num_frames: int, frame_rate: float, stride: int) -> np.ndarray:

@@ -183,7 +183,8 @@ def begin(run: Run, mode: str) -> JournalStorage:
     if path.exists():  # a killed process leaves an unfinished last line, and its lock
         with path.open("r+b") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
-        path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+        for left in path.parent.glob(f"{JOURNAL}.lock*"):
+            left.unlink()
     if not (path.exists() and path.stat().st_size) and any((run.folder / "jobs").glob("tuned-*")):
         reason = f"jobs/tuned-* belong to a {JOURNAL} that is gone"
         raise UserError(f"{run.folder}: {reason}; delete them, or give another --name")

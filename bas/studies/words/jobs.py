@@ -16,14 +16,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bas.corpora import Word
-from bas.errors import UserError
 from bas.features.derive import frame_times, origin, spans
 from bas.features.store import FeatureStore
 from bas.networks.network import varying
@@ -40,6 +38,7 @@ from bas.training.batches import Batch, Data, by_speaker, load
 from bas.training.heads import train
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
+from bas.util.faults import judging
 from bas.util.files import read_record
 
 RAW, INSIDE, WORDS, RANDOM, CENTRE, ATTENTION = INPUTS = ("raw", "inside", "words", "random", "centre", "attention")
@@ -82,11 +81,8 @@ def read_lexicon(folder: Path) -> tuple[np.ndarray, dict[str, int]]:
     Raises UserError where the file is missing or damaged.
     """
     path = folder / LEXICON
-    try:
-        with np.load(path) as arrays:
-            return arrays["vectors"], dict(zip(arrays["ids"].tolist(), arrays["starts"].tolist(), strict=True))
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path}: missing or damaged; delete {folder / RECORD}: both are made again") from error
+    with judging(path, f"damaged; delete {folder / RECORD}: both are made again"), np.load(path) as arrays:
+        return arrays["vectors"], dict(zip(arrays["ids"].tolist(), arrays["starts"].tolist(), strict=True))
 
 
 def made_of(record: Record, vectors_NE: np.ndarray) -> dict[str, str]:
