@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from docutils import nodes
 from sphinx import addnodes
@@ -147,14 +148,14 @@ def _row(*cells: str) -> str:
 
 def commands_page() -> Iterator[str]:
     """The help of every verb, as the console shows it."""
-    os.environ["COLUMNS"] = "100"  # where argparse breaks lines
     yield "# The command line"
     yield from _command()
 
 
 def _command(*words: str) -> Iterator[str]:
     text = io.StringIO()
-    with redirect_stdout(text), suppress(SystemExit):
+    # Where argparse breaks lines; restored, because later tables of the same process would be wider too.
+    with patch.dict(os.environ, COLUMNS="100"), redirect_stdout(text), suppress(SystemExit):
         parser().parse_args([*words, "--help"])
     yield from ("", f"{'#' * max(2, len(words) + 1)} `{' '.join(('bas', *words))}`", "")
     yield from ("```text", text.getvalue().rstrip(), "```")
