@@ -136,7 +136,7 @@ def _layers(text: str) -> list[int] | None:
 def _ids(path: Path) -> list[str]:
     """Utterance ids, one a line."""
     try:
-        return [line.removesuffix("\n") for _, line in read_lines(path) if line != "\n"]
+        return [id_ for _, line in read_lines(path) if (id_ := line.rstrip("\r\n"))]
     except UserError as error:
         raise UserError(f"--ids {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bas.runs.spaces import load_space, shipped
 from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
-from bas.util.files import LOCK_FILES, locked, read_record, replacing, sweep, write_json
+from bas.util.files import locked, read_record, replacing, sweep, write_json
 
 RUNS = Path("runs")
 STUDY = "study.json"
@@ -189,7 +189,6 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
 
     Raises UserError while another process works in the folder, and for the folder of another study.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     with locked(folder, "at work"):
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
@@ -207,7 +206,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
             raise
         except UserError:
             if _runs_in(folder) == runs:
-                _restore(folder, before, made)
+                _restore(folder, before)
             raise
 
 
@@ -220,19 +219,13 @@ def _runs_in(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for pattern in ("", "*/", "*/*/") for path in folder.glob(f"{pattern}run.json")}
 
 
-def _restore(folder: Path, before: Mapping[Path, bytes], made: Sequence[Path]) -> None:
+def _restore(folder: Path, before: Mapping[Path, bytes]) -> None:
     for path in (folder / FILE, folder / STUDY):
         if path in before:
             with replacing(path) as temporary:
                 temporary.write_bytes(before[path])
         else:
             path.unlink(missing_ok=True)
-    if made and not {child.name for child in folder.iterdir()} - set(LOCK_FILES):
-        for name in LOCK_FILES:
-            (folder / name).unlink(missing_ok=True)
-        for parent in made:
-            with suppress(OSError):  # something was written there
-                parent.rmdir()
 
 
 def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:

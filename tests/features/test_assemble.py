@@ -410,7 +410,7 @@ def test_the_commands(whole: FeatureStore, tmp_path: Path, capsys: pytest.Captur
     for bad in (b"\xff\n", None):
         ids.write_bytes(bad) if bad else ids.unlink()
         assert main(["features", "subset", str(whole.folder), "--into", out, "--ids", str(ids)]) == 2
-        assert capsys.readouterr().err.startswith(f"bas: --ids {ids}: ")
+        assert capsys.readouterr().err.startswith(f"bas: --ids {ids}")
     assert main(["features", "merge", a, "--into", out]) == 2
     assert capsys.readouterr().err.startswith("bas: the following arguments are required: FOLDER; see ")
     with pytest.raises(UserError, match="no feature store"):

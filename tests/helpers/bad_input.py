@@ -289,7 +289,7 @@ MORE = {
     "no split": (Case(f"{SPLIT} own"), ["protocol own", "'a1'", "speaker:5"]),
     "one class": (Case(NEW, one_class), ["task emotion", "'calm'", "two classes"]),
     "an odd output": (Case(f"{SPLIT} speaker:3 --to new.txt"), ["--to new.txt", ".json"]),
-    "a folder for a file": (Case(CHECK.replace("split.json", "wav")), ["wav: cannot be read: Is a directory"]),
+    "a folder for a file": (Case(CHECK.replace("split.json", "wav")), ["wav: a folder, not a file"]),
     "a fold that leaks": (split(leak), ["fold 0", "speaker", "--allow-overlap speaker"]),
     "an unknown verb": (Case(NEW.replace("search ", "serach ")), ["serach", "search"]),
     "an argument is missing": (Case("search"), ["--features"]),

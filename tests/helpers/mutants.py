@@ -149,15 +149,15 @@ MUTANTS = [
     Mutant(
         "valid and test are swapped",
         "bas/protocols/rules.py",
-        "folds.append(Fold(_ids(fit), _ids(training[u] for u in valid), _ids(groups[u] for u in units)))",
-        "folds.append(Fold(_ids(fit), _ids(groups[u] for u in units), _ids(training[u] for u in valid)))",
+        "folds.append(Fold(tuple(sorted(fit)), valid, _ids(groups[u] for u in units)))",
+        "folds.append(Fold(tuple(sorted(fit)), _ids(groups[u] for u in units), valid))",
         "tests/protocols/test_protocols.py",
     ),
     Mutant(
         "speakers leak across folds",
         "bas/protocols/rules.py",
-        "        value = field_of(u, name)\n        if value is None:",
-        '        value = field_of(u, "id")\n        if value is None:',
+        "    values = compared(utterances, name)\n    for u in utterances:",
+        '    values = compared(utterances, "id")\n    for u in utterances:',
         "tests/protocols/test_protocols.py",
     ),
     Mutant(

@@ -84,8 +84,10 @@ def check_invariants(corpus: Corpus, task: Classification, protocol: Protocol) -
         if protocol.marks:
             continue
         for field in task.disjoint:
-            sides = [v for part in parts for v in values(corpus, part, field)]
-            assert len(sides) == len(set(sides)), field
+            training = values(corpus, (*fold.fit, *fold.valid), field)
+            assert not set(training) & set(values(corpus, fold.test, field)), field
+            if len(set(training)) > 1:  # a single one is divided into fit and valid
+                assert not set(values(corpus, fold.fit, field)) & set(values(corpus, fold.valid, field)), field
     assert len(protocol.test_ids) == len(set(protocol.test_ids))
     if protocol.rule != "own" and "/" not in protocol.rule:
         assert set(protocol.test_ids) == labelled

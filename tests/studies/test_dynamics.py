@@ -18,6 +18,7 @@ import soundfile
 import torch
 from damage import SORTS, damaged
 from families import save
+from records import rewrite
 from refusals import refusal
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -316,9 +317,7 @@ def test_what_is_lost_with_its_weights_is_had_again_with_the_rotation(
     assert refused().endswith(f"; delete {last}: it is made again")  # its weights are there
     last.unlink()
     (where / "means/step-00000.npz").unlink()
-    assert refused().endswith(
-        f"step-00000.npz: missing, damaged or of other utterances; delete {where}: it is made again"
-    )
+    assert refused().endswith("step-00000.npz: missing; put it back, or give another --name")
     last.write_text(kept[last])
     first.write_text("{")
     assert refused().endswith(f"; delete {where}: it is made again")
@@ -401,7 +400,7 @@ def test_bad_input_writes_nothing(given: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/results.json").write_text("{}")
     assert "holds something else" in refusal(carry_out, tmp_path / "run", plan(given), quiet())
-    (tmp_path / "run/run.json").write_text('{"made_of": {"seed": 0}}')
+    rewrite(tmp_path / "run/run.json", {"made_of": {"seed": 0}})
     assert "not of this study" in refusal(carry_out, tmp_path / "run", plan(given), quiet())
 
 
