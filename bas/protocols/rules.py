@@ -90,11 +90,12 @@ def make(
 def default_rule(corpus: Corpus, task: Task, skipped: Collection[str] = ()) -> str:
     """The rule of whoever names none: the task's own, else the corpus's.
 
-    Of such as speaker:5 it is speaker, which leaves one out, where fewer than five speakers have the task's label.
+    Of a corpus's speaker:5 it is speaker, which leaves one out, where fewer than five have the task's label. A task's
+    own rule stays as its author wrote it.
     """
     rule = task.protocol or corpus.protocol
     name, _, count = rule.partition(":")
-    if name not in FIELDS or not count.isdecimal():
+    if task.protocol or name not in FIELDS or not count.isdecimal():
         return rule
     values = {field_of(u, name) for u in corpus.labelled(task.label) if u.id not in skipped} - {None}
     return name if 2 <= len(values) < int(count) else rule

@@ -284,6 +284,10 @@ def test_the_default_counts_the_speakers_that_can_be_used() -> None:
     assert make(dataclasses.replace(c, utterances=rows), EMOTION).rule == "speaker"
 
 
+def test_a_tasks_own_rule_is_not_changed() -> None:
+    refused(lambda: make(acted(texts=4), SPEAKER_ID), "text:5", "only 4 values of text", "the rule text leaves one out")
+
+
 def test_a_split_of_two_speakers_from_a_file_without_valid(tmp_path: Path) -> None:
     c = acted(2)
     ids = [sorted(u.id for u in c.utterances if u.speaker == s) for s in ("s00", "s01")]
