@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -407,11 +407,11 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monke
     data, path, save = make_data(0), tmp_path / "search.checkpoint", torch.save
     undisturbed, expected = run_search(data)
 
-    def half(state: dict[str, Any], temporary: Path) -> None:
+    def half(state: dict[str, Any], stream: IO[bytes]) -> None:
         if len(state["records"]) == 3:
-            temporary.write_bytes(b"half")
+            stream.write(b"half")
             raise Killed
-        save(state, temporary)
+        save(state, stream)
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(Killed):

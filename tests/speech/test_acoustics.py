@@ -164,7 +164,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     message = refusal(Acoustic.load, path)
     assert str(path) in message
     assert "damaged" in message
-    assert "no such file" in refusal(Acoustic.load, tmp_path / "other.npz")
+    assert "missing; put it back" in refusal(Acoustic.load, tmp_path / "other.npz")
 
 
 def test_without_opensmile_a_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

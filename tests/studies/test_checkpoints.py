@@ -39,7 +39,7 @@ def test_own_head_and_scores() -> None:
 
 def test_means_are_read_for_their_own_utterances_or_refused_with_the_remedy(tmp_path: Path) -> None:
     path, x_LUD = tmp_path / "means.npz", np.ones((2, 2, 3))
-    assert refusal(read_means, path, ["a"], "do so") == f"{path}: missing, damaged or of other utterances; do so"
+    assert refusal(read_means, path, ["a"], "do so") == f"{path}: missing; put it back, or give another --name"
     np.savez(path, ids=np.array(["a", "b"]), x_LUD=x_LUD, cut_LUD=2 * x_LUD)
     assert [float(part.mean()) for part in read_means(path, ["a", "b"], "do so")] == [1, 2]
     assert refusal(read_means, path, ["b", "a"], "do so").endswith("; do so")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
-from bas.runs.workers import Place, Workers
+from bas.runs.workers import Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import Attempt, TuneSession, begin, best_of, open_journal, ranges, run_attempt, study_of
 from bas.training.batches import Data
@@ -282,7 +283,8 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
     meet, fit = threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
 
-    def do(place: Place, work: Any, piece: Any) -> None:
+    def do(task: bytes) -> None:
+        place, work, piece = pickle.loads(task)
         work(TuneSession(place.folder), piece)
 
     def beside_another(*arguments: Any) -> Any:
@@ -291,7 +293,7 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return fit(*arguments)
 
     monkeypatch.setattr("bas.runs.workers.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr("bas.runs.workers._work", do)
+    monkeypatch.setattr("bas.runs.workers.carry_out", do)
     monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
     assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
     (trials,) = trials_of("shared")

@@ -335,4 +335,4 @@ def test_a_damaged_record_is_refused(work: Path, monkeypatch: pytest.MonkeyPatch
             assert main(words([work / "talk", work / "mel"], "whole", "--protocol", "speaker:3")) == 2
         finally:
             vectors.write_bytes(raw)
-        assert "talk/lexicon.npz: missing or damaged; delete runs/whole/talk/words.json" in capsys.readouterr().err
+        assert "talk/lexicon.npz: damaged; delete runs/whole/talk/words.json" in capsys.readouterr().err
