@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bas.corpora.base import Corpus, Utterance
+from bas.corpora.cells import PARSERS
+from bas.corpora.columns import describe_unread
 from bas.corpora.folders import Names
 from bas.corpora.intervals import Left
-from bas.corpora.manifest import PARSERS, assemble, describe_unread
+from bas.corpora.manifest import assemble
 from bas.corpora.recordings import Recordings, name_in
 from bas.corpora.values import Cells, fold_name
 from bas.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bas.corpora.base import Corpus, Utterance
-from bas.corpora.manifest import COLUMNS, REQUIRED
+from bas.corpora.columns import COLUMNS, REQUIRED
 from bas.corpora.recordings import name_in
 from bas.errors import UserError
 from bas.util.files import replacing, sweep_beside

@@ -1,0 +1,117 @@
+"""The columns of a manifest: ours, their names in foreign forms, and which of a file's are read for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bas.corpora.values import fold_name
+from bas.errors import UserError
+
+COLUMNS = (
+    *("id", "audio", "label", "speaker", "session", "split", "language", "text"),
+    *("script", "sex", "shares", "raters", "start", "end", "words"),
+)
+REQUIRED = ("id", "audio")
+# Our column -> its names in AudioFolder and in tables of `datasets`; the first that has a value counts:
+OTHERS = {
+    "audio": ("audio", "file_name", "path", "file"),
+    "label": ("label", "emotion"),
+    "speaker": ("speaker", "speaker_id"),
+    "sex": ("sex", "gender"),
+    "text": ("text", "transcription", "sentence", "transcript", "raw_text"),
+}
+LISTED = 12  # columns that are not read, by name
+ALSO = "; ".join(f"for {column} also {', '.join(names[1:])}" for column, names in OTHERS.items())
+EMOBOX = {"id": ("key",), "audio": ("wav",), "label": ("emo",), "speaker": ("speaker", "spk"), "type": ("type",)}
+
+Names = Mapping[str, tuple[str, ...]]
+Matched = dict[str, tuple[str, ...]]  # our column -> the file's columns that are read for it, the first first
+
+
+class Heading:
+    """Which of a file's columns are read. mapped: the file's names of some of ours, as the user has said."""
+
+    def __init__(self, mapped: Mapping[str, str], in_json: bool) -> None:
+        self.in_json = in_json
+        for column in mapped:
+            if column not in COLUMNS:
+                raise UserError(f"--map {column}={mapped[column]}: no such field; allowed: {', '.join(COLUMNS)}")
+        self.mapped = {column: (theirs,) for column, theirs in mapped.items()}
+        self.others: Names | None = None  # the names of a foreign form; empty: our own form; None: no row was read
+        self._seen: dict[str, None] = {}
+        self._read: dict[str, None] = {}
+        self._several: dict[str, None] = {}
+
+    def match(self, where: str, columns: Sequence[str]) -> Matched:
+        """Our columns, and which of the file's are read for them; the first row's decide about the form."""
+        self._seen.update(dict.fromkeys(name for name in columns if name))
+        folded = {fold_name(name): name for name in reversed(columns)}
+        if self.others is None:
+            self.others = self._choose_form(folded)
+        names = self._names()
+        read = {fold_name(name) for allowed in names.values() for name in allowed}
+        for index, name in enumerate(columns):
+            twice = next((n for n in columns[:index] if fold_name(n) == fold_name(name)), None)
+            if twice is not None and fold_name(name) in read:
+                also = "" if twice == name else f", also as {name!r}"
+                raise UserError(f"{where}: {twice}: the column is there twice{also}; allowed: {', '.join(COLUMNS)}")
+        matched: Matched = {}
+        for column, allowed in names.items():
+            theirs = dict.fromkeys(folded[fold] for name in allowed if (fold := fold_name(name)) in folded)
+            if theirs:
+                matched[column] = tuple(theirs)
+        self._check(where, columns, matched, names)
+        self._read.update(dict.fromkeys(name for theirs in matched.values() for name in theirs))
+        for column, (first, *others) in matched.items():
+            if others:
+                self._several[f"{column} is read from {first}, where that is empty from {', '.join(others)}"] = None
+        return matched
+
+    def _choose_form(self, folded: Mapping[str, str]) -> Names:
+        if self.in_json and {"key", "wav"} <= folded.keys():
+            return EMOBOX
+        own = set(REQUIRED) <= folded.keys() or not any(fold_name(name) in folded for name in OTHERS["audio"])
+        return {} if own and not self.mapped else OTHERS
+
+    def _names(self) -> Names:
+        """By our column, the names under which a file of this form may have it."""
+        own = {column: (column,) for column in COLUMNS}
+        if self.others is EMOBOX:
+            return own | EMOBOX
+        more = OTHERS if self.others else {c: names for c, names in OTHERS.items() if c not in REQUIRED}
+        return own | more | self.mapped
+
+    def _check(self, where: str, columns: Sequence[str], matched: Matched, names: Names) -> None:
+        allowed = f"allowed: {', '.join(COLUMNS)}; {ALSO}"
+        read = {name for theirs in matched.values() for name in theirs}
+        for name in () if self.others else columns:
+            if name not in read:
+                remedy = f"rename it, or say what it is, such as --map label={name or 'COLUMN'}"
+                raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
+        for column, theirs in matched.items():
+            if len(theirs) > 1 and not self.others:
+                remedy = f"say which one is meant: --map {column}={theirs[0]}"
+                raise UserError(f"{where}: {' and '.join(theirs)}: two columns for {column}; {remedy}")
+        for column in REQUIRED:
+            if column not in matched and not (self.others is OTHERS and column == "id"):
+                if column in self.mapped:
+                    self.check_mapped(where)
+                remedy = f"if it has another name: --map {column}=COLUMN"
+                raise UserError(f"{where}: {names[column][0]}: the required column is missing; {allowed}; {remedy}")
+
+    def check_mapped(self, where: str) -> None:
+        """UserError where the file has no column that the user has named."""
+        for column, (theirs,) in self.mapped.items():
+            if fold_name(theirs) not in {fold_name(name) for name in self._seen}:
+                raise UserError(f"{where}: --map {column}={theirs}: no such column; it has: {', '.join(self._seen)}")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which columns were not read, and of which the first with a value was."""
+        return (*describe_unread([name for name in self._seen if name not in self._read]), *self._several)
+
+
+def describe_unread(names: Sequence[str]) -> tuple[str, ...]:
+    """A remark on the columns of a table that were not read; none where all were."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (f"columns not read: {', '.join(names[:LISTED])}{more}",) if names else ()
