@@ -256,8 +256,8 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     of_name = choose.stores_of(choice, "shares")
     layers = choice.layer or (None,)
     if len(layers) not in (1, len(of_name)):
-        told = " ".join(map(str, layers))
-        raise UserError(f"--layer {told}: one for all of {len(of_name)} stores, or one for each")
+        named = " ".join(map(str, layers))
+        raise UserError(f"--layer {named}: one for all of {len(of_name)} stores, or one for each")
     stores = []
     for (name, features), layer in zip(of_name.items(), layers * (len(of_name) // len(layers)), strict=True):
         opened = choose.open_store(choice, "shares", features)

@@ -63,14 +63,14 @@ def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     """
     db, names = _load(root), _name_fields(columns or {})
     rows = {id_: _keys(root, id_, table) for id_, table in db.tables.items()}
-    found = {field: _columns(db, names[field]) for field in names}
-    _check_named(root, db, columns or {}, found)
-    emotions = [id_ for id_, _ in found["label"]]
+    matched = {field: _columns(db, names[field]) for field in names}
+    _check_named(root, db, columns or {}, matched)
+    emotions = [id_ for id_, _ in matched["label"]]
     if not emotions:
         remedy = "add one, or say which it is: --map label=COLUMN"
         raise UserError(f"{root}: no column of emotions: none has the scheme or name emotion or label; {remedy}")
     cells = Cells()
-    known = {field: _merge(root, field, _cells(root, db, rows, field, found[field], cells)) for field in names}
+    known = {field: _merge(root, field, _cells(root, db, rows, field, matched[field], cells)) for field in names}
     known["split"] = _merge(root, "split", _splits(db, rows))
     speakers = {
         str(name): properties for name, properties in _labels(db, "speaker").items() if isinstance(properties, Mapping)
@@ -104,7 +104,7 @@ def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     if left:
         line = f"{len(left)} of {len(files)} files are in no table of emotions and left out, {left[0]} the first"
         notes.insert(0, line)
-    read_columns = {pair for pairs in found.values() for pair in pairs}
+    read_columns = {pair for pairs in matched.values() for pair in pairs}
     every = [(id_, name) for id_, table in db.tables.items() for name in table.columns]
     unread = describe_unread([f"{name} of {id_}" for id_, name in every if (id_, name) not in read_columns])
     name, note = str(db.name).replace(os.sep, "-"), "; ".join(filter(None, notes))
@@ -121,9 +121,9 @@ def _name_fields(mapped: Mapping[str, str]) -> FieldNames:
     return {**NAMES, **{field: (name,) for field, name in mapped.items()}}
 
 
-def _check_named(root: Path, db: Any, mapped: Mapping[str, str], found: Mapping[str, list[tuple[str, str]]]) -> None:
+def _check_named(root: Path, db: Any, mapped: Mapping[str, str], matched: Mapping[str, list[tuple[str, str]]]) -> None:
     for field, name in mapped.items():
-        if not found[field]:
+        if not matched[field]:
             there = dict.fromkeys(column for table in db.tables.values() for column in table.columns)
             raise UserError(f"{root}: --map {field}={name}: no such scheme or column; it has: {', '.join(there)}")
 

@@ -76,15 +76,15 @@ class Cells:
     @property
     def note(self) -> str:
         """What was taken for missing, which changes what is scored; empty for nothing."""
-        told = [f"{column} {value!r} ({count})" for (column, value), count in sorted(self._missing.items())]
-        return f"taken for missing: {', '.join(told)}" if told else ""
+        lines = [f"{column} {value!r} ({count})" for (column, value), count in sorted(self._missing.items())]
+        return f"taken for missing: {', '.join(lines)}" if lines else ""
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What was trimmed or spelt anew."""
         counts = {"blanks trimmed around cells": self._trimmed, "accents in two pieces made one": self._composed}
-        told = {what: ", ".join(f"{column} {n}" for column, n in sorted(of.items())) for what, of in counts.items()}
-        return tuple(f"{what}: {columns}" for what, columns in told.items() if columns)
+        lines = {what: ", ".join(f"{column} {n}" for column, n in sorted(of.items())) for what, of in counts.items()}
+        return tuple(f"{what}: {columns}" for what, columns in lines.items() if columns)
 
 
 def find_spellings(values: Iterable[str], count: Callable[[], Mapping[str, int]]) -> dict[str, str]:
@@ -109,9 +109,9 @@ def find_spellings(values: Iterable[str], count: Callable[[], Mapping[str, int]]
 def describe_spellings(field: str, spellings: Mapping[str, str], counts: Mapping[str, int]) -> str:
     """A note on values that were joined."""
     pairs = sorted((one, value) for value, one in spellings.items())
-    told = [f"{value!r} ({counts[value]}) is taken as {one!r} ({counts[one]})" for one, value in pairs[:NAMED]]
+    lines = [f"{value!r} ({counts[value]}) is taken as {one!r} ({counts[one]})" for one, value in pairs[:NAMED]]
     more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
-    return f"{field} {', '.join(told)}{more}"
+    return f"{field} {', '.join(lines)}{more}"
 
 
 def _find_pairs(values: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -275,8 +275,8 @@ def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> t
     alone = Counter(run.outputs[int(predicted[0])] for predicted in several if len(set(predicted)) == 1)
     if not alone:
         return ()
-    told = ", ".join(f"{name} {count}" for name, count in sorted(alone.items()))
-    return (f"predicts one class alone in {sum(alone.values())} of {len(several)} test parts ({told})",)
+    counted = ", ".join(f"{name} {count}" for name, count in sorted(alone.items()))
+    return (f"predicts one class alone in {sum(alone.values())} of {len(several)} test parts ({counted})",)
 
 
 def interval_of(run: Run, pooled_SN: np.ndarray) -> tuple[float, float]:

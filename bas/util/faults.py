@@ -42,7 +42,7 @@ def describe(error: BaseException) -> str | None:
     """The line of an error that is the machine's; None for any other."""
     if is_memory(error):
         what = "the GPU's memory" if "CUDA" in str(error) else "memory"
-        amount = f" ({found[0].lower()})" if (found := AMOUNT.search(str(error))) else ""
+        amount = f" ({stated[0].lower()})" if (stated := AMOUNT.search(str(error))) else ""
         remedy = "allow it more (ulimit -v, a container's limit) or use fewer --workers"
         return f"{what} is short{amount}; {remedy}, and {AGAIN}"
     if isinstance(error, UnicodeEncodeError):
