@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bas.cli.options import tell_next, whole_number
-from bas.corpora import READERS, open_corpus
+from bas.corpora import READERS
 from bas.errors import UserError
 from bas.experiment import KEYS, load_experiment
 from bas.util.device import DEVICES, choose_device
@@ -81,7 +81,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
 
     folder: Path = arguments.folder
     store = FeatureStore(folder)
-    corpus = open_corpus(store.info.corpus, Path(store.info.root), store.info.truncated, store.info.columns)
+    corpus = store.info.open_corpus()
     utterances = [u for u in corpus.utterances if u.id in store]
     aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
     with bar(console, "utterances") as progress:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bas.corpora import Utterance, open_corpus
+from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.features.assemble import Remade, write_store
 from bas.features.shard import States, checksum, write_shard
@@ -64,7 +64,7 @@ def append(
     for layer in layers or ():
         if layer not in info.layers:
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
-    corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
+    corpus = info.open_corpus()
     by_id = {u.id: u for u in corpus.utterances}
     missing = [id_ for id_ in store.ids if id_ not in by_id]
     if missing:

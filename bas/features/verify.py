@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bas.corpora import Corpus, Utterance, open_corpus
+from bas.corpora import Corpus, Utterance
 from bas.encoders import LOG_MEL, Encoder, files_of, load_encoder, padded_as
 from bas.errors import UserError
 from bas.features import metadata
@@ -73,11 +73,11 @@ def verify(
         yield _derivation(folder, info, intact, sample, seed)
         sample = 0
     try:
-        corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
+        corpus = info.open_corpus()
     except (UserError, OSError) as error:
         message = f"{info.corpus} cannot be opened"
         yield Finding(
-            "labels", message, (str(error),), "put the corpus back where the store names it, or extract again"
+            "labels", message, (str(error),), "put the corpus, or a link to it, back where the store names it"
         )
         if sample:
             yield Finding("encoder", "nothing encoded again", (f"there are no recordings: {message}",), "or --sample 0")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bas.corpora import Corpus, Utterance, open_corpus
+from bas.corpora import Corpus, Utterance
 from bas.corpora.labels import relabel
 from bas.errors import UserError
 from bas.features.store import FeatureStore, StoreInfo
@@ -145,7 +145,7 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
 
 def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
     """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
-    corpus = open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
+    corpus = info.open_corpus()
     return corpus if labels is None else relabel(corpus, labels)
 
 

@@ -41,8 +41,12 @@ def tree(folder: Path) -> dict[str, bytes | str]:
     """Everything beneath the folder by name, hidden files too."""
     files: dict[str, bytes | str] = {}
     for path in folder.rglob("*"):
-        kind = f"-> {os.readlink(path)}" if path.is_symlink() else "folder" if path.is_dir() else path.read_bytes()
-        files[str(path.relative_to(folder))] = kind
+        if path.is_symlink():
+            files[str(path.relative_to(folder))] = f"-> {os.readlink(path)}"
+        elif path.is_file():
+            files[str(path.relative_to(folder))] = path.read_bytes()
+        else:
+            files[str(path.relative_to(folder))] = "folder" if path.is_dir() else "neither"
     return files
 
 

@@ -40,6 +40,7 @@ TUNE = f"tune --features {STORE} {SMALL} --name new"
 PROBE = f"probe --features {STORE} --space mine.py --set epochs=2 --seeds 1 --workers 1 --name new"
 DYNAMICS = "dynamics --corpus manifest --root cups.csv --name new --encoder"
 OLD = f"search --features {STORE} {SMALL} --protocol speaker:3 --name old"
+TAKE = "03-01-03-01-01-01-02"
 JOB = "runs/old/jobs/search-mine-fold1-seed0.json"
 CHECKPOINT = "runs/old/jobs/search-mine-fold2-seed0.checkpoint"
 
@@ -128,6 +129,22 @@ def row(cells: str, heading: str = "id,audio,label,speaker", **more: Any) -> Cas
     return manifest(f"{heading}\n{cells}\n", **more)
 
 
+def ravdess(spoil: Callable[[Path], object]) -> Case:
+    """A corpus in folders, of two actors; spoil: changes the second actor's folder."""
+
+    def prepare() -> None:
+        for actor in ("01", "02"):
+            tone(Path(f"ravdess/Actor_{actor}/03-01-03-01-01-01-{actor}.wav"), 0.2)
+        spoil(Path("ravdess/Actor_02"))
+
+    return Case("extract --corpus ravdess --root ravdess --encoder log-mel", prepare)
+
+
+def words(name: str, content: str) -> Case:
+    """A manifest of one row, whose words are in another file."""
+    return row(f"a1,wav/a1.wav,{name}", "id,audio,words", before=lambda: write(name, content))
+
+
 def split(change: Callable[[dict[str, Any]], object], keep_hash: bool = False) -> Case:
     """A protocol's file, changed by hand."""
     return Case(CHECK, lambda: edit("split.json", lambda raw: (change(raw), keep_hash or raw.pop("hash"))))
@@ -188,6 +205,24 @@ CASES = {
         "a sample rate of no recorder": row(
             "a1,wav/a1.wav,calm,anna", before=lambda: set_rate("wav/a1.wav", 1_000_003)
         ),
+    },
+    "Folders and files": {
+        "a link leads back": ravdess(lambda actor: os.symlink("..", actor / "all")),
+        "a link leads nowhere": ravdess(lambda actor: os.symlink("/mnt/none", actor / "more")),
+        "two names differ in case alone": ravdess(
+            lambda actor: shutil.copy(actor / f"{TAKE}.wav", actor / f"{TAKE}.WAV")
+        ),
+        "two copies of a corpus": ravdess(lambda actor: shutil.copytree(actor, actor.with_name("copy"))),
+        "a name is not UTF-8": ravdess(lambda actor: actor.rename(actor.with_name(os.fsdecode(b"Col\x8are")))),
+        "a pipe for a manifest": Case(
+            "extract --corpus manifest --root pipe.csv --encoder log-mel", lambda: os.mkfifo("pipe.csv")
+        ),
+        "a device for a protocol": Case(
+            CHECK, lambda: (os.remove("split.json"), os.symlink("/dev/zero", "split.json"))
+        ),
+        "a TextGrid without its last quote": words("a1.TextGrid", '"ooTextFile"\n"TextGrid"\n0 1 <exists> 1 "Interval'),
+        "a word with a blank in a CTM file": words("a1.ctm", "a1 1 0.1 0.2 ice cream 0.9\n"),
+        "a corpus that has moved": Case(NEW, lambda: os.rename("cups.csv", "mugs.csv")),
     },
     "Protocol": {
         "an unknown rule": Case(f"{SPLIT} speeker:5"),
