@@ -72,6 +72,7 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
 
 def derive(arguments: argparse.Namespace, console: Console) -> int:
     from bas.encoders.aligner import Aligner
+    from bas.features.corpus import corpus_of
     from bas.features.derive import beside
     from bas.features.derive import derive as make
     from bas.features.store import FeatureStore
@@ -81,7 +82,7 @@ def derive(arguments: argparse.Namespace, console: Console) -> int:
 
     folder: Path = arguments.folder
     store = FeatureStore(folder)
-    corpus = store.info.open_corpus()
+    corpus = corpus_of(store.info)
     utterances = [u for u in corpus.utterances if u.id in store]
     aligner = arguments.aligner and Aligner(arguments.aligner, choose_device(arguments.device))
     with bar(console, "utterances") as progress:

@@ -22,6 +22,7 @@ from rich.console import Console
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.features.assemble import Remade, write_store
+from bas.features.corpus import corpus_of
 from bas.features.shard import States, checksum, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
 from bas.util.files import read_record
@@ -64,7 +65,7 @@ def append(
     for layer in layers or ():
         if layer not in info.layers:
             raise UserError(f"{folder}: layer {layer} is not stored; it holds {', '.join(map(str, info.layers))}")
-    corpus = info.open_corpus()
+    corpus = corpus_of(info)
     by_id = {u.id: u for u in corpus.utterances}
     missing = [id_ for id_ in store.ids if id_ not in by_id]
     if missing:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bas.corpora import Corpus, open_corpus
 from bas.errors import UserError
 from bas.features.shard import Shard, States, offsets, shard_path
 from bas.util.files import read_record
@@ -76,17 +75,6 @@ class StoreInfo:
     def command(self) -> str:
         """The command that made the store; running it again completes the store."""
         return "bas extract" if self.made_by == "extract" else f"bas features {self.made_by}"
-
-    def open_corpus(self) -> Corpus:
-        """The corpus that the features are of. UserError as of `bas.corpora.open_corpus`."""
-        if not Path(self.root).exists():
-            again = (
-                "the `bas extract` that made the store, with the new --root and --features, checks and takes it along"
-            )
-            remedy = again if self.made_by == "extract" else "put a link to it there"
-            message = f"no such file or folder: {self.root}, where the store names it; if it has moved, {remedy}"
-            raise UserError(f"corpus {self.corpus}: {message}")
-        return open_corpus(self.corpus, Path(self.root), self.truncated, self.columns)
 
     @property
     def dim(self) -> int:

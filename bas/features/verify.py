@@ -23,6 +23,7 @@ from bas.corpora import Corpus, Utterance
 from bas.encoders import LOG_MEL, Encoder, files_of, load_encoder, padded_as
 from bas.errors import UserError
 from bas.features import metadata
+from bas.features.corpus import corpus_of
 from bas.features.derive import frame_times, origin, pooled, spans
 from bas.features.metadata import Columns
 from bas.features.recordings import in_threads, recording_hashes
@@ -73,7 +74,7 @@ def verify(
         yield _derivation(folder, info, intact, sample, seed)
         sample = 0
     try:
-        corpus = info.open_corpus()
+        corpus = corpus_of(info)
     except (UserError, OSError) as error:
         message = f"{info.corpus} cannot be opened"
         yield Finding(

@@ -18,6 +18,7 @@ from typing import Any
 from bas.corpora import Corpus, Utterance
 from bas.corpora.labels import relabel
 from bas.errors import UserError
+from bas.features.corpus import corpus_of
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, read
 from bas.runs.baselines import common_baselines
@@ -145,7 +146,7 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
 
 def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
     """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
-    corpus = info.open_corpus()
+    corpus = corpus_of(info)
     return corpus if labels is None else relabel(corpus, labels)
 
 

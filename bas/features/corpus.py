@@ -1,0 +1,19 @@
+"""The corpus that a store's features are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bas.corpora import Corpus, open_corpus
+from bas.errors import UserError
+from bas.features.store import StoreInfo
+
+
+def corpus_of(info: StoreInfo) -> Corpus:
+    """Read it from where the store names it. UserError, with a way on, where it is gone; and as `open_corpus`."""
+    if not Path(info.root).exists():
+        again = "the `bas extract` that made the store, with the new --root and --features, checks and takes it along"
+        remedy = again if info.made_by == "extract" else "put a link to it there"
+        message = f"no such file or folder: {info.root}, where the store names it; if it has moved, {remedy}"
+        raise UserError(f"corpus {info.corpus}: {message}")
+    return open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)
