@@ -22,6 +22,7 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
+from bas.util.terminal import Terminal
 
 if TYPE_CHECKING:
     from bas.report.results import Comparison, Results
@@ -344,7 +345,7 @@ def _open(
 
 
 def _console(console: Console | None) -> Console:
-    return Console(quiet=True) if console is None else console
+    return Terminal(quiet=True) if console is None else Terminal.of(console)
 
 
 def _say(console: Console, line: str) -> None:

@@ -16,6 +16,7 @@ from bas.cli.options import Parser, tell_next
 from bas.errors import UserError
 from bas.util.faults import describe
 from bas.util.reading import check_name
+from bas.util.terminal import Terminal, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,16 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_name(name)
         arguments = parser().parse_args(given)
         # In a log file a sentence is one line.
-        result: int = arguments.verb(arguments, Console(soft_wrap=not sys.stdout.isatty()))
+        result: int = arguments.verb(arguments, Terminal(soft_wrap=not sys.stdout.isatty()))
         return result
     except UserError as error:
-        print(f"bas: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"bas: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except Exception as error:
         line = describe(error)
         if line is None:
             raise
-        print(f"bas: {' '.join(line.split())}", file=sys.stderr)
+        print(f"bas: {printable(' '.join(line.split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bas: interrupted; the same command goes on from here", file=sys.stderr)
@@ -59,7 +60,9 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     from bas.util.progress import bar
 
     root = RUNS / "corpora" / "demo"
-    console.print("[bold]This demo's speech is synthetic (espeak-ng): its figures say nothing about real emotion.")
+    console.print(
+        "This demo's speech is synthetic (espeak-ng): its figures say nothing about real emotion.", style="bold"
+    )
     with bar(console, "utterances") as progress:
         task = progress.add_task("synthesise", total=None)
         synthesise(root, on_progress=lambda done, total: progress.update(task, completed=done, total=total))

@@ -72,6 +72,8 @@ def read_command(arguments: argparse.Namespace, verb: str) -> Command:
     for name, key in keys_of(verb).items():
         value = getattr(arguments, name, None) if key.flag else None
         if value is not None:
+            if key.several and isinstance(value, str):
+                value = [value]  # as it is: brackets and commas in a folder's name make no list of it
             words = [] if key.kind is bool else [value] if isinstance(value, str) else value
             texts.append(Text(name, value, shlex.join([key.flag, *words])))
     for text in arguments.set:

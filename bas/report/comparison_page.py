@@ -10,8 +10,9 @@ from rich.console import Console
 from bas.report.format import encoder_name, ends, points, spread, verdict
 from bas.report.notes import about, ceiling_line, over_folds, preset_line, settings_line
 from bas.report.results import Comparison
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 MOST = 3  # metrics beside each other on a terminal
 
@@ -92,16 +93,19 @@ def _decisions(results: Comparison) -> list[str]:
 def markdown(results: Comparison) -> str:
     """The tables, their legend, the verdicts and the chosen blocks as a page."""
     lines = [
-        f"# {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_line(results.settings)}, protocol {results.protocol.description}",
+        section(
+            1,
+            f"{results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
+            f"{preset_line(results.settings)}, protocol {results.protocol.description}",
+        ),
         "",
         *markdown_table(*_numbers(results)),
         "",
         *markdown_table(*_differences(results)),
         "",
-        *(f"- {line}" for line in (*_legend(results), *_decisions(results), *results.verdicts)),
+        *bullets((*_legend(results), *_decisions(results), *results.verdicts)),
         "",
-        settings_line(results.settings),
+        paragraph(settings_line(results.settings)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,7 +119,7 @@ def show(results: Comparison, console: Console) -> None:
     for line in (*_legend(results), *_decisions(results)):
         console.print(line, highlight=False)
     for line in results.verdicts:
-        console.print(f"[bold]{line}", highlight=False)
+        console.print(line, style="bold", highlight=False)
 
 
 def board(folder: Path, results: Comparison) -> None:

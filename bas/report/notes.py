@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from bas.protocols import Protocol
 from bas.report.format import points
@@ -20,8 +21,11 @@ def announce(run: Run, workers: int, console: Console) -> None:
     """Print what is about to be trained, and on what."""
     plan, info, settings = run.plan, run.store.info, run.plan.settings
     console.print(
-        f"[bold]{run.folder}[/bold]: task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
-        f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}"
+        Text.assemble(
+            (str(run.folder), "bold"),
+            f": task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances, "
+            f"{len(run.outputs)} outputs; {info.encoder['name']} layer {plan.layer}",
+        )
     )
     console.print(
         f"protocol {run.protocol.description}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
@@ -37,7 +41,7 @@ def announce_study(run: Run, name: Path, reads: str, console: Console) -> None:
     """Print the same for a store that a study reads. name: the run's folder, or the one it is in."""
     line = f"task {run.task.name} on {run.corpus.name}, {len(run.utterances)} utterances"
     line += f"; {run.store.info.encoder['name']}, {reads}; seeds {len(run.plan.seeds)}"
-    console.print(f"[bold]{name}[/bold]: {line}")
+    console.print(Text.assemble((str(name), "bold"), f": {line}"))
     tell_protocol(run.protocol, console)
     if run.corpus.note:
         console.print(f"note: {run.corpus.note}", style="bold yellow", markup=False)

@@ -1,4 +1,4 @@
-"""A table on a page and on a terminal."""
+"""A table, and how a terminal shows it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ Table = tuple[list[str], list[list[str]]]
 """Heading and rows."""
 
 
-def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Its lines."""
-    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
-
-
 def rich_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:
     """For the terminal; the first column is never broken."""
     table = rich.table.Table(title=Text(title, style="table.title") if title else None, title_justify="left")
     for index, column in enumerate(heading):
-        table.add_column(column, no_wrap=index == 0)
+        table.add_column(Text(column), no_wrap=index == 0)
     for row in rows:
         table.add_row(*map(Text, row))
     return table

@@ -6,16 +6,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.space import Architecture
 from bas.training.loop import Record
 from bas.util.faults import naming
+from bas.util.figures import legible
 from bas.util.files import replacing
+from bas.util.markdown import paragraph
 
 IMAGES = 5
 """The number of layers x blocks images of a search: drawing one takes longer than a small epoch."""
@@ -29,20 +33,45 @@ def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Itera
     """
     path = folder / "tb" / ("MARKED" if marks else "") / job
     with naming(path), closing(SummaryWriter(str(path))) as board:
-        board.add_text("protocol", "\n\n".join((protocol, *marks)), 0)
+        board.add_text("protocol", "\n\n".join(map(paragraph, (protocol, *marks))), 0)
         yield board
 
 
-def draw(folder: Path, job: str, protocol: str, marks: Sequence[str], figures: Mapping[str, Figure]) -> None:
-    """Save figures, by name, as files in `figures/` and in TensorBoard, in place of the old ones."""
+def draw(
+    folder: Path, job: str, protocol: str, marks: Sequence[str], figures: Mapping[str, Figure], console: Console
+) -> None:
+    """Save figures, by name, as files in `figures/` and in TensorBoard, in place of the old ones.
+
+    Prints a note of letters that no installed font has.
+    """
+    unread: set[str] = set()
+    names: list[str] = []
     for old in (folder / "tb").glob("**/events.*"):
         old.unlink()
     with writer(folder, job, protocol, marks) as board:
         for name, figure in figures.items():
-            path = folder / "figures" / f"{re.sub('[^a-zA-Z0-9_.]+', '-', name).strip('-')}.png"
-            with replacing(path) as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            board.add_figure(name, figure, 0, close=False)
+            path = folder / "figures" / _file_name(name, names)
+            names.append(path.name)
+            with legible(figure) as missing:
+                with replacing(path) as temporary:
+                    figure.savefig(temporary, format="png", dpi=150)
+                board.add_figure(name, figure, 0, close=False)
+            unread |= missing
+    if unread:
+        told = f"no installed font has {' '.join(sorted(unread))}: figures show boxes; install one, such as Noto Sans"
+        console.print(f"note: {told}", style="dim", highlight=False)
+
+
+def _file_name(name: str, others: Sequence[str]) -> str:
+    """A figure's file: its name in letters and digits of any script, with a number where another has that already."""
+    stem = re.sub(r"[^\w.]+", "-", name).strip("-")[:60]
+    numbered = (f"{stem}.png" if number == 1 else f"{stem}-{number}.png" for number in count(1))
+    return next(path for path in numbered if path not in others)
+
+
+def _add_figure(board: SummaryWriter, name: str, figure: Figure, step: int) -> None:
+    with legible(figure):
+        board.add_figure(name, figure, step)
 
 
 def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> None:
@@ -71,24 +100,24 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
     _scalars(board, {"temperature": record["temperature"]}, epoch)
     _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
     _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
-    board.add_text("architecture", " > ".join(record["architecture"].values()), epoch)
+    board.add_text("architecture", paragraph(" > ".join(record["architecture"].values())), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
-        board.add_figure("layers x blocks", _figure(rows), epoch)
+        _add_figure(board, "layers x blocks", _figure(rows), epoch)
 
 
 def write_choice(
     board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
 ) -> None:
     """Write the architecture that a search chose, and an image of the mean valid score of the paths by block."""
-    board.add_text("architecture", str(chosen), epochs)
+    board.add_text("architecture", paragraph(str(chosen)), epochs)
     by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for architecture, value in scored:
         for part, block in architecture.blocks:
             by_block[part][block].append(value)
     if by_block:
         means = {part: {block: float(np.mean(v)) for block, v in row.items()} for part, row in by_block.items()}
-        board.add_figure(f"layers x blocks, valid {metric} of paths", _figure(means), epochs)
+        _add_figure(board, f"layers x blocks, valid {metric} of paths", _figure(means), epochs)
 
 
 def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -112,10 +141,10 @@ def write_mix(board: SummaryWriter, record: Record) -> None:
         axes = figure.subplots()
         axes.bar(list(record["mix"]), list(record["mix"].values()))
         axes.set(xlabel="state", ylabel="weight")
-        board.add_figure("layer mix", figure, 0)
+        _add_figure(board, "layer mix", figure, 0)
 
 
 def write_training(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
     """Write the trained architecture, and its metrics on the test part of its fold."""
-    board.add_text("architecture", architecture, 0)
+    board.add_text("architecture", paragraph(architecture), 0)
     _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)

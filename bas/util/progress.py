@@ -50,7 +50,7 @@ def bar(console: Console, what: str) -> Progress:
     if not console.is_terminal:
         return _Lines(console=console, disable=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(what),

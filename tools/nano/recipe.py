@@ -46,6 +46,7 @@ from bas.speech.audio import SAMPLE_RATE
 from bas.util.device import DEVICES, choose_device
 from bas.util.files import locked, read_json, write_json
 from bas.util.progress import bar
+from bas.util.terminal import Terminal, printable
 
 CLUSTERS = (100, 250)  # units of stage 1 and of stage 2
 OWN_STATE = 4  # the state of stage 1 that stage 2's units are of, out of 0 to 6
@@ -250,7 +251,7 @@ def carry_out(a: argparse.Namespace, teacher: EncoderInfo | None, console: Conso
     )
     console.print(f"model: {out}", highlight=False, soft_wrap=True)
     command = f"bas extract --corpus emodb --root path/to/emodb --encoder {out}"
-    console.print(f"[bold]next:[/] {command}", highlight=False, soft_wrap=True)
+    console.print(f"next: {command}", highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -274,9 +275,9 @@ def main() -> int:
     try:
         teacher = asked(a)
         with locked(a.work, "training"):
-            carry_out(a, teacher, Console(soft_wrap=not sys.stdout.isatty()))
+            carry_out(a, teacher, Terminal(soft_wrap=not sys.stdout.isatty()))
     except (UserError, OSError) as error:
-        print(f"nano: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"nano: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nano: interrupted; the same command goes on from here", file=sys.stderr)

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, estimate, points, spread
 from bas.report.notes import about, over_folds, preset_line, settings_line
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.stats import NO_INTERVAL, Paired, Spread, between, verdict_sentence
 from bas.stats.ranking import Agreement, SlotEffects
 from bas.studies.audit.results import Audit, Claim, SpaceAudit
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 FALSE = 0.05  # the share of false verdicts that a test at 5 % allows
 
@@ -234,19 +235,20 @@ def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
 def markdown(results: Audit) -> str:
     """The whole report."""
     lines = [
-        f"# Audit: {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-        f"{preset_line(results.settings)}, protocol {results.protocol.description}"
+        section(
+            1,
+            f"Audit: {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
+            f"{preset_line(results.settings)}, protocol {results.protocol.description}",
+        )
     ]
     for space in results.spaces:
-        lines += ["", f"## {space.space}", "", *(f"- {line}" for line in sentences(results, space))]
-        lines += [f"- {line}" for line in summary(results, space)]
+        lines += ["", section(2, space.space), "", *bullets(sentences(results, space))]
+        lines += bullets(summary(results, space))
         for title, (heading, rows) in _tables(results, space):
-            lines += ["", f"### {title}", "", *markdown_table(heading, rows)]
+            lines += ["", section(3, title), "", *markdown_table(heading, rows)]
         if warnings := warnings_of(space):
-            lines += ["", *(f"- {line}" for line in warnings)]
-    return (
-        "\n".join([*lines, "", *(f"- {line}" for line in legend(results)), "", settings_line(results.settings)]) + "\n"
-    )
+            lines += ["", *bullets(warnings)]
+    return "\n".join([*lines, "", *bullets(legend(results)), "", paragraph(settings_line(results.settings))]) + "\n"
 
 
 def show(results: Audit, console: Console) -> None:
@@ -257,7 +259,7 @@ def show(results: Audit, console: Console) -> None:
             console.print(rich_table(name, heading, rows))
         _lines([*warnings_of(space), *summary(results, space)], console)
         for line in sentences(results, space):
-            console.print(f"[bold]{line}", highlight=False)
+            console.print(line, style="bold", highlight=False)
     _lines(legend(results), console)
 
 

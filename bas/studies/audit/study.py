@@ -69,7 +69,7 @@ def measure(
         for spec, settings in settings_of.items():
             part = folder / "variants" / spec
             variant_run = start(part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
-            console.print(f"[bold]{part}[/bold]")
+            console.print(str(part), style="bold")
             _train(variant_run, pool, memory, ())
             variant_runs[spec] = variant_run
         console.print("statistics: minutes where the units are many", style="dim")

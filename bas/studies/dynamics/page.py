@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from bas.report.format import NONE, encoder_name, spread, verdict
-from bas.report.table import Table, markdown_table
+from bas.report.table import Table
 from bas.stats import MIN_UNITS, Spread
 from bas.studies.dynamics.classifiers import MARK
 from bas.studies.dynamics.figures import medians
 from bas.studies.dynamics.numbers import KINDS, LAST, SPLITS
 from bas.studies.dynamics.results import CkaRows, Likeness, Measured, ProbeRows, Refused, RidgeRows
+from bas.util.markdown import bullets, markdown_table, paragraph
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
 
@@ -27,7 +28,7 @@ def markdown(results: Measured, text_encoder: str | None) -> str:
     lines: list[str] = []
     for title, table in sections:
         lines += [f"## {title}", "", *table, ""]
-    return "\n".join([*lines, *(f"- {line}" for line in _legend(results, text_encoder))]) + "\n"
+    return "\n".join([*lines, *bullets(_legend(results, text_encoder))]) + "\n"
 
 
 def _spread(mean: float | None, sd: float | None) -> str:
@@ -105,7 +106,7 @@ def _scores(results: Measured) -> Table:
 def _acoustics(results: Measured) -> list[str]:
     ridge = results.ridge
     if isinstance(ridge, Refused):
-        return [f"None: {ridge.refused}."]
+        return [paragraph(f"None: {ridge.refused}.")]
     first, last = (medians(ridge, row) for row in (0, -1))
 
     def cell(name: str, state: int) -> str:

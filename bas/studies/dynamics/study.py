@@ -55,7 +55,10 @@ from bas.studies.dynamics.results import Checkpoint, Dynamics, FineTuned, Rotati
 from bas.tasks import EMOTION
 from bas.training.loop import seed_everything
 from bas.training.tuning import Tuning
+from bas.util.figures import legible
 from bas.util.files import read_record, replacing, write_json, write_text
+from bas.util.markdown import paragraph, plain, section
+from bas.util.terminal import Terminal
 from bas.util.typed import from_plain
 from bas.util.versions import versions
 
@@ -124,9 +127,10 @@ def carry_out(
     write_text(folder / "table.md", _heading(results) + markdown(results, plan.text_encoder))
     with _board(study, "figures", replace_old=True) as board:
         for name, figure in figures(results).items():
-            with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
-                figure.savefig(stream, format="png", dpi=150)
-            board.add_figure(name, figure, 0)
+            with legible(figure):
+                with replacing(folder / "figures" / f"{name}.png") as temporary, temporary.open("wb") as stream:
+                    figure.savefig(stream, format="png", dpi=150)
+                board.add_figure(name, figure, 0)
     return results
 
 
@@ -289,7 +293,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
     if encoder.info.revision != revision:
         raise UserError(f"{weights}: other weights than were written; delete {where}: it is made again")
     store, means = where / "features" / name, where / "means" / f"{name}.npz"
-    x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Console(quiet=True))
+    x_LUD, cut_LUD = embed(encoder, third, manifest, store, means, Terminal(quiet=True))
     analysed = analyse(
         x_LUD,
         read_means(where / "means" / "step-00000.npz", ids, f"delete {where}: it is made again")[0] if step else None,
@@ -338,14 +342,16 @@ def _heading(results: Dynamics) -> str:
     loudness = "as recorded" if results.loudness is None else f"{results.loudness:g} LUFS"
     notes = [results.note, *protocol.notes] if results.note else protocol.notes
     lines = [
-        f"# {encoder_name(encoder.name)} fine-tuned on {results.corpus}",
+        section(1, f"{encoder_name(encoder.name)} fine-tuned on {results.corpus}"),
         "",
-        *(f"**MARK: {mark}**\n" for mark in protocol.marks),
-        f"Protocol {protocol.description}; {len(results.finetuned)} of {results.folds} rotations. "
-        f"Encoder {encoder.revision}, {encoder.input or 'as recorded'}; recordings at {loudness}, "
-        f"{len(results.skipped)} left out. "
-        f"Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
-        f"seed {results.seed}, {results.device}.",
-        *(f"\nNote: {note}." for note in notes),
+        *(f"**MARK: {plain(mark)}**\n" for mark in protocol.marks),
+        paragraph(
+            f"Protocol {protocol.description}; {len(results.finetuned)} of {results.folds} rotations. "
+            f"Encoder {encoder.revision}, {encoder.input or 'as recorded'}; recordings at {loudness}, "
+            f"{len(results.skipped)} left out. "
+            f"Preset {results.preset}: {', '.join(f'{name} {value:g}' for name, value in how.items())}; "
+            f"seed {results.seed}, {results.device}."
+        ),
+        *(f"\n{paragraph(f'Note: {note}.')}" for note in notes),
     ]
     return "\n".join(lines) + "\n\n"

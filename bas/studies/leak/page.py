@@ -8,8 +8,9 @@ from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread
 from bas.report.notes import preset_line, settings_line
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.studies.leak.results import Leak, LeakScore
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 LEAK_VERDICTS = {"better": "inflated", "worse": "deflated"}
 """The words for a verdict on the leaky split."""
@@ -58,15 +59,15 @@ def _legend(results: Leak) -> list[str]:
 def markdown(results: Leak) -> str:
     """The table and its legend as a page."""
     lines = [
-        f"# {_title(results)}",
+        section(1, _title(results)),
         "",
-        f"{encoder_name(results.encoder.name)}, layer {results.layer}, {preset_line(results.settings)}.",
+        paragraph(f"{encoder_name(results.encoder.name)}, layer {results.layer}, {preset_line(results.settings)}."),
         "",
         *markdown_table(*_cells(results, results.rows[0].metrics)),
         "",
-        *(f"- {line}" for line in _legend(results)),
+        *bullets(_legend(results)),
         "",
-        settings_line(results.settings),
+        paragraph(settings_line(results.settings)),
     ]
     return "\n".join(lines) + "\n"
 

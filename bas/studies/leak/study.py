@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from rich.console import Console
+from rich.text import Text
 
 from bas.errors import UserError
 from bas.protocols import Protocol, field_of, thin
@@ -54,7 +55,7 @@ def measure(
                 part = folder / f"{side}-seed{seed}"
                 run = start(part, inputs.with_plan(seeds=(seed,)), protocol)
                 runs[side].append(run)
-                console.print(f"[bold]{part}[/bold]: protocol {run.protocol.description}")
+                console.print(Text.assemble((str(part), "bold"), f": protocol {run.protocol.description}"))
                 if seed == inputs.plan.seeds[0]:
                     tell_protocol(run.protocol, console)
                 _train(run, pool, memory)

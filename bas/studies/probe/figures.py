@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from bas.report.format import points
 from bas.runs import tensorboard
@@ -18,7 +19,7 @@ from bas.studies.probe.results import Probe, StoreProbe
 from bas.training.heads import state_name
 
 
-def draw(folder: Path, results: Probe) -> None:
+def draw(folder: Path, results: Probe, console: Console) -> None:
     """`figures/*.png`, and the same in TensorBoard."""
     figures = {f"layers of {store.store}": _layer_curve(store) for store in results.stores}
     figures |= {f"learning curves of {s.store}": _learning(s) for s in results.stores if len(s.curves) > 1}
@@ -27,7 +28,7 @@ def draw(folder: Path, results: Probe) -> None:
         figures[f"encoders x layers on {corpus}"] = _heatmap(of_corpus)
     marks = sorted({mark for store in results.stores for mark in store.protocol.marks})
     splits = "; ".join(dict.fromkeys(store.protocol.description for store in results.stores))
-    tensorboard.draw(folder, "probe", splits, marks, figures)
+    tensorboard.draw(folder, "probe", splits, marks, figures, console)
 
 
 def _layer_curve(store: StoreProbe) -> Figure:

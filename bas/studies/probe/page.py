@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
 from bas.report.notes import about, preset_line
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.runs.layers import middle
 from bas.stats import Estimate, Spread
 from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX
@@ -18,6 +18,7 @@ from bas.studies.probe.results import Choice, FewLabels, Probe, StoreProbe, Tran
 from bas.studies.probe.transfer import UNUSABLE
 from bas.training.heads import state_name
 from bas.training.settings import PROBED
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 CLAIMS = {
     "disjoint, training": "LAYER=best",
@@ -153,22 +154,27 @@ def markdown(results: Probe) -> str:
     """The whole report as a page."""
     lines = ["# Which layer?", ""]
     for store in results.stores:
-        lines += [f"## {title_of(store)}", "", f"{preset_line(store.settings)}.", ""]
+        lines += [section(2, title_of(store)), "", paragraph(f"{preset_line(store.settings)}."), ""]
         for title, rows in _sections(store):
-            lines += [f"### {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
-        lines += [*(f"- {line}" for line in (*_said(store), *_legend(store))), ""]
+            lines += [section(3, f"{title[0].upper()}{title[1:]}"), "", *markdown_table(*rows), ""]
+        lines += [*bullets((*_said(store), *_legend(store))), ""]
         settings = store.settings.to_dict()
-        lines += ["Settings: " + ", ".join(f"{name}={settings[name]}" for name in ("preset", *PROBED)), ""]
+        lines += [paragraph("Settings: " + ", ".join(f"{name}={settings[name]}" for name in ("preset", *PROBED))), ""]
     for between in results.transfer:
-        lines += [f"## Transfer, {encoder_name(between.encoder.name)}", ""]
+        lines += [section(2, f"Transfer, {encoder_name(between.encoder.name)}"), ""]
         line = f"{between.metric} on {', '.join(between.classes)} (labels {between.labels})"
-        lines += [f"{line}; 95 % intervals over the target's units.", ""]
-        notes = [f"- Mark: {mark}." for mark in between.marks]
+        lines += [paragraph(f"{line}; 95 % intervals over the target's units."), ""]
+        notes = [f"Mark: {mark}." for mark in between.marks]
         if between.left_out:
-            notes.append(f"- Not trained on, for {UNUSABLE}: {', '.join(between.left_out)}.")
-        lines += [*notes, ""] if notes else []
+            notes.append(f"Not trained on, for {UNUSABLE}: {', '.join(between.left_out)}.")
+        lines += [*bullets(notes), ""] if notes else []
         for kind in KINDS:
-            lines += [f"### {kind[0].upper()}{kind[1:]} heads", "", *markdown_table(*_transfer(between, kind)), ""]
+            lines += [
+                section(3, f"{kind[0].upper()}{kind[1:]} heads"),
+                "",
+                *markdown_table(*_transfer(between, kind)),
+                "",
+            ]
     if results.mean:
         lines += ["## Mean over corpora", "", *markdown_table(*_reductions(results.mean)), ""]
     return "\n".join(lines)

@@ -82,7 +82,7 @@ def carry_out(
     results = Probe(run=folder.name, stores=tuple(stores), mean=numbers.averaged(reductions), transfer=tuple(transfers))
     write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
-    figures.draw(folder, results)
+    figures.draw(folder, results, console)
     page.show(results, console)
     return results
 

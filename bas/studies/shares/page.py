@@ -11,11 +11,12 @@ from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
 from bas.report.notes import about, ceiling_line, preset_line, settings_line
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
 from bas.stats import verdict_sentence
 from bas.studies.shares.contours import DRAWS, LEAST, MEASURES
 from bas.studies.shares.results import Correlation, Example, ShareStudy, StoreShares, WithMetadata
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 
 def _ablation(results: ShareStudy) -> Table:
@@ -162,13 +163,13 @@ def _sections(results: ShareStudy) -> list[tuple[str, Table]]:
 def markdown(results: ShareStudy) -> str:
     """The whole report as a page."""
     first = results.stores[0]
-    lines = [f"# Shares of listeners on {first.corpus}", "", f"{preset_line(first.settings)}.", ""]
+    lines = [section(1, f"Shares of listeners on {first.corpus}"), "", paragraph(f"{preset_line(first.settings)}."), ""]
     for title, rows in _sections(results):
-        lines += [f"## {title[0].upper()}{title[1:]}", "", *markdown_table(*rows), ""]
+        lines += [section(2, f"{title[0].upper()}{title[1:]}"), "", *markdown_table(*rows), ""]
     for store in results.stores:
-        lines += [f"## Every metric on {store.store}", "", *markdown_table(*_metrics(store)), ""]
-    lines += [*(f"- {line}" for line in (*_said(results), *_legend(results))), ""]
-    return "\n".join([*lines, settings_line(first.settings)]) + "\n"
+        lines += [section(2, f"Every metric on {store.store}"), "", *markdown_table(*_metrics(store)), ""]
+    lines += [*bullets((*_said(results), *_legend(results))), ""]
+    return "\n".join([*lines, paragraph(settings_line(first.settings))]) + "\n"
 
 
 def show(results: ShareStudy, console: Console) -> None:
@@ -200,7 +201,7 @@ def _narrow(heading: list[str], rows: list[list[str]]) -> list[Table]:
     ]
 
 
-def draw(folder: Path, results: ShareStudy) -> None:
+def draw(folder: Path, results: ShareStudy, console: Console) -> None:
     """`figures/*.png`, and the same in TensorBoard."""
     figures = {"encoder x attention": _bars(results)}
     for store in results.stores:
@@ -208,7 +209,7 @@ def draw(folder: Path, results: ShareStudy) -> None:
             if examples:
                 figures[f"attention of {model} on {store.store}"] = _examples(model, store.store, examples)
     protocol = results.stores[0].protocol
-    tensorboard.draw(folder, "shares", protocol.description, protocol.marks, figures)
+    tensorboard.draw(folder, "shares", protocol.description, protocol.marks, figures, console)
 
 
 def _bars(results: ShareStudy) -> Figure:

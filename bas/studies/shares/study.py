@@ -103,7 +103,7 @@ def carry_out(
     )
     write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
-    page.draw(folder, results)
+    page.draw(folder, results, console)
     page.show(results, console)
     return results
 

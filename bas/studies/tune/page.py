@@ -6,9 +6,10 @@ from rich.console import Console
 
 from bas.report import comparison_page
 from bas.report.format import NONE
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.studies.tune.results import Tuning
 from bas.studies.tune.trials import BLOCK
+from bas.util.markdown import bullets, markdown_table, section
 
 MODES = {
     "blocks": "blocks and settings by Optuna (TPE)",
@@ -67,8 +68,13 @@ def markdown(results: Tuning) -> str:
     """The page of `comparison_page.markdown`, then the best trial of each fold and a legend."""
     lines = [comparison_page.markdown(results).rstrip("\n")]
     for space in results.tuning:
-        lines += ["", f"## {space}: the best trial of each fold", "", *markdown_table(*_chosen(results, space))]
-    return "\n".join([*lines, "", *(f"- {line}" for line in _legend(results))]) + "\n"
+        lines += [
+            "",
+            section(2, f"{space}: the best trial of each fold"),
+            "",
+            *markdown_table(*_chosen(results, space)),
+        ]
+    return "\n".join([*lines, "", *bullets(_legend(results))]) + "\n"
 
 
 def show(results: Tuning, console: Console) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from bas.encoders.logmel import LOG_MEL
 from bas.runs import tensorboard
@@ -20,7 +21,7 @@ from bas.studies.words.results import Similarity, StoreWords, TaskWords, Words
 COLOURS = dict(zip(INPUTS, ("black", "tab:gray", "tab:red", "tab:blue", "tab:green", "tab:orange"), strict=True))
 
 
-def draw(folder: Path, results: Words) -> None:
+def draw(folder: Path, results: Words, console: Console) -> None:
     """`figures/*.png`, and the same in TensorBoard."""
     figures: dict[str, Figure] = {}
     for store in results.stores:
@@ -35,7 +36,7 @@ def draw(folder: Path, results: Words) -> None:
     marks = sorted({mark for task in tasks for mark in task.protocol.marks})
     marks += [MARK.lower()] if results.text_encoder.untrained else []
     splits = "; ".join(dict.fromkeys(task.protocol.description for task in tasks))
-    tensorboard.draw(folder, "words", splits, marks, figures)
+    tensorboard.draw(folder, "words", splits, marks, figures, console)
 
 
 def _mel(results: Words, store: StoreWords, task: str) -> TaskWords | None:

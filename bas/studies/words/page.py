@@ -10,12 +10,13 @@ from rich.console import Console
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
 from bas.report.notes import about, preset_line
 from bas.report.results import Score
-from bas.report.table import Table, markdown_table, rich_table
+from bas.report.table import Table, rich_table
 from bas.speech.words import describe_unaligned
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
 from bas.studies.words.jobs import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
 from bas.studies.words.numbers import CONTROLS
 from bas.studies.words.results import Neighbour, Neighbourhoods, Similarity, StoreWords, TaskWords, Words
+from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 MARK = "UNTRAINED TEXT ENCODER"
 NULLS = {"chance": "any", "within": "same sentences", "place": "same place"}
@@ -211,34 +212,39 @@ def _lns_legend(lns: Similarity) -> list[str]:
 def markdown(results: Words) -> str:
     """The whole report as a page."""
     lines = ["# Do acoustic word embeddings carry more than frames?", ""]
-    lines += [*(f"- {line}" for line in _legend(results)), ""]
-    lines += [*(f"- {line}" for s in results.stores for t in s.tasks for line in t.verdicts), ""]
+    lines += [*bullets(_legend(results)), ""]
+    lines += [*bullets(line for s in results.stores for t in s.tasks for line in t.verdicts), ""]
     for name, of_stores in by_task(results).items():
-        lines += [f"## All stores, {name}: the mean over states", "", *markdown_table(*_summary(of_stores)), ""]
+        lines += [
+            section(2, f"All stores, {name}: the mean over states"),
+            "",
+            *markdown_table(*_summary(of_stores)),
+            "",
+        ]
         if len(of_stores) > 1:
-            lines += [f"## All stores, {name}: layer by layer", "", *markdown_table(*_layers(of_stores)), ""]
+            lines += [section(2, f"All stores, {name}: layer by layer"), "", *markdown_table(*_layers(of_stores)), ""]
     for store in results.stores:
-        lines += [f"## {store.corpus}, {encoder_of(store)}", "", _words_line(store), ""]
+        lines += [section(2, f"{store.corpus}, {encoder_of(store)}"), "", paragraph(_words_line(store)), ""]
         for task in store.tasks:
-            lines += [f"### {task.task}", "", f"{preset_line(task.settings)}.", ""]
+            lines += [section(3, task.task), "", paragraph(f"{preset_line(task.settings)}."), ""]
             title = ""
             for title_now, rows in _task_sections(task, results):
                 if title_now != title:
-                    lines += [f"#### {title_now[0].upper()}{title_now[1:]}", ""]
+                    lines += [section(4, f"{title_now[0].upper()}{title_now[1:]}"), ""]
                 title = title_now
                 lines += [*markdown_table(*rows), ""]
-            lines += [*(f"- {line}" for line in (*_said(task), *_task_legend(task))), ""]
+            lines += [*bullets((*_said(task), *_task_legend(task))), ""]
         lines += ["### Neighbourhoods of words", ""]
         near = store.neighbourhoods
         if near is None:
-            lines += [f"None: {store.why}.", ""]
+            lines += [paragraph(f"None: {store.why}."), ""]
             continue
         if results.text_encoder.untrained:
             lines += [f"**{MARK}**: its vectors know a word and its place, so nothing here is about meaning.", ""]
         lines += [*markdown_table(*_lns(store.states, near.lns)), ""]
         lines += [*markdown_table(*_lns_by_k(store.states, near.lns)), ""]
         lines += [*markdown_table(*_neighbours(near)), ""] if near.shown else []
-        lines += [*(f"- {line}" for line in _lns_legend(near.lns)), ""]
+        lines += [*bullets(_lns_legend(near.lns)), ""]
     return "\n".join(lines)
 
 

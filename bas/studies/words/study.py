@@ -131,7 +131,7 @@ def carry_out(
     )
     write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
-    figures.draw(folder, results)
+    figures.draw(folder, results, console)
     page.show(results, console)
     return results
 
