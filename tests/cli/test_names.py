@@ -50,6 +50,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             writer.writeheader()
             writer.writerows(rows)
         Path(FILE).write_text(SPACE, encoding="utf-8")
+        for verb in ("protocol make", "extract"):
+            assert main([*verb.split(), *VERBS[verb]]) == 0
         yield folder
 
 
