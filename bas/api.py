@@ -305,15 +305,13 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         device=device,
         columns=choice.corpus.map or {},
     )
-    corpus = root.stem if reader == "manifest" else reader
-    name = choice.name or f"dynamics-{corpus}-{encoder.rstrip('/').rpartition('/')[2]}-{choice.preset}"
+    folder = choose.tuning_folder(choice)
     values: dict[str, Any] = {
-        "name": name,
+        "name": folder.name,
         "device": device,
         "corpus": replace(choice.corpus, root=str(root)),
         "dynamics": replace(of, settings=vars(settings)),
     }
-    folder = choose.RUNS / name
     with choose.work_in(folder, "dynamics", replace(choice, **values)):
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")

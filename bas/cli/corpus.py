@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import Work, add_experiment, read_command, tell_next
+from bas.cli.options import Work, add_experiment, path, read_command, tell_next
 from bas.corpora import Corpus, audformat, export, open_corpus
 from bas.corpora.labels import relabel
 from bas.errors import UserError
@@ -139,4 +139,4 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     kind("show", "what a corpus holds, what is not known, and how it will be scored", show)
     p = kind("export", "write a corpus as a manifest (.csv, .jsonl) or as an audformat database (a folder)", write)
-    p.add_argument("--to", required=True, type=Path, metavar="OUT", help="a new .csv or .jsonl file, or a new folder")
+    p.add_argument("--to", required=True, type=path, metavar="OUT", help="a new .csv or .jsonl file, or a new folder")

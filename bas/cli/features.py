@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import tell_next, whole_number
+from bas.cli.options import path, tell_next, whole_number
 from bas.corpora import READERS
 from bas.errors import UserError
 from bas.experiment import KEYS, load_experiment
@@ -150,7 +150,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     def kind(verb: str, text: str) -> argparse.ArgumentParser:
         p = kinds.add_parser(verb, help=text, description=text, allow_abbrev=False)
         p.add_argument(
-            "folder", type=Path, metavar="FOLDER", help="a feature store; for info and verify also EXPERIMENT.toml"
+            "folder", type=path, metavar="FOLDER", help="a feature store; for info and verify also EXPERIMENT.toml"
         )
         return p
 
@@ -165,22 +165,22 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.set_defaults(verb=verify)
 
     p = kind("subset", "a new store of some layers or utterances; the same command goes on after a kill")
-    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("--into", required=True, type=path, metavar="OUT", help="the new store's folder")
     p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
-    p.add_argument("--ids", type=Path, metavar="FILE", help="the utterances to keep, one id a line; default: all")
+    p.add_argument("--ids", type=path, metavar="FILE", help="the utterances to keep, one id a line; default: all")
     p.set_defaults(verb=subset)
 
     p = kind("merge", "a new store of all utterances of several; the same command goes on after a kill")
-    p.add_argument("others", nargs="+", type=Path, metavar="FOLDER", help="others of the same encoder and layers")
-    p.add_argument("--into", required=True, type=Path, metavar="OUT", help="the new store's folder")
+    p.add_argument("others", nargs="+", type=path, metavar="FOLDER", help="others of the same encoder and layers")
+    p.add_argument("--into", required=True, type=path, metavar="OUT", help="the new store's folder")
     p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
-    p.add_argument("--root", type=Path, help="what it reads; default: that of the stores")
+    p.add_argument("--root", type=path, help="what it reads; default: that of the stores")
     p.add_argument("--map", metavar="FIELD=COLUMN,...", help="its columns of other names; default: that of the stores")
     p.set_defaults(verb=merge)
 
     p = kind("append", "a new store with metadata beside each frame, one-hot; the same command goes on after a kill")
     p.add_argument("--fields", required=True, nargs="+", metavar="FIELD", help="some of sex, language, speaker")
-    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-with-FIELDS")
+    p.add_argument("--into", type=path, metavar="OUT", help="the new store's folder; default: FOLDER-with-FIELDS")
     p.add_argument("--layers", default="all", help="all (default), or numbers such as 0,6,12")
     p.set_defaults(verb=append)
 
@@ -205,6 +205,6 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         help="a CTC model, by hub name or folder, for utterances with a text and no word times; default: those are cut "
         "into equal pseudo-segments",
     )
-    p.add_argument("--into", type=Path, metavar="OUT", help="the new store's folder; default: FOLDER-SEGMENTS-POOLING")
+    p.add_argument("--into", type=path, metavar="OUT", help="the new store's folder; default: FOLDER-SEGMENTS-POOLING")
     p.add_argument("--device", default="auto", choices=DEVICES, help="the aligner's; default: cuda where there is one")
     p.set_defaults(verb=derive)

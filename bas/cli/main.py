@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bas import __version__, api
 from bas.cli import check_space, corpus, experiments, features, protocol
-from bas.cli.options import Parser, tell_next
+from bas.cli.options import Parser, path, tell_next
 from bas.errors import UserError
 from bas.util.faults import describe
 from bas.util.reading import check_name
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     for room in (corpus, features, protocol, experiments, check_space):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
-    p.add_argument("--runs", type=Path, default=Path("runs"), help="default: %(default)s")
+    p.add_argument("--runs", type=path, default=Path("runs"), help="default: %(default)s")
     p.add_argument("--port", type=int, default=6006, help="default: %(default)s")
     p.set_defaults(verb=board)
 

@@ -90,6 +90,13 @@ def tell_next(console: Console, words: Sequence[str]) -> None:
     console.print(f"next: {shlex.join([program, *words])}", highlight=False, markup=False, soft_wrap=True)
 
 
+def path(text: str) -> Path:
+    """An argument's kind."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
 def whole_number(text: str) -> int:
     """An argument that is a whole number, 0 or more."""
     if not text.isdecimal():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from bas.cli.experiments import add_cost
-from bas.cli.options import Work, add_experiment, read_command, tell_next
+from bas.cli.options import Work, add_experiment, path, read_command, tell_next
 from bas.corpora import Corpus, open_corpus
 from bas.corpora.labels import relabel
 from bas.errors import UserError
@@ -149,17 +149,17 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     p = kind("make", "split a corpus by a rule and write the split down", make)
     add_experiment(p, "protocol")
-    p.add_argument("--to", type=Path, metavar="FILE.json", help="default: runs/protocols/NAME.json")
+    p.add_argument("--to", type=path, metavar="FILE.json", help="default: runs/protocols/NAME.json")
 
     p = kind("show", "what a protocol's file holds", show)
-    p.add_argument("file", type=Path, metavar="FILE.json")
+    p.add_argument("file", type=path, metavar="FILE.json")
 
     p = kind("check", "hold a protocol's file against its corpus; exit code 2 where it leaks or does not fit", check)
-    p.add_argument("file", type=Path, metavar="FILE.json")
+    p.add_argument("file", type=path, metavar="FILE.json")
     add_experiment(p, "check")
 
     p = kind("diff", "which utterances are in other parts in another file; exit code 1 if any is", diff)
-    p.add_argument("file", type=Path, metavar="FILE.json")
-    p.add_argument("other", type=Path, metavar="OTHER.json")
+    p.add_argument("file", type=path, metavar="FILE.json")
+    p.add_argument("other", type=path, metavar="OTHER.json")
 
     add_cost(kind)

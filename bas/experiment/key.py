@@ -52,6 +52,8 @@ class Key:
         if self.choices and value is not None and value not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and (not one or "\0" in one):
+                raise ValueError("must not be empty" if not one else "must be without NUL characters")
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             low = self.above_0 and not 0 < one < float("inf")

@@ -25,8 +25,12 @@ from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
 from bas.util.files import locked, read_record, replacing, sweep, write_json
+from bas.util.terminal import printable
 
 RUNS = Path("runs")
+OTHERS = ("corpora", "features", "protocols")
+"""What else lies under RUNS."""
+LONGEST = 200  # bytes of a folder's name; file systems take 255
 STUDY = "study.json"
 """In the folder of a study: the verb that made it."""
 NESTED = ("search", "retrain", "compare")
@@ -42,9 +46,35 @@ class OpenStore:
     corpus: Corpus
 
 
+def folder_named(name: str, origin: str, within: Path = RUNS) -> Path:
+    """The folder of this name directly within another. origin: what a message begins with, and who can change it.
+
+    Raises UserError for a name that is no folder's of its own there.
+    """
+    why = None
+    if not name.strip() or name != name.strip():
+        why = "has blanks around it" if name.strip() else "is empty"
+    elif name.startswith("."):
+        why = "begins with a dot"
+    elif "/" in name:
+        why = "has a slash"
+    elif name != printable(name) or "\n" in name or "\t" in name:
+        why = "has a character that cannot be printed"
+    elif len(name.encode()) > LONGEST:
+        why = f"has {len(name.encode())} bytes, more than {LONGEST}"
+    elif within == RUNS and name.casefold() in OTHERS:
+        why = f"holds something else ({', '.join(OTHERS)} do)"
+    if why:
+        shown = name if len(name) <= LONGEST else f"{name[:20]}…"
+        rule = f"must be the name of one folder in {within}/, without slashes, controls, or a dot or blank at its ends"
+        raise UserError(f"{origin} {shown!r}: {why}; {rule}")
+    return within / name
+
+
 def store_folder(corpus: Corpus, encoder: str) -> Path:
     """The default folder of a store that `extract` makes."""
-    return RUNS / "features" / f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
+    name = f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
+    return folder_named(name, "give --features, as no folder can be named by corpus and encoder:", RUNS / "features")
 
 
 def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
@@ -151,14 +181,28 @@ def run_folder(choice: Experiment, prefix: str, inputs: Inputs) -> Path:
     """The folder of a run on one store."""
     suffix = "" if inputs.task.name == "emotion" else f"-{inputs.task.name}"
     name = f"{prefix}{Path(inputs.plan.features).name}-layer{inputs.plan.layer}-{choice.preset}{suffix}"
-    return RUNS / (choice.name or name)
+    return _run_named(choice, name)
 
 
 def study_folder(choice: Experiment, verb: str, names: Sequence[str]) -> Path:
     """The folder of a study of stores with these names."""
     others = hashlib.sha256("/".join(names).encode()).hexdigest()[:6]
     more = f"-and-{len(names) - 1}-more-{others}" if len(names) > 1 else ""
-    return RUNS / (choice.name or f"{verb}-{names[0]}{more}-{choice.preset}")
+    return _run_named(choice, f"{verb}-{names[0]}{more}-{choice.preset}")
+
+
+def tuning_folder(choice: Experiment) -> Path:
+    """The folder of a fine-tuning of an encoder."""
+    root = Path(str(choice.corpus.root)).expanduser().resolve()
+    corpus = root.stem if choice.corpus.reader == "manifest" else choice.corpus.reader
+    encoder = str(choice.encoder.name).rstrip("/").rpartition("/")[2]
+    return _run_named(choice, f"dynamics-{corpus}-{encoder}-{choice.preset}")
+
+
+def _run_named(choice: Experiment, usual: str) -> Path:
+    if choice.name is None:
+        return folder_named(usual, "give --name, as no folder can have the usual name")
+    return folder_named(choice.name, "--name")
 
 
 def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs]) -> Experiment:
@@ -172,7 +216,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
         "layer": tuple(run.plan.layer for run in runs),
         "seeds": len(plan.seeds),
         "device": plan.device,
-        "name": str(folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder),
+        "name": folder.name,
         "protocol": replace(choice.protocol, rule=_with_absolute_path(rule)),
         "settings": {name: settings[name] for name in READ_SETTINGS[verb]},
     }

@@ -270,6 +270,10 @@ CASES = {
         "an encoder without weights to tune": Case(f"{DYNAMICS} log-mel"),
         "an encoder with an adapter to tune": Case(f"{DYNAMICS} ./encoder", adapted),
         "more rotations than folds": Case(f"{DYNAMICS} ./encoder --rotations 9"),
+        "a name that leaves `runs/`": Case(f"{NEW} --name ../../evil"),
+        "a name of folders": Case(f"{NEW} --name mine/new"),
+        "a name that is not a run's": Case(f"{NEW} --name features"),
+        "no name": Case(f"{NEW} --name ''"),
         "heads do not divide the width": Case(f"{NEW} --set width=12"),
         "too much dropout": Case(f"{NEW} --set dropout=1.5"),
         "a layer that is not stored": Case(f"{NEW} --layer 7"),
@@ -347,7 +351,10 @@ MORE = {
     ),
     "a space that exits": (space("raise SystemExit(3)\n"), ["bad.py", "SystemExit: 3"]),
     "a task that is none": (space(SPACE + "task = 'emotion'\n"), ["space bad: task: 'emotion'", "Classification"]),
-    "a file where the run is": (Case(f"{NEW} --name old/run.json"), ["runs/old/run.json", "name another folder"]),
+    "a file where the run is": (
+        Case(f"{NEW} --name taken", lambda: write("runs/taken", "")),
+        ["runs/taken", "name another folder"],
+    ),
     "an empty result": (Case(OLD, lambda: write(JOB, "{}")), [JOB, "delete it"]),
     "other folds": (
         Case(OLD, lambda: edit("runs/old/protocol.json", leak)),
