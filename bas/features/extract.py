@@ -33,7 +33,7 @@ from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
 from bas.speech import audio
-from bas.util.files import alone, hold, locked, sweep, write_json
+from bas.util.files import alone, hold, locked, open_own, sweep, write_json
 from bas.util.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
@@ -95,7 +95,7 @@ def extract(
     """
     group = group or Group.of_torchrun()
     shared = bool(group.token)
-    with locked(folder, "extracting", shared=shared), (folder / ".session").open("a+", encoding="utf-8") as session:
+    with locked(folder, "extracting", shared=shared), open_own(folder / ".session", "a+", encoding="utf-8") as session:
         info = _agree(corpus, encoder, folder, request, console, group, session)
         seconds = BATCH_SECONDS[encoder.device.type] if batch_seconds is None else batch_seconds
         encoded = _carry_out(corpus, encoder, folder, info, console, seconds, group)

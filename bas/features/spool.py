@@ -22,7 +22,7 @@ import numpy as np
 from bas.errors import UserError
 from bas.features.shard import Contents, Shard, States, as_bytes, checksum, offsets, shard_path, write_shard
 from bas.features.store import StoreInfo
-from bas.util.files import hold
+from bas.util.files import hold, open_own
 from bas.util.versions import versions
 
 
@@ -84,7 +84,7 @@ class Spool:
         layers = missing_layers(folder, index, info)
         if not layers:
             return None
-        journal = shard_path(folder, index).with_suffix(".journal").open("a+b", buffering=0)
+        journal = open_own(shard_path(folder, index).with_suffix(".journal"), "a+b", buffering=0)
         if not hold(journal):
             journal.close()
             return None
@@ -103,7 +103,7 @@ class Spool:
         self._places: dict[str, _Place] = {}
         self._journal = journal
         self._data_path = self.path.with_suffix(".spool")
-        self._data = self._data_path.open("a+b", buffering=0)
+        self._data = open_own(self._data_path, "a+b", buffering=0)
         self._end = 0
 
     @property

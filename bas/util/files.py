@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import struct
 import zipfile
 import zlib
@@ -38,6 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link that lies in wait there would be written through
     try:
         with naming(path):
             yield temporary
@@ -162,6 +164,30 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
 
 
+def open_own(path: Path, mode: str, **how: Any) -> Any:
+    """Open a file that is changed where it lies, such as a lock: it is not emptied, and a link is not followed.
+
+    A folder from elsewhere may hold a link of that name that leads to any file of the user's. Raises UserError for a
+    link, and for what is no ordinary file.
+    """
+    assert "w" not in mode, mode
+
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise UserError(f"{path}: no ordinary file, which it must be; move it away, or name another folder")
+        return descriptor
+
+    try:
+        return open(path, mode, opener=opener, **how)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK):  # the latter on FreeBSD
+            raise
+        message = "a link, which would lead what is written into another file"
+        raise UserError(f"{path}: {message}; move it away, or name another folder") from error
+
+
 def hold(stream: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file for this process, or for all that share it, until it is closed. False: another process has it.
 
@@ -183,7 +209,7 @@ def hold(stream: IO[Any], *, shared: bool = False, wait: bool = False) -> bool:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Run the block alone: wait until no other process is inside a block of this path."""
-    with path.open("w") as stream:
+    with open_own(path, "a+") as stream:
         hold(stream, wait=True)
         yield
 
@@ -197,7 +223,7 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
     are then removed, unless the lock is shared, since others may still begin.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    before = {name for name in LOCK_FILES if (folder / name).exists()}
+    before = {name for name in LOCK_FILES if os.path.lexists(folder / name)}
 
     def leave_as_before() -> None:
         for name in set(LOCK_FILES) - before:
@@ -208,7 +234,7 @@ def locked(folder: Path, doing: str, *, shared: bool = False) -> Iterator[None]:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
+        stream = open_own(folder / ".lock", "a+")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}; name another folder") from error
     with stream:

@@ -308,6 +308,9 @@ CASES = {
         "a checkpoint is cut off": Case(OLD, lambda: halve(CHECKPOINT)),
         "a checkpoint would run code": Case(OLD, lambda: trap(CHECKPOINT)),
         "another process is at work": Case(OLD, lambda: hold("runs/old")),
+        "its lock is a link": Case(
+            OLD, lambda: (os.remove("runs/old/.lock"), os.symlink("../../cups.csv", "runs/old/.lock"))
+        ),
         "no features": Case(OLD, lambda: shutil.rmtree("runs/features")),
         "store.json is cut off": Case(NEW, lambda: halve(f"{STORE}/store.json")),
         "a shard is cut off": Case(NEW, lambda: halve(f"{STORE}/shard-00000.h5")),

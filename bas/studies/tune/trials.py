@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 import warnings
 import zlib
@@ -57,6 +58,7 @@ from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
 from bas.training.loop import Record
 from bas.training.placement import Placement
 from bas.training.settings import Settings
+from bas.util.files import open_own
 
 HEADS = (2, 4, 8)
 RATE, TEMPERATURE = 10.0, 3.0  # a trial draws between the preset's value / factor and value * factor
@@ -180,8 +182,8 @@ def begin(run: Run, mode: str) -> JournalStorage:
     trainings of its trials are left: new trials would have the same numbers.
     """
     path = run.folder / JOURNAL
-    if path.exists():  # a killed process leaves an unfinished last line, and its lock
-        with path.open("r+b") as stream:
+    if os.path.lexists(path):  # a killed process leaves an unfinished last line, and its lock
+        with open_own(path, "r+b") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
         for left in path.parent.glob(f"{JOURNAL}.lock*"):
             left.unlink()
