@@ -13,7 +13,7 @@ from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import AGAIN, Run
-from bas.stats import Spread, interval
+from bas.stats import Spread, interval, limits_of
 from bas.stats.shares import Ceiling
 from bas.tasks import join_parts
 from bas.training.settings import Settings
@@ -286,4 +286,4 @@ def interval_of(run: Run, pooled_SN: np.ndarray) -> tuple[float, float]:
     def mean(kept_N: np.ndarray) -> float:
         return float(np.mean([metric(targets_N[kept_N], p_N[kept_N]) for p_N in pooled_SN]))
 
-    return interval(mean, units_N)[1:]
+    return interval(mean, units_N, limits=limits_of(metric))[1:]

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.stats import t as student_t
 
-from bas.stats.metrics import Metric
+from bas.stats.metrics import ANY, Limits, Metric, limits_of_difference
 
 Verdict = Literal["better", "worse", "tie", "no claim"]
 
@@ -119,7 +119,8 @@ def paired(
     the ratio estimator Σ differences of hits / Σ utterances over units (Cochran 1977; Efron and Tibshirani 1993).
     The percentile bootstrap would be worse: over ten speakers it lacks both the t quantile (2.26, not 1.96) and the
     factor U / (U − 1) of the variance, so a nominal 95 % interval covers about 90 %. If deleting a unit removes a
-    class, the metric decides what that means (UA averages over the classes still present). One unit: (−inf, inf).
+    class, the metric decides what that means (UA averages over the classes still present). One unit: (−inf, inf). The
+    ends stay within what a difference of the metric can be, see `clip`.
 
     p: two-sided randomisation test. For each sign pattern, the predictions of the chosen units are swapped between a
     and b, for all seeds together. Up to 12 units it is exact over all 2**U patterns, including the identity (half of
@@ -150,7 +151,10 @@ def paired(
         return mean
 
     difference, low, high = interval(
-        lambda k_N: difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]), units_N, level
+        lambda k_N: difference_of(a_RN[:, k_N], b_RN[:, k_N], targets_N[k_N]),
+        units_N,
+        level,
+        limits_of_difference(metric),
     )
 
     exact = units <= EXACT_UNITS
@@ -175,13 +179,14 @@ def paired(
 
 
 def interval(
-    estimate: Callable[[np.ndarray], float], units_N: np.ndarray, level: float = 0.95
+    estimate: Callable[[np.ndarray], float], units_N: np.ndarray, level: float = 0.95, limits: Limits = ANY
 ) -> tuple[float, float, float]:
     """An estimate on all units with the ends of its interval, by `jackknife_t` as in `paired`.
 
     estimate: computes the number from the utterances that a boolean mask `(N,)` keeps. A choice that it repeats for
-    each mask, such as the best of several rows, is part of the estimate. One unit: (-inf, inf). More than BLOCKS units
-    are grouped at random into BLOCKS blocks, which widens the interval only a little (Kott, *JOS* 17(4):521, 2001).
+    each mask, such as the best of several rows, is part of the estimate. limits: see `clip`. One unit: (-inf, inf).
+    More than BLOCKS units are grouped at random into BLOCKS blocks, which widens the interval only a little (Kott,
+    *JOS* 17(4):521, 2001).
     """
     labels_U, unit_N = np.unique(units_N, return_inverse=True)
     if len(labels_U) > BLOCKS:
@@ -192,7 +197,16 @@ def interval(
         return whole, -math.inf, math.inf
     without_U = np.array([estimate(unit_N != u) for u in range(len(labels_U))])
     half_width = jackknife_t(whole, without_U, level)
-    return whole, whole - half_width, whole + half_width
+    return whole, *clip(whole - half_width, whole + half_width, limits)
+
+
+def clip(low: float, high: float, limits: Limits) -> tuple[float, float]:
+    """The ends of an interval, within what the number can be.
+
+    Near the largest accuracy a symmetric interval reaches beyond 1. What is cut off holds no possible value, so the
+    interval covers as often as before, and excludes 0 as before.
+    """
+    return max(low, limits[0]), min(high, limits[1])
 
 
 def jackknife_t(whole: float, without_U: np.ndarray, level: float) -> float:

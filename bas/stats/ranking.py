@@ -22,8 +22,8 @@ import numpy as np
 from scipy.stats import binomtest, kendalltau, spearmanr
 from scipy.stats import f as snedecor_f
 
-from bas.stats.intervals import MIN_UNITS, TOLERANCE, jackknife_t, paired, spread
-from bas.stats.metrics import Metric
+from bas.stats.intervals import MIN_UNITS, TOLERANCE, clip, jackknife_t, paired, spread
+from bas.stats.metrics import ANY, Limits, Metric
 
 DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounding keeps their ties.
 
@@ -211,18 +211,20 @@ def leave_one_out(
     return values_VA
 
 
-def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95) -> Effect:
+def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95, limits: Limits = ANY) -> Effect:
     """Σ weight · accuracy over the architectures, from `leave_one_out`; the weights sum to 0, so 0 is no difference.
 
     The interval is that of `bas.stats.paired`: pseudo-values U·c − (U−1)·c₍₋ᵤ₎, Student-t on U − 1 degrees of freedom,
-    centred on the estimate. It is not corrected for multiple comparisons.
+    centred on the estimate. It is not corrected for multiple comparisons. limits: of the difference.
     """
     units = len(values_VA) - 1
     assert values_VA.shape == (1 + max(units, 1), weights_A.size), (values_VA.shape, weights_A.shape)
     assert abs(weights_A.sum()) < 1e-9, "not a contrast"
     whole, *without = (values_VA @ weights_A).tolist()
-    half_width = jackknife_t(whole, np.array(without), level) if units > 1 else math.inf
-    return Effect(whole, whole - half_width, whole + half_width, units, level)
+    if units < 2:
+        return Effect(whole, -math.inf, math.inf, units, level)
+    half_width = jackknife_t(whole, np.array(without), level)
+    return Effect(whole, *clip(whole - half_width, whole + half_width, limits), units, level)
 
 
 @dataclass(frozen=True)
@@ -233,11 +235,13 @@ class SlotEffects:
     effects: dict[str, Effect]  # that mean minus the mean of the whole space
 
 
-def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, SlotEffects]:
+def marginal_effects(
+    values_VA: np.ndarray, designs: Sequence[Mapping[str, str]], limits: Limits = ANY
+) -> dict[str, SlotEffects]:
     """By slot, the main effect of every block over a complete grid, from `leave_one_out`.
 
     designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
-    blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space".
+    blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space". limits: of a difference.
     """
     assert len({tuple(design) for design in designs}) == 1, "architectures of several spaces"
     slots = {slot: list(dict.fromkeys(design[slot] for design in designs)) for slot in designs[0]}
@@ -250,7 +254,7 @@ def marginal_effects(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
         share = {block: has_A / has_A.sum() for block, has_A in has.items()}
         effects[slot] = SlotEffects(
             {b: float(values_VA[0] @ share[b]) for b in blocks},
-            {b: contrast(values_VA, share[b] - 1 / len(designs)) for b in blocks},
+            {b: contrast(values_VA, share[b] - 1 / len(designs), limits=limits) for b in blocks},
         )
     return effects
 

@@ -14,13 +14,14 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from bas.stats.metrics import Metric
+from bas.stats.metrics import ANY, CORRELATION, Metric, limited
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes targets and predictions `(N, O)`, gives one number for each output, `(O,)`; larger is better."""
@@ -29,6 +30,7 @@ DRAWS = 500
 FLAT = 1e-9  # A deviation below this is rounding: the values are all the same.
 
 
+@limited(CORRELATION)
 def pearson(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
     """Pearson's correlation of each output, `(O,)`; 0 where targets or predictions are constant."""
     t_NO, p_NO = (x - x.mean(0) for x in (targets_NO.astype(float), predictions_NO.astype(float)))
@@ -38,6 +40,7 @@ def pearson(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
     return correlation_O
 
 
+@limited(CORRELATION)
 def spearman(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of each output, `(O,)`; 0 where targets or predictions are constant."""
     return pearson(_ranks(targets_NO), _ranks(predictions_NO))
@@ -55,6 +58,7 @@ def _ranks(x_NO: np.ndarray) -> np.ndarray:
     return ranks_NO
 
 
+@limited((-math.inf, 1.0))
 def closeness(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
     """1 - the mean absolute error of each output, `(O,)`; for shares, 0 to 1."""
     closeness_O: np.ndarray = 1 - np.abs(targets_NO.astype(float) - predictions_NO).mean(0)
@@ -62,11 +66,12 @@ def closeness(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
 
 
 def within(statistic: Statistic, output: int | None = None) -> Metric:
-    """The metric that averages a statistic over the parts, weighted by their utterances.
+    """The metric that averages a statistic over the parts, weighted by their utterances, and has its limits.
 
     output: the index of one output; None: the mean over all outputs.
     """
 
+    @limited(getattr(statistic, "limits", ANY))
     def metric(targets: np.ndarray, predictions_NO: np.ndarray) -> float:
         assert len(targets) == len(predictions_NO) > 0, (targets.shape, predictions_NO.shape)
         wanted = slice(None) if output is None else slice(output, output + 1)

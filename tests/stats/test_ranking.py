@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from bas.stats import Metric, paired, ua, wa, wf1
+from bas.stats import Metric, limits_of_difference, paired, ua, wa, wf1
 from bas.stats.ranking import (
     Effect,
     a_against_a,
@@ -213,7 +213,7 @@ def test_a_contrast_of_two_has_the_interval_of_paired(metric: Metric, units: int
     values_VA = leave_one_out(targets_N, predictions_ASN, units_N, metric)
     assert values_VA.shape == (1 + units, 3)
     assert values_VA[0] == pytest.approx([np.mean([metric(targets_N, p) for p in rows]) for rows in predictions_ASN])
-    ours = contrast(values_VA, np.array([1.0, 0, -1]), level=0.9)
+    ours = contrast(values_VA, np.array([1.0, 0, -1]), level=0.9, limits=limits_of_difference(metric))
     theirs = paired(targets_N, predictions_ASN[0], predictions_ASN[2], units_N, metric, level=0.9)
     expected = (theirs.difference, theirs.low, theirs.high, theirs.units)
     assert (ours.value, ours.low, ours.high, ours.units) == pytest.approx(expected)

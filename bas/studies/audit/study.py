@@ -22,7 +22,7 @@ from bas.runs.session import place_features
 from bas.runs.start import check_networks, start
 from bas.runs.workers import Workers
 from bas.search.search import epochs_of
-from bas.stats import ranking
+from bas.stats import limits_of_difference, ranking
 from bas.studies.audit import page
 from bas.studies.audit.results import Audit, Variant
 from bas.studies.audit.trained import load_searches, load_truth, write_table
@@ -152,6 +152,6 @@ def _variant(run: Run, name: str) -> Variant:
         seeds=run.plan.seeds,
         mean=float(values_VA[0].mean()),
         baselines=baselines(run),
-        effects=ranking.marginal_effects(values_VA, truth.designs),
+        effects=ranking.marginal_effects(values_VA, truth.designs, limits_of_difference(run.metrics[run.headline])),
         claims=claims(run, values_VA, truth.designs),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from bas.runs.baselines import SIMPLE
 from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
-from bas.stats import Spread, paired, ranking
+from bas.stats import ANY, Limits, Spread, limits_of_difference, paired, ranking
 from bas.stats.ranking import Agreement
 from bas.studies.audit.results import (
     ArchitectureRow,
@@ -52,7 +52,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
         baselines=baselines(run),
         learning=_learning(truth, accuracy_AS.mean(1)),
         strategies=strategies(run, truth, searches),
-        effects=ranking.marginal_effects(values_VA, truth.designs),
+        effects=ranking.marginal_effects(values_VA, truth.designs, limits_of_difference(metric)),
         claims=claims(run, values_VA, truth.designs),
         decisions={s.strategy: s.decided for s in searches},
         false_verdicts=Checks(
@@ -213,8 +213,9 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     reference, where both are baselines; confirmed when the interval lies above -GOOD_ENOUGH, rejected when it lies
     below. The interval alone decides every claim.
     """
+    limits = limits_of_difference(run.metrics[run.headline])
     if SIMPLE not in run.baselines:
-        return block_claims(values_VA, designs)
+        return block_claims(values_VA, designs, limits)
     targets_N, units_N = tested(run)
     simple_SN, reference_SN = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
     simple = paired(targets_N, simple_SN, reference_SN, units_N, run.metrics[run.headline])
@@ -226,11 +227,11 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
     enough = Claim(simple.difference, simple.low, simple.high, simple.units, conclusion)
-    return {**block_claims(values_VA, designs), ENOUGH: enough}
+    return {**block_claims(values_VA, designs, limits), ENOUGH: enough}
 
 
-def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
-    """The claims FIRST and LATER; empty where the space lacks the paper's blocks."""
+def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]], limits: Limits = ANY) -> dict[str, Claim]:
+    """The claims FIRST and LATER; empty where the space lacks the paper's blocks. limits: of a difference."""
     slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
         return {}
@@ -249,5 +250,5 @@ def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) ->
         "undecided": "undecided",
         "no claim": "no claim",
     }
-    estimates = {name: ranking.contrast(values_VA, weights_A) for name, weights_A in weights.items()}
+    estimates = {name: ranking.contrast(values_VA, weights_A, limits=limits) for name, weights_A in weights.items()}
     return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in estimates.items()}

@@ -14,7 +14,17 @@ import numpy as np
 from bas.runs.layers import middle
 from bas.runs.results import context, metrics_of, read_result, tested
 from bas.runs.run import Run
-from bas.stats import Estimate, Interval, Metric, Paired, Spread, interval, paired
+from bas.stats import (
+    Estimate,
+    Interval,
+    Metric,
+    Paired,
+    Spread,
+    interval,
+    limits_of,
+    limits_of_difference,
+    paired,
+)
 from bas.studies.probe.few import ALL, few_job
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX, input_names
 from bas.studies.probe.jobs import WHOLE, probe_job
@@ -162,7 +172,7 @@ def _row(
             return None
         return paired(targets_N, row_SN, other_SN, units_N, metric)
 
-    _, low, high = interval(_mean(metric, targets_N, row_SN), units_N)
+    _, low, high = interval(_mean(metric, targets_N, row_SN), units_N, limits=limits_of(metric))
     return HeadRow(
         metrics=metrics_of(run, row_SN),
         interval=Interval(low, high),
@@ -223,7 +233,11 @@ def _biases(run: Run, both: Both, kind: str) -> Biases:
         best[split] = max(states, key=lambda s, of=reached: (of[s], -s))  # type: ignore[misc]
     layer_claims = {}
     for name, claim in claims.items():
-        value, low, high = interval(lambda k_N, c=claim: c(k_N) - honest(k_N), both.units_N)  # type: ignore[misc]
+        value, low, high = interval(
+            lambda k_N, c=claim: c(k_N) - honest(k_N),  # type: ignore[misc]
+            both.units_N,
+            limits=limits_of_difference(metric),
+        )
         layer_claims[name] = LayerClaim(claim(everyone), value, low, high)
     return Biases(len(everyone), layer_claims, best)
 
@@ -246,6 +260,7 @@ def _reductions(run: Run, both: Both, kind: str) -> Reductions:
             reduction = interval(
                 lambda k_N, one=single, all_=whole: error_reduction(one(k_N), all_(k_N)),  # type: ignore[misc]
                 both.units_N,
+                limits=(-math.inf, 1.0),
             )
             reductions[whose][name] = Estimate(*reduction)
     return reductions

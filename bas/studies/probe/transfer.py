@@ -27,7 +27,7 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import AGAIN, OTHER, Run
 from bas.runs.workers import Workers
-from bas.stats import interval
+from bas.stats import interval, limits_of
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
 from bas.studies.probe.pretraining import pretraining
@@ -350,7 +350,11 @@ def _cell(
     def mean(states: Sequence[int]) -> tuple[float, float, float]:
         members_N, rows_RN = rows(states)
         targets_N, units_N = pool.targets_U[members_N], np.array([pool.unit_U[u] for u in members_N])
-        return interval(lambda k_N: float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in rows_RN])), units_N)
+
+        def mean_of(k_N: np.ndarray) -> float:
+            return float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in rows_RN]))
+
+        return interval(mean_of, units_N, limits=limits_of(metric))
 
     value, low, high = mean(chosen)
     by_state = {state: mean([state] * len(chosen))[0] for state in pool.states}

@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 
 from bas.runs.run import Run
 from bas.speech.acoustics import Contours
-from bas.stats import MIN_UNITS, interval
+from bas.stats import CORRELATION, MIN_UNITS, interval
 from bas.stats.shares import pearson
 from bas.studies.shares.attention import Attention
 from bas.studies.shares.results import Correlation, Example, ModelAttention
@@ -128,7 +128,7 @@ def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.ran
         return None
     units = units_U[[x is not None for x in by_shift]]
     rho = np.array([x[0] for x in measured])
-    mean, low, high = interval(lambda kept: float(rho[kept].mean()), units)
+    mean, low, high = interval(lambda kept: float(rho[kept].mean()), units, limits=CORRELATION)
     chance = np.zeros(DRAWS)
     for x in measured:
         chance += x[1:][rng.integers(0, len(x) - 1, DRAWS)]

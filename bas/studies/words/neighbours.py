@@ -49,7 +49,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from bas.errors import UserError
-from bas.stats import jackknife_t
+from bas.stats import CORRELATION, FRACTION, Limits, clip, jackknife_t
 from bas.stats.similarity import TOLERANCE, Chance, standardise
 from bas.studies.words.lexicon import Tokens, word_type
 from bas.studies.words.results import Neighbour, Overlap, Similarity, StateDifference, StateOverlap, WordNeighbours
@@ -126,14 +126,14 @@ def similarity(
     def overlap(values_V: np.ndarray, drawn_R: dict[str, np.ndarray]) -> Overlap:
         chances = {name: _chance(float(values_V[0]), x_R) for name, x_R in drawn_R.items()}
         by_name = (chances["chance"], chances.get("within"), chances.get("place"))
-        return Overlap(*_interval(values_V), *by_name, p=max(chance.p for chance in chances.values()))
+        return Overlap(*_interval(values_V, FRACTION), *by_name, p=max(chance.p for chance in chances.values()))
 
     def of_state(lns_VQ: np.ndarray, drawn_RQ: dict[str, np.ndarray]) -> StateOverlap:
         by_k = [overlap(lns_VQ[:, q], {n: x_RQ[:, q] for n, x_RQ in drawn_RQ.items()}) for q in range(len(sizes_Q))]
         return StateOverlap(tuple(by_k), overlap(lns_VQ.mean(1), {n: x_RQ.mean(1) for n, x_RQ in drawn_RQ.items()}))
 
     def difference(a: int, b: int) -> StateDifference:
-        return StateDifference(a, b, *_interval((lns_VLQ[:, a] - lns_VLQ[:, b]).mean(1)))
+        return StateDifference(a, b, *_interval((lns_VLQ[:, a] - lns_VLQ[:, b]).mean(1), CORRELATION))
 
     return Similarity(
         types=len(types.names_T),
@@ -329,8 +329,10 @@ def _chance(value: float, drawn_R: np.ndarray) -> Chance:
     return Chance(value, float(drawn_R.mean()), float(np.quantile(drawn_R, 0.95)), (1 + count) / (1 + len(drawn_R)))
 
 
-def _interval(values_V: np.ndarray) -> tuple[float, float, float]:
-    """The value with all units, and its interval from the values without each unit."""
+def _interval(values_V: np.ndarray, limits: Limits) -> tuple[float, float, float]:
+    """The value with all units, and its interval from the values without each unit, within its limits."""
     value = float(values_V[0])
-    half_width = jackknife_t(value, values_V[1:], LEVEL) if len(values_V) > 1 else math.inf
-    return value, value - half_width, value + half_width
+    if len(values_V) == 1:
+        return value, -math.inf, math.inf
+    half_width = jackknife_t(value, values_V[1:], LEVEL)
+    return value, *clip(value - half_width, value + half_width, limits)
