@@ -12,6 +12,7 @@ from torch import nn
 
 from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable
 from bas.encoders.logmel import LOG_MEL, LogMel
+from bas.encoders.opening import cached_first, check_config, refuse_pointers
 from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
@@ -82,10 +83,15 @@ def load_encoder(
         raise UserError(f"encoder {name!r}: no such name; did you mean {similar[0]}?")
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     check_folder(Path(name))
+    refuse_pointers("encoder", name)
     try:
         if not Path(name).is_dir():
             # The cache keeps files under their commit, snapshots/COMMIT/config.json; the rest is loaded from it, too.
-            revision = Path(str(cached_file(name, "config.json", revision=revision))).parent.name
+            wanted = revision
+            path = cached_first(
+                name, lambda local: cached_file(name, "config.json", revision=wanted, local_files_only=local)
+            )
+            revision = Path(str(path)).parent.name
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers may fail in any way on a broken configuration
         raise_memory(error)
@@ -95,17 +101,18 @@ def load_encoder(
             message = f"config.json: {first_line(error)}" if exists else "no config.json in this folder"
             message += "; name a model folder in the layout of transformers"
         raise UserError(f"encoder {name!r}: {message}") from error
+    if config.model_type not in ("whisper", *WAVEFORM_MODELS):
+        allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
+        raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
+    check_config("encoder", name, config)
     if device.type == "cuda" and precision == "float32":  # else cuDNN's convolutions round to TF32's ten bits
         torch.backends.cudnn.allow_tf32 = False
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision, precision, real_length)
-    if config.model_type in WAVEFORM_MODELS:
-        _refuse_real_length(given, real_length)
-        encoder = Waveform(name, config, device, revision, precision)
-        encoder.info = replace(encoder.info, name=given)
-        return encoder
-    allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
-    raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
+    _refuse_real_length(given, real_length)
+    encoder = Waveform(name, config, device, revision, precision)
+    encoder.info = replace(encoder.info, name=given)
+    return encoder
 
 
 def tunable(encoder: Encoder) -> Tunable:

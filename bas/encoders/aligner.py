@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bas.corpora import Utterance, Word
 from bas.encoders.base import freeze
+from bas.encoders.opening import cached_first, check_config, refuse_pointers
 from bas.errors import UserError, first_line
 from bas.speech import audio
 from bas.speech.words import UnalignedError
@@ -189,16 +190,25 @@ def _fill_gaps(spans: Sequence[Span | None], frames: int) -> list[Span]:
 
 def _load(name: str, device: torch.device) -> tuple[Any, Any, Any]:
     """The model, frozen, its feature extractor and its tokenizer."""
-    from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2CTCTokenizer
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer, Wav2Vec2CTCTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    def load(local: bool) -> Any:
+        given: dict[str, Any] = {"trust_remote_code": False, "local_files_only": local}
+        check_config("aligner", name, AutoConfig.from_pretrained(name, **given))
+        extractor = AutoFeatureExtractor.from_pretrained(name, **given)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(name, **given)
+        return extractor, tokenizer, AutoModelForCTC.from_pretrained(name, **given, output_loading_info=True)
+
     check_folder(Path(name))
+    refuse_pointers("aligner", name)
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model, report = AutoModelForCTC.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
+        extractor, tokenizer, (model, report) = cached_first(name, load)
+    except UserError:
+        raise
     except Exception as error:  # transformers may fail in any way on broken files
         raise_memory(error)
         message = f"cannot be loaded as a CTC model: {first_line(error)}"

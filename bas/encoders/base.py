@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bas.encoders.opening import cached_first
 from bas.errors import UserError, first_line
 from bas.speech.audio import SAMPLE_RATE, Wave
 from bas.util.faults import naming, raise_memory
@@ -163,7 +164,12 @@ def load_weights(name: str, revision: str | None, dtype: torch.dtype) -> Any:
     given: dict[str, Any] = {"revision": revision, "dtype": dtype, "trust_remote_code": False}
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles that torch did not write
-            model, report = AutoModel.from_pretrained(name, **given, output_loading_info=True)
+            model, report = cached_first(
+                name,
+                lambda local: AutoModel.from_pretrained(
+                    name, **given, local_files_only=local, output_loading_info=True
+                ),
+            )
     except UnpicklingError as error:  # torch's own message advises to run the pickle
         reason = "no pickle of numbers alone, it may run code; get model.safetensors instead"
         raise UserError(f"encoder {name!r}: its weights cannot be loaded: {reason}") from error
@@ -190,8 +196,11 @@ def load_extractor(name: str, revision: str | None, kind: type[Any], default: Ca
     if folder.is_dir() and not any((folder / f"{s}_config.json").exists() for s in ("preprocessor", "processor")):
         return default()
     try:
-        extractor: Any = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
-            name, revision=revision, trust_remote_code=False
+        extractor: Any = cached_first(
+            name,
+            lambda local: AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+                name, revision=revision, trust_remote_code=False, local_files_only=local
+            ),
         )
     except Exception as error:
         raise_memory(error)

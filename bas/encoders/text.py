@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bas.encoders.opening import cached_first, check_config, refuse_pointers
 from bas.errors import UserError, first_line
 from bas.util.faults import raise_memory
 from bas.util.reading import check_folder
@@ -26,16 +27,28 @@ def load_text_encoder(name: str, device: torch.device, *, words: bool = False) -
     needs a space before each word, else it reads the sentence as one word.
     Raises UserError when it cannot be loaded, is no encoder, or lacks weights (`transformers` would draw them).
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # missing weights are refused below, in one line
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     given = {"add_prefix_space": True} if words else {}
+    what = "text encoder"
+
+    def load(local: bool) -> Any:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=local)
+        check_config(what, name, config)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local, **given)
+        return tokenizer, AutoModel.from_pretrained(
+            name, trust_remote_code=False, local_files_only=local, output_loading_info=True
+        )
+
     check_folder(Path(name))
+    refuse_pointers(what, name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **given)
-        model, report = AutoModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
+        tokenizer, (model, report) = cached_first(name, load)
+    except UserError:
+        raise
     except Exception as error:  # transformers may fail in any way on broken files
         raise_memory(error)
         raise UserError(f"text encoder {name!r}: cannot be loaded: {first_line(error)}") from error

@@ -28,6 +28,7 @@ from bas.space import SearchSpace
 
 space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 """
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 94\n"
 STORE = "runs/features/cups"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
 SMALL = f"{PLAIN} --set strategy=gumbel"
@@ -289,6 +290,16 @@ CASES = {
         "no configuration": Case(f"{EXTRACT} ./encoder", lambda: os.remove("encoder/config.json")),
         "weights are cut off": Case(f"{EXTRACT} ./encoder", lambda: halve("encoder/model.safetensors")),
         "weights that would run code": Case(f"{EXTRACT} ./encoder", poison),
+        "weights that git has not fetched": Case(
+            f"{EXTRACT} ./encoder", lambda: write("encoder/model.safetensors", POINTER)
+        ),
+        "a stride of 0": Case(
+            f"{EXTRACT} ./encoder",
+            lambda: edit("encoder/config.json", lambda raw: raw.update(conv_stride=[0] * 7)),
+        ),
+        "ten million layers": Case(
+            f"{EXTRACT} ./encoder", lambda: edit("encoder/config.json", lambda raw: raw.update(num_hidden_layers=10**7))
+        ),
         "an unknown space": Case(f"{NEW} --space ser_bas5"),
         "a syntax error": space("space = SearchSpace(\n"),
         "a file without a space": space("from bas.blocks import FFN\n"),

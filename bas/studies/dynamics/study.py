@@ -35,6 +35,7 @@ from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.corpora.labels import relabel
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.encoders.base import revision_of
+from bas.encoders.opening import cached_first
 from bas.errors import UserError
 from bas.features.recordings import recording_hashes
 from bas.protocols import Protocol, make
@@ -229,7 +230,10 @@ def _text_revision(name: str | None) -> str | None:
 
     if name is None:
         return None
-    return revision_of(name, None if Path(name).is_dir() else Path(str(cached_file(name, "config.json"))).parent.name)
+    if Path(name).is_dir():
+        return revision_of(name, None)
+    path = cached_first(name, lambda local: cached_file(name, "config.json", local_files_only=local))
+    return revision_of(name, Path(str(path)).parent.name)
 
 
 def _digest(value: Any) -> str:
