@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def board(arguments: argparse.Namespace, console: Console) -> int:
     if not arguments.runs.is_dir():
-        raise UserError(f"{arguments.runs}: no such folder; `make demo` makes a first run")
+        raise UserError(f"{arguments.runs}: no such folder; `bas demo` makes a first run")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(arguments.runs), "--port", str(arguments.port)]
     os.execv(sys.executable, command)  # TensorBoard takes this process's place, and its signals
 

@@ -249,9 +249,9 @@ def _opensmile() -> Any:
     try:
         import opensmile
     except ImportError as error:
-        raise UserError(
-            "acoustic features need opensmile, which is not installed: `make dynamics` and `make shares` install it"
-        ) from error
+        # Whoever came by make has it: `make dynamics` and `make shares` install it.
+        message = "acoustic features need opensmile, which is not installed here"
+        raise UserError(f"{message}: pip install 'bas[dynamics]'") from error
     return opensmile
 
 

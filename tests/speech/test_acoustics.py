@@ -169,8 +169,8 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
 
 def test_without_opensmile_a_line_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opensmile", None)
-    assert "`make dynamics` and `make shares` install it" in refusal(measure, [("a", voice())])
-    assert "`make dynamics` and `make shares` install it" in refusal(opensmile_version)
+    assert "not installed here: pip install 'bas[dynamics]'" in refusal(measure, [("a", voice())])
+    assert "not installed here: pip install 'bas[dynamics]'" in refusal(opensmile_version)
 
 
 def test_an_interrupt_waits_for_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
