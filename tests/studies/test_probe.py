@@ -285,7 +285,7 @@ def test_a_corpus_of_any_name_has_a_random_split_that_can_be_read(work: Path, tm
 def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No state tells the class, every state tells who speaks, and everyone says mostly one class."""
     monkeypatch.setattr(few, "DRAWS", 1)
-    monkeypatch.setattr(figures, "draw", lambda folder, results: None)
+    monkeypatch.setattr(figures, "draw", lambda folder, results, console: None)
     nothing = (("a", 0.0), ("b", 0.0))
     corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
     inputs = Inputs.open(plan(corpus.extract(tmp_path), epochs="15"))

@@ -257,7 +257,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("measured or trained again")
 
     monkeypatch.setattr(study, "contours", never)
-    monkeypatch.setattr(study.page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(study.page, "draw", lambda folder, results, console: None)
     monkeypatch.setattr("bas.runs.jobs.fit", never)
     assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
@@ -340,14 +340,14 @@ def test_without_opensmile_nothing_is_trained(
 ) -> None:
     monkeypatch.chdir(work)
     monkeypatch.setitem(sys.modules, "opensmile", None)
-    assert "`make shares` install it" in refused(capsys, words(["plain"], "none"))
+    assert "pip install 'bas[dynamics]'" in refused(capsys, words(["plain"], "none"))
     assert not (work / "runs/none").exists()
     assert "opensmile, which is not installed" in refusal(acoustics.contours, [("a", np.zeros(800, np.float32))])
 
 
 def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study.page, "draw", lambda folder, results: None)
+    monkeypatch.setattr(study.page, "draw", lambda folder, results, console: None)
     assert main(words([str(work / "plain")], "one", seeds=1)) == 0
     result = json.loads((tmp_path / "runs/one/results.json").read_text())
     assert result["metadata"] is None

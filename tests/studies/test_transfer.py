@@ -355,7 +355,7 @@ def test_one_recording_in_two_corpora_is_refused(work: Path, tmp_path: Path) -> 
 
 def test_a_probe_of_several_corpora_reports_the_transfer(work: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(few, "DRAWS", 1)
-    monkeypatch.setattr(figures, "draw", lambda folder, results: None)
+    monkeypatch.setattr(figures, "draw", lambda folder, results, console: None)
     plans = [plan(work / name, labels="common", epochs="1") for name in ("alpha", "gamma")]
     opened = [Inputs.open(plan) for plan in plans]
     choices = [StoreChoice(i.store.folder.name, i, split(i, "speaker:3", 0)) for i in opened]
