@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from rich.console import Console
 from bas import __version__, api
 from bas.cli import check_space, corpus, experiments, features, protocol
 from bas.cli.options import Parser, path, tell_next
+from bas.cli.streams import close_output, complain, settle
 from bas.errors import UserError
 from bas.util.faults import describe
 from bas.util.reading import check_name
-from bas.util.terminal import Terminal, printable
+from bas.util.terminal import Terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,26 +26,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     2: the user's input was refused, or the machine lacks something (disk, memory, rights); one line says what.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        for name in (*given, os.getcwd()):
-            check_name(name)
-        arguments = parser().parse_args(given)
-        # In a log file a sentence is one line.
-        result: int = arguments.verb(arguments, Terminal(soft_wrap=not sys.stdout.isatty()))
-        return result
+        settle()
+        code = _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"bas: {printable(' '.join(str(error).splitlines()))}", file=sys.stderr)
-        return 2
+        complain(str(error))
+        code = 2
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on from here")
+        code = 130
     except Exception as error:
         line = describe(error)
         if line is None:
             raise
-        print(f"bas: {printable(' '.join(line.split()))}", file=sys.stderr)
+        complain(line)
+        code = 2
+    if (unwritten := close_output()) and code == 0:
+        complain(str(describe(unwritten)))
         return 2
-    except KeyboardInterrupt:
-        print("bas: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        for name in (*words, os.getcwd()):
+            check_name(name)
+        arguments = parser().parse_args(words)
+        # In a log file a sentence is one line.
+        result: int = arguments.verb(arguments, Terminal(soft_wrap=not sys.stdout.isatty()))
+        return result
+    except SystemExit as stop:
+        if stop.code == 1:  # so rich ends where nobody reads what it prints
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE), "standard output") from stop
+        return int(stop.code or 0)  # of argparse, which has printed
 
 
 def board(arguments: argparse.Namespace, console: Console) -> int:

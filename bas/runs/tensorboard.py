@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +17,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.space import Architecture
 from bas.training.loop import Record
-from bas.util.faults import naming
+from bas.util.faults import naming, os_error
 from bas.util.figures import legible
 from bas.util.files import replacing
 from bas.util.markdown import paragraph
@@ -32,9 +33,25 @@ def writer(folder: Path, job: str, protocol: str, marks: Sequence[str]) -> Itera
     A resumed job continues in the same folder from the epoch at which it resumes.
     """
     path = folder / "tb" / ("MARKED" if marks else "") / job
-    with naming(path), closing(SummaryWriter(str(path))) as board:
+    with naming(path), _quiet_thread(), closing(SummaryWriter(str(path))) as board:
         board.add_text("protocol", "\n\n".join(map(paragraph, (protocol, *marks))), 0)
         yield board
+
+
+@contextmanager
+def _quiet_thread() -> Iterator[None]:
+    """What TensorBoard's thread meets it raises in the next call as well: it need not print a traceback, too."""
+    hook = threading.excepthook
+
+    def quiet(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or os_error(arguments.exc_value) is None:
+            hook(arguments)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def draw(

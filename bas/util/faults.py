@@ -27,8 +27,10 @@ REMEDIES = {
     errno.EIO: f"input/output error: its disk fails; look after it, then {AGAIN}",
     errno.ESTALE: f"its disk was mounted again meanwhile; {AGAIN}",
     errno.ENOENT: f"not there, or not any more; if it was moved or deleted, put it back and {AGAIN}",
+    errno.EPIPE: f"closed by the program that read it; {AGAIN}",
     errno.EAGAIN: f"too many processes or threads (ulimit -u); stop some, or use fewer --workers, and {AGAIN}",
 }
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EIO, errno.EROFS)
 MEMORY = re.compile(
     r"(can(no|')t|unable to) allocate|not enough memory|out of memory|can't start new thread|failed to map segment"
     r"|bad_alloc",
@@ -52,7 +54,9 @@ def describe(error: BaseException) -> str | None:
     if fault is None:
         return None
     message = REMEDIES.get(fault.errno or 0, fault.strerror or str(fault))
-    return message if fault.filename is None else f"{TEMPORARY.sub('', os.fsdecode(fault.filename))}: {message}"
+    if fault.filename is not None:
+        return f"{TEMPORARY.sub('', os.fsdecode(fault.filename))}: {message}"
+    return f"a file or standard output: {message}" if fault.errno in WRITING else message
 
 
 def is_memory(error: BaseException) -> bool:

@@ -27,6 +27,7 @@ espeak-ng is GPL-3.0 and no dependency of this package: it comes with `pip insta
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zlib
@@ -223,8 +224,10 @@ def synthesise(
         rows = []
         for done, s in enumerate(scripts, start=1):
             speech, words = espeak.speak(library, link, s)
+            raw = io.BytesIO()  # libsndfile does not say why it cannot write a file
+            soundfile.write(raw, _record(speech, s), RATE_HZ, subtype="PCM_16", format="WAV")
             with replacing(wav_dir / f"{s.id}.wav") as part:
-                soundfile.write(part, _record(speech, s), RATE_HZ, subtype="PCM_16", format="WAV")
+                part.write_bytes(raw.getvalue())
             rows.append(
                 {
                     "id": s.id,

@@ -18,6 +18,7 @@ P pools of a network.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -144,12 +145,15 @@ def export(run: Run, rows: Sequence[str]) -> Attention:
     attention = Attention(models, ids, edges, np.concatenate(seconds), np.concatenate(of_rows))
     shape = attention.weights_MSN.shape
     assert shape == (len(models), len(seeds), len(attention.seconds_N)), shape
-    with replacing(run.folder / WEIGHTS) as temporary, h5py.File(temporary, "w") as file:
+    raw = io.BytesIO()  # HDF5 would crash the process where the disk is full
+    with h5py.File(raw, "w") as file:
         file["weights"], file["seconds"], file["offsets"] = attention.weights_MSN, attention.seconds_N, edges
         file["ids"] = np.array(ids, dtype=h5py.string_dtype())
         file["fold"] = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
         origin = {"protocol": run.protocol.hash, "features": run.store.info.identity}
         file.attrs.update(models=models, seeds=seeds, **origin)
+    with replacing(run.folder / WEIGHTS) as temporary:
+        temporary.write_bytes(raw.getvalue())
     return attention
 
 
