@@ -292,12 +292,10 @@ def _refuse_other(into: Path, plan: StoreInfo) -> None:
     if old is None and (into / "store.json").exists():
         old = StoreInfo.read(into)
     if old is None and any(into.glob("shard-*")):
-        raise UserError(f"{into}: holds shards but no store.json; delete them or name another folder with --into")
+        raise UserError(f"{into}: holds shards but no store.json; restore that, or name another folder with --into")
     for name in [field.name for field in fields(plan)] if old else []:
         if getattr(old, name) != getattr(plan, name):
-            raise UserError(
-                f"{into}: holds another store ({name} differs); delete it, or name another folder with --into"
-            )
+            raise UserError(f"{into}: holds another store ({name} differs); name another folder with --into")
 
 
 def contents_at(path: Path, plan: StoreInfo) -> Contents | None:

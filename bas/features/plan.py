@@ -227,7 +227,7 @@ def _read_old(folder: Path) -> StoreInfo | None:
     if (folder / "store.json").exists():
         return StoreInfo.read(folder)
     if any(folder.glob("shard-*")):
-        raise UserError(f"{folder}: holds shards but no store.json; delete them or name another folder")
+        raise UserError(f"{folder}: holds shards but no store.json; restore that, or name another folder")
     return None
 
 

@@ -152,7 +152,7 @@ def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
     if not shard_path(folder, index).exists():
         raise UserError(f"{shard_path(folder, index)}: missing; run the same `{info.command}` again")
     shard = Shard(shard_path(folder, index), info.encoder)
-    message = "belongs to another store than store.json; delete it and extract again"
+    message = "belongs to another store than store.json; restore the one that was here, or extract into another folder"
     held = shard.contents
     digests = tuple(info.recordings.get(i, ("", 0))[0] for i in info.shards[index])
     header = (held.ids, held.recordings, held.dtype, held.derived)

@@ -33,6 +33,7 @@ from bas.speech import audio
 from bas.speech.words import Segments
 from bas.util.progress import bar
 
+UNREADABLE = "cannot be read: "
 SPARE_FRAMES = 2  # by which an encoder's number of frames may differ from duration times frame_rate
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Of `difference`, by the encoder's precision. An utterance of a batch then is encoded alone now. That makes
@@ -102,7 +103,7 @@ def _files(folder: Path, info: StoreInfo) -> Finding:
         summary += f"; plan.json: `{info.command}` adds to it or was stopped ({len(stray)} files beyond the store)"
     elif stray:
         more = " ..." if len(stray) > 3 else ""
-        summary += f"; left behind: {', '.join(stray[:3])}{more} (may be deleted)"
+        summary += f"; left behind: {', '.join(stray[:3])}{more} (nothing reads them)"
     advice = f"run the same `{info.command}` again: only what is missing is made" if missing else ""
     return Finding("files", summary, tuple(f"{name}: missing" for name in missing), advice)
 
@@ -121,6 +122,7 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
     """Compare every byte of every shard with its checksum; also returns the ids of the intact utterances."""
     wrong: list[str] = []
     damaged: list[str] = []
+    unread: list[str] = []
     intact: set[str] = set()
     read = seen = 0
     with bar(console, "utterances") as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -140,16 +142,25 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
                     read += shard.nbytes
                 except UserError as error:
                     faults = [str(error)]
+                except OSError as error:
+                    faults = [f"{UNREADABLE}{error.strerror}"]
                 wrong += [f"{path.name}: {why.removeprefix(f'{path}: ')}" for why in faults]
-                if faults:
+                if any(UNREADABLE in why for why in faults):
+                    unread.append(path.name)
+                elif faults:
                     damaged.append(path.name)
             seen += len(ids)
             progress.update(task, completed=seen)
     summary = (
         f"{len(intact)} of {info.num_utterances} utterances are as they were computed, {read / 2**20:,.0f} MiB read"
     )
-    advice = f"delete {', '.join(damaged)} and run the same `{info.command}` again: only what is missing is made"
-    return Finding("shards", summary, tuple(wrong), advice if damaged else ""), intact
+    advice = []
+    if damaged:
+        again = f"run the same `{info.command}` again: only what is missing is made"
+        advice.append(f"move {', '.join(damaged)} out of the folder and {again}")
+    if unread:
+        advice.append(f"see to the rights and the disk of {', '.join(unread)} first: nothing else is known to be wrong")
+    return Finding("shards", summary, tuple(wrong), "; ".join(advice)), intact
 
 
 def _check_shapes(shard: Shard) -> list[str]:
@@ -169,7 +180,7 @@ def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
     try:
         return shard.fault(u)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"{UNREADABLE}{error.strerror}"
 
 
 def _check_frames(info: StoreInfo, shard: Shard, u: int) -> str:
@@ -185,7 +196,7 @@ def _check_frames(info: StoreInfo, shard: Shard, u: int) -> str:
 
 def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, seed: int) -> Finding:
     """Compare the numbers of rows with the segments or columns, and some utterances with deriving them again."""
-    again = f"delete the folder and run `{info.command}` again"
+    again = f"run `{info.command}` again, into another folder"
     try:
         parent, of = metadata.origin(folder, info) if info.made_by == "append" else origin(folder, info)
     except UserError as error:

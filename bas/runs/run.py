@@ -30,7 +30,7 @@ from bas.tasks import EMOTION, Task
 from bas.util.files import read_record
 
 AGAIN = "delete it: the job is done again"
-OTHER = "give another --name, or delete that folder"
+OTHER = "restore it, or give another --name"
 """Remedies for a result, and for what a folder was made of."""
 
 

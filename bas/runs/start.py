@@ -62,22 +62,18 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     if (folder / "run.json").exists():
         earlier = read_record(folder / "run.json", OTHER)
         if not isinstance(earlier.get("made_of"), dict):
-            raise UserError(
-                f"{folder}/run.json: not written by this version of bas; give another --name, or delete that folder"
-            )
+            raise UserError(f"{folder}/run.json: not written by this version of bas; give another --name")
         for name, value in made_of.items():
             if name.startswith("space ") and name not in earlier["made_of"]:
                 continue  # a space that is added
             old = earlier["made_of"].get(name)
             if old != value:
-                raise UserError(
-                    f"{folder}: made with {name} {old}, now {value}; give another --name, or delete that folder"
-                )
+                raise UserError(f"{folder}: made with {name} {old}, now {value}; give another --name")
         made_of = {**earlier["made_of"], **made_of}
         _check_copies(folder, protocol, spaces)
         _check_jobs(folder / "jobs", protocol)
     elif (folder / "jobs").exists():
-        raise UserError(f"{folder}: holds jobs but no run.json; give another --name, or delete that folder")
+        raise UserError(f"{folder}: holds jobs but no run.json; put that back, or give another --name")
     protocol.write(folder / "protocol.json")
     for space in spaces:
         write_text(folder / "spaces" / f"{space.name}.py", space.source)

@@ -144,7 +144,8 @@ def check_archive(path: Path) -> None:
 
 
 def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
-    """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON.
+    """The value in a JSON file. Raises UserError naming the file if it is missing or not JSON; OSError if it cannot be
+    read.
 
     remedy: what the user can do about a damaged file.
     """
@@ -156,8 +157,6 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
         return value
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UserError:  # a ValueError too
         raise
     except (ValueError, RecursionError) as error:

@@ -294,7 +294,7 @@ def test_the_same_command_makes_again_what_was_deleted(whole: FeatureStore, tmp_
     subset(whole.folder, out, quiet(), layers=[1], ids=None)  # nothing to do
     flip(shard_path(out, 1))
     (finding,) = [f for f in verify.verify(out, quiet(), torch.device("cpu"), sample=0) if f.problems]
-    assert "delete shard-00001.h5 and run the same `bas features subset` again" in finding.advice
+    assert "move shard-00001.h5 out of the folder and run the same `bas features subset` again" in finding.advice
     shard_path(out, 1).unlink()
     assert "run the same `bas features subset` again" in refusal(FeatureStore, out)
     subset(whole.folder, out, quiet(), layers=[1], ids=None)

@@ -322,7 +322,7 @@ def test_what_is_lost_with_its_weights_is_had_again_with_the_rotation(
     first.write_text("{")
     assert refused().endswith(f"; delete {where}: it is made again")
     first.unlink()
-    assert refused() == f"{first}: missing, and so are the weights to measure; delete {where}: it is made again"
+    assert refused() == f"{first}: missing, and so are the weights to measure; put them back, or give another --name"
 
 
 def test_vectors_of_the_texts_are_measured_and_told(
@@ -367,7 +367,7 @@ def test_another_plan_is_refused(done: tuple[Path, dict[str, Any], str], given: 
     def refused(**changes: Any) -> str:
         return refusal(carry_out, folder, plan(given, **changes), quiet(), rotations=1)
 
-    tail = "give another --name, or delete that folder"
+    tail = "give another --name"
     assert refused(seed=1) == f"{folder}: made with seed 0, now 1; {tail}"
     assert refused(loudness=None) == f"{folder}: made with loudness -23.0, now None; {tail}"
     assert "setting lr 0.001, now 0.5" in refused(settings=replace(HOW, lr=0.5))

@@ -273,9 +273,10 @@ def test_weights_that_are_gone(work: Path, monkeypatch: pytest.MonkeyPatch, caps
     held = path.read_bytes()
     path.unlink()
     line = refused(capsys, words(["plain", "padded"], "whole"))
-    assert f"{path.name}: missing; put it back, or give another --name" in line
-    path.write_bytes(held[:-100])
+    assert "attention.npz: missing; put it back, or give another --name" in line
+    path.write_bytes(held[:-40])
     line = refused(capsys, words(["plain", "padded"], "whole"))
+    assert "damaged; delete " in line
     assert "jobs/baseline-CNN+LSTM+attention-fold0-seed0.json: its job is done again" in line
     path.write_bytes(held)
 

@@ -356,7 +356,7 @@ def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[
             journal.write_text(left)
         assert main(searched) == 2
         line = capsys.readouterr().err.strip()
-        assert line.startswith("bas: runs/again: jobs/tuned-* belong to a studies.journal that is gone; delete them")
+        assert line.startswith("bas: runs/again: jobs/tuned-* belong to a studies.journal that is gone; put that back")
         assert "\n" not in line
     for path in (folder / "jobs").glob("tuned-*"):
         path.unlink()

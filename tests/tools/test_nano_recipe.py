@@ -239,7 +239,7 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
     assert run(*words, "2", "2").returncode == 0
     assert (made / "model.safetensors").read_bytes() == weights
     other = run(*words, "2", "3")
-    message = "made with steps [2, 2, 2], now [2, 2, 3]; give another --work, or delete that folder"
+    message = "made with steps [2, 2, 2], now [2, 2, 3]; give another --work"
     assert (other.returncode, other.stderr) == (2, f"nano: {work}: {message}\n")
 
 
@@ -256,7 +256,7 @@ def test_the_whole_recipe_runs_and_takes_up_what_is_there(tmp_path: Path, hubert
         ("--teacher TEACHER --steps 2 2", "--steps 2 2: must be 3 numbers of 1 or more"),
         ("--variants 0", "--variants 0: must be 1 or more"),
         ("--seed -1", "--seed -1: must be 0 or more"),
-        ("--speech .", "WORK: holds something, but no made_of.json; give another --work, or delete that folder"),
+        ("--speech .", "WORK: holds something, but no made_of.json; give another --work"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(

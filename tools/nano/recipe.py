@@ -168,7 +168,7 @@ def check_same(folder: Path, made: dict[str, Any]) -> None:
     """Raise UserError if the work folder was made with anything else."""
     path = folder / "made_of.json"
     made = json.loads(json.dumps(made))
-    remedy = "give another --work, or delete that folder"
+    remedy = "give another --work"
     if path.exists():
         there = read_json(path, remedy)
         if wrong := [name for name in made if there.get(name) != made[name]]:

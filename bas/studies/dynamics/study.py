@@ -70,7 +70,7 @@ FEW = 30
 """Speakers. With fewer, one third part would hold a handful of speakers, so the third part is rotated over all."""
 
 MANY_RULE, FEW_RULE = "speaker:64/20/16", "speaker:5"  # the paper's rule, and ours
-REMEDY = "give another --name, or delete that folder"
+REMEDY = "restore it, or give another --name"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) ->
     elif folder.exists() and any(
         path.name not in (".lock", "experiment.toml", "study.json") for path in folder.iterdir()
     ):
-        raise UserError(f"{folder}: holds something else; {REMEDY}")
+        raise UserError(f"{folder}: holds something else; give another --name")
     write_json(folder / "run.json", {"plan": asdict(plan), "made_of": made_of, "versions": versions()})
     prepared, skipped = prepare(corpus, encoder, folder, plan.loudness, console)
     if skipped:
@@ -247,7 +247,7 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
         raise UserError(f"{folder}/run.json: not of this study, or of another version of bas; {REMEDY}")
     for name, value in made_of.items():
         if old[name] != value:
-            raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; {REMEDY}")
+            raise UserError(f"{folder}: made with {name} {old[name]}, now {value}; give another --name")
 
 
 def _rotate(study: Study, index: int, count: int, keep_weights: bool, console: Console) -> Rotation:
@@ -284,7 +284,7 @@ def _measure(study: Study, index: int, step: int, parts: dict[str, list[Utteranc
     if path.exists():
         return _read(path, f"delete {path if weights.is_dir() else where}: it is made again")
     if not weights.is_dir():
-        raise UserError(f"{path}: missing, and so are the weights to measure; delete {where}: it is made again")
+        raise UserError(f"{path}: missing, and so are the weights to measure; put them back, or give another --name")
     manifest = study.folder / f"{where.name}.csv"
     export.write(replace(study.corpus, utterances=tuple(parts["test"])), manifest)
     third = open_corpus("manifest", manifest)

@@ -189,7 +189,7 @@ def begin(run: Run, mode: str) -> JournalStorage:
             left.unlink()
     if not (path.exists() and path.stat().st_size) and any((run.folder / "jobs").glob("tuned-*")):
         reason = f"jobs/tuned-* belong to a {JOURNAL} that is gone"
-        raise UserError(f"{run.folder}: {reason}; delete them, or give another --name")
+        raise UserError(f"{run.folder}: {reason}; put that back, or give another --name")
     journal, settings, in_dim = open_journal(run.folder), run.plan.settings, run.store.info.dim
     for space, file in run.spaces.items():
         drawn = ranges(settings, file.space, in_dim, mode)
@@ -202,7 +202,7 @@ def begin(run: Run, mode: str) -> JournalStorage:
             for name in {**made_of, **recorded}:
                 if recorded.get(name) != made_of.get(name):
                     reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
-                    raise UserError(f"{run.folder}: {reason}; give another --name, or delete that folder")
+                    raise UserError(f"{run.folder}: {reason}; give another --name")
             study.set_user_attr("made_of", made_of)
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
                 study.enqueue_trial(trial.params)

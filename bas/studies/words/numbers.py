@@ -74,7 +74,7 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
     current = made_of(Record.read(run.folder.parent), read_lexicon(run.folder.parent)[0])
     if others := sum(result.made_of != current for of_row in every.values() for result in of_row):
         message = f"{others} of its jobs are of other words, or of another text encoder"
-        raise UserError(f"{run.folder}: {message}: delete its jobs, they are done again, or give another --name")
+        raise UserError(f"{run.folder}: {message}; give another --name")
     predicted = {row: predictions(of_row) for row, of_row in results.items()}
     whole = {row: np.concatenate(list(of.values())) for row, of in predicted.items() if len(of) > 1}
     headline, states = run.metrics[run.headline], len(run.store.info.layers)

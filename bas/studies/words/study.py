@@ -161,7 +161,7 @@ def _spoken(folder: Path, choice: StoreChoice, text_encoder: str, aligner: str |
         vectors_NE, _ = read_lexicon(folder)
         if vectors_NE.shape != lexical.vectors_WE.shape or not np.allclose(vectors_NE, lexical.vectors_WE, atol=1e-2):
             reason = f"made with other weights of the text encoder {text_encoder}"
-            raise UserError(f"{folder}: {reason}; give another --name, or delete that folder")
+            raise UserError(f"{folder}: {reason}; give another --name")
     else:
         vectors_NE = lexical.vectors_WE
         with replacing(folder / LEXICON) as temporary, temporary.open("wb") as stream:
@@ -182,7 +182,7 @@ def _check_same(folder: Path, record: Record) -> None:
         old, value = getattr(earlier, name), getattr(record, name)
         if old != value:
             reason = f"made with {name.replace('_', ' ')} {old}, now {value}"
-            raise UserError(f"{folder}: {reason}; give another --name, or delete that folder")
+            raise UserError(f"{folder}: {reason}; give another --name")
 
 
 def _print_words(name: str, words: Segments, aligner: str | None, console: Console) -> None:
