@@ -22,6 +22,7 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
+from bas.util.places import short_name, short_place
 from bas.util.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -224,9 +225,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
 
     choice, console = _choice("words", experiment, changes), _console(console)
     require(choice, "words", "words.text_encoder")
-    text_encoder = str(choice.words.text_encoder)
-    if Path(text_encoder).expanduser().is_dir():
-        text_encoder = str(Path(text_encoder).expanduser().resolve())
+    text_encoder = short_name(str(choice.words.text_encoder))
     stores, left_out = [], []
     for name, features in choose.stores_of(choice, "words").items():
         opened = choose.open_store(choice, "words", features)
@@ -298,7 +297,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         protocol=choice.protocol.rule,
         protocol_seed=choice.protocol.seed,
         loudness=None if of.as_recorded else LOUDNESS,
-        text_encoder=of.text_encoder,
+        text_encoder=of.text_encoder and short_name(of.text_encoder),
         preset=choice.preset,
         settings=settings,
         seed=of.seed,
@@ -309,7 +308,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     values: dict[str, Any] = {
         "name": folder.name,
         "device": device,
-        "corpus": replace(choice.corpus, root=str(root)),
+        "corpus": replace(choice.corpus, root=short_place(root)),
         "dynamics": replace(of, settings=vars(settings)),
     }
     with choose.work_in(folder, "dynamics", replace(choice, **values)):

@@ -275,14 +275,13 @@ def write_store(
         for name, record in (beside or {}).items():
             write_json(into / name, record)
         if not (into / "store.json").exists():
-            write_json(into / "plan.json", plan.to_dict())
+            plan.write(into / "plan.json")
         with bar(console, "shards") as progress:
             task = progress.add_task("derive" if plan.derived else "copy", total=len(todo))
             for path, piece in todo:
                 piece.write(path, plan)
                 progress.advance(task)
-        if not (into / "store.json").exists():
-            write_json(into / "store.json", plan.to_dict())
+        plan.write(into / "store.json")  # where it was complete, the corpus or the encoder may lie elsewhere now
         (into / "plan.json").unlink(missing_ok=True)
     return FeatureStore(into)
 
@@ -293,8 +292,14 @@ def _refuse_other(into: Path, plan: StoreInfo) -> None:
         old = StoreInfo.read(into)
     if old is None and any(into.glob("shard-*")):
         raise UserError(f"{into}: holds shards but no store.json; restore that, or name another folder with --into")
-    for name in [field.name for field in fields(plan)] if old else []:
-        if getattr(old, name) != getattr(plan, name):
+    if old is None:
+        return
+    # Where the corpus and the encoder lie changes no number.
+    pairs = {field.name: (getattr(old, field.name), getattr(plan, field.name)) for field in fields(plan)}
+    pairs["encoder"] = ({**old.encoder, "name": ""}, {**plan.encoder, "name": ""})
+    del pairs["root"]
+    for name, (there, now) in pairs.items():
+        if there != now:
             raise UserError(f"{into}: holds another store ({name} differs); name another folder with --into")
 
 

@@ -12,8 +12,9 @@ from bas.features.store import StoreInfo
 def corpus_of(info: StoreInfo) -> Corpus:
     """Read it from where the store names it. UserError, with a way on, where it is gone; and as `open_corpus`."""
     if not Path(info.root).exists():
-        again = "the `bas extract` that made the store, with the new --root and --features, checks and takes it along"
-        remedy = again if info.made_by == "extract" else "put a link to it there"
+        remedy = "the `bas extract` that made the store, with the new --root and --features, checks and takes it along"
+        if info.made_by != "extract":
+            remedy += f"; so does the same `{info.command}` after it"
         message = f"no such file or folder: {info.root}, where the store names it; if it has moved, {remedy}"
         raise UserError(f"corpus {info.corpus}: {message}")
     return open_corpus(info.corpus, Path(info.root), info.truncated, info.columns)

@@ -24,6 +24,7 @@ from bas.features.shard import States, checksum, offsets, write_shard
 from bas.features.store import SEGMENTS, FeatureStore, StoreInfo
 from bas.speech.words import Segments, holder
 from bas.util.files import read_record
+from bas.util.places import find_place, note_place
 
 POOLINGS = ("mean", "centre", "inside")
 
@@ -51,7 +52,7 @@ def derive(folder: Path, into: Path, segments: Segments, pooling: str, console: 
     held = segments.only(sorted(store.ids))
     plan = replace(store.info, made_by="derive", derived=f"{pooling} {held.name} {held.digest}")
     pieces = [_Piece(store, index, held, pooling) for index, ids in enumerate(store.info.shards) if ids]
-    contents = {"parent": str(folder.resolve()), **held.to_dict()}
+    contents = note_place("parent", folder.resolve(), into) | held.to_dict()
     return write_store(plan, pieces, into, console, {SEGMENTS: contents})
 
 
@@ -95,7 +96,7 @@ def origin(folder: Path, info: StoreInfo) -> tuple[Path, Segments]:
     """The parent of a derived store, and its segments. UserError where they are not those that `info` names."""
     raw: Any = read_record(folder / SEGMENTS, f"run the same `{info.command}` again", old=True)
     try:
-        segments, parent = Segments.parse(raw), Path(raw["parent"])
+        segments, parent = Segments.parse(raw), Path(find_place(raw, "parent", folder))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SEGMENTS}: damaged ({error}); run the same `{info.command}` again") from error
     if info.derived.split()[1:] != [segments.name, segments.digest]:

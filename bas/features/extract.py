@@ -33,7 +33,7 @@ from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
 from bas.speech import audio
-from bas.util.files import alone, hold, locked, open_own, sweep, write_json
+from bas.util.files import alone, hold, locked, open_own, sweep
 from bas.util.progress import bar
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
@@ -128,9 +128,9 @@ def _agree(
         info = make_plan(corpus, encoder, folder, request, console, group.size)
         announce(folder, info, console)
         if (folder / "plan.json").exists() or not _complete(folder, info):
-            write_json(folder / "plan.json", info.to_dict())
+            info.write(folder / "plan.json")
         else:  # only the paths of the corpus and the encoder may have changed
-            write_json(folder / "store.json", info.to_dict())
+            info.write(folder / "store.json")
         session.truncate(0)
         session.write(group.token)
         session.flush()
@@ -342,6 +342,6 @@ def _seal(folder: Path, plan: StoreInfo) -> None:
         recordings={id_: plan.recordings[id_] for id_ in plan.recordings if id_ in held},
         skipped={**plan.skipped, **reasons},
     )
-    write_json(folder / "store.json", info.to_dict())
+    info.write(folder / "store.json")
     (folder / "plan.json").unlink()
     _sweep(folder)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
 from bas.util.files import read_record
+from bas.util.places import find_place
 from bas.util.progress import bar
 
 SHOWN = 3  # skipped utterances that are listed
@@ -77,14 +78,14 @@ def _describe_derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str
     if info.made_by == "append":
         raw = read_record(folder / METADATA, f"run the same `{info.command}` again", old=True)
         columns = f"{', '.join(raw['columns'])}: the last {len(raw['columns'])} of a frame's {info.dim} numbers"
-        return "frames", rate, {"derived from": raw["parent"], "metadata": columns}
+        return "frames", rate, {"derived from": find_place(raw, "parent", folder), "metadata": columns}
     pooling, segments, digest = info.derived.split()
     unit, rows = ("word", "words") if segments == "words" else ("random stretch", "random stretches")
     raw = read_record(folder / SEGMENTS, f"run the same `{info.command}` again", old=True)
     counts = Counter(raw["source"].values())
     sources = (("corpus", "with the corpus's times"), ("aligned", "aligned"), ("pseudo", "cut into pseudo-segments"))
     lines = {
-        "derived from": f"{raw['parent']}: {_POOLED[pooling].format(unit=unit, rows=rows)}",
+        "derived from": f"{find_place(raw, 'parent', folder)}: {_POOLED[pooling].format(unit=unit, rows=rows)}",
         "segments": f"{rows} {digest}: utterances {', '.join(f'{counts[name]:,} {text}' for name, text in sources)}",
     }
     return ("frames", f"at {rate}", lines) if pooling == "inside" else (rows, f"one a {unit}, of {rate}", lines)

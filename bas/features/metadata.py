@@ -26,6 +26,7 @@ from bas.features.corpus import corpus_of
 from bas.features.shard import States, checksum, write_shard
 from bas.features.store import METADATA, FeatureStore, StoreInfo
 from bas.util.files import read_record
+from bas.util.places import find_place, note_place
 
 FIELDS = ("sex", "language", "speaker")
 
@@ -80,7 +81,7 @@ def append(
         derived=f"metadata {'+'.join(fields)} {columns.digest}",
     )
     pieces = [_Piece(store, index, columns) for index, ids in enumerate(info.shards) if ids]
-    contents = {"parent": str(folder.resolve()), "columns": columns.names, "of": columns.of}
+    contents = note_place("parent", folder.resolve(), into) | {"columns": columns.names, "of": columns.of}
     return write_store(plan, pieces, into, console, {METADATA: contents})
 
 
@@ -113,7 +114,8 @@ def origin(folder: Path, info: StoreInfo) -> tuple[Path, Columns]:
     remedy = f"run the same `{info.command}` again"
     raw: Any = read_record(folder / METADATA, remedy, old=True)
     try:
-        parent, of = Path(raw["parent"]), {str(id_): tuple(ones) for id_, ones in raw["of"].items()}
+        parent = Path(find_place(raw, "parent", folder))
+        of = {str(id_): tuple(ones) for id_, ones in raw["of"].items()}
         columns = Columns(tuple(raw["columns"]), of)
         digest = columns.digest
     except (KeyError, TypeError, AttributeError) as error:

@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from bas.errors import UserError
 from bas.features.shard import Shard, States, offsets, shard_path
-from bas.util.files import read_record
+from bas.util.files import read_record, write_json
+from bas.util.places import SEEN, find_place, note_place
 
 FORMAT = 2
 SEGMENTS = "segments.json"
@@ -48,7 +49,7 @@ class StoreInfo:
     """The content of `store.json` and `plan.json`."""
 
     corpus: str  # the reader's name
-    root: str  # the folder or manifest it read
+    root: str  # the folder or manifest it read, where it lies now (see `bas.util.places`)
     encoder: dict[str, Any]  # bas.encoders.EncoderInfo
     layers: tuple[int, ...]
     shards: tuple[tuple[str, ...], ...]  # the utterance ids of each shard, in order
@@ -109,7 +110,7 @@ class StoreInfo:
 
     @classmethod
     def _parse(cls, path: Path) -> StoreInfo:
-        raw = read_record(path, "restore it, or extract again into another folder", old=True)
+        raw: Any = read_record(path, "restore it, or extract again into another folder", old=True)
         if raw.get("format") != FORMAT:
             raise UserError(
                 f"{path}: format {raw.get('format')!r}, this bas reads {FORMAT}; extract it again into another folder"
@@ -117,7 +118,9 @@ class StoreInfo:
         try:
             tuples = {"layers": tuple(raw["layers"]), "shards": tuple(tuple(s) for s in raw["shards"])}
             recordings = {id_: (str(digest), int(samples)) for id_, (digest, samples) in raw["recordings"].items()}
-            info = cls(**{**raw, **tuples, "recordings": recordings})
+            places = {"root": find_place(raw, "root", path.parent)}
+            raw.pop("root" + SEEN, None)
+            info = cls(**{**raw, **tuples, **places, "recordings": recordings})
             wrong = info._find_fault()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             wrong = str(error)
@@ -145,6 +148,10 @@ class StoreInfo:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write store.json or plan.json."""
+        write_json(path, self.to_dict() | note_place("root", self.root, path.parent))
 
 
 def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:

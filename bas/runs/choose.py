@@ -25,6 +25,7 @@ from bas.runs.start import check_networks, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
 from bas.util.files import locked, read_record, replacing, sweep, write_json
+from bas.util.places import short_place
 from bas.util.terminal import printable
 
 RUNS = Path("runs")
@@ -211,13 +212,13 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
     plan, settings = first.plan, first.plan.settings.to_dict()
     rule = choice.protocol.rule or default_rule(first.corpus, first.task, first.store.info.skipped)
     values: dict[str, Any] = {
-        "features": tuple(run.plan.features for run in runs),
-        "spaces": tuple(shipped_names.get(str(path), str(path)) for path in plan.spaces),
+        "features": tuple(short_place(run.plan.features) for run in runs),
+        "spaces": tuple(shipped_names.get(str(path), short_place(path)) for path in plan.spaces),
         "layer": tuple(run.plan.layer for run in runs),
         "seeds": len(plan.seeds),
         "device": plan.device,
         "name": folder.name,
-        "protocol": replace(choice.protocol, rule=_with_absolute_path(rule)),
+        "protocol": replace(choice.protocol, rule=_with_short_path(rule)),
         "settings": {name: settings[name] for name in READ_SETTINGS[verb]},
     }
     return replace(choice, **values)
@@ -283,9 +284,9 @@ def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
     return layer if layer in (BEST, MIX) else named.get(str(layer), layer)
 
 
-def _with_absolute_path(rule: str) -> str:
-    """The rule with the file that it reads, if any, as an absolute path."""
+def _with_short_path(rule: str) -> str:
+    """The rule with the file that it reads, if any, as the experiment's other paths."""
     name, colon, rest = rule.partition(":")
     if rule.lower().endswith(".json"):
-        return str(Path(rule).expanduser().resolve())
-    return f"{name}:{Path(rest).expanduser().resolve()}" if colon and name in LISTS else rule
+        return short_place(rule)
+    return f"{name}:{short_place(rest)}" if colon and name in LISTS else rule
