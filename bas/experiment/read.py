@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from bas.errors import UserError
 from bas.experiment.keys import KEYS, Experiment, keys_of, settings_table
-from bas.util.reading import read_bytes
+from bas.util.reading import read_text
 
 Source: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Experiment
 """A file's path, a mapping of the same shape, or an experiment."""
@@ -36,7 +36,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     is) and a value of the wrong kind.
     """
     try:
-        raw = tomllib.loads(read_bytes(Path(path).expanduser()).decode())
+        raw = tomllib.loads(read_text(Path(path).expanduser()))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; an experiment's file is TOML, such as emodb.toml") from error
     except OSError as error:

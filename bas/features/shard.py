@@ -33,9 +33,12 @@ from isal import isal_zlib
 from bas.errors import UserError
 from bas.util.faults import check_readable
 from bas.util.files import replacing
+from bas.util.reading import check_regular
 from bas.util.versions import versions
 
 States = npt.NDArray[np.floating[Any]]
+POINTER = 16
+"""Bytes of a text in a dataset: its length in 4, where it lies in the file's heap in 12."""
 # What h5py raises for a broken file.
 DAMAGE = (
     OSError,
@@ -153,6 +156,7 @@ class Shard:
     @contextmanager
     def _open(self) -> Iterator[FileIO]:
         """The open file, its header read again if the file was replaced, as happens when layers are added."""
+        check_regular(self.path)
         with self.path.open("rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
             version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -166,22 +170,30 @@ class Shard:
         try:
             with h5py.File(stream, "r") as file:
                 size = os.fstat(stream.fileno()).st_size
-                data, attributes = _plain(file, "states", size), dict(file.attrs)
+                names = ("states", "ids", "offsets", "crc32", "recordings")
+                data, ids, offsets, crc32, recordings = (_plain(file, name, size) for name in names)
+                layers = tuple(map(int, _attribute(file, "layers", 1)))
+                shapes = [ids.shape, offsets.shape, crc32.shape, recordings.shape]
+                (held,) = ids.shape
+                if shapes != [(held,), (held + 1,), (len(layers), held), (held,)]:
+                    raise ValueError(f"{', '.join(names[1:])}: shapes {shapes} do not go together")
                 contents = Contents(
                     self._encoder,
                     str(data.dtype),
-                    tuple(map(int, attributes["layers"])),
-                    _texts(_plain(file, "ids", size), size),
-                    _plain(file, "offsets", size)[:],
-                    _plain(file, "crc32", size)[:],
-                    _texts(_plain(file, "recordings", size), size),
-                    json.loads(attributes["skipped"]),
-                    json.loads(attributes["versions"]),
-                    str(attributes.get("derived", "")),
+                    layers,
+                    _texts(stream, ids, size),
+                    offsets[:],
+                    crc32[:],
+                    _texts(stream, recordings, size),
+                    _by_name(file, "skipped"),
+                    _by_name(file, "versions"),
+                    str(_attribute(file, "derived")) if "derived" in file.attrs else "",
                 )
                 begin = data.id.get_offset() or 0  # None: it has no frame; see `_plain`
-                intact = attributes["checksum"] == contents.checksum and data.shape == contents.shape
-                made_by = {name: attributes[name] for name in contents.made_by}
+                intact = _attribute(file, "checksum") == contents.checksum
+                shape, expected = data.shape, contents.shape
+                intact &= len(shape) == 3 and shape[:2] == expected[:2]
+                made_by = {name: _attribute(file, name) for name in contents.made_by}
         except _LayoutError as error:
             raise UserError(f"{path}: {error}") from error
         except DAMAGE as error:
@@ -189,11 +201,14 @@ class Shard:
             raise UserError(f"{path}: not readable as a shard ({error}); delete it and extract again") from error
         if not intact:
             raise UserError(f"{path}: checksum differs; delete it and extract again")
-        for name, expected in contents.made_by.items():
-            if made_by[name] != expected and name != "encoder":  # an encoder of equal files may have another name
-                raise UserError(
-                    f"{path}: belongs to another store ({name}: {made_by[name]} there, {expected} in store.json)"
-                )
+        del made_by["encoder"]  # one of equal files may have another name
+        pairs = {"dim": (shape[2], expected[2])} | {
+            name: (one, contents.made_by[name]) for name, one in made_by.items()
+        }
+        for name, (there, stated) in pairs.items():
+            if there != stated:
+                message = f"belongs to another store ({name}: {there} there, {stated} in store.json)"
+                raise UserError(f"{path}: {message}; put that store's file back, whichever of the two it is")
         if self._version and (contents.ids, contents.recordings) != (self.contents.ids, self.contents.recordings):
             raise UserError(f"{path}: another shard has taken its place; open the store again")
         self.unmap()
@@ -289,8 +304,10 @@ def _plain(file: h5py.File, name: str, size: int) -> h5py.Dataset:
         raise _LayoutError(f"{name}: a link; restore the file, or extract it again into another folder")
     data = file[name]
     how, stored = data.id.get_create_plist(), data.id.get_storage_size()
-    # A text of any length is a pointer of 16 bytes into the file's heap.
-    declared = data.size * (16 if h5py.check_string_dtype(data.dtype) else data.dtype.itemsize)
+    kind = h5py.check_string_dtype(data.dtype)
+    if kind is None and data.dtype.newbyteorder("<") != data.dtype:
+        raise _LayoutError(f"{name}: big-endian; restore the file, or extract it again into another folder")
+    declared = data.size * (POINTER if kind and kind.length is None else data.dtype.itemsize)
     if how.get_layout() != h5d.CONTIGUOUS or how.get_external_count():
         kinds = {h5d.COMPACT: "inside the header", h5d.CHUNKED: "in chunks", h5d.VIRTUAL: "in another dataset"}
         where = "in another file" if how.get_external_count() else kinds.get(how.get_layout(), "in an unknown layout")
@@ -301,14 +318,37 @@ def _plain(file: h5py.File, name: str, size: int) -> h5py.Dataset:
     return data
 
 
-def _texts(data: h5py.Dataset, size: int) -> tuple[str, ...]:
-    """A dataset of texts, which in a file of `size` bytes are no longer than that altogether."""
-    texts: list[str] = []
-    for start in range(0, len(data), 256):  # many could point to one long text
-        texts += [text.decode() for text in data[start : start + 256]]
-        if sum(map(len, texts)) > size:
-            raise ValueError(f"{data.name}: its texts are longer than the file")
-    return tuple(texts)
+def _texts(stream: FileIO, data: h5py.Dataset, size: int) -> tuple[str, ...]:
+    """A dataset of texts of any length, which in a file of `size` bytes are no longer than that altogether.
+
+    Their lengths are read first, each the four bytes in front of its pointer: many could point to one long text.
+    """
+    kind = h5py.check_string_dtype(data.dtype)
+    if kind is None or kind.length is not None:
+        raise ValueError(f"{data.name}: no texts of any length")
+    if not data.size:
+        return ()
+    pointers = os.pread(stream.fileno(), data.size * POINTER, data.id.get_offset())
+    lengths = np.frombuffer(pointers, "<u4")[:: POINTER // 4]
+    if int(lengths.sum(dtype=np.int64)) > size:
+        raise ValueError(f"{data.name}: its texts are longer than the file")
+    return tuple(text.decode() for text in data[:])
+
+
+def _attribute(file: h5py.File, name: str, dimensions: int = 0) -> Any:
+    """An attribute with so many dimensions: a text or a number, or a row of numbers."""
+    how = file.attrs.get_id(name)
+    if len(how.shape) != dimensions or (dimensions and how.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: an attribute of shape {how.shape} and dtype {how.dtype}")
+    return file.attrs[name]
+
+
+def _by_name(file: h5py.File, name: str) -> dict[str, str]:
+    """An attribute that is an object of JSON, of texts by name."""
+    value = json.loads(_attribute(file, name))
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(f"{name}: must be an object of texts, not {str(value)[:80]}")
+    return value
 
 
 def fault(states: States, crc32: int) -> str:

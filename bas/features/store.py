@@ -122,7 +122,7 @@ class StoreInfo:
             raw.pop("root" + SEEN, None)
             info = cls(**{**raw, **tuples, **places, "recordings": recordings})
             wrong = info._find_fault()
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             wrong = str(error)
         if wrong:
             raise UserError(f"{path}: damaged ({wrong}); restore it, or extract again into another folder")
@@ -134,7 +134,10 @@ class StoreInfo:
         kinds = {name: kind for name, kind in ENCODER.items() if not isinstance(self.encoder.get(name), kind)}
         sound = {
             f"encoder.{next(iter(kinds), '')}": not kinds,
-            "layers": all(layer in range(self.encoder["num_states"]) for layer in self.layers),
+            "layers": self.layers
+            and all(type(layer) is int and layer in range(self.encoder["num_states"]) for layer in self.layers)
+            and len(set(self.layers)) == len(self.layers),
+            "recordings": all(0 <= samples < 2**53 for _, samples in self.recordings.values()),
             "shards": all(isinstance(id_, str) for id_ in ids),
             "skipped": all(isinstance(why, str) for why in self.skipped.values()),
             "dtype": self.dtype in DTYPES,

@@ -29,6 +29,7 @@ from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
 BALANCED = "label"  # the field by which parts are balanced where a task has no classes: the intended emotion
+LONGEST = 40  # characters of the folds or percents of a rule
 LISTS = {"emobox": published.emobox, "superb": published.superb}
 SOURCES = {"file": ", says its file", **dict.fromkeys(LISTS, ", say its lists")}  # what calls a split published
 RULES = "own, FIELD, FIELD:FOLDS, FIELD:FIT/VALID/TEST, emobox:FOLDER, superb:FOLDER or FILE.json"
@@ -104,6 +105,8 @@ def default_rule(corpus: Corpus, task: Task, skipped: Collection[str] = ()) -> s
 def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
     name, colon, rest = rule.partition(":")
     unit, own = corpus.unit, corpus.published
+    if len(rest) > LONGEST and name in FIELDS:
+        raise UserError(f"protocol {rule[:LONGEST]}…: {len(rule)} characters are no rule; such as {name}:5")
     if rule == "own":
         folds = [_own(corpus, utterances)]
     elif name in LISTS and rest:

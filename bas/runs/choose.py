@@ -26,6 +26,7 @@ from bas.training.settings import LAYERS
 from bas.util.device import choose_device
 from bas.util.files import locked, read_record, replacing, sweep, write_json
 from bas.util.places import short_place
+from bas.util.reading import check_own
 from bas.util.terminal import printable
 
 RUNS = Path("runs")
@@ -235,6 +236,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     Raises UserError while another process works in the folder, and for the folder of another study.
     """
     with locked(folder, "at work"):
+        check_own(folder, "move it away, or give another --name")
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):

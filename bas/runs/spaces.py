@@ -16,6 +16,7 @@ from typing import Any
 
 from bas.errors import UserError
 from bas.space import SearchSpace
+from bas.util.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def load_space(name_or_path: str) -> SpaceFile:
     Raises UserError if there is no such file, it cannot be imported, or it does not define `space`.
     """
     path = shipped().get(name_or_path, Path(name_or_path).expanduser())
-    if path.suffix != ".py" or not path.is_file():
+    if path.suffix != ".py" or not path.exists():
         raise UserError(f"search space {name_or_path!r}: no such file; shipped: {', '.join(shipped())}; or a .py path")
     try:
-        source = path.read_text(encoding="utf-8")
+        source = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     module = _run(source, path)

@@ -33,6 +33,9 @@ Noise = Literal["batch", "utterance"]
 Cost = Literal["multiply-adds", "parameters"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
+LARGEST = 10**6
+"""Of the settings that count something."""
+
 PROBED = (
     *("stride", "normalise", "epochs", "batch_size"),
     *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
@@ -85,6 +88,9 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be above 0")
         if self.width is not None and self.width < 1:
             raise UserError(f"setting width={self.width}: must be above 0")
+        for name in ("width", "stride", "epochs", "batch_size"):
+            if (getattr(self, name) or 0) > LARGEST:
+                raise UserError(f"setting {name}={getattr(self, name)}: must be at most {LARGEST:,}")
         for name in ("momentum", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")

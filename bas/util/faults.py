@@ -27,13 +27,18 @@ REMEDIES = {
     errno.EIO: f"input/output error: its disk fails; look after it, then {AGAIN}",
     errno.ESTALE: f"its disk was mounted again meanwhile; {AGAIN}",
     errno.ENOENT: f"not there, or not any more; if it was moved or deleted, put it back and {AGAIN}",
+    errno.EISDIR: "a folder, where a file belongs; move it away",
+    errno.ENOTDIR: "beneath a file, where a folder belongs; move that file away, or name another folder",
+    errno.EEXIST: "there already, and of another kind than belongs there; move it away",
+    errno.ELOOP: "links that lead to one another; name what they were meant to lead to",
+    errno.ENAMETOOLONG: "the name is longer than this disk takes; give a shorter one",
     errno.EPIPE: f"closed by the program that read it; {AGAIN}",
     errno.EAGAIN: f"too many processes or threads (ulimit -u); stop some, or use fewer --workers, and {AGAIN}",
 }
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EIO, errno.EROFS)
 MEMORY = re.compile(
     r"(can(no|')t|unable to) allocate|not enough memory|out of memory|can't start new thread|failed to map segment"
-    r"|bad_alloc",
+    r"|bad_alloc|memory allocation failed",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"tried to allocate [\d.]+ ?\w+|unable to allocate [\d.]+ ?\w+", re.IGNORECASE)
@@ -44,7 +49,8 @@ def describe(error: BaseException) -> str | None:
     """The line of an error that is the machine's; None for any other."""
     if is_memory(error):
         what = "the GPU's memory" if "CUDA" in str(error) else "memory"
-        amount = f" ({stated[0].lower()})" if (stated := AMOUNT.search(str(error))) else ""
+        stated = AMOUNT.search(str(error))
+        amount = f" ({stated[0][0].lower()}{stated[0][1:]})" if stated else ""
         remedy = "allow it more (ulimit -v, a container's limit) or use fewer --workers"
         return f"{what} is short{amount}; {remedy}, and {AGAIN}"
     if isinstance(error, UnicodeEncodeError):

@@ -26,6 +26,8 @@ from bas.util.reading import read_bytes
 CHECKSUM = "sha256"
 """The last field of a record."""
 
+LARGEST = 2**30
+"""Bytes of a record: far more than the segments of a million utterances."""
 LOCK_FILES = (".lock", ".planning", ".session")
 """The lock files of a folder."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, 524)  # 524: NFS says so of itself
@@ -150,8 +152,8 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
     remedy: what the user can do about a damaged file.
     """
     try:
-        text = read_bytes(path).decode()
-        value = json.loads(text)
+        text = read_bytes(path, LARGEST).decode()
+        value = json.loads(text, object_pairs_hook=_once)
         if "\\u" in text:  # half a surrogate pair cannot be written or shown: refuse it here
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -161,6 +163,15 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where it has a key twice, of which Python would take the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return value
 
 
 def open_own(path: Path, mode: str, **how: Any) -> Any:

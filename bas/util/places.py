@@ -23,9 +23,11 @@ def find_place(record: Mapping[str, Any], name: str, folder: Path) -> str:
 
     Raises KeyError and TypeError for a record without such a path.
     """
-    seen = record.get(name + SEEN, "")  # earlier versions had the path alone
+    path, seen = record[name], record.get(name + SEEN, "")  # earlier versions had the path alone
+    if not isinstance(path, str):
+        raise TypeError(f"{name}: {path!r} is no path")
     near = os.path.normpath(folder.resolve() / seen)
-    return near if seen and os.path.exists(near) else str(record[name])
+    return near if seen and os.path.exists(near) else path
 
 
 def short_name(model: str) -> str:

@@ -20,6 +20,8 @@ T = TypeVar("T", str, bytes)
 
 LONGEST_LINE = 2**26
 """Bytes of a line of text: far more than the words of an hour."""
+MOST = 2**24
+"""Bytes of a file that somebody wrote by hand."""
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -65,6 +67,21 @@ def check_folder(folder: Path) -> None:
             check_regular(path)
 
 
+def check_own(folder: Path, remedy: str) -> None:
+    """UserError unless all that lies in a folder of ours, however deep, are files and folders of its own.
+
+    A folder from elsewhere may hold a link that leads what is written, or deleted, to any file of the user's, or a pipe
+    that would be waited for.
+    """
+    for within, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(within, name)
+            status = path.lstat()
+            kind = "a link" if path.is_symlink() else KINDS.get(stat.S_IFMT(status.st_mode), "")
+            if (kind and not path.is_dir()) or path.is_symlink():
+                raise UserError(f"{path}: {kind}, where a file or folder belongs that is this folder's own; {remedy}")
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open for reading. UserError for what is no regular file; OSError as `open` has it."""
     check_regular(path)
@@ -79,6 +96,11 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         raise UserError(f"{path}: {message}; is it another file?")
     with open_regular(path) as file:
         return file.read() if most is None else file.read(most)
+
+
+def read_text(path: Path) -> str:
+    """What somebody wrote by hand, in UTF-8, else UnicodeDecodeError. UserError as `read_bytes`, of MOST bytes."""
+    return read_bytes(path, MOST).decode().replace("\r\n", "\n")
 
 
 def read_lines(path: Path, *, utf16: bool = False) -> Iterator[tuple[int, str]]:

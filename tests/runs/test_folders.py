@@ -175,3 +175,23 @@ def test_a_script_needs_no_guard(work: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(work), *sys.path])}
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["begun", "script"], done.stderr
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe"])
+@pytest.mark.parametrize(
+    "name", ["jobs", "tb", "tb/rows/BAS-one", "spaces/one.py", "run.json", "experiment.toml", "jobs/search.checkpoint"]
+)
+def test_what_is_not_the_folder_s_own_is_refused(
+    name: str, kind: str, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through a link files of the user's would be swept, replaced or deleted; a pipe would be waited for."""
+    mine = tmp_path / "events.mine"
+    for left in (mine, tmp_path / "x.1.tmp"):
+        left.write_text("years of work", encoding="utf-8")
+    path = Path("runs/again", name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path) if kind == "a link" else os.mkfifo(path)
+    said = refusal(capsys, "compare", *SEARCH, "one.py", "--name", "again")
+    assert said.startswith(f"bas: {path}: {kind}, where a file or folder belongs that is this folder's own; move it")
+    assert sorted(os.listdir(tmp_path)) == ["events.mine", "x.1.tmp"]
+    assert mine.read_text(encoding="utf-8") == "years of work"

@@ -46,7 +46,7 @@ def os_error(number: int, name: str | None = None) -> OSError:
         (os_error(errno.ENOENT, "a/b"), ["a/b: not there, or not any more"]),
         (os_error(errno.ENOSPC), ["a file or standard output: its disk is full"]),
         (os_error(errno.ENOMEM), ["memory is short", "--workers"]),
-        (os_error(errno.ELOOP, "a/b"), ["a/b: Too many levels of symbolic links"]),
+        (os_error(errno.ELOOP, "a/b"), ["a/b: links that lead to one another; name what they were meant to lead to"]),
         (MemoryError(), ["memory is short", "ulimit -v"]),
         (MemoryError("Unable to allocate 7.45 GiB for an array"), ["memory is short (unable to allocate 7.45 GiB)"]),
         (

@@ -10,12 +10,13 @@ import bad_input
 import numpy as np
 import pytest
 from bad_input import EXTRACT, PLAIN, SMALL, STORE
+from refusals import refusal
 
 from bas.cli.main import main
 from bas.report.results import write_results
 from bas.stats import NO_INTERVAL, between
 from bas.studies import load_results
-from bas.util.files import write_json
+from bas.util.files import read_json, write_json
 
 
 def no_constant(name: str) -> NoReturn:
@@ -32,6 +33,12 @@ def test_a_number_that_is_none_is_null(tmp_path: Path) -> None:
     raw = strict(tmp_path / "a.json")
     assert len(raw.pop("sha256")) == 64
     assert raw == {"a": [1.5, None], "b": [None, {"c": None}], "d": None, "e": "NaN", "f": 3}
+
+
+def test_a_key_twice_is_refused(tmp_path: Path) -> None:
+    """Python would take the last: of a fold with two lists `fit`, say."""
+    (tmp_path / "a.json").write_text('{"folds": [{"fit": ["a"], "test": ["b"], "fit": ["b"]}]}', encoding="utf-8")
+    assert "a.json: not readable as JSON ('fit' is there twice)" in refusal(read_json, tmp_path / "a.json")
 
 
 def test_an_interval_or_none() -> None:

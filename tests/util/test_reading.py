@@ -12,7 +12,7 @@ from refusals import refusal
 
 from bas.cli.main import main
 from bas.util import reading
-from bas.util.reading import check_regular, open_regular, read_bytes, read_lines
+from bas.util.reading import check_own, check_regular, open_regular, read_bytes, read_lines, read_text
 
 
 def make_pipe(path: Path) -> None:
@@ -40,7 +40,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("read", [check_regular, open_regular, read_bytes, lambda path: list(read_lines(path))])
+@pytest.mark.parametrize(
+    "read", [check_regular, open_regular, read_bytes, read_text, lambda path: list(read_lines(path))]
+)
 def test_what_is_no_file_is_not_opened(kind: str, read: Callable[[Path], object], tmp_path: Path) -> None:
     KINDS[kind](tmp_path / "x")
     message = refusal(read, tmp_path / "x")
@@ -103,3 +105,18 @@ def test_no_more_is_read_than_such_a_file_may_have(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x" * 2**21)
     assert read_bytes(tmp_path / "x", 2**21) == b"x" * 2**21
     assert "2 MiB, more than the 1 MiB" in refusal(read_bytes, tmp_path / "x", 2**20)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link", "a socket"])
+def test_a_folder_of_ours_holds_its_own_files(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/file").touch()
+    check_own(folder, "move it away")
+    path = folder / "a/b/x"
+    path.symlink_to(tmp_path) if kind == "a link" else KINDS[kind](path)
+    assert refusal(check_own, folder, "move it").startswith(f"{path}: {kind}, where a file")
+    linked = tmp_path / "linked"
+    linked.symlink_to(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    check_own(linked, "move it away")  # the folder itself may lie on another disk
