@@ -58,6 +58,7 @@ from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
 from bas.training.loop import Record
 from bas.training.placement import Placement
 from bas.training.settings import Settings
+from bas.util.faults import naming
 from bas.util.files import open_own
 
 HEADS = (2, 4, 8)
@@ -144,8 +145,13 @@ def apply_params(settings: Settings, space: SearchSpace, params: Mapping[str, An
 class CheckedJournal(JournalFileBackend):
     """Optuna's journal, whose every line has a checksum of its content."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        super().append_logs([{**log, CHECKSUM: _checksum(log)} for log in logs])
+        with naming(self.path):
+            super().append_logs([{**log, CHECKSUM: _checksum(log)} for log in logs])
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         for log in super().read_logs(log_number_from):
@@ -164,7 +170,7 @@ def open_journal(folder: Path) -> JournalStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar shows all trials
     path = folder / JOURNAL
     try:
-        journal = JournalStorage(CheckedJournal(str(path)))
+        journal = JournalStorage(CheckedJournal(path))
         with path.open("rb") as stream:
             for line in stream:  # Optuna skips a last line that is not JSON
                 if line.endswith(b"\n"):
