@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -18,8 +19,6 @@ import bad_input
 import pytest
 from bad_input import EXTRACT, STORE
 
-import bas.runs.workers
-import bas.util.files
 from bas.cli.main import main
 
 pytestmark = pytest.mark.slow
@@ -64,7 +63,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_disk_that_fills(
     verb: str, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After a file, nine more and five more: what was written stays, and the same command ends well once there is room."""
+    """After one file, then nine, then five: what was written stays, and all ends well once there is room."""
     command, fsync, left = [*VERBS[verb].split(), "--name", "new"], os.fsync, [0]
 
     def until_full(number: int) -> None:
@@ -75,7 +74,7 @@ def test_a_disk_that_fills(
 
     kept: set[Path] = set()
     with monkeypatch.context() as patch:
-        patch.setattr(bas.util.files.os, "fsync", until_full)
+        patch.setattr(os, "fsync", until_full)
         for room in (1, 9, 5):
             left[0] = room
             code = main(command)
@@ -110,7 +109,7 @@ def test_what_ended_a_worker(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ended: list[int] = []
-    children: Callable[[], list[Any]] = bas.runs.workers.multiprocessing.active_children
+    children: Callable[[], list[Any]] = multiprocessing.active_children
 
     def and_end_one() -> list[Any]:
         processes = children()
@@ -118,7 +117,7 @@ def test_what_ended_a_worker(
         ended.append(processes[0].pid)
         return processes
 
-    monkeypatch.setattr("bas.runs.workers.multiprocessing.active_children", and_end_one)
+    monkeypatch.setattr(multiprocessing, "active_children", and_end_one)
     assert main([*VERBS["search"].replace("--workers 1", "--workers 2").split(), "--name", "new"]) == 2
     line = said(capsys)
     assert ended
@@ -159,8 +158,8 @@ def test_what_goes_away_while_a_verb_works(
     _, errors = process.communicate(timeout=240)
     if what == "the run":
         assert errors == (
-            "bas: runs/new: was moved, deleted or replaced during the work in it; put it back and give the same command "
-            "again, or begin anew under another name\n"
+            "bas: runs/new: was moved, deleted or replaced during the work in it; put it back and give the same "
+            "command again, or begin anew under another name\n"
         )
         assert process.returncode == 2
         shutil.rmtree(path, ignore_errors=True)  # what was written meanwhile
