@@ -34,7 +34,17 @@ from bas.cli.main import main
 from bas.runs.run import Run
 from bas.runs.workers import Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
-from bas.studies.tune.trials import Attempt, TuneSession, begin, best_of, open_journal, ranges, run_attempt, study_of
+from bas.studies.tune.trials import (
+    Attempt,
+    TuneSession,
+    begin,
+    best_of,
+    open_journal,
+    ranges,
+    recorded_ranges,
+    run_attempt,
+    study_of,
+)
 from bas.training.batches import Data
 from bas.training.settings import STRATEGIES, settings
 from bas.util.files import locked
@@ -468,3 +478,32 @@ def test_studies_that_all_diverge_are_told(work: Path, capsys: pytest.CaptureFix
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     assert main(tune("hot", "--set", "lr=1e30", *ONE_FOLD, trials=1)) == 2
     assert "ser_bas3, fold 0: every trial diverged; lower the setting lr" in capsys.readouterr().err
+
+
+def test_what_is_killed_while_its_parameters_are_written_is_made_as_it_would_have_been(work: Path) -> None:
+    """The preset whole; of parameters that were drawn in part nothing stays: they are drawn again."""
+    folder = fresh("half")
+
+    def opened() -> optuna.Study:
+        begin(Run.open(folder), "blocks")
+        return study_of(open_journal(folder), "ser_bas3", 0)
+
+    def waiting(study: optuna.Study) -> list[dict[str, Any]]:
+        return [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]
+
+    def ask(study: optuna.Study, parameters: int) -> None:
+        study.ask(dict(list(recorded_ranges(study).items())[:parameters]))
+
+    (preset,) = waiting(opened())
+    for parameters in (0, 1, len(preset)):
+        ask(opened(), parameters)
+        assert waiting(opened()) == [preset]
+    study = opened()
+    ask(study, len(preset))
+    study.enqueue_trial(preset)  # killed in `begin`, between two lines
+    assert waiting(opened()) == [preset]
+    study = opened()
+    ask(study, len(preset))
+    study.tell(study.get_trials()[-1].number, 1.0)
+    ask(study, 1)  # drawn, none waits
+    assert waiting(opened()) == []

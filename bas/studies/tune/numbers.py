@@ -18,7 +18,7 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
-from bas.studies.tune.trials import FINISHED, best_of, recorded_ranges, study_of
+from bas.studies.tune.trials import FINISHED, best_of, planned_params, recorded_ranges, study_of
 
 FEW = 10  # complete trials: with fewer, importances are not computed
 
@@ -81,7 +81,7 @@ def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
                 best=best.number,
                 value=float(best.values[0]),
                 valid=best.user_attrs["valid"],
-                preset=next((t.value for t in complete if t.params == trials[0].params), None),
+                preset=next((t.value for t in complete if t.params == planned_params(trials[0])), None),
                 params=best.params,
                 architecture=best.user_attrs["architecture"],
                 scored_before=bool(others),

@@ -210,8 +210,11 @@ def begin(run: Run, mode: str) -> JournalStorage:
                     reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
                     raise UserError(f"{run.folder}: {reason}; give another --name")
             study.set_user_attr("made_of", made_of)
+            waiting = [planned_params(t) for t in study.get_trials(states=(TrialState.WAITING,))]
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                study.enqueue_trial(trial.params)
+                params = planned_params(trial)
+                if params.keys() == drawn.keys() and params not in waiting:  # else the same ones are drawn again
+                    study.enqueue_trial(params)
                 study.tell(trial.number, state=TrialState.FAIL)
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(preset_params(settings, file.space, in_dim, drawn))
@@ -220,6 +223,12 @@ def begin(run: Run, mode: str) -> JournalStorage:
 
 def _name(space: str, fold: int) -> str:
     return f"{space}-fold{fold}"
+
+
+def planned_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was begun with, where they are not drawn, else those that it has drawn."""
+    params: dict[str, Any] = trial.system_attrs.get("fixed_params") or trial.params
+    return params
 
 
 def study_of(journal: JournalStorage, space: str, fold: int) -> optuna.Study:
