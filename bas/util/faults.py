@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bas.errors import UserError
+from bas.util.reading import LOCALE
 
 AGAIN = "give the same command again: what is finished is kept"
 REMEDIES = {
@@ -54,8 +55,7 @@ def describe(error: BaseException) -> str | None:
         remedy = "allow it more (ulimit -v, a container's limit) or use fewer --workers"
         return f"{what} is short{amount}; {remedy}, and {AGAIN}"
     if isinstance(error, UnicodeEncodeError):
-        remedy = "set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
-        return f"{error.object!a} cannot be said in this locale's encoding, {error.encoding}; {remedy}"
+        return f"{error.object!a} cannot be said in this locale's encoding, {error.encoding}; {LOCALE}"
     fault = os_error(error)
     if fault is None:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from itertools import count
@@ -40,12 +41,19 @@ def is_utf8(name: str | os.PathLike[str]) -> bool:
     return True
 
 
+LOCALE = "set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8"
+"""The remedy where a name cannot be said."""
+
+
 def check_name(name: str | os.PathLike[str], also: str = "") -> None:
-    """UserError unless the name is UTF-8. also: what else has such a name."""
+    """UserError unless the name is UTF-8 and the locale's encoding has its letters. also: what else has such a name."""
     if not is_utf8(name):
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
         remedy = "rename it (`convmv -r -f CP850 -t UTF-8 --notest FOLDER`, or `-f latin1`)"
         raise UserError(f"{shown}: the name is not UTF-8{also}; {remedy}, or unzip again with -O CP850")
+    if (whole := os.fsencode(name).decode()) != os.fsdecode(name):
+        encoding = sys.getfilesystemencoding()
+        raise UserError(f"{whole!a}: has letters that this locale's encoding, {encoding}, lacks; {LOCALE}")
 
 
 def check_regular(path: Path) -> int:

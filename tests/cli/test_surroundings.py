@@ -34,6 +34,10 @@ class Surroundings:
 TABLE = {
     "an ASCII locale": Surroundings(f"LC_ALL=C LANG=C PYTHONUTF8=0 $BAS {SHOW}"),
     "an ASCII output": Surroundings(f"PYTHONIOENCODING=ascii $BAS {COMPARE} --name ascii"),
+    "a name that an ASCII locale lacks": Surroundings(
+        f"cp cups.csv Größe.csv; LC_ALL=C PYTHONUTF8=0 $BAS {SHOW.replace('cups', 'Größe')}",
+        r"'Gr\xf6\xdfe.csv': has letters that this locale's encoding, ascii, lacks; set PYTHONUTF8=1, or",
+    ),
     "a dumb terminal": Surroundings(f"TERM=dumb $BAS {SHOW}"),
     "no terminal's name": Surroundings(f"env -u TERM $BAS {SHOW}"),
     "a closed output": Surroundings(f"$BAS {SHOW} >&-"),
@@ -78,3 +82,13 @@ def test_it_works_or_says_why(name: str, work: Path) -> None:
         assert case.line in lines[0]
     assert len(lines) == bool(case.line), done.stderr
     assert not list(work.rglob("*.tmp"))
+
+
+def test_all_verbs_work_without_a_home_an_output_and_letters(tmp_path: Path) -> None:
+    """All of tests/helpers/killing_verbs.py, none of them killed; the texts of their corpus have umlauts."""
+    shell = f"{shlex.quote(sys.executable)} {ROOT}/tests/helpers/killing_verbs.py {tmp_path}/verbs 0 0 >&-"
+    (tmp_path / "file").touch()
+    bare = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "HOME": str(tmp_path / "file")}
+    environment = os.environ | bare | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(["bash", "-c", shell], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
