@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # threads do not outlive a fork, and torch would wait for them
+
 from families import save
 from golden import verbs
 
@@ -30,27 +32,33 @@ import bas
 from bas.cli.main import main
 
 TABLE = "--corpus=manifest --root=cups.csv"
-ONE = "--seeds=1 --workers=1"
-FEW = "--set=epochs=2 --set=batch_size=8"
-SMALL = f"--space=four.py --layer=0 {FEW} --set=width=8"
+EXTRACT = f"extract {TABLE} --device=cpu"
+NEW = "--name=new --device=cpu"
+RUN = f"{NEW} --seeds=1 --workers=1 --set=epochs=2 --set=batch_size=8"
+SMALL = f"--space=four.py --layer=0 {RUN} --set=width=8"
 THREE = "--protocol=speaker:3"
 TUNING = "--set=epochs=2 --set=batch=8 --set=micro_batch=4 --set=evaluate_every=1 --set=checkpoint_every=2"
-EXTRACT = f"extract {TABLE} --encoder=log-mel --features=mel"
 VERBS = {
-    "extract": f"extract {TABLE} --encoder=encoder --features=states",
+    "export": f"corpus export {TABLE} --to=export.csv",
+    "make": f"protocol make {TABLE} {THREE} --to=split.json",
+    "extract": f"{EXTRACT} --encoder=encoder --features=states",
     "derive": "features derive mel --pooling=mean --into=means",
-    "search": f"search --features=mel {ONE} {SMALL} {THREE}",
-    "compare": f"compare --features=mel {ONE} {SMALL} {THREE}",
-    "probe": f"probe --features mel --space four.py {ONE} {FEW} {THREE}",
-    "audit": f"audit --features=mel {ONE} {SMALL} {THREE} --strategy=gumbel --variant=residual=every",
-    "tune": f"tune --features=mel {ONE} {SMALL} {THREE} --trials=2 --set=strategy=gumbel",
-    "cost": f"protocol cost --features=mel {ONE} {SMALL} --clean=speaker:3 --leaky=id:3",
-    "words": f"words --features mel {ONE} {FEW} --protocol=speaker:2 --text-encoder=random",
-    "shares": f"shares --features mel {ONE} {FEW} --set=width=8 --protocol=speaker:2 --layer=0",
-    "dynamics": f"dynamics {TABLE} --encoder=encoder {THREE} --rotations=1 {TUNING} --set=lr=0.001",
+    "search": f"search --features=mel {SMALL} {THREE}",
+    "compare": f"compare --features=mel {SMALL} {THREE}",
+    "probe": f"probe --features mel --space four.py {RUN} {THREE}",
+    "audit": f"audit --features=mel {SMALL} {THREE} --strategy=gumbel --variant=residual=every",
+    "tune": f"tune --features=mel {SMALL} {THREE} --trials=2 --set=strategy=gumbel",
+    "cost": f"protocol cost --features=mel {SMALL} --clean=speaker:3 --leaky=id:3",
+    "words": f"words --features mel {RUN} --protocol=speaker:2 --text-encoder=random",
+    "shares": f"shares --features mel {RUN} --set=width=8 --protocol=speaker:2 --layer=0",
+    "dynamics": f"dynamics {TABLE} {NEW} --encoder=encoder {THREE} --rotations=1 {TUNING} --set=lr=0.001",
 }
-TIMES = re.compile(r"seconds|^sha256$|^cut_off$|^best$")
+TIMES = re.compile(r"seconds|^(sha256|cut_off|best|number)$")
 """Fields that hold times, a checksum over these, and which of Optuna's trials count: those cut off have numbers too."""
+
+
+verbs.TIMES = (*verbs.TIMES, "trial")
+"""Of a page's columns, likewise."""
 
 
 def prepare(work: Path) -> None:
@@ -60,25 +68,27 @@ def prepare(work: Path) -> None:
     verbs.SPEAKERS, verbs.TAKES = 3, 2
     verbs.corpus(work)
     (work / "four.py").write_text(verbs.SPACE)
-    assert Attempt(EXTRACT, work.parent / "said.txt").wait() == 0, (work.parent / "said.txt").read_text()
+    assert Attempt(f"{EXTRACT} --encoder=log-mel --features=mel", work.parent / "said.txt").wait() == 0, (
+        work.parent / "said.txt"
+    ).read_text()
 
 
 class Attempt:
-    """A command in a process, a session and a group of its own."""
+    """A command in a process and a group of its own."""
 
     def __init__(self, command: str, said: Path, write: int | None = None) -> None:
         """write: at which of its writes to a disk it kills itself."""
         self.child = os.fork()
+        os.setpgid(self.child, self.child)  # in both, whichever comes first
         if self.child == 0:
             code = 1
             try:
-                os.setsid()
                 out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(out, 1)
                 os.dup2(out, 2)
                 if write is not None:
                     kill_at(write)
-                code = main([*command.split(), "--device=cpu"] if "derive" not in command else command.split())
+                code = main(command.split())
                 sys.stdout.flush()
             finally:
                 os._exit(code)
@@ -114,7 +124,7 @@ def state(work: Path) -> dict[str, Any]:
     for path in sorted(work.rglob("*")):
         name = path.relative_to(work).as_posix()
         name = re.sub(r"(/tb/.*)events\.out\.tfevents\.[\d.]+\w+\.\d+\.\d+$", r"\1events", name)
-        name = re.sub(r"tuned-four-\d+", "tuned-four", name)
+        name = re.sub(r"(tuned-four|trials/four-fold\d)-\d+", r"\1", name)
         if path.is_file():
             values[name] = content(path)
     return values
@@ -122,11 +132,11 @@ def state(work: Path) -> dict[str, Any]:
 
 def content(path: Path) -> Any:
     if path.suffix == ".json":
-        return timeless(json.loads(path.read_text()))
+        return timeless(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".md":
-        return list(verbs._page(path.name, path.read_text()))
+        return list(verbs._page(path.name, path.read_text(encoding="utf-8")))
     if path.suffix == ".csv":
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8") as stream:
             return [timeless(row) for row in csv.DictReader(stream)]
     if "/tb/" in str(path) or path.suffix in (".parquet", ".journal"):  # times; a CSV and results.json say the rest
         return None
@@ -152,8 +162,7 @@ def differences(before: Any, after: Any, at: str = "") -> Iterator[str]:
 
 def kill(name: str, kills: int, base: Path, chance: random.Random) -> None:
     """Kill a verb so many times in all, at random moments and writes, and compare each end with an undisturbed run."""
-    work, said = base.parent / "work", base.parent / "said.txt"
-    command = VERBS[name] if name in ("extract", "derive") else f"{VERBS[name]} --name=new"
+    work, said, command = base.parent / "work", base.parent / "said.txt", VERBS[name]
 
     def anew() -> None:
         os.chdir(base)
