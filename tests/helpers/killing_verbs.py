@@ -53,8 +53,8 @@ VERBS = {
     "shares": f"shares --features mel {RUN} --set=width=8 --protocol=speaker:2 --layer=0",
     "dynamics": f"dynamics {TABLE} {NEW} --encoder=encoder {THREE} --rotations=1 {TUNING} --set=lr=0.001",
 }
-TIMES = re.compile(r"seconds|^(sha256|cut_off|best|number)$")
-"""Fields that hold times, a checksum over these, and which of Optuna's trials count: those cut off have numbers too."""
+TIMES = re.compile(r"seconds|^(sha256|commit|cut_off|best|number)$")
+"""Fields that hold times, a checksum over these, the commit that was at work, and which of Optuna's trials count: those cut off have numbers too."""
 
 
 verbs.TIMES = (*verbs.TIMES, "trial")
