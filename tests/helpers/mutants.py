@@ -52,6 +52,20 @@ MUTANTS = [
         f"{COMPARE} -k 'killed or checkpoint'",
     ),
     Mutant(
+        "what killed processes left is not swept",
+        "bas/util/files.py",
+        "for name in filter(TEMPORARY.search, (*folders, *files)):",
+        "for name in ():",
+        "tests/cli/test_kills.py",
+    ),
+    Mutant(
+        "a trial that was killed early is taken up with what it had drawn",
+        "bas/studies/tune/trials.py",
+        "trial.system_attrs.get(\"fixed_params\") or trial.params",
+        "trial.params",
+        "tests/studies/test_tune.py -k parameters_are_written",
+    ),
+    Mutant(
         "a job that is done is done again",
         "bas/runs/workers.py",
         "todo = [job for job in jobs if not _path(folder, job).exists()]",
