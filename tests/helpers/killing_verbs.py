@@ -54,8 +54,8 @@ VERBS = {
     "dynamics": f"dynamics {TABLE} {NEW} --encoder=encoder {THREE} --rotations=1 {TUNING} --set=lr=0.001",
 }
 TIMES = re.compile(r"seconds|^(sha256|commit|cut_off|best|number)$")
-"""Fields that hold times, a checksum over these, the commit at work, and the numbers of Optuna's trials: one that was cut
-off has one too."""
+"""Fields that hold times, a checksum over these, the commit at work, and the numbers of Optuna's trials: one that was
+cut off has one too."""
 
 
 verbs.TIMES = (*verbs.TIMES, "trial")

@@ -61,7 +61,7 @@ MUTANTS = [
     Mutant(
         "a trial that was killed early is taken up with what it had drawn",
         "bas/studies/tune/trials.py",
-        "trial.system_attrs.get(\"fixed_params\") or trial.params",
+        'trial.system_attrs.get("fixed_params") or trial.params',
         "trial.params",
         "tests/studies/test_tune.py -k parameters_are_written",
     ),
