@@ -52,6 +52,7 @@ class Score:
 
     metrics: Mapping[str, Spread]
     interval: Interval
+    remarks: tuple[str, ...] = ()  # what the table must say of its predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,6 @@ class Row(Score):
 
     row: str
     seeds: int
-    remarks: tuple[str, ...]
     fold_mean: Mapping[str, float]  # the metrics within each fold, averaged
     parameters: float  # median over folds and seeds
     train_seconds: float  # of one training of one fold

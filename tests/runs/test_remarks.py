@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bas.report.results import Score
 from bas.runs import results
+from bas.stats import Interval
+from bas.studies.probe import numbers as probe_numbers
+from bas.studies.probe import page as probe_page
+from bas.studies.probe.results import HeadRow
+from bas.studies.words import numbers as words_numbers
+from bas.studies.words import page as words_page
+from bas.studies.words.results import MEAN, WordsRow
 from bas.tasks import EMOTION
 
 
@@ -42,3 +51,31 @@ def test_a_part_of_one_class_asks_for_no_other(monkeypatch: pytest.MonkeyPatch) 
     assert remarks(monkeypatch, [C, C, C, A, C, A], [[C, C, C, A, C, A]]) == ()
     told = ("predicts one class alone in 1 of 1 test parts (calm 1)",)
     assert remarks(monkeypatch, [C, C, C, A, C, A], [[C] * 6]) == told
+
+
+def test_pages_of_probe_and_words_say_so() -> None:
+    alone = "predicts one class alone in 1 of 2 test parts (calm 1)"
+    score = Score(metrics={}, interval=Interval(0, 1), remarks=(alone,))
+    head = HeadRow(**vars(score), against_last=None, against_softmax=None)
+    store: Any = SimpleNamespace(heads={"linear": {"state 0": head, "state 1": replace(head, remarks=())}})
+    assert probe_page._remarks(store) == [f"linear state 0: {alone}."]
+    rows = {"awe": WordsRow({"0": score, "1": replace(score, remarks=())}, score)}
+    task: Any = SimpleNamespace(rows=rows, verdicts=(), comparisons=1)
+    assert words_page._said(task)[:-1] == [f"awe, 0: {alone}.", f"awe, {MEAN}: {alone}."]
+
+
+def test_rows_of_probe_and_words_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets_N, units_N = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 0, 0, 1, 1, 1])
+    for module in (results, words_numbers):
+        monkeypatch.setattr(module, "tested", lambda run: (targets_N, units_N))
+    folds = [SimpleNamespace(test=("a", "b", "c")), SimpleNamespace(test=("d", "e", "f"))]
+    metrics = EMOTION.metrics(("calm", "angry"))
+    run: Any = SimpleNamespace(
+        task=EMOTION, outputs=("calm", "angry"), protocol=SimpleNamespace(folds=folds), metrics=metrics, headline="WA"
+    )
+    run.store = SimpleNamespace(info=SimpleNamespace(layers=(0,)))
+    row_SN = np.array([[0, 0, 0, 1, 0, 1]])
+    alone = ("predicts one class alone in 1 of 2 test parts (calm 1)",)
+    assert words_numbers._score(run, row_SN, 1).remarks == alone
+    predictions: Any = SimpleNamespace(test_SN={})
+    assert probe_numbers._row(run, (targets_N, units_N), predictions, "linear", row_SN).remarks == alone

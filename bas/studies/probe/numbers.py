@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bas.runs.layers import middle
-from bas.runs.results import context, metrics_of, read_result, tested
+from bas.runs.results import context, metrics_of, read_result, remarks_of, tested
 from bas.runs.run import Run
 from bas.stats import (
     Estimate,
@@ -176,6 +176,7 @@ def _row(
     return HeadRow(
         metrics=metrics_of(run, row_SN),
         interval=Interval(low, high),
+        remarks=remarks_of(run, row_SN),
         against_last=against(state_name(run.store.info.layers[-1])),
         against_softmax=against(SOFTMAX),
     )

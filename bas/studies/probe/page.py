@@ -93,6 +93,11 @@ def _listed(states: Sequence[int]) -> str:
     return ", ".join(map(str, states))
 
 
+def _remarks(store: StoreProbe) -> list[str]:
+    rows = [(f"{kind} {name}", row) for kind, of in store.heads.items() for name, row in of.items()]
+    return [f"{name}: {remark}." for name, row in rows for remark in row.remarks]
+
+
 def _said(store: StoreProbe) -> list[str]:
     """What the tables show, in sentences."""
     choice = store.choice
@@ -157,7 +162,7 @@ def markdown(results: Probe) -> str:
         lines += [section(2, title_of(store)), "", paragraph(f"{preset_line(store.settings)}."), ""]
         for title, rows in _sections(store):
             lines += [section(3, f"{title[0].upper()}{title[1:]}"), "", *markdown_table(*rows), ""]
-        lines += [*bullets((*_said(store), *_legend(store))), ""]
+        lines += [*bullets((*_remarks(store), *_said(store), *_legend(store))), ""]
         settings = store.settings.to_dict()
         lines += [paragraph("Settings: " + ", ".join(f"{name}={settings[name]}" for name in ("preset", *PROBED))), ""]
     for between in results.transfer:

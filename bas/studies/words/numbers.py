@@ -12,7 +12,7 @@ import numpy as np
 from bas.errors import UserError
 from bas.report.format import difference, points
 from bas.report.results import Score
-from bas.runs.results import context, interval_of, read_result, tested
+from bas.runs.results import context, interval_of, read_result, remarks_of, tested
 from bas.runs.run import Run
 from bas.stats import Interval, Metric, Spread, paired
 from bas.studies.words.heads import FUSIONS
@@ -127,6 +127,7 @@ def _score(run: Run, x_RN: np.ndarray, states: int) -> Score:
     return Score(
         metrics={name: Spread.of(by_seed(metric)) for name, metric in run.metrics.items()},
         interval=Interval(*interval_of(run, x_RN)),
+        remarks=remarks_of(run, x_RN),
     )
 
 

@@ -150,7 +150,9 @@ def _task_sections(task: TaskWords, results: Words) -> list[tuple[str, Table]]:
 
 def _said(task: TaskWords) -> list[str]:
     counted = f"{task.comparisons} comparisons are made on this task and store; none is corrected for their number"
-    return [*task.verdicts, f"{counted}. No state is chosen: all are shown, and a mean over them."]
+    rows = [(f"{row}, {line}", score) for row, of in task.rows.items() for line, score in of.lines.items()]
+    remarks = [f"{name}: {remark}." for name, score in rows for remark in score.remarks]
+    return [*remarks, *task.verdicts, f"{counted}. No state is chosen: all are shown, and a mean over them."]
 
 
 def _task_legend(task: TaskWords) -> list[str]:
