@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,9 @@ def read_command(arguments: argparse.Namespace, verb: str) -> Command:
 
 
 def tell_next(console: Console, words: Sequence[str]) -> None:
-    """Print the command to run next."""
-    program = sys.argv[0] if Path(sys.argv[0]).name == "bas" else "bas"
+    """Print the command to run next, by the program's path where its name alone would not be this one's."""
+    given = sys.argv[0]
+    program = given if Path(given).name == "bas" and shutil.which("bas") != given else "bas"
     console.print(f"next: {shlex.join([program, *words])}", highlight=False, markup=False, soft_wrap=True)
 
 
