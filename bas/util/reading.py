@@ -24,6 +24,7 @@ LONGEST_LINE = 2**26
 MOST = 2**24
 """Bytes of a file that somebody wrote by hand."""
 KINDS = {
+    stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -84,9 +85,9 @@ def check_own(folder: Path, remedy: str) -> None:
     for within, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(within, name)
-            status = path.lstat()
-            kind = "a link" if path.is_symlink() else KINDS.get(stat.S_IFMT(status.st_mode), "")
-            if (kind and not path.is_dir()) or path.is_symlink():
+            mode = path.lstat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
                 raise UserError(f"{path}: {kind}, where a file or folder belongs that is this folder's own; {remedy}")
 
 
