@@ -32,6 +32,12 @@ DENSEST = 5_000  # samples a byte: more than any format reaches even with silenc
 GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
 PEAK = 0.25  # -12 dB full scale: a recording's peak is scaled to it before its loudness is measured
 BLOCK = 2**10  # frames that are decoded at a time: of a block that cannot be decoded to its end, nothing is
+IN_HEADER = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "SVX", "AU", "CAF", "NIST"))
+"""Formats whose header says how much sound follows (see `sound_of`); names as libsndfile has them."""
+IN_DECODING = frozenset(("FLAC", "MP3", "OGG", "SDS", "HTK"))
+"""Formats that libsndfile refuses, or does not decode to their end, where they are cut off."""
+READ_ON = frozenset(("W64", "SVX", "NIST"))  # libsndfile takes what lies behind their sound for more of it
+PACKETS = ("ALAC", "MPEG")  # codecs of which so many bytes are not so many samples
 NO_END = "its last page is missing or cut off"
 REMEDY = "get the recording anew, or take what is there with --accept-truncated"
 LARGEST_FACTOR = 100_000  # by which a rate is raised or lowered
@@ -107,7 +113,7 @@ def listen(utterance: Utterance) -> tuple[Wave, bool]:
         there = _decodable(utterance.audio)
         if 0 < there < part.stop:
             raise _breaks_off(utterance, there, part.stop, part.of.rate) from error
-        raise UserError(f"{utterance.audio}: cannot be decoded: {error}") from error
+        raise _unreadable(utterance, error) from error
     except MemoryError as error:
         raise _too_large(utterance, part.start, part.stop, part.of.rate) from error
 
@@ -179,6 +185,7 @@ class _Recording:
     spans: tuple[tuple[int, int], ...] = ()  # bytes of streams that are decoded one after the other; (): the whole file
     patched: Sound | None = None  # the header is corrected before libsndfile reads it
     broken: str = ""  # where the format shows that the end is missing, but not how much
+    behind: int = 0  # as frames, the bytes that follow what the header promises, and may be sound
 
 
 @dataclass(frozen=True)
@@ -197,8 +204,10 @@ def _part(utterance: Utterance) -> _Part:
     try:
         status = utterance.audio.stat()
         of = _recording(utterance.audio, status.st_mtime_ns, status.st_size, utterance.truncated)
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:  # TypeError: a headerless .raw
+    except OSError as error:
         raise UserError(f"{utterance.audio}: cannot be read as audio: {error}") from error
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: a headerless .raw
+        raise _unreadable(utterance, error) from error
     frames, rate = (of.there if utterance.truncated else of.frames), of.rate
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         allowed = f"a sample rate from {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz"
@@ -211,9 +220,11 @@ def _part(utterance: Utterance) -> _Part:
         raise UserError(f"{utterance.audio}: its header says {frames / rate:,.0f} s, which the file is too small for")
     start = round(utterance.start * rate)
     stop = frames if utterance.end is None else round(utterance.end * rate)
-    if stop > frames + SLACK * rate:
+    if stop > frames + SLACK * rate + (0 if utterance.truncated else of.behind):
         length = frames / rate
         raise UserError(f"{utterance.audio}: {utterance.id} ends at {utterance.end} s but the file has {length:.2f} s")
+    if of.behind > SLACK * rate and not utterance.truncated and (utterance.end is None or stop > frames):
+        raise _goes_on(utterance, of)
     stop = min(stop, frames)
     if stop > of.there + SLACK * rate:
         raise _breaks_off(utterance, of.there, stop, rate)
@@ -237,6 +248,18 @@ def _is_silent(wave: Wave) -> bool:
 def _breaks_off(utterance: Utterance, there: int, stop: int, rate: int) -> UserError:
     message = f"breaks off after {there / rate:.2f} of {stop / rate:.2f} s: truncated? {REMEDY}"
     return UserError(f"{utterance.audio}: {utterance.id} {message}")
+
+
+def _goes_on(utterance: Utterance, of: _Recording) -> UserError:
+    said, there = of.frames / of.rate, (of.frames + of.behind) / of.rate
+    message = f"its header says {said:.2f} s, but {there:.2f} s lie there: correct it, or take what it says"
+    return UserError(f"{utterance.audio}: {utterance.id}: {message} with --accept-truncated")
+
+
+def _unreadable(utterance: Utterance, error: Exception) -> UserError:
+    reason = str(error).removeprefix(f"Error opening {str(utterance.audio)!r}: ").removeprefix("Internal error : ")
+    remedy = "get the recording anew, or convert it to WAV or FLAC"
+    return UserError(f"{utterance.audio}: cannot be read as audio ({reason.rstrip('.')}); {remedy}")
 
 
 def _too_large(utterance: Utterance, start: int, stop: int, rate: int) -> UserError:
@@ -265,14 +288,28 @@ def _recording(path: Path, changed: int, size: int, tolerant: bool) -> _Recordin
         if not unsure:
             raise
         info = None
-    if unsure and (info is None or info.frames == 0):
+    read_on = info is not None and info.format in READ_ON and sound is not None and sound.goes_on
+    if read_on or (unsure and (info is None or info.frames == 0)):
         patched = sound
         info = soundfile.info(_source(path, sound))
+    constant = not info.subtype.startswith("DWVW")  # so many bytes are so many samples, or a table says how many
+    if not (constant and (info.format in IN_DECODING or (info.format in IN_HEADER and sound))):
+        name = info.format if constant else f"{info.format} with {info.subtype}"
+        raise UserError(f"{path}: {name}: how long it should be cannot be told; convert it to WAV or FLAC")
     rate, channels, frames = int(info.samplerate), int(info.channels), int(info.frames)
-    if sound and sound.cut and sound.there:
+    if sound and not sound.there:
+        frames = 0
+    elif sound and info.subtype.startswith(PACKETS) and (sound.cut or sound.promised is None):
+        there = _decodable(path, patched)
+        return _Recording(rate, channels, max(sound.frames or frames, there), there, patched=patched)
+    elif sound and sound.cut:
         assert sound.promised is not None
         there = min(frames, _decodable(path, patched)) if tolerant else frames
         return _Recording(rate, channels, round(frames * sound.promised / sound.there), there, patched=patched)
+    elif sound and sound.behind:
+        assert sound.promised is not None
+        behind = round(frames * sound.behind / sound.promised)
+        return _Recording(rate, channels, frames, frames, patched=patched, behind=behind)
     streams = streams_of(path, info.format)
     if streams and (info.format == "MP3" or len(streams.spans) > 1):
         frames = sum(len(block) for block in _piped(path, streams.spans, rate))
@@ -320,8 +357,12 @@ def _until_broken(path: Path, patched: Sound | None = None) -> Iterator[Wave]:
     """The file's samples, channels averaged, up to the first block that cannot be decoded."""
     try:
         with soundfile.SoundFile(_source(path, patched)) as file:
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+            # Of a broken ALAC file libsndfile repeats the last packet for every read that follows: there is only one.
+            at_once = len(file) if file.subtype.startswith("ALAC") else BLOCK
+            while len(block := file.read(at_once, dtype="float32", always_2d=True)):
                 yield block.mean(axis=1)
+                if len(block) < at_once:
+                    return
     except (soundfile.SoundFileError, RuntimeError):
         return
 

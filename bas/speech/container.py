@@ -1,7 +1,8 @@
 """What an audio file's own bytes say of its length, where libsndfile takes what is there for all that there was.
 
 `sound_of`: the bytes of sound that the header of a WAV (RIFX, RF64, BW64, extensible), W64, AIFF, AIFF-C, 8SVX, AU, CAF
-or NIST SPHERE file promises, and those that the file has. libsndfile corrects the first by the second without a word.
+or NIST SPHERE file promises, and those that the file has. libsndfile corrects the first by the second without a word,
+leaves out what lies behind the first, or takes the chunks there for sound.
 
 `streams_of`: where the streams of an MP3 or Ogg file lie that libsndfile would not decode to their end. It takes an
 MP3's length from the first frame, which says it (Xing) or gives a bit rate to guess it by, and reads the first
@@ -14,15 +15,20 @@ References
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 
 CHUNKS = 4096  # at most before the sound: a file with more was not made by a recorder
 FIRST_BYTES = 64
+SOUNDS = (b"data", b"SSND", b"BODY", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")
+"""Names of chunks that hold sound: behind the sound they are more of it, or another recording."""
+TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS", b"LIST", b"id3 ", b"list", b"bext", b"iXML")
+"""How what other programs append begins, however long it says it is."""
 PLACEHOLDERS = (2**31, 2**32, 2**63, 2**64, 0x7F000000)
 """Sizes that programs write, or one less than NEAR away, for sound whose length they do not know yet: into a pipe, or
 before a crash. SoX: 0x7ffff000 and 0x7f000000; ffmpeg and lame: 2^32 - 1; arecord: 2^31. Many others write 0."""
@@ -39,13 +45,21 @@ class Sound:
     at: int  # where the header says it: of this many bytes, plus `more`
     form: str
     more: int = 0
+    behind: int = 0  # bytes after those promised that are no chunk, tag or padding
+    frames: int = 0  # as a table of packets says; 0: there is none
 
     @property
     def cut(self) -> bool:
         return self.promised is not None and self.there < self.promised
 
+    @property
+    def goes_on(self) -> bool:
+        return self.promised is not None and self.there > self.promised
+
     def corrected(self, raw: bytes) -> bytes:
-        """The file's bytes `raw` with a header that says what is there."""
+        """The file's bytes `raw` with a header that says what is there; without what lies behind the sound."""
+        if self.promised is not None and self.goes_on:
+            return raw[: self.begin + self.promised]
         said = struct.pack(self.form, self.there + self.more)
         return raw[: self.at] + said + raw[self.at + len(said) :]
 
@@ -61,78 +75,135 @@ def sound_of(path: Path) -> Sound | None:
             return None
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """How a format writes the head of a chunk (its name and length), and to what multiple of bytes it fills it up.
+
+    inside: bytes of the head that the length counts.
+    """
+
+    head: str
+    pad: int
+    inside: int = 0
+
+    def after(self, begin: int, length: int) -> int:
+        """Where the next begins."""
+        return begin + -(-max(0, length) // self.pad) * self.pad
+
+
 def _sound(file: BufferedReader, first: bytes, size: int) -> Sound | None:
     match first[:4], first[8:12]:
         case (b"RIFF" | b"RF64" | b"BW64" | b"RIFX") as kind, b"WAVE":
             return _riff(file, size, ">" if kind == b"RIFX" else "<")
         case b"FORM", b"AIFF" | b"AIFC" | b"8SVX" | b"16SV":
-            for name, begin, length in _chunks(file, 12, ">4sI", 2):
+            chunks = _Chunks(">4sI", 2)
+            for name, begin, length in _walk(file, 12, chunks):
                 if name in (b"SSND", b"BODY"):
                     skip = 8 if name == b"SSND" else 0
-                    return _judged(begin + skip, size, length, begin - 4, ">I", skip)
+                    return _judged(file, Sound(begin + skip, size, length, begin - 4, ">I", skip), chunks)
         case b"riff", _:
-            for name, begin, length in _chunks(file, 40, "<16sQ", 8, inside=24):
+            chunks = _Chunks("<16sQ", 8, inside=24)
+            for name, begin, length in _walk(file, 40, chunks):
                 if name[:4] == b"data":
-                    return _judged(begin, size, length + 24, begin - 8, "<Q", 24)
+                    return _judged(file, Sound(begin, size, length + 24, begin - 8, "<Q", 24), chunks)
         case b"caff", _:
-            for name, begin, length in _chunks(file, 8, ">4sQ", 1):
-                if name == b"data":
-                    return _judged(begin + 4, size, length, begin - 8, ">Q", 4)
+            chunks, frames = _Chunks(">4sQ", 1), 0
+            for name, begin, length in _walk(file, 8, chunks):
+                if name == b"pakt":
+                    file.seek(begin + 8)
+                    (frames,) = struct.unpack(">Q", file.read(8))
+                elif name == b"data":
+                    return _judged(file, Sound(begin + 4, size, length, begin - 8, ">Q", 4, frames=frames), chunks)
         case (b".snd" | b"dns.") as kind, _:
             order = ">" if kind == b".snd" else "<"
             begin, length = struct.unpack(f"{order}II", first[4:12])
-            return _judged(begin, size, length, 8, f"{order}I")
+            return _judged(file, Sound(begin, size, length, 8, f"{order}I"))
         case b"NIST", _:
             return _nist(file, size)
     return None
 
 
-def _judged(begin: int, size: int, length: int, at: int, form: str, more: int = 0) -> Sound:
-    """length: as the header has it, with the `more` bytes that are no sound."""
-    open_ = length <= more or any(abs(value - length) < NEAR for value in PLACEHOLDERS)
-    return Sound(begin, max(0, size - begin), None if open_ else length - more, at, form, more)
+def _judged(file: BufferedReader, raw: Sound, chunks: _Chunks | None = None) -> Sound:
+    """raw: `promised` as the header has it, with the `more` bytes that are no sound, and `there` the file's size."""
+    assert raw.promised is not None
+    size, length = raw.there, raw.promised - raw.more
+    there = max(0, size - raw.begin)
+    if length <= 0 or any(abs(raw.promised - value) < NEAR for value in PLACEHOLDERS):
+        empty = chunks is not None and _behind_chunks(file, raw.begin, size, chunks) == size
+        return replace(raw, there=0 if empty else there, promised=None)
+    end = raw.begin + length
+    if end < size:
+        position = end
+        if chunks:  # some programs do not fill up the sound
+            starts = {end, chunks.after(raw.begin - raw.more, raw.promised)}
+            position = max(_behind_chunks(file, start, size, chunks) for start in starts)
+        if not _is_no_sound(file, position):
+            return replace(raw, there=there, promised=length, behind=size - position)
+    return replace(raw, there=there, promised=length)
 
 
-def _chunks(
-    file: BufferedReader, position: int, form: str, pad: int, inside: int = 0
-) -> Iterator[tuple[bytes, int, int]]:
-    """By chunk its name, the first byte of its content, and its length. inside: bytes of the head that it counts."""
-    head = struct.calcsize(form)
+def _behind_chunks(file: BufferedReader, position: int, size: int, chunks: _Chunks) -> int:
+    """The first byte, from `position` on, that is in no chunk, or in one of sound; the file's size where none is."""
+    head = struct.calcsize(chunks.head)
+    while position + head <= size:
+        file.seek(position)
+        name, length = struct.unpack(chunks.head, file.read(head))
+        end = position + head + length - chunks.inside
+        printable = all(0x20 <= byte < 0x7F for byte in name[:4])
+        if not printable or name[:4] in SOUNDS or length < chunks.inside or end > size:
+            break
+        position = chunks.after(position + head, length - chunks.inside)
+    return min(position, size)
+
+
+def _is_no_sound(file: BufferedReader, position: int) -> bool:
+    """Whether from here on there are only zeros, or a tag, perhaps behind zeros."""
+    file.seek(position)
+    while some := file.read(2**16):
+        if rest := some.lstrip(b"\0"):
+            return rest.startswith(TAGS)
+    return True
+
+
+def _walk(file: BufferedReader, position: int, chunks: _Chunks) -> Iterator[tuple[bytes, int, int]]:
+    """By chunk its name, the first byte of its content, and its length."""
+    head = struct.calcsize(chunks.head)
     for _ in range(CHUNKS):
         file.seek(position)
-        name, length = struct.unpack(form, file.read(head))
-        yield name, position + head, length - inside
-        position += head + -(-max(0, length - inside) // pad) * pad
+        name, length = struct.unpack(chunks.head, file.read(head))
+        yield name, position + head, length - chunks.inside
+        position = chunks.after(position + head, length - chunks.inside)
         if position > os.fstat(file.fileno()).st_size:
             return
 
 
 def _riff(file: BufferedReader, size: int, order: str) -> Sound | None:
     large: tuple[int, int] | None = None
-    for name, begin, length in _chunks(file, 12, f"{order}4sI", 2):
+    chunks = _Chunks(f"{order}4sI", 2)
+    for name, begin, length in _walk(file, 12, chunks):
         if name == b"ds64":
             file.seek(begin + 8)
             (count,) = struct.unpack("<Q", file.read(8))
             large = count, begin + 8
         elif name == b"data":
             if large and length == 2**32 - 1:
-                return _judged(begin, size, large[0], large[1], "<Q")
-            return _judged(begin, size, length, begin - 4, f"{order}I")
+                return _judged(file, Sound(begin, size, large[0], large[1], "<Q"), chunks)
+            return _judged(file, Sound(begin, size, length, begin - 4, f"{order}I"), chunks)
     return None
 
 
 def _nist(file: BufferedReader, size: int) -> Sound | None:
-    """The text of the header: `sample_count -i 32000` and the like; samples that are compressed have no length here."""
+    """The text of the header: `sample_count -i 32000` and the like; None where it leaves out what the length takes, and
+    for samples that are compressed.
+    """
     file.seek(0)
     _, begin = file.readline(), int(file.readline())
     fields = {line.split()[0]: line.split()[-1] for line in file.read(begin).splitlines() if len(line.split()) == 3}
     if b"," in fields.get(b"sample_coding", b""):  # such as pcm,embedded-shorten-v2.00
         return None
-    parts = (int(fields[name]) if name in fields else 1 for name in (b"channel_count", b"sample_n_bytes"))
-    length = int(fields.get(b"sample_count", 0))
-    for count in parts:
-        length *= count
-    return Sound(begin, max(0, size - begin), length or None, 0, "0s")
+    length = math.prod(int(fields.get(name, 0)) for name in (b"sample_count", b"sample_n_bytes"))
+    length *= int(fields.get(b"channel_count", 1))
+    return _judged(file, Sound(begin, size, length, 0, "0s")) if length > 0 else None
 
 
 # --- MP3 and Ogg ---

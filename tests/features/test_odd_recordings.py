@@ -101,6 +101,31 @@ def test_verify_names_what_was_cut_off_before_an_earlier_version_took_it(
     assert extract(root) == 0  # goes on: what it holds stays
 
 
+def test_others_whose_length_is_in_doubt_are_skipped_and_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = manifest(here / "list.csv", {**names(), **dict.fromkeys(("longer", "empty", "packets", "voc"), 2.0)})
+    wave, rate = soundfile.read(here / "wav" / "packets.wav")
+    raw = (here / "wav" / "longer.wav").read_bytes()
+    (here / "wav" / "longer.wav").write_bytes(raw[:40] + struct.pack("<I", 32_000) + raw[44:])
+    (here / "wav" / "empty.wav").write_bytes(raw[:40] + bytes(4) + b"LIST" + struct.pack("<I", 4000) + bytes(4000))
+    soundfile.write(here / "wav" / "packets.wav", wave, rate, format="CAF", subtype="ALAC_16")
+    os.truncate(here / "wav" / "packets.wav", (here / "wav" / "packets.wav").stat().st_size // 2)
+    soundfile.write(here / "wav" / "voc.wav", wave, rate, format="VOC")
+    assert extract(root) == 0
+    said = capsys.readouterr().out
+    assert sorted(FeatureStore(here / "store").ids) == sorted(GOOD)
+    assert "longer: its header says 1.00 s, but 2.00 s lie there" in said
+    assert "empty holds no samples" in said
+    assert "packets breaks off after 0." in said
+    assert "of 2.00 s: truncated?" in said
+    assert "VOC: how long it should be cannot be told; convert it to WAV or FLAC" in said
+    assert extract(root, "--accept-truncated", folder="taken") == 0
+    said = capsys.readouterr().out
+    assert "note: 2 utterances break off and are taken as far as they go: longer, packets" in said
+    assert sorted(FeatureStore(here / "taken").ids) == sorted([*GOOD, "longer", "packets"])
+    assert main(["features", "verify", "taken"]) == 0
+    assert main(["features", "verify", "store"]) == 0
+
+
 def test_without_any_that_can_be_read_the_first_is_told(here: Path) -> None:
     root = manifest(here / "list.csv", {"cut": 2.0})
     os.truncate(here / "wav" / "cut.wav", 20_000)

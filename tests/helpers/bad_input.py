@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import soundfile
 import torch
 import transformers
 from models import SMALL as SMALL_MODEL
@@ -85,9 +86,10 @@ def halve(name: str) -> None:
     os.truncate(name, os.stat(name).st_size // 2)
 
 
-def set_rate(name: str, hertz: int) -> None:
+def set_field(name: str, at: int, value: int) -> None:
+    """In a WAV's header: at 24 the sample rate, at 40 the length of the sound in bytes."""
     raw = Path(name).read_bytes()
-    write(name, raw[:24] + hertz.to_bytes(4, "little") + raw[28:])
+    write(name, raw[:at] + value.to_bytes(4, "little") + raw[at + 4 :])
 
 
 def adapted() -> None:
@@ -203,8 +205,16 @@ CASES = {
         "an unknown sex": row("a1,wav/a1.wav,f", "id,audio,sex"),
         "an unknown extension": manifest("", "cups.xlsx"),
         "all recordings are cut off": row("a1,wav/a1.wav,calm,anna", before=lambda: halve("wav/a1.wav")),
+        "a recording goes on behind what its header says": row(
+            "a1,wav/a1.wav,calm,anna", before=lambda: set_field("wav/a1.wav", 40, 3200)
+        ),
+        "a format whose length cannot be told": row(
+            "a1,wav/a1.voc,calm,anna",
+            before=lambda: soundfile.write("wav/a1.voc", *soundfile.read("wav/a1.wav"), format="VOC"),
+        ),
+        "a header without a sample rate": row("a1,wav/a1.wav,calm,anna", before=lambda: set_field("wav/a1.wav", 24, 0)),
         "a sample rate of no recorder": row(
-            "a1,wav/a1.wav,calm,anna", before=lambda: set_rate("wav/a1.wav", 1_000_003)
+            "a1,wav/a1.wav,calm,anna", before=lambda: set_field("wav/a1.wav", 24, 1_000_003)
         ),
     },
     "Folders and files": {

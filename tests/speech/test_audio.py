@@ -158,3 +158,25 @@ def test_a_header_that_lies_is_refused_before_memory_is_asked_for(tmp_path: Path
         message = refusal(call, utterance(path))
         assert str(path) in message
         assert "its header says 4,294,967 s" in message
+
+
+@pytest.mark.parametrize(("at", "value"), [(24, 0), (24, 2**32 - 1), (22, 0)])
+def test_what_libsndfile_says_comes_with_what_to_do(tmp_path: Path, at: int, value: int) -> None:
+    path = tone(tmp_path / "a.wav", 1.0)
+    raw = bytearray(path.read_bytes())
+    raw[at : at + (2 if at == 22 else 4)] = value.to_bytes(2 if at == 22 else 4, "little")
+    path.write_bytes(raw)
+    message = refusal(audio.load, utterance(path))
+    assert message.startswith(f"{path}: cannot be read as audio (")
+    assert message.endswith("); get the recording anew, or convert it to WAV or FLAC")
+    assert "Internal error" not in message
+    assert message.count(str(path)) == 1
+
+
+def test_so_it_does_where_the_sound_is_there_twice(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav", 1.0)
+    with path.open("ab") as stream:
+        stream.write(b"data" + path.read_bytes()[40:])
+    message = refusal(audio.load, utterance(path))
+    assert message.startswith(f"{path}: ")
+    assert "cannot be read as audio (" in message

@@ -15,6 +15,7 @@ import soundfile
 from refusals import refusal
 
 from bas.corpora import Utterance
+from bas.errors import UserError
 from bas.speech import audio
 from bas.speech.container import sound_of
 
@@ -177,6 +178,210 @@ def test_bytes_that_are_no_header_say_nothing(tmp_path: Path) -> None:
             path.write_bytes(head + tail)
             sound_of(path)
             assert str(path) in refusal(audio.duration, part(path))
+
+
+# --- what lies behind the sound ---
+
+HEADS = {
+    ">4sI": b"ANNO",
+    "<4sI": b"LIST",
+    ">4sQ": b"info",
+    "<16sQ": b"list" + bytes.fromhex("f3acd3118cd100c04f8edb8a"),
+}
+CHUNKS = {"rifx.wav": ">4sI", "w64": "<16sQ", "aiff": ">4sI", "aifc": ">4sI", "svx": ">4sI", "caf": ">4sQ"}
+"""By format the head of a chunk; of the others, "<4sI"."""
+CHUNKED = [suffix for suffix in PLAIN if suffix not in ("au", "nist", "sph")]
+TEXT = b"INFOISFT" + b"made by a program " * 220  # longer than 0.05 s in all
+
+
+def chunk(suffix: str) -> bytes:
+    form = CHUNKS.get(suffix, "<4sI")
+    return struct.pack(form, HEADS[form], len(TEXT) + (24 if suffix == "w64" else 0)) + TEXT
+
+
+def says(path: Path, length: int) -> Path:
+    """With a header that says another length of the sound, in bytes."""
+    sound = sound_of(path)
+    assert sound is not None
+    raw = bytearray(path.read_bytes())
+    if path.suffix in (".nist", ".sph"):
+        width = 1 if path.suffix == ".sph" else 2
+        raw = raw.replace(f"sample_count -i {LENGTH}".encode(), f"sample_count -i {length // width:05}".encode())
+    else:
+        struct.pack_into(sound.form, raw, sound.at, length + sound.more)
+    path.write_bytes(raw)
+    os.utime(path, (1, 1))
+    return path
+
+
+@pytest.mark.parametrize("suffix", PLAIN)
+def test_sound_that_the_header_leaves_out_is_not_lost_unseen(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}")
+    whole, sound = audio.load(part(path)), sound_of(path)
+    assert sound is not None
+    says(path, sound.there // 4 // 512 * 512)  # ADPCM comes in blocks
+    for call in (audio.duration, audio.load):
+        message = refusal(call, part(path))
+        assert float(message.split("the-id: its header says ")[1].split(" s,")[0]) == pytest.approx(0.5, abs=0.03)
+        assert "s, but 2.0" in message
+        assert "--accept-truncated" in message
+    assert "but 2.0" in refusal(audio.load, part(path, start=0.25, end=1.5))
+    assert np.array_equal(audio.load(part(path, start=0.1, end=0.4)), whole[1600:6400])
+    taken = part(path, truncated=True)
+    assert len(audio.load(taken)) == pytest.approx(8_000, abs=600)
+    assert len(audio.load(taken)) == pytest.approx(RATE * audio.duration(taken), abs=1)
+    assert audio.is_cut(taken)
+
+
+BEHIND = {
+    "zeros": bytes(20_000),
+    "an ID3v1 tag": b"TAG".ljust(128, b"x"),
+    "an ID3v2 tag": b"ID3\x04\0\0\0\0\x40\0" + NOISE.tobytes()[:8192],
+    "zeros and a tag": bytes(100) + b"TAG".ljust(128, b"x"),
+    "a chunk of text that is cut off": b"LIST\xff\xff\0\0INFO" + TEXT,
+}
+
+
+@pytest.mark.parametrize("suffix", PLAIN)
+@pytest.mark.parametrize("name", [*BEHIND, "a chunk", "a chunk and a tag", "two chunks"])
+def test_what_is_no_sound_is_left_out(tmp_path: Path, suffix: str, name: str) -> None:
+    if name not in BEHIND and suffix not in CHUNKED:
+        return
+    path = write(tmp_path / f"a.{suffix}")
+    whole = audio.load(part(path))
+    chunks = {"a chunk": chunk(suffix), "two chunks": 2 * chunk(suffix)}
+    chunks["a chunk and a tag"] = chunk(suffix) + BEHIND["an ID3v1 tag"]
+    with path.open("ab") as stream:
+        stream.write({**BEHIND, **chunks}[name])
+    os.utime(path, (1, 1))
+    assert np.array_equal(audio.load(part(path)), whole)
+    assert audio.duration(part(path)) == len(whole) / RATE
+
+
+@pytest.mark.parametrize("suffix", CHUNKED)
+@pytest.mark.parametrize("value", [0, 2**32 - 1])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_empty_recording_with_text_behind_it_holds_no_samples(
+    tmp_path: Path, suffix: str, value: int, times: int
+) -> None:
+    path = write(tmp_path / f"a.{suffix}")
+    sound = sound_of(path)
+    assert sound is not None
+    path.write_bytes(path.read_bytes()[: sound.begin])
+    with path.open("ab") as stream:
+        stream.write(chunk(suffix) * times)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(sound.form, raw, sound.at, value + (sound.more if value == 0 else 0))
+    path.write_bytes(raw)
+    os.utime(path, (1, 1))
+    for call in (audio.duration, audio.load):
+        message = refusal(call, part(path))
+        assert "the-id holds no samples" in message or "cannot be read as audio (" in message
+
+
+def test_a_second_recording_behind_the_first_is_no_text(tmp_path: Path) -> None:
+    for suffix in ("aiff", "au", "caf", "rf64"):
+        path = write(tmp_path / f"a.{suffix}")
+        path.write_bytes(2 * path.read_bytes())
+        os.utime(path, (1, 1))
+        assert str(path) in refusal(audio.duration, part(path))
+
+
+# --- formats ---
+
+UNJUDGED = {
+    "voc": ("VOC", "PCM_16"),
+    "avr": ("AVR", "PCM_16"),
+    "mat4": ("MAT4", "PCM_16"),
+    "mat5": ("MAT5", "FLOAT"),
+    "mpc2k": ("MPC2K", "PCM_16"),
+    "paf": ("PAF", "PCM_16"),
+    "pvf": ("PVF", "PCM_16"),
+    "ircam": ("IRCAM", "PCM_16"),
+    "wve": ("WVE", "ALAW"),
+    "xi": ("XI", "DPCM_16"),
+    "dwvw.aiff": ("AIFF", "DWVW_16"),
+}
+
+
+@pytest.mark.parametrize("suffix", UNJUDGED)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_format_whose_length_cannot_be_told_is_refused(
+    tmp_path: Path, suffix: str, share: float, truncated: bool
+) -> None:
+    form, subtype = UNJUDGED[suffix]
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, NOISE, 8_000 if suffix == "wve" else RATE, format=form, subtype=subtype)
+    cut(path, share)
+    for call in (audio.duration, audio.load):
+        message = refusal(call, part(path, truncated=truncated))
+        assert f"{path}: {form}" in message
+        assert "how long it should be cannot be told; convert it to WAV or FLAC" in message
+
+
+def test_so_is_a_header_that_cannot_be_followed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    path.write_bytes(b"ID3\x03\0\0\0\0\0\x0a" + bytes(10) + path.read_bytes())  # libsndfile skips the tag
+    os.utime(path, (1, 1))
+    assert "cannot be told" in refusal(audio.load, part(path))
+
+
+def test_every_format_that_can_be_written_is_read_whole_or_refused(tmp_path: Path) -> None:
+    """And cut off it is refused, or decoded as far as is said."""
+    read = set()
+    for form in soundfile.available_formats():
+        for subtype in soundfile.available_subtypes(form):
+            path = tmp_path / f"{form}-{subtype}.x"
+            try:
+                soundfile.write(path, NOISE, RATE, format=form, subtype=subtype)
+                whole = audio.load(part(path))
+            except Exception:  # not by libsndfile, or not by us
+                continue
+            read.add(form)
+            cut(path, 0.6)
+            assert str(path) in refusal(audio.load, part(path))
+            taken = part(path, truncated=True)
+            try:
+                wave = audio.load(taken)
+            except UserError:
+                continue
+            assert len(wave) == pytest.approx(RATE * audio.duration(taken), abs=1)
+            assert len(wave) < 0.7 * len(whole)
+    assert " ".join(sorted(read)) == "AIFF AU CAF FLAC HTK MP3 NIST OGG RF64 SDS SVX W64 WAV WAVEX"
+
+
+@pytest.mark.parametrize("subtype", ["ALAC_16", "ALAC_20", "ALAC_24", "ALAC_32"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.95, 0.999])
+def test_packets_are_counted_not_their_bytes(tmp_path: Path, subtype: str, share: float) -> None:
+    path = tmp_path / "a.caf"
+    soundfile.write(path, np.tile(NOISE, 2), RATE, format="CAF", subtype=subtype)
+    whole = audio.load(part(path))
+    cut(path, share)
+    os.utime(path, (1, 1))
+    assert "of 4.00 s" in refusal(audio.duration, part(path))
+    assert "of 4.00 s" in refusal(audio.load, part(path))
+    taken = part(path, truncated=True)
+    wave = audio.load(taken)
+    assert len(wave) == RATE * audio.duration(taken)
+    assert len(wave) % 4096 == 0
+    assert share * len(whole) - 2 * 4096 < len(wave) < share * len(whole)
+    assert np.array_equal(wave, whole[: len(wave)])
+    assert audio.is_cut(taken)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7])
+def test_so_they_are_of_mp3_in_wav(tmp_path: Path, share: float) -> None:
+    raw = mp3(tmp_path / "a.mp3", 8.0)
+    form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 44_100, 5_500, 1, 0, 12, 1, 2, 144, 1, 0)
+    body = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(raw)) + raw
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body)
+    assert audio.duration(part(path)) == pytest.approx(8.0, abs=0.1)
+    cut(path, share)
+    assert "of 8.0" in refusal(audio.duration, part(path))
+    taken = part(path, truncated=True)
+    assert len(audio.load(taken)) == pytest.approx(RATE * audio.duration(taken), abs=1)
 
 
 # --- lengths that are estimated ---
