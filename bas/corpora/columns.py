@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from bas.corpora.values import fold_name
@@ -20,9 +22,11 @@ OTHERS = {
     "sex": ("sex", "gender"),
     "text": ("text", "transcription", "sentence", "transcript", "raw_text"),
 }
+SHORT = 40  # characters of a line that a message shows
 LISTED = 12  # columns that are not read, by name
 ALSO = "; ".join(f"for {column} also {', '.join(names[1:])}" for column, names in OTHERS.items())
 EMOBOX = {"id": ("key",), "audio": ("wav",), "label": ("emo",), "speaker": ("speaker", "spk"), "type": ("type",)}
+_UNNAMED = re.compile(r"(unnamed: ?\d+)?", re.IGNORECASE)  # an index that pandas wrote, and what it makes of it
 
 Names = Mapping[str, tuple[str, ...]]
 Matched = dict[str, tuple[str, ...]]  # our column -> the file's columns that are read for it, the first first
@@ -44,7 +48,7 @@ class Heading:
 
     def match(self, where: str, columns: Sequence[str]) -> Matched:
         """Our columns, and which of the file's are read for them; the first row's decide about the form."""
-        self._seen.update(dict.fromkeys(name for name in columns if name))
+        self._seen.update(dict.fromkeys(columns))
         folded = {fold_name(name): name for name in reversed(columns)}
         if self.others is None:
             self.others = self._choose_form(folded)
@@ -84,13 +88,20 @@ class Heading:
     def _check(self, where: str, columns: Sequence[str], matched: Matched, names: Names) -> None:
         allowed = f"allowed: {', '.join(COLUMNS)}; {ALSO}"
         read = {name for theirs in matched.values() for name in theirs}
+        if not (read or self.others or self.in_json):
+            first = " ".join(columns).strip()
+            first = first if len(first) <= SHORT else f"{first[:SHORT]}..."
+            remedy = "put the line first that names the columns, or say which they are, such as --map audio=COLUMN"
+            raise UserError(f"{where}: {first!r}: no heading, as it names no known column; {remedy}; {allowed}")
         for name in () if self.others else columns:
-            if name not in read:
-                remedy = f"rename it, or say what it is, such as --map label={name or 'COLUMN'}"
+            if name not in read and not _UNNAMED.fullmatch(name.strip()):
+                remedy = "rename it"
+                if "," not in name:  # which separates the columns of --map
+                    remedy += f", or say what it is, such as --map {shlex.quote(f'label={name}')}"
                 raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
         for column, theirs in matched.items():
             if len(theirs) > 1 and not self.others:
-                remedy = f"say which one is meant: --map {column}={theirs[0]}"
+                remedy = f"say which one is meant: --map {shlex.quote(f'{column}={theirs[0]}')}"
                 raise UserError(f"{where}: {' and '.join(theirs)}: two columns for {column}; {remedy}")
         for column in REQUIRED:
             if column not in matched and not (self.others is OTHERS and column == "id"):
@@ -103,7 +114,9 @@ class Heading:
         """UserError where the file has no column that the user has named."""
         for column, (theirs,) in self.mapped.items():
             if fold_name(theirs) not in {fold_name(name) for name in self._seen}:
-                raise UserError(f"{where}: --map {column}={theirs}: no such column; it has: {', '.join(self._seen)}")
+                raise UserError(
+                    f"{where}: --map {column}={theirs}: no such column; it has: {', '.join(filter(None, self._seen))}"
+                )
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -114,4 +127,5 @@ class Heading:
 def describe_unread(names: Sequence[str]) -> tuple[str, ...]:
     """A remark on the columns of a table that were not read; none where all were."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return (f"columns not read: {', '.join(names[:LISTED])}{more}",) if names else ()
+    listed = ", ".join(name.strip() or "(no name)" for name in names[:LISTED])
+    return (f"columns not read: {listed}{more}",) if names else ()

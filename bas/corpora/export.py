@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
     text and what a table has for a missing value (see `bas.corpora.values`) become unknown. The corpus's name, protocol
     and note are not kept: `read` names the corpus after the file and chooses a protocol.
     Returns remarks on cells of a .csv that a spreadsheet would compute: they are kept, else `read` would give others.
-    UserError: another extension, or a name or text that cannot be written as UTF-8.
+    UserError: another extension, a name or text that cannot be written as UTF-8, in a .csv one of several lines.
     """
     formulas: list[str] = []
     if path.suffix not in SUFFIXES:
@@ -40,6 +41,7 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
                 writer.writeheader()
                 for u in corpus.utterances:
                     row = _row(u, path)
+                    _refuse_breaks(path, u.id, row)
                     formulas += filter(is_formula, row.values())
                     writer.writerow(row | {c: _json(row[c]) for c in ("shares", "words") if c in row})
             else:
@@ -50,6 +52,13 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
         return ()
     remedy = "open it with these columns as text, or export a .jsonl"
     return (f"{len(formulas)} cells begin as a spreadsheet's formula does, {formulas[0][:40]!r} the first; {remedy}",)
+
+
+def _refuse_breaks(path: Path, id_: str, row: Mapping[str, Any]) -> None:
+    """UserError for a value over several lines, as `read` takes each line for a row."""
+    for column, value in row.items():
+        if isinstance(value, str) and ("\n" in value or "\r" in value):
+            raise UserError(f"{path}: {column} of {id_!r} has several lines, a row of a .csv has one; write a .jsonl")
 
 
 def _row(u: Utterance, path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,18 @@ from bas.util.reading import check_regular, read_lines
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".json")
+MARKS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}  # between cells
+QUOTES = 'write each quote in a text twice, and the text in quotes: """No"" he said"'
+SHORT = 40  # characters of a cell that a message shows
 SESSIONS = range(3, 11)  # numbers of sessions that are left out one at a time; more would make too many folds
 
 
 def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     """Read the manifest file `path`, UTF-8: `.csv`, `.tsv` or `.txt`, or JSON Lines as `.jsonl` or `.json`.
 
-    A table has commas between its cells, or tabs where its heading has tabs (and no comma, unless it ends in `.tsv`).
+    A table has commas, semicolons, tabs or bars between its cells: whichever gives its heading, the first line that is
+    not blank, the most columns. Numbers have a decimal point in any case. A cell ends on its line: with text over
+    several lines, rows that a stray quote swallows would look alike. An index column without a name is not read.
 
     Columns: id and audio (required; audio relative to the manifest's folder unless absolute), label, speaker, session,
     split (train, valid, test; dev, val and validation mean valid), language, text, script, sex (female, male), shares
@@ -105,34 +109,61 @@ Row = tuple[int, dict[str, Any], Matched]  # line, its cells by the file's colum
 
 
 def _table_rows(path: Path, heading: Heading) -> Iterator[Row]:
-    lines = (line for _, line in read_lines(path))
-    first = next(lines, "")
-    tabs = "\t" in first and ("," not in first or path.suffix.lower() == ".tsv")
-    reader = csv.reader(chain([first] if first else [], lines), delimiter="\t" if tabs else ",", strict=True)
-    try:
-        columns = next(reader, [])
+    columns: list[str] = []
+    matched: Matched = {}
+    mark = ""
+    for number, line in _lines(path):
+        where = f"{path} line {number}"
+        mark = mark if columns else _choose_mark(line, path.suffix.lower())
+        cells = _split(where, line, mark, columns)
+        if not any(map(str.strip, cells)):  # a spreadsheet leaves such lines at its end
+            continue
         if not columns:
-            raise UserError(f"{path} line 1: no heading; allowed columns: {', '.join(COLUMNS)}")
-        if len(columns) == 1 and ";" in columns[0]:
-            raise UserError(f"{path} line 1: ';' between the cells; save the file with commas or tabs between them")
-        matched = heading.match(f"{path} line 1", columns)
-        heading.check_mapped(f"{path} line 1")
-        for cells in reader:
-            if not any(map(str.strip, cells)):  # a spreadsheet leaves such lines at its end
-                continue
-            if len(cells) != len(columns):
-                mark = "tab" if tabs else "comma"
-                message = f"{len(cells)} cells, the heading has {len(columns)}; put a cell with a {mark} in quotes"
-                raise UserError(f"{path} line {reader.line_num}: {message}")
-            yield reader.line_num, dict(zip(columns, cells, strict=True)), matched
+            columns, matched = cells, heading.match(where, cells)
+            heading.check_mapped(where)
+        elif len(cells) == len(columns):
+            yield number, dict(zip(columns, cells, strict=True)), matched
+        else:
+            message = f"{len(cells)} cells, the heading has {len(columns)}; put a cell with a {MARKS[mark]} in quotes"
+            raise UserError(f"{where}: {message}")
+    if not columns:
+        raise UserError(f"{path} line 1: no heading; allowed columns: {', '.join(COLUMNS)}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line with its number, without its end. UserError for the line ends of old Macs."""
+    for number, line in read_lines(path):
+        line = line.rstrip("\r\n")
+        if "\r" in line:
+            remedy = "save the file with the line ends of Unix (LF) or Windows (CR LF)"
+            raise UserError(f"{path} line {number}: a carriage return (CR) within the line, which ends none; {remedy}")
+        yield number, line
+
+
+def _choose_mark(heading: str, suffix: str) -> str:
+    """What stands between the cells: what gives the heading the most columns, of a .tsv the tab wherever it is."""
+    if suffix == ".tsv" and "\t" in heading:
+        return "\t"
+    return max(MARKS, key=lambda mark: len(next(csv.reader([heading], delimiter=mark), [])))
+
+
+def _split(where: str, line: str, mark: str, columns: Sequence[str]) -> list[str]:
+    """The line's cells. UserError where it is malformed; a cell over several lines is: it may be a stray quote's."""
+    try:
+        return next(csv.reader([line], delimiter=mark, strict=True), [])
     except csv.Error as error:
-        kind = "table with tabs" if tabs else "CSV"
-        raise UserError(f"{path} line {reader.line_num}: malformed {kind}: {error}") from None
+        if "unexpected end" not in str(error):
+            raise UserError(f"{where}: malformed table: {error}; {QUOTES}") from None
+    *before, cell = next(csv.reader([line], delimiter=mark))
+    column = f"{columns[len(before)]}: " if len(before) < len(columns) else ""
+    shown = f'"{cell[:SHORT]}' + ("..." if len(cell) > SHORT else "")
+    message = f"{shown!r} opens a quote that does not close on this line, where its cell must end"
+    raise UserError(f"{where}: {column}{message}; {QUOTES}, or join the lines of the cell")
 
 
 def _json_rows(path: Path, heading: Heading) -> Iterator[Row]:
     known: dict[tuple[str, ...], Matched] = {}
-    for number, line in read_lines(path):
+    for number, line in _lines(path):
         if not line.strip():
             continue
         where = f"{path} line {number}"

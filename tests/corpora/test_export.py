@@ -6,6 +6,7 @@ import csv
 import tempfile
 import tomllib
 import unicodedata
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,9 @@ def into(kind: str, corpus: Corpus, folder: Path) -> Corpus:
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "audformat"])
 def test_a_rich_corpus_comes_back_as_it_was(tmp_path: Path, kind: Any) -> None:
     corpus = rich(tmp_path)
+    if kind == "csv":  # each of whose rows is one line
+        one_line = [replace(u, text=u.text and " ".join(u.text.splitlines())) for u in corpus.utterances]
+        corpus = replace(corpus, utterances=tuple(one_line))
     back = into(kind, corpus, tmp_path)
     assert back.utterances == corpus.utterances
     assert (back.name, back.protocol, back.unit, back.note) == ("rich", "speaker:5", "session", "")
@@ -82,6 +86,10 @@ def test_any_corpus_comes_back_as_it_was(kind: Any, drawn: Any, whole: Any) -> N
             fields = fields | {"start": 0.0, "end": None} if whole else fields
             made.append(Utterance(id_, folder / f"{i}.wav", **fields))
         corpus = Corpus("any", tuple(made), protocol="own", unit="speaker")
+        values = [getattr(u, f.name) for u in made for f in fields_of(Utterance)]
+        if kind == "csv" and any(isinstance(v, str) and set(v) & set("\r\n") for v in values):
+            assert "has several lines, a row of a .csv has one; write a .jsonl" in refusal(into, kind, corpus, folder)
+            return
         assert into(kind, corpus, folder).utterances == corpus.utterances
 
 
@@ -103,7 +111,19 @@ def test_an_export_has_only_columns_with_a_value(tmp_path: Path) -> None:
     assert (tmp_path / "m.csv").read_text() == "id,audio,label\na,a.wav,joy\n"
 
 
-FORMULAS = ("=HYPERLINK(1)", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1")
+FORMULAS = ("=HYPERLINK(1)", "+1", "-1+2", "@SUM(A1)", "\t=1", "\uff1d1")
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "two\r\nlines", "two\rlines", "end\n"])
+@pytest.mark.parametrize("field", ["text", "speaker"])
+def test_a_csv_of_which_a_value_has_several_lines_is_not_written(text: str, field: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    fields: dict[str, Any] = {field: text}
+    corpus = Corpus("c", (Utterance("a", tmp_path / "a.wav", **fields),), protocol="speaker:5", unit="session")
+    message = f"{tmp_path / 'm.csv'}: {field} of 'a' has several lines, a row of a .csv has one; write a .jsonl"
+    assert refusal(export.write, corpus, tmp_path / "m.csv") == message
+    assert not (tmp_path / "m.csv").exists()
+    export.write(corpus, tmp_path / "m.jsonl")
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -128,15 +148,14 @@ def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_table_for_people_has_no_formula(tmp_path: Path) -> None:
-    formulas = [text for text in FORMULAS if "\r" not in text]
-    texts = [*formulas, "a-b", "", None]
+    texts = [*FORMULAS, "a-b", "", None]
     frame = pd.DataFrame({"block": texts, "loss": np.linspace(-2, 1, len(texts)), "=n": range(len(texts))})
     write_frame(frame, tmp_path, "space")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "space.parquet"), frame, check_dtype=False)
     with (tmp_path / "space.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["block", "loss", "'=n"]
-    assert [row[0] for row in rows[1:]] == [*(f"'{formula}" for formula in formulas), "a-b", "", ""]
+    assert [row[0] for row in rows[1:]] == [*(f"'{formula}" for formula in FORMULAS), "a-b", "", ""]
     assert [float(row[1]) for row in rows[1:]] == frame["loss"].tolist()
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,23 @@ GOOD = "id,audio,label\na,wav/a.wav,joy\n"
         pytest.param(GOOD.encode("utf-16-le"), ("line 1", "NUL", "UTF-16", "UTF-8"), id="utf-16-without-mark"),
         pytest.param(GOOD.encode() + b"b,wav/b.wav,w\xfctend\n", ("line 3", "not UTF-8", "save"), id="latin-1"),
         pytest.param(GOOD.encode() + b"b,wav/b.wav,jo\0y\n", ("line 3", "NUL byte", "save"), id="nul"),
-        pytest.param("id;audio;label\na;wav/a.wav;joy\n", ("line 1", "';'", "commas"), id="semicolons"),
-        pytest.param("sep=;\nid;audio\n", ("line 1", "';'", "commas"), id="separator-line"),
-        pytest.param("id,audio\ra,wav/a.wav\r", ("malformed CSV", "new-line"), id="old-mac"),
+        pytest.param(
+            "sep=;\nid;audio\n", ("line 1", "'sep='", "no heading", "put the line first"), id="separator-line"
+        ),
+        pytest.param("# by x\n" + GOOD, ("line 1", "'# by x'", "no heading", "put the line first"), id="comment"),
+        pytest.param("\nMy cups,,\n" + GOOD, ("line 2", "'My cups'", "no heading"), id="title"),
+        pytest.param(
+            "a,wav/a.wav,joy\n", ("line 1", "'a wav/a.wav joy'", "no heading", "--map audio="), id="rows-only"
+        ),
+        pytest.param("id,audio\ra,wav/a.wav\r", ("line 1", "carriage return (CR)", "LF"), id="old-mac"),
+        pytest.param(GOOD + 'b,wav/b.wav,"j\roy"\n', ("line 3", "carriage return (CR)"), id="carriage-return"),
+        pytest.param("id,audio,a,b\na,wav/a.wav,1,2", ("line 1", "'a'", "such as --map label=a;"), id="unknown-column"),
+        pytest.param(
+            "id,audio,my mood\na,wav/a.wav,1", ("line 1", "such as --map 'label=my mood';"), id="blank-in-column"
+        ),
+        pytest.param(
+            'id,audio,"a,b"\na,wav/a.wav,1', ("'a,b': unknown column, rename it; allowed",), id="comma-in-column"
+        ),
         pytest.param(GOOD + "b,wav/b.wav,joy,loud\n", ("line 3", "4 cells", "3", "quotes"), id="comma-in-cell"),
         pytest.param('id,audio,start\na,wav/a.wav,"1,5"\n', ("line 2", "start", "'1,5'", "1.5"), id="decimal-comma"),
         pytest.param('id,audio,shares\na,wav/a.wav,"{"\n', ("line 2", "shares", "JSON", "0.75"), id="shares-json"),
@@ -183,9 +198,9 @@ def test_the_newer_columns_read_alike_in_both_forms(folder: Path) -> None:
 
 def test_a_spreadsheets_csv_is_read(folder: Path) -> None:
     """Byte order mark, CRLF, quotes, a name in capitals, blanks around a sentence, which is compared by nobody."""
-    text = '\ufeffid,audio,text\r\na,wav/a.wav," ""Ja"", sagte sie.\nDann ging sie. "\r\n\r\nb,wav/b.wav,\r\n'
+    text = '\ufeffid,audio,text\r\na,wav/a.wav," ""Ja"", sagte sie. Dann ging sie. "\r\n\r\nb,wav/b.wav,\r\n'
     a, b = manifest.read(write(folder / "LIST.CSV", text)).utterances
-    assert (a.text, b.text) == (' "Ja", sagte sie.\nDann ging sie. ', None)
+    assert (a.text, b.text) == (' "Ja", sagte sie. Dann ging sie. ', None)
 
 
 @pytest.mark.parametrize("inside", ["wav/a.wav", "./wav/a.wav", "wav/deep/../a.wav", "absolute"])
@@ -206,7 +221,11 @@ def test_metadata_of_an_audio_folder_is_read(folder: Path) -> None:
     second = {"file_name": "wav/b.wav", "speaker_id": 8, "gender": "male", "split": "test", "duration": {"s": 2}}
     sentence = {"transcription": "Close the door."}
     two = manifest.read(write(folder / "metadata.jsonl", lines(first | sentence, second)))
-    assert one == two
+    assert (one.remarks, two.remarks) == (
+        ("columns not read: duration, (no name)",),
+        ("columns not read: duration",),
+    )
+    assert one == replace(two, remarks=one.remarks)
     a = Utterance("wav/a", folder / "wav/a.wav", "joy", "7", split="train", text="Close the door.", sex="female")
     assert one.utterances == (a, Utterance("wav/b", folder / "wav/b.wav", None, "8", split="test", sex="male"))
     assert one.protocol == "own"
@@ -314,3 +333,73 @@ def test_a_name_in_two_unicode_forms_is_one_speaker(tmp_path: Path) -> None:
     names = ("Jos\u00e9", "Jose\u0301")
     table = "id,audio,speaker\n" + "".join(f"{i},a.wav,{name}\n" for i, name in enumerate(names))
     assert [u.speaker for u in manifest.read(write(tmp_path / "cups.csv", table)).utterances] == ["José", "José"]
+
+
+# --- marks between cells, lines in front, columns without a name ---
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_any_usual_mark_stands_between_cells(folder: Path, mark: str, suffix: str, end: str) -> None:
+    others = "".join(sorted({",", ";", "|"} - {mark}))
+    rows = [(), ("id", "audio", "text", "start"), ("a", "wav/a.wav", f'"one {mark} two"', "0.5")]
+    rows += [("b", "wav/b.wav", f"x{others}y", "1")]
+    table = "".join(mark.join(cells) + end for cells in rows)
+    a, b = manifest.read(write(folder / f"m{suffix}", table)).utterances
+    assert (a.text, a.start) == (f"one {mark} two", 0.5)
+    assert b.text == f"x{others}y"
+
+
+def test_a_decimal_comma_is_refused_between_semicolons_too(folder: Path) -> None:
+    refused(write(folder / "m.csv", "id;audio;end\na;wav/a.wav;1,5\n"), "line 2", "end", "'1,5'", "such as 1.5")
+
+
+STRAY = [
+    pytest.param(["x", '"Come here', "y", 'she said "', "z"], 3, '"Come here', id="closed-later"),
+    pytest.param(["x", '"Come here', "y", 'she "said" so', "z"], 3, '"Come here', id="closed-within-a-cell"),
+    pytest.param(["x", "y", '"Come here'], 4, '"Come here', id="never-closed"),
+    pytest.param(['"', "y", '"'], 2, '"', id="quotes-alone"),
+    pytest.param(["x", '"two', 'lines"', "y"], 3, '"two', id="honest-lines"),
+    pytest.param(["x", '"' + "a" * 300, '"'], 3, '"' + "a" * 40 + "...", id="long"),
+]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(("texts", "line", "cell"), STRAY)
+def test_no_quote_swallows_rows(folder: Path, mark: str, texts: list[str], line: int, cell: str) -> None:
+    rows = [["id", "audio", "text"], *([f"u{i}", "wav/a.wav", text] for i, text in enumerate(texts))]
+    path = write(folder / "m.csv", "".join(mark.join(row) + "\n" for row in rows))
+    refused(path, f"line {line}: text: {cell!r} opens a quote", "close", '"""No"" he said"', "join the lines")
+    rows = [row[:1] + row[:0:-1] for row in rows]  # the text in front of another cell
+    path = write(folder / "m.csv", "".join(mark.join(row) + "\n" for row in rows))
+    refused(path, f"line {line}: text: ", "opens a quote")
+
+
+def test_a_text_after_a_quoted_word_says_how_it_is_written(folder: Path) -> None:
+    text = '"No" he said'
+    refused(write(folder / "m.csv", f"id,audio,text\na,wav/a.wav,{text}\n"), "line 2", "malformed table", '"""No""')
+    (u,) = manifest.read(write(folder / "m.csv", 'id,audio,text\na,wav/a.wav,"""No"" he said"\n')).utterances
+    assert u.text == text
+
+
+@pytest.mark.parametrize(
+    ("heading", "row", "shown"),
+    [
+        pytest.param(",id,audio", "0,a,wav/a.wav", "(no name)", id="index"),
+        pytest.param(" ,id,audio", "0,a,wav/a.wav", "(no name)", id="blank"),
+        pytest.param("Unnamed: 0,id,audio", "0,a,wav/a.wav", "Unnamed: 0", id="read-twice"),
+        pytest.param("unnamed:0,,id,audio", "0,1,a,wav/a.wav", "unnamed:0, (no name)", id="two"),
+        pytest.param("id,audio,,", "a,wav/a.wav,,", "(no name)", id="at-the-end"),
+        pytest.param(",file_name", "0,wav/a.wav", "(no name)", id="other-form"),
+    ],
+)
+def test_a_column_without_a_name_is_not_read(folder: Path, heading: str, row: str, shown: str) -> None:
+    corpus = manifest.read(write(folder / "m.csv", f"{heading}\n{row}\n"))
+    assert [u.audio.name for u in corpus.utterances] == ["a.wav"]
+    assert corpus.remarks == (f"columns not read: {shown}",)
+
+
+def test_fields_of_json_without_a_name_are_not_read(folder: Path) -> None:
+    corpus = manifest.read(write(folder / "m.jsonl", lines({"Unnamed: 0": 0, "": 1, **ROW})))
+    assert corpus.remarks == ("columns not read: Unnamed: 0, (no name)",)

@@ -101,7 +101,7 @@ def test_manifest_protocol_follows_from_the_columns(
         ("id,audio\nx,a.wav\ny,c.wav", ("line 3", "audio", "c.wav")),
         ("id,audio\nx,a.wav\nx,b.wav", ("line 3", "id", "'x'", "line 2")),
         ("id,audio\nx,a.wav,joy", ("line 2", "3 cells", "2")),
-        ('id,audio\nx,"a.wav\n', ("malformed CSV",)),
+        ('id,audio\nx,"a.wav\n', ("line 2", "audio", "opens a quote")),
         ("id,audio,split\nx,a.wav,trian", ("line 2", "split", "'trian'", "train, valid, dev, val, validation, test")),
         ("id,audio,start\nx,a.wav,soon", ("line 2", "start", "'soon'", "seconds")),
         ("id,audio,start\nx,a.wav,-1", ("line 2", "start", "'-1'")),
