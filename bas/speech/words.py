@@ -28,7 +28,7 @@ PSEUDO_SECONDS = 0.3  # of a pseudo-segment: about the length of a spoken word
 
 
 class UnalignedError(UserError):
-    """The text of one utterance cannot be aligned with its recording; the message says why, without their names."""
+    """The text or the words of one utterance do not fit its recording; the message says why, without their names."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Segments:
     name: str  # one of NAMES
     of: Mapping[str, tuple[Word, ...]]  # by utterance id, in order of time; never empty for an utterance
     source: Mapping[str, str]  # by utterance id, one of SOURCES
-    unaligned: Mapping[str, str] = field(default_factory=dict, compare=False)  # by id, why its text was not aligned
+    unaligned: Mapping[str, str] = field(default_factory=dict, compare=False)  # by id, why its text or words do not fit
 
     def __post_init__(self) -> None:
         assert self.name in NAMES, self.name
@@ -91,18 +91,26 @@ def word_segments(
     aligner, without a text, or where the aligner finds no word or raises UnalignedError, the whole utterance is cut
     into pseudo-segments of about PSEUDO_SECONDS with the text "". on_progress: called after each utterance.
 
-    A word that ends after the utterance is cut off at its end. Raises UserError for a word that begins at the end or
-    later and for a recording whose header cannot be read, before any is aligned; and whatever else the aligner raises.
+    A word that ends after the utterance is cut off at its end; where one begins at the end or later, the times are of
+    another recording, and the utterance is cut into pseudo-segments. Raises UserError where that is so of all that have
+    word times, and for a recording whose header cannot be read, before any is aligned; and whatever else the aligner
+    raises.
     """
     seconds = {u.id: audio.duration(u) for u in utterances}
-    of = {u.id: _in_order(u, u.words, seconds[u.id]) for u in utterances}
-    source = dict.fromkeys(of, "corpus")
+    of: dict[str, tuple[Word, ...]] = {}
+    source: dict[str, str] = {}
     unaligned: dict[str, str] = {}
+    for u in utterances:
+        try:
+            of[u.id], source[u.id] = _in_order(u.words, seconds[u.id]), "corpus"
+        except UnalignedError as error:
+            of[u.id], source[u.id], unaligned[u.id] = (), "pseudo", str(error)
+    _check_any(utterances, unaligned)
     for utterance in utterances:
         id_ = utterance.id
-        if not of[id_] and aligner is not None and (utterance.text or "").strip():
+        if not of[id_] and id_ not in unaligned and aligner is not None and (utterance.text or "").strip():
             try:
-                of[id_], source[id_] = _in_order(utterance, aligner(utterance), seconds[id_]), "aligned"
+                of[id_], source[id_] = _in_order(aligner(utterance), seconds[id_]), "aligned"
             except UnalignedError as error:
                 unaligned[id_] = str(error)
         if not of[id_]:
@@ -112,7 +120,7 @@ def word_segments(
 
 
 def describe_unaligned(unaligned: Mapping[str, str]) -> tuple[str, ...]:
-    """A sentence on the texts that were not aligned, without its full stop; none where all were.
+    """A sentence on the texts and word times that do not fit, without its full stop; none where all do.
 
     unaligned: why, by utterance id.
     """
@@ -121,7 +129,7 @@ def describe_unaligned(unaligned: Mapping[str, str]) -> tuple[str, ...]:
     count = "1 utterance is" if len(unaligned) == 1 else f"{len(unaligned)} utterances are"
     named = ", ".join(f"{id_} ({why})" for id_, why in list(unaligned.items())[:NAMED])
     more = f" and {len(unaligned) - NAMED} more" if len(unaligned) > NAMED else ""
-    return (f"{count} cut into pseudo-segments, as the text does not fit the recording: {named}{more}",)
+    return (f"{count} cut into pseudo-segments, as the text or its times do not fit the recording: {named}{more}",)
 
 
 def random_like(segments: Segments, seconds: Mapping[str, float], seed: int = 0) -> Segments:
@@ -153,14 +161,24 @@ def _pseudo(seconds: float) -> tuple[Word, ...]:
     return tuple(Word(a, b, "") for a, b in pairwise(edges))
 
 
-def _in_order(utterance: Utterance, words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
-    return tuple(_clip(utterance, word, seconds) for word in sorted(words, key=lambda w: w.start))
+def _check_any(utterances: Sequence[Utterance], misfits: Mapping[str, str]) -> None:
+    """UserError where the word times of all utterances that have some are misfits. misfits: why, by id."""
+    timed = [u for u in utterances if u.words]
+    if timed and len(misfits) == len(timed):
+        first = timed[0]
+        count = f"so it is with all {len(timed)} utterances that have word times" if len(timed) > 1 else ""
+        remedy = "are its word times of another recording, or not in seconds?"
+        raise UserError("; ".join(filter(None, (f"{first.audio}: {first.id}: {misfits[first.id]}", count, remedy))))
 
 
-def _clip(utterance: Utterance, word: Word, seconds: float) -> Word:
+def _in_order(words: Sequence[Word], seconds: float) -> tuple[Word, ...]:
+    return tuple(_clip(word, seconds) for word in sorted(words, key=lambda w: w.start))
+
+
+def _clip(word: Word, seconds: float) -> Word:
     if word.start >= seconds:
         message = f"the word {word.text!r} begins at {word.start:g} s, but the utterance is {seconds:.2f} s long"
-        raise UserError(f"{utterance.audio}: {utterance.id}: {message}; are its word times of another recording?")
+        raise UnalignedError(message)
     return Word(word.start, min(word.end, seconds), word.text)
 
 

@@ -184,8 +184,9 @@ def test_what_cannot_be_aligned_is_cut_into_pseudo_segments_and_named(
     assert words.of["a"] == aligner(spoken)
     assert list(words.unaligned) == ["long", "short", "stretch", "double"]
     assert describe_unaligned(words.unaligned) == (
-        "4 utterances are cut into pseudo-segments, as the text does not fit the recording: long (119 letters need 139 "
-        "frames, the recording makes 74), short (0.01 s make no frame), stretch (0.02 s make no frame) and 1 more",
+        "4 utterances are cut into pseudo-segments, as the text or its times do not fit the recording: long (119 "
+        "letters need 139 frames, the recording makes 74), short (0.01 s make no frame), stretch (0.02 s make no frame)"
+        " and 1 more",
     )
     assert words.only(["a", "long"]).unaligned.keys() == {"long"}
     assert Segments.parse(words.to_dict()).digest == words.digest
@@ -282,7 +283,7 @@ def test_the_command_goes_on_where_a_text_is_too_long(
     assert main([*command, "--device", "cpu"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "list: words of 2 utterances: 0 corpus, 1 aligned, 1 pseudo" in told
-    assert "1 utterance is cut into pseudo-segments, as the text does not fit the recording: b (119 letters" in told
+    assert "1 utterance is cut into pseudo-segments, as the text or its times do not fit the recording: b (" in told
     segments = word_segments(open_corpus("manifest", table).utterances, Aligner(str(model), CPU))
     made = derive(parent.folder, tmp_path / "parent-words-mean", segments, "mean", quiet())  # nothing left to do
     assert (made.num_frames("a"), made.num_frames("b")) == (2, 2)

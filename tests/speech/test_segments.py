@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from refusals import refusal
 from sounds import tone
 
 from bas.corpora import Utterance, Word
-from bas.speech.words import PSEUDO_SECONDS, Segments, holder, random_like, word_segments
+from bas.speech.words import PSEUDO_SECONDS, Segments, describe_unaligned, holder, random_like, word_segments
 
 
 @pytest.fixture
@@ -70,9 +72,38 @@ def test_a_short_utterance_is_one_part_and_a_stretch_counts_from_its_own_start(t
     assert segmented.of["l"][-1].end == 1.0
 
 
-def test_words_of_another_recording_are_refused(wav: Path) -> None:
-    message = refusal(word_segments, [spoken(wav, (0.1, 0.4), (1.0, 1.2))])
-    assert message.startswith(f"{wav}: a: the word 'w1' begins at 1 s, but the utterance is 1.00 s long")
+BEYOND = [
+    pytest.param([(0.1, 0.4), (1.5, 1.7)], id="beyond"),
+    pytest.param([(0.1, 0.4), (1.0, 1.2)], id="at-the-end"),
+    pytest.param([(5.0, 5.2), (0.1, 0.4)], id="not-in-order"),
+    pytest.param([(100.0, 300.0), (300.0, 400.0)], id="milliseconds"),
+]
+
+
+@pytest.mark.parametrize("times", BEYOND)
+@pytest.mark.parametrize("text", [None, "w0 w1"])
+def test_words_beyond_the_recording_are_of_that_utterance_alone(wav: Path, times: Any, text: str | None) -> None:
+    wrong, right = spoken(wav, *times, text=text), replace(spoken(wav, (0.1, 0.4)), id="b")
+    aligned: list[str] = []
+    segmented = word_segments([wrong, right], lambda u: (aligned.append(u.id), (Word(0.1, 0.2, "w0"),))[1])
+    assert (segmented.source, aligned) == ({"a": "pseudo", "b": "corpus"}, [])
+    assert segmented.of["b"] == (Word(0.1, 0.4, "w0"),)
+    assert len(segmented.of["a"]) == round(1 / PSEUDO_SECONDS)
+    (remark,) = describe_unaligned(segmented.unaligned)
+    assert remark.startswith(
+        "1 utterance is cut into pseudo-segments, as the text or its times do not fit the recording: a (the word 'w"
+    )
+    assert remark.endswith("s, but the utterance is 1.00 s long)")
+
+
+@pytest.mark.parametrize("times", BEYOND)
+def test_words_of_other_recordings_are_refused(wav: Path, times: Any) -> None:
+    wrong = spoken(wav, *times)
+    message = refusal(word_segments, [Utterance("0", wav), wrong])
+    assert message.startswith(f"{wav}: a: the word 'w")
+    assert message.endswith(" 1.00 s long; are its word times of another recording, or not in seconds?")
+    message = refusal(word_segments, [Utterance("0", wav), wrong, replace(wrong, id="b")])
+    assert "so it is with all 2 utterances that have word times; are its word times of another" in message
 
 
 def test_words_without_a_length_are_our_own_mistake(wav: Path) -> None:

@@ -174,7 +174,7 @@ class StoreWords:
     utterances: int
     words: int
     sources: Mapping[str, int]  # utterances by where the times of their words are from
-    unaligned: Mapping[str, str]  # by utterance id, why its text was not aligned: it is one of the pseudo
+    unaligned: Mapping[str, str]  # by utterance id, why its text or words do not fit: it is one of the pseudo
     derived: Mapping[str, str]  # by input, the folder of its features
     neighbourhoods: Neighbourhoods | None
     why: str  # there are none
