@@ -6,9 +6,9 @@ None, NA and null are words.
 
 Two spellings of one value are those that differ in case, in blanks (inside as well, and against `_` and `-`), in the
 form of a character (accents in one piece or two, full-width letters, characters that nobody sees) or in how a whole
-number is written (3, 3.0, 03). `Corpus` joins them, and its note names them with their counts: taken for different
-people they could stand on both sides of a split, which a wrong join never does; and for labels they would be one class
-twice. Whoever means two different values gives them names that differ in more.
+number is written (3, 3.0, 03; spk3, spk03). `Corpus` joins them, and its note names them with their counts: taken for
+different people they could stand on both sides of a split, which a wrong join never does; and for labels they would be
+one class twice. Whoever means two different values gives them names that differ in more.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _MISSING = {
 _LONGEST = max(map(len, _MISSING))
 _EXACT = ("NA", "None")
 _NUMBER = re.compile(r"(-?)0*(\d+)(?:\.0*)?")
+_ZEROS = re.compile(r"(?<![0-9.,])0+(?=[0-9])")  # in front of a whole number within a name
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -122,6 +123,7 @@ def _find_pairs(values: Iterable[str]) -> Iterator[tuple[str, str]]:
         plain = plain.casefold()
         if not plain.isascii():
             plain = unicodedata.normalize("NFKC", plain)
+        plain = _ZEROS.sub("", plain)
         number = _NUMBER.fullmatch(plain.strip())
         folds = "".join(number.groups() if number else plain.split()), _SEPARATORS.sub("_", plain.strip())
         for first, fold in zip(firsts, folds, strict=True):

@@ -55,6 +55,11 @@ ALIKE = [
     pytest.param("3", "3.0", id="number"),
     pytest.param("3", "03", id="zeros"),
     pytest.param("-1", "-1.0", id="negative"),
+    pytest.param("spk1", "spk01", id="zeros-in-a-name"),
+    pytest.param("spk1", "SPK001", id="zeros-in-capitals"),
+    pytest.param("spk_1_a", "spk 01 a", id="zeros-between"),
+    pytest.param("s0", "s00", id="nought"),
+    pytest.param("1-2", "01-02", id="zeros-twice"),
     pytest.param("spk 0", "spk0", id="blank"),
     pytest.param("very calm", "very  calm", id="blanks"),
     pytest.param("very calm", "very_calm", id="underscore"),
@@ -93,7 +98,10 @@ def test_a_corpus_from_anywhere_joins_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "different",
-    [("a1", "a11"), ("s1_1", "s11"), ("1.1", "1.10"), ("-1", "1"), ("Jose", "Jos\u00e9"), ("10", "1"), ("a", "b")],
+    [
+        *[("a1", "a11"), ("s1_1", "s11"), ("1.1", "1.10"), ("-1", "1"), ("Jose", "Jos\u00e9"), ("10", "1"), ("a", "b")],
+        *[("1.05", "1.5"), ("s1.02", "s1.2"), ("a10", "a1"), ("a0", "a"), ("a0b", "ab"), ("s01", "s10")],
+    ],
 )
 def test_what_differs_in_more_stays_apart(tmp_path: Path, different: Any) -> None:
     corpus = read(tmp_path, "csv", [{"speaker": one} for one in different])
