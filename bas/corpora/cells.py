@@ -6,14 +6,14 @@ import json
 import math
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from bas.corpora.base import Word
 
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "validation": "valid", "test": "test"}
-SEXES = ("female", "male")
+SEXES = {"female": "female", "male": "male", "f": "female", "m": "male"}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,15 +45,19 @@ def _sentence(value: object) -> str:
 
 
 def _split(value: object) -> str:
-    if (text := _key(value)) not in SPLITS:
-        raise ValueError(f"unknown split {text!r}; allowed: {', '.join(SPLITS)}")
-    return SPLITS[text]
+    return _choose("split", value, SPLITS)
 
 
 def _sex(value: object) -> str:
-    if (text := _key(value)) not in SEXES:
-        raise ValueError(f"unknown sex {text!r}; allowed: {', '.join(SEXES)}")
-    return text
+    return _choose("sex", value, SEXES)
+
+
+def _choose(field: str, value: object, choices: Mapping[str, str]) -> str:
+    """What the value means, in any case."""
+    text = _key(value)
+    if text.casefold() not in choices:
+        raise ValueError(f"unknown {field} {text!r}; allowed: {', '.join(choices)}")
+    return choices[text.casefold()]
 
 
 def _number(value: object) -> float:

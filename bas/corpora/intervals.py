@@ -14,16 +14,17 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bas.corpora.base import Word
-from bas.corpora.folders import Names, describe_respelt
+from bas.corpora.folders import Names, describe_respelt, plain
 from bas.errors import UserError
 from bas.util.reading import read_bytes, read_lines
 
 SUFFIXES = (".textgrid", ".ctm")
+AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aif", ".aiff", ".caf", ".sph")
 NO_WORD = ("", "sil", "sp", "<eps>", "spn", "<sil>", "<p:>", "@", "!sil", "[silence]")  # silence, pauses, spoken noise
 UNKNOWN = ("<unk>", "[unk]")  # a word that was spoken, and which the tool could not spell
 NO_LEXEME = ("non-lex", "misc")  # CTM's types of sounds that are no words
@@ -97,14 +98,19 @@ class Intervals:
         self.folder = folder
         self.left = Left()
         self._read: dict[Path, dict[str, tuple[Word, ...]]] = {}
+        self._keys: dict[Path, dict[str, list[str]]] = {}  # a CTM file's ids, by `_fold`
+        self._taken: dict[tuple[Path, str], str] = {}  # which utterance's words those of a CTM file's id are
+        self._unnamed: dict[Path, dict[str, str]] = {}  # by CTM file, utterances without a line, and where they are
         self._names = Names()
         self._respelt: dict[str, Path] = {}
 
-    def words(self, name: str, id_: str) -> tuple[Word, ...]:
-        """The words of the utterance `id_` in the file `name`, `.TextGrid` or `.ctm`.
+    def words(self, name: str, id_: str, where: str, recording: str | None = None) -> tuple[Word, ...]:
+        """The words of the utterance `id_` in the file `name`, `.TextGrid` or `.ctm`; none where a CTM file has none.
 
-        UserError: a file that cannot be read or is damaged, a TextGrid without a tier of words, a CTM file without a
-        line of this utterance.
+        where: how a message of `check` begins. recording: a CTM file may call the utterance so as well; its own id
+        comes first. Neither case nor the suffix of a recording counts.
+        UserError: a file that cannot be read or is damaged, a TextGrid without a tier of words, two of a CTM file's
+        ids that may be this utterance, or one that may be two.
         """
         path = self.folder / name
         if not path.exists() and (respelt := self._names.respell(path)):
@@ -113,19 +119,67 @@ class Intervals:
             return read_textgrid(path, self.left)
         if path not in self._read:
             self._read[path] = read_ctm(path, self.left)
-        if id_ not in self._read[path]:
-            raise UserError(f"{path}: no line of {id_!r}; its first column holds the utterances' ids")
-        return self._read[path][id_]
+            keys = self._keys[path] = defaultdict(list)
+            for theirs in self._read[path]:
+                keys[_fold(theirs)].append(theirs)
+        if (key := self._find(path, id_, recording)) is None:
+            self._unnamed.setdefault(path, {})[id_] = where
+            return ()
+        if (other := self._taken.setdefault((path, key), id_)) != id_:
+            message = f"{key!r} has the words of {other!r}, and may be {id_!r} too"
+            raise UserError(f"{path}: {message}; name each as the utterance's id in the first column")
+        return self._read[path][key]
+
+    def check(self) -> None:
+        """UserError for a CTM file of which no id is that of an utterance, unless it alone of several is empty."""
+        named = {path for path, _ in self._taken}
+        for path, where_of in self._unnamed.items():
+            if path not in named and (self._read[path] or not named):
+                id_, where = next(iter(where_of.items()))
+                has = f"it has {next(iter(self._read[path]))!r}" if self._read[path] else "it has no line at all"
+                others = " nor of any other that names this file" if len(where_of) > 1 else ""
+                remedy = f"its first column holds the utterances' ids or recordings' names, {has}"
+                raise UserError(f"{where}: {path}: no line of {id_!r}{others}; {remedy}")
+
+    def _find(self, path: Path, id_: str, recording: str | None) -> str | None:
+        """What the CTM file calls the utterance; None where it has none."""
+        if id_ in self._read[path]:
+            return id_
+        for name in filter(None, (id_, recording)):
+            keys = self._keys[path].get(_fold(name), [])
+            if len(keys) > 1:
+                message = f"{keys[0]!r} and {keys[1]!r} may both be {id_!r}; name one of them as the id"
+                raise UserError(f"{path}: {message}")
+            if keys:
+                return keys[0]
+        return None
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        return (*describe_respelt(self._respelt, "files of words"), *self.left.remarks)
+        """Which files and utterances were found under another name, which utterances have none; what was left out."""
+        lines = [*describe_respelt(self._respelt, "files of words")]
+        if others := [(id_, key) for (_, key), id_ in self._taken.items() if key != id_]:
+            id_, key = others[0]
+            count = f"{len(others)} utterances have another name in the files of words"
+            lines.append(f"{count}: {id_!r} is {key!r}, the first")
+        if without := [id_ for where_of in self._unnamed.values() for id_ in where_of]:
+            listed = ", ".join(map(repr, without[:NAMED]))
+            more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
+            lines.append(f"no line in the files of words for {len(without)} utterances: {listed}{more}")
+        return (*lines, *self.left.remarks)
+
+
+def _fold(name: str) -> str:
+    """An id in a CTM file as it is compared."""
+    folded = plain(name)
+    return next((folded.removesuffix(suffix) for suffix in AUDIO if folded.endswith(suffix)), folded)
 
 
 def read_textgrid(path: Path, left: Left) -> tuple[Word, ...]:
     """The intervals of the tier of words that are words; UTF-8 or UTF-16, long or short form. left: counts the others.
 
-    The tier is named "words", "word" or "speaker - words", in any case; UserError unless there is exactly one.
+    The tier is named "words", "word" or "speaker - words", in any case; UserError unless there is exactly one,
+    and where the sizes count more or less than the file holds.
     """
     tokens = _Tokens(path, _read_text(path))
     if [tokens.text("file type"), tokens.text("object class")][1] != "TextGrid":
@@ -144,6 +198,8 @@ def read_textgrid(path: Path, left: Left) -> tuple[Word, ...]:
             line, text = tokens.line, tokens.text("text").strip()
             intervals.append((line, Word(start, end, text)))
         tiers.append((kind, name, intervals))
+    if tiers:
+        tokens.end()
     words = [intervals for kind, name, intervals in tiers if kind == "IntervalTier" and _TIER.fullmatch(name.strip())]
     if len(words) != 1:
         named = [f"{name!r}" if kind == "IntervalTier" else f"{name!r} (points)" for kind, name, _ in tiers]
@@ -241,6 +297,9 @@ class _Tokens:
 
     def exists(self) -> bool:
         return self._next("flag", "tiers?", "<exists> or <absent>") == "<exists>"
+
+    def end(self) -> None:
+        self._next("the end of the file", "size", "the end of the file, as the sizes count no more")
 
     def _next(self, kind: str, field: str, expected: str) -> str:
         actual, text, self.line = next(self._stream, ("the end of the file", "", self.line))

@@ -58,7 +58,7 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     them, else "speaker:5".
     UserError, one line with file, line, field and remedy: an unknown, duplicate or missing column, a malformed line,
     text that is not UTF-8, a duplicate id, an unknown split or sex, a bad time, share, number of raters or word, an
-    annotation file without the utterance's words, no row at all, a recording that is no readable file. Missing
+    CTM file with words of no utterance, no row at all, a recording that is no readable file. Missing
     recordings are counted over all rows first.
     """
     if path.is_dir():
@@ -84,6 +84,7 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
         raise UserError(f"{path}: no utterance; expected one line for each, with {' and '.join(REQUIRED)} at least")
     heading.check_mapped(str(path))
     recordings.check()
+    annotations.check()
     if len({u.id for u in utterances}) < len(utterances):
         first: dict[str, int] = {}
         for u, number in zip(utterances, numbers, strict=True):
@@ -237,7 +238,8 @@ def _utterance(
     if annotation:
         refuse_outside(annotation, recordings.folders[0], f"{where}: {names['words']}")
         try:
-            fields["words"] = annotations.words(annotation, fields["id"])
+            recording = fields["audio"].name if start == 0 and end is None else None  # times are of the utterance
+            fields["words"] = annotations.words(annotation, fields["id"], f"{where}: {names['words']}", recording)
         except UserError as error:
             raise UserError(f"{where}: {names['words']}: {error}") from None
     elif "words" in fields:

@@ -35,7 +35,8 @@ def check(
     task does not forbid is noted, and so are a class missing from a valid or test part, and overlap of fit and valid
     alone: what is chosen on valid may then suit its speakers, while no test speaker was seen.
 
-    UserError: an id that is unknown, or twice in a fold; an empty part; a class missing from a fit part; overlap of a
+    UserError: an id that is unknown, or twice in a fold; an empty part; labels that the task cannot be trained on, such
+    as one class alone; a class missing from a fit part; overlap of a
     test part in a field that the task keeps disjoint, or such a field unknown, unless published or allowed; and in any
     case the same samples under two ids in two parts of a fold.
     """
@@ -46,6 +47,7 @@ def check(
             raise UserError(f"--allow-overlap {field}: task {task.name} forbids only {', '.join(task.disjoint)}")
     check_known(corpus, folds)
     _check_ids(folds)
+    task.outputs(utterances)
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
     notes = _check_classes(task, folds, by_id)
@@ -121,10 +123,10 @@ def _check_classes(task: Task, folds: Sequence[Fold], by_id: Mapping[str, Uttera
         for part, ids in fold.parts().items() if task.classes else ():
             missing = sorted(set(class_of.values()) - {class_of[i] for i in ids})
             if missing and part == "fit":
-                raise UserError(
-                    f"protocol fold {index}: no {task.classes} {missing[0]!r} among its {len(ids)} training "
-                    f"utterances; use other folds, another seed, or leave {missing[0]!r} out"
-                )
+                name = missing[0] if len(missing[0]) <= SHORT else f"{missing[0][:SHORT]}..."
+                message = f"no {task.classes} {name!r} among its {len(ids)} training utterances"
+                remedy = _remedy(task, name, [u for i, u in by_id.items() if class_of.get(i) == missing[0]])
+                raise UserError(f"protocol fold {index}: {message}; {remedy}")
             lacking[part] += [f"fold {index} {task.classes} {name!r}" for name in missing]
     for part, cases in lacking.items():
         if cases:
@@ -141,6 +143,18 @@ def _check_classes(task: Task, folds: Sequence[Fold], by_id: Mapping[str, Uttera
     if untested and len(folds) > 1:
         notes.append(f"{len(untested)} utterances are tested in no fold, e.g. {untested[0]!r}")
     return notes
+
+
+def _remedy(task: Task, name: str, members: Sequence[Utterance]) -> str:
+    """What helps where a fit part lacks a class. members: its utterances."""
+    kept = f"empty its {task.classes} in the table (`bas corpus export` writes one of any corpus) to leave it out"
+    for field in task.disjoint:
+        values = {field_of(u, field) for u in members}
+        if len(members) > 1 and len(values) == 1 and None not in values:
+            return f"all its {len(members)} are of {field} {values.pop()!r}, who is in one part alone: {kept}"
+    if len(members) == 1:
+        return f"it has one utterance, which is in one part alone: {kept}"
+    return f"use other folds or another seed, or {kept}"
 
 
 def _find_shared(folds: Sequence[Fold], value: Mapping[str, str | None]) -> dict[tuple[int, str, str], set[str]]:

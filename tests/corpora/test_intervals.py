@@ -128,6 +128,17 @@ def test_tiers_of_words(name: str, tmp_path: Path) -> None:
         pytest.param(SHORT.replace('"TextGrid"', '"PitchTier"'), "no TextGrid", id="pitch"),
         pytest.param("ooBinaryFile\x08TextGrid", "line 1: file type: found the end", id="binary"),
         pytest.param("", "line 1: file type: found the end", id="nothing"),
+        pytest.param(SHORT.replace("\n4\n", "\n3\n"), "line 22: size: found number '0.75', expected the end", id="few"),
+        pytest.param(SHORT.replace("\n4\n", "\n0\n"), "line 13: size: found number '0', expected the end", id="none"),
+        pytest.param(SHORT + '"more"\n', "line 25: size: found text 'more', expected the end", id="more"),
+        pytest.param(SHORT + '"more\n', "line 25: size: a text without its closing quote", id="more-unclosed"),
+        pytest.param(LONG.replace("size = 4", "size = 2"), "expected the end of the file, as the sizes", id="few-long"),
+        pytest.param(
+            LONG.replace("size = 3", "size = 2"), "expected the end of the file, as the sizes", id="few-tiers"
+        ),
+        pytest.param(
+            LONG.replace("points: size = 1", "points: size = 0"), "class: found number '0.5'", id="few-points"
+        ),
         pytest.param(SHORT.encode("latin-1"), "neither UTF-8 nor UTF-16", id="latin-1"),
     ],
 )
@@ -187,9 +198,11 @@ def test_a_ctm_file_is_read_once_and_names_who_is_not_in_it(tmp_path: Path, monk
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *how: (read.append(path), real(path, *how))[1])
     annotations = Intervals(tmp_path)
-    assert annotations.words("A.CTM", "u2") == (Word(0.5, 0.75, "there"),)
-    assert annotations.words("A.CTM", "u3") == ()
-    assert "A.CTM: no line of 'u9'; its first column" in refusal(annotations.words, "A.CTM", "u9")
+    assert annotations.words("A.CTM", "u2", "") == (Word(0.5, 0.75, "there"),)
+    assert annotations.words("A.CTM", "u3", "") == ()
+    assert annotations.words("A.CTM", "u9", "") == ()
+    annotations.check()
+    assert annotations.remarks[0] == "no line in the files of words for 1 utterances: 'u9'"
     assert len(read) == 1
 
 
@@ -296,6 +309,74 @@ def test_words_without_a_duration_are_left_out_with_a_remark(suffix: str, folder
     corpus = manifest.read(write(folder / f"m{suffix}", table))
     assert [[w.text for w in u.words] for u in corpus.utterances] == [["b"], ["y"]]
     assert corpus.remarks == ("left out: 2 words without a duration, a (1), x (1)",)
+
+
+NAMES = [
+    pytest.param("u1", "wav/u1.wav", "U1", id="case"),
+    pytest.param("u1", "wav/u1.wav", "u1.wav", id="suffix"),
+    pytest.param("u1", "wav/u1.wav", "U1.WAV", id="suffix-in-capitals"),
+    pytest.param("a.1", "wav/u1.wav", "u1", id="recording"),
+    pytest.param("a.1", "wav/u1.wav", "U1.flac", id="recording-of-another-format"),
+    pytest.param("one/U1.wav", "wav/u1.wav", "one/u1", id="id-with-suffix"),
+]
+
+
+@pytest.mark.parametrize(("id_", "audio", "name"), NAMES)
+def test_a_ctm_file_may_name_an_utterance_in_another_way(id_: str, audio: str, name: str, folder: Path) -> None:
+    write(folder / "b.ctm", f"{name} 1 0.1 0.2 hello\nv2 1 0.1 0.2 you\n")
+    table = f"id,audio,words\n{id_},{audio},b.ctm\nv2,wav/u2.wav,b.ctm\nv4,wav/u4.wav,b.ctm\n"
+    corpus = manifest.read(write(folder / "m.csv", table))
+    assert {u.id: [w.text for w in u.words] for u in corpus.utterances} == {id_: ["hello"], "v2": ["you"], "v4": []}
+    assert corpus.remarks == (
+        f"1 utterances have another name in the files of words: {id_!r} is {name!r}, the first",
+        "no line in the files of words for 1 utterances: 'v4'",
+    )
+
+
+def test_what_an_utterance_is_called_comes_before_what_it_is_nearly_called(folder: Path) -> None:
+    write(folder / "b.ctm", "".join(f"{name} 1 0.1 0.2 {name}\n" for name in ("U1", "u1", "u1.wav")))
+    (u1,) = manifest.read(write(folder / "m.csv", "id,audio,words\nu1,wav/u1.wav,b.ctm\n")).utterances
+    assert [w.text for w in u1.words] == ["u1"]
+    path = write(folder / "m.csv", "id,audio,words\nu2,wav/u1.wav,b.ctm\n")
+    assert "'U1' and 'u1' may both be 'u2'; name one of them as the id" in refusal(manifest.read, path)
+
+
+@pytest.mark.parametrize("ids", [("U1", "u1"), ("u1", "U1"), ("x", "y")])
+def test_no_two_utterances_have_the_words_of_one(ids: tuple[str, str], folder: Path) -> None:
+    write(folder / "b.ctm", "u1 1 0.1 0.2 hello\n")
+    path = write(folder / "m.csv", "id,audio,words\n" + "".join(f"{id_},wav/u1.wav,b.ctm\n" for id_ in ids))
+    message = refusal(manifest.read, path)
+    assert f"line 3: words: {folder / 'b.ctm'}: 'u1' has the words of {ids[0]!r}, and may be {ids[1]!r} too" in message
+
+
+@pytest.mark.parametrize("times", ["0,0.5", "0.5,"])
+def test_a_part_of_a_recording_has_not_the_words_of_the_whole(times: str, folder: Path) -> None:
+    write(folder / "b.ctm", "u1 1 0.1 0.2 hello\nv2 1 0.1 0.2 you\n")
+    table = f"id,audio,words,start,end\nx,wav/u1.wav,b.ctm,{times}\nv2,wav/u2.wav,b.ctm,,\n"
+    corpus = manifest.read(write(folder / "m.csv", table))
+    assert {u.id: len(u.words) for u in corpus.utterances} == {"x": 0, "v2": 1}
+
+
+@pytest.mark.parametrize("content", ["", ";; a comment\n", "x 1 0.1 0.2 hello\n", "u 1 0.1 0.2 hello\n"])
+def test_a_ctm_file_of_other_utterances_is_refused(content: str, folder: Path) -> None:
+    write(folder / "b.ctm", content)
+    path = write(folder / "m.csv", "id,audio,words\na,wav/u1.wav,b.ctm\nb,wav/u2.wav,b.ctm\n")
+    has = f"it has {content[0]!r}" if content and content[0] != ";" else "it has no line at all"
+    message = (
+        f"{path} line 2: words: {folder / 'b.ctm'}: no line of 'a' nor of any other that names this file; its first "
+    )
+    assert refusal(manifest.read, path) == f"{message}column holds the utterances' ids or recordings' names, {has}"
+
+
+def test_a_ctm_file_of_its_own_may_be_empty(folder: Path) -> None:
+    """As an aligner writes it where nothing was said."""
+    write(folder / "a.ctm", "a 1 0.1 0.2 hello\n")
+    write(folder / "b.ctm", "")
+    corpus = manifest.read(write(folder / "m.csv", "id,audio,words\na,wav/u1.wav,a.ctm\nb,wav/u2.wav,b.ctm\n"))
+    assert [len(u.words) for u in corpus.utterances] == [1, 0]
+    assert corpus.remarks == ("no line in the files of words for 1 utterances: 'b'",)
+    write(folder / "b.ctm", "c 1 0.1 0.2 hello\n")
+    assert "line 3: words" in refusal(manifest.read, folder / "m.csv")
 
 
 def test_the_id_of_an_audio_folder_s_row_is_its_recording_s(folder: Path) -> None:

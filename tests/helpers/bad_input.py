@@ -205,7 +205,7 @@ CASES = {
         "UTF-16": manifest("id,audio\na1,wav/a1.wav\n".encode("utf-16")),
         "malformed JSON": manifest('{"id": "a1", "audio": "wav/a1.wav"}\n{"id": "a2"\n', "cups.jsonl"),
         "a bad time": row("a1,wav/a1.wav,1:30", "id,audio,start"),
-        "an unknown sex": row("a1,wav/a1.wav,f", "id,audio,sex"),
+        "an unknown sex": row("a1,wav/a1.wav,w", "id,audio,sex"),
         "an unknown extension": manifest("", "cups.xlsx"),
         "all recordings are cut off": row("a1,wav/a1.wav,calm,anna", before=lambda: halve("wav/a1.wav")),
         "a recording goes on behind what its header says": row(
@@ -236,6 +236,18 @@ CASES = {
         ),
         "a TextGrid without its last quote": words("a1.TextGrid", '"ooTextFile"\n"TextGrid"\n0 1 <exists> 1 "Interval'),
         "a word with a blank in a CTM file": words("a1.ctm", "a1 1 0.1 0.2 ice cream 0.9\n"),
+        "a TextGrid that holds more than its sizes": words(
+            "a1.TextGrid",
+            '"ooTextFile"\n"TextGrid"\n0 1 <exists> 1\n"IntervalTier"\n"words"\n0 1 1\n0 0.1 "a"\n'
+            + "\n" * 8
+            + '0.1 0.2 "b"',
+        ),
+        "a CTM file of other utterances": words("a1.ctm", "b1 1 0.1 0.2 ice\n"),
+        "one line of words for two utterances": row(
+            "a1,wav/a1.wav,a1.ctm\nA1,wav/a2.wav,a1.ctm",
+            "id,audio,words",
+            before=lambda: write("a1.ctm", "a1 1 0.1 0.1 ice\n"),
+        ),
         "a corpus that has moved": Case(NEW, lambda: os.rename("cups.csv", "mugs.csv")),
     },
     "Protocol": {
@@ -258,6 +270,8 @@ CASES = {
         "an id in two parts": split(lambda raw: raw["folds"][0]["fit"].append(raw["folds"][0]["test"][0])),
         "an unknown id": split(lambda raw: raw["folds"][0]["fit"].append("z9")),
         "one class only in training": split(lambda raw: raw["folds"][0].update(fit=raw["folds"][0]["fit"][:1])),
+        "a class of one utterance": Case(f"{SPLIT} speaker", lambda: replace("cups.csv", "a1.wav,calm", "a1.wav,rare")),
+        "one class alone": Case(f"{SPLIT} speaker", lambda: replace("cups.csv", "angry", "calm")),
         "a file was edited": split(leak, keep_hash=True),
         "another corpus's file": split(lambda raw: raw.update(corpus="mugs")),
         "a file of another format": split(lambda raw: raw.update(format=2)),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from refusals import refusal
 from sounds import tone
 from splits import acted, corpus, notes, refused, split
 
@@ -92,6 +93,48 @@ def test_what_no_rule_makes_but_a_file_may_hold() -> None:
     assert any(f"1 utterances are in no part of any fold, e.g. {first.test[0]!r}" in note for note in named)
     _, named = leaky(c, [first, first])
     assert any(f"{len(first.test)} utterances are tested in more than one fold" in note for note in named)
+
+
+KEPT = "empty its label in the table (`bas corpus export` writes one of any corpus) to leave it out"
+
+
+@pytest.mark.parametrize("rule", ["speaker:5", "speaker", "speaker:2"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("speakers", "why"),
+    [
+        pytest.param(["s00"], "it has one utterance, which is in one part alone", id="one"),
+        pytest.param(["s00"] * 3, "all its 3 are of speaker 's00', who is in one part alone", id="one-speaker"),
+    ],
+)
+def test_no_advice_that_cannot_work_for_a_rare_class(rule: str, seed: int, speakers: list[str], why: str) -> None:
+    rows: list[Any] = [{"speaker": f"s{s:02}", "label": label} for s in range(6) for label in "aabb"]
+    rare: list[Any] = [{"speaker": speaker, "label": "rare"} for speaker in speakers]
+    message = refusal(make, corpus(rows + rare), EMOTION, rule, seed=seed)
+    assert message.startswith("protocol fold ")
+    assert message.endswith(f"training utterances; {why}: {KEPT}")
+    make(corpus(rows + [row | {"label": None} for row in rare]), EMOTION, rule, seed=seed)  # which the message advises
+
+
+def test_a_class_of_several_speakers_may_be_in_training_with_other_folds() -> None:
+    rows: list[Any] = [{"speaker": f"s{s:02}", "label": label} for s in range(6) for label in "aabb"]
+    rows += [{"speaker": speaker, "label": "rare"} for speaker in ("s00", "s01")]
+    c = corpus(rows)
+    ids = [u.id for u in c.utterances]
+    fold = Fold(tuple(ids[8:20]), tuple(ids[20:24]), tuple(ids[:8] + ids[24:]))
+    message = refusal(check, c, EMOTION, [fold], recordings=False)
+    assert message.endswith(f"; use other folds or another seed, or {KEPT}")
+    assert make(c, EMOTION, "speaker:2").folds
+
+
+def test_one_class_alone_is_refused_where_a_split_is_made_or_checked() -> None:
+    rows: list[Any] = [{"speaker": f"s{s:02}", "label": "joy"} for s in range(6)]
+    message = "task emotion: label has one value only ('joy'); it needs two classes"
+    assert refusal(make, corpus(rows), EMOTION) == message
+    folds = make(corpus([*rows, *(row | {"label": "fear"} for row in rows)]), EMOTION).folds
+    ids = {u.id for u in corpus(rows).utterances}
+    folds = tuple(fold.without(set(fold.fit + fold.valid + fold.test) - ids) for fold in folds)
+    assert refusal(check, corpus(rows), EMOTION, folds) == message
 
 
 def test_a_class_missing_from_valid_or_test_is_noted() -> None:
