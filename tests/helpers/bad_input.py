@@ -423,6 +423,6 @@ MORE = {
     "an extraction at work": (Case(f"{EXTRACT} log-mel", lambda: hold(STORE)), [STORE, "another process"]),
     "shards of nobody": (
         Case(f"{EXTRACT} log-mel", lambda: (os.remove(f"{STORE}/store.json"), os.remove(f"{STORE}/.lock"))),
-        [STORE, "no store.json", "delete"],
+        [STORE, "no store.json", "restore that"],
     ),
 }

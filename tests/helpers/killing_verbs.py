@@ -192,7 +192,8 @@ def kill(name: str, kills: int, base: Path, chance: random.Random) -> None:
             made += code == -signal.SIGKILL
             temporary += len(list(work.rglob("*.tmp")))
         story = f"{name} of {seconds:.2f} s, to be killed at {', '.join(moments)}"
-        assert code == 0, f"{story}: {said.read_text()}"
+        # A verb that writes one file refuses one that is there: it may have been killed after its last write.
+        assert code == 0 or "is there already" in said.read_text(), f"{story}: {said.read_text()}"
         different = list(differences(undisturbed, state(work)))
         assert not different, f"{story}: " + "\n".join(different[:20])
     print(f"{name}: {seconds:.1f} s, {made} kills in {runs} runs left {temporary} *.tmp, the ends none", flush=True)

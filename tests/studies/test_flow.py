@@ -13,7 +13,7 @@ import pytest
 from sounds import tone
 from stores import Fake, store
 
-import bas.runs.run
+import bas.features.corpus
 import bas.runs.session
 import bas.runs.spaces
 import bas.runs.workers
@@ -65,7 +65,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(owner, name, counting)
 
-    count(bas.runs.run, "open_corpus", "corpus")
+    count(bas.features.corpus, "open_corpus", "corpus")
     count(StoreInfo, "_parse", "store.json")
     count(bas.runs.spaces, "_run", "space file")
     count(Run, "__init__", "run")
