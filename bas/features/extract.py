@@ -41,7 +41,11 @@ BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
 CREW = {"cpu": 16, "cuda": 6}
 """Threads at most. On CUDA they decode and copy; at most two have a batch on the GPU at a time."""
 POLL_SECONDS = 0.5
-NAMED = 10  # silent utterances
+NAMED = 10  # utterances in a note
+LEVELS = {
+    "silent": "are silent, each of one value throughout",
+    "loud": f"have a peak beyond {audio.LOUDEST:g} times full scale: integers stored as floating-point numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def extract(
         encoded = _carry_out(corpus, encoder, folder, info, console, seconds, group)
         with alone(folder / ".planning"):
             _seal(folder, info)
-        _tell_silent(encoded, console)
+        _tell_levels(encoded, console)
     return FeatureStore(folder)
 
 
@@ -175,8 +179,8 @@ def _carry_out(
     console: Console,
     seconds: float,
     group: Group,
-) -> dict[str, bool]:
-    """Encode what is missing; by id of what was encoded now, whether its recording is silent."""
+) -> dict[str, str]:
+    """Encode what is missing; by id of what was encoded now, the level of its recording (see `audio.listen`)."""
     utterances = {u.id: u for u in corpus.utterances}
     on_cpu = encoder.device.type == "cpu"
     crew = min(CREW[encoder.device.type], group.cores)
@@ -187,7 +191,7 @@ def _carry_out(
     before = torch.get_num_threads()
     spools: dict[int, Spool] = {}
     running: dict[Future[list[Encoded]], int] = {}
-    silent: dict[str, bool] = {}
+    levels: dict[str, str] = {}
     with (
         bar(console, "utterances") as progress,
         ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
@@ -204,7 +208,7 @@ def _carry_out(
                 spool = spools[running.pop(future)]
                 batch = future.result()
                 spool.append(batch)
-                silent.update({encoded.id: encoded.silent for encoded in batch if not encoded.skipped})
+                levels.update({encoded.id: encoded.level for encoded in batch if not encoded.skipped})
                 progress.advance(task, len(batch))
                 finish_if_full(spool)
 
@@ -239,17 +243,18 @@ def _carry_out(
             torch.set_num_threads(before)  # the crew's setting would apply to every later thread
             for spool in spools.values():
                 spool.close()
-    return silent
+    return levels
 
 
-def _tell_silent(silent: dict[str, bool], console: Console) -> None:
-    """A line on recordings without any sound, whose features tell nothing of what they should hold."""
-    names = [id_ for id_, is_silent in sorted(silent.items()) if is_silent]
-    if names:
-        of = f"all {len(silent)}" if len(names) == len(silent) else f"{len(names)} of {len(silent)}"
-        named = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
-        message = f"note: {of} utterances encoded now are silent, each of one value throughout: {named}"
-        console.print(message, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+def _tell_levels(levels: dict[str, str], console: Console) -> None:
+    """A line on recordings without any sound, and one on those that are too loud to be as they were meant."""
+    for level, what in LEVELS.items():
+        names = [id_ for id_, one in sorted(levels.items()) if one == level]
+        if names:
+            of = f"all {len(levels)}" if len(names) == len(levels) else f"{len(names)} of {len(levels)}"
+            named = f"{what}: {', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)}"
+            message = f"note: {of} utterances encoded now {named}"
+            console.print(message, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _claims(folder: Path, info: StoreInfo, on_complete: Callable[[int], None]) -> Iterator[Spool | None]:
@@ -285,16 +290,16 @@ def _encode(
     stored = getattr(torch, info.dtype)
     encoded: list[Encoded] = []
     waves: list[tuple[Utterance, audio.Wave]] = []
-    silent: set[str] = set()
+    levels: dict[str, str] = {}
     for utterance in batch:
         try:
-            wave, is_silent = audio.listen(utterance)
+            wave, level = audio.listen(utterance)
             if len(wave) < encoder.min_samples:
                 raise UserError(f"{utterance.audio}: {len(wave)} samples are too few for the encoder")
             if recording_hash(utterance) != info.recordings[utterance.id][0]:
                 raise UserError(f"{utterance.audio}: changed while it was extracted")
             waves.append((utterance, wave))
-            silent |= {utterance.id} if is_silent else set()
+            levels[utterance.id] = level
         except UserError as error:
             encoded.append(Encoded(utterance.id, skipped=str(error)))
     keys = {encoder.batch_key(len(wave)) for _, wave in waves}
@@ -317,7 +322,7 @@ def _encode(
                 message = "a feature is beyond float16 (65504): use --dtype float32 and another folder"
                 raise UserError(f"{utterance.audio}: {utterance.id}: {message}")
             else:
-                encoded.append(Encoded.of(utterance.id, block.numpy(), utterance.id in silent))
+                encoded.append(Encoded.of(utterance.id, block.numpy(), levels[utterance.id]))
     return encoded
 
 

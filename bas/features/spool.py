@@ -34,11 +34,11 @@ class Encoded:
     states: States | None = None
     crc32: tuple[int, ...] = ()  # of each layer's bytes
     skipped: str = ""
-    silent: bool = False  # the recording is
+    level: str = ""  # of the recording: see `audio.listen`
 
     @classmethod
-    def of(cls, id_: str, states: States, silent: bool) -> Encoded:
-        return cls(id_, states, tuple(checksum(block) for block in states), silent=silent)
+    def of(cls, id_: str, states: States, level: str) -> Encoded:
+        return cls(id_, states, tuple(checksum(block) for block in states), level=level)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz: below, no speech is left; abov
 DENSEST = 5_000  # samples a byte: more than any format reaches even with silence
 GATING_BLOCK = 6_400  # samples: the 400 ms of ITU-R BS.1770
 PEAK = 0.25  # -12 dB full scale: a recording's peak is scaled to it before its loudness is measured
+LOUDEST = 8.0  # as a peak, of full scale: beyond are integers that were stored as floating-point numbers
 BLOCK = 2**10  # frames that are decoded at a time: of a block that cannot be decoded to its end, nothing is
 IN_HEADER = frozenset(("WAV", "WAVEX", "RF64", "W64", "AIFF", "SVX", "AU", "CAF", "NIST"))
 """Formats whose header says how much sound follows (see `sound_of`); names as libsndfile has them."""
@@ -97,8 +98,10 @@ def load(utterance: Utterance) -> Wave:
     return listen(utterance)[0]
 
 
-def listen(utterance: Utterance) -> tuple[Wave, bool]:
-    """The wave of `load`, and whether the recording is silent: all its samples are one value."""
+def listen(utterance: Utterance) -> tuple[Wave, str]:
+    """The wave of `load`, and what is odd of its level: "silent" where all samples are one value, "loud" where the peak
+    is beyond LOUDEST, else "".
+    """
     part = _part(utterance)
     try:
         wave = _decode(part)
@@ -108,7 +111,8 @@ def listen(utterance: Utterance) -> tuple[Wave, bool]:
             raise UserError(f"{utterance.audio}: {utterance.id} holds no samples")
         if not np.isfinite(wave).all():
             raise UserError(f"{utterance.audio}: {utterance.id} holds NaN or infinite samples")
-        return resample(wave, part.of.rate), _is_silent(wave)
+        level = "silent" if _is_silent(wave) else "loud" if np.abs(wave).max() > LOUDEST else ""
+        return resample(wave, part.of.rate), level
     except (soundfile.SoundFileError, RuntimeError) as error:
         there = _decodable(utterance.audio)
         if 0 < there < part.stop:

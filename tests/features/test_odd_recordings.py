@@ -154,6 +154,23 @@ def test_silent_recordings_are_counted_and_named(
     assert "note: all 6 utterances encoded now are silent" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("form", "subtype"), [("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("AIFF", "FLOAT"), ("AU", "FLOAT")])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_integers_stored_as_floats_are_counted_and_named(
+    here: Path, capsys: pytest.CaptureFixture[str], form: str, subtype: str, rate: int
+) -> None:
+    root = manifest(here / "list.csv", names())
+    noise = np.random.default_rng(0).uniform(-1, 1, rate)
+    for name, scale in (("u1", 2**15), ("u2", 7.9), ("u4", 10.0)):
+        soundfile.write(here / "wav" / f"{name}.wav", noise * scale, rate, format=form, subtype=subtype)
+    assert extract(root) == 0
+    assert "note: 2 of 6 utterances encoded now have a peak beyond 8 times full scale: integers stored as " in (
+        said := capsys.readouterr().out
+    )
+    assert "floating-point numbers: u1, u4" in said
+    assert "silent" not in said
+
+
 def test_of_sound_nothing_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert extract(manifest(here / "list.csv", names()), "--accept-truncated") == 0
     assert "note:" not in capsys.readouterr().out
