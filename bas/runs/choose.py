@@ -33,6 +33,8 @@ RUNS = Path("runs")
 OTHERS = ("corpora", "features", "protocols")
 """What else lies under RUNS."""
 LONGEST = 200  # bytes of a folder's name; file systems take 255
+LOCK_LINKS = ("studies.journal.lock",)
+"""The lock that Optuna sets on a study, which a killed process leaves: a link that is never followed, but deleted."""
 STUDY = "study.json"
 """In the folder of a study: the verb that made it."""
 NESTED = ("search", "retrain", "compare")
@@ -236,7 +238,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     Raises UserError while another process works in the folder, and for the folder of another study.
     """
     with locked(folder, "at work"):
-        check_own(folder, "move it away, or give another --name")
+        check_own(folder, "move it away, or give another --name", LOCK_LINKS)
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from io import TextIOWrapper
 from itertools import count
 from pathlib import Path
@@ -76,17 +76,17 @@ def check_folder(folder: Path) -> None:
             check_regular(path)
 
 
-def check_own(folder: Path, remedy: str) -> None:
+def check_own(folder: Path, remedy: str, links: Collection[str] = ()) -> None:
     """UserError unless all that lies in a folder of ours, however deep, are files and folders of its own.
 
     A folder from elsewhere may hold a link that leads what is written, or deleted, to any file of the user's, or a pipe
-    that would be waited for.
+    that would be waited for. links: names of links that are never followed.
     """
     for within, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(within, name)
             mode = path.lstat().st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and name in links)):
                 kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
                 raise UserError(f"{path}: {kind}, where a file or folder belongs that is this folder's own; {remedy}")
 

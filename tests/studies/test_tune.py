@@ -183,6 +183,7 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     (running,) = study_of(journal, "ser_bas3", 1).get_trials(states=(TrialState.RUNNING,))
     with Path("runs/cut/studies.journal").open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
+    Path("runs/cut/studies.journal.lock").symlink_to("studies.journal")  # and its lock
     made.clear()
     monkeypatch.setattr("bas.studies.tune.study.run_attempt", lambda *a: (made.append(a[-1]), run_attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
