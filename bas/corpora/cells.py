@@ -11,19 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 from bas.corpora.base import Word
+from bas.util.reading import distinct
 
 SPLITS = {"train": "train", "valid": "valid", "dev": "valid", "val": "valid", "validation": "valid", "test": "test"}
 SEXES = {"female": "female", "male": "male", "f": "female", "m": "male"}
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return record
-
-
-OBJECTS = json.JSONDecoder(object_pairs_hook=_object)
+OBJECTS = json.JSONDecoder(object_pairs_hook=distinct)
 
 
 def _text(value: object) -> str:

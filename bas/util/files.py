@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from bas.errors import UserError
 from bas.util.faults import TEMPORARY, naming
-from bas.util.reading import read_bytes
+from bas.util.reading import distinct, read_bytes
 
 CHECKSUM = "sha256"
 """The last field of a record."""
@@ -153,7 +153,7 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
     """
     try:
         text = read_bytes(path, LARGEST).decode()
-        value = json.loads(text, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=distinct)
         if "\\u" in text:  # half a surrogate pair cannot be written or shown: refuse it here
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -163,15 +163,6 @@ def read_json(path: Path, remedy: str = "restore it, or make it again") -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; ValueError where it has a key twice, of which Python would take the last."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return value
 
 
 def open_own(path: Path, mode: str, **how: Any) -> Any:

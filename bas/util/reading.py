@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from io import TextIOWrapper
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from bas.errors import UserError
 
@@ -110,6 +110,15 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 def read_text(path: Path) -> str:
     """What somebody wrote by hand, in UTF-8, else UnicodeDecodeError. UserError as `read_bytes`, of MOST bytes."""
     return read_bytes(path, MOST).decode().replace("\r\n", "\n")
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (`object_pairs_hook`); ValueError for a key that is there twice: Python would take the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return value
 
 
 def read_lines(path: Path, *, utf16: bool = False) -> Iterator[tuple[int, str]]:
