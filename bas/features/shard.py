@@ -182,7 +182,7 @@ class Shard:
                     str(data.dtype),
                     layers,
                     _texts(stream, ids, size),
-                    offsets[:],
+                    _edges(offsets),
                     crc32[:],
                     _texts(stream, recordings, size),
                     _by_name(file, "skipped"),
@@ -333,6 +333,14 @@ def _texts(stream: FileIO, data: h5py.Dataset, size: int) -> tuple[str, ...]:
     if int(lengths.sum(dtype=np.int64)) > size:
         raise ValueError(f"{data.name}: its texts are longer than the file")
     return tuple(text.decode() for text in data[:])
+
+
+def _edges(offsets: h5py.Dataset) -> npt.NDArray[np.int64]:
+    """The offsets, which cut the frames into utterances of one frame or more."""
+    edges: npt.NDArray[np.int64] = offsets[:].astype(np.int64)
+    if edges[0] != 0 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"offsets do not cut the frames into {len(edges) - 1} utterances")
+    return edges
 
 
 def _attribute(file: h5py.File, name: str, dimensions: int = 0) -> Any:

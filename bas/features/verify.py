@@ -33,7 +33,6 @@ from bas.speech import audio
 from bas.speech.words import Segments
 from bas.util.progress import bar
 
-UNREADABLE = "cannot be read: "
 SPARE_FRAMES = 2  # by which an encoder's number of frames may differ from duration times frame_rate
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Of `difference`, by the encoder's precision. An utterance of a batch then is encoded alone now. That makes
@@ -130,22 +129,23 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
         for index, ids in enumerate(info.shards):
             path = shard_path(folder, index)
             if path.exists():  # else the check of the files reports it
+                unreadable: OSError | None = None
                 try:
                     shard = open_shard(folder, info, index)
-                    faults = _check_shapes(shard)
-                    reasons: list[str] = []
-                    for why in pool.map(partial(_fault, info, shard), range(0 if faults else len(ids))):
+                    reasons: list[str | OSError] = []
+                    for why in pool.map(partial(_fault, info, shard), range(len(ids))):
                         reasons.append(why)
                         progress.advance(task)
-                    faults += [f"{id_}: {why}" for id_, why in zip(ids, reasons, strict=False) if why]
+                    unreadable = next((why for why in reasons if isinstance(why, OSError)), None)
+                    faults = [f"{id_}: {_say(why)}" for id_, why in zip(ids, reasons, strict=False) if why]
                     intact.update(id_ for id_, why in zip(ids, reasons, strict=False) if not why)
                     read += shard.nbytes
                 except UserError as error:
                     faults = [str(error)]
                 except OSError as error:
-                    faults = [f"{UNREADABLE}{error.strerror}"]
+                    unreadable, faults = error, [_say(error)]
                 wrong += [f"{path.name}: {why.removeprefix(f'{path}: ')}" for why in faults]
-                if any(UNREADABLE in why for why in faults):
+                if unreadable:
                     unread.append(path.name)
                 elif faults:
                     damaged.append(path.name)
@@ -163,24 +163,18 @@ def _shards(folder: Path, info: StoreInfo, console: Console) -> tuple[Finding, s
     return Finding("shards", summary, tuple(wrong), "; ".join(advice)), intact
 
 
-def _check_shapes(shard: Shard) -> list[str]:
-    """Faults in the shapes of the shard's offsets and checksums."""
-    held = shard.contents
-    count = len(held.ids)
-    if held.offsets.shape != (count + 1,) or held.offsets[0] != 0 or not (np.diff(held.offsets) > 0).all():
-        return [f"its offsets do not cut {held.shape[1]} frames into {count} utterances"]
-    if held.crc32.shape != (len(held.layers), count):
-        return [f"its checksums are {held.crc32.shape}, not one for each of {len(held.layers)} layers and {count} ids"]
-    return []
+def _say(why: str | OSError) -> str:
+    return f"cannot be read: {why.strerror}" if isinstance(why, OSError) else why
 
 
-def _fault(info: StoreInfo, shard: Shard, u: int) -> str:
+def _fault(info: StoreInfo, shard: Shard, u: int) -> str | OSError:
+    """What is wrong with the states of utterance `u`, or why they cannot be read; empty if nothing is."""
     if not info.derived and (why := _check_frames(info, shard, u)):
         return why
     try:
         return shard.fault(u)
     except OSError as error:
-        return f"{UNREADABLE}{error.strerror}"
+        return error
 
 
 def _check_frames(info: StoreInfo, shard: Shard, u: int) -> str:

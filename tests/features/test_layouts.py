@@ -128,6 +128,13 @@ def test_what_it_declares_is_not_read_first(
     assert "do not go together" in refusal(Shard, path, whole.info.encoder)
 
 
+@pytest.mark.parametrize("value", [[1, 2], [0, 0], [0, -1], [-5, 3]])
+def test_offsets_that_cut_nothing(value: list[int], path: Path, whole: FeatureStore) -> None:
+    with h5py.File(path, "r+") as file:
+        file["offsets"][:2] = value
+    assert "(offsets do not cut the frames into " in refusal(Shard, path, whole.info.encoder)
+
+
 @pytest.mark.parametrize("name", ["ids", "recordings"])
 def test_many_texts_that_are_one_long_text(name: str, path: Path, whole: FeatureStore) -> None:
     with h5py.File(path, "r+") as file:

@@ -150,7 +150,7 @@ def test_offsets_that_do_not_cut_are_found(folder: Path) -> None:
 
     forge(shard_path(folder, 1), shift)
     (line,) = wrong(folder)["shards"]
-    assert line.startswith("shard-00001.h5: its offsets do not cut")
+    assert line.startswith("shard-00001.h5: not readable as a shard (offsets do not cut")
 
 
 def test_an_utterance_twice_and_one_held_and_skipped_are_found(folder: Path) -> None:
