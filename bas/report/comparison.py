@@ -24,7 +24,7 @@ from bas.runs.results import (
 )
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import Interval, Spread, paired, verdict_sentence
+from bas.stats import FalseVerdicts, Spread, a_against_a, paired, verdict_sentence
 from bas.stats.decisions import Selection, summarise, warnings
 
 Jobs = Mapping[str, list[list[Scored]]]
@@ -46,6 +46,7 @@ def tabulate(run: Run) -> Comparison:
         **context(run),
         rows=rows,
         ceiling=ceiling(run),
+        false_verdicts=told_from_itself(run, jobs),
         verdicts=verdicts_on(run, rows, tuple(labels)),
         decisions={name: decided(results, run.spaces[name].space) for name, results in of_space.items()},
         sequences={
@@ -64,17 +65,17 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
     (targets_N, units_N), metric = tested(run), run.metrics[run.headline]
 
     def row(label: str, of_row: list[list[Scored]]) -> Row:
-        every, pooled_SN = [result for of_seed in of_row for result in of_seed], predictions[label]
+        every, predicted = [result for of_seed in of_row for result in of_seed], predictions[label]
         differences = [
-            None if label == other else paired(targets_N, pooled_SN, predictions[other], units_N, metric)
+            None if label == other else paired(targets_N, predicted, predictions[other], units_N, metric)
             for other in (run.reference, run.linear)
         ]
         return Row(
             row=label,
             seeds=len(of_row),
-            metrics=metrics_of(run, pooled_SN),
-            interval=Interval(*interval_of(run, pooled_SN)),
-            remarks=remarks_of(run, pooled_SN),
+            metrics=metrics_of(run, predicted),
+            interval=interval_of(run, predicted),
+            remarks=remarks_of(run, predicted),
             fold_mean={name: float(np.mean([r.test.metrics[name] for r in every])) for name in run.metrics},
             parameters=float(np.median([r.parameters for r in every])),
             train_seconds=float(np.mean([r.seconds for r in every])),
@@ -84,6 +85,12 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
         )
 
     return tuple(row(label, of_row) for label, of_row in jobs.items())
+
+
+def told_from_itself(run: Run, jobs: Jobs) -> FalseVerdicts | None:
+    """How often a row is told apart from itself; see `a_against_a`."""
+    targets_N, units_N = tested(run)
+    return a_against_a(targets_N, [pooled(of_row) for of_row in jobs.values()], units_N, run.metrics[run.headline])
 
 
 def verdicts_on(run: Run, rows: Sequence[Row], labels: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from bas.report.format import encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, ceiling_line, over_folds, preset_line, settings_line
+from bas.report.notes import (
+    about,
+    ceiling_line,
+    intervals_line,
+    over_folds,
+    preset_line,
+    settings_line,
+    verdict_lines,
+)
 from bas.report.results import Comparison
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
@@ -48,9 +56,7 @@ def _legend(results: Comparison) -> list[str]:
         f"Metrics in points on {results.tested} test utterances {over_folds(results)} "
         f"(protocol {results.protocol.description}), mean ± sd over {len(results.seeds)} seeds; "
         f"the {results.linear} has no seed.",
-        f"Differences in points, mean over seeds: 95 % jackknife-t interval, sign-flip p over {results.units} "
-        f"units ({results.unit}). Better or worse: the interval excludes 0 and p is at most 0.05; "
-        "a tie: these units do not tell the two apart.",
+        intervals_line(results),
         f"{results.headline} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results.device}, one thread); a searched row adds its search. params: median over folds and seeds.",
     ]
@@ -58,6 +64,13 @@ def _legend(results: Comparison) -> list[str]:
         lines.append(
             "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."
         )
+    compared = {
+        f"{row.row} against the {other}": difference
+        for row in results.rows
+        for other, difference in ((results.reference, row.against_reference), (results.linear, row.against_linear))
+        if difference and (row.row, other) != (results.linear, results.reference)
+    }
+    lines += verdict_lines(results, compared, results.false_verdicts)
     lines += [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
     if results.ceiling:
         lines.append(ceiling_line(results.ceiling))

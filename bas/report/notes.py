@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -12,9 +15,12 @@ from bas.report.format import points
 from bas.runs.plan import BEST, MIX
 from bas.runs.results import Context
 from bas.runs.run import Run
-from bas.stats import between
+from bas.stats import MIN_UNITS, FalseVerdicts, Paired, between, holm
 from bas.stats.shares import Ceiling
 from bas.training.settings import PRESETS, Settings
+
+LEVEL = 0.05
+NEAR = 1.1  # so many seeds are enough that see a difference at most this times what any number of them sees
 
 
 def announce(run: Run, workers: int, console: Console) -> None:
@@ -85,6 +91,76 @@ def ceiling_line(of: Ceiling) -> str:
     reached = ", ".join(f"{n} {points(v)} ({between(low, high, '')})" for n, (v, low, high) in of.metrics.items())
     listeners = f"{of.raters:.3g} listeners an utterance (binomial votes around beta-distributed shares)"
     return f"Ceiling, what knowing every true share would reach with {listeners}: {reached}."
+
+
+def intervals_line(of: Context) -> str:
+    """What every interval and verdict of a table means."""
+    trainings = f"{of.folds} folds x {len(of.seeds)} seeds" if len(of.seeds) > 1 else f"{of.folds} folds"
+    return (
+        f"Intervals: 95 %, for other units ({of.units}: {of.unit}) and other trainings ({trainings}). Better or worse: "
+        "the interval of the difference excludes 0 (p below 0.05); a tie: these units and trainings do not tell the "
+        "two apart."
+    )
+
+
+def verdict_lines(of: Context, compared: Mapping[str, Paired], check: FalseVerdicts | None) -> list[str]:
+    """What to know of all comparisons of a table: power, their number, and how often equals were told apart.
+
+    compared: by a name for it, as "BAS ser_bas3 against the 4L transformer".
+    """
+    return [*power_lines(of, compared.values()), *many_line(compared), false_verdicts_line(check)]
+
+
+def power_lines(of: Context, compared: Collection[Paired]) -> list[str]:
+    """The true difference that the comparisons could have seen, and how many seeds would see smaller ones."""
+    known = [one for one in compared if one.detectable is not None]
+    if not known:
+        return []
+    lines = []
+    if any(one.by_fold for one in known):
+        lines.append(
+            "With one seed, only the differences between folds show the noise of training: these intervals are over "
+            f"{min(one.units for one in known)} folds. With three seeds they would be over {of.unit}s too, and narrower."
+        )
+
+    def seen(times: float) -> list[float]:
+        return [value for one in known if (value := one.detectable_with(times)) is not None]
+
+    now, least = seen(1), float(np.median(seen(math.inf)))
+    reach = f" ({points(min(now))} to {points(max(now))})" if len(now) > 1 else ""
+    median = points(float(np.median(now)))
+    line = f"Power: a true difference of {median} points{reach} is seen in four of five such tables."
+    seeds = len(of.seeds)
+    if any(one.seeds_se for one in known):
+        enough = next(n for n in range(seeds, 1000) if np.median(seen(n / seeds)) <= NEAR * least)
+        if enough == seeds:
+            line += f" With any number of seeds, {points(least)}: more of them would gain little."
+        else:
+            reached = points(float(np.median(seen(enough / seeds))))
+            line += f" With {enough} seeds, {reached}; with any number of them, {points(least)}."
+    return [*lines, line]
+
+
+def many_line(compared: Mapping[str, Paired]) -> list[str]:
+    """How many comparisons there are, and which verdicts stay if they are corrected for their number."""
+    claims = {name: one for name, one in compared.items() if one.significant is not None}
+    if len(claims) < 2:
+        return []
+    told = sum(bool(one.significant) for one in claims.values())
+    corrected = dict(zip(claims, holm([one.p for one in claims.values()]), strict=True))
+    stay = [f"{name} ({claims[name].verdict})" for name, p in corrected.items() if p <= LEVEL]
+    line = f"{len(claims)} comparisons, not corrected for their number: {told} are better or worse"
+    if told:
+        line += f"; corrected (Holm), {len(stay)}" + (f": {', '.join(stay)}" if stay else "")
+    return [f"{line}."]
+
+
+def false_verdicts_line(of: FalseVerdicts | None) -> str:
+    """How often rows were told apart from themselves."""
+    name = "A/A check, each seed of a row against its other seeds"
+    if of is None:
+        return f"{name}: needs three seeds and {MIN_UNITS} units."
+    return f"{name}: {of.count} of {of.total} verdicts are false ({points(of.rate)} %; 5 % are expected)."
 
 
 def preset_line(settings: Settings) -> str:

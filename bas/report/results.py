@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from bas.runs.results import Context
-from bas.stats import Interval, Paired, Spread
+from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import Selection
 from bas.stats.shares import Ceiling
 from bas.util.files import write_json
@@ -21,7 +21,7 @@ from bas.util.typed import to_plain
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 2
+FORMAT = 3
 """The version of results.json; it rises when a field changes its name or its meaning."""
 
 FILE = "results.json"
@@ -77,6 +77,7 @@ class Comparison(Results, Context):
 
     rows: tuple[Row, ...]
     ceiling: Ceiling | None  # what the targets' own noise leaves to reach
+    false_verdicts: FalseVerdicts | None  # of rows against themselves; None: too few seeds or units
     verdicts: tuple[str, ...]  # sentences
     decisions: Mapping[str, Selection]  # by space
     sequences: Mapping[str, tuple[str, ...]]  # by space, the blocks that each search chose

@@ -16,13 +16,14 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.networks.network import Network, count_parameters
-from bas.protocols import Fold
+from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted, fit, search_fold
 from bas.runs.layers import best, cross_validate
-from bas.runs.linear import fit_linear
+from bas.runs.linear import fit_linear, refit
 from bas.runs.plan import Job, Kind
 from bas.runs.results import (
+    UNKNOWN,
     LayerResult,
     LinearResult,
     SearchEpoch,
@@ -36,7 +37,7 @@ from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.search import epochs_of
 from bas.space import Architecture, SearchSpace
-from bas.training.loop import Record, outputs
+from bas.training.loop import Record, outputs, seed_of
 from bas.training.settings import SEARCH_ONLY, search_settings
 from bas.util.files import replacing, write_json
 from bas.util.typed import from_plain, to_plain
@@ -76,7 +77,10 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
     metric = session.run.metrics[session.run.headline]
     model, strength = fit_linear(session.run.task.linears[job.row], metric, on_fit, on_valid)
     seconds = time.monotonic() - begun
-    predictions = model.predict(data.mean_frames(session.members(fold.test)).numpy())
+    units = np.array([field_of(session.run.utterances[int(u)], session.run.unit) or UNKNOWN for u in fit_part])
+    again = refit(session.run.task.linears[job.row], strength, on_fit, units, seed_of(job.fold, job.seed))
+    on_test = data.mean_frames(session.members(fold.test)).numpy()
+    predictions = model.predict(on_test)
     parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
     return LinearResult(
         strength=strength,
@@ -84,6 +88,7 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
         parameters=parameters,
         seconds=seconds,
         test=_score(session, predictions, fold),
+        again=np.array([other.predict(on_test) for other in again]),
     )
 
 

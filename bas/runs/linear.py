@@ -14,6 +14,9 @@ from bas.tasks import Linear
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates for the inverse regularisation of the linear row; the best on the valid part is chosen."""
 
+AGAIN = 5
+TRIES = 100
+
 
 def fit_linear(
     linear: Linear, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
@@ -27,3 +30,30 @@ def fit_linear(
     scores = {strength: metric(valid[1], model.predict(valid[0])) for strength, model in made.items()}
     best_strength = max(STRENGTHS, key=lambda strength: (scores[strength], -strength))
     return made[best_strength], best_strength
+
+
+def refit(
+    linear: Linear, strength: float, fit: tuple[np.ndarray, np.ndarray], units_U: np.ndarray, seed: int
+) -> list[Any]:
+    """The model fitted again on AGAIN other draws of the training units, with replacement, at the same strength.
+
+    They are never scored: how their predictions vary shows how much a row without seeds owes to the speakers that it
+    was trained on (Efron and Tibshirani 1993, ch. 6). A single unit is drawn by utterance. A draw that lacks a class
+    is drawn again; after TRIES, as where one unit alone has a class, all utterances stand in for it.
+    """
+    x_UD, targets_U = fit
+    rng = np.random.default_rng(seed)
+    names, unit_U = np.unique(units_U, return_inverse=True)
+    if len(names) == 1:
+        unit_U = np.arange(len(x_UD))
+    members = [np.flatnonzero(unit_U == unit) for unit in range(unit_U.max() + 1)]
+
+    def draw() -> np.ndarray:
+        for _ in range(TRIES):
+            drawn_U = np.concatenate([members[unit] for unit in rng.integers(0, len(members), len(members))])
+            if targets_U.ndim > 1 or len(np.unique(targets_U[drawn_U])) == len(np.unique(targets_U)):
+                return drawn_U
+        return np.arange(len(x_UD))
+
+    draws = [draw() for _ in range(AGAIN)]
+    return [make_pipeline(StandardScaler(), linear(strength)).fit(x_UD[u], targets_U[u]) for u in draws]

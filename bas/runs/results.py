@@ -13,7 +13,7 @@ from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import AGAIN, Run
-from bas.stats import Spread, interval, limits_of
+from bas.stats import Interval, Predictions, Spread, interval_of_mean
 from bas.stats.shares import Ceiling
 from bas.tasks import join_parts
 from bas.training.settings import Settings
@@ -56,6 +56,7 @@ class Scored:
 class LinearResult(Scored):
     strength: float  # inverse regularisation, the best on the valid part
     valid: Mapping[str, float]
+    again: np.ndarray  # `(R, N)`: test predictions after other draws of the training units, see `linear.refit`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,16 @@ def results_of(run: Run, row: str) -> list[list[Scored]]:
     return [[read_result(run, Job(kind, row, f, s), result) for f in range(len(run.protocol.folds))] for s in seeds]
 
 
-def pooled(jobs: Sequence[Sequence[Scored]]) -> np.ndarray:
+def pooled(jobs: Sequence[Sequence[Scored]]) -> Predictions:
     """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold."""
-    return np.array([np.concatenate([result.test.predictions for result in of_seed]) for of_seed in jobs])
+    rows_SN = np.array([np.concatenate([result.test.predictions for result in of_seed]) for of_seed in jobs])
+    again = [result.again for result in jobs[0] if isinstance(result, LinearResult)]
+    return Predictions(rows_SN, folds_of(jobs[0]), np.concatenate(again, axis=1) if again else None)
+
+
+def folds_of(jobs: Sequence[Scored]) -> np.ndarray:
+    """Which of the jobs of one seed, by fold, tested each utterance, `(N,)`."""
+    return np.repeat(np.arange(len(jobs)), [len(result.test.predictions) for result in jobs])
 
 
 def tested(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -251,16 +259,16 @@ def ceiling(run: Run) -> Ceiling | None:
     return run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
 
 
-def metrics_of(run: Run, pooled_SN: np.ndarray) -> dict[str, Spread]:
+def metrics_of(run: Run, row: Predictions) -> dict[str, Spread]:
     """Every metric of a row on all tested utterances, over its seeds."""
     targets_N, _ = tested(run)
-    return {name: Spread.of([m(targets_N, p_N) for p_N in pooled_SN]) for name, m in run.metrics.items()}
+    return {name: Spread.of([m(targets_N, p_N) for p_N in row.rows_SN]) for name, m in run.metrics.items()}
 
 
-def remarks_of(run: Run, pooled_SN: np.ndarray) -> tuple[str, ...]:
+def remarks_of(run: Run, row: Predictions) -> tuple[str, ...]:
     """What a table must say of a row's predictions: the task's own remarks, and where they are one class."""
     targets_N, _ = tested(run)
-    return (*run.task.remarks(run.outputs, targets_N, pooled_SN), *_find_one_class(run, targets_N, pooled_SN))
+    return (*run.task.remarks(run.outputs, targets_N, row.rows_SN), *_find_one_class(run, targets_N, row.rows_SN))
 
 
 def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> tuple[str, ...]:
@@ -279,11 +287,7 @@ def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> t
     return (f"predicts one class alone in {sum(alone.values())} of {len(several)} test parts ({counted})",)
 
 
-def interval_of(run: Run, pooled_SN: np.ndarray) -> tuple[float, float]:
-    """Ends of the interval of a row's headline, the mean over seeds; see `stats.interval`."""
-    (targets_N, units_N), metric = tested(run), run.metrics[run.headline]
-
-    def mean(kept_N: np.ndarray) -> float:
-        return float(np.mean([metric(targets_N[kept_N], p_N[kept_N]) for p_N in pooled_SN]))
-
-    return interval(mean, units_N, limits=limits_of(metric))[1:]
+def interval_of(run: Run, row: Predictions) -> Interval:
+    """The interval of a row's headline, the mean over seeds."""
+    targets_N, units_N = tested(run)
+    return interval_of_mean(targets_N, row, units_N, run.metrics[run.headline])

@@ -2,18 +2,15 @@
 
 from bas.stats.intervals import (
     MIN_UNITS,
-    NO_INTERVAL,
     Estimate,
     Interval,
     Paired,
     Spread,
-    between,
-    clip,
     interval,
-    jackknife_t,
+    interval_of_mean,
+    mean_metric,
     paired,
     spread,
-    verdict_sentence,
 )
 from bas.stats.metrics import (
     ANY,
@@ -29,6 +26,8 @@ from bas.stats.metrics import (
     wa,
     wf1,
 )
+from bas.stats.sampling import Conclusion, Predictions, Sampled, Statistic, clip, conclude, sample
+from bas.stats.verdicts import NO_INTERVAL, FalseVerdicts, a_against_a, between, counted, holm, verdict_sentence
 
 __all__ = [
     "ANY",
@@ -36,21 +35,32 @@ __all__ = [
     "FRACTION",
     "MIN_UNITS",
     "NO_INTERVAL",
+    "Conclusion",
     "Estimate",
+    "FalseVerdicts",
     "Interval",
     "Limits",
     "Metric",
     "Paired",
+    "Predictions",
+    "Sampled",
     "Spread",
+    "Statistic",
+    "a_against_a",
     "between",
     "clip",
+    "conclude",
+    "counted",
+    "holm",
     "interval",
-    "jackknife_t",
+    "interval_of_mean",
     "limited",
     "limits_of",
     "limits_of_difference",
     "macro_f1",
+    "mean_metric",
     "paired",
+    "sample",
     "spread",
     "ua",
     "verdict_sentence",

@@ -1,7 +1,7 @@
 """Statistics of an audit: every architecture of a space trained alone, and the searches that scored them.
 
 Axes: A architectures, S seeds (shared by all architectures: the same initial weights and batch order), U independent
-units (speakers), V = 1 + U (the whole test part, then each unit deleted), N test utterances pooled over the folds,
+units (speakers), N test utterances pooled over the folds,
 P searches, H splits of the seeds into halves, D draws. Accuracies, regrets and effects are in the metric's own unit
 (0..1 for WA, UA and WF1). Shapes that do not fit raise AssertionError.
 
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.stats import binomtest, kendalltau, spearmanr
 from scipy.stats import f as snedecor_f
+from scipy.stats import kendalltau, spearmanr
 
-from bas.stats.intervals import MIN_UNITS, TOLERANCE, clip, jackknife_t, paired, spread
+from bas.stats.intervals import MIN_UNITS, mean_metric, spread
 from bas.stats.metrics import ANY, Limits, Metric
+from bas.stats.sampling import LEVEL, TOLERANCE, Predictions, Sampled, conclude, sample
 
 DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounding keeps their ties.
 
@@ -177,54 +178,48 @@ class Effect:
     DERIVED: ClassVar = ("verdict",)
 
     value: float
-    low: float  # -inf with one unit
-    high: float  # +inf with one unit
+    low: float  # -inf without an interval
+    high: float  # +inf without an interval
+    p: float
     units: int
-    level: float = 0.95
+    by_fold: bool  # the units are the folds, as there was one seed
+    level: float = LEVEL
 
     @property
     def verdict(self) -> Literal["higher", "lower", "undecided", "no claim"]:
-        """Undecided: the interval holds 0. No claim: fewer than MIN_UNITS units."""
-        if self.units < MIN_UNITS:
+        """Undecided: the interval holds 0. No claim: fewer than MIN_UNITS units, or no interval."""
+        if self.units < MIN_UNITS or not math.isfinite(self.low + self.high):
             return "no claim"
         if self.low > TOLERANCE:
             return "higher"
         return "lower" if self.high < -TOLERANCE else "undecided"
 
 
-def leave_one_out(
-    targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric
-) -> np.ndarray:
-    """The metric of every architecture, mean over seeds, `(1 + U, A)`: on all utterances, then without each unit."""
-    n = len(targets_N)
-    assert units_N.shape == (n,), (targets_N.shape, units_N.shape)
-    assert predictions_ASN.shape[2] == n, (predictions_ASN.shape, n)
-    labels_U, whole_N = np.unique(units_N), np.ones(n, bool)
-    # Without the only unit nothing is left; `contrast` then gives no interval.
-    kept_VN = [whole_N, *(units_N != label for label in labels_U)] if labels_U.size > 1 else [whole_N, whole_N]
+def sample_all(
+    targets_N: np.ndarray, predictions_ASN: np.ndarray, folds_N: np.ndarray, units_N: np.ndarray, metric: Metric
+) -> Sampled:
+    """The metric of every architecture, mean over seeds, `(A,)`, without each unit and with other trainings.
 
-    def mean(rows_SN: np.ndarray, kept_N: np.ndarray) -> float:
-        return sum(metric(targets_N[kept_N], row_N[kept_N]) for row_N in rows_SN) / len(rows_SN)
-
-    values_VA = np.array([[mean(rows_SN, kept_N) for rows_SN in predictions_ASN] for kept_N in kept_VN])
-    assert np.isfinite(values_VA).all(), "the metric is not finite on a subset: there is no interval"
-    return values_VA
-
-
-def contrast(values_VA: np.ndarray, weights_A: np.ndarray, level: float = 0.95, limits: Limits = ANY) -> Effect:
-    """Σ weight · accuracy over the architectures, from `leave_one_out`; the weights sum to 0, so 0 is no difference.
-
-    The interval is that of `bas.stats.paired`: pseudo-values U·c − (U−1)·c₍₋ᵤ₎, Student-t on U − 1 degrees of freedom,
-    centred on the estimate. It is not corrected for multiple comparisons. limits: of the difference.
+    The trainings of one fold and seed are exchanged together, for all architectures: they share batches.
     """
-    units = len(values_VA) - 1
-    assert values_VA.shape == (1 + max(units, 1), weights_A.size), (values_VA.shape, weights_A.shape)
+    rows = Predictions(np.moveaxis(predictions_ASN, 0, 2), folds_N)
+
+    def means(kept_N: np.ndarray, rows_SNA: np.ndarray) -> np.ndarray:
+        each = [mean_metric(metric, targets_N, kept_N, rows_SNA[:, :, a]) for a in range(rows_SNA.shape[2])]
+        return np.array(each)
+
+    return sample(means, units_N, (rows,))
+
+
+def contrast(sampled: Sampled, weights_A: np.ndarray, level: float = LEVEL, limits: Limits = ANY) -> Effect:
+    """Σ weight · accuracy over the architectures, of `sample_all`; the weights sum to 0, so 0 is no difference.
+
+    The interval is that of `bas.stats.paired`, over units and trainings, not corrected for multiple comparisons.
+    limits: of the difference.
+    """
     assert abs(weights_A.sum()) < 1e-9, "not a contrast"
-    whole, *without = (values_VA @ weights_A).tolist()
-    if units < 2:
-        return Effect(whole, -math.inf, math.inf, units, level)
-    half_width = jackknife_t(whole, np.array(without), level)
-    return Effect(whole, *clip(whole - half_width, whole + half_width, limits), units, level)
+    of = conclude(sampled.at(weights_A), level, limits)
+    return Effect(of.value, of.low, of.high, of.p, of.units, of.by_fold, level)
 
 
 @dataclass(frozen=True)
@@ -236,9 +231,9 @@ class SlotEffects:
 
 
 def marginal_effects(
-    values_VA: np.ndarray, designs: Sequence[Mapping[str, str]], limits: Limits = ANY
+    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY
 ) -> dict[str, SlotEffects]:
-    """By slot, the main effect of every block over a complete grid, from `leave_one_out`.
+    """By slot, the main effect of every block over a complete grid, of `sample_all`.
 
     designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
     blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space". limits: of a difference.
@@ -246,79 +241,14 @@ def marginal_effects(
     assert len({tuple(design) for design in designs}) == 1, "architectures of several spaces"
     slots = {slot: list(dict.fromkeys(design[slot] for design in designs)) for slot in designs[0]}
     distinct = len({tuple(design.values()) for design in designs})
-    assert values_VA.shape[1] == len(designs) == distinct == math.prod(map(len, slots.values())), "not a complete grid"
+    assert len(sampled.whole) == len(designs) == distinct == math.prod(map(len, slots.values())), "not a complete grid"
 
     effects = {}
     for slot, blocks in slots.items():
         has = {block: np.array([design[slot] == block for design in designs]) for block in blocks}
         share = {block: has_A / has_A.sum() for block, has_A in has.items()}
         effects[slot] = SlotEffects(
-            {b: float(values_VA[0] @ share[b]) for b in blocks},
-            {b: contrast(values_VA, share[b] - 1 / len(designs), limits=limits) for b in blocks},
+            {b: float(sampled.whole @ share[b]) for b in blocks},
+            {b: contrast(sampled, share[b] - 1 / len(designs), limits=limits) for b in blocks},
         )
     return effects
-
-
-@dataclass(frozen=True)
-class FalseVerdicts:
-    """How often `bas.stats.paired` says better or worse although the two are equal."""
-
-    rate: float
-    count: int
-    total: int
-    low: float | None  # Clopper-Pearson 95 %; None where the comparisons are not independent
-    high: float | None
-
-
-def _false(targets_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray, units_N: np.ndarray, metric: Metric) -> bool:
-    # A verdict needs both interval and sign-flip test. The interval costs a fiftieth: if it holds 0, it is a tie.
-    values_V2 = np.hstack([leave_one_out(targets_N, rows_SN[None], units_N, metric) for rows_SN in (a_SN, b_SN)])
-    if contrast(values_V2, np.array([1.0, -1.0])).verdict == "undecided":
-        return False
-    return paired(targets_N, a_SN, b_SN, units_N, metric).verdict in ("better", "worse")
-
-
-def a_against_a(
-    targets_N: np.ndarray, predictions_ASN: np.ndarray, units_N: np.ndarray, metric: Metric
-) -> FalseVerdicts | None:
-    """False verdicts of every architecture against itself: one half of its seeds against the other, over every split.
-
-    A rate above 5 % comes from effects of a seed on all units at once, which `paired` does not include. The comparisons
-    share seeds and units, so the rate has no interval. None with one seed or fewer than MIN_UNITS units.
-    """
-    splits_HS = halves(predictions_ASN.shape[1])
-    if not len(splits_HS) or np.unique(units_N).size < MIN_UNITS:
-        return None
-    pairs = [(rows_SN[h_S], rows_SN[~h_S]) for rows_SN in predictions_ASN for h_S in splits_HS]
-    count = sum(_false(targets_N, a_SN, b_SN, units_N, metric) for a_SN, b_SN in pairs)
-    return FalseVerdicts(count / len(pairs), count, len(pairs), None, None)
-
-
-def simulated_null(
-    targets_N: np.ndarray,
-    predictions_ASN: np.ndarray,
-    units_N: np.ndarray,
-    metric: Metric,
-    *,
-    draws: int = 1_000,
-    seed: int = 0,
-) -> FalseVerdicts | None:
-    """False verdicts between two systems that differ from unit to unit but are equal in distribution.
-
-    Each draw takes two architectures; for every unit, a coin decides which of the two is system a there, with all its
-    seeds and utterances. The sign-flip test alone is exact under this null (at most 5 % by construction); this measures
-    the test together with the interval on these data. None with fewer than MIN_UNITS units. 1,000 draws take seconds
-    for 10 units and 500 utterances, minutes for 90 and 7,000.
-    """
-    assert len(predictions_ASN) > 1, "no two architectures"
-    labels_U, unit_N = np.unique(units_N, return_inverse=True)
-    if labels_U.size < MIN_UNITS:
-        return None
-    rng = np.random.default_rng(seed)
-    count = 0
-    for _ in range(draws):
-        a_SN, b_SN = predictions_ASN[rng.choice(len(predictions_ASN), 2, replace=False)]
-        flip_N = (rng.integers(0, 2, labels_U.size)[unit_N] == 1).reshape(-1, *[1] * (predictions_ASN.ndim - 3))
-        count += _false(targets_N, np.where(flip_N, b_SN, a_SN), np.where(flip_N, a_SN, b_SN), units_N, metric)
-    low, high = binomtest(count, draws).proportion_ci(method="exact")
-    return FalseVerdicts(count / draws, count, draws, float(low), float(high))

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, estimate, points, spread
-from bas.report.notes import about, over_folds, preset_line, settings_line
+from bas.report.notes import about, false_verdicts_line, over_folds, preset_line, settings_line
 from bas.report.table import Table, rich_table
-from bas.stats import NO_INTERVAL, Paired, Spread, between, verdict_sentence
+from bas.stats import Paired, Spread, verdict_sentence
 from bas.stats.ranking import Agreement, SlotEffects
 from bas.studies.audit.results import Audit, Claim, SpaceAudit
 from bas.util.markdown import bullets, markdown_table, paragraph, section
-
-FALSE = 0.05  # the share of false verdicts that a test at 5 % allows
 
 
 def _against(of: Paired | None) -> str:
@@ -167,22 +165,7 @@ def summary(results: Audit, space: SpaceAudit) -> list[str]:
 
 
 def _false_verdicts(space: SpaceAudit) -> list[str]:
-    checks = {
-        "A/A check, each architecture against itself under other seeds": space.false_verdicts.a_a,
-        "Simulated null, two architectures that swap sides by coin for every unit": space.false_verdicts.null,
-    }
-    lines = []
-    for name, check in checks.items():
-        if check is None:
-            lines.append(f"{name}: needs more units or seeds.")
-            continue
-        between_ = between(check.low, check.high, "")
-        interval = between_ if between_ == NO_INTERVAL else f"95 % interval {between_}"
-        line = f"{name}: {check.count} of {check.total} verdicts are false ({points(check.rate)} %, {interval})."
-        if check is space.false_verdicts.a_a and check.rate > FALSE:
-            line += " More than 5 %: here a seed moves all units at once, which no verdict allows for; trust none."
-        lines.append(line)
-    return lines
+    return [false_verdicts_line(space.false_verdicts)]
 
 
 def legend(results: Audit) -> list[str]:

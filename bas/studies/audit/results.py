@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from bas.report.results import Results
 from bas.runs.results import Context
-from bas.stats import Paired, Spread
+from bas.stats import FalseVerdicts, Paired, Spread
 from bas.stats.decisions import Selection
-from bas.stats.ranking import Agreement, Ceiling, FalseVerdicts, SlotEffects
+from bas.stats.ranking import Agreement, Ceiling, SlotEffects
 
 Conclusion = Literal["confirmed", "rejected", "undecided", "no claim"]
 
@@ -81,14 +81,6 @@ class Claim:
     conclusion: Conclusion
 
 
-@dataclass(frozen=True)
-class Checks:
-    """How many verdicts are false where nothing differs; None: too few units or seeds."""
-
-    a_a: FalseVerdicts | None
-    null: FalseVerdicts | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """The results on blocks and claims under other settings."""
@@ -114,7 +106,7 @@ class SpaceAudit:
     effects: Mapping[str, SlotEffects]
     claims: Mapping[str, Claim]
     decisions: Mapping[str, Selection]  # by strategy
-    false_verdicts: Checks
+    false_verdicts: FalseVerdicts | None  # of each architecture against itself; None: too few units or seeds
     variants: Mapping[str, Variant]  # by spec
 
 

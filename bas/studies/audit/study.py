@@ -146,12 +146,13 @@ def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> 
 def _variant(run: Run, name: str) -> Variant:
     """The results on blocks and claims of a variant's run."""
     truth, (targets_N, units_N) = load_truth(run, name), tested(run)
-    values_VA = ranking.leave_one_out(targets_N, truth.predictions_ASN, units_N, run.metrics[run.headline])
+    metric = run.metrics[run.headline]
+    sampled = ranking.sample_all(targets_N, truth.predictions_ASN, truth.folds_N, units_N, metric)
     write_table(run, truth, (), run.folder)
     return Variant(
         seeds=run.plan.seeds,
-        mean=float(values_VA[0].mean()),
+        mean=float(sampled.whole.mean()),
         baselines=baselines(run),
-        effects=ranking.marginal_effects(values_VA, truth.designs, limits_of_difference(run.metrics[run.headline])),
-        claims=claims(run, values_VA, truth.designs),
+        effects=ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric)),
+        claims=claims(run, sampled, truth.designs),
     )

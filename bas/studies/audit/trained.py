@@ -22,7 +22,7 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import TrainingResult, read_result, search_of
 from bas.runs.run import Run
 from bas.space import Architecture, SearchSpace
-from bas.stats import Metric
+from bas.stats import Metric, Predictions
 from bas.stats.decisions import Selection
 from bas.util.files import replacing
 from bas.util.spreadsheet import defuse
@@ -35,6 +35,7 @@ class Truth:
     space: str
     architectures: tuple[Architecture, ...]
     predictions_ASN: np.ndarray
+    folds_N: np.ndarray  # which fold tested each utterance
     scores_AFS: np.ndarray  # validation loss of the kept epoch, negated
     training_AE: np.ndarray  # loss in each epoch, mean over folds and seeds
     validation_AE: np.ndarray
@@ -50,11 +51,15 @@ class Truth:
         """`(A, S)`: the metric pooled over the folds."""
         return np.array([[metric(targets_N, p_N) for p_N in of_one] for of_one in self.predictions_ASN])
 
-    def compose(self, picks_FS: np.ndarray, sizes_F: list[int]) -> np.ndarray:
-        """`(S, N)` predictions of a system that may use a different architecture in each fold and with each seed."""
-        folds_N = np.repeat(np.arange(len(sizes_F)), sizes_F)
-        seeds = np.arange(picks_FS.shape[1])
-        return np.array([self.predictions_ASN[picks_FS[folds_N, s], s, np.arange(len(folds_N))] for s in seeds])
+    def compose(self, picks_FS: np.ndarray) -> Predictions:
+        """What a system predicts that may use a different architecture in each fold and with each seed."""
+        n, seeds = np.arange(len(self.folds_N)), np.arange(picks_FS.shape[1])
+        rows = [self.predictions_ASN[picks_FS[self.folds_N, s], s, n] for s in seeds]
+        return Predictions(np.array(rows), self.folds_N)
+
+    def row(self, architecture: int) -> Predictions:
+        """What one architecture predicts."""
+        return Predictions(self.predictions_ASN[architecture], self.folds_N)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,9 @@ def load_truth(run: Run, name: str) -> Truth:
         validation.append(np.mean([[e.valid["loss"] for e in curve] for curve in curves], axis=0))
         parameters.append(jobs[0][0].parameters)
     costs = [[training_cost(run, space, a, f) for f in folds] for a in architectures]
-    return Truth(name, architectures, *map(np.array, (predictions, scores, training, validation, parameters, costs)))
+    sizes = [len(fold.test) for fold in run.protocol.folds]
+    arrays = (predictions, np.repeat(folds, sizes), scores, training, validation, parameters, costs)
+    return Truth(name, architectures, *map(np.array, arrays))
 
 
 def load_searches(run: Run, name: str, strategy: str) -> Searches:

@@ -14,11 +14,20 @@ import numpy as np
 from bas.runs.baselines import SIMPLE
 from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
-from bas.stats import ANY, Limits, Spread, limits_of_difference, paired, ranking
+from bas.stats import (
+    ANY,
+    Limits,
+    Predictions,
+    Sampled,
+    Spread,
+    a_against_a,
+    limits_of_difference,
+    paired,
+    ranking,
+)
 from bas.stats.ranking import Agreement
 from bas.studies.audit.results import (
     ArchitectureRow,
-    Checks,
     Claim,
     Conclusion,
     RandomSearch,
@@ -43,7 +52,8 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
-    values_VA = ranking.leave_one_out(targets_N, truth.predictions_ASN, units_N, metric)
+    sampled = ranking.sample_all(targets_N, truth.predictions_ASN, truth.folds_N, units_N, metric)
+    every = [truth.row(number) for number in range(len(truth.architectures))]
     return SpaceAudit(
         space=truth.space,
         size=len(truth.architectures),
@@ -52,13 +62,10 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
         baselines=baselines(run),
         learning=_learning(truth, accuracy_AS.mean(1)),
         strategies=strategies(run, truth, searches),
-        effects=ranking.marginal_effects(values_VA, truth.designs, limits_of_difference(metric)),
-        claims=claims(run, values_VA, truth.designs),
+        effects=ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric)),
+        claims=claims(run, sampled, truth.designs),
         decisions={s.strategy: s.decided for s in searches},
-        false_verdicts=Checks(
-            ranking.a_against_a(targets_N, truth.predictions_ASN, units_N, metric),
-            ranking.simulated_null(targets_N, truth.predictions_ASN, units_N, metric),
-        ),
+        false_verdicts=a_against_a(targets_N, every, units_N, metric),
         variants=variants,
     )
 
@@ -94,7 +101,7 @@ def baselines(run: Run) -> dict[str, Spread]:
     targets_N, _ = tested(run)
     metric = run.metrics[run.headline]
     return {
-        name: Spread.of([metric(targets_N, p_N) for p_N in pooled(results_of(run, name))])
+        name: Spread.of([metric(targets_N, p_N) for p_N in pooled(results_of(run, name)).rows_SN])
         for name in (*run.baselines, *run.task.linears)
     }
 
@@ -114,19 +121,18 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
     truth_A = accuracy_AS.mean(1)
-    sizes_F = [len(fold.test) for fold in run.protocol.folds]
-    reference_SN = pooled(results_of(run, run.reference))
+    reference = pooled(results_of(run, run.reference))
 
     def row(name: str, picks_FS: np.ndarray, cost: float, searched: Searched | None = None) -> StrategyRow:
-        system_SN = truth.compose(picks_FS, sizes_F)
+        system = truth.compose(picks_FS)
         percentile, regret = value_picks(accuracy_AS, picks_FS)
         return StrategyRow(
             strategy=name,
-            score=Spread.of([metric(targets_N, p_N) for p_N in system_SN]),
+            score=Spread.of([metric(targets_N, p_N) for p_N in system.rows_SN]),
             percentile=percentile,
             regret=regret,
             cost=cost,
-            against_reference=paired(targets_N, system_SN, reference_SN, units_N, metric),
+            against_reference=paired(targets_N, system, reference, units_N, metric),
             searched=searched,
         )
 
@@ -138,14 +144,14 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
         fold_FS = np.indices(search.picks_FS.shape)[0]
         cost = search.cost + float(truth.cost_AF[search.picks_FS, fold_FS].mean())
         draws, tried = random_search(truth, cost)
-        random_RN = np.concatenate([truth.compose(picks_FS, sizes_F) for picks_FS in draws])
-        mean = float(np.mean([metric(targets_N, p_N) for p_N in random_RN]))
+        random = Predictions(np.concatenate([truth.compose(picks_FS).rows_SN for picks_FS in draws]), truth.folds_N)
+        mean = float(np.mean([metric(targets_N, p_N) for p_N in random.rows_SN]))
         percentiles = [p for picks_FS in draws if (p := value_picks(accuracy_AS, picks_FS)[0]) is not None]
         percentile = float(np.mean(percentiles)) if percentiles else None
         searched = Searched(
             seconds=search.seconds,
             random=RandomSearch(mean, percentile, tried, DRAWS),
-            against_random=paired(targets_N, truth.compose(search.picks_FS, sizes_F), random_RN, units_N, metric),
+            against_random=paired(targets_N, truth.compose(search.picks_FS), random, units_N, metric),
             paths=agreement(search.paths_PA),
             beliefs=agreement(search.beliefs_PA),
         )
@@ -205,7 +211,7 @@ LATER = "attention comes later"
 ENOUGH = "a simple FFN is good enough"
 
 
-def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
+def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
     """Test the conclusions of Fang et al. 2023 on this corpus.
 
     FIRST: an FFN in the first slot minus the other blocks there. LATER: blocks with attention in the later slots minus
@@ -215,10 +221,10 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     """
     limits = limits_of_difference(run.metrics[run.headline])
     if SIMPLE not in run.baselines:
-        return block_claims(values_VA, designs, limits)
+        return block_claims(sampled, designs, limits)
     targets_N, units_N = tested(run)
-    simple_SN, reference_SN = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
-    simple = paired(targets_N, simple_SN, reference_SN, units_N, run.metrics[run.headline])
+    simple_row, reference = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
+    simple = paired(targets_N, simple_row, reference, units_N, run.metrics[run.headline])
     conclusion: Conclusion
     if simple.significant is None:
         conclusion = "no claim"
@@ -227,10 +233,10 @@ def claims(run: Run, values_VA: np.ndarray, designs: Sequence[Mapping[str, str]]
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
     enough = Claim(simple.difference, simple.low, simple.high, simple.units, conclusion)
-    return {**block_claims(values_VA, designs, limits), ENOUGH: enough}
+    return {**block_claims(sampled, designs, limits), ENOUGH: enough}
 
 
-def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]], limits: Limits = ANY) -> dict[str, Claim]:
+def block_claims(sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY) -> dict[str, Claim]:
     """The claims FIRST and LATER; empty where the space lacks the paper's blocks. limits: of a difference."""
     slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
@@ -250,5 +256,5 @@ def block_claims(values_VA: np.ndarray, designs: Sequence[Mapping[str, str]], li
         "undecided": "undecided",
         "no claim": "no claim",
     }
-    estimates = {name: ranking.contrast(values_VA, weights_A, limits=limits) for name, weights_A in weights.items()}
+    estimates = {name: ranking.contrast(sampled, weights_A, limits=limits) for name, weights_A in weights.items()}
     return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in estimates.items()}

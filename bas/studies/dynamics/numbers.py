@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from bas.speech.acoustics import FAMILIES
-from bas.stats import Metric, Paired, Spread, macro_f1, paired, wa
+from bas.stats import Metric, Paired, Predictions, Spread, macro_f1, paired, wa
 from bas.studies.dynamics.results import (
     Change,
     Checkpoint,
@@ -196,7 +196,9 @@ def _paired(
     """a against b, by the speakers of all third parts; predictions by rotation, seed and utterance."""
     targets_N = np.concatenate([c.targets for c in row])
     speakers_N = np.concatenate([c.speakers for c in row])
-    return paired(targets_N, np.concatenate(a_TSN, axis=1), np.concatenate(b_TSN, axis=1), speakers_N, metric)
+    folds_N = np.repeat(np.arange(len(row)), [len(c.targets) for c in row])
+    a, b = (Predictions(np.concatenate(x_TSN, axis=1), folds_N, retrained=False) for x_TSN in (a_TSN, b_TSN))
+    return paired(targets_N, a, b, speakers_N, metric)
 
 
 def _ridge(rows: Rows) -> RidgeRows | Refused:

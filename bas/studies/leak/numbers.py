@@ -11,7 +11,7 @@ from bas.protocols import field_of
 from bas.runs.plan import Job, Kind
 from bas.runs.results import UNKNOWN, LinearResult, TrainingResult, read_result
 from bas.runs.run import Run
-from bas.stats import Metric, Spread, paired
+from bas.stats import Metric, Predictions, Spread, paired
 from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 
 SIDES = ("clean", "leaky")
@@ -30,12 +30,14 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
 
+    whole_N = np.zeros(len(ids), int)  # each seed has folds of its own: it is one training of all utterances
+
     def score(clean_SN: np.ndarray, leaky_SN: np.ndarray, metric: Metric) -> LeakScore:
         clean_S, leaky_S = ([metric(targets_N, p_N) for p_N in side_SN] for side_SN in (clean_SN, leaky_SN))
         return LeakScore(
             clean=Spread.of(clean_S),
             leaky=Spread.of(leaky_S),
-            leak=paired(targets_N, leaky_SN, clean_SN, units_N, metric),
+            leak=paired(targets_N, Predictions(leaky_SN, whole_N), Predictions(clean_SN, whole_N), units_N, metric),
             sd=Spread.of([leaky - clean for clean, leaky in zip(clean_S, leaky_S, strict=True)]).sd,
         )
 

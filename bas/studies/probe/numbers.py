@@ -6,8 +6,9 @@ Axes: N test utterances pooled over the folds, S seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,14 +17,15 @@ from bas.runs.results import context, metrics_of, read_result, remarks_of, teste
 from bas.runs.run import Run
 from bas.stats import (
     Estimate,
-    Interval,
-    Metric,
     Paired,
+    Predictions,
     Spread,
-    interval,
-    limits_of,
+    conclude,
+    interval_of_mean,
     limits_of_difference,
+    mean_metric,
     paired,
+    sample,
 )
 from bas.studies.probe.few import ALL, few_job
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX, input_names
@@ -48,10 +50,6 @@ WHOSE = ("ours", "paper")
 CHOSEN, ON_VALID = "LAYER=best", "best on valid"
 
 
-Measure = Callable[[np.ndarray], float]
-"""Computes a number from the utterances that a boolean mask `(N,)` keeps."""
-
-
 @dataclass(frozen=True)
 class Probed:
     """What the jobs of one run and one share predicted, by head."""
@@ -61,6 +59,9 @@ class Probed:
     fold_N: np.ndarray  # which fold tested each utterance
     seconds: float  # of one job, the mean
     mixes: Mapping[str, tuple[float, ...]]  # the weight of each state, the mean over folds and seeds
+
+    def row(self, row_SN: np.ndarray) -> Predictions:
+        return Predictions(row_SN, self.fold_N)
 
 
 def probed(run: Run, percent: int, ids: Sequence[str]) -> Probed:
@@ -124,11 +125,11 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
         on_valid = {kind: chosen_states(whole, kind, states) for kind in KINDS}
         for kind in KINDS:
             rows[kind] |= {CHOSEN: take(whole, kind, searched), ON_VALID: take(whole, kind, on_valid[kind])}
-        both = _both(run, random)
+        judged = {kind: _judge_choice(run, _both(run, random), kind) for kind in KINDS}
         choice = Choice(
             chosen={CHOSEN: tuple(searched), **{kind: tuple(of) for kind, of in on_valid.items()}},
-            biases={kind: _biases(run, both, kind) for kind in KINDS},
-            reduction={kind: _reductions(run, both, kind) for kind in KINDS},
+            biases={kind: of[0] for kind, of in judged.items()},
+            reduction={kind: of[1] for kind, of in judged.items()},
             mixes={kind: {name: whole.mixes[f"{kind} {name}"] for name in (SOFTMAX, FREE)} for kind in KINDS},
             few={kind: _few(run, whole, kind) for kind in KINDS},
         )
@@ -164,27 +165,21 @@ def _row(
 
     everyone: targets and units of the utterances.
     """
-    (targets_N, units_N), metric = everyone, run.metrics[run.headline]
+    (targets_N, units_N), metric, row = everyone, run.metrics[run.headline], predictions.row(row_SN)
 
     def against(name: str) -> Paired | None:
         other_SN = predictions.test_SN.get(f"{kind} {name}")
         if other_SN is None or np.array_equal(other_SN, row_SN):
             return None
-        return paired(targets_N, row_SN, other_SN, units_N, metric)
+        return paired(targets_N, row, predictions.row(other_SN), units_N, metric)
 
-    _, low, high = interval(_mean(metric, targets_N, row_SN), units_N, limits=limits_of(metric))
     return HeadRow(
-        metrics=metrics_of(run, row_SN),
-        interval=Interval(low, high),
-        remarks=remarks_of(run, row_SN),
+        metrics=metrics_of(run, row),
+        interval=interval_of_mean(targets_N, row, units_N, metric),
+        remarks=remarks_of(run, row),
         against_last=against(state_name(run.store.info.layers[-1])),
         against_softmax=against(SOFTMAX),
     )
-
-
-def _mean(metric: Metric, targets_N: np.ndarray, row_SN: np.ndarray) -> Measure:
-    """The metric's mean over seeds, of the utterances that a mask keeps."""
-    return lambda k_N: float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in row_SN]))
 
 
 @dataclass(frozen=True)
@@ -205,66 +200,76 @@ def _both(run: Run, random: Run) -> Both:
     return Both(targets_N, np.array([unit[i] for i in ids]), *predictions)
 
 
-def _of_states(run: Run, predictions: Probed, kind: str, targets_N: np.ndarray) -> dict[int, Measure]:
-    metric = run.metrics[run.headline]
-    return {s: _mean(metric, targets_N, predictions.test_SN[f"{kind} {state_name(s)}"]) for s in run.store.info.layers}
+@dataclass(frozen=True)
+class Heads:
+    """Heads of one kind of both splits: statistics of them, for `bas.stats.sample`.
 
-
-def _best(of_state: Mapping[int, Measure]) -> Measure:
-    """The score of the best state, chosen on the utterances that are kept."""
-    return lambda k_N: max(estimate(k_N) for estimate in of_state.values())
-
-
-def _biases(run: Run, both: Both, kind: str) -> Biases:
-    """What five ways to find the best layer claim for it, on the utterances that both splits test.
-
-    The first, by the training speakers of disjoint folds, is what the others are compared with. Intervals over the
-    disjoint split's units; a layer chosen by test accuracy is chosen again without each unit.
+    Each split's heads lie beside each other, `(S, N, H)`: one training made them all.
     """
-    metric, states = run.metrics[run.headline], run.store.info.layers
-    honest = _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))
-    claims: dict[str, Measure] = {"disjoint, training": honest}
-    best: dict[str, int] = {}
-    everyone = np.ones(len(both.targets_N), bool)
-    for split, predictions in (("disjoint", both.disjoint), ("random", both.random)):
-        on_valid = take(predictions, kind, chosen_states(predictions, kind, states))
-        of_state = _of_states(run, predictions, kind, both.targets_N)
-        claims[f"{split}, valid"], claims[f"{split}, test"] = _mean(metric, both.targets_N, on_valid), _best(of_state)
-        reached = {state: estimate(everyone) for state, estimate in of_state.items()}
-        best[split] = max(states, key=lambda s, of=reached: (of[s], -s))  # type: ignore[misc]
-    layer_claims = {}
-    for name, claim in claims.items():
-        value, low, high = interval(
-            lambda k_N, c=claim: c(k_N) - honest(k_N),  # type: ignore[misc]
-            both.units_N,
-            limits=limits_of_difference(metric),
-        )
-        layer_claims[name] = LayerClaim(claim(everyone), value, low, high)
-    return Biases(len(everyone), layer_claims, best)
+
+    run: Run
+    both: Both
+    kind: str
+
+    @cached_property
+    def rows(self) -> tuple[Predictions, Predictions]:
+        return self._beside(self.both.disjoint), self._beside(self.both.random)
+
+    def _beside(self, probes: Probed) -> Predictions:
+        states = self.run.store.info.layers
+        on_valid = take(probes, self.kind, chosen_states(probes, self.kind, states))
+        by_training_ = take(probes, self.kind, by_training(self.run)) if probes is self.both.disjoint else on_valid
+        named = [probes.test_SN[f"{self.kind} {name}"] for name in (*map(state_name, states), *AGGREGATES)]
+        return Predictions(np.stack([by_training_, on_valid, *named], axis=2), probes.fold_N)
+
+    def scores(self, kept_N: np.ndarray, rows_SNH: np.ndarray) -> np.ndarray:
+        """The headline of every head: by training, on valid, the states, the aggregates."""
+        metric = self.run.metrics[self.run.headline]
+        heads = np.moveaxis(rows_SNH, 2, 0)
+        return np.array([mean_metric(metric, self.both.targets_N, kept_N, row_SN) for row_SN in heads])
+
+    def claims(self, kept_N: np.ndarray, disjoint_SNH: np.ndarray, random_SNH: np.ndarray) -> np.ndarray:
+        """The numbers of CLAIMS, then the error reductions of ours and the paper's layer over each aggregate."""
+        states = len(self.run.store.info.layers)
+        of = [self.scores(kept_N, rows_SNH) for rows_SNH in (disjoint_SNH, random_SNH)]
+        best = [scores_H[2 : 2 + states].max() for scores_H in of]
+        honest = of[0][0]
+        claimed = [honest, of[0][1], best[0], of[1][1], best[1]]
+        aggregates = [scores_H[2 + states :] for scores_H in of]
+        reduced = [
+            error_reduction(single, x) for single, xs in zip((honest, best[1]), aggregates, strict=True) for x in xs
+        ]
+        return np.array([*claimed, *reduced])
 
 
-def _reductions(run: Run, both: Both, kind: str) -> Reductions:
-    """What share of an aggregate's errors one layer avoids: as we choose it, and as the paper does.
+CLAIMS = ("disjoint, training", "disjoint, valid", "disjoint, test", "random, valid", "random, test")
+"""Five ways to find the best layer. The first, by the training speakers of disjoint folds, is what the others are
+compared with. By test: the best layer there, chosen again without each unit and with other trainings."""
 
-    ours: that of the training speakers, on the disjoint split. paper: the best on test, on the random split.
+
+def _judge_choice(run: Run, both: Both, kind: str) -> tuple[Biases, Reductions]:
+    """What five ways to find the best layer claim for it, and what share of an aggregate's errors one layer avoids.
+
+    On the utterances that both splits test; intervals over the disjoint split's units. Reductions, ours: the layer that
+    the training speakers name, on the disjoint split; paper: the best on test, on the random split.
     """
-    metric = run.metrics[run.headline]
-    singles: dict[str, tuple[Probed, Measure]] = {
-        "ours": (both.disjoint, _mean(metric, both.targets_N, take(both.disjoint, kind, by_training(run)))),
-        "paper": (both.random, _best(_of_states(run, both.random, kind, both.targets_N))),
-    }
-    reductions: dict[str, dict[str, Estimate]] = {}
-    for whose, (probes, single) in singles.items():
-        reductions[whose] = {}
-        for name in AGGREGATES:
-            whole = _mean(metric, both.targets_N, probes.test_SN[f"{kind} {name}"])
-            reduction = interval(
-                lambda k_N, one=single, all_=whole: error_reduction(one(k_N), all_(k_N)),  # type: ignore[misc]
-                both.units_N,
-                limits=(-math.inf, 1.0),
-            )
-            reductions[whose][name] = Estimate(*reduction)
-    return reductions
+    metric, states, heads = run.metrics[run.headline], run.store.info.layers, Heads(run, both, kind)
+    everyone_N = np.ones(len(both.targets_N), bool)
+    sampled = sample(heads.claims, both.units_N, heads.rows)
+    numbers = np.eye(len(sampled.whole))
+    claims = {}
+    for index, name in enumerate(CLAIMS):
+        of = conclude(sampled.at(numbers[index] - numbers[0]), limits=limits_of_difference(metric))
+        claims[name] = LayerClaim(float(sampled.whole[index]), of.value, of.low, of.high)
+    best = {}
+    for split, row in zip(("disjoint", "random"), heads.rows, strict=True):
+        reached = heads.scores(everyone_N, row.rows_SN)[2 : 2 + len(states)]
+        best[split] = states[int(reached.argmax())]
+    reductions: dict[str, dict[str, Estimate]] = {whose: {} for whose in WHOSE}
+    for index, (whose, name) in enumerate(((w, n) for w in WHOSE for n in AGGREGATES), len(CLAIMS)):
+        of = conclude(sampled.at(numbers[index]), limits=(-math.inf, 1.0))
+        reductions[whose][name] = Estimate(of.value, of.low, of.high)
+    return Biases(len(everyone_N), claims, best), reductions
 
 
 def error_reduction(single: float, aggregate: float) -> float:
@@ -284,7 +289,7 @@ def _few(run: Run, predictions: Probed, kind: str) -> FewLabels:
     everyone = np.ones(len(targets_N), bool)
 
     def reaches(by_fold: Sequence[int]) -> float:
-        return _mean(metric, targets_N, take(predictions, kind, by_fold))(everyone)
+        return mean_metric(metric, targets_N, everyone, take(predictions, kind, by_fold))
 
     every = {s: reaches([s] * len(results)) for s in states}
     best = max(states, key=lambda s: (every[s], -s))

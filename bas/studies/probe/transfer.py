@@ -27,7 +27,7 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import AGAIN, OTHER, Run
 from bas.runs.workers import Workers
-from bas.stats import interval, limits_of
+from bas.stats import Predictions, interval_of_mean, mean_metric
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
 from bas.studies.probe.pretraining import pretraining
@@ -347,15 +347,15 @@ def _cell(
 
     metric = pool.runs[0].metrics[metric_name]
 
-    def mean(states: Sequence[int]) -> tuple[float, float, float]:
+    def mean(states: Sequence[int]) -> float:
         members_N, rows_RN = rows(states)
-        targets_N, units_N = pool.targets_U[members_N], np.array([pool.unit_U[u] for u in members_N])
+        return mean_metric(metric, pool.targets_U[members_N], np.ones(len(members_N), bool), rows_RN)
 
-        def mean_of(k_N: np.ndarray) -> float:
-            return float(np.mean([metric(targets_N[k_N], p_N[k_N]) for p_N in rows_RN]))
-
-        return interval(mean_of, units_N, limits=limits_of(metric))
-
-    value, low, high = mean(chosen)
-    by_state = {state: mean([state] * len(chosen))[0] for state in pool.states}
-    return TransferCell(value, low, high, tuple(chosen), by_state)
+    members_N, rows_RN = rows(chosen)
+    units_N = np.array([pool.unit_U[u] for u in members_N])
+    # On another corpus each row is one training, which predicts all of it.
+    sizes = [len(of_fold) for of_fold in members] if own else [len(members_N)]
+    row = Predictions(rows_RN, np.repeat(np.arange(len(sizes)), sizes))
+    of = interval_of_mean(pool.targets_U[members_N], row, units_N, metric)
+    by_state = {state: mean([state] * len(chosen)) for state in pool.states}
+    return TransferCell(mean(chosen), of.low, of.high, tuple(chosen), by_state)

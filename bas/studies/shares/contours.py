@@ -128,14 +128,14 @@ def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.ran
         return None
     units = units_U[[x is not None for x in by_shift]]
     rho = np.array([x[0] for x in measured])
-    mean, low, high = interval(lambda kept: float(rho[kept].mean()), units, limits=CORRELATION)
+    of = interval(lambda kept: float(rho[kept].mean()), units, (), limits=CORRELATION)
     chance = np.zeros(DRAWS)
     for x in measured:
         chance += x[1:][rng.integers(0, len(x) - 1, DRAWS)]
-    count = int(np.count_nonzero(np.abs(chance / len(measured)) >= abs(mean) - 1e-12))
+    count = int(np.count_nonzero(np.abs(chance / len(measured)) >= abs(of.value) - 1e-12))
     p = (1 + count) / (1 + DRAWS)
-    shown = len(set(units)) >= MIN_UNITS and (low > 0 or high < 0) and p <= 0.05
-    return Correlation(mean, low, high, p, bool(shown), len(measured))
+    shown = len(set(units)) >= MIN_UNITS and (of.low > 0 or of.high < 0) and p <= 0.05
+    return Correlation(of.value, of.low, of.high, p, bool(shown), len(measured))
 
 
 def _spread(weights_ST: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from bas.blocks import MeanPool
 from bas.runs.results import context, interval_of, metrics_of, pooled, remarks_of, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import Interval, Paired, paired
+from bas.stats import Paired, Predictions, paired
 from bas.studies.shares.attention import attends
 from bas.studies.shares.results import Example, ModelAttention, PairRow, Pairs, ShareRow, StoreShares
 
@@ -51,10 +51,10 @@ def pairs_of(baselines: Mapping[str, SearchSpace], dim: int) -> Pairs:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What every row of a run predicted, by its name `(S, N, O)`, in the order of `run.protocol.test_ids`."""
+    """What every row of a run predicted, by its name, in the order of `run.protocol.test_ids`."""
 
     run: Run
-    of: Mapping[str, np.ndarray]
+    of: Mapping[str, Predictions]
 
     @classmethod
     def by(cls, run: Run) -> Predicted:
@@ -90,16 +90,16 @@ def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looke
 
 def rows_of(predicted: Predicted) -> dict[str, ShareRow]:
     """Every row's own numbers."""
-    return {row: _row(predicted.run, row, of_SN) for row, of_SN in predicted.of.items()}
+    return {row: _row(predicted.run, row, of) for row, of in predicted.of.items()}
 
 
-def _row(run: Run, row: str, of_SN: np.ndarray) -> ShareRow:
+def _row(run: Run, row: str, of: Predictions) -> ShareRow:
     jobs = [job for of_seed in results_of(run, row) for job in of_seed]
     return ShareRow(
-        metrics=metrics_of(run, of_SN),
-        interval=Interval(*interval_of(run, of_SN)),
-        seeds=len(of_SN),
-        remarks=remarks_of(run, of_SN),
+        metrics=metrics_of(run, of),
+        interval=interval_of(run, of),
+        seeds=of.seeds,
+        remarks=remarks_of(run, of),
         parameters=float(np.median([job.parameters for job in jobs])),
         seconds=float(np.mean([job.seconds for job in jobs])),
     )

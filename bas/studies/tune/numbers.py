@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from bas.report.comparison import mixes_of, rows_of, verdicts_on
+from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
 from bas.runs.plan import Job, Kind
 from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
 from bas.runs.run import Run
@@ -44,6 +44,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
         **context(run),
         rows=rows,
         ceiling=ceiling(run),
+        false_verdicts=told_from_itself(run, jobs),
         verdicts=verdicts_on(run, rows, tuple(labels.values())),
         decisions={},  # no row of the table is a search
         sequences={},

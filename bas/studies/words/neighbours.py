@@ -49,7 +49,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from bas.errors import UserError
-from bas.stats import CORRELATION, FRACTION, Limits, clip, jackknife_t
+from bas.stats import CORRELATION, FRACTION, Limits, Sampled, conclude
 from bas.stats.similarity import TOLERANCE, Chance, standardise
 from bas.studies.words.lexicon import Tokens, word_type
 from bas.studies.words.results import Neighbour, Overlap, Similarity, StateDifference, StateOverlap, WordNeighbours
@@ -59,7 +59,6 @@ MAX_UNITS = 20  # more units are left out in this many groups: a jackknife over 
 SHARE = 4  # a neighbourhood is smaller than the number of types divided by this
 LARGEST, SIZES = 100, 20  # the default sizes: up to LARGEST, at most SIZES of them
 DRAWS = 999
-LEVEL = 0.95
 MOVABLE = 0.5  # a null needs at least this share of types that have another to exchange vectors with
 
 
@@ -331,8 +330,7 @@ def _chance(value: float, drawn_R: np.ndarray) -> Chance:
 
 def _interval(values_V: np.ndarray, limits: Limits) -> tuple[float, float, float]:
     """The value with all units, and its interval from the values without each unit, within its limits."""
-    value = float(values_V[0])
-    if len(values_V) == 1:
-        return value, -math.inf, math.inf
-    half_width = jackknife_t(value, values_V[1:], LEVEL)
-    return value, *clip(value - half_width, value + half_width, limits)
+    without_U = values_V[1:]
+    shares_U = np.full(len(without_U), 1 / max(1, len(without_U)))
+    of = conclude(Sampled(values_V[0], without_U, shares_U, (), by_fold=False), limits=limits)
+    return of.value, of.low, of.high

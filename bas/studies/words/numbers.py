@@ -12,9 +12,9 @@ import numpy as np
 from bas.errors import UserError
 from bas.report.format import difference, points
 from bas.report.results import Score
-from bas.runs.results import context, interval_of, read_result, remarks_of, tested
+from bas.runs.results import context, read_result, remarks_of, tested
 from bas.runs.run import Run
-from bas.stats import Interval, Metric, Spread, paired
+from bas.stats import Metric, Predictions, Spread, interval_of_mean, limited, limits_of, paired
 from bas.studies.words.heads import FUSIONS
 from bas.studies.words.jobs import (
     ATTENTION,
@@ -54,12 +54,31 @@ def pairs(fused: bool) -> list[tuple[str, str]]:
     return compared
 
 
-def predictions(results: Sequence[Sequence[WordsResult]]) -> dict[str, np.ndarray]:
-    """By head `(S, N)`, of several outputs `(S, N, O)`: what jobs by seed and fold predicted on the test parts."""
+def predictions(results: Sequence[Sequence[WordsResult]]) -> dict[str, Predictions]:
+    """By head: what jobs by seed and fold predicted on the test parts."""
+    heads = list(results[0][0].heads)
+    tests = {head: [[r.heads[head].test for r in of_seed] for of_seed in results] for head in heads}
+    folds_N = np.repeat(np.arange(len(results[0])), [len(test.predictions) for test in tests[heads[0]][0]])
     return {
-        head: np.array([np.concatenate([r.heads[head].test.predictions for r in of_seed]) for of_seed in results])
-        for head in results[0][0].heads
+        head: Predictions(np.array([np.concatenate([t.predictions for t in row]) for row in of_head]), folds_N)
+        for head, of_head in tests.items()
     }
+
+
+def over_states(metric: Metric) -> Metric:
+    """The mean of a metric over the states, each predicted by a classifier of its own: predictions `(N, H, ...)`."""
+
+    @limited(limits_of(metric))
+    def mean(targets: np.ndarray, predictions_NH: np.ndarray) -> float:
+        return float(np.mean([metric(targets, predictions_NH[:, h]) for h in range(predictions_NH.shape[1])]))
+
+    return mean
+
+
+def together(of: Mapping[str, Predictions]) -> Predictions:
+    """All states' predictions beside each other, `(S, N, H, ...)`: one training made them."""
+    first = next(iter(of.values()))
+    return Predictions(np.stack([one.rows_SN for one in of.values()], axis=2), first.folds_N)
 
 
 def tabulate(run: Run, fused: bool) -> TaskWords:
@@ -76,18 +95,20 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
         message = f"{others} of its jobs are of other words, or of another text encoder"
         raise UserError(f"{run.folder}: {message}; give another --name")
     predicted = {row: predictions(of_row) for row, of_row in results.items()}
-    whole = {row: np.concatenate(list(of.values())) for row, of in predicted.items() if len(of) > 1}
-    headline, states = run.metrics[run.headline], len(run.store.info.layers)
+    whole = {row: together(of) for row, of in predicted.items() if len(of) > 1}
+    headline = run.metrics[run.headline]
 
     def row_of(row: str) -> WordsRow:
-        alone = {head: _score(run, x_SN, 1) for head, x_SN in predicted[row].items()}
-        return WordsRow(alone, _score(run, whole[row], states) if row in whole else None)
+        alone = {head: _score(run, [of]) for head, of in predicted[row].items()}
+        return WordsRow(alone, _score(run, list(predicted[row].values())) if row in whole else None)
 
     def pair_of(a: str, b: str) -> WordsPair:
         alone = {
-            head: paired(targets_N, x_SN, predicted[b][head], units_N, headline) for head, x_SN in predicted[a].items()
+            head: paired(targets_N, of, predicted[b][head], units_N, headline) for head, of in predicted[a].items()
         }
-        return WordsPair(alone, paired(targets_N, whole[a], whole[b], units_N, headline) if a in whole else None)
+        if a not in whole:
+            return WordsPair(alone, None)
+        return WordsPair(alone, paired(targets_N, whole[a], whole[b], units_N, over_states(headline)))
 
     of_rows = {row: row_of(row) for row in predicted}
     of_pairs = {f"{a} against {b}": pair_of(a, b) for a, b in pairs(fused)}
@@ -116,18 +137,16 @@ def _folds(run: Run) -> range:
     return range(len(run.protocol.folds))
 
 
-def _score(run: Run, x_RN: np.ndarray, states: int) -> Score:
-    """A head's metrics, and the interval of its headline; of several states, the deviation of their mean over seeds."""
-    targets_N, _ = tested(run)
-
-    def by_seed(metric: Metric) -> list[float]:
-        values = np.reshape([metric(targets_N, x_N) for x_N in x_RN], (states, -1)).mean(0)
-        return [float(value) for value in values]
-
+def _score(run: Run, heads: Sequence[Predictions]) -> Score:
+    """The metrics of heads, and the interval of their headline; of several, of their mean."""
+    targets_N, units_N = tested(run)
+    row = together({str(index): head for index, head in enumerate(heads)})
+    metrics = {name: over_states(metric) for name, metric in run.metrics.items()}
+    everyone_N = np.concatenate([head.rows_SN for head in heads])
     return Score(
-        metrics={name: Spread.of(by_seed(metric)) for name, metric in run.metrics.items()},
-        interval=Interval(*interval_of(run, x_RN)),
-        remarks=remarks_of(run, x_RN),
+        metrics={name: Spread.of([m(targets_N, of_seed) for of_seed in row.rows_SN]) for name, m in metrics.items()},
+        interval=interval_of_mean(targets_N, row, units_N, metrics[run.headline]),
+        remarks=remarks_of(run, Predictions(everyone_N, row.folds_N)),
     )
 
 
