@@ -120,7 +120,7 @@ def power_lines(of: Context, compared: Collection[Paired]) -> list[str]:
     if any(one.by_fold for one in known):
         lines.append(
             "With one seed, only the differences between folds show the noise of training: these intervals are over "
-            f"{min(one.units for one in known)} folds. With three seeds they would be over {of.unit}s too, and narrower."
+            f"{min(one.units for one in known)} folds. With three seeds they are over {of.unit}s and narrower."
         )
 
     def seen(times: float) -> list[float]:
