@@ -126,22 +126,19 @@ def paired(
     """
     assert len(targets_N) == len(units_N), (targets_N.shape, units_N.shape)
 
-    of = conclude(sample(partial(difference, metric, targets_N), units_N, (a, b)), level, limits_of_difference(metric))
+    of_a, of_b = (sample(partial(mean_metric, metric, targets_N), units_N, (row,), (a, b)) for row in (a, b))
+    of = conclude(of_a.minus(of_b), level, limits_of_difference(metric))
     seeds = (a.seeds, b.seeds)
     return Paired(of.value, of.low, of.high, of.p, of.se, of.degrees, of.units, of.by_fold, seeds, of.seeds_se, level)
 
 
 def mean_metric(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, rows_SN: np.ndarray) -> float:
     """The metric of the utterances that a mask keeps, mean over seeds."""
-    kept_targets = targets_N[kept_N]
-    return sum(metric(kept_targets, row_N[kept_N]) for row_N in rows_SN) / len(rows_SN)
-
-
-def difference(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, a_SN: np.ndarray, b_SN: np.ndarray) -> float:
-    """The same of row a, minus that of row b."""
-    gap = mean_metric(metric, targets_N, kept_N, a_SN) - mean_metric(metric, targets_N, kept_N, b_SN)
-    assert math.isfinite(gap), "the metric is not finite on a subset: there is no interval"
-    return gap
+    if not kept_N.all():
+        targets_N, rows_SN = targets_N[kept_N], rows_SN[:, kept_N]
+    value = sum(metric(targets_N, row_N) for row_N in rows_SN) / len(rows_SN)
+    assert math.isfinite(value), "the metric is not finite on a subset: there is no interval"
+    return value
 
 
 def interval(

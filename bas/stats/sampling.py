@@ -16,16 +16,14 @@ I, cells: the same, cell by cell. This part of T is in J already. If each fold t
 
 U / (U - 1) makes V unbiased where all units are of one size, as J measures from the mean of the units at hand.
 
-The interval is Student's t. Its degrees of freedom are Satterthwaite's: J has U' - 1, with Kish's effective number of
-units U' = 1 / Σ w², w the units' shares of the utterances (U of equal units, fewer of unequal ones); T has R - 1 for
-each fold. `benchmarks/verdicts.py` measures how often such intervals cover.
+The interval is Student's t. Its degrees of freedom are Satterthwaite's: J has U - 1, fewer if the units' sizes differ
+(`ratio_degrees`); T has R - 1 for each fold. `benchmarks/verdicts.py` measures how often such intervals cover.
 
 References
     Cameron, Gelbach and Miller, *J. Business & Economic Statistics* 29(2):238, 2011: errors clustered in two ways.
     Cochran, *Sampling Techniques*, 3rd ed., Wiley 1977, ch. 6: the ratio estimator over units of unequal size.
     Efron and Tibshirani, *An Introduction to the Bootstrap*, Chapman & Hall 1993, ch. 11: jackknife pseudo-values
         with Student-t.
-    Kish, *Survey Sampling*, Wiley 1965, sec. 11.7: the effective number of unequal weights.
     Satterthwaite, *Biometrics Bulletin* 2(6):110, 1946: degrees of freedom of a sum of variances.
 """
 
@@ -34,8 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import t as student_t
@@ -44,6 +44,8 @@ from bas.stats.metrics import ANY, Limits
 
 BLOCKS = 400  # If there are more units than this, they are left out in this many random blocks.
 LEVEL = 0.95
+DRAWS = 40_000
+MOST = 4_000_000  # numbers in these draws
 TOLERANCE = 1e-12  # Sums of the same terms in another order count as equal.
 
 
@@ -93,20 +95,28 @@ class Training:
 
     folds_FR: np.ndarray  # the statistic if all seeds had, in one fold, the predictions of one training
     cells_CR: np.ndarray  # the same for one cell
-    shares_F: np.ndarray  # of the utterances
+    sizes_F: np.ndarray  # utterances
+    sizes_C: np.ndarray
     models: float  # whose mean the row is: S
     more: bool  # whether more seeds would make this noise smaller
 
     @property
     def degrees(self) -> float:
-        of_fold = self.folds_FR.shape[1] - 1
-        return float(of_fold * (self.shares_F**2).sum() ** 2 / (self.shares_F**4).sum())
+        """Of T: R - 1 for each fold, weighted as the folds weigh in T."""
+        squares_F = self.sizes_F.astype(float) ** 2
+        return float((self.folds_FR.shape[1] - 1) * squares_F.sum() ** 2 / (squares_F**2).sum())
 
     @property
     def variance(self) -> tuple[float, float]:
         """T and I."""
         t, i = (float(np.var(x, axis=1, ddof=1).sum()) / self.models for x in (self.folds_FR, self.cells_CR))
         return t, i
+
+    @property
+    def in_units(self) -> float:
+        """How much of T - I, the part that units share, is in J once more, as that of single cells."""
+        folds, cells = (float((sizes.astype(float) ** 2).sum()) for sizes in (self.sizes_F, self.sizes_C))
+        return cells / (folds - cells) if folds > cells and len(self.sizes_F) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +128,16 @@ class Sampled:
 
     whole: np.ndarray
     without_U: np.ndarray
-    shares_U: np.ndarray  # of the utterances
+    sizes_U: np.ndarray  # utterances
     trainings: tuple[Training, ...]  # none where the folds are the units
     by_fold: bool  # the units are the folds, as there was one training a fold
+
+    def minus(self, other: Sampled) -> Sampled:
+        """Of the difference between two numbers, of rows that were trained apart."""
+        assert np.array_equal(self.sizes_U, other.sizes_U), "other units"
+        trainings = (*self.trainings, *other.trainings)
+        without_U = self.without_U - other.without_U
+        return Sampled(self.whole - other.whole, without_U, self.sizes_U, trainings, self.by_fold)
 
     def at(self, weights_A: np.ndarray) -> Sampled:
         """Of Σ weight · number, over the numbers whose weight is not 0."""
@@ -150,8 +167,12 @@ class Conclusion:
     level: float = LEVEL
 
 
-def sample(statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions]) -> Sampled:
+def sample(
+    statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions], among: Sequence[Predictions] = ()
+) -> Sampled:
     """Evaluate a statistic of some rows on all utterances, without each unit, and with other trainings.
+
+    among: these rows and those that the result will be compared with, which then have the same units.
 
     If a row has one training a fold and no repeats, nothing tells its training noise from its units: then whole folds
     are left out, which shows both. (More exactly, the smallest groups of utterances that share neither unit nor fold.)
@@ -162,7 +183,7 @@ def sample(statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions
     assert n > 0, "no utterances"
     assert all(len(row.folds_N) == n for row in rows), "rows of other utterances"
     unit_N = _numbered(units_N)
-    alone = [row for row in rows if row.repeats_RN is None]
+    alone = [row for row in among or rows if row.repeats_RN is None]
     by_fold = False
     for row in alone:
         joined_N = _join(unit_N, _numbered(row.folds_N))
@@ -170,7 +191,7 @@ def sample(statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions
         unit_N = joined_N
     if unit_N.max() >= BLOCKS:
         unit_N = (np.random.default_rng(0).permutation(unit_N.max() + 1) % BLOCKS)[unit_N]
-    shares_U = np.bincount(unit_N) / n
+    sizes_U = np.bincount(unit_N)
     everyone_N = np.ones(n, bool)
     arrays = [row.rows_SN for row in rows]
 
@@ -178,9 +199,9 @@ def sample(statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions
         return np.asarray(statistic(kept_N, *predictions), float)
 
     whole = value(everyone_N, arrays)
-    if len(shares_U) < 2:
-        return Sampled(whole, whole[None], shares_U, (), by_fold)
-    without_U = np.array([value(unit_N != u, arrays) for u in range(len(shares_U))])
+    if len(sizes_U) < 2:
+        return Sampled(whole, whole[None], sizes_U, (), by_fold)
+    without_U = np.array([value(unit_N != u, arrays) for u in range(len(sizes_U))])
 
     def swapped(row: int, part_N: np.ndarray) -> np.ndarray:
         repeats_RN = rows[row].repeats_RN
@@ -199,12 +220,12 @@ def sample(statistic: Statistic, units_N: np.ndarray, rows: Sequence[Predictions
     trainings = []
     for index, row in enumerate(rows if not alone else ()):
         fold_N = _numbered(row.folds_N)
-        cell_N = _numbered(fold_N * len(shares_U) + unit_N)
+        cell_N = _numbered(fold_N * len(sizes_U) + unit_N)
         folds_FR = swapped(index, fold_N)
         cells_CR = folds_FR if cell_N.max() == fold_N.max() else swapped(index, cell_N)
-        shares_F = np.bincount(fold_N) / n
-        trainings.append(Training(folds_FR, cells_CR, shares_F, row.seeds, row.again_RN is None))
-    return Sampled(whole, without_U, shares_U, tuple(trainings), by_fold)
+        sizes = np.bincount(fold_N), np.bincount(cell_N)
+        trainings.append(Training(folds_FR, cells_CR, *sizes, row.seeds, row.again_RN is None))
+    return Sampled(whole, without_U, sizes_U, tuple(trainings), by_fold)
 
 
 def _numbered(labels_N: np.ndarray) -> np.ndarray:
@@ -218,6 +239,43 @@ def _join(unit_N: np.ndarray, fold_N: np.ndarray) -> np.ndarray:
     units, nodes = unit_N.max() + 1, unit_N.max() + fold_N.max() + 2
     links = coo_matrix((np.ones(len(unit_N)), (unit_N, units + fold_N)), (nodes, nodes))
     return _numbered(connected_components(links, directed=False)[1][unit_N])
+
+
+def _uncertainty(sampled: Sampled, variances: Sequence[tuple[float, float]], of_units: float, shared: float) -> float:
+    """The sum of (variance)² / degrees of freedom over J and what trainings add to it, as Satterthwaite has it.
+
+    The trainings' part of J has the degrees of folds, not of units, since the units of a fold share it.
+    """
+    of_units_alone = inverse = 1 / ratio_degrees(tuple(sampled.sizes_U.tolist()))
+    uncertain, all_trainings = 0.0, sum(t for t, _ in variances)
+    for (t, _), training in zip(variances, sampled.trainings, strict=True):
+        part = shared * t / all_trainings if shared else 0.0
+        uncertain += part**2 / training.degrees
+        if part and training.in_units:
+            share = min(1 / len(variances), part * training.in_units / of_units)
+            inverse += share * (1 / ratio_degrees(tuple(training.sizes_F.tolist())) - of_units_alone)
+    return uncertain + of_units**2 * inverse
+
+
+@lru_cache(maxsize=4096)
+def ratio_degrees(sizes: tuple[int, ...]) -> float:
+    """Degrees of freedom of a mean over its jackknife standard error, for units of these sizes.
+
+    Those of the Student's t with the same 97.5 % quantile, if the units' values are normal and independent: U - 1 for
+    equal units, fewer for unequal ones, of which the largest decide. The quantile is of random draws from a fixed seed.
+    """
+    units, share_U = len(sizes), np.array(sizes) / sum(sizes)
+    if len(set(sizes)) == 1:
+        return units - 1.0
+    value_DU = np.random.default_rng(0).standard_normal((min(DRAWS, MOST // units), units))
+    mean_D = value_DU @ share_U
+    without_DU = (mean_D[:, None] - share_U * value_DU) / (1 - share_U)
+    error_D = (units - 1) / math.sqrt(units) * np.std(without_DU, axis=1, ddof=1)
+    quantile = float(np.quantile(np.abs(mean_D) / error_D, LEVEL))
+    most = student_t.ppf((1 + LEVEL) / 2, units - 1)
+    if quantile <= most:
+        return units - 1.0
+    return float(brentq(lambda degrees: student_t.ppf((1 + LEVEL) / 2, degrees) - quantile, 0.1, units - 1))
 
 
 def _put(rows_SN: np.ndarray, part_N: np.ndarray, training_N: np.ndarray) -> np.ndarray:
@@ -234,7 +292,7 @@ def conclude(sampled: Sampled, level: float = LEVEL, limits: Limits = ANY) -> Co
     in which all units agree, 2 / 2**U, and there is no interval unless it is below 1 - level.
     """
     assert 0 < level < 1, level
-    value, units = float(sampled.whole), len(sampled.shares_U)
+    value, units = float(sampled.whole), len(sampled.sizes_U)
 
     def concluded(low: float, high: float, p: float, se: float, degrees: float, seeds_se: float = 0.0) -> Conclusion:
         return Conclusion(value, low, high, p, se, degrees, units, sampled.by_fold, seeds_se, level)
@@ -253,11 +311,7 @@ def conclude(sampled: Sampled, level: float = LEVEL, limits: Limits = ANY) -> Co
         if 1 - level < p < 1:
             return concluded(-math.inf, math.inf, p, math.inf, 0.0)
         return concluded(value, value, p, 0.0, units - 1.0)
-    uncertain = of_units**2 / (1 / float((sampled.shares_U**2).sum()) - 1)
-    if shared:
-        each = [t**2 / training.degrees for (t, _), training in zip(variances, sampled.trainings, strict=True)]
-        uncertain += shared**2 * sum(each) / of_trainings**2
-    degrees, se = variance**2 / uncertain, math.sqrt(variance)
+    degrees, se = variance**2 / _uncertainty(sampled, variances, of_units, shared), math.sqrt(variance)
     half_width = float(student_t.ppf((1 + level) / 2, degrees)) * se
     p = float(2 * student_t.sf(abs(value) / se, degrees))
     of_seeds = sum(t for (t, _), training in zip(variances, sampled.trainings, strict=True) if training.more)

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from bas.stats.intervals import MIN_UNITS, Paired, difference
+from bas.stats.intervals import MIN_UNITS, Paired, mean_metric
 from bas.stats.metrics import Metric
 from bas.stats.sampling import Predictions, conclude, sample
 
@@ -63,12 +63,13 @@ def _against_others(
     targets_N: np.ndarray, row: Predictions, seed: int, units_N: np.ndarray, metric: Metric
 ) -> tuple[float, float]:
     """The interval of one seed minus the mean of the others."""
-    others_SN = np.delete(row.rows_SN, seed, axis=0)
-    sides = Predictions(row.rows_SN[[seed]], row.folds_N, again_RN=others_SN), Predictions(others_SN, row.folds_N)
-    sampled = sample(partial(difference, metric, targets_N), units_N, sides)
+    others = Predictions(np.delete(row.rows_SN, seed, axis=0), row.folds_N)
+    of_others = sample(partial(mean_metric, metric, targets_N), units_N, (others,))
+    alone_N = row.rows_SN[[seed]]
+    of_one = sample(lambda kept_N: mean_metric(metric, targets_N, kept_N, alone_N), units_N, ())
     # The variance of one training, from the others, times 1 + 1 / (S - 1).
-    both = replace(sampled.trainings[1], models=(row.seeds - 1) / row.seeds)
-    of = conclude(replace(sampled, trainings=(both,)))
+    both = replace(of_others.trainings[0], models=(row.seeds - 1) / row.seeds)
+    of = conclude(replace(of_one.minus(of_others), trainings=(both,)))
     return of.low, of.high
 
 

@@ -331,6 +331,5 @@ def _chance(value: float, drawn_R: np.ndarray) -> Chance:
 def _interval(values_V: np.ndarray, limits: Limits) -> tuple[float, float, float]:
     """The value with all units, and its interval from the values without each unit, within its limits."""
     without_U = values_V[1:]
-    shares_U = np.full(len(without_U), 1 / max(1, len(without_U)))
-    of = conclude(Sampled(values_V[0], without_U, shares_U, (), by_fold=False), limits=limits)
+    of = conclude(Sampled(values_V[0], without_U, np.ones(len(without_U), int), (), by_fold=False), limits=limits)
     return of.value, of.low, of.high
