@@ -285,7 +285,7 @@ def main() -> None:
         section(1, "How often verdicts are false"),
         "",
         paragraph(
-            f"Command: python benchmarks/verdicts.py --draws {draws}. Comparisons of two rows that are equal, in points: "
+            f"By python benchmarks/verdicts.py --draws {draws}. Comparisons of two rows that are equal, in points: "
             f"units differ with a deviation of {UNIT_SD:g}, the trainings of each fold and seed with that of noise. "
             f"Each cell is {draws:,} comparisons by bas.stats.paired, half as many where units times seeds are more "
             f"than {MANY}; by chance, a percentage has a deviation of {error:.1f} ({error * np.sqrt(2):.1f} there)."

@@ -246,20 +246,20 @@ def _uncertainty(sampled: Sampled, variances: Sequence[tuple[float, float]], of_
 
     The trainings' part of J has the degrees of folds, not of units, since the units of a fold share it.
     """
-    of_units_alone = inverse = 1 / ratio_degrees(tuple(sampled.sizes_U.tolist()))
+    of_units_alone = inverse = 1 / ratio_degrees(tuple(sorted(sampled.sizes_U.tolist())))
     uncertain, all_trainings = 0.0, sum(t for t, _ in variances)
     for (t, _), training in zip(variances, sampled.trainings, strict=True):
         part = shared * t / all_trainings if shared else 0.0
         uncertain += part**2 / training.degrees
-        if part and training.in_units:
+        if part and of_units and training.in_units:
             share = min(1 / len(variances), part * training.in_units / of_units)
-            inverse += share * (1 / ratio_degrees(tuple(training.sizes_F.tolist())) - of_units_alone)
+            inverse += share * (1 / ratio_degrees(tuple(sorted(training.sizes_F.tolist()))) - of_units_alone)
     return uncertain + of_units**2 * inverse
 
 
 @lru_cache(maxsize=4096)
 def ratio_degrees(sizes: tuple[int, ...]) -> float:
-    """Degrees of freedom of a mean over its jackknife standard error, for units of these sizes.
+    """Degrees of freedom of a mean over its jackknife standard error, for units of these sizes, in ascending order.
 
     Those of the Student's t with the same 97.5 % quantile, if the units' values are normal and independent: U - 1 for
     equal units, fewer for unequal ones, of which the largest decide. The quantile is of random draws from a fixed seed.

@@ -14,7 +14,7 @@ from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.report.results import Comparison, Row, write_results
 from bas.runs.results import Split
-from bas.stats import Interval, Paired, Spread
+from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import summarise
 from bas.studies import load_results
 from bas.training.settings import PRESETS
@@ -60,8 +60,9 @@ def comparison() -> Comparison:
         pooled=True,
         reference="4L",
         linear="lr",
-        rows=(row("4L"), row("lr", Paired(0.1, 0.02, 0.2, 0.01, 8, (2, 1), "sign-flip"))),
+        rows=(row("4L"), row("lr", Paired(0.1, 0.02, 0.2, 0.01, 0.04, 7.0, 8, False, (2, 1), 0.02))),
         ceiling=None,
+        false_verdicts=FalseVerdicts(1, 20),
         verdicts=("so",),
         decisions={"four": summarise(searches, [{"layer1": "a"}, {"layer1": "b"}])},
         sequences={"four": ("a", "b")},
@@ -72,7 +73,7 @@ def comparison() -> Comparison:
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     write_results(tmp_path, comparison())
     raw = json.loads((tmp_path / "results.json").read_text())
-    assert (raw["format"], raw["study"]) == (2, "compare")
+    assert (raw["format"], raw["study"]) == (3, "compare")
     assert raw["rows"][1]["against_linear"]["verdict"] == "better", "for other programs"
     assert load_results(tmp_path) == comparison()
 
@@ -87,8 +88,8 @@ def test_a_table_as_a_data_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda raw: raw.pop("format"), ("format: must be 2, not None",)),
-        (lambda raw: raw.update(format=1), ("format: must be 2, not 1", "give the same command again")),
+        (lambda raw: raw.pop("format"), ("format: must be 3, not None",)),
+        (lambda raw: raw.update(format=1), ("format: must be 3, not 1", "give the same command again")),
         (lambda raw: raw.update(study="dance"), ("study: 'dance' is no study",)),
         (lambda raw: raw.update(study="../x"), ("study: '../x' is no study",)),
         (lambda raw: raw.pop("rows"), ("rows is missing",)),

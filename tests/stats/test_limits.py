@@ -8,8 +8,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bas.stats import Metric, clip, interval, limited, limits_of, limits_of_difference, macro_f1, paired, ua, wa, wf1
-from bas.stats.ranking import contrast, leave_one_out
+from bas.stats import (
+    Metric,
+    Predictions,
+    clip,
+    interval,
+    limited,
+    limits_of,
+    limits_of_difference,
+    macro_f1,
+    paired,
+    ua,
+    wa,
+    wf1,
+)
+from bas.stats.ranking import contrast, sample_all
 from bas.stats.shares import closeness, pearson, spearman, within
 from bas.tasks import Classification, Shares
 
@@ -17,6 +30,10 @@ UNITS = np.repeat(np.arange(6), 8)
 TRUTH = np.tile([0, 1], 24)
 GOOD = np.where(np.arange(48) % 23 == 0, 1 - TRUTH, TRUTH)
 GOOD[:3] = 1 - TRUTH[:3]
+
+
+def row(predictions_N: np.ndarray) -> Predictions:
+    return Predictions(predictions_N[None], UNITS)
 
 
 def mean(metric: Metric, predictions_N: np.ndarray) -> Callable[[np.ndarray], float]:
@@ -27,28 +44,29 @@ def mean(metric: Metric, predictions_N: np.ndarray) -> Callable[[np.ndarray], fl
 @pytest.mark.parametrize("predictions_N", [GOOD, 1 - GOOD])
 def test_an_accuracy_stays_within_0_and_1(metric: Metric, predictions_N: np.ndarray) -> None:
     estimate = mean(metric, predictions_N)
-    value, low, high = interval(estimate, UNITS, limits=limits_of(metric))
-    whole, free_low, free_high = interval(estimate, UNITS)
-    assert value == whole
-    assert free_high > 1 or free_low < 0, "the data do not show it"
-    assert (low, high) == (max(free_low, 0), min(free_high, 1))
+    of = interval(estimate, UNITS, (), limits=limits_of(metric))
+    free = interval(estimate, UNITS, ())
+    assert of.value == free.value
+    assert free.high > 1 or free.low < 0, "the data do not show it"
+    assert (of.low, of.high) == (max(free.low, 0), min(free.high, 1))
 
 
 @pytest.mark.parametrize("metric", [wa, ua, wf1, macro_f1])
 def test_a_difference_stays_within_minus_1_and_1(metric: Metric) -> None:
-    compared = paired(TRUTH, GOOD[None], 1 - GOOD[None], UNITS, metric)
-    plain = paired(TRUTH, GOOD[None], 1 - GOOD[None], UNITS, lambda t_N, p_N: metric(t_N, p_N))
+    compared = paired(TRUTH, row(GOOD), row(1 - GOOD), UNITS, metric)
+    plain = paired(TRUTH, row(GOOD), row(1 - GOOD), UNITS, lambda t_N, p_N: metric(t_N, p_N))
     assert plain.high > 1
     assert compared.high == 1
     assert (compared.low, compared.p, compared.verdict) == (plain.low, plain.p, plain.verdict)
-    values_VA = leave_one_out(TRUTH, np.stack([GOOD[None], 1 - GOOD[None]]), UNITS, metric)
-    assert contrast(values_VA, np.array([1.0, -1.0]), limits=limits_of_difference(metric)).high == 1
+    sampled = sample_all(TRUTH, np.stack([GOOD[None], 1 - GOOD[None]]), UNITS, UNITS, metric)
+    assert contrast(sampled, np.array([1.0, -1.0]), limits=limits_of_difference(metric)).high == 1
 
 
 def test_one_unit_still_has_no_interval() -> None:
     one = np.zeros(48)
-    assert interval(mean(wa, GOOD), one, limits=limits_of(wa))[1:] == (-math.inf, math.inf)
-    assert paired(TRUTH, GOOD[None], 1 - GOOD[None], one, wa).high == math.inf
+    of = interval(mean(wa, GOOD), one, (), limits=limits_of(wa))
+    assert (of.low, of.high) == (-math.inf, math.inf)
+    assert paired(TRUTH, row(GOOD), row(1 - GOOD), one, wa).high == math.inf
 
 
 def test_every_metric_of_the_tasks_declares_its_limits() -> None:

@@ -20,7 +20,7 @@ from bas.runs.baselines import common_baselines
 from bas.runs.layers import cross_validate
 from bas.runs.spaces import load_space
 from bas.space import SearchSpace
-from bas.stats import paired, shares
+from bas.stats import Predictions, paired, shares
 from bas.tasks import Shares, join_parts
 
 ONE = Shares()
@@ -102,12 +102,14 @@ def test_a_paired_comparison_takes_rows_of_outputs() -> None:
     units = np.repeat(np.arange(8), 10)
     good, bad = (np.stack([targets_NO + rng.normal(0, sd, (80, 2)) for _ in range(2)]) for sd in (0.1, 2.0))
     targets, metric = join_parts(ONE, targets_NO, units // 2), shares.within(shares.spearman)
-    difference = paired(targets, good, bad, units, metric)
+    rows = Predictions(good, units // 2), Predictions(bad, units // 2)
+    difference = paired(targets, *rows, units, metric)
     assert difference.verdict == "better"
     assert difference.difference == pytest.approx(
         np.mean([metric(targets, p) for p in good]) - np.mean([metric(targets, p) for p in bad])
     )
-    assert paired(targets, good, good, units, metric).p == 1
+    same = Predictions(good, units // 2)
+    assert paired(targets, same, same, units, metric).p == 1
 
 
 def test_concordance_is_lins() -> None:
