@@ -35,7 +35,7 @@ UNIT_SD, POINTS = 3.0, 100
 UNITS, SEEDS, NOISE = (6, 10, 24, 91), (1, 3, 5, 10), (0.0, 1.5, 3.0)
 ALL = 0  # folds: each unit is left out alone
 CLASSES, EACH = 4, 20  # of the comparisons of classes: utterances a unit
-CHECKED = 5
+CHECKED = 50
 MANY = 500
 
 
@@ -199,7 +199,7 @@ def measured(cells: Iterable[Cell], draws: int, folder: Path, workers: int, what
     """The counts of every cell, from the folder where they are there."""
     done = {cell: read_json(path) for cell in cells if (path := folder / f"{cell.name}.json").exists()}
     done = {cell: counts for cell, counts in done.items() if counts["draws"] == draws_of(cell, draws)}
-    missing = sorted((cell for cell in cells if cell not in done), key=lambda cell: -cell.units * cell.seeds)
+    missing = sorted((cell for cell in cells if cell not in done), key=lambda cell: cell.units * cell.seeds)
     with ProcessPoolExecutor(workers) as pool, bar(Console(), what) as progress:
         task = progress.add_task(what, total=len(missing))
         futures = {pool.submit(measure, cell, draws_of(cell, draws)): cell for cell in missing}
