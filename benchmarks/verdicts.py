@@ -149,7 +149,8 @@ def measure(cell: Cell, draws: int) -> dict[str, float]:
         low, high = units_alone(drawn, metric)
         alone += low <= true <= high
         halves.append((of.high - of.low) / 2)
-        detectable.append(of.detectable or np.nan)
+        if of.detectable is not None:
+            detectable.append(of.detectable)
         if index % CHECKED == 0 and (check := a_against_a(targets_N, [a], unit_N, metric)):
             false, checks = false + check.count, checks + check.total
     points = POINTS if cell.kind == "classes" else 1
@@ -159,7 +160,7 @@ def measure(cell: Cell, draws: int) -> dict[str, float]:
         "verdicts": verdicts,
         "alone": alone,
         "half": points * float(np.median(halves)),
-        "detectable": points * float(np.median(detectable)),
+        "detectable": points * float(np.median(detectable)) if detectable else 0.0,
         "false_checks": false,
         "checks": checks,
     }
@@ -246,7 +247,7 @@ def line(cell: Cell, counts: Mapping[str, float]) -> list[str]:
         percent(counts["verdicts"], counts["draws"]),
         percent(counts["alone"], counts["draws"]),
         f"{counts['half']:.1f}",
-        "–" if np.isnan(counts["detectable"]) else f"{counts['detectable']:.1f}",
+        f"{counts['detectable']:.1f}" if counts["detectable"] else "–",
         percent(counts["false_checks"], counts["checks"]),
     ]
 
@@ -267,7 +268,8 @@ def worst(cells: Mapping[Cell, Mapping[str, float]]) -> str:
     return (
         f"{len(some)} cells with {LEAST} seeds or more: intervals cover {covers[0]:.1f} to {covers[-1]:.1f} % (median "
         f"{np.median(covers):.1f}; {inside} of {len(some)} between 93 and 97); verdicts are false in {false[0]:.1f} to "
-        f"{false[-1]:.1f} % (mean {np.mean(false):.2f}; {over} cells above {MOST}); A/A checks in {checks:.1f} %, over all cells with noise."
+        f"{false[-1]:.1f} % (mean {np.mean(false):.2f}; {over} cells above {MOST}); A/A "
+        f"checks in {checks:.1f} %, over all cells with noise."
     )
 
 
