@@ -6,61 +6,111 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, estimate, points, spread
-from bas.report.notes import about, false_verdicts_line, over_folds, preset_line, settings_line
+from bas.report.format import NONE, encoder_name, ends, estimate, points, spread
+from bas.report.notes import (
+    LEVEL,
+    about,
+    intervals_line,
+    over_folds,
+    preset_line,
+    settings_line,
+    verdict_lines,
+)
 from bas.report.table import Table, rich_table
-from bas.stats import Paired, Spread, verdict_sentence
-from bas.stats.ranking import Agreement, SlotEffects
+from bas.stats import MIN_UNITS, Estimate, Paired, Spread, holm, verdict_sentence
+from bas.stats.ranking import NOISE, SlotEffects
 from bas.studies.audit.results import Audit, Claim, SpaceAudit
+from bas.training.settings import PRESETS, Settings, search_settings
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
+ALONE = ", uncorrected"
+AS_PAPER, NOT_PAPER = "as in the paper", "not the paper's"
+NOTHING = ("undecided", "tie", "no claim")
 
-def _against(of: Paired | None) -> str:
-    return NONE if of is None else f"{estimate(of.difference, of)}: {of.verdict}"
+
+def whose(settings: Settings) -> str:
+    """Under which settings a search or a training was done, and whether they are the paper's."""
+    paper = settings == PRESETS["paper"]
+    return f"{preset_line(settings)}, {AS_PAPER if paper else NOT_PAPER}"
 
 
-def _tau(of: Agreement | None) -> str:
-    return NONE if of is None else f"{of.tau:+.2f} ± {of.tau_sd:.2f} ({of.rho:+.2f})"
+def corrected(verdicts: Sequence[str], ps: Sequence[float]) -> list[str]:
+    """The verdicts of one table, each marked that the number of comparisons there could explain (Holm)."""
+    family = [i for i, verdict in enumerate(verdicts) if verdict != "no claim"]
+    stay = {i for i, p in zip(family, holm([ps[i] for i in family]), strict=True) if p <= LEVEL}
+    return [v if v in NOTHING or i in stay else v + ALONE for i, v in enumerate(verdicts)]
+
+
+def compared(space: SpaceAudit, reference: str) -> dict[str, Paired]:
+    """Every comparison between two systems, by a name for it."""
+    pairs = [
+        (f"{row.strategy} against {other}", difference)
+        for row in space.strategies
+        for other, difference in (
+            ("random search", row.searched.against_random if row.searched else None),
+            (f"the {reference}", row.against_reference),
+        )
+    ]
+    return {name: difference for name, difference in pairs if difference}
+
+
+def _percent(of: Estimate | None, sign: str = "") -> str:
+    """A percentile, whole, with its interval; a difference of two has a sign."""
+    if of is None:
+        return NONE
+    interval = "" if of.low == of.high else f" ({ends(of, sign, digits=0)})"
+    return f"{100 * of.value:{sign}.0f}{interval}"
+
+
+def _regret(of: Estimate | None) -> str:
+    return NONE if of is None else f"{points(of.value)} ({ends(of)})"
+
+
+def _tau(of: Estimate | None) -> str:
+    return NONE if of is None else f"{of.value:+.2f} ({ends(of, '+', scale=1, digits=2)})"
 
 
 def strategies(space: SpaceAudit, headline: str) -> Table:
     """For each strategy: the score its user gets, how well it ranks architectures, and its cost."""
     whole = next(row.cost for row in space.strategies if row.strategy == "exhaustive")
-    heading = ["strategy", headline, "percentile", "regret", "tau of paths", "tau of theta", "cost"]
-    rows = [
-        [
-            row.strategy,
-            spread(row.score),
-            NONE if row.percentile is None else f"{100 * row.percentile:.0f}",
-            points(row.regret, "+"),
-            _tau(row.searched.paths if row.searched else None),
-            _tau(row.searched.beliefs if row.searched else None),
-            f"{100 * row.cost / whole:.0f} %",
-        ]
-        for row in space.strategies
-    ]
-    return heading, rows
+    ranked = ["percentile", "regret", "tau of paths", "tau of theta"] if space.summary.ranks else []
+    rows = []
+    for row in space.strategies:
+        paths, beliefs = (row.searched.paths, row.searched.beliefs) if row.searched else (None, None)
+        ranks = [_percent(row.percentile), _regret(row.regret), _tau(paths), _tau(beliefs)]
+        score = spread(row.score) if row.score else NONE
+        rows.append([row.strategy, score, *ranks[: len(ranked)], f"{100 * row.cost / whole:.0f} %"])
+    return ["strategy", headline, *ranked, "cost"], rows
 
 
 def against(space: SpaceAudit, headline: str, reference: str) -> Table:
     """Each strategy against random search at its cost and against the reference."""
-    heading = ["strategy", f"{headline} of random search at its cost", "against it", f"against the {reference}"]
+    of = compared(space, reference)
+    marked = corrected([one.verdict for one in of.values()], [one.p for one in of.values()])
+    cells = {
+        name: f"{estimate(one.difference, one)}: {verdict}"
+        for (name, one), verdict in zip(of.items(), marked, strict=True)
+    }
+    ranked = ["percentile", "ahead of it"] if space.summary.ranks else []
     rows = []
     for row in space.strategies:
-        cells = [NONE, NONE]
-        if row.searched:
-            drawn = row.searched.random
-            rank = "" if drawn.percentile is None else f", percentile {100 * drawn.percentile:.0f}"
-            cells = [f"{points(drawn.mean)} ({drawn.tried:.1f} trained{rank})", _against(row.searched.against_random)]
-        rows.append([row.strategy, *cells, _against(row.against_reference)])
+        drawn, random, ranks = row.searched.random if row.searched else None, NONE, [NONE, NONE]
+        if drawn:
+            random = f"{points(drawn.mean)} ({drawn.tried:.1f} tried)"
+            ranks = [_percent(drawn.percentile), _percent(row.searched.ahead if row.searched else None, "+")]
+        names = (f"{row.strategy} against {other}" for other in ("random search", f"the {reference}"))
+        verdicts = [cells.get(name, NONE) for name in names]
+        rows.append([row.strategy, random, *ranks[: len(ranked)], *verdicts])
+    heading = ["strategy", f"{headline} of random search at its cost", *(f"its {name}" for name in ranked[:1])]
+    heading += [*(f"percentile {name}" for name in ranked[1:]), "against it", f"against the {reference}"]
     return heading, rows
 
 
 def architectures(space: SpaceAudit, headline: str) -> Table:
     """All architectures, best first."""
-    heading = ["architecture", headline, "params", "multiply-adds (G)"]
+    heading = ["architecture", headline, "shrunken", "params", "multiply-adds (G)"]
     return heading, [
-        [row.architecture, spread(row.score), f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"]
+        [row.architecture, spread(row.score), points(row.shrunken), f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"]
         for row in space.architectures
     ]
 
@@ -68,13 +118,18 @@ def architectures(space: SpaceAudit, headline: str) -> Table:
 def effects(space: SpaceAudit) -> Table:
     """By slot and block: the mean with the block, and its difference from the mean of all, under each setting."""
     conditions = {"as planned": space.effects, **{spec: of.effects for spec, of in space.variants.items()}}
+    slots = space.effects.items()
+    each = [of[part].effects[b] for part, slot in slots for b in slot.effects for of in conditions.values()]
+    marked = iter(corrected([effect.verdict for effect in each], [effect.p for effect in each]))
 
     def cell(of: SlotEffects, block: str) -> str:
-        return f"{points(of.means[block])}: {estimate(of.effects[block].value, of.effects[block])}"
+        effect, verdict = of.effects[block], next(marked)
+        judged = "" if verdict in NOTHING else f": {verdict}"
+        return f"{points(of.means[block])}: {estimate(effect.value, effect)}{judged}"
 
     rows = [
         [f"{part}: {block}", *(cell(of[part], block) for of in conditions.values())]
-        for part, slot in space.effects.items()
+        for part, slot in slots
         for block in slot.effects
     ]
     return ["block", *conditions], rows
@@ -83,11 +138,14 @@ def effects(space: SpaceAudit) -> Table:
 def claims(planned: Mapping[str, Claim], variants: Mapping[str, Mapping[str, Claim]]) -> Table:
     """The claims of the paper, here and under each variant, and whether a conclusion flips."""
     conditions = {"as planned": planned, **variants}
+    all_of = [claim for name in planned for of in conditions.values() if (claim := of.get(name))]
+    marked = iter(corrected([claim.conclusion for claim in all_of], [claim.p for claim in all_of]))
     rows = []
     for name in planned:
         row = [of.get(name) for of in conditions.values()]
-        cells = [f"{claim.conclusion}: {estimate(claim.value, claim)}" if claim else NONE for claim in row]
-        conclusions = [claim.conclusion for claim in row if claim]
+        conclusions = [next(marked) for claim in row if claim]
+        each = iter(conclusions)
+        cells = [f"{next(each)}: {estimate(claim.value, claim)}" if claim else NONE for claim in row]
         if {"confirmed", "rejected"} <= set(conclusions):
             flips = "yes"
         else:
@@ -112,16 +170,20 @@ def sentences(results: Audit, space: SpaceAudit) -> list[str]:
     where = f"{results.corpus} under {results.protocol.description}"
     searched = [row for row in space.strategies if row.searched]
     own = [row for row in searched if row.strategy == results.settings.strategy]
+    all_of = compared(space, results.reference)
+    marked = corrected([one.verdict for one in all_of.values()], [one.p for one in all_of.values()])
+    alone = {name for name, verdict in zip(all_of, marked, strict=True) if verdict.endswith(ALONE)}
     lines = []
     for row in own or searched:
-        name = f"{row.strategy} on {space.space}"
-        random = row.searched.against_random if row.searched else None
-        others = {"random search at its cost": random, f"the {results.reference}": row.against_reference}
-        lines += [
-            verdict_sentence(name, other, where, results.headline, difference, results.unit)
-            for other, difference in others.items()
-            if difference
-        ]
+        name = f"{row.strategy} on {space.space} ({whose(search_settings(results.settings, row.strategy))})"
+        for other in ("random search", f"the {results.reference}"):
+            difference = all_of.get(f"{row.strategy} against {other}")
+            if difference:
+                rival = f"{other} at its cost" if other == "random search" else other
+                line = verdict_sentence(name, rival, where, results.headline, difference, results.unit)
+                if f"{row.strategy} against {other}" in alone:
+                    line += f" Corrected for the {len(all_of)} comparisons of its table, that does not stay."
+                lines.append(line)
     return lines
 
 
@@ -137,9 +199,14 @@ def _beside(baselines: Mapping[str, Spread]) -> str:
 def summary(results: Audit, space: SpaceAudit) -> list[str]:
     """The range of scores in the space, and how well its architectures can be ranked."""
     of, ceiling = space.summary, space.summary.ceiling
-    reach = f"{points(of.worst)} to {points(of.best)}, mean {points(of.mean)}"
+    raw = [row.score.mean for row in space.architectures]
+    range_ = f"from {points(min(raw))} to {points(max(raw))}"
+    if of.worst is not None and of.best is not None:
+        range_ = f"from {points(of.worst)} to {points(of.best)} with the noise of training taken out, {range_} with it"
+    else:
+        range_ += " with the noise of training, which one seed does not show"
     lines = [
-        f"The space: {space.size} architectures, {results.headline} from {reach}.",
+        f"The space: {space.size} architectures, mean {results.headline} {points(of.mean)}, {range_}.",
         f"Beside it: {_beside(space.baselines)}.",
         *(
             f"Under {spec}: mean of the space {points(variant.mean)}; {_beside(variant.baselines)}."
@@ -150,9 +217,11 @@ def summary(results: Audit, space: SpaceAudit) -> list[str]:
         lines.append(
             f"Between architectures the true sd is {points(ceiling.architecture_sd)} points, the noise of one "
             f"training {points(ceiling.noise_sd)}; of the variance of means over {len(results.seeds)} seeds "
-            f"{100 * ceiling.reliability:.0f} % is true (95 % interval {100 * ceiling.reliability_low:.0f} to "
-            f"{100 * ceiling.reliability_high:.0f})."
+            f"{_reliability(space)} is true."
         )
+    if not of.ranks:
+        return [*lines, refusal(results, space)]
+    if ceiling and of.split_half is not None:
         lines.append(
             f"Half of the seeds against the other half: tau {of.split_half:+.2f}. A perfect predictor would reach "
             f"tau {ceiling.tau:+.2f} ({ceiling.low:+.2f} to {ceiling.high:+.2f}): the ceiling of both columns."
@@ -161,45 +230,103 @@ def summary(results: Audit, space: SpaceAudit) -> list[str]:
         epochs = sorted({taus.index(min(taus)), (len(taus) - 1) // 2, len(taus) - 1})
         each = ", ".join(f"{taus[e]:+.2f} in epoch {e + 1}" for e in epochs)
         lines.append(f"Learning: {name} loss ranks the architectures, trained alone, with tau {each}.")
-    return lines + _false_verdicts(space)
+    return lines
 
 
-def _false_verdicts(space: SpaceAudit) -> list[str]:
-    return [false_verdicts_line(space.false_verdicts)]
+def _reliability(space: SpaceAudit) -> str:
+    of = space.summary.ceiling
+    assert of is not None, "one seed"
+    low, high = (f"{100 * share:.0f}" for share in (of.reliability_low, of.reliability_high))
+    return f"{100 * of.reliability:.0f} % (95 % interval {low} to {high})"
+
+
+def refusal(results: Audit, space: SpaceAudit) -> str:
+    """Why there is no percentile, regret or tau, and what would help."""
+    of, what = space.summary.ceiling, "Percentile, regret and tau of the strategies: not told"
+    if of is None:
+        return f"{what}: one seed does not show whether its trainings rank the architectures. Two seeds or more would."
+    low, high = (f"{100 * share:.0f}" for share in (of.reliability_low, of.reliability_high))
+    line = f"{what}: these trainings do not rank the architectures (reliability {low} to {high} %"
+    line += f"; it must surely be above {100 * NOISE:.0f})."
+    seeds = f"; there are {len(results.seeds)}"
+    if of.enough_seeds:
+        return f"{line} If the estimates are right, {of.enough_seeds} seeds would{seeds}."
+    if of.reliability:
+        return f"{line} More seeds than an audit takes would{seeds}."
+    return f"{line} How many seeds would cannot be estimated, as no difference shows{seeds}."
 
 
 def legend(results: Audit) -> list[str]:
     """Units, seeds, folds, the number of test utterances, and the meaning of the columns."""
     headline, seeds = results.headline, results.seeds
     counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
-    draws = next((row.searched.random.draws for row in results.spaces[0].strategies if row.searched), 0)
+    draws = next((s.random.draws for row in results.spaces[0].strategies if (s := row.searched) and s.random), 0)
     lines = [
         f"{headline} in points on {results.tested} test utterances {over_folds(results)} (protocol "
         f"{results.protocol.description}), {counted}; of variants: "
         f"seed {', '.join(map(str, results.variant_seeds))} alone.",
-        f"Intervals: 95 %, jackknife-t over {results.units} units ({results.unit}). A verdict on two systems "
-        "also needs the sign-flip test; blocks and claims are judged by the interval alone. Nothing is "
-        "corrected for the number of questions.",
-        f"{headline} of a strategy: the picks of every fold and seed, trained with that seed; of one drawn blindly: "
-        "mean ± sd over architectures and seeds.",
-        "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind the "
-        "best architecture, which is chosen on one half of the seeds and scored on the other, both ways (0 where all "
-        "are equal, whatever the noise). Both use the trainings of the other seeds alone.",
-        "Tau: Kendall's, of a search's scores with the mean accuracy, mean ± sd over folds and seeds (and Spearman's "
-        "rho); of paths: "
-        "one-hot in the trained supernet, valid loss; of theta: the product of probabilities.",
-        "Cost: multiply-adds of search, selection and retraining, against training every architecture. Random search "
-        "trains architectures in random order up to the same multiply-adds, and takes the lowest valid loss "
-        f"(mean of {draws} draws); exhaustive trains all and does so.",
+        f"Searches and trainings as planned: {whose(results.settings)}. A strategy and a variant change what their "
+        "names say.",
+        intervals_line(results),
+        *_by_fold(results),
+        f'"{ALONE.removeprefix(", ")}": a verdict that the number of comparisons in its table could explain (Holm).',
+        f"{headline} of a strategy: the picks of every fold and seed; of one drawn blindly: mean ± sd over "
+        "architectures and seeds.",
     ]
+    if len(seeds) > 1:
+        lines.append(
+            "Every pick is judged by a training under another seed, which no search has seen: a search that keeps the "
+            "best of several trainings would else be credited with their luck. Random search trains architectures in "
+            "random order, takes the lowest valid loss and trains that one again, all at the strategy's multiply-adds "
+            f"(mean of {draws} draws); exhaustive tries all."
+        )
+    else:
+        lines.append(
+            "With one seed there is no other training to judge a pick by: random and exhaustive search, which would "
+            "keep the luckiest training, are not judged."
+        )
+    lines.append(
+        "Shrunken: the mean, moved to the mean of the space by the share of its variance that is noise. The largest of "
+        "many noisy means is too large; the largest shrunken one is not."
+    )
+    if any(space.summary.ranks for space in results.spaces):
+        lines += [
+            "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind "
+            "the best architecture, by shrunken means. Both use the trainings of the other seeds alone.",
+            "Tau: Kendall's, of a search's scores with the mean accuracy; of paths: one-hot in the trained supernet, "
+            "valid loss; of theta: the product of probabilities.",
+            f"Intervals of percentile, regret and tau: over {results.folds} folds, for other folds and seeds of the "
+            "searches and of the trainings that judge them"
+            + (f"; none with fewer than {MIN_UNITS} folds." if results.folds < MIN_UNITS else "."),
+        ]
+    lines.append("Cost: multiply-adds of search, selection and retraining, against training every architecture.")
     if any(space.claims for space in results.spaces):
         lines.append(
             "Claims: an FFN in the first slot minus the other blocks there; in the later slots blocks with "
             f"attention minus an FFN; the simple FFN minus the {results.reference}, good enough where it is "
             f"surely less than {points(results.good_enough)} points behind. Flips: yes, where one confirms and "
-            "another rejects; not the same, where one of them is undecided."
+            "another rejects; not the same, where one of them is undecided or uncorrected."
         )
+    for space in results.spaces:
+        name = f"{space.space}: " if len(results.spaces) > 1 else ""
+        lines += [
+            name + line for line in verdict_lines(results, compared(space, results.reference), space.false_verdicts)
+        ]
     return lines + about(results)
+
+
+def _by_fold(results: Audit) -> list[str]:
+    """Where one seed leaves blocks and claims with intervals over folds."""
+    planned = {e.units for s in results.spaces for of in s.effects.values() for e in of.effects.values() if e.by_fold}
+    variants = [of for space in results.spaces for of in space.variants.values()]
+    of_variants = {e.units for v in variants for of in v.effects.values() for e in of.effects.values() if e.by_fold}
+    if not planned | of_variants:
+        return []
+    where = "as planned and of variants" if planned and of_variants else "as planned" if planned else "of variants"
+    return [
+        f"With one seed ({where}), intervals of blocks and claims are over {min(planned | of_variants)} folds, not "
+        f"over {results.unit}s: the differences between folds are all that shows the noise of training."
+    ]
 
 
 def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
@@ -221,7 +348,7 @@ def markdown(results: Audit) -> str:
         section(
             1,
             f"Audit: {results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-            f"{preset_line(results.settings)}, protocol {results.protocol.description}",
+            f"{whose(results.settings)}, protocol {results.protocol.description}",
         )
     ]
     for space in results.spaces:

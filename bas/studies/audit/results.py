@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from bas.report.results import Results
 from bas.runs.results import Context
-from bas.stats import FalseVerdicts, Paired, Spread
+from bas.stats import Estimate, FalseVerdicts, Paired, Spread
 from bas.stats.decisions import Selection
-from bas.stats.ranking import Agreement, Ceiling, SlotEffects
+from bas.stats.ranking import Ceiling, SlotEffects
 
 Conclusion = Literal["confirmed", "rejected", "undecided", "no claim"]
 
@@ -22,6 +22,7 @@ class ArchitectureRow:
     number: int  # in the order of `SearchSpace.architectures`
     architecture: str
     score: Spread  # the headline metric, over seeds
+    shrunken: float | None  # its mean without the part that is noise, see `ranking.shrink`; None: one seed
     valid_score: float  # validation loss of the kept epoch, negated
     cost: float  # multiply-adds of one training
     parameters: int
@@ -32,7 +33,7 @@ class RandomSearch:
     """Random search at the cost of a strategy."""
 
     mean: float
-    percentile: float | None
+    percentile: Estimate | None
     tried: float  # architectures trained, mean over draws
     draws: int
 
@@ -42,18 +43,21 @@ class Searched:
     """The part of a row that only a strategy with searches has."""
 
     seconds: float  # of one search
-    random: RandomSearch
-    against_random: Paired
-    paths: Agreement | None  # of the scores of its paths with the true ranking; None: it scores no paths
-    beliefs: Agreement | None  # of its probabilities with the true ranking; None: it has none
+    random: RandomSearch | None  # None: with one seed it would be judged by the trainings that it chose between
+    against_random: Paired | None
+    ahead: Estimate | None  # its percentile minus that of random search
+    paths: Estimate | None  # Kendall's tau of the scores of its paths with the accuracies; None: it scores no paths
+    beliefs: Estimate | None  # the same of its probabilities; None: it has none
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyRow:
+    """Percentile, regret and both tau, here and in `Searched`, are None where the trainings rank no architectures."""
+
     strategy: str
-    score: Spread  # of the picks, over seeds; of a blind draw, over architectures and seeds
-    percentile: float | None  # None: too few seeds
-    regret: float | None
+    score: Spread | None  # of the picks, over seeds; of a blind draw, over architectures and seeds
+    percentile: Estimate | None
+    regret: Estimate | None
     cost: float  # multiply-adds of search, selection and retraining
     against_reference: Paired | None
     searched: Searched | None
@@ -64,10 +68,15 @@ class Summary:
     """The range of scores in the space, and how well its architectures can be ranked."""
 
     mean: float
-    best: float
-    worst: float
+    best: float | None  # of the shrunken means; None: one seed
+    worst: float | None
     split_half: float | None  # tau between two halves of the seeds; None: one seed
     ceiling: Ceiling | None  # None: one seed
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the trainings rank the architectures; else no percentile, regret or tau is given."""
+        return self.ceiling is not None and self.ceiling.ranks
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,10 @@ class Claim:
     value: float
     low: float
     high: float
+    p: float  # two-sided, that the contrast is 0; of "good enough", that it is the most that it may be behind
     units: int
-    conclusion: Conclusion
+    by_fold: bool  # the units are the folds, as there was one seed
+    conclusion: Conclusion  # by the interval alone, not corrected for the number of claims
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,6 @@ from bas.training.settings import STRATEGIES, Settings, search_settings, variant
 from bas.util.files import write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
-SEEDS = 16  # at most: all ways to halve the seeds are compared
 LARGEST = 300  # architectures of a space, each of which is trained alone
 OTHER_RESIDUAL = {"block": "residual=every", "every": "residual=block"}
 OTHER_OPTIMISER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
@@ -62,8 +61,8 @@ def measure(
     with Workers(workers, console) as pool:
         run = start(folder, inputs, protocol)
         announce(run, workers, console)
-        if len(plan.seeds) < 3:
-            console.print("note: percentiles need 2 seeds, regret needs 3", style="yellow")
+        if len(plan.seeds) < 2:
+            console.print("note: with one seed nothing is ranked, and random search is not judged", style="yellow")
         _train(run, pool, memory, chosen)
         variant_runs = {}
         for spec, settings in settings_of.items():
@@ -83,8 +82,8 @@ def measure(
 def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
     """The settings of each variant, by spec. Raises UserError for what cannot be audited."""
     plan, files = inputs.plan, inputs.spaces
-    if len(plan.seeds) > SEEDS:
-        raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {SEEDS} at most")
+    if len(plan.seeds) > ranking.MOST_SEEDS:
+        raise UserError(f"--seeds {len(plan.seeds)}: an audit takes {ranking.MOST_SEEDS} at most")
     for spec in strategies:
         if not spec:
             raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")

@@ -1,7 +1,7 @@
 """The data of an audit: every architecture trained alone, and how each search scored and chose.
 
 Axes: A architectures in the order of `SearchSpace.architectures`, F folds, S seeds, E epochs, N test utterances pooled
-over the folds, P searches, one for each fold and seed.
+over the folds, D draws of picks. A search is one fold and seed.
 """
 
 from __future__ import annotations
@@ -47,15 +47,24 @@ class Truth:
         """By architecture, the block of each searched part."""
         return tuple(a.to_dict() for a in self.architectures)
 
-    def accuracy(self, targets_N: np.ndarray, metric: Metric) -> np.ndarray:
-        """`(A, S)`: the metric pooled over the folds."""
-        return np.array([[metric(targets_N, p_N) for p_N in of_one] for of_one in self.predictions_ASN])
+    def accuracy(self, targets_N: np.ndarray, metric: Metric, without: int | None = None) -> np.ndarray:
+        """`(A, S)`: the metric pooled over the folds. without: a fold whose test utterances are left out."""
+        kept_N = self.folds_N != (-1 if without is None else without)
+        return np.array([[metric(targets_N[kept_N], p_N[kept_N]) for p_N in of_one] for of_one in self.predictions_ASN])
 
-    def compose(self, picks_FS: np.ndarray) -> Predictions:
-        """What a system predicts that may use a different architecture in each fold and with each seed."""
-        n, seeds = np.arange(len(self.folds_N)), np.arange(picks_FS.shape[1])
-        rows = [self.predictions_ASN[picks_FS[self.folds_N, s], s, n] for s in seeds]
-        return Predictions(np.array(rows), self.folds_N)
+    def compose(self, picks_DFS: np.ndarray) -> Predictions:
+        """What systems predict that pick an architecture in each fold and with each seed: `(S, N, D)`, D systems.
+
+        A pick of seed s is judged by the training of the next seed, and of the last seed by that of the first: one that
+        no search has seen, as a search that chooses between trainings would keep the luckiest. With one seed there is
+        no other.
+        """
+        seeds, n = picks_DFS.shape[2], np.arange(len(self.folds_N))
+        rows = [
+            [self.predictions_ASN[picks_FS[self.folds_N, s], (s + 1) % seeds, n] for picks_FS in picks_DFS]
+            for s in range(seeds)
+        ]
+        return Predictions(np.moveaxis(np.array(rows), 1, 2), self.folds_N)
 
     def row(self, architecture: int) -> Predictions:
         """What one architecture predicts."""
@@ -69,10 +78,10 @@ class Searches:
     strategy: str
     picks_FS: np.ndarray  # the numbers of the chosen architectures
     decided: Selection
-    beliefs_PA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
-    paths_PA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
-    cost: float  # multiply-adds of one search and selection, mean over P
-    seconds: float  # mean over P
+    beliefs_FSA: np.ndarray | None  # log of softmax(theta) of each architecture, summed over parts; None: no theta
+    paths_FSA: np.ndarray | None  # validation loss of its path in the trained supernet, negated; None: too many paths
+    cost: float  # multiply-adds of one search and selection, mean over folds and seeds
+    seconds: float  # the same
 
 
 def alone(run: Run, space: str, fold: int, seed: int, number: int) -> TrainingResult:
@@ -108,14 +117,15 @@ def load_searches(run: Run, name: str, strategy: str) -> Searches:
     picks = [numbers[Architecture.of(result.architecture)] for result in results]
     beliefs = [result.probabilities for result in results if result.probabilities]
     paths = [result.paths for result in results if result.paths]
+    by_search = (len(run.protocol.folds), len(run.plan.seeds), -1)
+    belief = [[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]
+    scores = [[-path["loss"] for path in of_search] for of_search in paths]
     return Searches(
         strategy,
-        np.array(picks).reshape(-1, len(run.plan.seeds)),
+        np.array(picks).reshape(by_search[:2]),
         decided(results, space),
-        None
-        if not beliefs
-        else np.array([[sum(np.log(b[part][block]) for part, block in a.blocks) for a in numbers] for b in beliefs]),
-        None if not paths else np.array([[-path["loss"] for path in of_search] for of_search in paths]),
+        np.array(belief).reshape(by_search) if beliefs else None,
+        np.array(scores).reshape(by_search) if paths else None,
         float(np.mean([result.multiply_adds for result in results])),
         float(np.mean([result.seconds for result in results])),
     )
@@ -158,11 +168,10 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                     "seconds": result.seconds,
                 }
                 for search in searches:
-                    p = fold * len(run.plan.seeds) + index
-                    if search.beliefs_PA is not None:
-                        row[f"{search.strategy}_probability"] = float(np.exp(search.beliefs_PA[p, number]))
-                    if search.paths_PA is not None:
-                        row[f"{search.strategy}_valid_loss"] = -search.paths_PA[p, number]
+                    if search.beliefs_FSA is not None:
+                        row[f"{search.strategy}_probability"] = float(np.exp(search.beliefs_FSA[fold, index, number]))
+                    if search.paths_FSA is not None:
+                        row[f"{search.strategy}_valid_loss"] = -search.paths_FSA[fold, index, number]
                 rows.append(row)
     write_frame(pd.DataFrame(rows), folder, truth.space)
 

@@ -1,31 +1,44 @@
 """Did the search work, and did the choice matter? Every number of an audit's report.
 
-Axes as in `bas.studies.audit.trained`. The score of a strategy is what its user gets: the picks of every fold and seed,
-trained with that seed, pooled over the folds. Percentile and regret compare architectures by their means over the other
-seeds, because a pick on valid may be lucky in the trainings of its own seed.
+Axes as in `bas.studies.audit.trained`. A strategy is judged in two ways:
+
+- by what its picks reach, pooled over the folds. Random and exhaustive search choose between trainings by validation
+  loss; if they kept the training that they chose, its luck on valid would count for them, while a strategy's pick is
+  trained once. So every pick, of whatever search, is judged by a training that no search has seen (`Truth.compose`),
+  and its cost is counted for all. With one seed there is none: random and exhaustive search are not judged then.
+- by how it ranks: percentile, regret and tau compare architectures by their means over seeds. Where these means may be
+  noise alone (`Ceiling.ranks`), there is nothing to compare with, and no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from bas.runs.baselines import SIMPLE
 from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
 from bas.stats import (
     ANY,
+    CORRELATION,
+    FRACTION,
+    Estimate,
     Limits,
+    Metric,
+    Paired,
     Predictions,
     Sampled,
     Spread,
     a_against_a,
+    limited,
+    limits_of,
     limits_of_difference,
     paired,
     ranking,
 )
-from bas.stats.ranking import Agreement
 from bas.studies.audit.results import (
     ArchitectureRow,
     Claim,
@@ -41,6 +54,7 @@ from bas.studies.audit.trained import Searches, Truth
 
 DRAWS = 10  # random searches, each over all folds and seeds
 GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far below the reference
+POSITIVE: Limits = (0.0, ANY[1])
 
 
 def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mapping[str, Variant]) -> SpaceAudit:
@@ -54,14 +68,15 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     accuracy_AS = truth.accuracy(targets_N, metric)
     sampled = ranking.sample_all(targets_N, truth.predictions_ASN, truth.folds_N, units_N, metric)
     every = [truth.row(number) for number in range(len(truth.architectures))]
+    summary = summarise(accuracy_AS)
     return SpaceAudit(
         space=truth.space,
         size=len(truth.architectures),
-        architectures=_architectures(truth, accuracy_AS),
-        summary=_summary(accuracy_AS),
+        architectures=_architectures(truth, accuracy_AS, summary),
+        summary=summary,
         baselines=baselines(run),
-        learning=_learning(truth, accuracy_AS.mean(1)),
-        strategies=strategies(run, truth, searches),
+        learning=_learning(truth, accuracy_AS.mean(1)) if summary.ranks else {},
+        strategies=strategies(run, truth, searches, summary.ranks),
         effects=ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric)),
         claims=claims(run, sampled, truth.designs),
         decisions={s.strategy: s.decided for s in searches},
@@ -70,13 +85,16 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     )
 
 
-def _architectures(truth: Truth, accuracy_AS: np.ndarray) -> tuple[ArchitectureRow, ...]:
+def _architectures(truth: Truth, accuracy_AS: np.ndarray, summary: Summary) -> tuple[ArchitectureRow, ...]:
     """A row for each architecture, best first."""
+    of = summary.ceiling
+    shrunken_A = ranking.shrink(accuracy_AS.mean(1), of.reliability) if of else None
     return tuple(
         ArchitectureRow(
             number=number,
             architecture=str(truth.architectures[number]),
             score=Spread.of(accuracy_AS[number].tolist()),
+            shrunken=None if shrunken_A is None else float(shrunken_A[number]),
             valid_score=float(truth.scores_AFS[number].mean()),
             cost=float(truth.cost_AF[number].mean()),
             parameters=int(truth.parameters_A[number]),
@@ -85,14 +103,16 @@ def _architectures(truth: Truth, accuracy_AS: np.ndarray) -> tuple[ArchitectureR
     )
 
 
-def _summary(accuracy_AS: np.ndarray) -> Summary:
-    mean_A = accuracy_AS.mean(1)
+def summarise(accuracy_AS: np.ndarray) -> Summary:
+    """The space's mean, its range without the part that is noise, and whether its architectures can be ranked."""
+    mean_A, of = accuracy_AS.mean(1), ranking.ceiling(accuracy_AS)
+    shrunken_A = ranking.shrink(mean_A, of.reliability) if of else None
     return Summary(
         mean=float(mean_A.mean()),
-        best=float(mean_A.max()),
-        worst=float(mean_A.min()),
+        best=None if shrunken_A is None else float(shrunken_A.max()),
+        worst=None if shrunken_A is None else float(shrunken_A.min()),
         split_half=ranking.split_half(accuracy_AS),
-        ceiling=ranking.ceiling(accuracy_AS),
+        ceiling=of,
     )
 
 
@@ -112,56 +132,83 @@ def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, tuple[float, ...]]
     Where it is negative, the fastest learners end worst, and a search that trusts that loss is misled.
     """
     losses = {"training": truth.training_AE, "validation": truth.validation_AE}
-    return {name: ranking.agreement(-loss_AE.T, truth_A).taus for name, loss_AE in losses.items()}
+    return {name: tuple(ranking.tau(-loss_A, truth_A) for loss_A in loss_AE.T) for name, loss_AE in losses.items()}
 
 
-def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[StrategyRow, ...]:
-    """A row for every strategy, one for exhaustive search, and one for an architecture drawn at random."""
+def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool) -> tuple[StrategyRow, ...]:
+    """A row for every strategy, one for exhaustive search, and one for an architecture drawn at random.
+
+    ranks: whether the trainings rank the architectures.
+    """
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
-    truth_A = accuracy_AS.mean(1)
+    size, folds, seeds = truth.scores_AFS.shape
+    several = [truth.accuracy(targets_N, metric, f) for f in range(folds)] if ranks and folds > 1 else [accuracy_AS]
+    without_FAS = np.array(several)
+    fresh = seeds > 1  # a training that no search has seen
+    mean_metric = over_draws(metric)
     reference = pooled(results_of(run, run.reference))
+    reference = Predictions(reference.rows_SN[:, :, None], reference.folds_N)
 
-    def row(name: str, picks_FS: np.ndarray, cost: float, searched: Searched | None = None) -> StrategyRow:
-        system = truth.compose(picks_FS)
-        percentile, regret = value_picks(accuracy_AS, picks_FS)
+    def mean(values: Callable[[np.ndarray], np.ndarray], limits: Limits) -> Estimate | None:
+        return ranking.over_searches(values, accuracy_AS, without_FAS, limits) if ranks else None
+
+    def percentile(picks_DFS: np.ndarray) -> Estimate | None:
+        return mean(lambda of_AS: ranking.percentiles(of_AS, picks_DFS), FRACTION)
+
+    def ahead(ours_DFS: np.ndarray, theirs_DFS: np.ndarray) -> Estimate | None:
+        def values(of_AS: np.ndarray) -> np.ndarray:
+            ahead_FS: np.ndarray = ranking.percentiles(of_AS, ours_DFS) - ranking.percentiles(of_AS, theirs_DFS)
+            return ahead_FS
+
+        return mean(values, CORRELATION)
+
+    def regret(picks_DFS: np.ndarray) -> Estimate | None:
+        return mean(lambda of_AS: ranking.regrets(of_AS, picks_DFS), POSITIVE)
+
+    def tau(scores_FSA: np.ndarray | None) -> Estimate | None:
+        return None if scores_FSA is None else mean(lambda of_AS: ranking.taus(of_AS, scores_FSA), CORRELATION)
+
+    def against(picks_DFS: np.ndarray, other: Predictions) -> Paired:
+        return paired(targets_N, truth.compose(picks_DFS), other, units_N, mean_metric)
+
+    def row(name: str, picks_DFS: np.ndarray, cost: float, scored: bool, searched: Searched | None) -> StrategyRow:
+        rows_SND = truth.compose(picks_DFS).rows_SN
         return StrategyRow(
             strategy=name,
-            score=Spread.of([metric(targets_N, p_N) for p_N in system.rows_SN]),
-            percentile=percentile,
-            regret=regret,
+            score=Spread.of([mean_metric(targets_N, p_ND) for p_ND in rows_SND]) if scored else None,
+            percentile=percentile(picks_DFS),
+            regret=regret(picks_DFS),
             cost=cost,
-            against_reference=paired(targets_N, system, reference, units_N, metric),
+            against_reference=against(picks_DFS, reference) if scored else None,
             searched=searched,
         )
 
-    def agreement(scores_PA: np.ndarray | None) -> Agreement | None:
-        return None if scores_PA is None else ranking.agreement(scores_PA, truth_A)
-
     rows = []
     for search in searches:
-        fold_FS = np.indices(search.picks_FS.shape)[0]
-        cost = search.cost + float(truth.cost_AF[search.picks_FS, fold_FS].mean())
-        draws, tried = random_search(truth, cost)
-        random = Predictions(np.concatenate([truth.compose(picks_FS).rows_SN for picks_FS in draws]), truth.folds_N)
-        mean = float(np.mean([metric(targets_N, p_N) for p_N in random.rows_SN]))
-        percentiles = [p for picks_FS in draws if (p := value_picks(accuracy_AS, picks_FS)[0]) is not None]
-        percentile = float(np.mean(percentiles)) if percentiles else None
+        picks_DFS, cost = search.picks_FS[None], search.cost + _training(truth, search.picks_FS)
+        drawn_DFS, tried = random_search(truth, cost)
+        drawn = truth.compose(drawn_DFS)
+        score = float(np.mean([mean_metric(targets_N, p_ND) for p_ND in drawn.rows_SN]))
         searched = Searched(
             seconds=search.seconds,
-            random=RandomSearch(mean, percentile, tried, DRAWS),
-            against_random=paired(targets_N, truth.compose(search.picks_FS), random, units_N, metric),
-            paths=agreement(search.paths_PA),
-            beliefs=agreement(search.beliefs_PA),
+            random=RandomSearch(score, percentile(drawn_DFS), tried, DRAWS) if fresh else None,
+            against_random=against(picks_DFS, drawn) if fresh else None,
+            ahead=ahead(picks_DFS, drawn_DFS),
+            paths=tau(search.paths_FSA),
+            beliefs=tau(search.beliefs_FSA),
         )
-        rows.append(row(search.strategy, search.picks_FS, cost, searched))
-    rows.append(row("exhaustive", truth.scores_AFS.argmax(0), float(truth.cost_AF.mean(1).sum())))
+        rows.append(row(search.strategy, picks_DFS, cost, True, searched))
+    exhaustive_FS = truth.scores_AFS.argmax(0)
+    whole = float(truth.cost_AF.mean(1).sum()) + _training(truth, exhaustive_FS)
+    rows.append(row("exhaustive", exhaustive_FS[None], whole, fresh, None))
+    every_DFS = np.arange(size)[:, None, None] + np.zeros((size, folds, seeds), int)
     blind = StrategyRow(
         strategy="one drawn blindly",
         score=Spread.of(accuracy_AS.ravel().tolist()),
-        percentile=0.5,
-        regret=None,
+        percentile=Estimate(0.5, 0.5, 0.5) if ranks else None,
+        regret=regret(every_DFS),
         cost=float(truth.cost_AF.mean()),
         against_reference=None,
         searched=None,
@@ -169,41 +216,42 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches]) -> tuple[St
     return (*rows, blind)
 
 
-def value_picks(accuracy_AS: np.ndarray, picks_FS: np.ndarray) -> tuple[float | None, float | None]:
-    """Percentile and cross-fitted regret, mean over the picks; None where there are too few other seeds."""
-    seeds = accuracy_AS.shape[1]
-    percentiles, regrets = [], []
-    for s in range(seeds):
-        others_AS = np.delete(accuracy_AS, s, axis=1)
-        if seeds > 1:
-            percentiles += [ranking.percentile(others_AS.mean(1), int(pick)) for pick in picks_FS[:, s]]
-        if seeds > 2:
-            regret = ranking.regret(others_AS, picks_FS[:, s].tolist()).cross_fitted
-            assert regret is not None, "two seeds or more give a number"
-            regrets.append(regret)
-    return float(np.mean(percentiles)) if percentiles else None, float(np.mean(regrets)) if regrets else None
+def over_draws(metric: Metric) -> Metric:
+    """The same metric of predictions `(N, D)`, mean over the draws."""
+
+    @limited(limits_of(metric))
+    def mean(targets_N: np.ndarray, predictions_ND: np.ndarray) -> float:
+        draws = predictions_ND.shape[1]
+        return float(sum(metric(targets_N, predictions_ND[:, d]) for d in range(draws)) / draws)
+
+    return mean
 
 
-def random_search(truth: Truth, budget: float) -> tuple[list[np.ndarray], float]:
-    """DRAWS random searches as `(F, S)` picks, and how many architectures they tried on average.
+def _training(truth: Truth, picks_FS: np.ndarray) -> float:
+    """Multiply-adds of training a pick, mean over folds and seeds."""
+    return float(truth.cost_AF[picks_FS, np.indices(picks_FS.shape)[0]].mean())
 
-    budget: multiply-adds for each fold and seed. A search trains architectures in random order until the budget is
-    spent, at least one, and picks the best on valid.
+
+def random_search(truth: Truth, budget: float) -> tuple[np.ndarray, float]:
+    """DRAWS random searches as picks `(D, F, S)`, and how many architectures they tried on average.
+
+    budget: multiply-adds for each fold and seed. A search trains architectures in random order, picks the best on valid
+    and trains it once more; it tries as many as leave enough for that. It tries at least one, and trains it once: there
+    was nothing to choose.
     """
     size, folds, seeds = truth.scores_AFS.shape
     rng = np.random.default_rng(0)
-    draws, tried = [], []
-    for _ in range(DRAWS):
-        picks_FS = np.empty((folds, seeds), int)
-        for f in range(folds):
-            for s in range(seeds):
-                order = rng.permutation(size)
-                afforded = max(1, int((truth.cost_AF[order, f].cumsum() <= budget).sum()))
-                within = order[:afforded]
-                picks_FS[f, s] = within[truth.scores_AFS[within, f, s].argmax()]
-                tried.append(afforded)
-        draws.append(picks_FS)
-    return draws, float(np.mean(tried))
+    picks_DFS = np.empty((DRAWS, folds, seeds), int)
+    tried = []
+    for d, f, s in np.ndindex(picks_DFS.shape):
+        order = rng.permutation(size)
+        costs = truth.cost_AF[order, f]
+        spent = costs.cumsum() + np.maximum.accumulate(costs)
+        afforded = max(1, int((spent <= budget).sum()))
+        within = order[:afforded]
+        picks_DFS[d, f, s] = within[truth.scores_AFS[within, f, s].argmax()]
+        tried.append(afforded)
+    return picks_DFS, float(np.mean(tried))
 
 
 FIRST = "an FFN comes first"
@@ -232,8 +280,15 @@ def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]]) -> 
         conclusion = "confirmed"
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
-    enough = Claim(simple.difference, simple.low, simple.high, simple.units, conclusion)
+    enough = Claim(simple.difference, simple.low, simple.high, _p_of(simple), simple.units, simple.by_fold, conclusion)
     return {**block_claims(sampled, designs, limits), ENOUGH: enough}
+
+
+def _p_of(simple: Paired) -> float:
+    """Of a difference of exactly -GOOD_ENOUGH."""
+    if simple.se in (0.0, math.inf):
+        return simple.p
+    return float(2 * student_t.sf(abs(simple.difference + GOOD_ENOUGH) / simple.se, simple.degrees))
 
 
 def block_claims(sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY) -> dict[str, Claim]:
@@ -256,5 +311,8 @@ def block_claims(sampled: Sampled, designs: Sequence[Mapping[str, str]], limits:
         "undecided": "undecided",
         "no claim": "no claim",
     }
-    estimates = {name: ranking.contrast(sampled, weights_A, limits=limits) for name, weights_A in weights.items()}
-    return {name: Claim(e.value, e.low, e.high, e.units, conclusions[e.verdict]) for name, e in estimates.items()}
+    claims = {}
+    for name, weights_A in weights.items():
+        of = ranking.contrast(sampled, weights_A, limits=limits)
+        claims[name] = Claim(of.value, of.low, of.high, of.p, of.units, of.by_fold, conclusions[of.verdict])
+    return claims
