@@ -63,7 +63,8 @@ def _percent(of: Estimate | None, sign: str = "") -> str:
 
 
 def _regret(of: Estimate | None) -> str:
-    return NONE if of is None else f"{points(of.value)} ({ends(of)})"
+    """A regret below 0 is none that shows: its number would read as better than the best."""
+    return NONE if of is None else f"{points(of.value) if of.value > 0 else 'none seen'} ({ends(of, '+')})"
 
 
 def _tau(of: Estimate | None) -> str:
@@ -292,7 +293,7 @@ def legend(results: Audit) -> list[str]:
     if any(space.summary.ranks for space in results.spaces):
         lines += [
             "Percentile: of the other architectures, how many the pick beats (50: a blind draw). Regret: points behind "
-            "the best architecture, by shrunken means. Both use the trainings of the other seeds alone.",
+            "the best architecture, whose mean is shrunken. Both use the trainings of the other seeds alone.",
             "Tau: Kendall's, of a search's scores with the mean accuracy; of paths: one-hot in the trained supernet, "
             "valid loss; of theta: the product of probabilities.",
             f"Intervals of percentile, regret and tau: over {results.folds} folds, for other folds and seeds of the "

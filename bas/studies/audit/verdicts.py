@@ -54,7 +54,6 @@ from bas.studies.audit.trained import Searches, Truth
 
 DRAWS = 10  # random searches, each over all folds and seeds
 GOOD_ENOUGH = 0.02  # "a simple FFN is good enough": at most this far below the reference
-POSITIVE: Limits = (0.0, ANY[1])
 
 
 def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mapping[str, Variant]) -> SpaceAudit:
@@ -165,7 +164,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
         return mean(values, CORRELATION)
 
     def regret(picks_DFS: np.ndarray) -> Estimate | None:
-        return mean(lambda of_AS: ranking.regrets(of_AS, picks_DFS), POSITIVE)
+        return mean(lambda of_AS: ranking.regrets(of_AS, picks_DFS), ANY)
 
     def tau(scores_FSA: np.ndarray | None) -> Estimate | None:
         return None if scores_FSA is None else mean(lambda of_AS: ranking.taus(of_AS, scores_FSA), CORRELATION)
