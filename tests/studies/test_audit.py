@@ -25,13 +25,27 @@ from bas.runs.plan import Job, Kind, Plan
 from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
+from bas.stats import Estimate, wa
+from bas.stats.ranking import percentiles
+from bas.stats.sampling import Sampled
 from bas.studies import load_results
 from bas.studies.audit.page import claims as claims_table
-from bas.studies.audit.page import markdown
-from bas.studies.audit.results import Claim
+from bas.studies.audit.page import corrected, markdown, whose
+from bas.studies.audit.page import refusal as refusal_of_ranks
+from bas.studies.audit.page import strategies as strategies_table
+from bas.studies.audit.results import Audit, Claim
 from bas.studies.audit.study import measure
 from bas.studies.audit.trained import Truth, load_searches, load_truth
-from bas.studies.audit.verdicts import ENOUGH, FIRST, LATER, block_claims, random_search, value_picks
+from bas.studies.audit.verdicts import (
+    ENOUGH,
+    FIRST,
+    LATER,
+    block_claims,
+    over_draws,
+    random_search,
+    strategies,
+    summarise,
+)
 from bas.training.settings import settings, variant
 
 pytestmark = pytest.mark.slow
@@ -108,7 +122,8 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
         for fold, parts in enumerate(run.protocol.folds):
             targets = run.targets[[run.position[i] for i in parts.test]]
             alone = [run.result(Job(Kind.ALONE, "nine", fold, seed, n).name) for n in range(9)]
-            right = [np.array(result["test"]["predictions"]) == targets for result in alone]
+            fresh = [run.result(Job(Kind.ALONE, "nine", fold, 1 - seed, n).name) for n in range(9)]
+            right = [np.array(result["test"]["predictions"]) == targets for result in fresh]
             for name in STRATEGIES:
                 chosen = run.result(Job(Kind.SEARCH, "nine", fold, seed, searcher=name).name)["architecture"]
                 hits[name].extend(right[numbers[" > ".join(chosen.values())]])
@@ -124,7 +139,8 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
     assert rows["one drawn blindly"]["score"]["sd"] > np.std(by_seed["one drawn blindly"], ddof=1), (
         "of architectures too"
     )
-    assert rows["exhaustive"]["cost"] == pytest.approx(9 * rows["one drawn blindly"]["cost"])
+    one, every = rows["one drawn blindly"]["cost"], rows["exhaustive"]["cost"]
+    assert 9.5 * one < every < 10.5 * one, "all, and the one that it takes once more"
     assert rows["gumbel"]["cost"] > rows["one drawn blindly"]["cost"]
     assert rows["gumbel"]["searched"]["random"]["tried"] >= 1
 
@@ -174,10 +190,15 @@ def test_the_page_says_what_its_numbers_rest_on(folder: Path) -> None:
     assert results["tested"] == 48
     for words in ("48 test utterances", "3 folds", "2 seeds", "8 units (speaker)", results["protocol"]["hash"]):
         assert words in page, words
-    for words in ("A/A check", "Simulated null", "| MSA > FFN |", "residual=every", FIRST, LATER, ENOUGH):
+    for words in ("A/A check", "Power: ", "| MSA > FFN |", "residual=every", FIRST, LATER, ENOUGH):
         assert words in page, words
+    assert "3 folds x 2 seeds" in page
+    assert "With one seed (of variants), intervals of blocks and claims are over 3 folds, not over speakers" in page
+    heading = page.splitlines()[0]
+    assert "preset cpu with width=16, stride=1, epochs=2, not the paper's" in heading
+    assert "single-path on nine (preset cpu with width=16, stride=1, epochs=2, not the paper's)" in page
     (space,) = results["spaces"]
-    assert set(space["false_verdicts"]) == {"a_a", "null"}
+    assert space["false_verdicts"] is None, "two seeds: none stands against two others"
     assert space["variants"]["residual=every"]["seeds"] == [0]
     assert set(space["variants"]["residual=every"]["claims"]) == {FIRST, LATER, ENOUGH}
     assert space["variants"]["residual=every"]["mean"] != space["summary"]["mean"]
@@ -191,50 +212,97 @@ def test_a_variant_is_trained_with_a_skip_around_every_block(folder: Path) -> No
     assert other == one + 2 * 2 * 16, "a LayerNorm around each of two blocks"
 
 
-def truth(accuracy_AS: np.ndarray, scores_AFS: np.ndarray, costs_A: list[float]) -> Truth:
-    size, folds, _ = scores_AFS.shape
+def truth(scores_AFS: np.ndarray, costs_A: list[float], predictions_ASN: np.ndarray | None = None) -> Truth:
+    """One test utterance a fold, unless predictions are given."""
+    size, folds, seeds = scores_AFS.shape
     curve_AE, costs_AF = np.ones((size, 1)), np.repeat(np.array(costs_A)[:, None], folds, 1)
-    predictions_ASN = np.zeros((*accuracy_AS.shape, folds), int)
-    return Truth("s", (), predictions_ASN, scores_AFS, curve_AE, curve_AE, np.ones(size), costs_AF)
+    if predictions_ASN is None:
+        predictions_ASN = np.zeros((size, seeds, folds), int)
+    folds_N = np.arange(predictions_ASN.shape[2]) % folds
+    return Truth("s", (), predictions_ASN, folds_N, scores_AFS, curve_AE, curve_AE, np.ones(size), costs_AF)
 
 
 def test_random_search_spends_what_it_may_and_takes_the_best_on_valid() -> None:
     scores = np.arange(6.0)[:, None, None] + np.zeros((6, 2, 3))
-    known = truth(np.zeros((6, 3)), scores, [1.0] * 6)
-    all_of_them, tried = random_search(known, 6.0)
+    known = truth(scores, [1.0] * 6)
+    all_of_them, tried = random_search(known, 7.0)
     assert tried == 6
-    assert all((picks == 5).all() for picks in all_of_them)
-    one_each, tried = random_search(known, 0.5)
-    assert tried == 1
-    assert len(np.unique(one_each)) == 6, "any of them"
-    _, tried = random_search(known, 3.0)
-    assert tried == 3
+    assert all_of_them.shape == (10, 2, 3)
+    assert (all_of_them == 5).all()
+    for budget, afforded in ((6.9, 5), (3.0, 2), (2.9, 1), (1.0, 1), (0.5, 1)):
+        picks, tried = random_search(known, budget)
+        assert tried == afforded, "one training more, of the best"
+    assert len(np.unique(picks)) == 6, "any of them"
+
+
+def test_a_pick_is_judged_by_a_training_that_no_search_has_seen() -> None:
+    told = 10 * np.arange(3)[:, None, None] + np.arange(2)[:, None] + np.zeros((3, 2, 4), int)  # architecture, seed
+    known = truth(np.zeros((3, 2, 2)), [1.0] * 3, told)
+    picks_DFS = np.array([[[2, 0], [1, 1]]])  # by fold and seed
+    assert known.compose(picks_DFS).rows_SN[:, :, 0].tolist() == [[21, 11, 21, 11], [0, 10, 0, 10]]
+
+
+def test_a_search_that_chooses_between_trainings_gains_nothing_by_their_luck() -> None:
+    """Equal architectures, and trainings whose luck shows on valid: who keeps the best gains, who retrains does not."""
+    rng = np.random.default_rng(0)
+    luck_ASF = rng.normal(0, 0.1, (9, 2, 10))
+    wrong_ASN = rng.random((9, 2, 1000)) > 0.6 + np.tile(luck_ASF, 100)
+    known = truth(np.moveaxis(luck_ASF, 1, 2), [1.0] * 9, wrong_ASN.astype(int))
+    targets_N = np.zeros(1000, int)
+    blind = known.accuracy(targets_N, wa).mean()
+    for picks_DFS in (random_search(known, 5.0)[0], known.scores_AFS.argmax(0)[None]):
+        reached = np.mean([over_draws(wa)(targets_N, of) for of in known.compose(picks_DFS).rows_SN])
+        kept = np.mean([over_draws(wa)(targets_N, of) for of in known.compose(picks_DFS[:, :, ::-1]).rows_SN[::-1]])
+        assert reached == pytest.approx(blind, abs=0.03)
+        assert kept > blind + 0.07, "of two seeds turned round, each pick meets the training it was chosen by"
 
 
 def test_the_claims_are_read_from_the_blocks_of_the_slots() -> None:
     blocks = ("MSA+FFN", "MSA", "FFN")
     designs = [{"layer1": a, "layer2": b} for a in blocks for b in blocks]
     rng = np.random.default_rng(0)
-    worth = np.array([0.05 * (d["layer1"] == "FFN") - 0.03 * (d["layer2"] == "FFN") for d in designs])
-    values = 0.8 + worth + np.vstack([np.zeros(9), rng.normal(0, 1e-4, (8, 9))])
-    claims = block_claims(values, designs)
+    worth_A = np.array([0.05 * (d["layer1"] == "FFN") - 0.03 * (d["layer2"] == "FFN") for d in designs])
+
+    def sampled(worth_A: np.ndarray, units: int = 8) -> Sampled:
+        without_UA = 0.8 + worth_A + rng.normal(0, 1e-4, (units, 9))
+        return Sampled(0.8 + worth_A, without_UA, np.full(units, 1 / units), (), by_fold=False)
+
+    claims = block_claims(sampled(worth_A), designs)
     assert claims[FIRST].conclusion == claims[LATER].conclusion == "confirmed"
     assert claims[FIRST].value == pytest.approx(0.05)
     assert claims[LATER].value == pytest.approx(0.03)
-    assert block_claims(0.8 - worth + values - values, designs)[FIRST].conclusion == "rejected"
-    assert block_claims(values, [{"layer1": d["layer1"].lower(), "layer2": d["layer2"]} for d in designs]) == {}
-    assert block_claims(values[:5], designs)[FIRST].conclusion == "no claim"
+    assert block_claims(sampled(-worth_A), designs)[FIRST].conclusion == "rejected"
+    assert block_claims(sampled(worth_A), [{**d, "layer1": d["layer1"].lower()} for d in designs]) == {}
+    assert block_claims(sampled(worth_A, units=3), designs)[FIRST].conclusion == "no claim"
 
 
 def test_a_conclusion_that_flips_is_called_so() -> None:
-    def flips(*conclusions: str) -> str:
-        first, *others = [{FIRST: Claim(0.0, -1.0, 1.0, 8, c)} for c in conclusions]
-        return claims_table(first, {str(i): of for i, of in enumerate(others)})[1][0][-1]
+    def flips(*conclusions: str, p: float = 0.001) -> list[str]:
+        first, *others = [{FIRST: Claim(0.0, -1.0, 1.0, p, 8, False, c)} for c in conclusions]
+        return claims_table(first, {str(i): of for i, of in enumerate(others)})[1][0][1:]
 
-    assert flips("confirmed", "rejected") == "yes"
-    assert flips("confirmed", "confirmed") == "no"
-    assert flips("confirmed", "undecided") == "not the same"
-    assert flips("confirmed") == "–"
+    assert flips("confirmed", "rejected")[-1] == "yes"
+    assert flips("confirmed", "confirmed")[-1] == "no"
+    assert flips("confirmed", "undecided")[-1] == "not the same"
+    assert flips("confirmed")[-1] == "–"
+    one, other, flip = flips("confirmed", "rejected", p=0.04)
+    assert one.startswith("confirmed, uncorrected: ")
+    assert other.startswith("rejected, uncorrected: ")
+    assert flip == "not the same", "two comparisons at 0.04: neither stays"
+
+
+def test_verdicts_that_the_number_of_comparisons_explains_are_marked() -> None:
+    verdicts, ps = ["better", "worse", "tie", "no claim", "better"], [0.001, 0.02, 0.3, 1.0, 0.01]
+    assert corrected(verdicts, ps) == ["better", "worse", "tie", "no claim", "better"]
+    assert corrected(["better"] * 2, [0.04, 0.01]) == ["better", "better"]
+    assert corrected(["better"] * 2, [0.04, 0.03]) == ["better, uncorrected"] * 2
+    assert corrected(["better", "no claim"], [0.04, 1.0]) == ["better", "no claim"], "no claim is no comparison"
+
+
+def test_a_page_says_whose_search_it_is() -> None:
+    assert whose(settings("paper")) == "preset paper, as in the paper"
+    assert whose(settings("paper", {"epochs": "50"})) == "preset paper with epochs=50, not the paper's"
+    assert whose(settings("cpu")) == "preset cpu, not the paper's"
 
 
 @pytest.mark.parametrize(
@@ -282,7 +350,10 @@ def test_the_verb(
     assert main([*run, *changes, *split_, "--name", "small"]) == 0
     page = (tmp_path / "runs/small/table.md").read_text()
     assert "Mark: allowed by --allow-overlap" in page
-    assert "needs more units or seeds" in page, "one seed cannot stand against itself"
+    assert "needs three seeds" in page, "one seed cannot stand against itself"
+    assert "one seed does not show whether its trainings rank the architectures" in page
+    assert "| exhaustive | – |" in page, "it would be judged by the training that it kept"
+    assert "with the noise of training, which one seed does not show" in page
     shown = capsys.readouterr().out
     assert "report: runs/small/table.md" in shown
     assert "runs/small/nine.parquet" in shown
@@ -301,15 +372,79 @@ def test_a_variant_changes_settings() -> None:
 def test_a_pick_is_valued_by_the_other_seeds() -> None:
     """Twenty equal architectures and noise; whoever picks each seed's own luckiest finds nothing."""
     rng = np.random.default_rng(0)
-    percentiles, regrets = [], []
+    found = []
     for _ in range(300):
-        accuracy = rng.normal(0.8, 0.01, (20, 4))
-        percentile, regret = value_picks(accuracy, accuracy.argmax(0)[None])
-        percentiles.append(percentile)
-        regrets.append(regret)
-    assert np.mean(percentiles) == pytest.approx(0.5, abs=0.04)
-    assert np.mean(regrets) == pytest.approx(0.0, abs=0.001)
-    assert value_picks(rng.normal(0.8, 0.01, (20, 1)), np.zeros((1, 1), int)) == (None, None)
+        accuracy_AS = rng.normal(0.8, 0.01, (20, 4))
+        found.append(percentiles(accuracy_AS, accuracy_AS.argmax(0)[None, None]).mean())
+    assert np.mean(found) == pytest.approx(0.5, abs=0.04)
+
+
+def ranked(folder: Path, accuracy_AS: np.ndarray, forced: bool) -> tuple[Audit, str]:
+    """The audit's results and page, as if its architectures had such accuracies; forced: as if they were ranked."""
+    results, run = load_results(folder), Run.open(folder)
+    searches = [load_searches(run, "nine", name) for name in STRATEGIES]
+    rows = strategies(run, load_truth(run, "nine"), searches, ranks=forced)
+    changed = replace(results.spaces[0], summary=summarise(accuracy_AS), strategies=rows)
+    results = replace(results, spaces=(changed,))
+    return results, markdown(results)
+
+
+def test_where_trainings_may_rank_nothing_no_rank_is_printed(folder: Path) -> None:
+    noise_AS = np.random.default_rng(0).normal(0.8, 0.01, (9, 2))
+    results, page = ranked(folder, noise_AS, forced=False)
+    (space,) = results.spaces
+    assert strategies_table(space, "WA")[0] == ["strategy", "WA", "cost"]
+    assert all(row.percentile is row.regret is None for row in space.strategies)
+    assert all(s.ahead is s.paths is s.beliefs is None for row in space.strategies if (s := row.searched))
+    line = refusal_of_ranks(results, space)
+    assert line in page
+    assert "not told: these trainings do not rank the architectures (reliability 0 to " in line
+    assert "; there are 2." in line
+    for words in ("tau of paths", "Percentile: of the other", "Half of the seeds"):
+        assert words not in page, words
+
+
+def test_a_refusal_says_how_many_seeds_would_help(folder: Path) -> None:
+    results = load_results(folder)
+    few = summarise(np.linspace(0, 0.02, 9)[:, None] + np.random.default_rng(0).normal(0, 0.01, (9, 2)))
+    assert few.ceiling is not None
+
+    def said(enough: int | None, reliability: float) -> str:
+        of = replace(few.ceiling, reliability=reliability, reliability_low=0.0, enough_seeds=enough)
+        return refusal_of_ranks(results, replace(results.spaces[0], summary=replace(few, ceiling=of)))
+
+    assert "If the estimates are right, 5 seeds would; there are 2." in said(5, 0.4)
+    assert "More seeds than an audit takes would; there are 2." in said(None, 0.1)
+    assert "How many seeds would cannot be estimated" in said(None, 0.0)
+    one_seed = refusal_of_ranks(results, replace(results.spaces[0], summary=summarise(np.linspace(0, 1, 9)[:, None])))
+    assert "one seed does not show" in one_seed
+
+
+def test_ranks_come_with_intervals_and_no_regret_is_negative(folder: Path) -> None:
+    clear_AS = np.linspace(0.5, 0.9, 9)[:, None] + np.random.default_rng(0).normal(0, 0.001, (9, 2))
+    results, page = ranked(folder, clear_AS, forced=True)
+    (space,) = results.spaces
+    heading, rows = strategies_table(space, "WA")
+    assert heading == ["strategy", "WA", "percentile", "regret", "tau of paths", "tau of theta", "cost"]
+    assert all(row[2].endswith("(no interval)") for row in rows[:3]), "three folds are too few"
+    assert rows[-1][2] == "50"
+    assert "none with fewer than 4 folds" in page
+    first, *others = space.strategies
+    better = replace(first, percentile=Estimate(0.6, 0.31, 0.9), regret=Estimate(-0.015, -0.03, 0.011))
+    cells = strategies_table(replace(space, strategies=(better, *others)), "WA")[1][0]
+    assert cells[2:4] == ["60 (31 to 90)", "none seen (-3.0 to +1.1)"]
+
+
+def test_the_range_is_that_of_shrunken_means(folder: Path) -> None:
+    (space,) = load_results(folder).spaces
+    of, raw = space.summary, [row.score.mean for row in space.architectures]
+    assert of.ceiling is not None
+    for row in space.architectures:
+        assert row.shrunken == pytest.approx(of.mean + of.ceiling.reliability * (row.score.mean - of.mean))
+    assert of.best - of.worst == pytest.approx(of.ceiling.reliability * (max(raw) - min(raw)))
+    page = (folder / "table.md").read_text()
+    assert f"from {100 * of.worst:.1f} to {100 * of.best:.1f} with the noise of training taken out" in page
+    assert summarise(np.linspace(0, 1, 9)[:, None]).best is None, "one seed shows no noise to take out"
 
 
 def test_what_was_never_chosen_counts_as_a_candidate(folder: Path) -> None:
