@@ -132,8 +132,10 @@ def power_lines(of: Context, compared: Collection[Paired]) -> list[str]:
     line = f"Power: a true difference of {median} points{reach} is seen in four of five such tables."
     seeds = len(of.seeds)
     if any(one.seeds_se for one in known):
-        enough = next(n for n in range(seeds, 1000) if np.median(seen(n / seeds)) <= NEAR * least)
-        if enough == seeds:
+        enough = next((n for n in range(seeds, 1000) if np.median(seen(n / seeds)) <= NEAR * least), None)
+        if enough is None:  # all the noise is that of seeds
+            line += f" With {2 * seeds} seeds, {points(float(np.median(seen(2))))}."
+        elif enough == seeds:
             line += f" With any number of seeds, {points(least)}: more of them would gain little."
         else:
             reached = points(float(np.median(seen(enough / seeds))))

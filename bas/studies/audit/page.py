@@ -243,7 +243,7 @@ def _reliability(space: SpaceAudit) -> str:
 
 def refusal(results: Audit, space: SpaceAudit) -> str:
     """Why there is no percentile, regret or tau, and what would help."""
-    of, what = space.summary.ceiling, "Percentile, regret and tau of the strategies: not told"
+    of, what = space.summary.ceiling, "Percentile, regret and tau of the strategies are not told"
     if of is None:
         return f"{what}: one seed does not show whether its trainings rank the architectures. Two seeds or more would."
     low, high = (f"{100 * share:.0f}" for share in (of.reliability_low, of.reliability_high))
@@ -306,7 +306,7 @@ def legend(results: Audit) -> list[str]:
             "Claims: an FFN in the first slot minus the other blocks there; in the later slots blocks with "
             f"attention minus an FFN; the simple FFN minus the {results.reference}, good enough where it is "
             f"surely less than {points(results.good_enough)} points behind. Flips: yes, where one confirms and "
-            "another rejects; not the same, where one of them is undecided or uncorrected."
+            "another rejects; not the same, where one decides and another does not."
         )
     for space in results.spaces:
         name = f"{space.space}: " if len(results.spaces) > 1 else ""
@@ -337,7 +337,10 @@ def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
         ("Against random search and the reference", against(space, headline, results.reference)),
         ("Every architecture", architectures(space, headline)),
         ("What a block is worth", effects(space)),
-        ("The claims of Fang et al. 2023", claims(space.claims, {k: v.claims for k, v in space.variants.items()})),
+        (
+            f"The claims of Fang et al. 2023 ({whose(results.settings)})",
+            claims(space.claims, {k: v.claims for k, v in space.variants.items()}),
+        ),
         ("What the searches decided", decisions(space)),
     ]
     return [(title, table) for title, table in tables if table[1]]
