@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -185,10 +186,10 @@ def test_the_intervals_over_searches_cover(same: bool, least: float) -> None:
     for _ in range(120):
         accuracy_AS, without_FAS, scores_FSA = searched(rng, true_A, same)
         picks_DFS = scores_FSA.argmax(2)[None]
-        percentile = over_searches(lambda a, of=picks_DFS: percentiles(a, of), accuracy_AS, without_FAS, (0.0, 1.0))
+        percentile = over_searches(partial(percentiles, picks_DFS=picks_DFS), accuracy_AS, without_FAS, (0.0, 1.0))
         found["percentile"].append(percentile)
-        found["regret"].append(over_searches(lambda a, of=picks_DFS: regrets(a, of), accuracy_AS, without_FAS))
-        found["tau"].append(over_searches(lambda a, of=scores_FSA: taus(a, of), accuracy_AS, without_FAS))
+        found["regret"].append(over_searches(partial(regrets, picks_DFS=picks_DFS), accuracy_AS, without_FAS))
+        found["tau"].append(over_searches(partial(taus, scores_FSA=scores_FSA), accuracy_AS, without_FAS))
     for name, estimates in found.items():
         expected = np.mean([e.value for e in estimates])
         covered = np.mean([e.low <= expected <= e.high for e in estimates])
@@ -198,7 +199,7 @@ def test_the_intervals_over_searches_cover(same: bool, least: float) -> None:
 
 def test_too_few_folds_have_no_interval() -> None:
     accuracy_AS, without_FAS, scores_FSA = searched(np.random.default_rng(0), np.arange(6.0), same=False)
-    of = over_searches(lambda a: taus(a, scores_FSA[:3]), accuracy_AS, without_FAS[:3])
+    of = over_searches(partial(taus, scores_FSA=scores_FSA[:3]), accuracy_AS, without_FAS[:3])
     assert (of.low, of.high) == (-math.inf, math.inf)
     assert of.value == taus(accuracy_AS, scores_FSA[:3]).mean()
 

@@ -29,9 +29,10 @@ from bas.stats import Estimate, wa
 from bas.stats.ranking import percentiles
 from bas.stats.sampling import Sampled
 from bas.studies import load_results
+from bas.studies.audit.notes import corrected, whose
+from bas.studies.audit.notes import refusal as refusal_of_ranks
 from bas.studies.audit.page import claims as claims_table
-from bas.studies.audit.page import corrected, markdown, whose
-from bas.studies.audit.page import refusal as refusal_of_ranks
+from bas.studies.audit.page import markdown
 from bas.studies.audit.page import strategies as strategies_table
 from bas.studies.audit.results import Audit, Claim
 from bas.studies.audit.study import measure
@@ -383,9 +384,15 @@ def test_a_pick_is_valued_by_the_other_seeds() -> None:
     assert np.mean(found) == pytest.approx(0.5, abs=0.04)
 
 
+def read(folder: Path) -> Audit:
+    results = load_results(folder)
+    assert isinstance(results, Audit)
+    return results
+
+
 def ranked(folder: Path, accuracy_AS: np.ndarray, forced: bool) -> tuple[Audit, str]:
     """The audit's results and page, as if its architectures had such accuracies; forced: as if they were ranked."""
-    results, run = load_results(folder), Run.open(folder)
+    results, run = read(folder), Run.open(folder)
     searches = [load_searches(run, "nine", name) for name in STRATEGIES]
     rows = strategies(run, load_truth(run, "nine"), searches, ranks=forced)
     changed = replace(results.spaces[0], summary=summarise(accuracy_AS), strategies=rows)
@@ -409,12 +416,13 @@ def test_where_trainings_may_rank_nothing_no_rank_is_printed(folder: Path) -> No
 
 
 def test_a_refusal_says_how_many_seeds_would_help(folder: Path) -> None:
-    results = load_results(folder)
+    results = read(folder)
     few = summarise(np.linspace(0, 0.02, 9)[:, None] + np.random.default_rng(0).normal(0, 0.01, (9, 2)))
-    assert few.ceiling is not None
+    ceiling = few.ceiling
+    assert ceiling is not None
 
     def said(enough: int | None, reliability: float) -> str:
-        of = replace(few.ceiling, reliability=reliability, reliability_low=0.0, enough_seeds=enough)
+        of = replace(ceiling, reliability=reliability, reliability_low=0.0, enough_seeds=enough)
         return refusal_of_ranks(results, replace(results.spaces[0], summary=replace(few, ceiling=of)))
 
     assert "If the estimates are right, 5 seeds would; there are 2." in said(5, 0.4)
@@ -440,9 +448,11 @@ def test_ranks_come_with_intervals_and_no_regret_is_negative(folder: Path) -> No
 
 
 def test_the_range_is_that_of_shrunken_means(folder: Path) -> None:
-    (space,) = load_results(folder).spaces
+    (space,) = read(folder).spaces
     of, raw = space.summary, [row.score.mean for row in space.architectures]
     assert of.ceiling is not None
+    assert of.worst is not None
+    assert of.best is not None
     for row in space.architectures:
         assert row.shrunken == pytest.approx(of.mean + of.ceiling.reliability * (row.score.mean - of.mean))
     assert of.best - of.worst == pytest.approx(of.ceiling.reliability * (max(raw) - min(raw)))

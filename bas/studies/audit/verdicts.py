@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -154,7 +155,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
         return ranking.over_searches(values, accuracy_AS, without_FAS, limits) if ranks else None
 
     def percentile(picks_DFS: np.ndarray) -> Estimate | None:
-        return mean(lambda of_AS: ranking.percentiles(of_AS, picks_DFS), FRACTION)
+        return mean(partial(ranking.percentiles, picks_DFS=picks_DFS), FRACTION)
 
     def ahead(ours_DFS: np.ndarray, theirs_DFS: np.ndarray) -> Estimate | None:
         def values(of_AS: np.ndarray) -> np.ndarray:
@@ -164,10 +165,10 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
         return mean(values, CORRELATION)
 
     def regret(picks_DFS: np.ndarray) -> Estimate | None:
-        return mean(lambda of_AS: ranking.regrets(of_AS, picks_DFS), ANY)
+        return mean(partial(ranking.regrets, picks_DFS=picks_DFS), ANY)
 
     def tau(scores_FSA: np.ndarray | None) -> Estimate | None:
-        return None if scores_FSA is None else mean(lambda of_AS: ranking.taus(of_AS, scores_FSA), CORRELATION)
+        return None if scores_FSA is None else mean(partial(ranking.taus, scores_FSA=scores_FSA), CORRELATION)
 
     def against(picks_DFS: np.ndarray, other: Predictions) -> Paired:
         return paired(targets_N, truth.compose(picks_DFS), other, units_N, mean_metric)
