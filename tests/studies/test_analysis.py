@@ -22,7 +22,7 @@ from bas.studies.dynamics.classifiers import rng_of, speaker_splits
 
 pytestmark = pytest.mark.slow
 
-QUICK = AnalysisSettings(seeds=1, hidden=4, epochs=2, permutations=39, strengths=(0.01, 1.0, 100.0))
+QUICK = AnalysisSettings(initialisations=1, splits=1, hidden=4, epochs=2, permutations=39, strengths=(0.01, 1.0, 100.0))
 UTTERANCES = 80
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from bas.studies.dynamics.classifiers import (
     MARK,
     AnalysisSettings,
     Member,
+    Probed,
     Split,
     probes,
     published_split,
@@ -29,7 +31,7 @@ from bas.studies.dynamics.classifiers import (
 
 pytestmark = pytest.mark.slow
 
-FEW = AnalysisSettings(seeds=2, hidden=12, patience=3)
+FEW = AnalysisSettings(initialisations=2, splits=2, hidden=12, patience=3)
 
 
 def planted(
@@ -212,7 +214,7 @@ def test_a_test_part_changes_nothing_but_its_own_answers() -> None:
 
 
 def f1(results: dict[str, Any], kind: str, split: str, state: int) -> float:
-    return float(np.mean(results[kind][split]["states"][state]["macro_f1"]))
+    return float(np.mean(results[kind][split]["states"][state]["splits"]["macro_f1"]))
 
 
 def test_linear_and_relu_probes_find_what_is_planted_for_them() -> None:
@@ -230,7 +232,7 @@ def test_linear_and_relu_probes_find_what_is_planted_for_them() -> None:
         assert f1(results, "linear", split, 1) > 0.99
         assert f1(results, "linear", split, 2) < 0.65
         assert f1(results, "relu", split, 2) > 0.9
-        assert np.mean(results["linear"][split]["egemaps"]["macro_f1"]) > 0.99
+        assert np.mean(results["linear"][split]["egemaps"]["splits"]["macro_f1"]) > 0.99
 
 
 def test_what_only_tells_speakers_apart_helps_the_published_split_alone() -> None:
@@ -244,21 +246,90 @@ def test_what_only_tells_speakers_apart_helps_the_published_split_alone() -> Non
     assert f1(results, "linear", "published", 0) > 0.99
     assert f1(results, "linear", "grouped", 0) < 0.7
     assert results["linear"]["published"]["note"] == MARK
-    assert "predictions" not in results["linear"]["published"]["states"][0]
+    assert "predictions" not in results["linear"]["published"]["states"][0]["splits"]
 
 
 def test_predictions_of_the_grouped_split_are_in_the_order_of_the_utterances() -> None:
     x_LUD, classes_U, speakers_U = planted(signal=0.7)
-    state = probes(x_LUD, x_LUD[0], classes_U, speakers_U, FEW, 0, "cpu")["linear"]["grouped"]["states"][1]
-    assert np.array(state["predictions"]).shape == (FEW.seeds, 120)
+    few = replace(FEW, splits=3)
+    state = probes(x_LUD, x_LUD[0], classes_U, speakers_U, few, 0, "cpu")["linear"]["grouped"]["states"][1]["splits"]
+    assert np.array(state["predictions"]).shape == (few.splits, 120)
     for predictions, score in zip(state["predictions"], state["macro_f1"], strict=True):
         assert macro_f1(classes_U, np.array(predictions)) == score
     assert min(state["macro_f1"]) > 0.5
 
 
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, settings: AnalysisSettings, speakers: int = 6
+) -> tuple[dict[str, list[Member]], np.ndarray]:
+    """The members on the states that `probes` trains linearly, by split, and the speakers. Nothing is trained."""
+    x_LUD, classes_U, speakers_U = planted(speakers=speakers)
+    seen: list[list[Member]] = []
+
+    def train(z_LUD: np.ndarray, classes_U: np.ndarray, members: list[Member], *more: object) -> list[Probed]:
+        seen.append(members)
+        return [Probed(classes_U[m.split.test], 1) for m in members]
+
+    monkeypatch.setattr(classifiers, "train_probes", train)
+    probes(x_LUD, x_LUD[0], classes_U, speakers_U, settings, 7, "cpu")
+    assert len(seen) == 8  # two kinds, two splits, states and eGeMAPS
+    return {"published": seen[0], "grouped": seen[2]}, speakers_U
+
+
+def test_initialisations_vary_on_one_split_and_splits_with_one_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, states = replace(FEW, initialisations=4, splits=3), 2
+    by_split, _ = drawn(monkeypatch, settings)
+    for name, folds in (("published", 1), ("grouped", 5)):
+        members = by_split[name]
+        assert len(members) == states * folds * (4 + 3 - 1)
+        of = [[(m.seed, tuple(m.split.fit), tuple(m.split.valid)) for m in members if m.state == s] for s in (0, 1)]
+        assert of[0] == of[1]  # every state has the same splits and initialisations
+        probed = [of[0][at : at + folds] for at in range(0, len(of[0]), folds)]
+        on_one_split, others = probed[:4], probed[4:]
+        assert len({str([parts[1:] for parts in one]) for one in on_one_split}) == 1
+        assert len({str([parts[0] for parts in one]) for one in on_one_split}) == 4
+        assert len({str([parts[1:] for parts in one]) for one in (probed[0], *others)}) == 3
+        assert len({str([parts[0] for parts in one]) for one in (probed[0], *others)}) == 1
+
+
+@pytest.mark.parametrize("speakers", [3, 4, 7, 20])
+def test_speakers_are_apart_in_every_split(speakers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_split, speakers_U = drawn(monkeypatch, replace(FEW, splits=4), speakers)
+    for member in by_split["grouped"]:
+        parts = [set(speakers_U[part]) for part in (member.split.fit, member.split.valid, member.split.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == speakers
+    shared = [set(speakers_U[m.split.fit]) & set(speakers_U[m.split.test]) for m in by_split["published"]]
+    assert all(shared)
+
+
+def test_either_spread_is_nothing_where_its_luck_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes that answer by their initialisation alone, and others that answer by their split alone."""
+    x_LUD, classes_U, speakers_U = planted()
+
+    def spreads(answer: Callable[[Member], int]) -> dict[str, float]:
+        def train(z_LUD: np.ndarray, classes_U: np.ndarray, members: list[Member], *more: object) -> list[Probed]:
+            return [
+                Probed(np.where(np.arange(m.split.test.size) < answer(m), 0, classes_U[m.split.test]), 1)
+                for m in members
+            ]
+
+        monkeypatch.setattr(classifiers, "train_probes", train)
+        settings = replace(FEW, initialisations=4, splits=4)
+        results = probes(x_LUD, x_LUD[0], classes_U, speakers_U, settings, 0, "cpu")
+        state = results["linear"]["grouped"]["states"][0]
+        return {name: float(np.std(state[name]["macro_f1"])) for name in ("initialisations", "splits")}
+
+    by_initialisation = spreads(lambda m: 3 * m.seed[1])
+    by_split = spreads(lambda m: int(m.split.valid.sum() % 25))
+    assert by_split["initialisations"] == 0 < 0.005 < by_split["splits"]
+    assert by_initialisation["initialisations"] > 0.005
+    # The tested utterances are others in each split, but no answer is wrong.
+    assert by_initialisation["splits"] == 0
+
+
 def test_equal_seeds_give_equal_numbers() -> None:
     x_LUD, classes_U, speakers_U = planted(50, states=1)
-    few = replace(FEW, seeds=1)
+    few = replace(FEW, initialisations=1, splits=1)
     one, again, other = (probes(x_LUD, x_LUD[0], classes_U, speakers_U, few, seed, "cpu") for seed in (0, 0, 1))
     assert one == again
     assert one["linear"] != other["linear"]
@@ -301,7 +372,8 @@ def test_a_hole_is_filled_with_the_mean_of_the_fit_part() -> None:
 
 
 def test_settings_that_cannot_be_are_refused_by_name() -> None:
-    assert "seeds=0" in refusal(AnalysisSettings, seeds=0)
+    assert "initialisations=0" in refusal(AnalysisSettings, initialisations=0)
+    assert "splits=0" in refusal(AnalysisSettings, splits=0)
     assert "lr=-1" in refusal(AnalysisSettings, lr=-1)
     assert "folds=2" in refusal(AnalysisSettings, folds=2)
     assert "strengths" in refusal(AnalysisSettings, strengths=())

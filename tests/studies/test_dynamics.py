@@ -50,7 +50,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 HOW = Tuning(lr=1e-3, epochs=2, batch=8, micro_batch=4, evaluate_every=2, checkpoint_every=4, improvement=0.0)
-FAST = AnalysisSettings(seeds=2, epochs=5, permutations=5, hidden=4)
+FAST = AnalysisSettings(initialisations=2, splits=2, epochs=5, permutations=5, hidden=4)
 SPEAKERS, EACH = 6, 8
 
 
@@ -375,7 +375,7 @@ def test_another_plan_is_refused(done: tuple[Path, dict[str, Any], str], given: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study.acoustics, "opensmile_version", lambda: "0")
         assert refused().endswith(f", now 0; {tail}")
-    assert "made with analysis" in refused(analysis=replace(FAST, seeds=3))
+    assert "made with analysis" in refused(analysis=replace(FAST, splits=3))
     assert "made with encoder sha256:" in refused(encoder=str(save(tmp_path / "other", "hubert-layer", seed=1)))
     source = open_corpus("manifest", given / "hisses.csv")
     export.write(replace(source, utterances=source.utterances[:-1]), tmp_path / "fewer.csv")

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +16,11 @@ import pytest
 from test_analysis import Planted
 
 from bas.speech.acoustics import FAMILIES
-from bas.stats import macro_f1, paired, wa
+from bas.stats import Predictions, macro_f1, paired, wa
 from bas.studies.dynamics.figures import figures
 from bas.studies.dynamics.numbers import tabulate
 from bas.studies.dynamics.page import markdown
-from bas.studies.dynamics.results import Measured, Rotation
+from bas.studies.dynamics.results import Dynamics, Measured, Rotation
 from bas.util.typed import from_plain, to_plain
 
 pytestmark = pytest.mark.slow
@@ -35,28 +37,28 @@ def cut_of(planted: Planted, rng: np.random.Generator, skill: float) -> dict[str
     }
 
 
-def rotation(index: int) -> dict[str, Any]:
+def rotation(index: int, steps: Sequence[int]) -> dict[str, Any]:
     """Three states; with every step a bit of noise more, so that the likeness to acoustics falls in state 0."""
     planted, checkpoints = Planted(seed=index), []
     planted.speakers = np.char.add(f"r{index}", planted.speakers)
     rng, start = np.random.default_rng(index), planted.x.copy()
-    for step in STEPS[index]:
+    for step in steps:
         planted.x = start + 0.1 * step * rng.standard_normal(start.shape)
         cut = {"own": cut_of(planted, rng, 0.5)}
-        if step in (0, STEPS[index][-1]):
+        if step in (0, steps[-1]):
             cut["refitted"] = cut_of(planted, rng, 0.7)
         analysed = planted.analyse(start if step else None, seed=index)
         checkpoints.append({"step": step, **analysed, "ids": [f"u{u}" for u in range(80)], "cut": cut})
     records = [{"step": 5 * i, "epoch": i, "loss": 1.0, "valid": {"loss": 2.0 - 0.1 * i, "WA": 0.3}} for i in range(3)]
     finetune = {"records": records, "stopped": "4 epochs are over", "epochs": 4.0, "outputs": ["a", "b", "c"]}
-    finetune |= {"steps": STEPS[index], "seconds": 1.0, "parameters": 5}
+    finetune |= {"steps": list(steps), "seconds": 1.0, "parameters": 5}
     made = {"rotation": index, "checkpoints": checkpoints, "finetune": finetune}
     return json.loads(json.dumps(made))  # as read from a run's folder
 
 
 @pytest.fixture(scope="module")
 def rotations() -> list[dict[str, Any]]:
-    return [rotation(index) for index in range(3)]
+    return [rotation(index, STEPS[index]) for index in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -102,65 +104,166 @@ def test_likeness_is_the_mean_of_those_that_have_the_step(rotations: list[Any], 
     assert max(results["cka"]["start"]["debiased"]["mean"][-1]) < 1
 
 
-def test_scores_are_means_over_rotations_with_the_spread_of_seeds(rotations: list[Any]) -> None:
-    many = copy.deepcopy(rotations[:2])
+def with_scores(rotations: list[Any], **scores_TRLS: np.ndarray) -> list[Any]:
+    """The rotations with other scores of the linear probes on the published split, by spread."""
+    many = copy.deepcopy(rotations)
+    for t, of in enumerate(many):
+        for row, checkpoint in enumerate(of["checkpoints"]):
+            for state, held in enumerate(checkpoint["probes"]["linear"]["published"]["states"]):
+                for name, of_probes in scores_TRLS.items():
+                    held[name]["macro_f1"] = of_probes[t, row, state].tolist()
+    return many
+
+
+def test_each_spread_is_over_its_own_probes_and_each_probe_a_mean_over_rotations(rotations: list[Any]) -> None:
     rng = np.random.default_rng(0)
-    for of in many:  # three seeds instead of QUICK's one
-        for checkpoint in of["checkpoints"]:
-            for state in checkpoint["probes"]["linear"]["published"]["states"]:
-                state["macro_f1"] = rng.random(3).tolist()
-    states = to_plain(measured(many))["probes"]["linear"]["published"]["states"]
-    scores = np.array(
-        [
-            [state["macro_f1"] for state in of["checkpoints"][-1]["probes"]["linear"]["published"]["states"]]
-            for of in many
-        ]
-    )  # (T, L, S)
-    assert states["mean"][-1] == pytest.approx(scores.mean((0, 2)))
-    assert states["sd"][-1] == pytest.approx(scores.mean(0).std(1, ddof=1))
-    assert states["sd_rotations"][-1] == pytest.approx(scores.mean(2).std(0, ddof=1))
+    drawn = {name: rng.random((2, 3, 3, count)) for name, count in (("initialisations", 4), ("splits", 3))}
+    states = to_plain(measured(with_scores(rotations[:2], **drawn)))["probes"]["linear"]["published"]["states"]
+    for name, scores in drawn.items():
+        last = np.stack([scores[0, 2], scores[1, 1]])  # (T, L, S): rotation 1 has two steps
+        assert states[name]["mean"][-1] == pytest.approx(last.mean((0, 2)))
+        assert states[name]["sd"][-1] == pytest.approx(last.mean(0).std(1, ddof=1))
+        if name == "splits":
+            assert states["sd_rotations"][-1] == pytest.approx(last.mean(2).std(0, ddof=1))
 
 
-def test_the_last_is_compared_with_the_start_over_the_speakers_of_all_third_parts(
-    rotations: list[Any], results: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(("same", "other"), [("initialisations", "splits"), ("splits", "initialisations")])
+def test_either_spread_is_nothing_where_its_probes_agree(rotations: list[Any], same: str, other: str) -> None:
+    rng = np.random.default_rng(1)
+    agree, differ = np.repeat(rng.random((3, 3, 3, 1)), 4, axis=3), rng.random((3, 3, 3, 4))
+    results = measured(with_scores(rotations, **{same: agree, other: differ}))
+    states = to_plain(results)["probes"]["linear"]["published"]["states"]
+    assert np.array(states[same]["sd"]).max() == pytest.approx(0, abs=1e-12)
+    assert np.array(states[other]["sd"]).min() > 0.01
+    table = markdown(results, None).split("**linear probe, as published")[1].split("\n\n")[1].splitlines()
+    heads = table[0].strip("| ").split(" | ")
+    assert heads[1:3] == ["step 0, over initialisations", "step 0, over splits"]
+    cells = dict(zip(heads, table[2].strip("| ").split(" | "), strict=True))
+    assert "±" not in cells[f"step 0, over {same}"].replace("± 0.0", "")
+    assert f" ± {100 * states[other]['sd'][0][0]:.1f}" in cells[f"step 0, over {other}"]
+
+
+def test_results_as_a_table_have_both_spreads(rotations: list[Any]) -> None:
+    rng = np.random.default_rng(2)
+    drawn = {name: rng.random((3, 3, 3, 4)) for name in ("initialisations", "splits")}
+    results = measured(with_scores(rotations, **drawn))
+    states = results.probes["linear"]["published"].states
+    rows = [row for row in table_of(results) if (row["probe"], row["split"], row["step"]) == ("linear", "published", 0)]
+    assert [row["macro_f1"] for row in rows] == list(states.splits.mean[0])
+    assert [row["sd_splits"] for row in rows] == list(states.splits.sd[0])
+    assert [row["sd_initialisations"] for row in rows] == list(states.initialisations.sd[0])
+
+
+def table_of(results: Measured) -> list[Any]:
+    return list(Dynamics.table.fget(results))
+
+
+# --- comparisons ---
+
+
+@pytest.fixture(scope="module")
+def five() -> list[dict[str, Any]]:
+    """Rotations of two steps, enough for claims. State 2 gains at the last step, in every rotation alike."""
+    made = []
+    for index in range(5):
+        of = rotation(index, [0, 10])
+        rng = np.random.default_rng([7, index])
+        for checkpoint, skill in zip(of["checkpoints"], (0.3, 0.8), strict=True):
+            targets = np.array(checkpoint["targets"])
+            held = checkpoint["probes"]["linear"]["grouped"]["states"][2]["splits"]
+            right = rng.random((4, targets.size)) < skill
+            held["predictions"] = np.where(right, targets, (targets + 1) % 3).tolist()
+        made.append(of)
+    return made
+
+
+def test_the_last_is_compared_with_the_start_over_whole_rotations(five: list[Any]) -> None:
     def pooled(place: int, state: int) -> np.ndarray:
-        of = [r["checkpoints"][place]["probes"]["linear"]["grouped"]["states"][state] for r in rotations]
+        of = [r["checkpoints"][place]["probes"]["linear"]["grouped"]["states"][state]["splits"] for r in five]
         return np.concatenate([o["predictions"] for o in of], axis=1)
 
-    targets_N = np.concatenate([r["checkpoints"][0]["targets"] for r in rotations])
-    speakers_N = np.concatenate([r["checkpoints"][0]["speakers"] for r in rotations])
-    for state, difference in enumerate(results["probes"]["linear"]["grouped"]["against_start"]):
-        value = paired(targets_N, pooled(-1, state), pooled(0, state), speakers_N, macro_f1)
-        assert difference["units"] == 18
-        assert (
-            difference["difference"],
-            difference["low"],
-            difference["high"],
-            difference["p"],
-            difference["verdict"],
-        ) == (
-            value.difference,
-            value.low,
-            value.high,
-            value.p,
-            value.verdict,
-        )
+    targets_N = np.concatenate([r["checkpoints"][0]["targets"] for r in five])
+    speakers_N, rotations_N = np.concatenate([r["checkpoints"][0]["speakers"] for r in five]), np.repeat(range(5), 80)
+    compared = measured(five).probes["linear"]["grouped"].against_start
+    for state, difference in enumerate(compared):
+        sides = [Predictions(pooled(place, state), rotations_N, retrained=False) for place in (-1, 0)]
+        assert difference == paired(targets_N, *sides, speakers_N, macro_f1)
+        assert (difference.units, difference.degrees, difference.by_fold) == (5, pytest.approx(4), True)
+        # The mean over splits of the table, but for pooling.
+        gap = sum(macro_f1(targets_N, p_N) for p_N in sides[0].rows_SN) / len(sides[0].rows_SN)
+        gap -= sum(macro_f1(targets_N, p_N) for p_N in sides[1].rows_SN) / len(sides[1].rows_SN)
+        assert difference.difference == pytest.approx(gap)
+    assert compared[2].verdict == "better"
 
 
-def test_the_model_cut_off_is_compared_with_the_whole(rotations: list[Any], results: dict[str, Any]) -> None:
-    cut = results["cut"]
-    assert cut["own"]["WA"]["mean"][1] == pytest.approx(
+def test_the_luck_of_one_fine_tuning_is_no_verdict(five: list[Any]) -> None:
+    """Speakers of one rotation gain all alike, those of another lose: many speakers agree, few fine-tunings do."""
+    some = copy.deepcopy(five)
+    rng = np.random.default_rng(3)
+    for of, skills in zip(some, ((0.3, 0.9), (0.3, 0.9), (0.3, 0.9), (0.3, 0.2), (0.3, 0.3)), strict=True):
+        for checkpoint, skill in zip(of["checkpoints"], skills, strict=True):
+            targets = np.array(checkpoint["targets"])
+            right = rng.random((4, targets.size)) < skill
+            held = checkpoint["probes"]["linear"]["grouped"]["states"][2]["splits"]
+            held["predictions"] = np.where(right, targets, (targets + 1) % 3).tolist()
+    difference = measured(some).probes["linear"]["grouped"].against_start[2]
+    assert difference.difference > 0.25
+    assert difference.verdict == "tie"
+
+
+def test_the_model_cut_off_is_compared_with_the_whole(five: list[Any], rotations: list[Any]) -> None:
+    results = to_plain(measured(rotations))["cut"]
+    assert results["own"]["WA"]["mean"][1] == pytest.approx(
         np.mean([r["checkpoints"][1]["cut"]["own"]["WA"] for r in rotations], axis=0)
     )
-    refitted = np.array([r["checkpoints"][-1]["cut"]["refitted"]["WA"] for r in rotations])
-    assert cut["refitted"]["last"]["WA"]["mean"] == pytest.approx(refitted.mean(0))
-    assert cut["refitted"]["last"]["WA"]["sd"] == pytest.approx(refitted.std(0, ddof=1))
-    whole = np.mean([r["checkpoints"][-1]["cut"]["own"]["WA"][-1] for r in rotations])
-    assert cut["against_whole"]["own"][-1]["difference"] == 0
-    assert cut["against_whole"]["own"][-1]["p"] == 1
-    assert cut["against_whole"]["refitted"][0]["difference"] == pytest.approx(refitted[:, 0].mean() - whole)
-    assert cut["against_whole"]["refitted"][0]["verdict"] == "better"
+    cut = measured(five).cut
+    refitted = np.array([r["checkpoints"][-1]["cut"]["refitted"]["WA"] for r in five])
+    assert cut.refitted["last"]["WA"].mean == pytest.approx(refitted.mean(0))
+    assert cut.refitted["last"]["WA"].sd == pytest.approx(refitted.std(0, ddof=1))
+    whole = np.mean([r["checkpoints"][-1]["cut"]["own"]["WA"][-1] for r in five])
+    assert [one is None for one in cut.against_whole["own"]] == [False, False, True]  # the last is the whole
+    first = cut.against_whole["refitted"][0]
+    assert first.difference == pytest.approx(refitted[:, 0].mean() - whole)
+    assert (first.verdict, first.units, first.degrees) == ("better", 5, pytest.approx(4))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_rotations_make_no_claim_and_the_page_says_what_would(five: list[Any], count: int) -> None:
+    results = measured(five[:count])
+    compared = [
+        *results.probes["linear"]["grouped"].against_start,
+        *(one for of in results.cut.against_whole.values() for one in of if one),
+    ]
+    assert {(one.verdict, one.units) for one in compared} == {("no claim", count)}
+    page = markdown(results, None)
+    assert "No claim: it needs 4 rotations or more; protocol speaker:5 makes five." in page
+    assert "Holm" not in page
+    assert not any(word in page for word in (": better", ": worse", "Power", "power"))
+
+
+def test_verdicts_that_do_not_stay_if_corrected_are_marked(five: list[Any]) -> None:
+    results = measured(five)
+    # Of 6 comparisons, one is clear, one is so only alone, and the others are ties.
+    ps = {"linear": (0.3, 0.02, 0.004), "relu": (0.5, 0.6, 0.7)}
+    probes = copy.deepcopy(dict(results.probes))
+    for kind, of_state in ps.items():
+        of = results.probes[kind]["grouped"]
+        compared = (replace(one, p=p) for one, p in zip(of.against_start, of_state, strict=True))
+        probes[kind]["grouped"] = replace(of, against_start=tuple(compared))
+    page = markdown(replace(results, probes=probes), None)
+    tables = {kind: page.split(f"**{kind} probe, speakers apart**")[1].split("**")[0] for kind in ps}
+    ends = {
+        kind: [line.split(" | ")[-1] for line in text.splitlines() if line[:3] in ("| 0", "| 1", "| 2")]
+        for kind, text in tables.items()
+    }
+    assert [("†" in end, "tie" in end) for end in ends["linear"]] == [(False, True), (True, False), (False, False)]
+    assert not any("†" in end for end in ends["relu"])
+    line = (
+        "- Against step 0: 6 comparisons, not corrected for their number: 2 are better or worse; corrected (Holm), 1: "
+    )
+    assert f"{line}linear, state 2 (better)." in page
+    assert "- †: better or worse alone, but not if corrected" in page
+    assert "Against the whole: 5 comparisons" in page  # the whole itself is none
 
 
 def test_r2_is_the_mean_over_rotations(rotations: list[Any], results: dict[str, Any]) -> None:
@@ -175,15 +278,17 @@ def test_the_page_holds_the_numbers_and_says_what_they_are(rotations: list[Any],
     assert f"{of['mean'][0][1]:.3f} ×" in page
     assert "fell in 3 of 3" in page
     assert "Not every rotation has step 15 (1), 20 (1)" in page
-    assert "Mark, published" in page
+    assert "Mark, as published" in page
+    assert "of 1 probes on one split" in page
     assert "speakers stand on both sides" in page
-    assert "18 speakers" in page
+    assert "Units: 3 whole rotations" in page
     assert "SVCCA with eGeMAPS is refused: 80 utterances for" in page
     assert "eGeMAPS |" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert all("nan" not in line and "None" not in line for line in tables)
     heads = [line for line, rule in pairwise(tables) if set(rule) <= set("| -")]
-    assert len(heads) == 5
+    assert len(heads) == 8  # one for each of four kinds of probes
+    assert "about 8 utterances of 3 classes are tested at a time. Macro F1 of so few reads lower" in page
 
 
 def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(
@@ -210,7 +315,7 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(
     assert last.get_color()[0] > 0.9 > 0.1 > last.get_color()[2]  # red
     assert dashed.get_linestyle() == "--"
     assert list(first.get_ydata()) == pytest.approx(
-        [100 * v for v in results["probes"]["linear"]["grouped"]["states"]["mean"][0]]
+        [100 * v for v in results["probes"]["linear"]["grouped"]["states"]["splits"]["mean"][0]]
     )
 
 
@@ -233,8 +338,8 @@ def test_what_was_refused_somewhere_is_left_out_and_told(rotations: list[Any]) -
     plain = to_plain(table)
     assert plain["cka"]["text"]["rotations"] == plain["ridge"]["rotations"] == 2
     assert plain["cka"]["text"]["debiased"]["mean"][3] == [None] * 3
-    assert plain["probes"]["linear"]["grouped"]["states"]["mean"][3] == [None] * 3
-    assert plain["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 12
+    assert plain["probes"]["linear"]["grouped"]["states"]["splits"]["mean"][3] == [None] * 3
+    assert plain["probes"]["linear"]["grouped"]["against_start"][0]["units"] == 2
     assert "CKA with text: 2 of 3 rotations; the others: no text repeats." in markdown(table, None)
     json.dumps(plain, allow_nan=False)
     assert "f1-linear" in figures(table)

@@ -3,11 +3,16 @@
 The layer-wise probes of *What Happens To WavLM Embeddings During Speech Emotion Recognition Fine-tuning?* (2024),
 section 2.3.4. The paper's split has every speaker on both sides; the other one is made wherever it is possible.
 
+A score has two kinds of luck, told apart: the initialisation of a probe (its first weights and the order of its
+utterances; several on the first split, as in the paper), and the split (several, each with the first initialisation).
+The first probe of both is the same one. As one probe stands for each split, the spread over splits holds the luck of a
+training too.
+
 `training.loop` does not train them: each of hundreds of probes stops at its own epoch and leaves the stack, which one
 optimiser over all of them could not do. The optimiser's step is that of `training.stack`.
 
 Axes: L hidden states, U utterances, D width, C classes; M members (probes trained at once), B utterances of a batch,
-I and O a layer's inputs and outputs, S seeds.
+I and O a layer's inputs and outputs, S probes of one spread.
 """
 
 from __future__ import annotations
@@ -39,7 +44,8 @@ MARK = "speakers stand on both sides"
 class AnalysisSettings:
     """The paper's numbers where it gives them. Raises UserError naming a field out of range."""
 
-    seeds: int = 10  # probes, each with its own split, initial weights and order of utterances
+    initialisations: int = 10  # of a probe, on the first split: initial weights and order of utterances
+    splits: int = 5  # with the first initialisation; not in the paper
     lr: float = 1e-2
     batch_size: int = 16
     epochs: int = 1000  # at most
@@ -51,7 +57,7 @@ class AnalysisSettings:
     strengths: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)  # of ridge, for XXᵀ / D
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "lr", "batch_size", "epochs", "patience", "hidden", "permutations"):
+        for name in ("initialisations", "splits", "lr", "batch_size", "epochs", "patience", "hidden", "permutations"):
             if not getattr(self, name) > 0:
                 raise UserError(f"analysis setting {name}={getattr(self, name)}: must be above 0")
         if self.folds < 3:
@@ -118,7 +124,7 @@ def rng_of(*parts: object) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Member:
-    """One probe to train: its state, its split and its seed."""
+    """One probe to train: its state, its split, and what its initial weights and order of utterances depend on."""
 
     state: int
     split: Split
@@ -146,15 +152,16 @@ def probes(
 
     egemaps_UE: NaN where there is no value.
     `published`: 80/10/10 at random, which is marked. `grouped`: speakers kept apart. Each has, under `states` (by
-    state) and `egemaps`, lists by seed: macro_f1 (of the test part; grouped: of all utterances, each tested once),
-    epochs (mean over folds), and for grouped also predictions by utterance. `note` describes the split; {refused: why}
-    without one.
+    state) and `egemaps`: `initialisations`, of probes on the first split, and `splits`, each with the first
+    initialisation. These have lists by probe: macro_f1 (of the test part; grouped: of all utterances, each tested once)
+    and epochs (mean over folds); grouped splits also predictions by utterance. `note` describes the split;
+    {refused: why} without one.
     """
     splits: dict[str, list[list[Split]]] = {"published": [], "grouped": []}
     notes = {"published": MARK}
-    for s in range(settings.seeds):
-        splits["published"].append([published_split(classes_U, rng_of(seed, s, "published"))])
-        by_speaker, notes["grouped"] = speaker_splits(classes_U, speakers_U, settings.folds, rng_of(seed, s, "grouped"))
+    for p in range(settings.splits):
+        splits["published"].append([published_split(classes_U, rng_of(seed, p, "published"))])
+        by_speaker, notes["grouped"] = speaker_splits(classes_U, speakers_U, settings.folds, rng_of(seed, p, "grouped"))
         splits["grouped"].append(by_speaker)
     refused = {
         "published": "fewer than 10 utterances" if classes_U.size < 10 else "",
@@ -163,39 +170,57 @@ def probes(
     results: dict[str, Any] = {}
     for kind, hidden in (("linear", 0), ("relu", settings.hidden)):
         results[kind] = {}
-        for name, of_seed in splits.items():
+        for name, folds in splits.items():
             if refused[name]:
                 results[kind][name] = {"refused": refused[name]}
                 continue
             results[kind][name] = {"note": notes[name]}
             for side, z_LUD in (("states", x_LUD), ("egemaps", egemaps_UE[None])):
-                members = [
-                    Member(state, split, (seed, s, f))
-                    for state in range(len(z_LUD))
-                    for s, parts in enumerate(of_seed)
-                    for f, split in enumerate(parts)
-                ]
-                trained = train_probes(z_LUD, classes_U, members, hidden, settings, device)
-                each = len(members) // len(z_LUD)
-                scores = [
-                    _score(classes_U, members[i : i + each], trained[i : i + each], name == "grouped")
-                    for i in range(0, len(members), each)
-                ]
+                scores = _probe(z_LUD, classes_U, folds, name == "grouped", hidden, settings, seed, device)
                 results[kind][name][side] = scores if side == "states" else scores[0]
     return results
 
 
-def _score(
-    classes_U: np.ndarray, members: Sequence[Member], trained: Sequence[Probed], keep: bool
-) -> dict[str, list[Any]]:
-    """The scores of one state by seed, with the folds of a seed pooled. keep: the predictions too."""
+def _probe(
+    z_LUD: np.ndarray,
+    classes_U: np.ndarray,
+    splits: Sequence[Sequence[Split]],
+    keep: bool,
+    hidden: int,
+    settings: AnalysisSettings,
+    seed: int,
+    device: str,
+) -> list[dict[str, Any]]:
+    """By state, the scores of all initialisations on the first split, and of the first initialisation on all splits.
+
+    splits: the folds of each. keep: the predictions on all splits too.
+    """
+    pairs = [(0, i) for i in range(settings.initialisations)] + [(p, 0) for p in range(1, len(splits))]
+    keys = [(state, p, i) for state in range(len(z_LUD)) for p, i in pairs]
+    members = [Member(state, split, (seed, i, f)) for state, p, i in keys for f, split in enumerate(splits[p])]
+    trained = iter(train_probes(z_LUD, classes_U, members, hidden, settings, device))
+    probed = {key: [(split, next(trained)) for split in splits[key[1]]] for key in keys}
+
+    def score(state: int, pairs: Sequence[tuple[int, int]], keep: bool) -> dict[str, list[Any]]:
+        return _score(classes_U, [probed[state, p, i] for p, i in pairs], keep)
+
+    return [
+        {
+            "initialisations": score(state, [(0, i) for i in range(settings.initialisations)], False),
+            "splits": score(state, [(p, 0) for p in range(len(splits))], keep),
+        }
+        for state in range(len(z_LUD))
+    ]
+
+
+def _score(classes_U: np.ndarray, probed: Sequence[Sequence[tuple[Split, Probed]]], keep: bool) -> dict[str, list[Any]]:
+    """The scores of some probes of one state, each with its folds pooled. keep: the predictions too."""
     scores: dict[str, list[Any]] = {"macro_f1": [], "epochs": []} | ({"predictions": []} if keep else {})
-    for s in dict.fromkeys(member.seed[1] for member in members):
-        folds = [(m.split.test, t) for m, t in zip(members, trained, strict=True) if m.seed[1] == s]
-        test = np.concatenate([part for part, _ in folds])
-        predictions = np.concatenate([t.predictions for _, t in folds])
+    for folds in probed:
+        test = np.concatenate([split.test for split, _ in folds])
+        predictions = np.concatenate([of.predictions for _, of in folds])
         scores["macro_f1"].append(macro_f1(classes_U[test], predictions))
-        scores["epochs"].append(float(np.mean([t.epochs for _, t in folds])))
+        scores["epochs"].append(float(np.mean([of.epochs for _, of in folds])))
         if keep:
             scores["predictions"].append(predictions[np.argsort(test)].tolist())
     return scores

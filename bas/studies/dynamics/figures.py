@@ -12,19 +12,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bas.report.format import points
 from bas.speech.acoustics import FAMILIES, OTHER
 from bas.studies.dynamics.numbers import KINDS, LAST
 from bas.studies.dynamics.results import Likeness, Measured, ProbeRows, RidgeRows
 
 ANNOTATED = 13  # states; above it a heatmap's cells are too narrow for numbers
+TITLES = {"grouped": "speakers apart", "published": "as published: MARKED, speakers on both sides"}
 
 
 def figures(results: Measured) -> dict[str, Figure]:
     """By a name that a file can have; those whose numbers were refused are left out.
 
     cka-egemaps: the paper's Figure 1, debiased, and plain beside it; cka-families, cka-text, cka-start: others like
-    it. A × is a cell that is not above chance. f1-linear: the paper's Figure 2, for new speakers and as published;
-    f1-relu: the same with a hidden layer. r2: what of the acoustics can be read out. cut: the model cut off early.
+    it. A × is a cell that is not above chance. f1-linear: the paper's Figure 2, for new speakers and as published, mean
+    over splits with both spreads in the legend; f1-relu: the same with a hidden layer. r2: what of the acoustics can be
+    read out. cut: the model cut off early.
     """
     cka = results.likeness
     panels = {
@@ -105,27 +108,35 @@ def _colour(place: int, of: int) -> tuple[float, float, float]:
 
 def _scores(results: Measured, kind: str) -> Figure:
     splits = {split: of for split, of in results.probes[kind].items() if isinstance(of, ProbeRows)}
-    titles = {"grouped": "speakers apart", "published": "as published: MARKED, speakers on both sides"}
-    figure, shown = Figure(figsize=(7 * len(splits), 4), layout="constrained"), _shown(results)
+    figure, shown = Figure(figsize=(8 * len(splits), 4), layout="constrained"), _shown(results)
     for number, (split, of) in enumerate(splits.items()):
         axes = figure.add_subplot(1, len(splits), number + 1)
         for place, (index, label) in enumerate(shown):
-            _line(axes, of.states.mean[index], label, _colour(place, len(shown)))
-        axes.axhline(100 * of.egemaps.mean, color="black", linestyle="--", label="eGeMAPS")
-        axes.set(title=f"{kind} probe, {titles[split]}", xlabel="state", ylabel="macro F1 (points)")
-        _legend(axes)
+            lucks = _luck(of.states.initialisations.sd[index]), _luck(of.states.splits.sd[index])
+            label = f"{label} (± {lucks[0]}, ± {lucks[1]})"
+            _line(axes, of.states.splits.mean[index], label, _colour(place, len(shown)))
+        lucks = _luck([of.egemaps.initialisations.sd]), _luck([of.egemaps.splits.sd])
+        label = f"eGeMAPS (± {lucks[0]}, ± {lucks[1]})"
+        axes.axhline(100 * of.egemaps.splits.mean, color="black", linestyle="--", label=label)
+        axes.set(title=f"{kind} probe, {TITLES[split]}", xlabel="state", ylabel="macro F1 (points), mean over splits")
+        _legend(axes, "step (± median sd over initialisations,\n± median sd over splits)")
     return figure
 
 
+def _luck(sds: Sequence[float | None]) -> str:
+    """The median over states, in points."""
+    known = [sd for sd in sds if sd is not None]
+    return points(float(np.median(known)) if known else None)
+
+
 def _line(axes: Axes, values: Sequence[float | None], label: str, colour: Any, style: str = "-") -> None:
-    points = 100 * np.array(values, np.float64)
-    axes.plot(range(len(points)), points, style, marker=".", color=colour, label=label)
-    axes.set_xticks(range(len(points)))
+    axes.plot(range(len(values)), 100 * np.array(values, np.float64), style, marker=".", color=colour, label=label)
+    axes.set_xticks(range(len(values)))
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, title: str | None = None) -> None:
     """Outside, where it hides no line however many there are."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, title=title, title_fontsize=7)
 
 
 def _acoustics(ridge: RidgeRows, states: int) -> Figure:

@@ -1,7 +1,7 @@
 """How the embeddings changed, over all rotations: every number of the page and of the figures.
 
-Axes: R rows (a step each, and the last one of every rotation), L hidden states, T rotations, S seeds, N utterances of
-all third parts, F acoustic features.
+Axes: R rows (a step each, and the last one of every rotation), L hidden states, T rotations, S probes of one spread, N
+utterances of all third parts, F acoustic features.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bas.studies.dynamics.results import (
     Cut,
     CutOff,
     CutRow,
-    CutRows,
+    EgemapsScores,
     Likeness,
     Measured,
     ProbeRows,
@@ -32,6 +32,7 @@ from bas.studies.dynamics.results import (
     RidgeRows,
     Rotation,
     RotationRow,
+    Spreads,
     StateScores,
     StepRow,
     SvccaRows,
@@ -52,6 +53,7 @@ def tabulate(rotations: Sequence[Rotation]) -> Measured:
     return Measured(
         rows=tuple(StepRow(step, len(row)) for step, row in zip(order, rows, strict=True)),
         states=first[0].states,
+        classes=len(rotations[0].finetune.outputs),
         rotations=tuple(_fine_tuned(rotation, start) for rotation, start in zip(rotations, first, strict=True)),
         analysis=first[0].settings,
         missing=dict(sum((Counter(c.missing) for c in first), Counter[str]())),
@@ -157,8 +159,9 @@ def _probes(rows: Rows, kind: str, split: str) -> ProbeRows | Refused:
     if isinstance(held, Refused):
         return held
     first = held.rows[0]
-    scores = held.stacked(lambda part: [of.macro_f1 for of in part.states])
-    egemaps_S = np.mean([part.egemaps.macro_f1 for _, part in first], axis=0)
+    on_splits = held.stacked(lambda part: [of.splits.macro_f1 for of in part.states])
+    of_initialisations = held.stacked(lambda part: [of.initialisations.macro_f1 for of in part.states])
+    egemaps = [part.egemaps for _, part in first]
     against_start = None
     if split == "grouped":
         last = [part for _, part in held.rows[-1]]
@@ -176,24 +179,40 @@ def _probes(rows: Rows, kind: str, split: str) -> ProbeRows | Refused:
         others=held.why,
         notes=tuple(dict.fromkeys(part.note for _, part in first)),
         states=StateScores(
-            _grid(x_TLS.mean((0, 2)) for x_TLS in scores),
-            _grid(_sd(x_TLS.mean(0).T) for x_TLS in scores),
-            _grid(_sd(x_TLS.mean(2)) for x_TLS in scores),
+            _over_probes(of_initialisations),
+            _over_probes(on_splits),
+            _grid(_sd(x_TLS.mean(2)) for x_TLS in on_splits),
         ),
-        egemaps=Spread(float(egemaps_S.mean()), float(_sd(egemaps_S))),
+        egemaps=EgemapsScores(
+            Spread.of(np.mean([of.initialisations.macro_f1 for of in egemaps], axis=0)),
+            Spread.of(np.mean([of.splits.macro_f1 for of in egemaps], axis=0)),
+        ),
         against_start=against_start,
     )
 
 
+def _over_probes(scores: Sequence[np.ndarray]) -> Spreads:
+    """By row and state, over the probes of `(T, L, S)` scores."""
+    return Spreads(
+        _grid(x_TLS.mean((0, 2)) for x_TLS in scores),
+        _grid(_sd(x_TLS.mean(0).T) for x_TLS in scores),
+    )
+
+
 def _predictions(scores: ProbeScores) -> np.ndarray:
-    assert scores.predictions is not None, "each utterance is tested once"
-    return scores.predictions
+    assert scores.splits.predictions is not None, "each utterance is tested once"
+    return scores.splits.predictions
 
 
 def _paired(
     row: Sequence[Checkpoint], a_TSN: Sequence[np.ndarray], b_TSN: Sequence[np.ndarray], metric: Metric
 ) -> Paired:
-    """a against b, by the speakers of all third parts; predictions by rotation, seed and utterance."""
+    """a against b, over rotations; predictions by rotation, probe and utterance.
+
+    The encoder was fine-tuned once a rotation, and several probes on it show nothing of its luck: whole rotations are
+    the units. So also where a and b read one fine-tuned encoder: its luck can help one state more than another. (With
+    one speaker a rotation, speakers and rotations are the same.)
+    """
     targets_N = np.concatenate([c.targets for c in row])
     speakers_N = np.concatenate([c.speakers for c in row])
     folds_N = np.repeat(np.arange(len(row)), [len(c.targets) for c in row])
@@ -225,16 +244,19 @@ def _cut(rows: Rows) -> CutOff:
         values_TL = np.array([_refitted(c).score(metric) for c in row])
         return CutRow(_plain(values_TL.mean(0)), _plain(_sd(values_TL)))
 
-    def against_whole(cut_of: Callable[[Checkpoint], Cut]) -> tuple[Paired, ...]:
+    def against_whole(cut_of: Callable[[Checkpoint], Cut], states: int) -> tuple[Paired, ...]:
         return tuple(
             _paired(last, [cut_of(c).predictions[state : state + 1] for c in last], whole, wa)
-            for state in range(last[0].states)
+            for state in range(states)
         )
 
     return CutOff(
-        own={m: CutRows(_grid(x.mean(0) for x in values), _grid(map(_sd, values))) for m, values in own.items()},
+        own={m: Spreads(_grid(x.mean(0) for x in values), _grid(map(_sd, values))) for m, values in own.items()},
         refitted={name: {m: refitted(row, m) for m in metrics} for name, row in (("0", rows[0]), (LAST, last))},
-        against_whole={"own": against_whole(lambda c: c.cut.own), "refitted": against_whole(_refitted)},
+        against_whole={
+            "own": (*against_whole(lambda c: c.cut.own, last[0].states - 1), None),
+            "refitted": against_whole(_refitted, last[0].states),
+        },
     )
 
 

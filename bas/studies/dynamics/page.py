@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from bas.report.format import NONE, encoder_name, spread, verdict
+import numpy as np
+
+from bas.report.format import NONE, encoder_name, points, spread, verdict
+from bas.report.notes import LEVEL, many_line
 from bas.report.table import Table
-from bas.stats import MIN_UNITS, Spread
+from bas.stats import MIN_UNITS, Paired, Spread, holm
 from bas.studies.dynamics.classifiers import MARK
-from bas.studies.dynamics.figures import medians
+from bas.studies.dynamics.figures import TITLES, medians
 from bas.studies.dynamics.numbers import KINDS, LAST, SPLITS
-from bas.studies.dynamics.results import CkaRows, Likeness, Measured, ProbeRows, Refused, RidgeRows
+from bas.studies.dynamics.results import CkaRows, Likeness, Measured, ProbeRows, Refused, RidgeRows, Spreads
 from bas.util.markdown import bullets, markdown_table, paragraph
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
+UNCORRECTED = " †"
+FEW_OF_A_CLASS = 5  # tested utterances of a class; below, macro F1 reads low
 
 
 def markdown(results: Measured, text_encoder: str | None) -> str:
@@ -21,7 +27,7 @@ def markdown(results: Measured, text_encoder: str | None) -> str:
     sections = [
         ("Fine-tuning", markdown_table(*_fine_tuning(results))),
         ("Likeness of the states", markdown_table(*_likeness(results))),
-        ("Emotion in each state", markdown_table(*_scores(results))),
+        ("Emotion in each state", _emotion(results)),
         ("Acoustic features in each state", _acoustics(results)),
         ("The model cut off after a state", markdown_table(*_cuts(results))),
     ]
@@ -85,22 +91,68 @@ def _chance(of: Likeness, state: int) -> str:
     return NONE if of.chance is None else f"{of.chance[-1][state]:.3f}"
 
 
-def _scores(results: Measured) -> Table:
-    heading, columns = ["state"], []
-    labels = [*map(str, range(results.states)), "eGeMAPS"]
+def _emotion(results: Measured) -> list[str]:
+    """A table for each probe and split that is not refused."""
+    verdicts = _cells(_against_start(results))
+    lines = []
     for kind in KINDS:
         for split in SPLITS:
             of = results.probes[kind][split]
-            if isinstance(of, Refused):
-                continue
-            for row, name in ((0, "step 0"), (-1, LAST)):
-                heading.append(f"{kind}, {split}, {name}")
-                cells = map(_spread, of.states.mean[row], of.states.sd[row])
-                columns.append([*cells, spread(of.egemaps)])
-            if of.against_start:
-                heading.append(f"{kind}, {split}, {LAST} against step 0")
-                columns.append([*map(verdict, of.against_start), NONE])
+            if isinstance(of, ProbeRows):
+                title = f"**{kind} probe, {TITLES[split]}**"
+                lines += [title, "", *markdown_table(*_scores(of, results.states, kind, verdicts)), ""]
+    return lines[:-1]
+
+
+def _scores(of: ProbeRows, states: int, kind: str, verdicts: Mapping[str, str]) -> Table:
+    """By state, at step 0 and at the last: over initialisations and over splits."""
+    heading, columns = ["state"], []
+    for row, step in ((0, "step 0"), (-1, LAST)):
+        for name in ("initialisations", "splits"):
+            heading.append(f"{step}, over {name}")
+            spreads: Spreads = getattr(of.states, name)
+            columns.append([*map(_spread, spreads.mean[row], spreads.sd[row]), spread(getattr(of.egemaps, name))])
+    if of.against_start:
+        heading.append(f"{LAST} against step 0")
+        columns.append([*(verdicts[_state(kind, state)] for state in range(states)), NONE])
+    labels = [*map(str, range(states)), "eGeMAPS"]
     return heading, [[label, *(column[i] for column in columns)] for i, label in enumerate(labels)]
+
+
+def _state(of: str, state: int) -> str:
+    return f"{of}, state {state}"
+
+
+def _against_start(results: Measured) -> dict[str, Paired]:
+    """All comparisons of the tables of emotion."""
+    rows = {kind: results.probes[kind]["grouped"] for kind in KINDS}
+    return {
+        _state(kind, state): one
+        for kind, of in rows.items()
+        if isinstance(of, ProbeRows)
+        for state, one in enumerate(of.against_start or ())
+    }
+
+
+def _against_whole(results: Measured) -> dict[str, Paired]:
+    """All comparisons of the table of the model cut off."""
+    return {
+        _state(head, state): one
+        for head, of in results.cut.against_whole.items()
+        for state, one in enumerate(of)
+        if one is not None
+    }
+
+
+def _cells(compared: Mapping[str, Paired]) -> dict[str, str]:
+    """Verdicts; UNCORRECTED marks one that does not stay if all of them are corrected for their number."""
+    claims = {name: one for name, one in compared.items() if one.significant is not None}
+    corrected = dict(zip(claims, holm([one.p for one in claims.values()]), strict=True))
+
+    def mark(name: str) -> str:
+        return UNCORRECTED if name in claims and claims[name].significant and corrected[name] > LEVEL else ""
+
+    return {name: verdict(one) + mark(name) for name, one in compared.items()}
 
 
 def _acoustics(results: Measured) -> list[str]:
@@ -125,10 +177,13 @@ def _cuts(results: Measured) -> Table:
         *(zip(cut.refitted[name]["WA"].mean, cut.refitted[name]["WA"].sd, strict=True) for name in ("0", LAST)),
     ]
     scores = zip(*([_spread(*values) for values in column] for column in columns), strict=True)
-    against = zip(*(map(verdict, cut.against_whole[head]) for head in ("own", "refitted")), strict=True)
-    rows = [[str(state), *a, *b] for state, (a, b) in enumerate(zip(scores, against, strict=True))]
-    heading = ["state", "own head", "refitted, step 0", "refitted, last", "own head against the whole"]
-    return [*heading, "refitted against the whole"], rows
+    verdicts = _cells(_against_whole(results))
+    rows = [
+        [str(state), *of, *(verdicts.get(_state(head, state), NONE) for head in cut.against_whole)]
+        for state, of in enumerate(scores)
+    ]
+    heading = ["state", "own head", "refitted, step 0", "refitted, last"]
+    return [*heading, *(f"{head.replace('own', 'own head')} against the whole" for head in cut.against_whole)], rows
 
 
 def _legend(results: Measured, text_encoder: str | None) -> list[str]:
@@ -149,7 +204,8 @@ def _legend(results: Measured, text_encoder: str | None) -> list[str]:
         "Likeness: linear CKA of standardised means over time, debiased (0 for unrelated data) and plain (never 0: it "
         "rises with the width of a state and falls with the utterances). By chance: the 95th percentile of "
         f"{settings.permutations} permutations of the utterances, mean over rotations, at the last checkpoint; a × "
-        "is a mean that is not above it. Change: mean ± sd over rotations; no test is made of it."
+        "is a mean that is not above it. Not corrected for the number of states: up to one in twenty of the unrelated "
+        "has no ×. Change: mean ± sd over rotations; no test is made of it."
     )
     if "text" in results.likeness:
         encoder = encoder_name(text_encoder or "")
@@ -173,18 +229,18 @@ def _legend(results: Measured, text_encoder: str | None) -> list[str]:
     if results.clipped:
         lines.append(f"Utterances beyond full scale, where openSMILE clips: {results.clipped}.")
     lines.append(
-        f"Emotion: macro F1 in points of a classifier on a state, mean ± sd over {settings.seeds} seeds; linear, "
-        f"and relu with one hidden layer of {settings.hidden}. Grouped: {notes['grouped']}."
+        f"Emotion: macro F1 in points of a classifier on a state; linear, and relu with one hidden layer of "
+        f"{settings.hidden}. Over initialisations: mean ± sd of {settings.initialisations} probes on one split, which "
+        "differ in first weights and order of utterances, as in the paper. Over splits: mean ± sd of "
+        f"{settings.splits} splits with one probe each, of the same initialisation; its sd holds what a split changes "
+        "and the luck of a training. Each score is a mean over rotations."
     )
+    if notes["grouped"]:
+        lines.append(f"Speakers apart: {notes['grouped']}.")
     if notes["published"]:
-        lines.append(f"Mark, published: 80/10/10 at random, {MARK}; its scores say little of new speakers.")
-    if "grouped" in linear and linear["grouped"].against_start:
-        lines.append(
-            "Against step 0: points, 95 % jackknife-t interval, sign-flip p over "
-            f"{linear['grouped'].against_start[0].units} speakers; of the predictions "
-            "of all rotations together, so it is not quite the difference of the means. No claim below "
-            f"{MIN_UNITS} speakers. Nothing is corrected for the number of states."
-        )
+        lines.append(f"Mark, as published: 80/10/10 at random, {MARK}; its scores say little of new speakers.")
+        lines += _few_tested(results)
+    lines += _verdicts(results)
     ridge_notes = "; ".join(results.ridge.notes) if isinstance(results.ridge, RidgeRows) else ""
     return [
         *lines,
@@ -194,3 +250,43 @@ def _legend(results: Measured, text_encoder: str | None) -> list[str]:
         "last one, reads it. Refitted: a logistic regression on the state, of subset 1. The whole: the fine-tuned "
         "model as it is.",
     ]
+
+
+def _few_tested(results: Measured) -> list[str]:
+    """Where the published split tests so few utterances that macro F1 reads low."""
+    tested, classes = min(of.utterances for of in results.rotations) / 10, results.classes
+    if tested >= FEW_OF_A_CLASS * classes:
+        return []
+    return [
+        f"As published, about {tested:.0f} utterances of {classes} classes are tested at a time. Macro F1 of so few "
+        "reads lower than of many, so these scores are too low beside those of speakers apart."
+    ]
+
+
+def _verdicts(results: Measured) -> list[str]:
+    """What the comparisons are over, what they could have seen, and how many they are."""
+    families = {"Against step 0": _against_start(results), "Against the whole": _against_whole(results)}
+    units = sorted({one.units for compared in families.values() for one in compared.values()})
+    lines = [
+        "Against step 0 (mean over splits) and against the whole: points, 95 % interval and p (Student's t), for other "
+        f"third parts and other fine-tunings. Units: {' or '.join(map(str, units))} whole rotations, as each is one "
+        "fine-tuning, whose luck is in all its speakers at once; also where both sides read one fine-tuned encoder, as "
+        "its luck may help one state more than another. Of the predictions of all rotations together, so not quite the "
+        "difference of the means. Better or worse: p below 0.05; a tie: these rotations do not tell the two apart."
+    ]
+    if units[0] < MIN_UNITS:
+        lines.append(f"No claim: it needs {MIN_UNITS} rotations or more; protocol speaker:5 makes five.")
+    for name, compared in families.items():
+        seen = [one.detectable for one in compared.values() if one.detectable]
+        if seen:
+            lines.append(
+                f"{name}, power: a true difference of {points(float(np.median(seen)))} points (by state "
+                f"{points(min(seen))} to {points(max(seen))}) is seen in four of five such tables; more rotations see "
+                "smaller ones."
+            )
+        lines += [f"{name}: {line}" for line in many_line(compared)]
+    if any(cell.endswith(UNCORRECTED) for compared in families.values() for cell in _cells(compared).values()):
+        lines.append(
+            f"{UNCORRECTED.strip()}: better or worse alone, but not if corrected for the number of comparisons."
+        )
+    return lines

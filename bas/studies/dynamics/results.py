@@ -50,12 +50,20 @@ class Cka:
 
 
 @dataclass(frozen=True)
-class ProbeScores:
-    """Of one state, by seed; predictions `(S, N)` where each utterance is tested once."""
+class Draws:
+    """By probe; predictions `(S, N)` where each utterance is tested once and they are kept."""
 
     macro_f1: tuple[float, ...]
     epochs: tuple[float, ...]
     predictions: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """Of one state."""
+
+    initialisations: Draws  # on the first split
+    splits: Draws  # each with the first initialisation
 
 
 @dataclass(frozen=True)
@@ -199,10 +207,26 @@ class SvccaRows:
 
 
 @dataclass(frozen=True)
-class StateScores:
+class Spreads:
     mean: Grid
-    sd: Grid  # of seeds, each a mean over rotations
-    sd_rotations: Grid
+    sd: Grid
+
+
+@dataclass(frozen=True)
+class StateScores:
+    """Of probes, each a mean over rotations."""
+
+    initialisations: Spreads  # on the first split
+    splits: Spreads  # each with the first initialisation
+    sd_rotations: Grid  # each a mean over splits
+
+
+@dataclass(frozen=True)
+class EgemapsScores:
+    """The same of probes on eGeMAPS."""
+
+    initialisations: Spread
+    splits: Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +235,8 @@ class ProbeRows:
     others: str
     notes: tuple[str, ...]
     states: StateScores
-    egemaps: Spread
-    against_start: tuple[Paired, ...] | None  # the last minus step 0, by state, over speakers; None: published
+    egemaps: EgemapsScores
+    against_start: tuple[Paired, ...] | None  # the last minus step 0, by state, mean over splits; None: published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +250,6 @@ class RidgeRows:
 
 
 @dataclass(frozen=True)
-class CutRows:
-    mean: Grid
-    sd: Grid
-
-
-@dataclass(frozen=True)
 class CutRow:
     mean: ByState
     sd: ByState
@@ -239,9 +257,10 @@ class CutRow:
 
 @dataclass(frozen=True)
 class CutOff:
-    own: Mapping[str, CutRows]  # by metric
+    own: Mapping[str, Spreads]  # by metric, over rotations
     refitted: Mapping[str, Mapping[str, CutRow]]  # at "0" and "last", by metric
-    against_whole: Mapping[str, tuple[Paired, ...]]  # by head, WA of the last cut after each state minus the whole's
+    against_whole: Mapping[str, tuple[Paired | None, ...]]
+    """By head and state, the WA of the last cut after it minus the whole's; None: the whole itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +269,7 @@ class Measured:
 
     rows: tuple[StepRow, ...]
     states: int
+    classes: int  # of emotion
     rotations: tuple[RotationRow, ...]
     analysis: AnalysisSettings
     missing: Mapping[str, int]
@@ -293,12 +313,18 @@ class Dynamics(Results, Setting, Measured):
 
     @property
     def table(self) -> Sequence[object]:
-        """Emotion in each state, at step 0 and at the last."""
+        """Emotion in each state, at step 0 and at the last, mean over splits."""
         return [
-            {"probe": kind, "split": split, "step": self.rows[row].step, "state": state, "macro_f1": score}
+            {
+                **{"probe": kind, "split": split, "step": self.rows[row].step, "state": state, "macro_f1": score},
+                **{
+                    "sd_initialisations": of_split.states.initialisations.sd[row][state],
+                    "sd_splits": of_split.states.splits.sd[row][state],
+                },
+            }
             for kind, of_kind in self.probes.items()
             for split, of_split in of_kind.items()
             if isinstance(of_split, ProbeRows)
             for row in (0, -1)
-            for state, score in enumerate(of_split.states.mean[row])
+            for state, score in enumerate(of_split.states.splits.mean[row])
         ]
