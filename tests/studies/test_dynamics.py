@@ -50,7 +50,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 HOW = Tuning(lr=1e-3, epochs=2, batch=8, micro_batch=4, evaluate_every=2, checkpoint_every=4, improvement=0.0)
-FAST = AnalysisSettings(initialisations=2, splits=2, epochs=5, permutations=5, hidden=4)
+FAST = AnalysisSettings(initialisations=3, splits=2, epochs=5, permutations=5, hidden=4)
 SPEAKERS, EACH = 6, 8
 
 
