@@ -246,9 +246,9 @@ def _legend(results: Measured, text_encoder: str | None) -> list[str]:
         *lines,
         "Acoustic features: R² for speakers who were not fitted on, of a family the median over its features; below 0 "
         f"is worse than the mean. Ridge regression; {ridge_notes}.",
-        "Cut off: WA in points. Own head: the fine-tuned model ends with this state, and its head, trained on the "
-        "last one, reads it. Refitted: a logistic regression on the state, of subset 1. The whole: the fine-tuned "
-        "model as it is.",
+        "Cut off: WA in points, mean ± sd over rotations. Own head: the fine-tuned model ends with this state, and its "
+        "head, trained on the last one, reads it. Refitted: a logistic regression on the state, fitted on the "
+        "utterances that the fine-tuning trained on. The whole: the fine-tuned model as it is.",
     ]
 
 
@@ -268,11 +268,12 @@ def _verdicts(results: Measured) -> list[str]:
     families = {"Against step 0": _against_start(results), "Against the whole": _against_whole(results)}
     units = sorted({one.units for compared in families.values() for one in compared.values()})
     lines = [
-        "Against step 0 (mean over splits) and against the whole: points, 95 % interval and p (Student's t), for other "
-        f"third parts and other fine-tunings. Units: {' or '.join(map(str, units))} whole rotations, as each is one "
-        "fine-tuning, whose luck is in all its speakers at once; also where both sides read one fine-tuned encoder, as "
-        "its luck may help one state more than another. Of the predictions of all rotations together, so not quite the "
-        "difference of the means. Better or worse: p below 0.05; a tie: these rotations do not tell the two apart."
+        "Against step 0 (mean over splits) and against the whole: points, 95 % interval and p (Student's t), of the "
+        "predictions of all rotations together, so not quite the difference of the means. Better or worse: p below "
+        "0.05; a tie: these rotations do not tell the two apart.",
+        f"Units: {' or '.join(map(str, units))} whole rotations. Each is one fine-tuning, whose luck is in all its "
+        "speakers at once; also where both sides read one fine-tuned encoder, as its luck may help one state more than "
+        "another. So the intervals are for other third parts and other fine-tunings.",
     ]
     if units[0] < MIN_UNITS:
         lines.append(f"No claim: it needs {MIN_UNITS} rotations or more; protocol speaker:5 makes five.")
