@@ -311,6 +311,13 @@ def test_the_figures_show_every_step_and_mark_what_is_not_above_chance(
     assert first.get_color()[2] > 0.9 > 0.1 > first.get_color()[0]  # blue
     assert last.get_color()[0] > 0.9 > 0.1 > last.get_color()[2]  # red
     assert dashed.get_linestyle() == "--"
+    drawn = {name: np.random.default_rng(3).random((3, 3, 3, 4)) for name in ("initialisations", "splits")}
+    drawn["splits"] *= 2
+    spread_out = measured(with_scores(rotations, **drawn))
+    states = spread_out.probes["linear"]["published"].states
+    lucks = [100 * np.median(of.sd[0]) for of in (states.initialisations, states.splits)]
+    label = figures(spread_out)["f1-linear"].axes[1].get_lines()[0].get_label()
+    assert label == f"0 (± {lucks[0]:.1f}, ± {lucks[1]:.1f})"
     assert list(first.get_ydata()) == pytest.approx(
         [100 * v for v in results["probes"]["linear"]["grouped"]["states"]["splits"]["mean"][0]]
     )
