@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 from bas.stats import Paired, Spread, between
@@ -45,9 +46,16 @@ def difference(of: Paired) -> str:
     return f"{estimate(of.difference, of)}, p {of.p:.2g}"
 
 
-def verdict(of: Paired | None) -> str:
-    """And whether it is one: +1.2 (-0.3 to +2.6), p 0.1: tie. NONE where a row is compared with itself."""
-    return NONE if of is None else f"{difference(of)}: {of.verdict}"
+def verdict(of: Paired | None, stay: Collection[Paired] | None = None) -> str:
+    """And whether it is one: +1.2 (-0.3 to +2.6), p 0.1: tie. NONE where a row is compared with itself.
+
+    stay: those that a table's correction for many comparisons leaves; any other is "better, uncorrected". None: no such
+    mark.
+    """
+    if of is None:
+        return NONE
+    mark = ", uncorrected" if stay is not None and of.significant and of not in stay else ""
+    return f"{difference(of)}: {of.verdict}{mark}"
 
 
 def encoder_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Protocol as Shape
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +21,18 @@ from bas.stats.shares import Ceiling
 from bas.training.settings import PRESETS, Settings
 
 LEVEL = 0.05
+NAMED = 8  # verdicts at most; of more, only the number is given
 NEAR = 1.1  # so many seeds are enough that see a difference at most this times what any number of them sees
+
+
+class Design(Shape):
+    """What a table's verdicts are over: `Context`, and the results of a study without one."""
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]: ...
 
 
 def announce(run: Run, workers: int, console: Console) -> None:
@@ -103,7 +115,7 @@ def intervals_line(of: Context) -> str:
     )
 
 
-def verdict_lines(of: Context, compared: Mapping[str, Paired], check: FalseVerdicts | None) -> list[str]:
+def verdict_lines(of: Design, compared: Mapping[str, Paired], check: FalseVerdicts | None) -> list[str]:
     """What to know of all comparisons of a table: power, their number, and how often equals were told apart.
 
     compared: by a name for it, as "BAS ser_bas3 against the 4L transformer".
@@ -111,17 +123,20 @@ def verdict_lines(of: Context, compared: Mapping[str, Paired], check: FalseVerdi
     return [*power_lines(of, compared.values()), *many_line(compared), false_verdicts_line(check)]
 
 
-def power_lines(of: Context, compared: Collection[Paired]) -> list[str]:
+def power_lines(of: Design, compared: Collection[Paired]) -> list[str]:
     """The true difference that the comparisons could have seen, and how many seeds would see smaller ones."""
     known = [one for one in compared if one.detectable is not None]
     if not known:
         return []
     lines = []
-    if any(one.by_fold for one in known):
-        lines.append(
-            "With one seed, only the differences between folds show the noise of training: these intervals are over "
-            f"{min(one.units for one in known)} folds. With three seeds they are over {of.unit}s and narrower."
-        )
+    if folds := [one.units for one in known if one.by_fold]:
+        if len(of.seeds) == 1:
+            lines.append(
+                "With one seed, only the differences between folds show the noise of training: these intervals are "
+                f"over {min(folds)} folds. With three seeds they are over {of.unit}s and narrower."
+            )
+        else:
+            lines.append(f"{len(folds)} intervals are over {min(folds)} folds: those seeds do not train all anew.")
 
     def seen(times: float) -> list[float]:
         return [value for one in known if (value := one.detectable_with(times)) is not None]
@@ -149,12 +164,25 @@ def many_line(compared: Mapping[str, Paired]) -> list[str]:
     if len(claims) < 2:
         return []
     told = sum(bool(one.significant) for one in claims.values())
-    corrected = dict(zip(claims, holm([one.p for one in claims.values()]), strict=True))
-    stay = [f"{name} ({claims[name].verdict})" for name, p in corrected.items() if p <= LEVEL]
+    left = corrected(claims.values())
+    stay = [f"{name} ({one.verdict})" for name, one in claims.items() if one in left]
     line = f"{len(claims)} comparisons, not corrected for their number: {told} are better or worse"
     if told:
-        line += f"; corrected (Holm), {len(stay)}" + (f": {', '.join(stay)}" if stay else "")
+        line += f"; corrected (Holm), {len(stay)}" + (f": {', '.join(stay)}" if 0 < len(stay) <= NAMED else "")
     return [f"{line}."]
+
+
+def corrected(compared: Collection[Paired]) -> set[Paired]:
+    """Those that are better or worse also once all are corrected for their number (Holm)."""
+    claims = [one for one in compared if one.significant is not None]
+    return {one for one, p in zip(claims, holm([one.p for one in claims]), strict=True) if p <= LEVEL}
+
+
+def uncorrected_line(compared: Collection[Paired]) -> list[str]:
+    """What the mark of a table's cells means, where there is one."""
+    if not any(one.significant for one in {*compared} - corrected(compared)):
+        return []
+    return ["Uncorrected, in a table: better or worse by itself, and no longer once all are corrected (Holm)."]
 
 
 def false_verdicts_line(of: FalseVerdicts | None) -> str:

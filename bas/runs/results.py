@@ -155,10 +155,14 @@ def results_of(run: Run, row: str) -> list[list[Scored]]:
 
 
 def pooled(jobs: Sequence[Sequence[Scored]]) -> Predictions:
-    """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold."""
+    """`(S, N)` test predictions, of several outputs `(S, N, O)`, fold after fold, of results by seed and fold.
+
+    A tuned row trains one choice with every seed: only its folds, with a choice each, show the noise of choosing.
+    """
     rows_SN = np.array([np.concatenate([result.test.predictions for result in of_seed]) for of_seed in jobs])
     again = [result.again for result in jobs[0] if isinstance(result, LinearResult)]
-    return Predictions(rows_SN, folds_of(jobs[0]), np.concatenate(again, axis=1) if again else None)
+    again_RN = np.concatenate(again, axis=1) if again else None
+    return Predictions(rows_SN, folds_of(jobs[0]), again_RN, retrained=not isinstance(jobs[0][0], TunedResult))
 
 
 def folds_of(jobs: Sequence[Scored]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from bas.stats.metrics import ANY, Limits, Metric, limits_of, limits_of_difference
-from bas.stats.sampling import LEVEL, TOLERANCE, Predictions, Statistic, conclude, sample
+from bas.stats.sampling import LEVEL, TOLERANCE, Conclusion, Predictions, Statistic, conclude, sample
 
 Verdict = Literal["better", "worse", "tie", "no claim"]
 
@@ -70,6 +70,23 @@ class Paired:
     seeds: tuple[int, int]  # of a, of b
     seeds_se: float  # the part of se that more seeds would make smaller
     level: float = LEVEL
+
+    @classmethod
+    def of(cls, gap: Conclusion, seeds: tuple[int, int]) -> Paired:
+        """Of a difference that was sampled otherwise than by `paired`, as of two rows that one training made."""
+        return cls(
+            gap.value,
+            gap.low,
+            gap.high,
+            gap.p,
+            gap.se,
+            gap.degrees,
+            gap.units,
+            gap.by_fold,
+            seeds,
+            gap.seeds_se,
+            gap.level,
+        )
 
     @property
     def significant(self) -> bool | None:
@@ -127,9 +144,7 @@ def paired(
     assert len(targets_N) == len(units_N), (targets_N.shape, units_N.shape)
 
     of_a, of_b = (sample(partial(mean_metric, metric, targets_N), units_N, (row,), (a, b)) for row in (a, b))
-    of = conclude(of_a.minus(of_b), level, limits_of_difference(metric))
-    seeds = (a.seeds, b.seeds)
-    return Paired(of.value, of.low, of.high, of.p, of.se, of.degrees, of.units, of.by_fold, seeds, of.seeds_se, level)
+    return Paired.of(conclude(of_a.minus(of_b), level, limits_of_difference(metric)), (a.seeds, b.seeds))
 
 
 def mean_metric(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, rows_SN: np.ndarray) -> float:

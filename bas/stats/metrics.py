@@ -43,6 +43,16 @@ def limits_of_difference(metric: Metric) -> Limits:
     return low - high, high - low
 
 
+def over_models(metric: Metric) -> Metric:
+    """The mean of a metric over models whose predictions lie beside each other, `(N, M, ...)`."""
+
+    @limited(limits_of(metric))
+    def mean(targets_N: np.ndarray, predictions_NM: np.ndarray) -> float:
+        return float(np.mean([metric(targets_N, predictions_NM[:, m]) for m in range(predictions_NM.shape[1])]))
+
+    return mean
+
+
 def _check_classes(targets_N: np.ndarray, predictions_N: np.ndarray) -> None:
     assert targets_N.shape == predictions_N.shape == (targets_N.size,), (targets_N.shape, predictions_N.shape)
     assert targets_N.size > 0, "no utterances"

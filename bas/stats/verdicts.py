@@ -96,7 +96,7 @@ def verdict_sentence(
     interval = ends if ends == NO_INTERVAL else f"{100 * paired.level:g} % interval {ends}"
     units = counted(paired, unit_name)
     if paired.verdict == "no claim":
-        needs = f"needs {MIN_UNITS}" + (", or two seeds" if paired.by_fold else "")
+        needs = f"needs {MIN_UNITS}" + (", or two seeds" if paired.by_fold and max(paired.seeds) == 1 else "")
         return (
             f"{name} against {baseline} on {corpus} ({difference}, {interval}): "
             f"no significance is claimed with {units} ({needs})."
@@ -106,6 +106,7 @@ def verdict_sentence(
 
 
 def counted(paired: Paired, unit_name: str) -> str:
-    """What the interval is over: "24 speakers", or "5 folds of one training" where no seeds show the trainings'."""
+    """What the interval is over: "24 speakers"; "5 folds" where seeds do not show all noise of training, as of one."""
     name = "fold" if paired.by_fold else unit_name
-    return f"{paired.units} {name}{'' if paired.units == 1 else 's'}" + (" of one training" if paired.by_fold else "")
+    of = " of one training" if paired.by_fold and max(paired.seeds) == 1 else ""
+    return f"{paired.units} {name}{'' if paired.units == 1 else 's'}{of}"

@@ -11,7 +11,7 @@ from bas.protocols import field_of
 from bas.runs.plan import Job, Kind
 from bas.runs.results import UNKNOWN, LinearResult, TrainingResult, read_result
 from bas.runs.run import Run
-from bas.stats import Metric, Predictions, Spread, paired
+from bas.stats import Metric, Predictions, Spread, a_against_a, paired
 from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 
 SIDES = ("clean", "leaky")
@@ -30,22 +30,20 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
     targets_N = first.targets[[first.position[i] for i in ids]]
     units_N = np.array([field_of(first.utterances[first.position[i]], first.unit) or UNKNOWN for i in ids])
 
-    whole_N = np.zeros(len(ids), int)  # each seed has folds of its own: it is one training of all utterances
-
-    def score(clean_SN: np.ndarray, leaky_SN: np.ndarray, metric: Metric) -> LeakScore:
-        clean_S, leaky_S = ([metric(targets_N, p_N) for p_N in side_SN] for side_SN in (clean_SN, leaky_SN))
+    def score(clean: Predictions, leaky: Predictions, metric: Metric) -> LeakScore:
+        clean_S, leaky_S = ([metric(targets_N, p_N) for p_N in side.rows_SN] for side in (clean, leaky))
         return LeakScore(
             clean=Spread.of(clean_S),
             leaky=Spread.of(leaky_S),
-            leak=paired(targets_N, Predictions(leaky_SN, whole_N), Predictions(clean_SN, whole_N), units_N, metric),
+            leak=paired(targets_N, leaky, clean, units_N, metric),
             sd=Spread.of([leaky - clean for clean, leaky in zip(clean_S, leaky_S, strict=True)]).sd,
         )
 
-    rows = []
-    for row in kinds(first):
-        clean_SN, leaky_SN = (np.array([_predictions(run, row, ids) for run in runs[side]]) for side in SIDES)
-        scores = {name: score(clean_SN, leaky_SN, metric) for name, metric in first.metrics.items()}
-        rows.append(LeakRow(row=row, metrics=scores))
+    predicted = {row: [_predictions(runs[side], row, ids) for side in SIDES] for row in kinds(first)}
+    rows = [
+        LeakRow(row=row, metrics={name: score(*sides, metric) for name, metric in first.metrics.items()})
+        for row, sides in predicted.items()
+    ]
     return Leak(
         run=folder.name,
         corpus=first.corpus.name,
@@ -62,6 +60,9 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
         clean=_side(runs["clean"]),
         leaky=_side(runs["leaky"]),
         rows=tuple(rows),
+        false_verdicts=a_against_a(
+            targets_N, [side for sides in predicted.values() for side in sides], units_N, first.metrics[first.headline]
+        ),
     )
 
 
@@ -77,8 +78,17 @@ def _side(runs: list[Run]) -> Side:
     )
 
 
-def _predictions(run: Run, row: str, ids: list[str]) -> np.ndarray:
-    """The predictions for these utterances, in their order; where several folds test one, the last fold counts."""
+def _predictions(runs: list[Run], row: str, ids: list[str]) -> Predictions:
+    """Of one side, the predictions for these utterances, in their order.
+
+    Each seed draws folds of its own, so that no two seeds train a model for the same test part: a seed counts as one
+    training of all utterances.
+    """
+    return Predictions(np.array([_of_seed(run, row, ids) for run in runs]), np.zeros(len(ids), int))
+
+
+def _of_seed(run: Run, row: str, ids: list[str]) -> np.ndarray:
+    """`(N,)`; where several folds test an utterance, the last fold counts."""
     kind, (seed,) = kinds(run)[row], run.plan.seeds
     predicted: dict[str, int] = {}
     for index, fold in enumerate(run.protocol.folds):

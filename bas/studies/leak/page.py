@@ -7,13 +7,18 @@ from collections.abc import Collection
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread
-from bas.report.notes import preset_line, settings_line
+from bas.report.notes import preset_line, settings_line, verdict_lines
 from bas.report.table import Table, rich_table
 from bas.studies.leak.results import Leak, LeakScore
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 LEAK_VERDICTS = {"better": "inflated", "worse": "deflated"}
 """The words for a verdict on the leaky split."""
+
+ONE_SEED = (
+    "With one seed nothing shows the noise of training, as the folds of the two splits overlap: there is no interval and "
+    "no verdict. Three seeds have one."
+)
 
 
 def _title(results: Leak) -> str:
@@ -44,8 +49,11 @@ def _legend(results: Leak) -> list[str]:
             f"{name}: {side.rule}, {side.fit:.0f} training utterances a fold, hashes {', '.join(side.hashes)}."
             for name, side in sides.items()
         ),
-        f"Leak: leaky minus clean, 95 % jackknife-t interval and sign-flip p over {results.units} units "
-        f"({results.unit}); sd: of the difference over seeds. A tie: these units do not tell the two apart.",
+        f"Leak: leaky minus clean; sd: of the difference over seeds. Interval: 95 %, for other units ({results.units}: "
+        f"{results.unit}) and other trainings ({len(results.seeds)} seeds, each of which draws its own folds and so is one "
+        "training). Inflated or deflated: it excludes 0 (p below 0.05); a tie: these units and trainings do not tell the "
+        "two apart.",
+        *([ONE_SEED] if len(results.seeds) == 1 else verdict_lines(results, results.compared, results.false_verdicts)),
         *(f"Mark of the leaky split: {mark}." for mark in results.leaky.marks),
         *(
             f"Of the {name} split of seed {results.seeds[0]}: {note}."

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from bas.encoders import EncoderInfo
 from bas.report.results import Results
-from bas.stats import Paired, Spread
+from bas.stats import FalseVerdicts, Paired, Spread
 from bas.training.settings import Settings
 
 
@@ -59,6 +59,12 @@ class Leak(Results):
     clean: Side
     leaky: Side
     rows: tuple[LeakRow, ...]
+    false_verdicts: FalseVerdicts | None  # of models against themselves; None: too few seeds or units
+
+    @property
+    def compared(self) -> dict[str, Paired]:
+        """The differences that verdicts go by, those of the headline."""
+        return {f"leaky against clean, {row.row}": row.metrics[self.headline].leak for row in self.rows}
 
     @property
     def table(self) -> Sequence[LeakRow]:

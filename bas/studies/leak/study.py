@@ -25,7 +25,7 @@ from bas.runs.session import place_features
 from bas.runs.start import split, start
 from bas.runs.workers import Workers
 from bas.studies.leak.numbers import SIDES, kinds, tabulate
-from bas.studies.leak.page import markdown, show
+from bas.studies.leak.page import ONE_SEED, markdown, show
 from bas.studies.leak.results import Leak
 from bas.util.files import write_text
 
@@ -49,6 +49,8 @@ def measure(
     """
     splits = _splits(inputs, clean, leaky)
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+    if len(inputs.plan.seeds) == 1:
+        console.print(f"note: {ONE_SEED}", style="yellow", highlight=False)
     with Workers(workers, console) as pool:
         for seed, pair in zip(inputs.plan.seeds, splits, strict=True):
             for side, protocol in zip(SIDES, pair, strict=True):

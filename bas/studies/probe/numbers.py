@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 
 import numpy as np
 
@@ -17,14 +17,17 @@ from bas.runs.results import context, metrics_of, read_result, remarks_of, teste
 from bas.runs.run import Run
 from bas.stats import (
     Estimate,
+    FalseVerdicts,
+    Interval,
+    Metric,
     Paired,
     Predictions,
     Spread,
+    a_against_a,
     conclude,
-    interval_of_mean,
+    limits_of,
     limits_of_difference,
     mean_metric,
-    paired,
     sample,
 )
 from bas.studies.probe.few import ALL, few_job
@@ -125,7 +128,8 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
         on_valid = {kind: chosen_states(whole, kind, states) for kind in KINDS}
         for kind in KINDS:
             rows[kind] |= {CHOSEN: take(whole, kind, searched), ON_VALID: take(whole, kind, on_valid[kind])}
-        judged = {kind: _judge_choice(run, _both(run, random), kind) for kind in KINDS}
+        both = _both(run, random)
+        judged = {kind: _judge_choice(run, both, kind, searched) for kind in KINDS}
         choice = Choice(
             chosen={CHOSEN: tuple(searched), **{kind: tuple(of) for kind, of in on_valid.items()}},
             biases={kind: of[0] for kind, of in judged.items()},
@@ -141,10 +145,8 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
         classes=tuple(run.outputs),
         fit=_fit(run),
         seconds=whole.seconds,
-        heads={
-            kind: {name: _row(run, everyone, whole, kind, row_SN) for name, row_SN in of_kind.items()}
-            for kind, of_kind in rows.items()
-        },
+        heads={kind: _rows(run, everyone, whole, of_kind) for kind, of_kind in rows.items()},
+        false_verdicts=_told_from_itself(run, everyone, whole),
         random=RandomSplit(random.protocol.description, random.protocol.marks, random.protocol.rule, _fit(random)),
         curves={
             percent: _curve(run, whole if percent == WHOLE else probed(run, percent, run.protocol.test_ids))
@@ -158,28 +160,49 @@ def _fit(run: Run) -> float:
     return float(np.mean([len(fold.fit) for fold in run.protocol.folds]))
 
 
-def _row(
-    run: Run, everyone: tuple[np.ndarray, np.ndarray], predictions: Probed, kind: str, row_SN: np.ndarray
-) -> HeadRow:
-    """A row's metrics, the interval of its headline, and what it has over the last state and the softmax mix.
+def _rows(
+    run: Run, everyone: tuple[np.ndarray, np.ndarray], predictions: Probed, of_kind: Mapping[str, np.ndarray]
+) -> dict[str, HeadRow]:
+    """Each row's metrics, the interval of its headline, and what it has over the last state and the softmax mix.
 
-    everyone: targets and units of the utterances.
+    everyone: targets and units of the utterances. One training makes all rows, so a difference has only the noise that
+    two of them do not share; where folds read the same state, it has none.
     """
-    (targets_N, units_N), metric, row = everyone, run.metrics[run.headline], predictions.row(row_SN)
+    (targets_N, units_N), metric, names = everyone, run.metrics[run.headline], list(of_kind)
+    beside = predictions.row(np.stack(list(of_kind.values()), axis=2))
+    sampled = sample(partial(scores, metric, targets_N), units_N, (beside,))
+    only = dict(zip(names, np.eye(len(names)), strict=True))
 
-    def against(name: str) -> Paired | None:
-        other_SN = predictions.test_SN.get(f"{kind} {name}")
-        if other_SN is None or np.array_equal(other_SN, row_SN):
+    def against(name: str, other: str) -> Paired | None:
+        if other not in of_kind or np.array_equal(of_kind[name], of_kind[other]):
             return None
-        return paired(targets_N, row, predictions.row(other_SN), units_N, metric)
+        gap = conclude(sampled.at(only[name] - only[other]), limits=limits_of_difference(metric))
+        return Paired.of(gap, (beside.seeds, beside.seeds))
 
-    return HeadRow(
-        metrics=metrics_of(run, row),
-        interval=interval_of_mean(targets_N, row, units_N, metric),
-        remarks=remarks_of(run, row),
-        against_last=against(state_name(run.store.info.layers[-1])),
-        against_softmax=against(SOFTMAX),
-    )
+    def row_of(name: str) -> HeadRow:
+        row, alone = predictions.row(of_kind[name]), conclude(sampled.at(only[name]), limits=limits_of(metric))
+        return HeadRow(
+            metrics=metrics_of(run, row),
+            interval=Interval(alone.low, alone.high),
+            remarks=remarks_of(run, row),
+            against_last=against(name, state_name(run.store.info.layers[-1])),
+            against_softmax=against(name, SOFTMAX),
+        )
+
+    return {name: row_of(name) for name in names}
+
+
+def _told_from_itself(run: Run, everyone: tuple[np.ndarray, np.ndarray], predictions: Probed) -> FalseVerdicts | None:
+    """How often a state's or an aggregate's head is told apart from itself; see `a_against_a`."""
+    names = [*map(state_name, run.store.info.layers), *(AGGREGATES if len(run.store.info.layers) > 1 else ())]
+    rows = [predictions.row(predictions.test_SN[f"{kind} {name}"]) for kind in KINDS for name in names]
+    return a_against_a(everyone[0], rows, everyone[1], run.metrics[run.headline])
+
+
+def scores(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, rows_SNH: np.ndarray) -> np.ndarray:
+    """The metric of each of H heads beside each other, mean over seeds."""
+    heads = np.moveaxis(rows_SNH, 2, 0)
+    return np.array([mean_metric(metric, targets_N, kept_N, row_SN) for row_SN in heads])
 
 
 @dataclass(frozen=True)
@@ -200,76 +223,57 @@ def _both(run: Run, random: Run) -> Both:
     return Both(targets_N, np.array([unit[i] for i in ids]), *predictions)
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Heads of one kind of both splits: statistics of them, for `bas.stats.sample`.
-
-    Each split's heads lie beside each other, `(S, N, H)`: one training made them all.
-    """
-
-    run: Run
-    both: Both
-    kind: str
-
-    @cached_property
-    def rows(self) -> tuple[Predictions, Predictions]:
-        return self._beside(self.both.disjoint), self._beside(self.both.random)
-
-    def _beside(self, probes: Probed) -> Predictions:
-        states = self.run.store.info.layers
-        on_valid = take(probes, self.kind, chosen_states(probes, self.kind, states))
-        by_training_ = take(probes, self.kind, by_training(self.run)) if probes is self.both.disjoint else on_valid
-        named = [probes.test_SN[f"{self.kind} {name}"] for name in (*map(state_name, states), *AGGREGATES)]
-        return Predictions(np.stack([by_training_, on_valid, *named], axis=2), probes.fold_N)
-
-    def scores(self, kept_N: np.ndarray, rows_SNH: np.ndarray) -> np.ndarray:
-        """The headline of every head: by training, on valid, the states, the aggregates."""
-        metric = self.run.metrics[self.run.headline]
-        heads = np.moveaxis(rows_SNH, 2, 0)
-        return np.array([mean_metric(metric, self.both.targets_N, kept_N, row_SN) for row_SN in heads])
-
-    def claims(self, kept_N: np.ndarray, disjoint_SNH: np.ndarray, random_SNH: np.ndarray) -> np.ndarray:
-        """The numbers of CLAIMS, then the error reductions of ours and the paper's layer over each aggregate."""
-        states = len(self.run.store.info.layers)
-        of = [self.scores(kept_N, rows_SNH) for rows_SNH in (disjoint_SNH, random_SNH)]
-        best = [scores_H[2 : 2 + states].max() for scores_H in of]
-        honest = of[0][0]
-        claimed = [honest, of[0][1], best[0], of[1][1], best[1]]
-        aggregates = [scores_H[2 + states :] for scores_H in of]
-        reduced = [
-            error_reduction(single, x) for single, xs in zip((honest, best[1]), aggregates, strict=True) for x in xs
-        ]
-        return np.array([*claimed, *reduced])
-
-
 CLAIMS = ("disjoint, training", "disjoint, valid", "disjoint, test", "random, valid", "random, test")
 """Five ways to find the best layer. The first, by the training speakers of disjoint folds, is what the others are
 compared with. By test: the best layer there, chosen again without each unit and with other trainings."""
 
 
-def _judge_choice(run: Run, both: Both, kind: str) -> tuple[Biases, Reductions]:
+def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> tuple[Biases, Reductions]:
     """What five ways to find the best layer claim for it, and what share of an aggregate's errors one layer avoids.
 
-    On the utterances that both splits test; intervals over the disjoint split's units. Reductions, ours: the layer that
-    the training speakers name, on the disjoint split; paper: the best on test, on the random split.
+    On the utterances that both splits test; intervals over the disjoint split's units. searched: by fold, the layer
+    that the training speakers name. Reductions, ours: that layer, on the disjoint split; paper: the best on test, on
+    the random split.
     """
-    metric, states, heads = run.metrics[run.headline], run.store.info.layers, Heads(run, both, kind)
-    everyone_N = np.ones(len(both.targets_N), bool)
-    sampled = sample(heads.claims, both.units_N, heads.rows)
-    numbers = np.eye(len(sampled.whole))
+    metric, states = run.metrics[run.headline], run.store.info.layers
+    of_heads = partial(scores, metric, both.targets_N)
+
+    def beside(probes: Probed, *chosen: Sequence[int]) -> Predictions:
+        """What is predicted by these choices, by the states, by the aggregates: one training made them all."""
+        heads = [take(probes, kind, by_fold) for by_fold in (*chosen, chosen_states(probes, kind, states))]
+        heads += [probes.test_SN[f"{kind} {name}"] for name in (*map(state_name, states), *AGGREGATES)]
+        return probes.row(np.stack(heads, axis=2))
+
+    def claim(kept_N: np.ndarray, disjoint_SNH: np.ndarray, random_SNH: np.ndarray) -> np.ndarray:
+        """The numbers of CLAIMS, then the reductions: ours over each aggregate, the paper's over each."""
+        training, valid, *ours = of_heads(kept_N, disjoint_SNH)
+        marked_valid, *theirs = of_heads(kept_N, random_SNH)
+        count = len(states)
+        best, marked_best = max(ours[:count]), max(theirs[:count])
+        saved = [error_reduction(training, x) for x in ours[count:]]
+        marked_saved = [error_reduction(marked_best, x) for x in theirs[count:]]
+        return np.array([training, valid, best, marked_valid, marked_best, *saved, *marked_saved])
+
+    disjoint, random = beside(both.disjoint, searched), beside(both.random)
+    sampled = sample(claim, both.units_N, (disjoint, random))
+    only = np.eye(len(sampled.whole))
     claims = {}
     for index, name in enumerate(CLAIMS):
-        of = conclude(sampled.at(numbers[index] - numbers[0]), limits=limits_of_difference(metric))
+        of = conclude(sampled.at(only[index] - only[0]), limits=limits_of_difference(metric))
         claims[name] = LayerClaim(float(sampled.whole[index]), of.value, of.low, of.high)
-    best = {}
-    for split, row in zip(("disjoint", "random"), heads.rows, strict=True):
-        reached = heads.scores(everyone_N, row.rows_SN)[2 : 2 + len(states)]
-        best[split] = states[int(reached.argmax())]
     reductions: dict[str, dict[str, Estimate]] = {whose: {} for whose in WHOSE}
     for index, (whose, name) in enumerate(((w, n) for w in WHOSE for n in AGGREGATES), len(CLAIMS)):
-        of = conclude(sampled.at(numbers[index]), limits=(-math.inf, 1.0))
+        of = conclude(sampled.at(only[index]), limits=(-math.inf, 1.0))
         reductions[whose][name] = Estimate(of.value, of.low, of.high)
-    return Biases(len(everyone_N), claims, best), reductions
+
+    def best_on_test(probes: Probed) -> int:
+        reached = [
+            np.mean([metric(both.targets_N, p_N) for p_N in probes.test_SN[f"{kind} {state_name(s)}"]]) for s in states
+        ]
+        return states[int(np.argmax(reached))]
+
+    best = {"disjoint": best_on_test(both.disjoint), "random": best_on_test(both.random)}
+    return Biases(len(both.targets_N), claims, best), reductions
 
 
 def error_reduction(single: float, aggregate: float) -> float:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
-from bas.report.notes import about, preset_line
+from bas.report.notes import about, corrected, intervals_line, preset_line, uncorrected_line, verdict_lines
 from bas.report.table import Table, rich_table
 from bas.runs.layers import middle
-from bas.stats import Estimate, Spread
+from bas.stats import Estimate, Paired, Spread
 from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX
 from bas.studies.probe.numbers import AGGREGATES, CHOSEN, ON_VALID, WHOSE
 from bas.studies.probe.results import Choice, FewLabels, Probe, StoreProbe, Transfer
@@ -34,16 +34,30 @@ def title_of(store: StoreProbe) -> str:
     return f"{store.corpus}, {encoder_name(store.encoder.name)}"
 
 
+def _compared(store: StoreProbe) -> dict[str, Paired]:
+    """Every difference of a store's tables, by "linear state 2 against state 4"."""
+    return {
+        f"{kind} {name} {other}": of
+        for kind, rows in store.heads.items()
+        for name, row in rows.items()
+        for other, of in zip(_others(store), (row.against_last, row.against_softmax), strict=True)
+        if of
+    }
+
+
+def _others(store: StoreProbe) -> tuple[str, str]:
+    return f"against state {store.states[-1]}", f"against the {SOFTMAX}"
+
+
 def _layers(store: StoreProbe, kind: str) -> Table:
     metrics, headline = list(store.heads[kind][state_name(store.states[0])].metrics), store.headline
-    last = store.states[-1]
-    heading = ["reads", *metrics, f"interval of {headline}", f"against state {last}", f"against the {SOFTMAX}"]
+    stay = corrected(_compared(store).values())
     rows = []
     for name, row in store.heads[kind].items():
         scores = [spread(row.metrics[m]) for m in metrics]
-        against = [verdict(row.against_last), verdict(row.against_softmax)]
+        against = [verdict(row.against_last, stay), verdict(row.against_softmax, stay)]
         rows.append([name, *scores, ends(row.interval), *against])
-    return heading, rows
+    return ["reads", *metrics, f"interval of {headline}", *_others(store)], rows
 
 
 def _claims(choice: Choice) -> Table:
@@ -123,25 +137,41 @@ def _said(store: StoreProbe) -> list[str]:
 
 
 def _legend(store: StoreProbe) -> list[str]:
-    headline, count = store.headline, len(store.seeds)
-    return [
+    count, compared = len(store.seeds), _compared(store)
+    lines = [
         f"Protocol {store.protocol.description}; {store.folds} folds, {count} seed{'s' if count > 1 else ''}, "
         f"{store.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
-        f"{store.tested} test utterances; 95 % intervals: jackknife-t over {store.units} units "
-        f"({store.unit}); better, worse or tie by interval and sign-flip test (p).",
+        f"{store.tested} test utterances.",
+        intervals_line(store),
+        *verdict_lines(store, compared, store.false_verdicts),
+        *uncorrected_line(compared.values()),
         "linear: the mean frame into a linear layer. dense: two pointwise layers of 256 with ReLU over the frames, "
-        "their mean, a linear layer. Each keeps its epoch of the lowest validation loss.",
+        "their mean, a linear layer. Each keeps its epoch of the lowest validation loss. One training of a "
+        "fold and seed makes all heads.",
         f"{MEAN}: of all states; {SOFTMAX}: SUPERB's; 1x1 mix: free weights, the paper's; first k: a softmax mix.",
+    ]
+    return [*lines, *(_legend_of_choice(store) if store.choice else ()), *about(store)]
+
+
+def _legend_of_choice(store: StoreProbe) -> list[str]:
+    lines = [
         f"{CHOSEN}: in each fold the state whose linear model does best in cross-validation over whole speakers of fit "
-        f"and valid; {ON_VALID}: the state whose head has the best {headline} there, over seeds.",
+        f"and valid; {ON_VALID}: the state whose head has the best {store.headline} there, over seeds. Either is "
+        "taken as it was made: that other training speakers would have made another choice is in no interval.",
         f"MARKED: {store.random.rule}, drawn over utterances, speakers on both sides, {store.random.fit:.0f} to "
         "train on; with a choice on test it is the paper's protocol. A choice on test takes one state for all folds; "
-        "its interval repeats the choice without each unit and is still too narrow. Every other choice is made in each "
-        "fold. More: the excess over the first row's claim.",
-        "Nothing is corrected for the number of rows; the middle against the last is the planned comparison. A "
-        "learning curve thins the fit part alone: the valid part is whole at every share.",
-        *about(store),
+        "its interval repeats the choice without each unit and with other trainings; it may still be too narrow. Every "
+        "other choice is made in each fold. More: the excess over the first row's claim.",
+        "The middle state against the last is the one comparison that was planned: its p needs no correction. The "
+        "excess of a claim and the errors saved are not corrected for their number.",
+        "Few labels: mean ± deviation over draws of the labels. No interval: speakers and trainings stay the same.",
     ]
+    if len(store.seeds) == 1:
+        lines.append(
+            "With one seed, what a choice claims beyond the first has no interval: the two splits' folds overlap, so "
+            "nothing shows the noise of training. Three seeds do."
+        )
+    return lines
 
 
 def _sections(store: StoreProbe) -> list[tuple[str, Table]]:
@@ -168,7 +198,8 @@ def markdown(results: Probe) -> str:
     for between in results.transfer:
         lines += [section(2, f"Transfer, {encoder_name(between.encoder.name)}"), ""]
         line = f"{between.metric} on {', '.join(between.classes)} (labels {between.labels})"
-        lines += [paragraph(f"{line}; 95 % intervals over the target's units."), ""]
+        over = "the target's units and the source's trainings, of which those of one fold count as one"
+        lines += [paragraph(f"{line}; 95 % intervals over {over}."), ""]
         notes = [f"Mark: {mark}." for mark in between.marks]
         if between.left_out:
             notes.append(f"Not trained on, for {UNUSABLE}: {', '.join(between.left_out)}.")

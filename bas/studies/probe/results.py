@@ -11,7 +11,7 @@ import numpy as np
 from bas.encoders import EncoderInfo
 from bas.report.results import Results, Score
 from bas.runs.results import Context, Tested
-from bas.stats import Estimate, Paired, Spread
+from bas.stats import Estimate, FalseVerdicts, Paired, Spread
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ class StoreProbe(Context):
     fit: float  # training utterances of a fold, the mean
     seconds: float  # of one job, the mean
     heads: Mapping[str, Mapping[str, HeadRow]]  # by kind and input
+    false_verdicts: FalseVerdicts | None  # of heads against themselves; None: too few seeds or units
     random: RandomSplit
     curves: Mapping[int, Mapping[str, Spread]]  # by percent of the fit part and head, the headline over seeds
     choice: Choice | None  # None: one state is stored

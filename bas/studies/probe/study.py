@@ -69,6 +69,9 @@ def carry_out(
     groups = transfer.groups([run for run, _ in pairs])
     for group in groups:
         transfer.check(group, workers, memory)
+    if any(len(run.plan.seeds) == 1 for run, _ in pairs):
+        line = "note: with one seed, intervals are over folds, and what a choice of the layer claims has none"
+        console.print(f"{line}; three seeds have both", style="yellow", highlight=False)
     stores = []
     with Workers(workers, console) as pool:
         for run, random in pairs:

@@ -27,7 +27,7 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import AGAIN, OTHER, Run
 from bas.runs.workers import Workers
-from bas.stats import Predictions, interval_of_mean, mean_metric
+from bas.stats import Predictions, interval_of_mean, over_models
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.jobs import train_heads
 from bas.studies.probe.pretraining import pretraining
@@ -334,28 +334,28 @@ def _cell(
     chosen: Sequence[int],
     metric_name: str,
 ) -> TransferCell:
-    """Mean and interval over the target's units; a row of predictions a seed and, on another corpus, a fold."""
-    members = [result.tests[target].members for result in results[0]]
-    own = not np.array_equal(members[0], members[-1])
+    """Mean over folds and seeds, and its interval over the target's units and the source's trainings.
 
-    def rows(states: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    The models of several folds that all test another corpus differ by the speakers that they were trained on, which the
+    seeds of a fold share: there a fold counts as one training, its seeds beside each other.
+    """
+    parts = [result.tests[target].members for result in results[0]]
+    each_tests_all = len(parts) > 1 and np.array_equal(parts[0], parts[-1])
+    members_N = parts[0] if each_tests_all else np.concatenate(parts)
+    metric, targets_N = over_models(pool.runs[0].metrics[metric_name]), pool.targets_U[members_N]
+
+    def row(states: Sequence[int]) -> Predictions:
         heads = [f"{kind} {state_name(state)}" for state in states]
-        predictions = [[r.tests[target].heads[h] for r, h in zip(row, heads, strict=True)] for row in results]
-        if own:
-            return np.concatenate(members), np.array([np.concatenate(row) for row in predictions])
-        return members[0], np.array([fold for row in predictions for fold in row])
+        of_SF = [[r.tests[target].heads[h] for r, h in zip(of_seed, heads, strict=True)] for of_seed in results]
+        if each_tests_all:
+            return Predictions(np.array(of_SF).transpose(1, 2, 0), np.zeros(len(members_N), int))
+        folds_N = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return Predictions(np.array([np.concatenate(of_F) for of_F in of_SF])[..., None], folds_N)
 
-    metric = pool.runs[0].metrics[metric_name]
+    def mean(of: Predictions) -> float:
+        return float(np.mean([metric(targets_N, predictions_NM) for predictions_NM in of.rows_SN]))
 
-    def mean(states: Sequence[int]) -> float:
-        members_N, rows_RN = rows(states)
-        return mean_metric(metric, pool.targets_U[members_N], np.ones(len(members_N), bool), rows_RN)
-
-    members_N, rows_RN = rows(chosen)
     units_N = np.array([pool.unit_U[u] for u in members_N])
-    # On another corpus each row is one training, which predicts all of it.
-    sizes = [len(of_fold) for of_fold in members] if own else [len(members_N)]
-    row = Predictions(rows_RN, np.repeat(np.arange(len(sizes)), sizes))
-    of = interval_of_mean(pool.targets_U[members_N], row, units_N, metric)
-    by_state = {state: mean([state] * len(chosen)) for state in pool.states}
-    return TransferCell(mean(chosen), of.low, of.high, tuple(chosen), by_state)
+    of = interval_of_mean(targets_N, row(chosen), units_N, metric)
+    by_state = {state: mean(row([state] * len(chosen))) for state in pool.states}
+    return TransferCell(mean(row(chosen)), of.low, of.high, tuple(chosen), by_state)

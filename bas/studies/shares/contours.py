@@ -2,11 +2,12 @@
 
 Spearman's rank correlation over an utterance's frames, then the mean over utterances. A query from the last state may
 simply prefer the end, where speech grows softer, so there are also partial correlations with loudness and pitch given
-the time. Frames are those after the stride; the weights are the mean over seeds.
+the time. Frames are those after the stride. Each network's weights are correlated by themselves, and the correlations
+averaged over seeds: those of averaged weights would be larger than any network's.
 
-Interval: jackknife over units (`bas.stats.interval`): would other speakers, with the networks of their folds, show it?
-p: do these weights show it? Two-sided, against circular shifts of each utterance's weights, which keep their smoothness
-and their peaks; (1 + count) / (1 + DRAWS). A correlation is shown when both agree and there are MIN_UNITS units.
+Interval (`bas.stats.sampling`): would other speakers and other trainings show it? p: do these weights show it?
+Two-sided, against circular shifts of each utterance's weights, which keep their smoothness and their peaks; (1 + count)
+/ (1 + DRAWS). A correlation is shown when both agree and there are MIN_UNITS units.
 
 Axes: T frames of one utterance, S seeds, K shifts, U utterances.
 
@@ -25,7 +26,7 @@ from scipy.stats import rankdata
 
 from bas.runs.run import Run
 from bas.speech.acoustics import Contours
-from bas.stats import CORRELATION, MIN_UNITS, interval
+from bas.stats import CORRELATION, MIN_UNITS, Predictions, conclude, sample
 from bas.stats.shares import pearson
 from bas.studies.shares.attention import Attention
 from bas.studies.shares.results import Correlation, Example, ModelAttention
@@ -49,13 +50,14 @@ class Heard:
     behind: float  # share of the weight after the recording's end, on padding of the audio
 
     def correlations(self, shifts_K: np.ndarray) -> dict[str, np.ndarray]:
-        """By measure `(K,)`: correlations of the weights shifted by each number of frames.
+        """By measure `(S, K)`: correlations of each seed's weights shifted by each number of frames.
 
         A measure with too few known frames is missing. A correlation is 0 where one of the two is constant, and a
         partial one where time explains all of either.
         """
-        weights_T = self.weights_ST.mean(0)
-        shifted_TK = weights_T[(np.arange(len(weights_T))[:, None] - shifts_K) % len(weights_T)]
+        seeds, frames = self.weights_ST.shape
+        shifted_STK = self.weights_ST[:, (np.arange(frames)[:, None] - shifts_K) % frames]
+        shifted_TC = np.moveaxis(shifted_STK, 0, 1).reshape(frames, -1)  # each seed's shifts, seed after seed
         rho_of = {}
         for name, given, x_T in (
             (ENERGY, ENERGY_GIVEN, self.energy_T),
@@ -65,12 +67,12 @@ class Heard:
             known_T = np.isfinite(x_T)
             if known_T.sum() < LEAST:
                 continue
-            rho_of[name] = _spearman(shifted_TK[known_T], x_T[known_T])
+            rho_of[name] = _spearman(shifted_TC[known_T], x_T[known_T])
             if given:
-                with_time_K = _spearman(shifted_TK[known_T], self.seconds_T[known_T])
+                with_time_C = _spearman(shifted_TC[known_T], self.seconds_T[known_T])
                 (with_x,) = _spearman(self.seconds_T[known_T, None], x_T[known_T])
-                rho_of[given] = _partial(rho_of[name], with_time_K, with_x)
-        return rho_of
+                rho_of[given] = _partial(rho_of[name], with_time_C, with_x)
+        return {name: rho_C.reshape(seeds, -1) for name, rho_C in rho_of.items()}
 
 
 def _spearman(x_TK: np.ndarray, y_T: np.ndarray) -> np.ndarray:
@@ -101,8 +103,10 @@ def heard(run: Run, attention: Attention, contours: Contours, model: int) -> lis
     return utterances
 
 
-def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> ModelAttention:
+def correlate(utterances: list[Heard], folds_U: np.ndarray, units_U: np.ndarray, seed: int = 0) -> ModelAttention:
     """By measure: mean over utterances, interval, p, whether it is shown, and how many utterances have it; or None.
+
+    folds_U: the fold whose networks each utterance's weights are of.
 
     Also means over utterances: behind, see `Heard`; spread, the share of frames (0..1) over which the weights spread,
     by the exponential of their entropy; agreement, the rank correlation between two seeds (None: one seed).
@@ -114,27 +118,32 @@ def correlate(utterances: list[Heard], units_U: np.ndarray, seed: int = 0) -> Mo
         others = rng.permutation(frames)[:SHIFTS] if frames > SHIFTS else np.arange(frames)
         by_shift.append(one.correlations(np.concatenate([[0], others])))
     return ModelAttention(
-        measures={name: _measure([of.get(name) for of in by_shift], units_U, rng) for name in MEASURES},
+        measures={name: _measure([of.get(name) for of in by_shift], folds_U, units_U, rng) for name in MEASURES},
         behind=float(np.mean([one.behind for one in utterances])),
         spread=float(np.mean([_spread(one.weights_ST) for one in utterances])),
         agreement=_agreement(utterances),
     )
 
 
-def _measure(by_shift: list[np.ndarray | None], units_U: np.ndarray, rng: np.random.Generator) -> Correlation | None:
-    """by_shift: each utterance's correlations, first unshifted, then under each shift of the null; None: missing."""
-    measured = [x for x in by_shift if x is not None]
+def _measure(
+    by_shift: list[np.ndarray | None], folds_U: np.ndarray, units_U: np.ndarray, rng: np.random.Generator
+) -> Correlation | None:
+    """by_shift: each utterance's correlations `(S, K)`, first unshifted, then under each shift of the null; None:
+    missing."""
+    measured = [x_SK for x_SK in by_shift if x_SK is not None]
     if not measured:
         return None
-    units = units_U[[x is not None for x in by_shift]]
-    rho = np.array([x[0] for x in measured])
-    of = interval(lambda kept: float(rho[kept].mean()), units, (), limits=CORRELATION)
+    has_U = [x_SK is not None for x_SK in by_shift]
+    rho = Predictions(np.array([x_SK[:, 0] for x_SK in measured]).T, folds_U[has_U])
+    sampled = sample(lambda kept_U, rho_SU: float(rho_SU[:, kept_U].mean()), units_U[has_U], (rho,))
+    of = conclude(sampled, limits=CORRELATION)
     chance = np.zeros(DRAWS)
-    for x in measured:
-        chance += x[1:][rng.integers(0, len(x) - 1, DRAWS)]
+    for x_SK in measured:
+        x_K = x_SK.mean(0)
+        chance += x_K[1:][rng.integers(0, len(x_K) - 1, DRAWS)]
     count = int(np.count_nonzero(np.abs(chance / len(measured)) >= abs(of.value) - 1e-12))
     p = (1 + count) / (1 + DRAWS)
-    shown = len(set(units)) >= MIN_UNITS and (of.low > 0 or of.high < 0) and p <= 0.05
+    shown = of.units >= MIN_UNITS and (of.low > 0 or of.high < 0) and p <= 0.05
     return Correlation(of.value, of.low, of.high, p, bool(shown), len(measured))
 
 
@@ -160,7 +169,7 @@ def examples(ids: tuple[str, ...], utterances: list[Heard]) -> tuple[Example, ..
     for u, one in enumerate(utterances):
         energy = one.correlations(np.zeros(1, int)).get(ENERGY)
         if energy is not None:
-            rho[u] = float(energy[0])
+            rho[u] = float(energy.mean())
     order = sorted(rho, key=lambda u: (rho[u], ids[u]))
     chosen = dict.fromkeys(order[round(q * (len(order) - 1))] for q in QUANTILES) if order else {}
     return tuple(

@@ -15,7 +15,7 @@ from bas.blocks import MeanPool
 from bas.runs.results import context, interval_of, metrics_of, pooled, remarks_of, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import Paired, Predictions, paired
+from bas.stats import FalseVerdicts, Paired, Predictions, a_against_a, paired
 from bas.studies.shares.attention import attends
 from bas.studies.shares.results import Example, ModelAttention, PairRow, Pairs, ShareRow, StoreShares
 
@@ -65,6 +65,11 @@ class Predicted:
         (targets, units_N), metric = tested(self.run), self.run.metrics[self.run.headline]
         return paired(targets, self.of[row], other.of[reference], units_N, metric)
 
+    def told_from_itself(self) -> FalseVerdicts | None:
+        """How often a row is told apart from itself; see `a_against_a`."""
+        targets, units_N = tested(self.run)
+        return a_against_a(targets, list(self.of.values()), units_N, self.run.metrics[self.run.headline])
+
     def like(self, other: Predicted) -> dict[str, Paired]:
         """Every network and the first linear row here against the same there."""
         return {row: self.against(row, other, row) for row in (*self.run.baselines, self.run.linear)}
@@ -83,6 +88,7 @@ def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looke
         each=tuple(PairRow(a, b, predicted.against(a, predicted, b)) for a, b in pairs.each),
         against_linear={row: predicted.against(row, predicted, run.linear) for row in run.baselines},
         against_first={} if predicted is first else predicted.like(first),
+        false_verdicts=predicted.told_from_itself(),
         models=models,
         examples=examples,
     )

@@ -10,10 +10,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, ceiling_line, preset_line, settings_line
+from bas.report.notes import (
+    about,
+    ceiling_line,
+    corrected,
+    intervals_line,
+    preset_line,
+    settings_line,
+    uncorrected_line,
+    verdict_lines,
+)
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
-from bas.stats import verdict_sentence
+from bas.stats import FalseVerdicts, Paired, verdict_sentence
 from bas.studies.shares.contours import DRAWS, LEAST, MEASURES
 from bas.studies.shares.results import Correlation, Example, ShareStudy, StoreShares, WithMetadata
 from bas.util.markdown import bullets, markdown_table, paragraph, section
@@ -22,7 +31,7 @@ from bas.util.markdown import bullets, markdown_table, paragraph, section
 def _ablation(results: ShareStudy) -> Table:
     """Encoder x attention: a row a store and pair of baselines."""
     first = results.stores[0]
-    linears = [row for row in first.rows if row not in first.against_linear]
+    linears, stay = [row for row in first.rows if row not in first.against_linear], _stay(results)
     headline = first.headline
     heading = ["store", "network", "without attention", "with attention", "with minus without", *linears]
     reached = results.ceiling.metrics.get(headline) if results.ceiling else None
@@ -35,40 +44,47 @@ def _ablation(results: ShareStudy) -> Table:
                 spread(store.rows[row].metrics[headline]) for row in (pair.other, pair.row, *linears)
             )
             most = [points(reached[0])] if reached else []
-            rows.append([store.store, pair.other, without, with_, verdict(pair.difference), *beside, *most])
+            rows.append([store.store, pair.other, without, with_, verdict(pair.difference, stay), *beside, *most])
     return heading, rows
 
 
-def _metrics(store: StoreShares) -> Table:
+def _stay(results: ShareStudy) -> set[Paired]:
+    """The differences that are better or worse also once all are corrected for their number."""
+    return corrected(results.compared.values())
+
+
+def _metrics(store: StoreShares, stay: set[Paired]) -> Table:
     """Every metric of every row of a store."""
     names, headline = list(next(iter(store.rows.values())).metrics), store.headline
     heading = ["model", *names, f"interval of {headline}", f"{headline} against the {store.linear}", "params", "s"]
     rows = []
     for name, row in store.rows.items():
         cells = [spread(row.metrics[metric]) for metric in names]
-        cells += [ends(row.interval), verdict(store.against_linear.get(name))]
+        cells += [ends(row.interval), verdict(store.against_linear.get(name), stay)]
         rows.append([name, *cells, f"{row.parameters:,.0f}", f"{row.seconds:.1f}"])
     return heading, rows
 
 
 def _each(results: ShareStudy) -> Table:
     heading = ["store", "one network an emotion", "minus one for all"]
-    return heading, [[s.store, pair.row, verdict(pair.difference)] for s in results.stores for pair in s.each]
+    pairs, stay = [(s.store, pair) for s in results.stores for pair in s.each], _stay(results)
+    return heading, [[store, pair.row, verdict(pair.difference, stay)] for store, pair in pairs]
 
 
 def _stores(results: ShareStudy) -> Table:
     """Every other store against the first, row by row."""
     heading = ["store", "model", f"minus that on {results.stores[0].store}"]
-    return heading, [[s.store, row, verdict(of)] for s in results.stores for row, of in s.against_first.items()]
+    rows, stay = [(s.store, *row) for s in results.stores for row in s.against_first.items()], _stay(results)
+    return heading, [[store, row, verdict(of, stay)] for store, row, of in rows]
 
 
-def _metadata(store: StoreShares, with_metadata: WithMetadata) -> Table:
+def _metadata(store: StoreShares, with_metadata: WithMetadata, stay: set[Paired]) -> Table:
     """Every row of the first store with and without metadata, and the difference."""
     heading = ["store", "model", "without", f"with {' and '.join(with_metadata.fields)}", "with minus without"]
     rows = []
     for row, difference in with_metadata.against.items():
         both = [spread(of[row].metrics[store.headline]) for of in (store.rows, with_metadata.rows)]
-        rows.append([store.store, row, *both, verdict(difference)])
+        rows.append([store.store, row, *both, verdict(difference, stay)])
     return heading, rows
 
 
@@ -105,15 +121,14 @@ def _said(results: ShareStudy) -> list[str]:
 
 
 def _legend(results: ShareStudy) -> list[str]:
-    store, seeds = results.stores[0], len(results.stores[0].seeds)
+    store, seeds, compared = results.stores[0], len(results.stores[0].seeds), results.compared
     lines = [
         f"Metrics in points (hundredths of {store.headline} and the like) on {store.tested} test utterances over "
         f"{store.folds} folds (protocol {store.protocol.description}), taken within each fold; mean ± sd over "
         f"{seeds} seed{'s' if seeds > 1 else ''}; linear rows have no seed. The headline is {store.headline}.",
-        f"Intervals and differences: 95 % jackknife-t, sign-flip p, over {store.units} units ({store.unit}), on "
-        "the same utterances. Better or worse: the interval excludes 0 and p is at most 0.05; a tie: these units do "
-        "not tell the two apart.",
-        f"{results.comparisons} differences and correlations are tested; nothing is corrected for their number.",
+        intervals_line(store),
+        *verdict_lines(store, compared, _from_themselves(results)),
+        *uncorrected_line(compared.values()),
     ]
     if results.ceiling:
         lines.append(ceiling_line(results.ceiling))
@@ -132,15 +147,22 @@ def _legend(results: ShareStudy) -> list[str]:
     return lines + _looked(results) + list(dict.fromkeys(line for one in results.stores for line in about(one)))
 
 
+def _from_themselves(results: ShareStudy) -> FalseVerdicts | None:
+    """The A/A checks of all stores as one."""
+    checks = [store.false_verdicts for store in results.stores if store.false_verdicts]
+    return FalseVerdicts(sum(of.count for of in checks), sum(of.total for of in checks)) if checks else None
+
+
 def _looked(results: ShareStudy) -> list[str]:
     stride = results.stores[0].settings.stride
     return [
-        "Attention: the weight of each frame in the pool, mean over seeds, for every test utterance by the network of "
-        f"its fold (attention.h5); those of a network whose score may be 0 say nothing. Frames are means of "
-        f"{stride}. Rank correlations over an utterance's frames (pitch: "
-        f"over voiced ones, {LEAST} at least), mean over utterances; given time: partial. Shown: the 95 % jackknife "
-        "interval over units excludes 0 (other speakers, and the networks of their folds, would show it) and p is at "
-        f"most 0.05 against {DRAWS} circular shifts of the weights within each utterance (these weights do). Energy is "
+        "Attention: the weight of each frame in the pool, for every test utterance by the networks of its fold "
+        "(attention.h5); those of a network whose score may be 0 say nothing. Frames are means of "
+        f"{stride}. Rank correlations of a network's weights over an utterance's frames (pitch: "
+        f"over voiced ones, {LEAST} at least), mean over seeds and utterances; given time: partial. Shown: the "
+        "interval excludes 0 (other units and other trainings would show it) and p is at most 0.05 against "
+        f"{DRAWS} circular shifts of the weights within each utterance (these weights do). The "
+        f"{results.correlations} correlations are not corrected for their number. Energy is "
         f"loudness (Loudness_sma3), F0 in semitones, eGeMAPS by openSMILE {results.opensmile}.",
         "Spread: over what part of the frames the weights spread (exponential of their entropy; 100 %: all alike). "
         "Seeds agree: rank correlation of two seeds' weights; where it is low, no single network's weights mean much. "
@@ -156,7 +178,7 @@ def _sections(results: ShareStudy) -> list[tuple[str, Table]]:
     if len(results.stores) > 1:
         sections.append((f"stores against {first.store}: {first.headline}", _stores(results)))
     if results.metadata:
-        sections.append((f"metadata: {first.headline}", _metadata(first, results.metadata)))
+        sections.append((f"metadata: {first.headline}", _metadata(first, results.metadata, _stay(results))))
     return [*sections, ("what attention goes with", _attention(results))]
 
 
@@ -167,7 +189,12 @@ def markdown(results: ShareStudy) -> str:
     for title, rows in _sections(results):
         lines += [section(2, f"{title[0].upper()}{title[1:]}"), "", *markdown_table(*rows), ""]
     for store in results.stores:
-        lines += [section(2, f"Every metric on {store.store}"), "", *markdown_table(*_metrics(store)), ""]
+        lines += [
+            section(2, f"Every metric on {store.store}"),
+            "",
+            *markdown_table(*_metrics(store, _stay(results))),
+            "",
+        ]
     lines += [*bullets((*_said(results), *_legend(results))), ""]
     return "\n".join([*lines, paragraph(settings_line(first.settings))]) + "\n"
 

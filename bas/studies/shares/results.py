@@ -10,7 +10,7 @@ import numpy as np
 
 from bas.report.results import Results, Score
 from bas.runs.results import Context
-from bas.stats import Paired
+from bas.stats import FalseVerdicts, Paired
 from bas.stats.shares import Ceiling
 
 
@@ -47,7 +47,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Correlation of the attention weights with a measure: mean rank correlation over utterances."""
+    """Correlation of the attention weights with a measure: mean rank correlation over seeds and utterances."""
 
     mean: float
     low: float
@@ -72,7 +72,7 @@ class Example:
     """One utterance to look at, frame by frame."""
 
     id: str
-    rho: float  # rank correlation of the mean weights with energy
+    rho: float  # rank correlation of the weights with energy, mean over seeds
     seconds: np.ndarray  # (T,) centres
     weights: np.ndarray  # (S, T)
     energy: np.ndarray  # (T,) sone
@@ -90,6 +90,7 @@ class StoreShares(Context):
     each: tuple[PairRow, ...]  # one network an emotion minus one for all
     against_linear: Mapping[str, Paired]
     against_first: Mapping[str, Paired]  # row by row less those on the first store, which has none
+    false_verdicts: FalseVerdicts | None  # of rows against themselves; None: too few seeds or units
     models: Mapping[str, ModelAttention]
     examples: Mapping[str, tuple[Example, ...]]
 
@@ -120,11 +121,21 @@ class ShareStudy(Results):
         return [{"store": s.store, "row": name, **vars(row)} for s in self.stores for name, row in s.rows.items()]
 
     @property
-    def comparisons(self) -> int:
-        """How many differences and correlations are tested."""
-        count = len(self.metadata.against) if self.metadata else 0
-        for store in self.stores:
-            tested = store.attention, store.each, store.against_linear, store.against_first
-            count += sum(map(len, tested))
-            count += sum(of is not None for model in store.models.values() for of in model.measures.values())
-        return count
+    def compared(self) -> dict[str, Paired]:
+        """Every difference, by what it is of."""
+        first, compared = self.stores[0], {}
+        for s in self.stores:
+            compared |= {
+                f"{s.store}: {pair.row} against {pair.other}": pair.difference for pair in (*s.attention, *s.each)
+            }
+            compared |= {f"{s.store}: {row} against the {s.linear}": of for row, of in s.against_linear.items()}
+            compared |= {f"{row} on {s.store} against {first.store}": of for row, of in s.against_first.items()}
+        if self.metadata:
+            compared |= {f"{row} with metadata against without": of for row, of in self.metadata.against.items()}
+        return compared
+
+    @property
+    def correlations(self) -> int:
+        """How many are tested."""
+        models = [model for store in self.stores for model in store.models.values()]
+        return sum(of is not None for model in models for of in model.measures.values())

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from bas.errors import UserError
@@ -192,9 +193,11 @@ def _contours(run: Run, console: Console) -> Contours:
 def _look(run: Run, attention: Attention, contour: Contours) -> Looked:
     """What the weights of each attentive model go with, and some utterances to look at."""
     (_, units_N), models, shown = tested(run), {}, {}
+    folds = run.protocol.folds
+    folds_N = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
     for index, name in enumerate(attention.models):
         utterances = heard(run, attention, contour, index)
-        models[name] = correlate(utterances, units_N)
+        models[name] = correlate(utterances, folds_N, units_N)
         shown[name] = examples(attention.ids, utterances)
     return models, shown
 

@@ -36,7 +36,8 @@ def _legend(results: Tuning) -> list[str]:
         f"Tuned: {MODES[results.mode]}. A study of its own in every fold, all trials with seed {seed}; a trial's "
         "value is its lowest validation loss over the epochs, and none saw a test part. Trial 0 is the preset, in mode "
         "blocks with the first candidate of every slot. Deviations of a tuned row are over trainings of the one trial "
-        "that was chosen in a fold, not over studies.",
+        "that was chosen in a fold, not over studies; its intervals are over the folds, whose choices are independent: "
+        "the luck of choosing is in them.",
         "s of a tuned row: one training of what was chosen, and the trials of one fold.",
     ]
     for space, tuned in results.tuning.items():

@@ -11,10 +11,11 @@ import numpy as np
 
 from bas.errors import UserError
 from bas.report.format import difference, points
+from bas.report.notes import corrected
 from bas.report.results import Score
 from bas.runs.results import context, read_result, remarks_of, tested
 from bas.runs.run import Run
-from bas.stats import Metric, Predictions, Spread, interval_of_mean, limited, limits_of, paired
+from bas.stats import Predictions, Spread, a_against_a, interval_of_mean, over_models, paired
 from bas.studies.words.heads import FUSIONS
 from bas.studies.words.jobs import (
     ATTENTION,
@@ -65,16 +66,6 @@ def predictions(results: Sequence[Sequence[WordsResult]]) -> dict[str, Predictio
     }
 
 
-def over_states(metric: Metric) -> Metric:
-    """The mean of a metric over the states, each predicted by a classifier of its own: predictions `(N, H, ...)`."""
-
-    @limited(limits_of(metric))
-    def mean(targets: np.ndarray, predictions_NH: np.ndarray) -> float:
-        return float(np.mean([metric(targets, predictions_NH[:, h]) for h in range(predictions_NH.shape[1])]))
-
-    return mean
-
-
 def together(of: Mapping[str, Predictions]) -> Predictions:
     """All states' predictions beside each other, `(S, N, H, ...)`: one training made them."""
     first = next(iter(of.values()))
@@ -108,9 +99,10 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
         }
         if a not in whole:
             return WordsPair(alone, None)
-        return WordsPair(alone, paired(targets_N, whole[a], whole[b], units_N, over_states(headline)))
+        return WordsPair(alone, paired(targets_N, whole[a], whole[b], units_N, over_models(headline)))
 
     of_rows = {row: row_of(row) for row in predicted}
+    heads = [of for of_row in predicted.values() for of in of_row.values()]
     of_pairs = {f"{a} against {b}": pair_of(a, b) for a, b in pairs(fused)}
     constant = _constant(run, targets_N)
     return TaskWords(
@@ -122,6 +114,7 @@ def tabulate(run: Run, fused: bool) -> TaskWords:
         metrics=tuple(run.metrics),
         rows=of_rows,
         pairs=of_pairs,
+        false_verdicts=a_against_a(targets_N, heads, units_N, headline),
         constant=constant,
         verdicts=_verdicts(run, of_pairs, of_rows[WORDS].over_states, constant),
         units_of={row: of_row[0].units for row, of_row in every.items()},
@@ -141,7 +134,7 @@ def _score(run: Run, heads: Sequence[Predictions]) -> Score:
     """The metrics of heads, and the interval of their headline; of several, of their mean."""
     targets_N, units_N = tested(run)
     row = together({str(index): head for index, head in enumerate(heads)})
-    metrics = {name: over_states(metric) for name, metric in run.metrics.items()}
+    metrics = {name: over_models(metric) for name, metric in run.metrics.items()}
     everyone_N = np.concatenate([head.rows_SN for head in heads])
     return Score(
         metrics={name: Spread.of([m(targets_N, of_seed) for of_seed in row.rows_SN]) for name, m in metrics.items()},
@@ -161,16 +154,20 @@ def _constant(run: Run, targets_N: np.ndarray) -> float:
 def _verdicts(run: Run, compared: Mapping[str, WordsPair], words: Score, constant: float) -> tuple[str, ...]:
     """Whether word means beat each control of VERDICTS, in sentences; and whether they beat a constant answer."""
     lines, states = [], run.store.info.layers
+    stay = corrected([pair.over_states for pair in compared.values()])
     beaten = words.interval.low > constant
     useless = "" if beaten else f"; but a constant answer gives {points(constant)}, no less than they"
     over = f"mean over states {', '.join(map(str, states))}" if len(states) > 1 else f"state {states[0]}"
     for other, name in VERDICTS.items():
         pair = compared[f"{WORDS} against {other}"]
+        answer = ANSWERS[pair.over_states.verdict]
+        if pair.over_states.significant and pair.over_states not in stay:
+            answer += ", uncorrected"
         by_state = [of.verdict for of in pair.states.values()]
         counted = ", ".join(f"{by_state.count(v)} {v}" for v in ANSWERS if v in by_state)
-        each = f"; by state: {counted}" if len(states) > 1 else ""
+        each = f"; by state, uncorrected: {counted}" if len(states) > 1 else ""
         lines.append(
-            f"AWE beat {name}, on {run.folder.parent.name}, task {run.task.name}: {ANSWERS[pair.over_states.verdict]} "
+            f"AWE beat {name}, on {run.folder.parent.name}, task {run.task.name}: {answer} "
             f"({over}: {run.headline} {difference(pair.over_states)}{each}){useless}."
         )
     return tuple(lines)

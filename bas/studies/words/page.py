@@ -8,14 +8,14 @@ from dataclasses import replace
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, preset_line
+from bas.report.notes import about, corrected, intervals_line, preset_line, verdict_lines
 from bas.report.results import Score
 from bas.report.table import Table, rich_table
 from bas.speech.words import describe_unaligned
 from bas.studies.words.heads import ALONE, FIRST, FUSIONS, SECOND, SPEECH_ASKS, TEXT, TEXT_ASKS
 from bas.studies.words.jobs import ATTENTION, CENTRE, FRAMES, FUSED, INPUTS, INSIDE, RANDOM, RAW, WORDS
 from bas.studies.words.numbers import CONTROLS
-from bas.studies.words.results import Neighbour, Neighbourhoods, Similarity, StoreWords, TaskWords, Words
+from bas.studies.words.results import MEAN, Neighbour, Neighbourhoods, Similarity, StoreWords, TaskWords, Words
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 MARK = "UNTRAINED TEXT ENCODER"
@@ -51,9 +51,10 @@ def _scores(task: TaskWords, columns: Mapping[str, str], metric: str) -> Table:
 
 
 def _differences(task: TaskWords, columns: Mapping[str, str], corner: str) -> Table:
-    """By state, how the pairs differ; columns: heading by pair."""
-    of_pairs = [task.pairs[pair].lines for pair in columns]
-    rows = [[line, *(verdict(of[line]) for of in of_pairs)] for line in task.rows[RAW].lines]
+    """By state, how the pairs differ; columns: heading by pair. One comparison of a pair is corrected for their number:
+    that over all states."""
+    of_pairs, stay = [task.pairs[pair].lines for pair in columns], corrected(task.compared.values())
+    rows = [[line, *(verdict(of[line], stay) for of in of_pairs)] for line in task.rows[RAW].lines]
     return [corner, *columns.values()], rows
 
 
@@ -149,10 +150,9 @@ def _task_sections(task: TaskWords, results: Words) -> list[tuple[str, Table]]:
 
 
 def _said(task: TaskWords) -> list[str]:
-    counted = f"{task.comparisons} comparisons are made on this task and store; none is corrected for their number"
     rows = [(f"{row}, {line}", score) for row, of in task.rows.items() for line, score in of.lines.items()]
     remarks = [f"{name}: {remark}." for name, score in rows for remark in score.remarks]
-    return [*remarks, *task.verdicts, f"{counted}. No state is chosen: all are shown, and a mean over them."]
+    return [*remarks, *task.verdicts, "No state is chosen: all are shown, and a mean over them."]
 
 
 def _task_legend(task: TaskWords) -> list[str]:
@@ -162,14 +162,26 @@ def _task_legend(task: TaskWords) -> list[str]:
     return [
         f"Protocol {task.protocol.description}; {task.folds} folds, {count} seed{'s' if count > 1 else ''}, "
         f"{task.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
-        f"{task.tested} test utterances; 95 % intervals: jackknife-t over {task.units} units ({task.unit}); "
-        "better, worse or tie by interval and sign-flip test (p); a mean of states is tested as such. A constant "
-        f"answer gives {points(task.constant)}.",
+        f"{task.tested} test utterances. A constant answer gives {points(task.constant)}.",
+        intervals_line(task),
+        *verdict_lines(task, task.compared, task.false_verdicts),
+        *_by_state(task),
         f"Frames of {', '.join(FRAMES)} are means of {stride}, {1000 * stride / rate:.0f} ms each, some of them "
         "across the border of two words; word means are of frames as they are, and are never averaged. Units of a "
         f"training utterance: {units}.",
         *([] if task.fused else ["Text is fused for the first task alone; this one has its inputs alone."]),
         *about(replace(task, layer="every")),
+    ]
+
+
+def _by_state(task: TaskWords) -> list[str]:
+    """What the comparisons by state are worth, where there are several states."""
+    by_state = task.comparisons - len(task.compared)
+    if not by_state:
+        return []
+    return [
+        f"The comparisons that count are those of the {MEAN}, one for each pair of inputs. The other {by_state}, by "
+        "state, show a course over the states: none is corrected, and each better or worse says so."
     ]
 
 
@@ -205,9 +217,9 @@ def _lns_legend(lns: Similarity) -> list[str]:
         f"Local neighbourhood similarity: the Jaccard overlap of a word type's k nearest in the acoustic and in the "
         f"lexical space, over {lns.types} types ({lns.tokens:,} words, all speakers; {lns.left_out} "
         f"types left out), k {lns.ks[0]} to {lns.ks[-1]}; no neighbour shares a sentence with the type. "
-        f"Intervals: jackknife-t over {lns.units} speakers. Chance: {lns.draws} permutations of the lexical "
-        "vectors, over all words, over those of the same sentences, over those of the same place in theirs, where "
-        "there are enough; p is the largest of these, not corrected for the number of states and k.",
+        f"Intervals: 95 %, over {lns.units} speakers; nothing is trained. Chance: {lns.draws} permutations of the "
+        "lexical vectors, over all words, over those of the same sentences, over those of the same place in theirs, "
+        "where there are enough; p is the largest of these, not corrected for the number of states and k.",
     ]
 
 

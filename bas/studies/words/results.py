@@ -9,7 +9,7 @@ from typing import ClassVar
 from bas.encoders import EncoderInfo
 from bas.report.results import Results, Score
 from bas.runs.results import Context, Tested
-from bas.stats import Paired
+from bas.stats import FalseVerdicts, Paired
 from bas.stats.similarity import Chance
 
 MEAN = "mean of states"
@@ -80,13 +80,20 @@ class TaskWords(Context):
     metrics: tuple[str, ...]
     rows: Mapping[str, WordsRow]
     pairs: Mapping[str, WordsPair]  # "a against b"
+    false_verdicts: FalseVerdicts | None  # of classifiers against themselves; None: too few seeds or units
     constant: float  # the headline of the best answer that is the same for all
     verdicts: tuple[str, ...]
     units_of: Mapping[str, float]  # by row, units of a training utterance
     seconds: Mapping[str, float]  # by row, of one job
 
     @property
+    def compared(self) -> Mapping[str, Paired]:
+        """The comparisons that verdicts go by: of every pair one, over all states."""
+        return {name: pair.over_states for name, pair in self.pairs.items()}
+
+    @property
     def comparisons(self) -> int:
+        """All that are shown."""
         return sum(len(pair.lines) for pair in self.pairs.values())
 
 
