@@ -39,9 +39,9 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
             sd=Spread.of([leaky - clean for clean, leaky in zip(clean_S, leaky_S, strict=True)]).sd,
         )
 
-    predicted = {row: [_predictions(runs[side], row, ids) for side in SIDES] for row in kinds(first)}
+    predicted = {row: {side: _predictions(runs[side], row, ids) for side in SIDES} for row in kinds(first)}
     rows = [
-        LeakRow(row=row, metrics={name: score(*sides, metric) for name, metric in first.metrics.items()})
+        LeakRow(row=row, metrics={name: score(**sides, metric=metric) for name, metric in first.metrics.items()})
         for row, sides in predicted.items()
     ]
     return Leak(
@@ -61,7 +61,10 @@ def tabulate(folder: Path, runs: dict[str, list[Run]]) -> Leak:
         leaky=_side(runs["leaky"]),
         rows=tuple(rows),
         false_verdicts=a_against_a(
-            targets_N, [side for sides in predicted.values() for side in sides], units_N, first.metrics[first.headline]
+            targets_N,
+            [side for sides in predicted.values() for side in sides.values()],
+            units_N,
+            first.metrics[first.headline],
         ),
     )
 

@@ -16,8 +16,8 @@ LEAK_VERDICTS = {"better": "inflated", "worse": "deflated"}
 """The words for a verdict on the leaky split."""
 
 ONE_SEED = (
-    "With one seed nothing shows the noise of training, as the folds of the two splits overlap: there is no interval and "
-    "no verdict. Three seeds have one."
+    "With one seed nothing shows the noise of training, as the folds of the two splits overlap: there is no interval "
+    "and no verdict. Three seeds have one."
 )
 
 
@@ -50,9 +50,9 @@ def _legend(results: Leak) -> list[str]:
             for name, side in sides.items()
         ),
         f"Leak: leaky minus clean; sd: of the difference over seeds. Interval: 95 %, for other units ({results.units}: "
-        f"{results.unit}) and other trainings ({len(results.seeds)} seeds, each of which draws its own folds and so is one "
-        "training). Inflated or deflated: it excludes 0 (p below 0.05); a tie: these units and trainings do not tell the "
-        "two apart.",
+        f"{results.unit}) and other trainings ({len(results.seeds)} seeds, each of which draws its own folds and so is "
+        "one training). Inflated or deflated: it excludes 0 (p below 0.05); a tie: these units and trainings do not "
+        "tell the two apart.",
         *([ONE_SEED] if len(results.seeds) == 1 else verdict_lines(results, results.compared, results.false_verdicts)),
         *(f"Mark of the leaky split: {mark}." for mark in results.leaky.marks),
         *(

@@ -123,7 +123,8 @@ class ShareStudy(Results):
     @property
     def compared(self) -> dict[str, Paired]:
         """Every difference, by what it is of."""
-        first, compared = self.stores[0], {}
+        first = self.stores[0]
+        compared: dict[str, Paired] = {}
         for s in self.stores:
             compared |= {
                 f"{s.store}: {pair.row} against {pair.other}": pair.difference for pair in (*s.attention, *s.each)
