@@ -110,7 +110,8 @@ def test_contours_come_back_from_a_file(tmp_path: Path) -> None:
 def test_weights_that_are_loudness_correlate_with_it_and_not_with_time(frames: int) -> None:
     rng = np.random.default_rng(0)
     energies = [rng.permutation(frames).astype(float) for _ in range(30)]
-    attention = correlate([utterance(np.stack([e, 2 * e]), e, -e) for e in energies], np.repeat(np.arange(6), 5))
+    units = np.repeat(np.arange(6), 5)
+    attention = correlate([utterance(np.stack([e, 2 * e]), e, -e) for e in energies], units // 2, units)
     measures = attention.measures
     assert measures[ENERGY].mean == pytest.approx(1)
     assert measures[F0].mean == pytest.approx(-1)
@@ -130,14 +131,32 @@ def test_what_follows_from_time_alone_is_gone_once_time_is_given() -> None:
         utterance(time[None] + 12 * rng.standard_normal((1, frames)), -time + 12 * rng.standard_normal(frames))
         for _ in range(60)
     ]
-    measures = correlate(made, np.repeat(np.arange(10), 6)).measures
+    folds = np.repeat(np.arange(5), 12)
+    measures = correlate(made, folds, np.repeat(np.arange(10), 6)).measures
     assert measures[ENERGY].mean < -0.3
     assert abs(measures[ENERGY_GIVEN].mean) < 0.1
     assert measures[TIME].mean > 0.5
     assert measures[TIME].shown
-    few = correlate(made, np.repeat(np.arange(5), 12)).measures[TIME]
+    few = correlate(made, folds % 3, folds % 3).measures[TIME]
     assert few.low > 0
-    assert not few.shown  # five units claim nothing
+    assert not few.shown  # three units claim nothing
+
+
+def test_what_one_seed_attends_to_is_not_shown() -> None:
+    """All speakers alike: these alone, without the noise of training, would show it."""
+    rng = np.random.default_rng(4)
+    made = []
+    for _ in range(40):
+        energy = rng.permutation(20).astype(float)
+        made.append(utterance(np.stack([energy, np.ones(20), np.ones(20)]), energy))
+    folds, units = np.repeat(np.arange(2), 20), np.repeat(np.arange(8), 5)
+    energy_ = correlate(made, folds, units).measures[ENERGY]
+    assert energy_.mean == pytest.approx(1 / 3)
+    assert energy_.p < 0.01
+    assert energy_.low < 0
+    assert not energy_.shown
+    every = [utterance(np.stack([one.energy_T] * 3), one.energy_T) for one in made]
+    assert correlate(every, folds, units).measures[ENERGY].shown
 
 
 def test_partial_correlation_is_that_of_the_residuals() -> None:
@@ -156,7 +175,8 @@ def test_chance_is_rarely_significant_though_both_are_smooth() -> None:
     low = 0
     for seed in range(40):
         made = [utterance(np.exp(smooth(rng, 25))[None], smooth(rng, 25)) for _ in range(12)]
-        low += correlate(made, np.repeat(np.arange(4), 3), seed).measures[ENERGY].p <= 0.1
+        units = np.repeat(np.arange(4), 3)
+        low += correlate(made, units, units, seed).measures[ENERGY].p <= 0.1
     assert low <= 9  # 4 are expected; more than 9 of 40 have a probability of 0.5 %
 
 
@@ -168,7 +188,7 @@ def test_pitch_counts_voiced_frames_alone_and_needs_enough_of_them() -> None:
     assert LEAST == 5
     one = utterance(weights, np.ones(10), pitch)
     assert one.correlations(np.zeros(1, int))[F0] == pytest.approx([-1])
-    measures = correlate([one, utterance(weights, np.ones(10))], np.array(["a", "b"])).measures
+    measures = correlate([one, utterance(weights, np.ones(10))], np.zeros(2), np.array(["a", "b"])).measures
     assert measures[F0].utterances == 1
     assert measures[ENERGY].utterances == 2
     assert measures[ENERGY].mean == 0  # loudness never changes
@@ -176,7 +196,7 @@ def test_pitch_counts_voiced_frames_alone_and_needs_enough_of_them() -> None:
 
 
 def test_nothing_long_enough_is_told_as_nothing() -> None:
-    attention = correlate([utterance(np.ones((1, 3)) / 3, np.ones(3))] * 2, np.array(["a", "b"]))
+    attention = correlate([utterance(np.ones((1, 3)) / 3, np.ones(3))] * 2, np.zeros(2), np.array(["a", "b"]))
     assert attention.measures == dict.fromkeys(MEASURES)
     assert attention.agreement is None
     assert attention.spread == pytest.approx(1)
@@ -187,10 +207,10 @@ def test_spread_and_agreement() -> None:
     peaked, flat = np.eye(8)[:1], np.full((1, 8), 1 / 8)
     energy = np.arange(8.0)
     for weights, spread in ((peaked, 1 / 8), (flat, 1.0), (np.concatenate([peaked, flat]), 9 / 16)):
-        assert correlate([utterance(weights, energy)], np.array(["a"])).spread == pytest.approx(spread)
+        assert correlate([utterance(weights, energy)], np.zeros(1), np.array(["a"])).spread == pytest.approx(spread)
     rise = np.arange(1.0, 9)
     seeds = np.stack([rise, rise, rise[::-1]])
-    assert correlate([utterance(seeds, energy)], np.array(["a"])).agreement == pytest.approx(-1 / 3)
+    assert correlate([utterance(seeds, energy)], np.zeros(1), np.array(["a"])).agreement == pytest.approx(-1 / 3)
 
 
 def test_examples_are_the_lowest_the_middle_and_the_highest() -> None:

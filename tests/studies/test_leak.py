@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from places import ROOT
+from records import record, rewrite
 from refusals import refusal
 from stores import Fake, quiet, store
 
@@ -21,9 +22,10 @@ from bas.runs.baselines import BASELINES
 from bas.runs.plan import Job, Kind, Plan
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
-from bas.stats import Paired, Spread, paired
+from bas.stats import FalseVerdicts, Paired, Predictions, Spread, paired
 from bas.studies import load_results
-from bas.studies.leak.page import _cells
+from bas.studies.leak.numbers import tabulate
+from bas.studies.leak.page import _cells, markdown
 from bas.studies.leak.results import Leak, LeakRow, LeakScore, Side
 from bas.studies.leak.study import _splits, measure
 from bas.training.settings import settings
@@ -75,7 +77,8 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
             rows.append([predicted[u.id] for u in run.utterances])
         predictions[side] = np.array(rows)
     speakers = np.array([u.speaker for u in run.utterances])
-    by_hand = paired(run.targets, predictions["leaky"], predictions["clean"], speakers, run.metrics["WA"])
+    rows = [Predictions(predictions[side], np.zeros(len(speakers), int)) for side in ("leaky", "clean")]
+    by_hand = paired(run.targets, *rows, speakers, run.metrics["WA"])
     (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
     leak = linear["metrics"]["WA"]["leak"]
     assert (leak["difference"], leak["low"], leak["p"]) == (by_hand.difference, by_hand.low, by_hand.p)
@@ -105,7 +108,7 @@ def test_both_sides_train_on_equally_many(plan: Any) -> None:
 
 
 def row_of(name: str, difference: float, low: float, high: float, p: float) -> LeakRow:
-    leak = Paired(difference, low, high, p, 10, (2, 2), "by hand")
+    leak = Paired(difference, low, high, p, 0.02, 9.0, 10, False, (2, 2), 0.01)
     score = LeakScore(clean=Spread(0.8, 0.01), leaky=Spread(0.8 + difference, 0.02), leak=leak, sd=0.03)
     return LeakRow(row=name, metrics={"WA": score})
 
@@ -121,12 +124,40 @@ def test_the_cells_say_what_the_numbers_are() -> None:
         **{"run": "r", "corpus": "cups", "note": "", "encoder": EncoderInfo("e", "1", "e", 1, 8, 50.0), "layer": 0},
         **{"settings": settings("cpu"), "headline": "WA", "seeds": (0, 1), "tested": 8, "of": 8},
         **{"unit": "speaker", "units": 10, "clean": sides[0], "leaky": sides[1], "rows": rows},
+        false_verdicts=FalseVerdicts(1, 12),
     )
     heading, cells = _cells(results, ("WA",))
     assert heading == ["model", "metric", "speaker:5", "id:5 (MARKED)", "leak", "sd", "95 % interval", "p", "verdict"]
     assert cells[0] == ["up", "WA", "80.0 ± 1.0", "85.0 ± 2.0", "+5.0", "3.0", "+1.0 to +9.0", "0.01", "inflated"]
     assert [row[-1] for row in cells] == ["inflated", "deflated", "tie"]
-    assert next(row[5] for row in _cells(replace(results, seeds=(0,)), ("WA",))[1]) == "–", "of one seed"
+    page = markdown(results)
+    assert "- Power: a true difference of 6.3 points" in page
+    assert "- 3 comparisons, not corrected for their number: 2 are better or worse; corrected (Holm), 2: leaky" in page
+    assert "- A/A check, each seed of a row against its other seeds: 1 of 12 verdicts are false (8.3 %;" in page
+    assert "sign-flip" not in page
+    one = replace(results, seeds=(0,))
+    assert next(row[5] for row in _cells(one, ("WA",))[1]) == "–", "of one seed"
+    assert "With one seed nothing shows the noise of training" in markdown(one)
+    assert "Power" not in markdown(one)
+
+
+def test_a_lucky_seed_of_leaky_models_is_a_tie(plan: Any, tmp_path: Path) -> None:
+    """All speakers alike gain by it: they alone, without the noise of training, would make it a verdict."""
+    measure(tmp_path, Inputs.open(plan), "speaker:3", None, 1, quiet(), None)
+    runs = {side: [Run.open(tmp_path / f"{side}-seed{seed}") for seed in (0, 1)] for side in ("clean", "leaky")}
+    for side, of_side in runs.items():
+        for seed, run in enumerate(of_side):
+            for fold, parts in enumerate(run.protocol.folds):
+                right = 2 if (side, seed) == ("leaky", 0) else 1  # of three takes
+                truth = [int(run.targets[run.position[i]]) for i in parts.test]
+                said = [k if int(i[-1]) < right else 1 - k for i, k in zip(parts.test, truth, strict=True)]
+                path = run.job_path(Job(Kind.BASELINE, "4L transformer", fold, seed).name)
+                raw = record(path)
+                raw["test"]["predictions"] = said
+                rewrite(path, raw)
+    leak = {row.row: row.metrics["WA"].leak for row in tabulate(tmp_path, runs).rows}["4L transformer"]
+    assert leak.difference == pytest.approx(1 / 6)
+    assert leak.verdict == "tie"
 
 
 def test_a_second_start_trains_nothing_again(plan: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -15,15 +16,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import record, rewrite
 from stores import quiet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_probing import CHANGES, Corpus, begun, plan
 
 from bas.cli.main import main
 from bas.protocols import make, read
+from bas.report.notes import corrected
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
-from bas.stats import Estimate
+from bas.stats import Estimate, FalseVerdicts, Paired
+from bas.studies import load_results
 from bas.studies.probe import few, figures, study
 from bas.studies.probe.heads import FREE, KINDS, MEAN, SOFTMAX
 from bas.studies.probe.jobs import probe_job
@@ -36,9 +40,11 @@ from bas.studies.probe.numbers import (
     averaged,
     chosen_states,
     error_reduction,
+    tabulate,
     take,
 )
-from bas.studies.probe.results import Reductions
+from bas.studies.probe.page import markdown
+from bas.studies.probe.results import HeadRow, Probe, Reductions
 from bas.studies.probe.study import StoreChoice, carry_out
 from bas.util.typed import to_plain
 
@@ -242,6 +248,79 @@ def test_error_reductions_are_averaged_by_corpus() -> None:
     assert spread.sd == pytest.approx(0.02**0.5)
 
 
+# --- the noise of training ---
+
+
+def test_a_lucky_seed_makes_no_state_better(work: Path, tmp_path: Path) -> None:
+    """All heads on state 0 are right of a quarter more with seed 0, for all speakers alike: these alone, without the
+    noise of training, would make it a verdict."""
+    shutil.copytree(work / "runs/whole/cups", tmp_path / "cups")
+    run, random = (Run.open(tmp_path / "cups" / name) for name in ("disjoint", "random"))
+    for seed in run.plan.seeds:
+        for fold, parts in enumerate(run.protocol.folds):
+            path = run.job_path(probe_job(fold, seed).name)
+            raw, truth_N = record(path), run.targets[[run.position[i] for i in parts.test]]
+            place_N = np.arange(len(truth_N)) % 4  # each speaker says 8, one after the other
+            for name, head in raw["heads"].items():
+                right = 3 if name.endswith("state 0") and seed == 0 else 2
+                head["test"]["predictions"] = np.where(place_N < right, truth_N, 1 - truth_N).tolist()
+            rewrite(path, raw)
+    lucky = tabulate(run, random, ())
+    for kind in KINDS:
+        difference = lucky.heads[kind]["state 0"].against_last
+        assert difference is not None
+        assert difference.difference == pytest.approx(1 / 8)
+        assert difference.verdict == "tie"
+
+
+def test_heads_of_one_training_share_its_noise(work: Path, tmp_path: Path) -> None:
+    """All heads are right of a quarter more with seed 0, but for one that is better with either seed: so it is."""
+    shutil.copytree(work / "runs/whole/cups", tmp_path / "cups")
+    run, random = (Run.open(tmp_path / "cups" / name) for name in ("disjoint", "random"))
+    for seed in run.plan.seeds:
+        for fold, parts in enumerate(run.protocol.folds):
+            path = run.job_path(probe_job(fold, seed).name)
+            raw, truth_N = record(path), run.targets[[run.position[i] for i in parts.test]]
+            place_N = np.arange(len(truth_N)) % 8
+            for name, head in raw["heads"].items():
+                right = (5 if seed == 0 else 3) + name.endswith("state 0")
+                head["test"]["predictions"] = np.where(place_N < right, truth_N, 1 - truth_N).tolist()
+            rewrite(path, raw)
+    store = tabulate(run, random, ())
+    for kind in KINDS:
+        difference = store.heads[kind]["state 0"].against_last
+        assert difference is not None
+        assert (difference.difference, difference.verdict) == (pytest.approx(1 / 8), "better")
+
+
+def test_the_page_says_what_its_verdicts_are_worth(work: Path) -> None:
+    page = (work / "runs/whole/table.md").read_text()
+    for text in (
+        "- Intervals: 95 %, for other units (8: speaker) and other trainings (3 folds x 2 seeds).",
+        "- Power: a true difference of ",
+        " comparisons, not corrected for their number: ",
+        "; corrected (Holm), ",
+        "- A/A check, each seed of a row against its other seeds: needs three seeds and 4 units.",
+    ):
+        assert text in page, text
+    assert "sign-flip" not in page
+    there = load_results(work / "runs/whole")
+    assert isinstance(there, Probe)
+    checked = replace(there, stores=(replace(there.stores[0], false_verdicts=FalseVerdicts(2, 42)),))
+    assert "2 of 42 verdicts are false (4.8 %; 5 % are expected)" in markdown(checked)
+    (store,) = there.stores
+    tables = page.partition("### What each way")[0]
+    differences = [of for rows in store.heads.values() for row in rows.values() for of in _differences(row)]
+    kept = corrected(differences)
+    marked = [of for of in differences if of.significant and of not in kept]
+    assert tables.count(", uncorrected") == len(marked)
+    assert ("Uncorrected, in a table" in page) == bool(marked)
+
+
+def _differences(row: HeadRow) -> list[Paired]:
+    return [of for of in (row.against_last, row.against_softmax) if of]
+
+
 # --- the split with speakers on both sides ---
 
 
@@ -288,7 +367,7 @@ def test_speakers_that_are_known_by_their_voice_are_a_leak(tmp_path: Path, monke
     monkeypatch.setattr(figures, "draw", lambda folder, results, console: None)
     nothing = (("a", 0.0), ("b", 0.0))
     corpus = Corpus(speakers=12, code=nothing, states=2, dim=16, voice=1.0, skew=True, takes=5)
-    inputs = Inputs.open(plan(corpus.extract(tmp_path), epochs="15"))
+    inputs = Inputs.open(plan(corpus.extract(tmp_path), seeds=(0, 1), epochs="15"))
     results = carry_out(tmp_path / "run", [StoreChoice("cups", inputs, split(inputs, "speaker:3", 0))], (), 1, quiet())
     for kind in KINDS:
         claims = to_plain(results.stores[0].choice)["biases"][kind]["claims"]
