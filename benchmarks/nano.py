@@ -35,7 +35,7 @@ from bas.protocols import Fold, make
 from bas.runs.layers import best, cross_validate
 from bas.runs.linear import fit_linear
 from bas.speech.audio import duration
-from bas.stats import Paired, between, interval, paired, spread, ua, wa
+from bas.stats import Paired, Predictions, between, interval_of_mean, paired, spread, ua, wa
 from bas.tasks import EMOTION
 from bas.util.files import write_text
 
@@ -177,32 +177,33 @@ def write_page(arguments: argparse.Namespace, corpus: Corpus, rows: dict[str, Pr
         difference = f"{100 * comparison.difference:+.1f} ({between(comparison.low, comparison.high)})"
         return f"{difference}, p {comparison.p:.2g}: {comparison.verdict}"
 
-    def score(predictions_SN: np.ndarray) -> tuple[float, float, float]:
-        def mean(kept_N: np.ndarray) -> float:
-            return float(np.mean([wa(targets_N[kept_N], p_N[kept_N]) for p_N in predictions_SN]))
+    def row(predictions_SN: np.ndarray) -> Predictions:
+        """Each seed draws folds of its own: it counts as one training of all utterances."""
+        return Predictions(predictions_SN, np.zeros(len(targets_N), int))
 
-        value, low, high = interval(mean, speakers_N)
-        return 100 * value, 100 * low, 100 * high
+    def score(predictions_SN: np.ndarray) -> tuple[float, float, float]:
+        of = interval_of_mean(targets_N, row(predictions_SN), speakers_N, wa)
+        return 100 * float(np.mean([wa(targets_N, p_N) for p_N in predictions_SN])), 100 * of.low, 100 * of.high
 
     def against(one: Probed, other: Probed) -> Paired:
-        return paired(targets_N, one.chosen, other.chosen, speakers_N, wa)
+        return paired(targets_N, row(one.chosen), row(other.chosen), speakers_N, wa)
 
     table = ["| input | WA | UA | interval of WA | states chosen | against random weights | against log-mel |"]
     table.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, row in rows.items():
+    for name, probed in rows.items():
         cells = [name]
         for metric in (wa, ua):
-            mean, deviation = spread([metric(targets_N, p_N) for p_N in row.chosen])
+            mean, deviation = spread([metric(targets_N, p_N) for p_N in probed.chosen])
             cells.append(f"{100 * mean:.1f} ± {100 * deviation:.1f}")
-        _, low, high = score(row.chosen)
+        _, low, high = score(probed.chosen)
         cells.append(between(low, high, "", scale=1))
-        cells.append(", ".join(f"{s} × {row.picks.count(s)}" for s in sorted(set(row.picks))))
-        cells += ["–" if name == other else describe(against(row, rows[other])) for other in (RANDOM, DEVIATION)]
+        cells.append(", ".join(f"{s} × {probed.picks.count(s)}" for s in sorted(set(probed.picks))))
+        cells += ["–" if name == other else describe(against(probed, rows[other])) for other in (RANDOM, DEVIATION)]
         table.append(f"| {' | '.join(cells)} |")
 
-    deepest = max(len(row.states) for row in rows.values())
+    deepest = max(len(probed.states) for probed in rows.values())
     curves = [f"| input | {' | '.join(f'state {i}' for i in range(deepest))} |", "| --- |" + " --- |" * deepest]
-    scores = {name: {state: score(p_SN) for state, p_SN in row.states.items()} for name, row in rows.items()}
+    scores = {name: {state: score(p_SN) for state, p_SN in probed.states.items()} for name, probed in rows.items()}
     for name, of_state in scores.items():
         cells = [f"{whole:.1f} ({between(low, high, '', scale=1)})" for whole, low, high in of_state.values()]
         curves.append(f"| {' | '.join([name, *cells, *[''] * (deepest - len(cells))])} |")
@@ -261,7 +262,8 @@ PAGE_TEXT = """# bas-hubert-nano: what its states hold
 {corpus}, {utterances} utterances of {speakers} speakers; encoder {revision}, see its card for what it learnt from.
 Logistic regression on the mean over time; five folds of whole speakers, {seeds} seeds (of the folds, and of the random
 weights). In each fold the state is chosen by cross-validation over the training speakers, the regularisation on the
-valid part. Points; mean ± deviation over seeds; intervals of 95 % and p over speakers.
+valid part. Points; mean ± deviation over seeds; intervals of 95 % and p for
+other speakers and other trainings, not corrected for the number of rows.
 
 What it was to reach:
 

@@ -28,12 +28,14 @@ from bas.cli.main import main
 from bas.encoders import Padded
 from bas.report import comparison
 from bas.runs.plan import Job, Kind
+from bas.runs.results import LinearResult
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.speech import acoustics
 from bas.speech.acoustics import Contours
-from bas.stats import paired
+from bas.stats import Predictions, paired
 from bas.stats.shares import spearman
+from bas.studies import load_results
 from bas.studies.shares import study
 from bas.studies.shares.attention import WEIGHTS, Attention, SharesSession, centres
 from bas.studies.shares.contours import MEASURES
@@ -156,9 +158,12 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     plain = runs["plain"]
     targets, units = comparison.tested(plain)
 
-    def of(name: str, row: str) -> np.ndarray:
+    def of(name: str, row: str) -> Predictions:
         jobs = comparison.results_of(runs[name], row)
-        return np.array([np.concatenate([job.test.predictions for job in of_seed]) for of_seed in jobs])
+        rows_SNO = np.array([np.concatenate([job.test.predictions for job in of_seed]) for of_seed in jobs])
+        again = [job.again for job in jobs[0] if isinstance(job, LinearResult)]
+        folds_N = np.repeat(np.arange(FOLDS), [len(fold.test) for fold in plain.protocol.folds])
+        return Predictions(rows_SNO, folds_N, np.concatenate(again, axis=1) if again else None)
 
     def score(predictions_NO: np.ndarray) -> float:
         """Spearman of each emotion within each fold, by hand."""
@@ -169,7 +174,7 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     first, second = results["stores"]
     assert (first["store"], second["store"], first["headline"]) == ("plain", "padded", "Spearman")
     row = first["rows"]["CNN+LSTM+attention"]
-    scores = [score(p) for p in of("plain", "CNN+LSTM+attention")]
+    scores = [score(p) for p in of("plain", "CNN+LSTM+attention").rows_SN]
     assert row["metrics"]["Spearman"] == pytest.approx({"mean": np.mean(scores), "sd": np.std(scores, ddof=1)})
     assert row["interval"]["low"] < row["metrics"]["Spearman"]["mean"] < row["interval"]["high"]
     metric = plain.metrics["Spearman"]
@@ -208,7 +213,11 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
     for text in (
         "2 folds (protocol cups-speaker-2-emotion-share-seed0 (speaker:2)",
         "mean ± sd over 2 seeds",
-        "nothing is corrected for their number",
+        "- Intervals: 95 %, for other units (7: speaker) and other trainings (2 folds x 2 seeds).",
+        "- Power: a true difference of ",
+        f"- {len(load_results(folder).compared)} comparisons, not corrected for their number: ",
+        "- A/A check, each seed of a row against its other seeds: needs three seeds and 4 units.",
+        "correlations are not corrected for their number",
         "Ceiling, what knowing every true share would reach with 10 listeners",
         "With metadata: one-hot columns of sex",
         "padded: fake, padded with zeros to 0.6 s; layer 1.",
@@ -217,6 +226,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
         "Settings: preset=cpu, width=8",
     ):
         assert text in page, text
+    assert "sign-flip" not in page
     pngs = {path.name for path in (folder / "figures").glob("*.png")}
     assert "encoder-x-attention.png" in pngs
     assert len(pngs) == 1 + 2 * 3

@@ -144,7 +144,17 @@ def test_the_table_is_of_the_predictions(work: Path) -> None:
     assert against == pytest.approx(np.mean(accuracy) - rows["4L transformer"]["metrics"]["WA"]["mean"])
     assert rows["4L transformer"]["against_reference"] is None
     assert [line.split(" on tones")[0][:15] for line in table["verdicts"]] == ["tuned ser_bas3 "] * 2
+    # Two seeds train one choice: only the folds, each with a choice of its own, show how lucky it was.
+    assert (tuned["against_reference"]["by_fold"], tuned["against_reference"]["units"]) == (True, 3)
+    assert (rows["simple FFN"]["against_linear"]["by_fold"], rows["simple FFN"]["against_linear"]["units"]) == (
+        False,
+        6,
+    )
     page = (work / "runs/whole/table.md").read_text()
+    assert "its intervals are over the folds, whose choices are independent" in page
+    assert "no significance is claimed with 3 folds (needs 4)" in page
+    assert "- Power: a true difference of " in page
+    assert "- A/A check, each seed of a row against its other seeds: needs three seeds" in page
     assert "| tuned ser_bas3 |" in page
     assert "## ser_bas3: the best trial of each fold" in page
     assert "ser_bas3: 12 trials over 3 folds" in page
