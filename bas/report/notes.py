@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol as Shape
 
@@ -191,6 +191,18 @@ def false_verdicts_line(of: FalseVerdicts | None) -> str:
     if of is None:
         return f"{name}: needs three seeds and {MIN_UNITS} units."
     return f"{name}: {of.count} of {of.total} verdicts are false ({points(of.rate)} %; 5 % are expected)."
+
+
+def remark_lines(remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """By row what is to say of it: a line for each remark, with the rows that it is of."""
+    rows_of: dict[str, list[str]] = {}
+    for row, of_row in remarks.items():
+        for remark in of_row:
+            rows_of.setdefault(remark, []).append(row)
+    return [
+        f"{', '.join(rows) if len(rows) <= NAMED else f'{len(rows)} of {len(remarks)} rows'}: {remark}."
+        for remark, rows in rows_of.items()
+    ]
 
 
 def preset_line(settings: Settings) -> str:

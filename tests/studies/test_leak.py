@@ -77,8 +77,8 @@ def test_the_table_is_of_the_predictions_under_both_splits(plan: Any, tmp_path: 
             rows.append([predicted[u.id] for u in run.utterances])
         predictions[side] = np.array(rows)
     speakers = np.array([u.speaker for u in run.utterances])
-    rows = [Predictions(predictions[side], np.zeros(len(speakers), int)) for side in ("leaky", "clean")]
-    by_hand = paired(run.targets, *rows, speakers, run.metrics["WA"])
+    leaky, clean = (Predictions(predictions[side], np.zeros(len(speakers), int)) for side in ("leaky", "clean"))
+    by_hand = paired(run.targets, leaky, clean, speakers, run.metrics["WA"])
     (linear,) = [row for row in results["rows"] if row["row"] == "logistic regression"]
     leak = linear["metrics"]["WA"]["leak"]
     assert (leak["difference"], leak["low"], leak["p"]) == (by_hand.difference, by_hand.low, by_hand.p)

@@ -290,7 +290,8 @@ def test_heads_of_one_training_share_its_noise(work: Path, tmp_path: Path) -> No
     for kind in KINDS:
         difference = store.heads[kind]["state 0"].against_last
         assert difference is not None
-        assert (difference.difference, difference.verdict) == (pytest.approx(1 / 8), "better")
+        assert difference.difference == pytest.approx(1 / 8)
+        assert difference.verdict == "better"
 
 
 def test_the_page_says_what_its_verdicts_are_worth(work: Path) -> None:

@@ -29,10 +29,20 @@ from bas.stats import ua
 from bas.studies.probe import few, figures
 from bas.studies.probe.heads import KINDS
 from bas.studies.probe.pretraining import pretraining
-from bas.studies.probe.results import Transfer
+from bas.studies.probe.results import TargetPredictions, Transfer, TransferResult
 from bas.studies.probe.study import StoreChoice
 from bas.studies.probe.study import carry_out as probe_all
-from bas.studies.probe.transfer import Pool, Source, carry_out, check, groups, name_of, open_pool, run_transfer
+from bas.studies.probe.transfer import (
+    Pool,
+    Source,
+    _cell,
+    carry_out,
+    check,
+    groups,
+    name_of,
+    open_pool,
+    run_transfer,
+)
 from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow
@@ -265,6 +275,27 @@ def test_the_cells_are_those_of_the_predictions(work: Path, pool: Pool, transfer
                 assert cell["chosen"] == [job["layer"] for job in jobs]
 
 
+def test_a_fold_is_one_training_of_a_source_whatever_its_seeds(pool: Pool) -> None:
+    """One fold of three is right of all that another corpus says: its speakers alone, all alike, would be certain."""
+    (tested,) = (
+        members for target, members in pool.tests(Source("alpha", corpus="alpha"), 0).items() if target == "gamma"
+    )
+    members_N = tested.numpy()
+    truth_N = pool.targets_U[members_N]
+
+    def of_fold(fold: int) -> TransferResult:
+        said = TargetPredictions(members_N, {"linear state 0": truth_N if fold == 0 else 1 - truth_N})
+        return TransferResult(fit=1, seconds=0.0, layer=0, tests={"gamma": said})
+
+    pool.states = (0,)
+    seed = [of_fold(fold) for fold in range(3)]
+    one, three = (_cell(pool, [seed] * seeds, "gamma", "linear", [0] * 3, "UA") for seeds in (1, 3))
+    assert one.mean == pytest.approx(1 / 3)
+    assert (one.low, one.high) == (0, 1)
+    ends = ((of.mean, of.low, of.high) for of in (one, three))
+    assert next(ends) == pytest.approx(next(ends)), "seeds of one fold share its training speakers"
+
+
 def test_the_layer_is_the_one_that_the_sources_own_speakers_name(work: Path, pool: Pool) -> None:
     session = Session(work / "alpha/disjoint")
     for fold in range(3):  # alpha's own run has a class more; its two others carry the same state
@@ -370,7 +401,8 @@ def test_a_probe_of_several_corpora_reports_the_transfer(work: Path, tmp_path: P
         }
     page = (tmp_path / "run/table.md").read_text()
     assert (
-        "## Transfer, fake\n\nUA on anger, sadness (labels common); 95 % intervals over the target's units.\n" in page
+        "## Transfer, fake\n\nUA on anger, sadness (labels common); 95 % intervals over the target's units and the "
+        "source's trainings, of which those of one fold count as one.\n" in page
     )
     assert "\n| trained on | encoder pretrained on | alpha | gamma | all de | all fr |\n" in page
     assert "\n| all but de | unknown |  |  | " in page

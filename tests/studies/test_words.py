@@ -162,7 +162,8 @@ def test_rows_are_those_of_the_predictions(work: Path, results: dict[str, Any], 
             of[MEAN] = np.stack([of[h] for h in HEADS], axis=2)
         for head, of_head in heads.items():
             metric = over_models(wa) if head == MEAN else wa
-            expected = paired(targets_N, *(Predictions(of[head], folds_N) for of in both), units_N, metric)
+            a_row, b_row = (Predictions(of[head], folds_N) for of in both)
+            expected = paired(targets_N, a_row, b_row, units_N, metric)
             numbers = (expected.difference, expected.low, expected.p, expected.verdict)
             assert (of_head["difference"], of_head["low"], of_head["p"], of_head["verdict"]) == numbers
     assert of_task["comparisons"] == len(of_task["pairs"]) * len([*HEADS, MEAN])

@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
-from bas.report.notes import about, corrected, intervals_line, preset_line, uncorrected_line, verdict_lines
+from bas.report.notes import (
+    about,
+    corrected,
+    intervals_line,
+    preset_line,
+    remark_lines,
+    uncorrected_line,
+    verdict_lines,
+)
 from bas.report.table import Table, rich_table
 from bas.runs.layers import middle
 from bas.stats import Estimate, Paired, Spread
@@ -108,8 +116,8 @@ def _listed(states: Sequence[int]) -> str:
 
 
 def _remarks(store: StoreProbe) -> list[str]:
-    rows = [(f"{kind} {name}", row) for kind, of in store.heads.items() for name, row in of.items()]
-    return [f"{name}: {remark}." for name, row in rows for remark in row.remarks]
+    heads = [(f"{kind} {name}", row) for kind, of in store.heads.items() for name, row in of.items()]
+    return remark_lines({name: row.remarks for name, row in heads})
 
 
 def _said(store: StoreProbe) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
-from bas.report.notes import about, corrected, intervals_line, preset_line, verdict_lines
+from bas.report.notes import about, corrected, intervals_line, preset_line, remark_lines, verdict_lines
 from bas.report.results import Score
 from bas.report.table import Table, rich_table
 from bas.speech.words import describe_unaligned
@@ -150,9 +150,8 @@ def _task_sections(task: TaskWords, results: Words) -> list[tuple[str, Table]]:
 
 
 def _said(task: TaskWords) -> list[str]:
-    rows = [(f"{row}, {line}", score) for row, of in task.rows.items() for line, score in of.lines.items()]
-    remarks = [f"{name}: {remark}." for name, score in rows for remark in score.remarks]
-    return [*remarks, *task.verdicts, "No state is chosen: all are shown, and a mean over them."]
+    remarks = {row: of.over_states.remarks for row, of in task.rows.items()}  # those of all its states together
+    return [*remark_lines(remarks), *task.verdicts, "No state is chosen: all are shown, and a mean over them."]
 
 
 def _task_legend(task: TaskWords) -> list[str]:
