@@ -11,15 +11,18 @@ from bas.report.format import encoder_name, ends, points, spread, verdict
 from bas.report.notes import (
     about,
     ceiling_line,
+    corrected,
     intervals_line,
     over_folds,
     preset_line,
     settings_line,
+    uncorrected_line,
     verdict_lines,
 )
 from bas.report.results import Comparison
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
+from bas.stats import Paired
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 MOST = 3  # metrics beside each other on a terminal
@@ -48,7 +51,25 @@ def _numbers(results: Comparison, most: int | None = None) -> Table:
 def _differences(results: Comparison) -> Table:
     """The headline metric against the reference and against the linear row."""
     heading = ["model", *(f"{results.headline} against the {name}" for name in (results.reference, results.linear))]
-    return heading, [[row.row, verdict(row.against_reference), verdict(row.against_linear)] for row in results.rows]
+    compared = _compared(results)
+    stay = corrected(compared.values())
+    rows = []
+    for row in results.rows:
+        both = row.against_reference, row.against_linear
+        if row.row == results.linear and compared.get(f"{results.reference} against the {results.linear}") in stay:
+            stay |= {one for one in both if one}  # the same comparison, from its other side
+        rows.append([row.row, *(verdict(one, stay) for one in both)])
+    return heading, rows
+
+
+def _compared(results: Comparison) -> dict[str, Paired]:
+    """Every comparison of the table once, by name."""
+    return {
+        f"{row.row} against the {other}": difference
+        for row in results.rows
+        for other, difference in ((results.reference, row.against_reference), (results.linear, row.against_linear))
+        if difference and (row.row, other) != (results.linear, results.reference)
+    }
 
 
 def _legend(results: Comparison) -> list[str]:
@@ -64,13 +85,9 @@ def _legend(results: Comparison) -> list[str]:
         lines.append(
             "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."
         )
-    compared = {
-        f"{row.row} against the {other}": difference
-        for row in results.rows
-        for other, difference in ((results.reference, row.against_reference), (results.linear, row.against_linear))
-        if difference and (row.row, other) != (results.linear, results.reference)
-    }
+    compared = _compared(results)
     lines += verdict_lines(results, compared, results.false_verdicts)
+    lines += uncorrected_line(compared.values())
     lines += [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
     if results.ceiling:
         lines.append(ceiling_line(results.ceiling))
