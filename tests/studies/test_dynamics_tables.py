@@ -258,7 +258,7 @@ def test_verdicts_that_do_not_stay_if_corrected_are_marked(five: list[Any]) -> N
     line = (
         "- Against step 0: 6 comparisons, not corrected for their number: 2 are better or worse; corrected (Holm), 1: "
     )
-    assert f"{line}linear, state 2 (better)." in page
+    assert f"{line}linear at state 2 (better)." in page
     assert "- †: better or worse alone, but not if corrected" in page
     assert "Against the whole: 5 comparisons" in page  # the whole itself is none
 

@@ -120,7 +120,7 @@ def _scores(of: ProbeRows, states: int, kind: str, verdicts: Mapping[str, str]) 
 
 
 def _state(of: str, state: int) -> str:
-    return f"{of}, state {state}"
+    return f"{of} at state {state}"
 
 
 def _against_start(results: Measured) -> dict[str, Paired]:
