@@ -187,7 +187,7 @@ def sample(
     by_fold = False
     for row in alone:
         joined_N = _join(unit_N, _numbered(row.folds_N))
-        by_fold = by_fold or joined_N.max() < unit_N.max()
+        by_fold = by_fold or bool(joined_N.max() < unit_N.max())
         unit_N = joined_N
     if unit_N.max() >= BLOCKS:
         unit_N = (np.random.default_rng(0).permutation(unit_N.max() + 1) % BLOCKS)[unit_N]

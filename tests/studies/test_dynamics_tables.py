@@ -253,13 +253,17 @@ def test_verdicts_that_do_not_stay_if_corrected_are_marked(five: list[Any]) -> N
         kind: [line.split(" | ")[-1] for line in text.splitlines() if line[:3] in ("| 0", "| 1", "| 2")]
         for kind, text in tables.items()
     }
-    assert [("†" in end, "tie" in end) for end in ends["linear"]] == [(False, True), (True, False), (False, False)]
-    assert not any("†" in end for end in ends["relu"])
+    assert [("uncorrected" in end, "tie" in end) for end in ends["linear"]] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
+    assert not any("uncorrected" in end for end in ends["relu"])
     line = (
         "- Against step 0: 6 comparisons, not corrected for their number: 2 are better or worse; corrected (Holm), 1: "
     )
     assert f"{line}linear at state 2 (better)." in page
-    assert "- †: better or worse alone, but not if corrected" in page
+    assert "- Uncorrected, in a table: better or worse by itself" in page
     assert "Against the whole: 5 comparisons" in page  # the whole itself is none
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bas.report.format import NONE, encoder_name, points, spread, verdict
-from bas.report.notes import LEVEL, many_line
+from bas.report.notes import corrected, many_line, uncorrected_line
 from bas.report.table import Table
-from bas.stats import MIN_UNITS, Paired, Spread, holm
+from bas.stats import MIN_UNITS, Paired, Spread
 from bas.studies.dynamics.classifiers import MARK
 from bas.studies.dynamics.figures import TITLES, medians
 from bas.studies.dynamics.numbers import KINDS, LAST, SPLITS
@@ -18,7 +18,6 @@ from bas.studies.dynamics.results import CkaRows, Likeness, Measured, ProbeRows,
 from bas.util.markdown import bullets, markdown_table, paragraph
 
 SIDES = {"egemaps": "eGeMAPS", "start": "step 0"}
-UNCORRECTED = " †"
 FEW_OF_A_CLASS = 5  # tested utterances of a class; below, macro F1 reads low
 
 
@@ -145,14 +144,9 @@ def _against_whole(results: Measured) -> dict[str, Paired]:
 
 
 def _cells(compared: Mapping[str, Paired]) -> dict[str, str]:
-    """Verdicts; UNCORRECTED marks one that does not stay if all of them are corrected for their number."""
-    claims = {name: one for name, one in compared.items() if one.significant is not None}
-    corrected = dict(zip(claims, holm([one.p for one in claims.values()]), strict=True))
-
-    def mark(name: str) -> str:
-        return UNCORRECTED if name in claims and claims[name].significant and corrected[name] > LEVEL else ""
-
-    return {name: verdict(one) + mark(name) for name, one in compared.items()}
+    """Verdicts; one that does not stay if all of them are corrected for their number says "uncorrected"."""
+    stay = corrected(compared.values())
+    return {name: verdict(one, stay) for name, one in compared.items()}
 
 
 def _acoustics(results: Measured) -> list[str]:
@@ -286,8 +280,5 @@ def _verdicts(results: Measured) -> list[str]:
                 "smaller ones."
             )
         lines += [f"{name}: {line}" for line in many_line(compared)]
-    if any(cell.endswith(UNCORRECTED) for compared in families.values() for cell in _cells(compared).values()):
-        lines.append(
-            f"{UNCORRECTED.strip()}: better or worse alone, but not if corrected for the number of comparisons."
-        )
-    return lines
+    marked = [line for compared in families.values() for line in uncorrected_line(compared.values())]
+    return [*lines, *marked[:1]]
