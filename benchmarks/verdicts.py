@@ -36,7 +36,7 @@ UNITS, SEEDS, NOISE = (6, 10, 24, 91), (1, 3, 5, 10), (0.0, 1.5, 3.0)
 ALL = 0  # folds: each unit is left out alone
 CLASSES, EACH = 4, 20  # of the comparisons of classes: utterances a unit
 CHECKED = 50
-MANY = 500
+MANY = (200, 500)  # units times seeds; above the first, half of the draws, above the second a quarter
 AGAIN = 5
 LEAST = 3  # seeds that a verdict should have
 MOST = 5.5  # percent of false verdicts
@@ -198,13 +198,15 @@ POWER = tuple(Cell(units=units, seeds=seeds) for units in (10, 24, 91) for seeds
 
 
 def draws_of(cell: Cell, draws: int) -> int:
-    return (AGAIN if cell.again else 1) * (draws // 2 if cell.units * cell.seeds > MANY else draws)
+    """Fewer for cells that take longer."""
+    cost = cell.units * cell.seeds * (5 if cell.kind == "classes" else 1)
+    return draws * (AGAIN if cell.again else 1) // (1 if cost <= MANY[0] else 2 if cost <= MANY[1] else 4)
 
 
 def measured(cells: Iterable[Cell], draws: int, folder: Path, workers: int, what: str) -> dict[Cell, dict[str, float]]:
     """The counts of every cell, from the folder where they are there."""
     done = {cell: read_json(path) for cell in cells if (path := folder / f"{cell.name}.json").exists()}
-    done = {cell: counts for cell, counts in done.items() if counts["draws"] == draws_of(cell, draws)}
+    done = {cell: counts for cell, counts in done.items() if counts["draws"] >= draws_of(cell, draws)}
     missing = sorted((cell for cell in cells if cell not in done), key=lambda cell: cell.units * cell.seeds)
     with ProcessPoolExecutor(workers) as pool, bar(Console(), what) as progress:
         task = progress.add_task(what, total=len(missing))
@@ -238,6 +240,7 @@ HEADING = [
 
 def line(cell: Cell, counts: Mapping[str, float]) -> list[str]:
     return [
+        f"{counts['draws']:,}",
         str(cell.units),
         "equal" if cell.ratio == 1 else f"1 to {cell.ratio}",
         "each unit" if cell.folds == ALL else str(cell.folds),
@@ -304,8 +307,8 @@ def main() -> None:
         paragraph(
             f"By python benchmarks/verdicts.py --draws {draws}. Comparisons of two rows that are equal, in points: "
             f"units differ with a deviation of {UNIT_SD:g}, the trainings of each fold and seed with that of noise. "
-            f"Each cell is {draws:,} comparisons by bas.stats.paired, half as many where units times seeds are more "
-            f"than {MANY}; by chance, a percentage has a deviation of {error:.1f} ({error * np.sqrt(2):.1f} there)."
+            f"Each cell is {draws:,} comparisons by bas.stats.paired (down to a quarter where units times seeds "
+            f"are many); by chance, a percentage has a deviation of {error:.1f} (at most {2 * error:.1f})."
         ),
         "",
         *bullets(
