@@ -73,7 +73,7 @@ def check(
             example = Path(example).name
         overlap = f"{field} on both sides: {len(values)} values, e.g. {example!r} in {one} and {other}"
         if not forbidden or (other == "valid" and not excuse):
-            notes.append(f"{overlap}, none in test" if forbidden else overlap)
+            notes.append(f"{overlap}, none in test" if other == "valid" else overlap)
         elif excuse:
             marks.append(f"{excuse}, with {overlap}")
         else:

@@ -8,8 +8,10 @@
     superb:FOLDER  SUPERB's lists for IEMOCAP, as s3prl has them
     FILE.json      a protocol's file
 
-Where a rule gives no valid part, about a fifth of the training utterances is held out, in whole values; of a single
-value, as where one of two speakers is left out, a fifth of its utterances, and a note says so.
+Where a rule gives no valid part, about a fifth of the training utterances is held out, in whole values. Of few values,
+as where one of five sessions is left out, that would cost more: there it is about a tenth, in whole values of the
+field that the task keeps disjoint (one of eight speakers). Of a single value, as where one of two speakers is left
+out, it is a fifth of its utterances. A note says where fit and valid share a value.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from bas.protocols.check import check, check_known
 from bas.tasks import Task
 
 VALID_SHARE = 0.2  # of the training utterances
+FEW, LESS_VALID = 6, 0.1  # of fewer values to train on than this, a whole one would be too much for valid
 BALANCED = "label"  # the field by which parts are balanced where a task has no classes: the intended emotion
 LONGEST = 40  # characters of the folds or percents of a rule
 LISTS = {"emobox": published.emobox, "superb": published.superb}
@@ -274,9 +277,13 @@ def _hold_out(
 ) -> tuple[str, ...]:
     """The ids of units with about VALID_SHARE of the utterances; fit keeps every class where that is possible.
 
-    A single unit is divided, which `check` notes: there is no other for valid.
+    training: the utterances by their value of the field `name`. Of few values, parts are held out, see `_finer`. A
+    single one is divided, as there is no other for valid. `check` notes both.
     """
-    if len(training) == 1:
+    share = VALID_SHARE
+    if finer := _finer(training, name, task):
+        training, share = finer, LESS_VALID
+    elif len(training) == 1:
         training = {u.id: [u] for members in training.values() for u in members}
     if len(training) < 2:
         rest = f"{name} {next(iter(training))!r}" if training else f"no {name}"
@@ -284,8 +291,28 @@ def _hold_out(
             f"corpus {corpus.name}: only {rest} is left to train on; "
             f"fit and valid need an utterance each: use another rule, or more folds"
         )
-    units = allot(training, task.classes or BALANCED, [1 - VALID_SHARE, VALID_SHARE], [[0]], rng)[1]
+    units = allot(training, task.classes or BALANCED, [1 - share, share], [[0]], rng)[1]
     return _ids(training[unit] for unit in units)
+
+
+def _finer(training: Mapping[str, list[Utterance]], name: str, task: Task) -> dict[str, list[Utterance]] | None:
+    """The same utterances by the field that the task keeps disjoint, where `name` has few values; None: hold out those.
+
+    Each of its values must lie within one of `name`, as a speaker within a session. None too where the task keeps
+    `name` itself disjoint, or `name` has a single value: half a session is too much.
+    """
+    if not 2 <= len(training) < FEW or not task.disjoint or name in task.disjoint:
+        return None
+    unit_of = compared((u for members in training.values() for u in members), task.disjoint[0])
+    groups: dict[str, list[Utterance]] = {}
+    within: dict[str, str] = {}
+    for value, members in training.items():
+        for u in members:
+            unit = unit_of[u.id]
+            if unit is None or within.setdefault(unit, value) != value:
+                return None
+            groups.setdefault(unit, []).append(u)
+    return groups if len(groups) > len(training) else None
 
 
 def _ids(groups: Iterable[list[Utterance]]) -> tuple[str, ...]:

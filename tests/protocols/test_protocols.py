@@ -50,9 +50,12 @@ def test_session_rule_is_speaker_disjoint() -> None:
     protocol = make(c, EMOTION)
     check_invariants(c, EMOTION, protocol)
     assert len(protocol.folds) == 5
-    assert notes(protocol) == protocol.marks == ()
+    (note,) = notes(protocol)
+    assert note.startswith("session on both sides: 1 values, e.g. 'Ses")
+    assert note.endswith(" in fit and valid, none in test")
+    assert protocol.marks == ()
     for fold in protocol.folds:
-        assert [len(values(c, part, "session")) for part in (fold.fit, fold.valid, fold.test)] == [3, 1, 1]
+        assert [len(values(c, part, "session")) for part in (fold.fit, fold.valid, fold.test)] == [4, 1, 1]
 
 
 def test_speaker_in_two_sessions_is_refused_by_name() -> None:
