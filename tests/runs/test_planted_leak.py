@@ -222,7 +222,7 @@ def test_other_test_utterances_change_nothing_that_a_fold_chooses(
 
 def test_a_fine_tuning_neither(twins: Twins, hubert: Path) -> None:
     how = Tuning(lr=1e-3, epochs=2, batch=8, micro_batch=4, evaluate_every=2, checkpoint_every=4, improvement=0.0)
-    analysis = AnalysisSettings(seeds=1, epochs=1, permutations=2, hidden=4)
+    analysis = AnalysisSettings(initialisations=1, splits=1, epochs=1, permutations=2, hidden=4)
     for root in (twins.one, twins.other):
         corpus_, split = str(root / "cups.csv"), str(root / "split.json")
         plan = Plan("manifest", corpus_, False, str(hubert), None, False, None, split, 0, -23.0, None, "cpu", how, 0,

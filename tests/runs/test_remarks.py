@@ -11,13 +11,13 @@ import pytest
 
 from bas.report.results import Score
 from bas.runs import results
-from bas.stats import Interval
+from bas.stats import Interval, Predictions
 from bas.studies.probe import numbers as probe_numbers
 from bas.studies.probe import page as probe_page
 from bas.studies.probe.results import HeadRow
 from bas.studies.words import numbers as words_numbers
 from bas.studies.words import page as words_page
-from bas.studies.words.results import MEAN, WordsRow
+from bas.studies.words.results import WordsRow
 from bas.tasks import EMOTION
 
 
@@ -28,7 +28,8 @@ def remarks(monkeypatch: pytest.MonkeyPatch, truth: list[str], predicted: list[l
     monkeypatch.setattr(results, "tested", lambda run: (targets, None))
     folds = [SimpleNamespace(test=("a", "b", "c")), SimpleNamespace(test=("d", "e", "f"))]
     run: Any = SimpleNamespace(task=EMOTION, outputs=("calm", "angry"), protocol=SimpleNamespace(folds=folds))
-    return results.remarks_of(run, np.array([[index[name] for name in of_seed] for of_seed in predicted]))
+    rows_SN = np.array([[index[name] for name in of_seed] for of_seed in predicted])
+    return results.remarks_of(run, Predictions(rows_SN, np.repeat([0, 1], 3)))
 
 
 C, A = "calm", "angry"
@@ -61,7 +62,7 @@ def test_pages_of_probe_and_words_say_so() -> None:
     assert probe_page._remarks(store) == [f"linear state 0: {alone}."]
     rows = {"awe": WordsRow({"0": score, "1": replace(score, remarks=())}, score)}
     task: Any = SimpleNamespace(rows=rows, verdicts=(), comparisons=1)
-    assert words_page._said(task)[:-1] == [f"awe, 0: {alone}.", f"awe, {MEAN}: {alone}."]
+    assert words_page._said(task)[:-1] == [f"awe: {alone}."]
 
 
 def test_rows_of_probe_and_words_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +75,9 @@ def test_rows_of_probe_and_words_have_them(monkeypatch: pytest.MonkeyPatch) -> N
         task=EMOTION, outputs=("calm", "angry"), protocol=SimpleNamespace(folds=folds), metrics=metrics, headline="WA"
     )
     run.store = SimpleNamespace(info=SimpleNamespace(layers=(0,)))
-    row_SN = np.array([[0, 0, 0, 1, 0, 1]])
+    folds_N, row_SN = np.repeat([0, 1], 3), np.array([[0, 0, 0, 1, 0, 1]])
     alone = ("predicts one class alone in 1 of 2 test parts (calm 1)",)
-    assert words_numbers._score(run, row_SN, 1).remarks == alone
-    predictions: Any = SimpleNamespace(test_SN={})
-    assert probe_numbers._row(run, (targets_N, units_N), predictions, "linear", row_SN).remarks == alone
+    assert words_numbers._score(run, [Predictions(row_SN, folds_N)]).remarks == alone
+    probes: Any = SimpleNamespace(row=lambda of_SN: Predictions(of_SN, folds_N))
+    heads = {"state 0": row_SN}
+    assert probe_numbers._rows(run, (targets_N, units_N), probes, heads)["state 0"].remarks == alone
