@@ -13,7 +13,7 @@ from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import AGAIN, Run
-from bas.stats import Interval, Predictions, Spread, interval_of_mean
+from bas.stats import Interval, Predictions, Spread, interval_of_mean, mean_metric, ua
 from bas.stats.shares import Ceiling
 from bas.tasks import join_parts
 from bas.training.settings import Settings
@@ -270,9 +270,10 @@ def metrics_of(run: Run, row: Predictions) -> dict[str, Spread]:
 
 
 def remarks_of(run: Run, row: Predictions) -> tuple[str, ...]:
-    """What a table must say of a row's predictions: the task's own remarks, and where they are one class."""
-    targets_N, _ = tested(run)
-    return (*run.task.remarks(run.outputs, targets_N, row.rows_SN), *_find_one_class(run, targets_N, row.rows_SN))
+    """What a table must say of a row's predictions: the task's own remarks, where they are one class, or chance."""
+    targets_N, units_N = tested(run)
+    of_task = run.task.remarks(run.outputs, targets_N, row.rows_SN)
+    return (*of_task, *_find_one_class(run, targets_N, row.rows_SN), *_find_chance(run, targets_N, units_N, row))
 
 
 def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> tuple[str, ...]:
@@ -289,6 +290,26 @@ def _find_one_class(run: Run, targets_N: np.ndarray, pooled_SN: np.ndarray) -> t
         return ()
     counted = ", ".join(f"{name} {count}" for name, count in sorted(alone.items()))
     return (f"predicts one class alone in {sum(alone.values())} of {len(several)} test parts ({counted})",)
+
+
+def _find_chance(run: Run, targets_N: np.ndarray, units_N: np.ndarray, row: Predictions) -> tuple[str, ...]:
+    """A remark where the interval of a row's UA is not wholly above chance; none without classes.
+
+    Chance is that of UA, whatever the metric of verdicts: answers that know nothing of the recordings have, in each
+    fold, a UA of 1 over its classes, however often each class comes. Pooled, they have less: all folds together hold a
+    fixed number of each class, so a fold that tests more of one trained on less of it. Without an interval, the value
+    decides.
+    """
+    if run.task.classes is None:
+        return ()
+    chance, low = 1 / len(np.unique(targets_N)), interval_of_mean(targets_N, row, units_N, ua).low
+    if not np.isfinite(low):
+        low = mean_metric(ua, targets_N, np.ones(len(targets_N), bool), row.rows_SN)
+    if low > chance:
+        return ()
+    pooled_below = "; pooled over the folds, a row that has learned nothing comes out below that"
+    line = f"not above chance, as its interval of UA reaches down to {100 * chance:.1f} or less"
+    return (line + (pooled_below if len(run.protocol.folds) > 1 else ""),)
 
 
 def interval_of(run: Run, row: Predictions) -> Interval:

@@ -1,4 +1,4 @@
-"""What a table says of a row whose predictions are of one class."""
+"""What a table says of a row whose predictions are of one class, or no better than chance."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def remarks(monkeypatch: pytest.MonkeyPatch, truth: list[str], predicted: list[l
     """Of two test parts of three utterances; predictions by seed."""
     index = {"calm": 0, "angry": 1}
     targets = np.array([index[name] for name in truth])
-    monkeypatch.setattr(results, "tested", lambda run: (targets, None))
+    monkeypatch.setattr(results, "tested", lambda run: (targets, np.arange(6)))
     folds = [SimpleNamespace(test=("a", "b", "c")), SimpleNamespace(test=("d", "e", "f"))]
     run: Any = SimpleNamespace(task=EMOTION, outputs=("calm", "angry"), protocol=SimpleNamespace(folds=folds))
-    rows_SN = np.array([[index[name] for name in of_seed] for of_seed in predicted])
-    return results.remarks_of(run, Predictions(rows_SN, np.repeat([0, 1], 3)))
+    row_SN = np.array([[index[name] for name in of_seed] for of_seed in predicted])
+    of_row = results.remarks_of(run, Predictions(row_SN, np.repeat([0, 1], 3)))
+    return tuple(remark for remark in of_row if "chance" not in remark)
 
 
 C, A = "calm", "angry"
@@ -54,6 +55,56 @@ def test_a_part_of_one_class_asks_for_no_other(monkeypatch: pytest.MonkeyPatch) 
     assert remarks(monkeypatch, [C, C, C, A, C, A], [[C] * 6]) == told
 
 
+RNG = np.random.default_rng(0)
+UNITS_N, FOLDS_N = np.repeat(np.arange(8), 20), np.repeat([0, 1], 80)
+TARGETS_N = RNG.integers(0, 4, 160)
+
+
+def right(share: float) -> np.ndarray:
+    """Three seeds' predictions, of which a share is right and the rest is drawn."""
+    drawn_SN = RNG.integers(0, 4, (3, 160))
+    return np.where(RNG.random((3, 160)) < share, TARGETS_N, drawn_SN)
+
+
+def run_of(monkeypatch: pytest.MonkeyPatch, folds: int = 2) -> Any:
+    for module in (results, words_numbers):
+        monkeypatch.setattr(module, "tested", lambda run: (TARGETS_N, UNITS_N))
+    parts = [SimpleNamespace(test=("u",) * (160 // folds)) for _ in range(folds)]
+    run: Any = SimpleNamespace(task=EMOTION, outputs=tuple("abcd"), protocol=SimpleNamespace(folds=parts))
+    run.metrics, run.headline = EMOTION.metrics(tuple("abcd")), "WA"
+    run.store = SimpleNamespace(info=SimpleNamespace(layers=(0,)))
+    return run
+
+
+CHANCE = "not above chance, as its interval of UA reaches down to 25.0 or less"
+BELOW = f"{CHANCE}; pooled over the folds, a row that has learned nothing comes out below that"
+
+
+@pytest.mark.parametrize(("share", "folds", "said"), [(0.5, 2, ()), (0.0, 2, (BELOW,)), (0.0, 1, (CHANCE,))])
+def test_rows_that_are_not_above_chance_say_so(
+    monkeypatch: pytest.MonkeyPatch, share: float, folds: int, said: tuple[str, ...]
+) -> None:
+    assert results.remarks_of(run_of(monkeypatch, folds), Predictions(right(share), FOLDS_N)) == said
+
+
+def test_without_an_interval_the_value_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed of one fold."""
+    run = run_of(monkeypatch, 1)
+    one_N = np.zeros(160)
+    assert results.remarks_of(run, Predictions(right(0.5)[:1], one_N)) == ()
+    worse_SN = (TARGETS_N[None] + 1) % 4
+    assert results.remarks_of(run, Predictions(worse_SN, one_N)) == (CHANCE,)
+
+
+def test_chance_is_that_of_ua_whatever_the_headline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly always the frequent class: WA is far above a quarter, UA is not."""
+    targets_N = np.where(np.arange(160) % 10 < 7, 0, np.arange(160) % 3 + 1)
+    run = run_of(monkeypatch)
+    monkeypatch.setattr(results, "tested", lambda run: (targets_N, UNITS_N))
+    predicted_SN = np.where(RNG.random((3, 160)) < 0.9, 0, RNG.integers(0, 4, (3, 160)))
+    assert results.remarks_of(run, Predictions(predicted_SN, FOLDS_N)) == (BELOW,)
+
+
 def test_pages_of_probe_and_words_say_so() -> None:
     alone = "predicts one class alone in 1 of 2 test parts (calm 1)"
     score = Score(metrics={}, interval=Interval(0, 1), remarks=(alone,))
@@ -66,18 +117,8 @@ def test_pages_of_probe_and_words_say_so() -> None:
 
 
 def test_rows_of_probe_and_words_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets_N, units_N = np.array([0, 1, 0, 1, 0, 1]), np.array([0, 0, 0, 1, 1, 1])
-    for module in (results, words_numbers):
-        monkeypatch.setattr(module, "tested", lambda run: (targets_N, units_N))
-    folds = [SimpleNamespace(test=("a", "b", "c")), SimpleNamespace(test=("d", "e", "f"))]
-    metrics = EMOTION.metrics(("calm", "angry"))
-    run: Any = SimpleNamespace(
-        task=EMOTION, outputs=("calm", "angry"), protocol=SimpleNamespace(folds=folds), metrics=metrics, headline="WA"
-    )
-    run.store = SimpleNamespace(info=SimpleNamespace(layers=(0,)))
-    folds_N, row_SN = np.repeat([0, 1], 3), np.array([[0, 0, 0, 1, 0, 1]])
-    alone = ("predicts one class alone in 1 of 2 test parts (calm 1)",)
-    assert words_numbers._score(run, [Predictions(row_SN, folds_N)]).remarks == alone
-    probes: Any = SimpleNamespace(row=lambda of_SN: Predictions(of_SN, folds_N))
-    heads = {"state 0": row_SN}
-    assert probe_numbers._rows(run, (targets_N, units_N), probes, heads)["state 0"].remarks == alone
+    run, row_SN = run_of(monkeypatch), right(0.0)
+    assert words_numbers._score(run, [Predictions(row_SN, FOLDS_N)]).remarks == (BELOW,)
+    predictions = probe_numbers.Probed({}, (), FOLDS_N, 0.0, {})
+    (head,) = probe_numbers._rows(run, (TARGETS_N, UNITS_N), predictions, {"state 0": row_SN}).values()
+    assert head.remarks == (BELOW,)
