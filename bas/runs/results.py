@@ -308,7 +308,7 @@ def _find_chance(run: Run, targets_N: np.ndarray, units_N: np.ndarray, row: Pred
     if low > chance:
         return ()
     pooled_below = "; pooled over the folds, a row that has learned nothing comes out below that"
-    line = f"not above chance, as its interval of UA reaches down to {100 * chance:.1f} or less"
+    line = f"not shown to be above chance: its interval of UA reaches down to {100 * chance:.1f} or less"
     return (line + (pooled_below if len(run.protocol.folds) > 1 else ""),)
 
 

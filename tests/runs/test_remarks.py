@@ -76,7 +76,7 @@ def run_of(monkeypatch: pytest.MonkeyPatch, folds: int = 2) -> Any:
     return run
 
 
-CHANCE = "not above chance, as its interval of UA reaches down to 25.0 or less"
+CHANCE = "not shown to be above chance: its interval of UA reaches down to 25.0 or less"
 BELOW = f"{CHANCE}; pooled over the folds, a row that has learned nothing comes out below that"
 
 
