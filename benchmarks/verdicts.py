@@ -37,7 +37,7 @@ ALL = 0  # folds: each unit is left out alone
 CLASSES, EACH = 4, 20  # of the comparisons of classes: utterances a unit
 CHECKED = 50
 MANY = (200, 500)  # units times seeds; above the first, half of the draws, above the second a quarter
-AGAIN = 5
+AGAIN = 4
 LEAST = 3  # seeds that a verdict should have
 MOST = 5.5  # percent of false verdicts
 
