@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -52,7 +52,7 @@ class Draw:
     again: tuple[bool, ...]  # of the same predictions against labels drawn AGAIN
     against_itself: tuple[int, int]  # false verdicts of the A/A check, of how many
     scores: dict[str, tuple[float, ...]]  # by row: WA, UA; the mean over folds of both
-    remarked: tuple[bool, ...]  # by row, whether the table says that it is not above chance
+    remarked: tuple[bool, ...]  # by row, whether the table says that it is not shown to be above chance
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         named = [text.partition("=") for text in arguments.corpus]
-        sections = [measure(reader, root, arguments.runs, arguments.draws) for reader, _, root in named]
+        measured = [measure(reader, root, arguments.runs, arguments.draws) for reader, _, root in named]
     except UserError as error:
         sys.exit(f"benchmarks/random_labels.py: {error}")
     names = " ".join(f"--corpus {reader}=ROOT" for reader, _, _ in named)
@@ -77,14 +77,16 @@ def main() -> None:
         layer=LAYER,
         encoder=NANO,
         seeds=len(SEEDS),
-        sections="\n".join(sections),
+        times=AGAIN,
+        counts=counts([draw for _, draws in measured for draw in draws]),
+        sections="\n".join(section(run, draws) for run, draws in measured),
     )
     write_text(PAGE, page)
     print(page, f"\nwritten: {PAGE}", sep="")
 
 
-def measure(reader: str, root: str, runs: Path, draws: int) -> str:
-    """All draws of one corpus; its part of the page."""
+def measure(reader: str, root: str, runs: Path, draws: int) -> tuple[Run, list[Draw]]:
+    """All draws of one corpus, and the run of the last of them."""
     corpus = open_corpus(reader, Path(root))
     features = runs / f"features-{corpus.name}"
     request = Request(reader, Path(root), layers=[LAYER])
@@ -98,7 +100,7 @@ def measure(reader: str, root: str, runs: Path, draws: int) -> str:
         run = start(runs / f"{corpus.name}-draw{number:02}", drawn, split(drawn, None, 0))
         done.append(judge(run))
         print(f"{corpus.name}, draw {number}: {time.monotonic() - begun:.0f} s", done[-1], file=sys.stderr, flush=True)
-    return section(run, done)
+    return run, done
 
 
 def tiny() -> Settings:
@@ -172,7 +174,6 @@ def section(run: Run, draws: Sequence[Draw]) -> str:
         f"| {row} | " + " | ".join(f"{100 * m:.1f} ± {100 * e:.1f}" for m, e in zip(means, errors, strict=True)) + " |"
         for row, means, errors in zip(rows, means_RM, errors_RM, strict=True)
     ]
-    itself = np.array([draw.against_itself for draw in draws]).sum(0)
     remarked = np.array([draw.remarked for draw in draws])
     return SECTION.format(
         corpus=run.corpus.name,
@@ -184,21 +185,27 @@ def section(run: Run, draws: Sequence[Draw]) -> str:
         headline=run.headline,
         draws=len(draws),
         each=len(draws[0].verdicts),
-        now=share(v for draw in draws for v in draw.verdicts),
-        now_draws=over_draws([sum(draw.verdicts) / len(draw.verdicts) for draw in draws]),
-        earlier_draws=over_draws([sum(draw.earlier) / len(draw.earlier) for draw in draws]),
-        itself_draws=over_draws([draw.against_itself[0] / draw.against_itself[1] for draw in draws]),
-        now_any=share(any(draw.verdicts) for draw in draws),
-        again=share(v for draw in draws for v in draw.again),
-        again_draws=over_draws([sum(draw.again) / len(draw.again) for draw in draws]),
-        again_times=AGAIN,
-        earlier=share(v for draw in draws for v in draw.earlier),
-        earlier_any=share(any(draw.earlier) for draw in draws),
-        itself=of(int(itself[0]), int(itself[1])),
-        itself_any=share(draw.against_itself[0] > 0 for draw in draws),
+        counts=counts(draws),
         scores="\n".join(lines),
         remarked=of(int(remarked.sum()), remarked.size),
     )
+
+
+def counts(draws: Sequence[Draw]) -> str:
+    """The table of false verdicts."""
+    each = {
+        "better or worse": [(sum(draw.verdicts), len(draw.verdicts)) for draw in draws],
+        "labels drawn again": [(sum(draw.again), len(draw.again)) for draw in draws],
+        "better or worse, version 0.5.0": [(sum(draw.earlier), len(draw.earlier)) for draw in draws],
+        "A/A check": [draw.against_itself for draw in draws],
+    }
+    lines = ["| | comparisons | by draw | draws with any |", "| --- | --- | --- | --- |"]
+    for name, of_draw in each.items():
+        false, total = (sum(column) for column in zip(*of_draw, strict=True))
+        any_false = sum(count > 0 for count, _ in of_draw)
+        by_draw = over_draws([count / among for count, among in of_draw])
+        lines.append(f"| {name} | {of(false, total)} | {by_draw} | {of(any_false, len(draws))} |")
+    return "\n".join(lines)
 
 
 def over_draws(shares: Sequence[float]) -> str:
@@ -206,11 +213,6 @@ def over_draws(shares: Sequence[float]) -> str:
     mean, error = np.mean(shares), np.std(shares, ddof=1) / np.sqrt(len(shares))
     half_width = student_t.ppf(0.975, len(shares) - 1) * error
     return f"{100 * max(0.0, mean - half_width):.1f} to {100 * (mean + half_width):.1f} %"
-
-
-def share(of_each: Iterable[bool]) -> str:
-    values = list(of_each)
-    return of(sum(values), len(values))
 
 
 def of(count: int, total: int) -> str:
@@ -225,12 +227,7 @@ SECTION = """## {corpus}
 {utterances} utterances of {units} {unit}s, protocol {rule} ({folds} folds), verdicts by {headline}; {draws} draws of
 {each} comparisons each.
 
-| | comparisons | by draw | draws with one or more |
-| --- | --- | --- | --- |
-| better or worse | {now} | {now_draws} | {now_any} |
-| the same predictions, labels drawn again {again_times} times | {again} | {again_draws} | |
-| better or worse by the rule of version 0.5.0 | {earlier} | {earlier_draws} | {earlier_any} |
-| A/A check, a seed against its row's other seeds | {itself} | {itself_draws} | {itself_any} |
+{counts}
 
 Metrics in points where chance is 25; mean over draws, ± its standard error:
 
@@ -238,19 +235,29 @@ Metrics in points where chance is 25; mean over draws, ± its standard error:
 | --- | --- | --- | --- | --- |
 {scores}
 
-Rows of which the table says that they are not above chance: {remarked}.
+Rows of which the table says that they are not shown to be above chance: {remarked}.
 """
 
 PAGE_TEXT = """# Random labels: verdicts where there is nothing to learn
 
 `{command}`, {date}, commit {commit}, on {machine}.
-State {layer} of {encoder}; preset `cpu` with {settings}; space `{space}`, {seeds} seeds. Labels: four classes of equal
-size, drawn anew for each run and independent of everything else. No row can be better than another, so each verdict is
-false, and 5 % of them are expected.
+State {layer} of {encoder}; preset `cpu` with {settings};
+space `{space}`, {seeds} seeds.
+
+Labels: four classes of equal size, drawn anew for each run and independent of everything else. No row can be better
+than another, so each verdict is false, and 5 % of them are expected. All corpora together:
+
+{counts}
+
+- **Better or worse**: the verdicts of the tables.
+- **Labels drawn again**: the same predictions against {times} other drawings. Many more comparisons, but without what
+  the labels of training and test parts share: their classes are of equal size together.
+- **Version 0.5.0**: the same predictions, judged by a jackknife-t over speakers and a sign-flip test.
+- **A/A check**: a seed against its row's other seeds.
 
 In brackets: the interval of Clopper and Pearson. It takes all as independent. Draws are; the comparisons of one draw
-share labels, speakers and rows, so theirs is too narrow. "By draw" is Student's t over the draws, each with its share
-of false verdicts. The last column counts draws with any.
+share labels, speakers and rows, so theirs is too narrow. **By draw**: Student's t over the draws, each with its share
+of false verdicts. **Draws with any**: in how many a false verdict is among the comparisons.
 
 {sections}
 Pooled over the folds, a row that has learned nothing comes out below chance where it follows the frequencies of its
