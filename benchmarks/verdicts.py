@@ -223,19 +223,10 @@ def percent(count: float, of: float) -> str:
     return f"{100 * count / of:.1f}" if of else "–"
 
 
-HEADING = [
-    "units",
-    "sizes",
-    "folds",
-    "seeds",
-    "noise",
-    "covers",
-    "false",
-    "units alone",
-    "half width",
-    "detectable",
-    "A/A false",
-]
+HEADING = (
+    *("draws", "units", "sizes", "folds", "seeds", "noise", "covers", "false"),
+    *("units alone", "half width", "detectable", "A/A false"),
+)
 
 
 def line(cell: Cell, counts: Mapping[str, float]) -> list[str]:
@@ -251,7 +242,7 @@ def line(cell: Cell, counts: Mapping[str, float]) -> list[str]:
         percent(counts["alone"], counts["draws"]),
         f"{counts['half']:.1f}",
         f"{counts['detectable']:.1f}" if counts["detectable"] else "–",
-        percent(counts["false_checks"], counts["checks"]),
+        percent(counts["false_checks"], counts["checks"]) if cell.noise or cell.rest else "–",  # the seeds are equal
     ]
 
 

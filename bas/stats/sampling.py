@@ -310,6 +310,8 @@ def conclude(sampled: Sampled, level: float = LEVEL, limits: Limits = ANY) -> Co
         p = 2.0 ** (1 - units) if abs(value) > TOLERANCE else 1.0
         if 1 - level < p < 1:
             return concluded(-math.inf, math.inf, p, math.inf, 0.0)
+        if p == 1:  # nothing but the last bits: the interval holds 0
+            return concluded(min(value, 0.0), max(value, 0.0), p, 0.0, units - 1.0)
         return concluded(value, value, p, 0.0, units - 1.0)
     degrees, se = variance**2 / _uncertainty(sampled, variances, of_units, shared), math.sqrt(variance)
     half_width = float(student_t.ppf((1 + level) / 2, degrees)) * se

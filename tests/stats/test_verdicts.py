@@ -38,13 +38,15 @@ def test_verdict_sentences() -> None:
         "BAS-4 against the 4-layer transformer on three (WA difference +0.6 points, 95 % interval -0.9 to +2.1): "
         "no significance is claimed with 3 sessions (needs 4)."
     )
-    one = dataclasses.replace(tie, units=1, by_fold=True, low=-math.inf, high=math.inf, p=1.0)
+    one = dataclasses.replace(tie, units=1, by_fold=True, low=-math.inf, high=math.inf, p=1.0, seeds=(1, 1))
     assert verdict_sentence(*rows, "one", "WA", one, "speaker") == (
         "BAS-4 against the 4-layer transformer on one (WA difference +0.6 points, no interval): "
         "no significance is claimed with 1 fold of one training (needs 4, or two seeds)."
     )
-    folds = dataclasses.replace(tie, units=5, by_fold=True)
+    folds = dataclasses.replace(tie, units=5, by_fold=True, seeds=(1, 1))
     assert "5 folds of one training, p 0.41" in verdict_sentence(*rows, "emodb", "WA", folds, "speaker")
+    tuned = dataclasses.replace(folds, seeds=(3, 3))
+    assert "5 folds, p 0.41" in verdict_sentence(*rows, "emodb", "WA", tuned, "speaker")
 
 
 def test_the_interval_decides_from_four_units_on() -> None:
@@ -118,3 +120,12 @@ def test_the_check_needs_three_trainings() -> None:
     linear = Predictions(row.rows_SN[:1], row.folds_N, again_RN=row.rows_SN)
     assert a_against_a(targets_N, [two, shared, linear], units_N, wa) is None
     assert a_against_a(targets_N, [row], units_N % 3, wa) is None, "too few units"
+
+
+def test_seeds_that_agree_but_for_the_last_bits_are_not_told_apart() -> None:
+    units_N = np.repeat(np.arange(8), 3)
+    values_N = np.random.default_rng(0).normal(0, 1, 24)
+    rows_SN = np.stack([values_N, values_N + 1e-16, values_N - 1e-16, values_N])
+    check = a_against_a(np.zeros(24), [Predictions(rows_SN, units_N)], units_N, lambda _, p_N: float(p_N.mean()))
+    assert check is not None
+    assert (check.count, check.total) == (0, 4)
