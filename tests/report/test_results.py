@@ -12,7 +12,6 @@ from records import rewrite
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
-from bas.report.notes import power_lines
 from bas.report.results import Comparison, Row, write_results
 from bas.runs.results import Split
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
@@ -118,13 +117,3 @@ def test_another_file_is_refused_by_name_and_field(
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_results(tmp_path)
-
-
-def test_power_where_the_noise_is_all_of_training() -> None:
-    def against(seeds_se: float) -> Paired:
-        return Paired(0.0, -0.1, 0.1, 1.0, 0.05, 10.0, 10, False, (2, 2), seeds_se)
-
-    (all_of_seeds,) = power_lines(comparison(), [against(0.05)])
-    assert "Nearly all of it is the noise of training: with 4 seeds" in all_of_seeds
-    (half,) = power_lines(comparison(), [against(0.03)])
-    assert "with any number of them" in half
