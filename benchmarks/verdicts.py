@@ -1,14 +1,17 @@
 """How often verdicts are false and intervals cover, in simulated comparisons of equals; writes verdicts.md.
 
-`python benchmarks/verdicts.py` calls the same `bas.stats.paired` as every table. Needs no data; about an hour on two
-cores. What is done is kept in --folder, so that it goes on after Ctrl-C.
+`python benchmarks/verdicts.py` needs no data; about an hour on two cores. What is done is kept in --folder, so that it
+goes on after Ctrl-C.
 
 The difference between two rows is, in points, for a unit u that fold f tests, with the training of seed s:
 
     difference = unit[u] + training[f, s] + rest[u, s]
 
-all normal: units have a deviation of 3; the trainings of the two rows together 0, 1.5 or 3, the rest 0 or 3.
-Axes: N utterances, S seeds.
+all normal: units have a deviation of 3; the trainings of the two rows together 0, 1.5 or 3, the rest 0 or 3. The number
+compared is a mean, whose values without a unit and with other trainings are sums; so `bas.stats.conclude` gets them
+from `sample_means` here, much faster than from `bas.stats.sample`. In every cell the first comparisons are made by
+`bas.stats.paired`, too, and must be the same. Those of classes are by `sample`.
+Axes: N utterances, U units, F folds, C cells, S seeds.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from scipy.stats import t as student_t
 
-from bas.stats import Metric, Predictions, a_against_a, conclude, mean_metric, paired, sample, ua
+from bas.stats import Conclusion, Paired, Predictions, Sampled, a_against_a, conclude, mean_metric, paired, sample, ua
+from bas.stats.sampling import Training
 from bas.util.files import read_json, write_json, write_text
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 from bas.util.progress import bar
@@ -35,9 +40,9 @@ UNIT_SD, POINTS = 3.0, 100
 UNITS, SEEDS, NOISE = (6, 10, 24, 91), (1, 3, 5, 10), (0.0, 1.5, 3.0)
 ALL = 0  # folds: each unit is left out alone
 CLASSES, EACH = 4, 20  # of the comparisons of classes: utterances a unit
-CHECKED = 50
-MANY = (200, 500)  # units times seeds; above the first, half of the draws, above the second a quarter
-AGAIN = 4
+SHOWN = 1000  # comparisons whose detectable difference is computed, for its median
+CHECKED = 20  # comparisons of each cell that `paired` makes, too, and rows that are compared with themselves
+SLOWER = 40  # Of classes there are so many times fewer comparisons.
 LEAST = 3  # seeds that a verdict should have
 MOST = 5.5  # percent of false verdicts
 
@@ -54,12 +59,10 @@ class Cell:
     noise: float = 3.0
     rest: float = 0.0
     true: float = 0.0  # the difference that there is
-    again: bool = False  # measured once more, with AGAIN times the draws from another seed
 
     @property
     def name(self) -> str:
-        *values, again = asdict(self).values()
-        return "-".join(map(str, values)) + ("-again" if again else "")
+        return "-".join(map(str, asdict(self).values()))
 
 
 def sizes_of(cell: Cell) -> np.ndarray:
@@ -116,17 +119,41 @@ def mean(_: np.ndarray, points_N: np.ndarray) -> float:
     return float(points_N.mean())
 
 
-def units_alone(drawn: Drawn, metric: Metric) -> tuple[float, float]:
-    """The interval over units alone, as before version 0.6."""
+def sample_means(row: Predictions, unit_N: np.ndarray, by_fold: bool) -> Sampled:
+    """What `bas.stats.sample` makes of the mean of a row. by_fold: with one seed, folds are the units."""
+    n, unit_N = len(unit_N), row.folds_N if by_fold else unit_N
+    cell_N = np.unique(row.folds_N * (unit_N.max() + 1) + unit_N, return_inverse=True)[1]
+
+    def sums(part_N: np.ndarray) -> np.ndarray:
+        return np.array([np.bincount(part_N, of_seed) for of_seed in row.rows_SN]).T
+
+    def swapped(sums_PS: np.ndarray) -> np.ndarray:
+        changed: np.ndarray = whole + (sums_PS - sums_PS.mean(1, keepdims=True)) / n
+        return changed
+
+    whole, sizes_U = row.rows_SN.mean(), np.bincount(unit_N)
+    without_U = (n * whole - sums(unit_N).mean(1)) / (n - sizes_U)
+    sizes = np.bincount(row.folds_N), np.bincount(cell_N)
+    training = Training(swapped(sums(row.folds_N)), swapped(sums(cell_N)), *sizes, row.seeds, more=True)
+    return Sampled(np.array(whole), without_U, sizes_U, () if by_fold else (training,), by_fold)
+
+
+def compare(cell: Cell, drawn: Drawn, check: bool) -> tuple[Conclusion, float]:
+    """A comparison's conclusion, and its standard error over units alone, as before version 0.6."""
     targets_N, a, b, unit_N = drawn
-
-    def gap(kept_N: np.ndarray) -> float:
-        of_a, of_b = (mean_metric(metric, targets_N, kept_N, row.rows_SN) for row in (a, b))
-        return of_a - of_b
-
-    of = conclude(sample(gap, unit_N, ()))
-    half = float(student_t.ppf(0.975, of.units - 1)) * of.se
-    return of.value - half, of.value + half
+    if cell.kind == "classes":
+        sampled = [sample(partial(mean_metric, ua, targets_N), unit_N, (row,), (a, b)) for row in (a, b)]
+    else:
+        sampled = [sample_means(row, unit_N, cell.seeds == 1) for row in (a, b)]
+    of = conclude(sampled[0].minus(sampled[1]))
+    if check and cell.kind == "mean":
+        real = paired(targets_N, a, b, unit_N, mean)
+        known = real.difference, real.low, real.high, real.p, real.degrees, real.seeds_se
+        assert np.allclose(known, (of.value, of.low, of.high, of.p, of.degrees, of.seeds_se)), (cell, real, of)
+    if cell.seeds == 1:
+        sampled = [sample_means(row, unit_N, by_fold=False) for row in (a, b)]
+    alone = [replace(of_row, trainings=()) for of_row in sampled]
+    return of, conclude(alone[0].minus(alone[1])).se
 
 
 def scale(cell: Cell) -> float:
@@ -140,18 +167,19 @@ def measure(cell: Cell, draws: int) -> dict[str, float]:
     metric = ua if cell.kind == "classes" else mean
     covered = verdicts = alone = false = checks = 0
     halves, detectable = [], []
+    quantile = float(student_t.ppf(0.975, cell.units - 1))
     for index in range(draws):
         drawn = draw(cell, rng)
-        targets_N, a, b, unit_N = drawn
-        of, true = paired(targets_N, a, b, unit_N, metric), scale(cell)
+        targets_N, a, _, unit_N = drawn
+        (of, se_alone), true = compare(cell, drawn, index < CHECKED), scale(cell)
+        verdict = Paired.of(of, (cell.seeds, cell.seeds))
         covered += of.low <= true <= of.high
-        verdicts += of.verdict in ("better", "worse")
-        low, high = units_alone(drawn, metric)
-        alone += low <= true <= high
+        verdicts += verdict.verdict in ("better", "worse")
+        alone += abs(of.value - true) <= quantile * se_alone
         halves.append((of.high - of.low) / 2)
-        if of.detectable is not None:
-            detectable.append(of.detectable)
-        if index % CHECKED == 0 and (check := a_against_a(targets_N, [a], unit_N, metric)):
+        if index < SHOWN and verdict.detectable is not None:
+            detectable.append(verdict.detectable)
+        if index < CHECKED and (check := a_against_a(targets_N, [a], unit_N, metric)):
             false, checks = false + check.count, checks + check.total
     points = POINTS if cell.kind == "classes" else 1
     return {
@@ -198,15 +226,13 @@ POWER = tuple(Cell(units=units, seeds=seeds) for units in (10, 24, 91) for seeds
 
 
 def draws_of(cell: Cell, draws: int) -> int:
-    """Fewer for cells that take longer."""
-    cost = cell.units * cell.seeds * (5 if cell.kind == "classes" else 1)
-    return draws * (AGAIN if cell.again else 1) // (1 if cost <= MANY[0] else 2 if cost <= MANY[1] else 4)
+    return draws // SLOWER if cell.kind == "classes" else draws
 
 
 def measured(cells: Iterable[Cell], draws: int, folder: Path, workers: int, what: str) -> dict[Cell, dict[str, float]]:
     """The counts of every cell, from the folder where they are there."""
     done = {cell: read_json(path) for cell in cells if (path := folder / f"{cell.name}.json").exists()}
-    done = {cell: counts for cell, counts in done.items() if counts["draws"] >= draws_of(cell, draws)}
+    done = {cell: counts for cell, counts in done.items() if counts["draws"] == draws_of(cell, draws)}
     missing = sorted((cell for cell in cells if cell not in done), key=lambda cell: cell.units * cell.seeds)
     with ProcessPoolExecutor(workers) as pool, bar(Console(), what) as progress:
         task = progress.add_task(what, total=len(missing))
@@ -246,15 +272,11 @@ def line(cell: Cell, counts: Mapping[str, float]) -> list[str]:
     ]
 
 
-def false_rate(counts: Mapping[str, float]) -> float:
-    return 100 * counts["verdicts"] / counts["draws"]
-
-
 def worst(cells: Mapping[Cell, Mapping[str, float]]) -> str:
     """The extremes over cells with LEAST seeds or more."""
     some = {cell: counts for cell, counts in cells.items() if cell.seeds >= LEAST}
     covers = sorted(100 * counts["covered"] / counts["draws"] for counts in some.values())
-    false = sorted(map(false_rate, some.values()))
+    false = sorted(100 * counts["verdicts"] / counts["draws"] for counts in some.values())
     noisy = [counts for cell, counts in some.items() if cell.noise]
     checks = 100 * sum(c["false_checks"] for c in noisy) / sum(c["checks"] for c in noisy)
     inside = sum(93 <= value <= 97 for value in covers)
@@ -262,14 +284,14 @@ def worst(cells: Mapping[Cell, Mapping[str, float]]) -> str:
     return (
         f"{len(some)} cells with {LEAST} seeds or more: intervals cover {covers[0]:.1f} to {covers[-1]:.1f} % (median "
         f"{np.median(covers):.1f}; {inside} of {len(some)} between 93 and 97); verdicts are false in {false[0]:.1f} to "
-        f"{false[-1]:.1f} % (mean {np.mean(false):.2f}; {over} cells above {MOST}); A/A "
+        f"{false[-1]:.2f} % (mean {np.mean(false):.2f}; {over} cells above {MOST}); A/A "
         f"checks in {checks:.1f} %, over all cells with noise."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=2000, help="comparisons of each cell (%(default)s)")
+    parser.add_argument("--draws", type=int, default=20_000, help="comparisons of each cell (%(default)s)")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/verdicts"), help="where counts are kept (%(default)s)"
     )
@@ -282,13 +304,7 @@ def main() -> None:
         return measured(tuple(cells), draws, arguments.folder, arguments.workers, what)
 
     grid = run(GRID, "grid")
-    above = [cell for cell in GRID if cell.seeds >= LEAST and false_rate(grid[cell]) > MOST]
-    others = {
-        f"The cells above {MOST} % once more, with {AGAIN} times the draws from another seed": run(
-            [replace(cell, again=True) for cell in above], "again"
-        )
-    }
-    others |= {title: run(cells, title) for title, cells in OTHERS.items()}
+    others = {title: run(cells, title) for title, cells in OTHERS.items()}
     raised = {replace(cell, true=round(grid[cell]["detectable"], 1)): cell for cell in POWER}
     power = run(raised, "power")
     error = 100 * np.sqrt(0.05 * 0.95 / draws)
@@ -298,8 +314,9 @@ def main() -> None:
         paragraph(
             f"By python benchmarks/verdicts.py --draws {draws}. Comparisons of two rows that are equal, in points: "
             f"units differ with a deviation of {UNIT_SD:g}, the trainings of each fold and seed with that of noise. "
-            f"Each cell is {draws:,} comparisons by bas.stats.paired (down to a quarter where units times seeds "
-            f"are many); by chance, a percentage has a deviation of {error:.1f} (at most {2 * error:.1f})."
+            f"Each cell is {draws:,} comparisons, of classes {draws // SLOWER:,}; by chance a percentage has a "
+            f"deviation of {error:.2f}, of classes {error * SLOWER**0.5:.1f}. The first {CHECKED} are made by "
+            "bas.stats.paired, too, with the same outcome."
         ),
         "",
         *bullets(
@@ -308,7 +325,7 @@ def main() -> None:
                 "covers: how often the 95 % interval holds the true difference. false: verdicts better or worse. units "
                 "alone: how often an interval covers that is over units alone, as bas had it before version 0.6.",
                 "half width: of the interval, median. detectable: the true difference that the tables call detectable, "
-                f"median. A/A false: each seed against the others of its row, in every {CHECKED}th comparison.",
+                f"median. A/A false: each seed against the others of its row, in the first {CHECKED} comparisons.",
                 "With one seed, intervals are over the folds.",
             )
         ),
