@@ -174,7 +174,7 @@ coverage: .venv/test  ## all tests, and the lines they reach, not below a floor;
 	$(BIN)/pytest -n 2 --dist loadfile --cov
 
 mutants: .venv/test  ## plant faults in copies of the code: a test must notice each; a quarter of an hour | make mutants
-	$(BIN)/python tests/helpers/mutants.py
+	$(BIN)/python tests/helpers/planting.py
 
 installed: python-runs  ## build the wheel, install it in an empty environment elsewhere and run its demo there | make installed PYTHON=python3.13
 	@$(PYTHON) tools/environment.py installed $(BUILD)

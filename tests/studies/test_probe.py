@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -44,7 +44,7 @@ from bas.studies.probe.numbers import (
     take,
 )
 from bas.studies.probe.page import markdown
-from bas.studies.probe.results import HeadRow, Probe, Reductions
+from bas.studies.probe.results import HeadRow, Probe, Reductions, StoreProbe
 from bas.studies.probe.study import StoreChoice, carry_out
 from bas.util.typed import to_plain
 
@@ -251,47 +251,40 @@ def test_error_reductions_are_averaged_by_corpus() -> None:
 # --- the noise of training ---
 
 
-def test_a_lucky_seed_makes_no_state_better(work: Path, tmp_path: Path) -> None:
-    """All heads on state 0 are right of a quarter more with seed 0, for all speakers alike: these alone, without the
-    noise of training, would make it a verdict."""
+def answered(work: Path, tmp_path: Path, every: int, right: Callable[[str, int], int]) -> StoreProbe:
+    """The store's numbers, if a head is right of so many of `every` utterances in turn, by its name and seed."""
     shutil.copytree(work / "runs/whole/cups", tmp_path / "cups")
     run, random = (Run.open(tmp_path / "cups" / name) for name in ("disjoint", "random"))
     for seed in run.plan.seeds:
         for fold, parts in enumerate(run.protocol.folds):
             path = run.job_path(probe_job(fold, seed).name)
             raw, truth_N = record(path), run.targets[[run.position[i] for i in parts.test]]
-            place_N = np.arange(len(truth_N)) % 4  # each speaker says 8, one after the other
+            place_N = np.arange(len(truth_N)) % every  # each speaker says 8, one after the other
             for name, head in raw["heads"].items():
-                right = 3 if name.endswith("state 0") and seed == 0 else 2
-                head["test"]["predictions"] = np.where(place_N < right, truth_N, 1 - truth_N).tolist()
+                is_right_N = place_N < right(name, seed)
+                head["test"]["predictions"] = np.where(is_right_N, truth_N, 1 - truth_N).tolist()
             rewrite(path, raw)
-    lucky = tabulate(run, random, ())
-    for kind in KINDS:
-        difference = lucky.heads[kind]["state 0"].against_last
-        assert difference is not None
-        assert difference.difference == pytest.approx(1 / 8)
-        assert difference.verdict == "tie"
+    return tabulate(run, random, ())
 
 
-def test_heads_of_one_training_share_its_noise(work: Path, tmp_path: Path) -> None:
-    """All heads are right of a quarter more with seed 0, but for one that is better with either seed: so it is."""
-    shutil.copytree(work / "runs/whole/cups", tmp_path / "cups")
-    run, random = (Run.open(tmp_path / "cups" / name) for name in ("disjoint", "random"))
-    for seed in run.plan.seeds:
-        for fold, parts in enumerate(run.protocol.folds):
-            path = run.job_path(probe_job(fold, seed).name)
-            raw, truth_N = record(path), run.targets[[run.position[i] for i in parts.test]]
-            place_N = np.arange(len(truth_N)) % 8
-            for name, head in raw["heads"].items():
-                right = (5 if seed == 0 else 3) + name.endswith("state 0")
-                head["test"]["predictions"] = np.where(place_N < right, truth_N, 1 - truth_N).tolist()
-            rewrite(path, raw)
-    store = tabulate(run, random, ())
+@pytest.mark.parametrize(
+    ("every", "right", "verdict"),
+    [
+        # Right of a quarter more with seed 0, for all speakers alike: of units alone, a verdict.
+        (4, lambda name, seed: 3 if name.endswith("state 0") and seed == 0 else 2, "tie"),
+        # All heads are right of a quarter more with seed 0, and one of an eighth more with either: so it is better.
+        (8, lambda name, seed: (5 if seed == 0 else 3) + name.endswith("state 0"), "better"),
+    ],
+)
+def test_heads_share_the_noise_of_their_training(
+    work: Path, tmp_path: Path, every: int, right: Callable[[str, int], int], verdict: str
+) -> None:
+    store = answered(work, tmp_path, every, right)
     for kind in KINDS:
         difference = store.heads[kind]["state 0"].against_last
         assert difference is not None
         assert difference.difference == pytest.approx(1 / 8)
-        assert difference.verdict == "better"
+        assert difference.verdict == verdict
 
 
 def test_the_page_says_what_its_verdicts_are_worth(work: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from bas.report.format import points, spread
-from bas.report.notes import LEVEL, about, intervals_line, over_folds, preset_line, verdict_lines
+from bas.report.notes import LEVEL, about, corrected, intervals_line, over_folds, preset_line, verdict_lines
 from bas.stats import MIN_UNITS, Paired, Spread, holm, verdict_sentence
 from bas.stats.ranking import NOISE
 from bas.studies.audit.results import Audit, SpaceAudit
@@ -22,7 +22,7 @@ def whose(settings: Settings) -> str:
     return f"{preset_line(settings)}, {AS_PAPER if paper else NOT_PAPER}"
 
 
-def corrected(verdicts: Sequence[str], ps: Sequence[float]) -> list[str]:
+def mark_uncorrected(verdicts: Sequence[str], ps: Sequence[float]) -> list[str]:
     """The verdicts of one table, each marked that the number of comparisons there could explain (Holm)."""
     family = [i for i, verdict in enumerate(verdicts) if verdict != "no claim"]
     stay = {i for i, p in zip(family, holm([ps[i] for i in family]), strict=True) if p <= LEVEL}
@@ -48,8 +48,7 @@ def sentences(results: Audit, space: SpaceAudit) -> list[str]:
     searched = [row for row in space.strategies if row.searched]
     own = [row for row in searched if row.strategy == results.settings.strategy]
     all_of = compared(space, results.reference)
-    marked = corrected([one.verdict for one in all_of.values()], [one.p for one in all_of.values()])
-    alone = {name for name, verdict in zip(all_of, marked, strict=True) if verdict.endswith(ALONE)}
+    stay = corrected(all_of.values())
     lines = []
     for row in own or searched:
         name = f"{row.strategy} on {space.space} ({whose(search_settings(results.settings, row.strategy))})"
@@ -58,7 +57,7 @@ def sentences(results: Audit, space: SpaceAudit) -> list[str]:
             if difference:
                 rival = f"{other} at its cost" if other == "random search" else other
                 line = verdict_sentence(name, rival, where, results.headline, difference, results.unit)
-                if f"{row.strategy} against {other}" in alone:
+                if difference.significant and difference not in stay:
                     line += f" Corrected for the {len(all_of)} comparisons of its table, that does not stay."
                 lines.append(line)
     return lines

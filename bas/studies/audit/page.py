@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, ends, estimate, points, spread
-from bas.report.notes import settings_line
+from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
+from bas.report.notes import corrected, settings_line
 from bas.report.table import Table, rich_table
 from bas.stats import Estimate
 from bas.stats.ranking import SlotEffects
-from bas.studies.audit.notes import NOTHING, compared, corrected, legend, sentences, summary, warnings_of, whose
+from bas.studies.audit.notes import NOTHING, compared, legend, mark_uncorrected, sentences, summary, warnings_of, whose
 from bas.studies.audit.results import Audit, Claim, SpaceAudit
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
@@ -49,11 +49,8 @@ def strategies(space: SpaceAudit, headline: str) -> Table:
 def against(space: SpaceAudit, headline: str, reference: str) -> Table:
     """Each strategy against random search at its cost and against the reference."""
     of = compared(space, reference)
-    marked = corrected([one.verdict for one in of.values()], [one.p for one in of.values()])
-    cells = {
-        name: f"{estimate(one.difference, one)}: {verdict}"
-        for (name, one), verdict in zip(of.items(), marked, strict=True)
-    }
+    stay = corrected(of.values())
+    cells = {name: verdict(one, stay) for name, one in of.items()}
     ranked = ["percentile", "ahead of it"] if space.summary.ranks else []
     rows = []
     for row in space.strategies:
@@ -83,7 +80,7 @@ def effects(space: SpaceAudit) -> Table:
     conditions = {"as planned": space.effects, **{spec: of.effects for spec, of in space.variants.items()}}
     slots = space.effects.items()
     each = [of[part].effects[b] for part, slot in slots for b in slot.effects for of in conditions.values()]
-    marked = iter(corrected([effect.verdict for effect in each], [effect.p for effect in each]))
+    marked = iter(mark_uncorrected([effect.verdict for effect in each], [effect.p for effect in each]))
 
     def cell(of: SlotEffects, block: str) -> str:
         effect, verdict = of.effects[block], next(marked)
@@ -102,7 +99,7 @@ def claims(planned: Mapping[str, Claim], variants: Mapping[str, Mapping[str, Cla
     """The claims of the paper, here and under each variant, and whether a conclusion flips."""
     conditions = {"as planned": planned, **variants}
     all_of = [claim for name in planned for of in conditions.values() if (claim := of.get(name))]
-    marked = iter(corrected([claim.conclusion for claim in all_of], [claim.p for claim in all_of]))
+    marked = iter(mark_uncorrected([claim.conclusion for claim in all_of], [claim.p for claim in all_of]))
     rows = []
     for name in planned:
         row = [of.get(name) for of in conditions.values()]

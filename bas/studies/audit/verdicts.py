@@ -28,15 +28,13 @@ from bas.stats import (
     FRACTION,
     Estimate,
     Limits,
-    Metric,
     Paired,
     Predictions,
     Sampled,
     Spread,
     a_against_a,
-    limited,
-    limits_of,
     limits_of_difference,
+    over_models,
     paired,
     ranking,
 )
@@ -147,7 +145,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
     several = [truth.accuracy(targets_N, metric, f) for f in range(folds)] if ranks and folds > 1 else [accuracy_AS]
     without_FAS = np.array(several)
     fresh = seeds > 1  # a training that no search has seen
-    mean_metric = over_draws(metric)
+    mean_metric = over_models(metric)
     reference = pooled(results_of(run, run.reference))
     reference = Predictions(reference.rows_SN[:, :, None], reference.folds_N)
 
@@ -214,17 +212,6 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
         searched=None,
     )
     return (*rows, blind)
-
-
-def over_draws(metric: Metric) -> Metric:
-    """The same metric of predictions `(N, D)`, mean over the draws."""
-
-    @limited(limits_of(metric))
-    def mean(targets_N: np.ndarray, predictions_ND: np.ndarray) -> float:
-        draws = predictions_ND.shape[1]
-        return float(sum(metric(targets_N, predictions_ND[:, d]) for d in range(draws)) / draws)
-
-    return mean
 
 
 def _training(truth: Truth, picks_FS: np.ndarray) -> float:
