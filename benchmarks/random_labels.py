@@ -1,8 +1,8 @@
 """How often a comparison says better or worse where there is nothing to learn; writes random_labels.md.
 
 Features of real corpora, labels drawn at random: four classes of equal size, independent of speaker and recording. So
-every row is as good as every other, and each verdict is false. Each draw is a run as `bas compare` makes it, with a
-tiny setting. The same command with the same --runs goes on where it was stopped.
+no row knows anything, and a verdict is false but for what equal classes do (see the page). Each draw is a run as
+`bas compare` makes it, with a tiny setting. The same command with the same --runs goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -256,15 +256,17 @@ PAGE_TEXT = """# Random labels: verdicts where there is nothing to learn
 State {layer} of {encoder}; preset `cpu` with {settings};
 space `{space}`, {seeds} seeds.
 
-Labels: four classes of equal size, drawn anew for each run and independent of everything else. No row can be better
-than another, so each verdict is false, and 5 % of them are expected. All corpora together:
+Labels: four classes of equal size, drawn anew for each run and independent of everything else, so there is
+nothing to learn. Were all rows equal, 5 % of the comparisons would say better or worse. They are not quite: where
+classes are equal over all folds, a row that follows the frequencies of its training part comes out below chance (last
+paragraph), and rows differ in how far they follow. All corpora together:
 
 {counts}
 
 - **Better or worse**: the verdicts of the tables. Draws 40 to 79 were added when the first 40 of one corpus came out
   above 5 %; they are a fresh sample.
-- **Labels drawn again**: the same predictions against {times} other drawings. Many more comparisons, but without what
-  the labels of training and test parts share: their classes are of equal size together.
+- **Labels drawn again**: the same predictions against {times} other drawings, which share nothing with the labels
+  trained on: here all rows are equal, and every verdict is false.
 - **Version 0.5.0**: the same predictions, judged by a jackknife-t over speakers and a sign-flip test.
 - **A/A check**: a seed against its row's other seeds.
 
