@@ -13,6 +13,8 @@ transformer, which their eq. 3 abbreviates), ReLU, and an output projection afte
 References
     Fang et al., 2023: MSA, FFN and the transformer layer as candidates, and their baselines.
     Mohapatra et al., ACM Multimedia 2023 (arXiv 2308.14359): convolution, LSTM, attention of the last state.
+    Snyder et al., *X-Vectors*, ICASSP 2018: mean and deviation over time.
+    Desplanques et al., *ECAPA-TDNN*, Interspeech 2020: the same, weighted by attention for each channel.
 """
 
 from __future__ import annotations
@@ -124,6 +126,18 @@ class Convolution(nn.Module):
         return out
 
 
+class Skip(nn.Module):
+    """No block: the output is the input. So a slot may stay empty, and the depth is searched too."""
+
+    identity = True  # `SearchSpace.distinct` takes it out
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return x_BTD
+
+
 class LSTM(nn.Module):
     """A long short-term memory, forward in time; the output at a frame is the state after that frame.
 
@@ -218,4 +232,50 @@ class LastStateAttention(nn.Module):
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         pooled_BD = torch.einsum("bt,btd->bd", self.weights(x_BTD, mask_BT), zero_padding(x_BTD, mask_BT))
         out: Tensor = self.behind(pooled_BD)
+        return out
+
+
+LEAST_VARIANCE = 1e-5  # the root of zero has no gradient: one frame, or a dimension that stands still
+
+
+def _statistics(x_BTD: Tensor, weight_BTD: Tensor) -> Tensor:
+    """Weighted mean and deviation over time, side by side, `(B, 2D)`; weights sum to 1 and are 0 on padding.
+
+    In float32 under autocast too: a variance is the small difference of large sums.
+    """
+    with torch.autocast(x_BTD.device.type, enabled=False):
+        x_BTD, weight_BTD = x_BTD.float(), weight_BTD.float()
+        mean_BD = (weight_BTD * x_BTD).sum(1)
+        variance_BD = (weight_BTD * (x_BTD - mean_BD[:, None]).square()).sum(1)
+        return torch.cat([mean_BD, variance_BD.clamp_min(LEAST_VARIANCE).sqrt()], -1)
+
+
+class StatisticsPool(nn.Module):
+    """Mean and standard deviation over the real frames, and a linear map of both to the width (Snyder et al. 2018)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * dim, dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        weight_BTD = (mask_BT / mask_BT.sum(1, keepdim=True))[..., None].expand_as(x_BTD)
+        out: Tensor = self.project(_statistics(zero_padding(x_BTD, mask_BT), weight_BTD))
+        return out
+
+
+class AttentiveStatisticsPool(nn.Module):
+    """As `StatisticsPool`, with a weight for each frame and channel, from a tanh network over the frame.
+
+    Desplanques et al. 2020, eq. 1 to 4, without the context of the whole utterance. inner: width of the tanh layer.
+    """
+
+    def __init__(self, dim: int, inner: int = 64) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(dim, inner), nn.Tanh(), nn.Linear(inner, dim, bias=False))
+        self.project = nn.Linear(2 * dim, dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        x_BTD = zero_padding(x_BTD, mask_BT)
+        weight_BTD = self.score(x_BTD).float().masked_fill(~mask_BT[..., None], -torch.inf).softmax(1)
+        out: Tensor = self.project(_statistics(x_BTD, weight_BTD))
         return out

@@ -91,6 +91,20 @@ class SearchSpace:
         for names in itertools.product(*self.searched.values()):
             yield Architecture(tuple(zip(self.searched, names, strict=True)))
 
+    def distinct(self, architecture: Architecture) -> Architecture:
+        """The one that stands for all architectures that are the same network: empty slots come last.
+
+        A slot is empty where the candidate's class has a true attribute `identity`, as `bas.blocks.Skip` has. Slots
+        change places only within a run of slots of equal candidates.
+        """
+        blocks: list[tuple[str, str]] = []
+        runs = itertools.groupby(architecture.blocks, lambda block: [*map(describe, self.searched[block[0]].values())])
+        for _, run in runs:
+            parts, names = zip(*run, strict=True)
+            empty = {n for n, f in self.searched[parts[0]].items() if getattr(f, "identity", False)}
+            blocks += zip(parts, sorted(names, key=lambda name: name in empty), strict=True)
+        return Architecture(tuple(blocks))
+
     def only(self) -> Architecture:
         """The architecture of a space that has just one, such as a baseline."""
         assert self.size == 1, self.size

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -15,7 +16,17 @@ from stores import quiet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.blocks import LSTM, Convolution, ConvStem, LastState, LastStateAttention, MeanPool
+from bas.blocks import (
+    LSTM,
+    AttentiveStatisticsPool,
+    Convolution,
+    ConvStem,
+    LastState,
+    LastStateAttention,
+    MeanPool,
+    Skip,
+    StatisticsPool,
+)
 from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.runs.spaces import load_space
@@ -31,6 +42,9 @@ FACTORIES: dict[str, Callable[[], nn.Module]] = {
     "last": partial(LastState, DIM),
     "attention": partial(LastStateAttention, DIM),
     "attention, hidden": partial(LastStateAttention, DIM, hidden=True),
+    "statistics": partial(StatisticsPool, DIM),
+    "attentive statistics": partial(AttentiveStatisticsPool, DIM, inner=4),
+    "skip": partial(Skip, DIM),
 }
 BASELINES = load_space("emotion_share").baselines or {}
 
@@ -110,6 +124,37 @@ def test_the_shipped_baselines_are_the_papers_two_each_shared_and_apart() -> Non
 
 
 # By hand
+
+
+def test_statistics_are_mean_and_deviation_over_real_frames() -> None:
+    pool = StatisticsPool(DIM)
+    with torch.no_grad():
+        pool.project.weight.copy_(torch.cat([torch.eye(DIM), 2 * torch.eye(DIM)], 1))
+        pool.project.bias.zero_()
+    for out_D, x_TD in zip(pool(*batch()), utterances(), strict=True):
+        deviation_D = x_TD.var(0, unbiased=False).clamp_min(1e-5).sqrt()
+        torch.testing.assert_close(out_D, x_TD.mean(0) + 2 * deviation_D, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_weighs_each_channel_of_each_frame() -> None:
+    torch.manual_seed(0)
+    pool = AttentiveStatisticsPool(DIM, inner=4)
+    for out_D, x_TD in zip(pool(*batch()), utterances(), strict=True):
+        weight_TD = cast(Tensor, pool.score(x_TD)).softmax(0)
+        mean_D = (weight_TD * x_TD).sum(0)
+        deviation_D = ((weight_TD * x_TD**2).sum(0) - mean_D**2).clamp_min(1e-5).sqrt()
+        torch.testing.assert_close(out_D, pool.project(torch.cat([mean_D, deviation_D])), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        next(pool.score[2].parameters()).zero_()
+    plain = StatisticsPool(DIM)
+    plain.project = pool.project
+    torch.testing.assert_close(pool(*batch()), plain(*batch()), atol=1e-5, rtol=1e-5)
+
+
+def test_skip_is_nothing() -> None:
+    x_BTD, mask_BT = batch()
+    assert Skip(DIM)(x_BTD, mask_BT) is x_BTD
+    assert multiply_adds(Skip(DIM), DIM, 9) == 0
 
 
 def test_a_convolution_is_a_sum_over_neighbouring_frames() -> None:

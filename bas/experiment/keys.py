@@ -34,12 +34,13 @@ SPACES: Mapping[str, tuple[str, ...]] = {
 
 READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
-    "audit": tuple(name for name in trainings.KINDS if name != "strategy"),  # it has audit.strategies
-    "cost": tuple(name for name in trainings.KINDS if name == "theta_lr" or name not in SEARCH_ONLY),
+    # It has audit.strategies, and is about single trainings.
+    "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "committee")),
+    "cost": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
     # Nothing is searched, and a layer mix learns at `theta_lr`.
-    "shares": tuple(name for name in trainings.KINDS if name == "theta_lr" or name not in SEARCH_ONLY),
+    "shares": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
 }
 """By verb, the settings of a training that it reads."""
 
@@ -142,7 +143,7 @@ class AuditTable:
     """[audit]"""
 
     strategies: tuple[str, ...] = key(
-        "strategies to audit, with settings of their own, such as gumbel or gumbel+warmup=5; default: all but random",
+        "strategies to audit, with settings of their own, such as gumbel+warmup=5; default: all that train a supernet",
         ("audit",),
         "--strategy",
         metavar="SPEC",

@@ -23,6 +23,8 @@ FILE = "experiment.toml"
 def settings_of(experiment: Experiment, verb: str) -> Settings:
     """The preset with the settings that the verb reads; raises UserError for values that do not go together."""
     own = WORDS_CPU if (verb, experiment.preset) == ("words", "cpu") else {}
+    if "committee" not in READ_SETTINGS[verb]:
+        own = {**own, "committee": 1}
     read = {name: value for name, value in experiment.settings.items() if name in READ_SETTINGS[verb]}
     return replace(PRESETS[experiment.preset], **{**own, **read})
 

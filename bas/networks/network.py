@@ -159,6 +159,10 @@ class Network(nn.Module):
         out: Tensor = self.head(self.dropout(x))
         return out
 
+    def mix_weights(self) -> Tensor | None:
+        """The weights of the layer mix, `(L,)` float64; None without one."""
+        return None if self.mix is None else self.mix.weights()
+
 
 class PerOutput(Network):
     """A separate network for each output: they share the standardisation, but no weights.

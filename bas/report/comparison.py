@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bas.report.results import Comparison, Row
+from bas.report.results import Comparison, Races, Row
 from bas.runs.plan import MIX
 from bas.runs.results import (
     Scored,
@@ -53,6 +53,7 @@ def tabulate(run: Run) -> Comparison:
             name: tuple(" > ".join(s.architecture.values()) for s in results) for name, results in of_space.items()
         },
         mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
+        races={name: races for name, results in of_space.items() if (races := Races.of(results))},
     )
 
 

@@ -19,7 +19,7 @@ from bas.report.notes import (
     uncorrected_line,
     verdict_lines,
 )
-from bas.report.results import Comparison
+from bas.report.results import Comparison, Races
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
 from bas.stats import Paired
@@ -117,6 +117,25 @@ def _decisions(results: Comparison) -> list[str]:
             f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {top}."
         )
         lines += [f"{name}: {warning}" for warning in selection.warnings]
+    return lines + [line for name, races in results.races.items() for line in _race(name, races)]
+
+
+def _race(name: str, of: Races) -> list[str]:
+    """What a race spent, how sure it is, and what more of the budget would buy."""
+    spent = f"{of.trainings:.0f} trainings of {of.architectures:.0f} architectures on inner folds"
+    lines = [
+        f"{name}, a race of {spent} (means over {of.searches} searches): the choice is the best of those trained with "
+        f"probability {of.probability:.2f} and is expected to lose {of.regret:.3f} of validation loss to the best of "
+        f"them; the noise of one training is {of.noise:.3f}. The most promising architecture was expected to gain "
+        f"{of.gain:.4f} in another round: what a larger setting budget would buy."
+    ]
+    if of.alike:
+        lines.append(
+            f"{name}: in {of.alike} of {of.searches} searches the best could not be told from a cheaper architecture, "
+            "and the cheaper was taken."
+        )
+    if of.early:
+        lines.append(f"{name}: {of.early} of {of.searches} searches ended early, as no architecture promised more.")
     return lines
 
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bas.runs.results import Context
+import numpy as np
+
+from bas.runs.results import Context, SearchResult
+from bas.space import Architecture
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import Selection
 from bas.stats.shares import Ceiling
@@ -70,6 +73,39 @@ class Row(Score):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Races:
+    """How sure the races of a space are of what they chose: means over searches; see `bas.search.race.Choice`."""
+
+    searches: int
+    trainings: float
+    architectures: float  # different ones that were trained
+    probability: float
+    regret: float
+    gain: float
+    noise: float
+    alike: int  # searches that took a cheaper architecture than the best, which could not be told from it
+    early: int  # searches that ended before the budget was spent
+
+    @classmethod
+    def of(cls, searches: Sequence[SearchResult]) -> Races | None:
+        """None where the searches were no races."""
+        races = [(s.choice, s.trials, s) for s in searches if s.choice and s.trials]
+        if not races:
+            return None
+        return cls(
+            searches=len(races),
+            trainings=float(np.mean([len(trials) for _, trials, _ in races])),
+            architectures=float(np.mean([len({Architecture.of(t.architecture) for t in of}) for _, of, _ in races])),
+            probability=float(np.mean([choice.probability for choice, _, _ in races])),
+            regret=float(np.mean([choice.regret for choice, _, _ in races])),
+            gain=float(np.mean([choice.gain for choice, _, _ in races])),
+            noise=float(np.mean([choice.noise for choice, _, _ in races])),
+            alike=sum(choice.best != choice.architecture for choice, _, _ in races),
+            early=sum(len(trials) < s.settings["budget"] for _, trials, s in races),  # type: ignore[operator]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison(Results, Context):
     """The rows of a table, the differences between them, and what the searches chose; `bas compare`."""
 
@@ -82,6 +118,7 @@ class Comparison(Results, Context):
     decisions: Mapping[str, Selection]  # by space
     sequences: Mapping[str, tuple[str, ...]]  # by space, the blocks that each search chose
     mix: Mapping[str, Mapping[str, Spread]]  # by row or searches, the weight of each state
+    races: Mapping[str, Races]  # by space; empty where the strategy is no race
 
     @property
     def table(self) -> Sequence[Row]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bas.networks.committee import Committee
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
+from bas.protocols import Fold
 from bas.runs.session import Session
 from bas.search.search import SearchOutcome, search
 from bas.space import Architecture, SearchSpace
@@ -23,17 +25,52 @@ from bas.training.settings import Settings
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network with the weights of its best epoch, and its data."""
+    """A trained network or committee with the weights of its best epochs, its data, and the records of each network.
 
-    network: Network
+    data: as the last network saw it; utterances of other speakers than it was trained on are the same for all.
+    """
+
+    network: Network | Committee
     data: Data
-    records: list[Record]
+    curves: tuple[list[Record], ...]
     seconds: float
 
     @property
-    def kept(self) -> Record:
-        """The record of the epoch whose weights the network has."""
-        return max(self.records, key=lambda r: (r["score"], -r["epoch"]))
+    def kept(self) -> list[Record]:
+        """For each network the record of the epoch whose weights it has."""
+        return [max(records, key=lambda r: (r["score"], -r["epoch"])) for records in self.curves]
+
+
+def fit_row(
+    session: Session,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """Train one architecture as a row of a table is: `settings.committee` networks, each kept by another inner fold.
+
+    A committee of one is `fit`. after_epoch: as there; the record also says which `member` it is of. checkpoint: each
+    network's has its number in its name, and stays when it is done.
+    """
+    if settings.committee == 1:
+        return fit(session, space, architecture, settings, fold, seed, after_epoch, checkpoint)
+    members = []
+    for number, parts in enumerate(session.inner_folds(fold, settings.committee)):
+
+        def after(record: Record, number: int = number) -> None:
+            after_epoch({**record, "member": number})
+
+        path = checkpoint and checkpoint.with_suffix(f".{number}{checkpoint.suffix}")
+        members.append(fit(session, space, architecture, settings, fold, seed, after, path, parts, number))
+    networks = [member.network for member in members]
+    assert all(isinstance(network, Network) for network in networks)
+    committee = Committee([network for network in networks if isinstance(network, Network)]).eval()
+    curves = tuple(member.curves[0] for member in members)
+    return Fitted(committee, members[-1].data, curves, sum(member.seconds for member in members))
 
 
 def fit(
@@ -45,15 +82,19 @@ def fit(
     seed: int,
     after_epoch: Callable[[Record], None],
     checkpoint: Path | None = None,
+    parts: Fold | None = None,
+    member: int = 0,
 ) -> Fitted:
     """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
 
     settings: the run's, or others (`tune`). after_epoch: takes each epoch's record: epoch, loss (training), valid
     (loss and metrics), score (negative validation loss); if it raises, the training ends. The test part is not used.
+    parts: an inner fold to train and stop on instead; its checkpoint stays when it is done. member: another number is
+    another seed.
     """
-    parts = session.run.protocol.folds[fold]
+    inner, parts = parts is not None, parts or session.run.protocol.folds[fold]
     data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
-    seed_everything(seed, fold, "initial weights")
+    seed_everything(seed, fold, *([member] if member else []), "initial weights")
     dims = data.dim, settings.width or data.dim, len(session.run.outputs)
     made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
     network = made.to(session.device)
@@ -78,12 +119,13 @@ def fit(
         data,
         session.members(parts.fit),
         replace(settings, warmup=0),  # only for a search: here a layer mix learns from the first step
-        seed_of(fold, seed),
+        seed_of(fold, seed, member),
         record,
         checkpoint,
         keep_best="score",
+        keep_checkpoint=inner,
     )
-    return Fitted(network, data, records, seconds)
+    return Fitted(network, data, (records,), seconds)
 
 
 def search_fold(

@@ -9,21 +9,25 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.networks.network import Network, count_parameters
+from bas.networks.committee import Committee
+from bas.networks.network import Network, build, count_parameters
 from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
-from bas.runs.fit import Fitted, fit, search_fold
+from bas.runs.fit import Fitted, fit_row, search_fold
 from bas.runs.layers import best, cross_validate
-from bas.runs.linear import fit_linear, refit
+from bas.runs.linear import Pair, choose_strength, make, refit
 from bas.runs.plan import Job, Kind
+from bas.runs.raced import race_fold
 from bas.runs.results import (
     UNKNOWN,
+    Curve,
     LayerResult,
     LinearResult,
     SearchEpoch,
@@ -35,10 +39,11 @@ from bas.runs.results import (
 )
 from bas.runs.run import Run
 from bas.runs.session import Session
-from bas.search.search import epochs_of
+from bas.search.race import Trial
+from bas.search.search import RACES, epochs_of
 from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs, seed_of
-from bas.training.settings import SEARCH_ONLY, search_settings
+from bas.training.settings import SEARCH_ONLY, Settings, search_settings
 from bas.util.files import replacing, write_json
 from bas.util.typed import from_plain, to_plain
 
@@ -54,6 +59,8 @@ def keep(session: Session, job: Job, result: object) -> None:
     head = {"job": asdict(job), "protocol": session.run.protocol.hash}
     write_json(session.run.job_path(job.name), {**head, **to_plain(result)})
     checkpoint(session, job).unlink(missing_ok=True)
+    for network in session.run.job_path(job.name).parent.glob(f"{escape(job.name)}.*.checkpoint"):
+        network.unlink()
 
 
 def checkpoint(session: Session, job: Job) -> Path:
@@ -70,21 +77,31 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
 
 
 def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
-    data = session.derived(session.layer(job.fold), fold, session.run.plan.settings)
+    """Its strength is chosen as the other rows stop: on the valid part, or on inner folds and fitted on them all."""
+    run, settings = session.run, session.run.plan.settings
+    linear, metric, layer = run.task.linears[job.row], run.metrics[run.headline], session.layer(job.fold)
+    inner = session.inner_folds(job.fold, settings.committee) if settings.committee > 1 else []
+    whole = Fold((*fold.fit, *fold.valid), (), fold.test) if inner else fold
+
+    def means(parts: Fold, ids: tuple[str, ...]) -> Pair:
+        members = session.members(ids)
+        return session.derived(layer, parts, settings).mean_frames(members).numpy(), run.targets[members.numpy()]
+
     begun = time.monotonic()
-    fit_part, valid = session.members(fold.fit), session.members(fold.valid)
-    on_fit, on_valid = ((data.mean_frames(of).numpy(), session.run.targets[of.numpy()]) for of in (fit_part, valid))
-    metric = session.run.metrics[session.run.headline]
-    model, strength = fit_linear(session.run.task.linears[job.row], metric, on_fit, on_valid)
+    splits = [(means(parts, parts.fit), means(parts, parts.valid)) for parts in inner or [fold]]
+    strength = choose_strength(linear, metric, splits)
+    training = means(whole, whole.fit)
+    model = make(linear, strength).fit(*training)
     seconds = time.monotonic() - begun
-    units = np.array([field_of(session.run.utterances[int(u)], session.run.unit) or UNKNOWN for u in fit_part])
-    again = refit(session.run.task.linears[job.row], strength, on_fit, units, seed_of(job.fold, job.seed))
-    on_test = data.mean_frames(session.members(fold.test)).numpy()
+    held = [session.score(make(linear, strength).fit(*fit).predict(x), y) for fit, (x, y) in splits]
+    units = np.array([field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in whole.fit])
+    again = refit(linear, strength, training, units, seed_of(job.fold, job.seed))
+    on_test, _ = means(whole, fold.test)
     predictions = model.predict(on_test)
     parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
     return LinearResult(
         strength=strength,
-        valid=session.metrics(model.predict(on_valid[0]), valid),
+        valid={name: float(np.mean([of[name] for of in held])) for name in run.metrics},
         parameters=parameters,
         seconds=seconds,
         test=_score(session, predictions, fold),
@@ -95,6 +112,8 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
 def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     run = session.run
     settings, space = search_settings(run.plan.settings, job.searcher), run.spaces[job.row].space
+    if settings.strategy in RACES:
+        return _race(session, job, settings, space)
     with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
@@ -125,6 +144,33 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     )
 
 
+def _race(session: Session, job: Job, settings: Settings, space: SearchSpace) -> SearchResult:
+    run = session.run
+    with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
+
+        def after_training(number: int, trial: Trial) -> None:
+            tensorboard.write_trial(board, number, trial, run.headline)
+
+        path = checkpoint(session, job)
+        raced = race_fold(session, space, settings, job.fold, job.seed, session.tick, after_training, path)
+        tensorboard.write_choice(board, raced.architecture, [], run.headline, len(raced.trials))
+    dim = run.store.info.dim
+    dims = dim, settings.width or dim, len(run.outputs), settings.dropout, settings.residual == "every"
+    return SearchResult(
+        architecture=raced.architecture.to_dict(),
+        layer=session.layer(job.fold),
+        settings={name: getattr(settings, name) for name in SEARCH_ONLY},
+        parameters=count_parameters(build(space, raced.architecture, *dims, run.states)),
+        multiply_adds=raced.multiply_adds,
+        seconds=raced.seconds,
+        probabilities=None,
+        paths=None,
+        epochs=(),
+        trials=raced.trials,
+        choice=raced.choice,
+    )
+
+
 def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
     """Train a job's architecture and score it on the test part; return the job's result."""
     space, architecture = training_of(session.run, job)
@@ -136,7 +182,7 @@ def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
             session.tick()
 
         settings, path = session.run.plan.settings, checkpoint(session, job)
-        fitted = fit(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        fitted = fit_row(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
         return finish(session, job, architecture, fitted, board)
 
 
@@ -167,8 +213,10 @@ def finish(
         layer=session.layer(job.fold),
         parameters=count_parameters(fitted.network),
         seconds=fitted.seconds,
-        kept_epoch=fitted.kept["epoch"],
-        epochs=tuple(from_plain(TrainingEpoch, record, job.name) for record in fitted.records),
+        networks=tuple(
+            Curve(kept_epoch=kept["epoch"], epochs=tuple(from_plain(TrainingEpoch, r, job.name) for r in records))
+            for kept, records in zip(fitted.kept, fitted.curves, strict=True)
+        ),
         test=test,
         **mix,
     )
@@ -185,7 +233,7 @@ def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     return space, Architecture.of(search_of(run, job.row, job.fold, job.seed).architecture)
 
 
-def save(session: Session, job: Job, network: Network) -> None:
+def save(session: Session, job: Job, network: Network | Committee) -> None:
     path = session.run.folder / "jobs" / f"{job.name}.pt"
     with replacing(path) as temporary, temporary.open("wb") as stream:
         torch.save(network.state_dict(), stream)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bas.errors import UserError
+from bas.runs import inner
 from bas.stats import Metric
 from bas.tasks import Task, join_parts
 
@@ -41,14 +41,7 @@ def cross_validate(
     utterances.
     Raises UserError if no fold has two different targets to train on.
     """
-    units = len(set(units_U))
-    if units > 1:
-        every = GroupKFold(min(FOLDS, units)).split(targets_U, groups=units_U)
-    elif task.classes is None:
-        every = KFold(min(FOLDS, len(targets_U)), shuffle=True, random_state=0).split(targets_U)
-    else:
-        few = int(np.unique(targets_U, return_counts=True)[1].min())
-        every = StratifiedKFold(max(2, min(FOLDS, few))).split(targets_U, targets_U)
+    every = inner.split(targets_U, units_U, FOLDS, task.classes is not None)
     # A fold with a single class has nothing to learn.
     splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit], axis=0)) > 1]
     if not splits:

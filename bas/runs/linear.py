@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,38 @@ from bas.stats import Metric
 from bas.tasks import Linear
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Candidates for the inverse regularisation of the linear row; the best on the valid part is chosen."""
+"""Candidates for the inverse regularisation of the linear row; the best on held-out utterances is chosen."""
 
 AGAIN = 5
 TRIES = 100
 
 
-def fit_linear(
-    linear: Linear, metric: Metric, fit: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray]
-) -> tuple[Any, float]:
-    """A task's linear model fitted on `fit`, and its inverse regularisation, the best of STRENGTHS on `valid`.
+Pair = tuple[np.ndarray, np.ndarray]
+"""Mean frames `(U, D)`, and their targets."""
 
-    fit, valid: mean frames `(U, D)`, which are standardised, and their targets. Ties go to the strongest
-    regularisation.
+
+def fit_linear(linear: Linear, metric: Metric, fit: Pair, valid: Pair) -> tuple[Any, float]:
+    """A task's linear model fitted on `fit`, and its inverse regularisation, the best of STRENGTHS on `valid`."""
+    strength = choose_strength(linear, metric, [(fit, valid)])
+    return make(linear, strength).fit(*fit), strength
+
+
+def choose_strength(linear: Linear, metric: Metric, splits: Sequence[tuple[Pair, Pair]]) -> float:
+    """The inverse regularisation with the best mean of the metric on the held-out halves of the splits.
+
+    Ties go to the strongest regularisation.
     """
-    made = {strength: make_pipeline(StandardScaler(), linear(strength)).fit(*fit) for strength in STRENGTHS}
-    scores = {strength: metric(valid[1], model.predict(valid[0])) for strength, model in made.items()}
-    best_strength = max(STRENGTHS, key=lambda strength: (scores[strength], -strength))
-    return made[best_strength], best_strength
+
+    def score(strength: float) -> float:
+        models = [make(linear, strength).fit(*fit) for fit, _ in splits]
+        return float(np.mean([metric(y, m.predict(x)) for m, (_, (x, y)) in zip(models, splits, strict=True)]))
+
+    return max(STRENGTHS, key=lambda strength: (score(strength), -strength))
+
+
+def make(linear: Linear, strength: float) -> Any:
+    """The task's linear model behind a standardisation."""
+    return make_pipeline(StandardScaler(), linear(strength))
 
 
 def refit(
@@ -56,4 +71,4 @@ def refit(
         return np.arange(len(x_UD))
 
     draws = [draw() for _ in range(AGAIN)]
-    return [make_pipeline(StandardScaler(), linear(strength)).fit(x_UD[u], targets_U[u]) for u in draws]
+    return [make(linear, strength).fit(x_UD[u], targets_U[u]) for u in draws]

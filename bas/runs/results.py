@@ -13,6 +13,7 @@ from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import AGAIN, Run
+from bas.search.race import Choice, Trial
 from bas.stats import Interval, Predictions, Spread, interval_of_mean, mean_metric, ua
 from bas.stats.shares import Ceiling
 from bas.tasks import join_parts
@@ -54,8 +55,8 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearResult(Scored):
-    strength: float  # inverse regularisation, the best on the valid part
-    valid: Mapping[str, float]
+    strength: float  # inverse regularisation, the best on the valid part, or on inner folds
+    valid: Mapping[str, float]  # there, mean over the inner folds
     again: np.ndarray  # `(R, N)`: test predictions after other draws of the training units, see `linear.refit`
 
 
@@ -76,11 +77,9 @@ class TrainingEpoch(Epoch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingResult(Scored):
-    """Of one architecture: retrained, a baseline, or one of an audit."""
+class Curve:
+    """The epochs of one network."""
 
-    architecture: Mapping[str, str]  # block by slot
-    layer: int | str
     kept_epoch: int
     epochs: tuple[TrainingEpoch, ...]
 
@@ -88,6 +87,21 @@ class TrainingResult(Scored):
     def kept(self) -> TrainingEpoch:
         """The epoch whose weights were scored."""
         return next(epoch for epoch in self.epochs if epoch.epoch == self.kept_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult(Scored):
+    """Of one architecture: retrained, a baseline, or one of an audit."""
+
+    architecture: Mapping[str, str]  # block by slot
+    layer: int | str
+    networks: tuple[Curve, ...]  # several: a committee
+
+    @property
+    def curve(self) -> Curve:
+        """Of a training of one network."""
+        (only,) = self.networks
+        return only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +125,15 @@ class SearchResult:
     architecture: Mapping[str, str]
     layer: int | str
     settings: Mapping[str, float | int | str | None]  # those of the search alone
-    parameters: int  # of the supernet
+    parameters: int  # of the supernet; of a race, of what it chose
     multiply_adds: float
     seconds: float
     probabilities: Mapping[str, Mapping[str, float]] | None  # None: chosen without architecture parameters
     paths: tuple[Mapping[str, float], ...] | None  # loss and headline of every architecture; None: too many
     epochs: tuple[SearchEpoch, ...]
     mix: Mapping[str, float] | None = None
+    trials: tuple[Trial, ...] | None = None  # of a race: its trainings in order; of random-search too
+    choice: Choice | None = None  # of a race: how sure it is
 
 
 def read_result(run: Run, job: Job, kind: type[R]) -> R:

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bas.networks.committee import Committee
 from bas.networks.network import Network
 from bas.protocols import Fold, field_of
+from bas.runs import inner
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import Run
 from bas.training.batches import Data, by_speaker, load, sizes
@@ -68,10 +70,24 @@ class Session:
         layers: Sequence[int | str] = [MIX] if run.plan.layer == MIX else run.store.info.layers
         means = [self.derived(layer, parts, run.plan.settings).mean_frames(members) for layer in layers]
         x_ULD = torch.cat(means, 1).reshape(len(members), len(run.store.info.layers), -1).numpy()
-        utterances = [run.utterances[int(u)] for u in members]
-        disjoint = run.task.disjoint[0] if run.task.disjoint else "id"
-        units = [field_of(u, disjoint) or u.id for u in utterances]
-        return x_ULD, run.targets[members.numpy()], np.array(units)
+        return x_ULD, run.targets[members.numpy()], self._units_of(members)
+
+    def inner_folds(self, fold: int, count: int) -> list[Fold]:
+        """A fold's fit and valid parts in `count` other ways: each inner fold is valid once, and the rest is fit.
+
+        Whole units of what the task keeps disjoint; fewer where there are fewer units. The test part is the fold's.
+        """
+        parts = self.run.protocol.folds[fold]
+        ids = np.array([*parts.fit, *parts.valid])
+        members = self.members(tuple(ids))
+        targets_U, classes = self.run.targets[members.numpy()], self.run.task.classes is not None
+        every = inner.split(targets_U, self._units_of(members), count, classes)
+        return [Fold(tuple(ids[fit].tolist()), tuple(ids[held].tolist()), parts.test) for fit, held in every]
+
+    def _units_of(self, members: Tensor) -> np.ndarray:
+        utterances = [self.run.utterances[int(u)] for u in members]
+        disjoint = self.run.task.disjoint[0] if self.run.task.disjoint else "id"
+        return np.array([field_of(u, disjoint) or u.id for u in utterances])
 
     def members(self, ids: tuple[str, ...]) -> Tensor:
         return torch.tensor([self.run.position[i] for i in ids])
@@ -81,19 +97,22 @@ class Session:
         layer = self.run.plan.layer
         return int(self.run.result(Job(Kind.LAYER, BEST, fold, 0).name)["layer"]) if layer == BEST else layer
 
-    def mix(self, network: Network) -> dict[str, Any]:
+    def mix(self, network: Network | Committee) -> dict[str, Any]:
         """The weight of each state in the network's layer mix, by number, for a record; empty without a mix."""
-        if network.mix is None:
+        weights_L = network.mix_weights()
+        if weights_L is None:
             return {}
-        return {"mix": dict(zip(map(str, self.run.store.info.layers), network.mix.weights().tolist(), strict=True))}
+        return {"mix": dict(zip(map(str, self.run.store.info.layers), weights_L.tolist(), strict=True))}
 
     def metrics(self, predictions: np.ndarray, members: Tensor) -> dict[str, float]:
-        targets = self.run.targets[members.numpy()]
+        return self.score(predictions, self.run.targets[members.numpy()])
+
+    def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         return {name: metric(targets, predictions) for name, metric in self.run.metrics.items()}
 
     def stackable(self, job: Job) -> bool:
         """Whether the job can train in a stack with others of its shape."""
-        return job.kind.stackable
+        return job.kind.stackable and (job.kind == Kind.ALONE or self.run.plan.settings.committee == 1)
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
         """Write what a training keeps beside its result, before the result; here nothing."""

@@ -60,7 +60,7 @@ def run_stack(session: Session, jobs: Sequence[Job]) -> None:
     for job, one in zip(todo, fitted, strict=True):
         with board_of(session, job) as board:
             if board:
-                for record in one.records:
+                for record in one.curves[0]:
                     tensorboard.train_epoch(board, record)
             keep(session, job, finish(session, job, architecture, one, board))
 
@@ -120,7 +120,7 @@ def fit_stack(
     for values_P, member in zip(best_MP, made, strict=True):
         fill(member.network, values_P)
     share = seconds / len(made)
-    return [Fitted(m.network.eval(), m.data, records, share) for m, records in zip(made, records_M, strict=True)]
+    return [Fitted(m.network.eval(), m.data, (records,), share) for m, records in zip(made, records_M, strict=True)]
 
 
 def _members(

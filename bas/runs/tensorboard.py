@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from bas.search.race import Trial
 from bas.space import Architecture
 from bas.training.loop import Record
 from bas.util.faults import naming, os_error
@@ -97,11 +98,15 @@ def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> No
 
 
 def train_epoch(board: SummaryWriter, record: Record) -> None:
-    """Write training and validation loss, and validation metrics and layer-mix weights if there are any."""
-    _scalars(board, {"loss/train": record["loss"]}, record["epoch"])
-    valid = {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in record.get("valid", {}).items()}
+    """Write training and validation loss, and validation metrics and layer-mix weights if there are any.
+
+    The curves of a committee's networks are apart, by number.
+    """
+    own = f" {record['member']}" if "member" in record else ""
+    _scalars(board, {f"loss/train{own}": record["loss"]}, record["epoch"])
+    valid = {f"loss/valid{own}" if k == "loss" else f"valid/{k}{own}": v for k, v in record.get("valid", {}).items()}
     _scalars(board, valid, record["epoch"])
-    _scalars(board, {f"mix/state {state}": w for state, w in record.get("mix", {}).items()}, record["epoch"])
+    _scalars(board, {f"mix/state {state}{own}": w for state, w in record.get("mix", {}).items()}, record["epoch"])
 
 
 def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
@@ -121,6 +126,12 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
         _add_figure(board, "layers x blocks", _figure(rows), epoch)
+
+
+def write_trial(board: SummaryWriter, number: int, trial: Trial, metric: str) -> None:
+    """Write one training of a race: its architecture, and its scores on the held-out utterances."""
+    board.add_text("trial", paragraph(" > ".join(trial.architecture.values())), number)
+    _scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
 
 
 def write_choice(

@@ -42,6 +42,9 @@ from bas.training.settings import Settings
 PATHS = 1024
 """The largest space whose architectures are scored one by one with a trained supernet."""
 
+RACES = ("race", "random-search")
+"""The strategies that train architectures alone, see `race`; not here."""
+
 PASSES = 3
 """The cost of a training step in forward passes; the backward pass counts as two. A step of theta alone costs less."""
 
@@ -66,7 +69,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "single-path": Strategy(uniform_path, theta=False),
     "darts": Strategy(softmax),
 }
-"""The strategies that train a supernet: all but random."""
+"""The strategies that train a supernet."""
 
 
 def epochs_of(settings: Settings, space: SearchSpace) -> int:
@@ -76,6 +79,8 @@ def epochs_of(settings: Settings, space: SearchSpace) -> int:
     block then learns for as long as it would alone, at the cost of a supernet that computes all blocks. With a C-th of
     the time, blocks would be ranked by how fast they learn, not by where they end.
     """
+    if settings.strategy in RACES:
+        return settings.epochs * settings.budget
     if settings.strategy == "random":
         return 0
     drawn_alone = STRATEGIES[settings.strategy].draw is uniform_path

@@ -68,6 +68,7 @@ def optimise(
     checkpoint: Path | None = None,
     keep_best: str | None = None,
     held_out: Tensor | None = None,
+    keep_checkpoint: bool = False,
 ) -> tuple[list[Record], float]:
     """Train `model` in place on the utterances `members`; return the record of each epoch and the seconds it took.
 
@@ -77,6 +78,7 @@ def optimise(
     keep_best: a key of the record, higher is better; the model ends with the weights of the first best epoch. None:
         with those of the last epoch.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
+    keep_checkpoint: write it at the end too, so that the same call then returns at once.
     held_out: utterances on which the architecture parameters move, alternating with the weights (bi-level, first
         order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
     Raises Diverged if the training loss, the score or a weight is not finite; UserError if the checkpoint is of another
@@ -113,7 +115,8 @@ def optimise(
             raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
-        if checkpoint and epoch + 1 < settings.epochs and time.monotonic() - written > CHECKPOINT_SECONDS:
+        last = epoch + 1 == settings.epochs
+        if checkpoint and (keep_checkpoint if last else time.monotonic() - written > CHECKPOINT_SECONDS):
             states = model.state_dict(), optimiser.state_dict()
             with replacing(checkpoint) as temporary, temporary.open("wb") as stream:
                 torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), stream)
@@ -232,6 +235,6 @@ def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED
     return torch.cat(parts)[torch.cat(positions).argsort().to(device)]
 
 
-def seed_of(fold: int, seed: int) -> int:
-    """The seed of a training's batches and noise."""
-    return seed * 1000 + fold
+def seed_of(fold: int, seed: int, member: int = 0) -> int:
+    """The seed of a training's batches and noise. member: which of several trainings of one fold and seed."""
+    return member * 10_000_000 + seed * 1000 + fold

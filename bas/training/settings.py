@@ -28,7 +28,7 @@ Normalisation = Literal["none", "corpus", "speaker"]
 Optimiser = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "one-cycle"]
 Residual = Literal["block", "every"]
-Strategy = Literal["gumbel", "bilevel", "hard", "single-path", "darts", "random"]
+Strategy = Literal["race", "gumbel", "bilevel", "hard", "single-path", "darts", "random-search", "random"]
 Noise = Literal["batch", "utterance"]
 Cost = Literal["multiply-adds", "parameters"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -42,7 +42,10 @@ PROBED = (
 )
 """The settings that a probe of layers reads."""
 
-SEARCH_ONLY = ("strategy", "warmup", "noise", "cost", "cost_weight", "theta_lr", "tau_start", "tau_rate", "tau_end")
+SEARCH_ONLY = (
+    *("strategy", "budget", "warmup", "noise", "cost", "cost_weight"),
+    *("theta_lr", "tau_start", "tau_rate", "tau_end"),
+)
 """The settings that change a search and no other training."""
 
 
@@ -65,6 +68,7 @@ class Settings:
     momentum: float  # of sgd
     weight_decay: float  # of the weights
     schedule: Schedule  # constant | one-cycle (linear rise over the first 30 %, cosine to zero)
+    committee: int  # networks of a row: 1, kept by the valid part | more: by another part of the training units each
     dropout: float  # after the stem and before the classifier, the same for every architecture
     residual: (
         Residual  # block: a skip connection only where a block brings one | every: LayerNorm(x + block(x)) around all
@@ -76,19 +80,20 @@ class Settings:
     warmup: int  # epochs of a search, its first, in which the weights alone move
     noise: Noise  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
     cost: Cost  # how the cost of a candidate is measured: multiply-adds (of a forward pass) | parameters
+    budget: int  # trainings of a race or random-search
     cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"setting {name}={value}: must be a finite number")
-        positive = ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")
+        positive = ("stride", "epochs", "batch_size", "committee", "budget", "lr", "theta_lr", "tau_start")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be above 0")
         if self.width is not None and self.width < 1:
             raise UserError(f"setting width={self.width}: must be above 0")
-        for name in ("width", "stride", "epochs", "batch_size"):
+        for name in ("width", "stride", "epochs", "batch_size", "committee", "budget"):
             if (getattr(self, name) or 0) > LARGEST:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be at most {LARGEST:,}")
         for name in ("momentum", "dropout"):
@@ -147,6 +152,7 @@ PRESETS: Mapping[str, Settings] = {
         momentum=0.9,  # ours
         weight_decay=0.0,  # ours
         schedule="constant",  # ours
+        committee=1,
         dropout=0.0,  # ours
         residual="block",
         tau_start=5.0,  # FBNet (Wu et al. 2019)
@@ -156,6 +162,7 @@ PRESETS: Mapping[str, Settings] = {
         warmup=0,
         noise="batch",
         cost="multiply-adds",
+        budget=40,
         cost_weight=0.0,
     ),
     "cpu": Settings(
@@ -171,6 +178,7 @@ PRESETS: Mapping[str, Settings] = {
         momentum=0.0,
         weight_decay=0.01,
         schedule="one-cycle",
+        committee=1,
         dropout=0.0,
         residual="block",
         tau_start=5.0,
@@ -180,6 +188,7 @@ PRESETS: Mapping[str, Settings] = {
         warmup=0,
         noise="batch",
         cost="multiply-adds",
+        budget=40,
         cost_weight=0.0,
     ),
 }

@@ -127,7 +127,7 @@ def test_a_file(emodb: Experiment) -> None:
         ("spaces = [1]", "bad.toml: spaces = [1]: must be a list, each a text"),
         ("corpus = 'emodb'", "bad.toml: corpus = 'emodb': is a table, [corpus]"),
         ("[settings]\nlr = 'x'", "bad.toml: settings.lr = 'x': must be a number"),
-        ("[settings]\nstrategy = 'x'", "bad.toml: settings.strategy = 'x': must be one of gumbel, bilevel, hard"),
+        ("[settings]\nstrategy = 'x'", "bad.toml: settings.strategy = 'x': must be one of race, gumbel, bilevel, hard"),
         ("[probe]\npercents = [100]", "bad.toml: probe.percents = [100]: must be above 0 and below 100"),
         ("seeds = ", "bad.toml: not readable as TOML (Invalid value (at end of document))"),
     ],

@@ -167,6 +167,7 @@ def _leaves(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What a job's result says: its choice, the losses of its last epoch, a digest of its predictions."""
     if "architecture" in result:
         yield "blocks", " > ".join(result["architecture"].values())
+    result = {**result, **result["networks"][0]} if "networks" in result else result
     for key in ("layer", "parameters", "kept_epoch", "strength"):
         if key in result:
             yield key, _short(result[key]) if isinstance(result[key], float) else str(result[key])

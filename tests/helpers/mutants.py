@@ -85,8 +85,8 @@ MUTANTS = [
     Mutant(
         "a fold's seed is every seed's",
         "bas/training/loop.py",
-        "return seed * 1000 + fold",
-        "return fold",
+        "return member * 10_000_000 + seed * 1000 + fold",
+        "return member * 10_000_000 + fold",
         f"{SEARCH} -k seed_of_its_own",
     ),
     Mutant(
@@ -100,9 +100,9 @@ MUTANTS = [
         "early stopping looks at the test part",
         "bas/runs/fit.py",
         "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)\n"
-        '    seed_everything(seed, fold, "initial weights")',
+        "    seed_everything(seed, fold, *([member]",
         "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.test)\n"
-        '    seed_everything(seed, fold, "initial weights")',
+        "    seed_everything(seed, fold, *([member]",
         NO_CHOICE,
     ),
     Mutant(
@@ -271,9 +271,44 @@ MUTANTS = [
     Mutant(
         "the linear row takes the worst strength",
         "bas/runs/linear.py",
-        "key=lambda strength: (scores[strength], -strength)",
-        "key=lambda strength: (-scores[strength], -strength)",
+        "key=lambda strength: (score(strength), -strength)",
+        "key=lambda strength: (-score(strength), -strength)",
         "tests/runs/test_linear.py",
+    ),
+    Mutant(
+        "an inner fold holds out utterances of speakers that it trains on",
+        "bas/runs/session.py",
+        "every = inner.split(targets_U, self._units_of(members), count, classes)",
+        "every = inner.split(targets_U, ids, count, classes)",
+        "tests/runs/test_committee.py -k held_out_once",
+    ),
+    Mutant(
+        "a committee asks one of its networks",
+        "bas/networks/committee.py",
+        "for network in self.networks]).mean(0)",
+        "for network in self.networks])[0]",
+        "tests/runs/test_committee.py -k mean_of_its_networks",
+    ),
+    Mutant(
+        "a race takes the worst",
+        "bas/search/race.py",
+        "best = int(np.argmin(of.mean_A))",
+        "best = int(np.argmax(of.mean_A))",
+        "tests/search/test_race.py -k found_in_nine",
+    ),
+    Mutant(
+        "a race never asks the cheapest again",
+        "bas/search/race.py",
+        "best = [0, *(a for a",
+        "best = [*(a for a",
+        "tests/search/test_race.py -k 'function_of_its_seed or nothing_is_needed'",
+    ),
+    Mutant(
+        "the surrogate compares losses of different replications",
+        "bas/search/surrogate.py",
+        "shift_NR = np.eye(len(names))[replication_N]",
+        "shift_NR = np.ones((len(loss_N), 1))",
+        "tests/search/test_race.py -k 'changes_nothing or teaches_nothing'",
     ),
     Mutant(
         "unweighted accuracy is weighted",

@@ -56,10 +56,12 @@ def compare(result: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, one in expected.items():
         other = result[name]
         assert list(other) == list(one)
-        for key in one.keys() - {"seconds", "epochs"}:
+        for key in one.keys() - {"seconds", "networks"}:
             assert other[key] == one[key], (name, key)
         assert other["seconds"] > 0
-        for a, b in zip(other["epochs"], one["epochs"], strict=True):
+        (curve,), (expected_curve,) = other["networks"], one["networks"]
+        assert curve["kept_epoch"] == expected_curve["kept_epoch"]
+        for a, b in zip(curve["epochs"], expected_curve["epochs"], strict=True):
             assert list(a) == list(b)
             assert (a["loss"], a["score"]) == pytest.approx((b["loss"], b["score"]), rel=1e-4)
             assert a["valid"] == pytest.approx(b["valid"], rel=1e-4)

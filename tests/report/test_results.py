@@ -12,7 +12,7 @@ from records import rewrite
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
-from bas.report.results import Comparison, Row, write_results
+from bas.report.results import Comparison, Races, Row, write_results
 from bas.runs.results import Split
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import summarise
@@ -36,6 +36,19 @@ def row(name: str, against: Paired | None = None) -> Row:
         against_reference=against,
         against_linear=against,
     )
+
+
+RACES = Races(
+    searches=2,
+    trainings=30.0,
+    architectures=17.5,
+    probability=0.4,
+    regret=0.02,
+    gain=0.01,
+    noise=0.05,
+    alike=1,
+    early=0,
+)
 
 
 def comparison() -> Comparison:
@@ -67,6 +80,7 @@ def comparison() -> Comparison:
         decisions={"four": summarise(searches, [{"layer1": "a"}, {"layer1": "b"}])},
         sequences={"four": ("a", "b")},
         mix={"4L": {"0": Spread(0.25, 0.0)}},
+        races={"four": RACES},
     )
 
 

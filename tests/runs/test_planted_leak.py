@@ -28,6 +28,7 @@ from bas.corpora import open_corpus
 from bas.features.extract import extract
 from bas.features.plan import Request
 from bas.runs.session import Session
+from bas.search.search import RACES
 from bas.studies.dynamics.analysis import AnalysisSettings
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.studies.probe import few
@@ -190,10 +191,12 @@ def runs() -> Iterator[tuple[str, int, list[str]]]:
     """A name, how many files and trials fold 0 has, the command line."""
     cups = ["--features=cups", FILE, *SMALL, *TINY]
     for strategy in STRATEGIES:
-        way = f"--set=strategy={strategy}"
-        yield f"best-{strategy}", 6, ["retrain", *cups, "--layer=best", *BY_SPEAKER, way]
-        yield f"mix-{strategy}", 5, ["retrain", *cups, "--layer=mix", *PLAIN, way]
+        way, no_supernet = changes(strategy=strategy, budget=4), strategy in RACES
+        yield f"best-{strategy}", 6 - no_supernet, ["retrain", *cups, "--layer=best", *BY_SPEAKER, *way]
+        yield f"mix-{strategy}", 5 - no_supernet, ["retrain", *cups, "--layer=mix", *PLAIN, *way]
     yield "compare", 10, ["compare", *cups, "--layer=best", *BY_SPEAKER]
+    committee = changes(strategy="race", budget=4, committee=3)
+    yield "committee", 9, ["compare", *cups, "--layer=best", *BY_SPEAKER, *committee]
     yield "own", 10, ["compare", "--features=cups", "--protocol=own", *SMALL, *TINY, "--layer=best"]
     searches = ["--strategy=single-path", "--strategy=gumbel", "--variant=residual=every"]
     yield "audit", 24, ["audit", *cups, "--layer=best", *BY_SPEAKER, *searches]

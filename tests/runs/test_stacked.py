@@ -207,7 +207,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         rewrite(path, {"job": {}, "protocol": run.protocol.hash, **to_plain(search)})
     run_jobs(run, jobs, 6, 1, quiet(), "retrains", stacked=True)
     session = Session(run.folder)
-    assert {run.result(job.name)["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
+    assert {run.result(job.name)["networks"][0]["kept_epoch"] for job in jobs} - {5}, "no early stopping was seen"
     for index, job in enumerate(jobs):
         result = run.result(job.name)
         architecture = list(space.architectures())[26 * (index % 2)]
@@ -218,7 +218,7 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         assert path.stat().st_size < 8 * result["parameters"], "one member's weights, not the whole stack's"
         predicted = outputs(member.network.eval(), member.data, member.valid)
         loss = float(run.task.loss(predicted, member.data.targets_U[member.valid]))
-        assert loss == pytest.approx(min(e["valid"]["loss"] for e in result["epochs"]), rel=1e-4)
+        assert loss == pytest.approx(min(e["valid"]["loss"] for e in result["networks"][0]["epochs"]), rel=1e-4)
 
 
 # What cannot be stacked

@@ -26,7 +26,7 @@ from bas.networks.costs import count
 from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_path
-from bas.search.search import STRATEGIES, SearchOutcome, Strategy
+from bas.search.search import RACES, STRATEGIES, SearchOutcome, Strategy
 from bas.space import SearchSpace
 from bas.training import settings as all_settings
 from bas.training.loop import optimise, seed_everything
@@ -50,7 +50,7 @@ def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
 
 
 def test_settings_name_the_strategies() -> None:
-    assert {*STRATEGIES, "random"} == set(all_settings.STRATEGIES)
+    assert {*STRATEGIES, *RACES, "random"} == set(all_settings.STRATEGIES)
 
 
 # --- what they find ---

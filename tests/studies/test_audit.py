@@ -96,8 +96,8 @@ def test_the_table_has_a_row_for_every_architecture_fold_and_seed(folder: Path) 
     result = run.result(Job(Kind.ALONE, "nine", 2, 1, int(row.number)).name)
     assert result["architecture"] == {"layer1": "FFN", "layer2": "MSA"}
     assert row.test_WA == result["test"]["metrics"]["WA"]
-    assert row.valid_loss == min(epoch["valid"]["loss"] for epoch in result["epochs"])
-    assert row.kept_epoch == result["kept_epoch"]
+    assert row.valid_loss == min(epoch["valid"]["loss"] for epoch in result["networks"][0]["epochs"])
+    assert row.kept_epoch == result["networks"][0]["kept_epoch"]
     searched = run.result(Job(Kind.SEARCH, "nine", 2, 1, searcher="gumbel").name)
     p = searched["epochs"][-1]["probabilities"]
     assert row["gumbel_probability"] == pytest.approx(p["layer1"]["FFN"] * p["layer2"]["MSA"])
@@ -121,7 +121,7 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
             for name in STRATEGIES:
                 chosen = run.result(Job(Kind.SEARCH, "nine", fold, seed, searcher=name).name)["architecture"]
                 hits[name].extend(right[numbers[" > ".join(chosen.values())]])
-            losses = [min(e["valid"]["loss"] for e in result["epochs"]) for result in alone]
+            losses = [min(e["valid"]["loss"] for e in result["networks"][0]["epochs"]) for result in alone]
             hits["exhaustive"].extend(right[int(np.argmin(losses))])
             hits["one drawn blindly"].extend(np.mean(right, axis=0))
         for name, values in hits.items():
@@ -149,7 +149,7 @@ def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder:
         retrained = run.result(Job(Kind.RETRAIN, "nine", fold, 1).name)
         number = numbers[" > ".join(retrained["architecture"].values())]
         alone = Run.open(folder).result(Job(Kind.ALONE, "nine", fold, 1, number).name)
-        for name in ("test", "epochs", "kept_epoch", "parameters"):
+        for name in ("test", "networks", "parameters"):
             assert alone[name] == retrained[name]
 
 

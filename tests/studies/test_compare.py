@@ -310,7 +310,8 @@ def test_no_choice_sees_the_test_part(inside: Path, kind: str) -> None:
         assert scored[0] != scored[1]
     assert seen["as it is"] != seen["valid"], "the valid part is looked at"
     if kind in ("search", "retrain"):  # the linear row's strength is chosen on it
-        losses = [[epoch["loss"] for epoch in seen[part]["epochs"]] for part in ("as it is", "valid")]
+        curves = [seen[part].get("networks", [seen[part]])[0]["epochs"] for part in ("as it is", "valid")]
+        losses = [[epoch["loss"] for epoch in curve] for curve in curves]
         assert losses[0] == losses[1], "but never trained on"
 
 

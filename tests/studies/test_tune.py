@@ -33,6 +33,7 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
 from bas.runs.workers import Workers
+from bas.search.search import RACES
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import (
     Attempt,
@@ -120,7 +121,9 @@ def test_the_first_trial_is_the_preset_and_the_best_is_chosen(work: Path) -> Non
                 k: v for k, v in tuned["params"].items() if k in job["settings"]
             }
             # Seed 0 is the trial's own: the same training again.
-            assert (min(-e["score"] for e in job["epochs"]) == pytest.approx(tuned["value"])) == (seed == 0)
+            assert (min(-e["score"] for e in job["networks"][0]["epochs"]) == pytest.approx(tuned["value"])) == (
+                seed == 0
+            )
 
 
 def test_the_table_is_of_the_predictions(work: Path) -> None:
@@ -459,7 +462,8 @@ def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
         strategy: set(ranges(settings("cpu", {"strategy": strategy}), space, 80, "search")) for strategy in STRATEGIES
     }
     shared = {"lr", "dropout", "width", "stride", "num_heads"}
-    assert own.pop("single-path") == own.pop("random") == shared
+    for name in ("single-path", "random", *RACES):
+        assert own.pop(name) == shared
     assert own.pop("darts") == shared | THETA
     assert own == dict.fromkeys(("gumbel", "bilevel", "hard"), shared | THETA | TEMPERATURES)
 

@@ -21,6 +21,7 @@ from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import check_networks, start
 from bas.runs.workers import Workers
+from bas.search.search import STRATEGIES as SUPERNETS
 from bas.search.search import epochs_of
 from bas.stats import limits_of_difference, ranking
 from bas.studies.audit import page
@@ -49,14 +50,14 @@ def measure(
 ) -> Audit:
     """Do the trainings and searches that are missing under `folder`; write the report and the tables, show the report.
 
-    strategies: specs for `settings.search_settings`; None: all but random, with their defaults. variants: specs for
+    strategies: specs for `settings.search_settings`; None: those that train a supernet. variants: specs for
     `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see the study
     `compare`. The caller holds the folder's lock.
     Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
     space or a number of seeds out of range, and for what `start.start` refuses.
     """
     plan = inputs.plan
-    chosen = tuple(dict.fromkeys(strategies or (name for name in STRATEGIES if name != "random")))
+    chosen = tuple(dict.fromkeys(strategies or SUPERNETS))
     settings_of = _variant_settings(inputs, chosen, variants)
     with Workers(workers, console) as pool:
         run = start(folder, inputs, protocol)

@@ -97,8 +97,8 @@ def load_truth(run: Run, name: str) -> Truth:
     for number in range(len(architectures)):
         jobs = [[alone(run, name, f, s, number) for s in seeds] for f in folds]
         predictions.append([np.concatenate([of[i].test.predictions for of in jobs]) for i in range(len(seeds))])
-        scores.append([[max(e.score for e in result.epochs) for result in of_fold] for of_fold in jobs])
-        curves = [result.epochs for of_fold in jobs for result in of_fold]
+        scores.append([[max(e.score for e in result.curve.epochs) for result in of_fold] for of_fold in jobs])
+        curves = [result.curve.epochs for of_fold in jobs for result in of_fold]
         training.append(np.mean([[e.loss for e in curve] for curve in curves], axis=0))
         validation.append(np.mean([[e.valid["loss"] for e in curve] for curve in curves], axis=0))
         parameters.append(jobs[0][0].parameters)
@@ -151,7 +151,7 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
         for fold, parts in enumerate(run.protocol.folds):
             for index, seed in enumerate(run.plan.seeds):
                 result = alone(run, truth.space, fold, seed, number)
-                kept = result.kept
+                kept = result.curve.kept
                 row = {
                     "number": number,
                     "architecture": str(architecture),
@@ -162,7 +162,7 @@ def write_table(run: Run, truth: Truth, searches: Sequence[Searches], folder: Pa
                     **{f"valid_{metric}": value for metric, value in kept.valid.items()},
                     "tested": len(parts.test),
                     "train_loss": kept.loss,
-                    "kept_epoch": result.kept_epoch,
+                    "kept_epoch": result.curve.kept_epoch,
                     "parameters": result.parameters,
                     "multiply_adds": truth.cost_AF[number, fold],
                     "seconds": result.seconds,

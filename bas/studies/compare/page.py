@@ -15,11 +15,14 @@ def show_choices(run: Run, console: Console) -> None:
     for name in run.spaces:
         searches = searched(run, name).items()
         rows = [[str(f), str(s), " > ".join(result.architecture.values())] for (f, s), result in searches]
-        console.print(
-            rich_table(
-                f"{name}: chosen blocks (protocol {run.protocol.description})", ("fold", "seed", "architecture"), rows
-            )
-        )
+        heading = ["fold", "seed", "architecture"]
+        if any(result.choice for _, result in searches):
+            heading += ["best of those trained", "trainings"]
+            for row, (_, result) in zip(rows, searches, strict=True):
+                assert result.choice
+                assert result.trials
+                row += [f"p {result.choice.probability:.2f}", str(len(result.trials))]
+        console.print(rich_table(f"{name}: chosen blocks (protocol {run.protocol.description})", heading, rows))
 
 
 def show_retrained(run: Run, console: Console) -> None:

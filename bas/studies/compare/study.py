@@ -47,7 +47,7 @@ def compare(run: Run, workers: int, console: Console, memory: float | None = Non
         placement = _search(run, pool, memory)
         _retrain(run, pool, placement)
         pool.run(run, linear, 1, "linear rows", placement)
-        pool.run(run, baselines, plan.settings.epochs, "baselines", placement)
+        pool.run(run, baselines, plan.settings.epochs * plan.settings.committee, "baselines", placement)
     results = tabulate(run)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
@@ -79,4 +79,4 @@ def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
         if run.done(job.name) and read_result(run, job, TrainingResult).architecture != chosen:
             run.job_path(job.name).unlink()  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
-    pool.run(run, jobs, plan.settings.epochs, "retrains", placement)
+    pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)

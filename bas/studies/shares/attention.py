@@ -93,6 +93,7 @@ class SharesSession(Session):
     """A run of the shares study, open in this process; a baseline's job also keeps the weights of its pools."""
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
+        assert isinstance(fitted.network, Network), "this study trains no committee"
         if job.kind != Kind.BASELINE or not pools(fitted.network):
             return
         test = self.members(self.run.protocol.folds[job.fold].test)

@@ -49,6 +49,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
         decisions={},  # no row of the table is a search
         sequences={},
         mix=mixes_of(jobs),
+        races={},
         mode=mode,
         tuning=tuning,
     )

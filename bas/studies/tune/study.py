@@ -9,11 +9,13 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages import JournalStorage
 from rich.console import Console
 
+from bas.errors import UserError
 from bas.report.notes import announce
 from bas.report.results import write_results
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.run import Run
 from bas.runs.workers import Workers
+from bas.search.search import RACES, STRATEGIES
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import MODES, markdown, show
 from bas.studies.tune.results import Mode, Tuning
@@ -39,11 +41,16 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
     trials: how many in every fold, for every space. memory: see the study `compare`. The caller holds the folder's
     lock.
     """
+    strategy = run.plan.settings.strategy
+    if mode == "search" and strategy in RACES:
+        others = ", ".join(STRATEGIES)
+        raise UserError(f"tune.choose=search: tunes a supernet's search, and {strategy} trains none; strategy={others}")
     announce(run, workers, console)
     journal = begin(run, mode)
     placement, line = _place(run, journal, workers, memory)
     console.print(line)
     folds, seeds, epochs = range(len(run.protocol.folds)), run.plan.seeds, run.plan.settings.epochs
+    committee = run.plan.settings.committee
     studies = [(space, fold) for space in run.spaces for fold in folds]
     linear = [Job(Kind.LINEAR, row, f, seeds[0]) for row in run.task.linears for f in folds]
     baselines = [Job(Kind.BASELINE, row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
@@ -60,9 +67,9 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
         pool.run_chains(run, chains, trials * len(studies), "trials", placement, run_attempt, TuneSession)
         best = {study: best_of(journal, *study).number for study in studies}
         scores = [Job(Kind.TUNED, space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
-        pool.run(run, scores, epochs, "trainings", placement, score, TuneSession)
+        pool.run(run, scores, epochs * committee, "trainings", placement, score, TuneSession)
         pool.run(run, linear, 1, "linear rows", placement, open=TuneSession)
-        pool.run(run, baselines, epochs, "baselines", placement, open=TuneSession)
+        pool.run(run, baselines, epochs * committee, "baselines", placement, open=TuneSession)
     results = tabulate(run, journal, mode)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))

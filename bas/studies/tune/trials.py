@@ -46,7 +46,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bas.errors import Diverged, UserError
 from bas.networks.network import check
 from bas.runs import tensorboard
-from bas.runs.fit import fit, search_fold
+from bas.runs.fit import fit, fit_row, search_fold
 from bas.runs.jobs import checkpoint, finish, keep
 from bas.runs.plan import Job
 from bas.runs.results import TunedResult
@@ -297,8 +297,9 @@ def run_attempt(session: TuneSession, attempt: Attempt) -> None:
             architecture = searched.architecture
         outcome["architecture"] = architecture.to_dict()
         fitted = fit(session, space, architecture, settings, attempt.fold, seed, after_epoch)
-        value = fitted.kept["valid"]["loss"]
-        outcome |= {"valid": fitted.kept["valid"], "kept_epoch": fitted.kept["epoch"]}
+        (kept,) = fitted.kept
+        value = kept["valid"]["loss"]
+        outcome |= {"valid": kept["valid"], "kept_epoch": kept["epoch"]}
     except optuna.TrialPruned:
         pass
     except (Diverged, torch.OutOfMemoryError) as error:
@@ -345,6 +346,6 @@ def score(session: TuneSession, job: Job) -> None:
             session.tick()
 
         path = checkpoint(session, job)
-        fitted = fit(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
+        fitted = fit_row(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
         result = finish(session, job, architecture, fitted, board)
     keep(session, job, TunedResult(**vars(result), params=trial.params, settings=settings))

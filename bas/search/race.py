@@ -1,0 +1,173 @@
+"""Search by trainings: a race of architectures over replications, led by a surrogate.
+
+A replication is one inner fold of the training speakers and one seed, the same for all architectures: each is trained
+on the other inner folds and judged by its loss on this one. So all training speakers judge, not the few of one valid
+part, and architectures are compared within a replication. `budget` counts trainings:
+
+1. The first round, in the first replication: the cheapest architecture, and all that differ from it in one part.
+2. Each further round, in the next replication: the cheapest again, which the others must beat; the BEST others so far
+   by the posterior mean of the surrogate (`bas.search.surrogate`); and NEW ones by their expected improvement.
+3. The race ends with the budget, or before, once every inner fold has judged and no architecture is expected to improve
+   the choice by WORTH of the noise of one training. The choice is the architecture of those trained with the lowest
+   posterior mean; but a cheaper one is taken if it cannot be told from that (it is better with a probability of at
+   least TIE), or is not worth telling (its mean is within WORTH of the noise of one training).
+
+random-search is the baseline of equal cost (Li and Talwalkar 2019): as many architectures as the budget has trainings,
+drawn uniformly, each trained in the first replication; the lowest loss wins.
+
+References
+    Jones, Schonlau and Welch, *Journal of Global Optimization* 13, 1998: expected improvement.
+    Maron and Moore, *Hoeffding Races*, NIPS 1993. Birattari et al., *F-Race*, GECCO 2002: the same blocks for all.
+    Li and Talwalkar, *Random Search and Reproducibility for NAS*, UAI 2019.
+
+Axes: see `surrogate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from bas.networks.costs import Costs
+from bas.search.surrogate import Posterior, codes, posterior
+from bas.space import Architecture, SearchSpace
+
+LARGEST = 20_000
+"""Architectures that the surrogate scores: all of a space, or so many drawn from a larger one, beside the first."""
+
+BEST, NEW = 2, 2
+WORTH = 0.1
+TIE = 1 / 3
+SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a race. loss: on the replication's held-out utterances, at its best epoch.
+    headline: the metric of verdicts there.
+    """
+
+    architecture: Mapping[str, str]
+    replication: int
+    loss: float
+    headline: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a race chose, and how sure it is.
+
+    best: the architecture with the lowest posterior mean; the choice itself unless a cheaper one is as good.
+    probability: that the choice has the lowest loss of all that were trained.
+    regret: how much lower the lowest of them is expected to be, in units of the loss.
+    gain: by how much the most promising architecture was expected to be below the best, before the last round.
+    noise: standard deviation of the loss of one training.
+    """
+
+    architecture: Mapping[str, str]
+    best: Mapping[str, str]
+    probability: float
+    regret: float
+    gain: float
+    noise: float
+
+
+class Race:
+    """The state of a race: `next` names a training, `add` takes its loss, `choice` ends it."""
+
+    def __init__(self, space: SearchSpace, costs: Costs, inner_folds: int, budget: int, seed: int) -> None:
+        self.budget, self.seed, self.inner_folds = budget, seed, inner_folds
+        near = _near_cheapest(space, costs)
+        if space.size <= LARGEST:
+            others = map(space.distinct, space.architectures())
+        else:
+            others = map(space.distinct, drawn(space, LARGEST, seed))
+        every = dict.fromkeys((*near, *others))
+        self.candidates = sorted(every, key=lambda a: costs.of(a.blocks))
+        self.number = {a: i for i, a in enumerate(self.candidates)}
+        self.codes_AP = codes(space, self.candidates)
+        self.which: list[int] = []
+        self.replication: list[int] = []
+        self.loss: list[float] = []
+        self.gain = np.inf
+        self.round = 0
+        self.waiting = sorted(self.number[a] for a in near)
+
+    def next(self) -> tuple[Architecture, int] | None:
+        """The next training, or None at the end of the race."""
+        if len(self.loss) == self.budget:
+            return None
+        if not self.waiting:
+            of = self._posterior(np.arange(len(self.candidates)), 0)
+            tried = np.unique(self.which)
+            gain_A = improvement(of, tried)
+            self.gain = float(gain_A.max())
+            self.round += 1
+            if self.gain < WORTH * of.noise and self.round >= self.inner_folds:
+                return None
+            best = [0, *(a for a in tried[of.mean_A[tried].argsort(kind="stable")] if a)][: 1 + BEST]
+            gain_A[tried] = -np.inf
+            new = [a for a in (-gain_A).argsort(kind="stable")[:NEW] if np.isfinite(gain_A[a])]
+            self.waiting = [int(a) for a in (*best, *new)]
+        return self.candidates[self.waiting.pop(0)], self.round
+
+    def add(self, architecture: Architecture, replication: int, loss: float) -> None:
+        """Take the loss of a training."""
+        self.which.append(self.number[architecture])
+        self.replication.append(replication)
+        self.loss.append(loss)
+
+    def choice(self) -> Choice:
+        """The architecture to take. The budget must be spent, or `next` have ended the race."""
+        tried = np.unique(self.which)
+        of = self._posterior(tried, SAMPLES)
+        best = int(np.argmin(of.mean_A))
+        alike_A = (of.samples_SA <= of.samples_SA[:, [best]]).mean(0) >= TIE
+        alike_A |= of.mean_A <= of.mean_A[best] + WORTH * of.noise
+        chosen = int(np.flatnonzero(alike_A)[0])  # candidates are in the order of their cost
+        lowest_S = of.samples_SA.min(1)
+        return Choice(
+            self.candidates[tried[chosen]].to_dict(),
+            self.candidates[tried[best]].to_dict(),
+            float((of.samples_SA[:, chosen] <= lowest_S).mean()),
+            float((of.samples_SA[:, chosen] - lowest_S).mean()),
+            float(self.gain) if np.isfinite(self.gain) else 0.0,
+            of.noise,
+        )
+
+    def _posterior(self, wanted: np.ndarray, samples: int) -> Posterior:
+        known = np.array(self.which), np.array(self.replication), np.array(self.loss)
+        return posterior(self.codes_AP, *known, wanted, samples, self.seed)
+
+
+def _near_cheapest(space: SearchSpace, costs: Costs) -> list[Architecture]:
+    """The cheapest architecture and those that differ from it in one part."""
+    cheapest = {part: min(row, key=lambda name: row[name]) for part, row in costs.searched.items()}
+    near = [Architecture.of({**cheapest, part: name}) for part, row in space.searched.items() for name in row]
+    return list(dict.fromkeys(map(space.distinct, near)))
+
+
+def improvement(of: Posterior, tried: np.ndarray) -> np.ndarray:
+    """By how much each architecture is expected to be below the best of those tried (Jones et al., eq. 15), `(A,)`."""
+    lowest = of.mean_A[tried].min()
+    sd_A = np.maximum(of.sd_A, 1e-12)
+    z_A = (lowest - of.mean_A) / sd_A
+    return np.asarray(sd_A * (z_A * norm.cdf(z_A) + norm.pdf(z_A)))
+
+
+def drawn(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """Architectures drawn uniformly, with replacement."""
+    rng = np.random.default_rng(seed)
+    parts: Sequence[tuple[str, list[str]]] = [(part, list(row)) for part, row in space.searched.items()]
+    return [
+        Architecture(tuple((part, names[int(rng.integers(len(names)))]) for part, names in parts)) for _ in range(count)
+    ]
+
+
+def random_search(space: SearchSpace, budget: int, seed: int, train: Callable[[Architecture], float]) -> Architecture:
+    """The best of `budget` architectures drawn uniformly. train: gives the loss of one."""
+    return min(drawn(space, budget, seed), key=train)

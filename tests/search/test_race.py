@@ -1,0 +1,291 @@
+"""The race and its surrogate, on losses that are known; and on trainings where the right architecture is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from places import ROOT
+from planted import CLASSES, DIM, RIGHT, SETTINGS, planted
+from planted import SPACE as PLANTED
+from torch import Tensor
+from torch.nn import functional as F
+
+from bas.blocks import FFN, MSA, MeanPool, Skip, StatisticsPool
+from bas.networks.costs import Costs, count
+from bas.networks.network import Network, build
+from bas.networks.supernet import Supernet
+from bas.runs.spaces import load_space
+from bas.search import race as racing
+from bas.search.race import BEST, NEW, Choice, Race, drawn, improvement, random_search
+from bas.search.surrogate import Posterior, codes, posterior, similarity
+from bas.space import Architecture, SearchSpace
+from bas.training.batches import Data
+from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything
+from bas.training.settings import Settings
+
+WIDE = load_space(str(ROOT / "search_spaces" / "ser_wide.py")).space
+COSTS = Costs(
+    100,
+    {
+        part: {name: 10 * i for i, name in enumerate(choices)}  # "none" and "mean" cost nothing
+        for part, choices in WIDE.searched.items()
+    },
+)
+INNER, NOISE = 5, 0.05
+
+Truth = Callable[[Architecture], float]
+
+
+def blocks(architecture: Architecture | Mapping[str, str]) -> list[str]:
+    names = architecture if isinstance(architecture, Mapping) else architecture.to_dict()
+    return [name for name in names.values() if name not in ("none", "mean")]
+
+
+def run(truth: Truth, seed: int, budget: int = 40, noise: float = NOISE) -> tuple[Race, Choice]:
+    """A race on these losses, each with a shift of its replication that is larger than all differences."""
+    race, rng = Race(WIDE, COSTS, INNER, budget, seed), np.random.default_rng(seed)
+    shifts = rng.normal(0, 1, 1000)
+    while (following := race.next()) is not None:
+        architecture, replication = following
+        race.add(architecture, replication, 1 + truth(architecture) + shifts[replication] + rng.normal(0, noise))
+    return race, race.choice()
+
+
+# The race
+
+
+def test_what_one_part_must_be_is_found_in_nine_of_ten_seeds() -> None:
+    def truth(architecture: Architecture) -> float:
+        return 0.0 if architecture["pool"] == "statistics" else 0.15
+
+    found = [run(truth, seed)[1].architecture for seed in range(10)]
+    assert sum(of["pool"] == "statistics" for of in found) >= 9, found
+
+
+def test_a_block_and_a_pool_together_are_found_in_nine_of_ten_seeds() -> None:
+    def truth(architecture: Architecture) -> float:
+        return 0.3 - 0.15 * ("MSA" in blocks(architecture)) - 0.15 * (architecture["pool"] == "attention")
+
+    found = [run(truth, seed)[1].architecture for seed in range(10)]
+    assert sum({"MSA", "attention"} <= set(blocks(of)) for of in found) >= 9, found
+
+
+def test_where_nothing_is_needed_the_simplest_is_taken_and_the_race_ends_early() -> None:
+    races = [run(lambda architecture: 0.0, seed, budget=80) for seed in range(10)]
+    cost = [COSTS.of(choice.architecture.items()) - COSTS.fixed for _, choice in races]
+    assert np.median(cost) == 0, "the cheapest architecture"
+    assert sum(c <= 40 for c in cost) >= 9, "or one with a single cheap block"
+    assert np.median([len(race.loss) for race, _ in races]) < 80, "it ended before the budget was spent"
+
+
+def test_a_race_is_a_function_of_its_seed_and_keeps_its_budget() -> None:
+    def truth(architecture: Architecture) -> float:
+        return 0.05 * len(blocks(architecture))
+
+    one, other = run(truth, 3, budget=33), run(truth, 3, budget=33)
+    assert (one[0].which, one[0].replication, one[1]) == (other[0].which, other[0].replication, other[1])
+    assert len(one[0].loss) == 33
+    pairs = list(zip(one[0].which, one[0].replication, strict=True))
+    assert len(set(pairs)) == len(pairs), "no training twice"
+    first = [race_blocks(one[0], i) for i, (_, r) in enumerate(pairs) if r == 0]
+    assert all(len(names) <= 1 for names in first), "the cheapest, and what differs from it in one part"
+    assert len(first) == 1 + 5 + 3
+    rounds = np.bincount(one[0].replication)
+    assert set(rounds[1:-1]) == {1 + BEST + NEW}, "every other round compares so many in one replication"
+
+
+def race_blocks(race: Race, number: int) -> list[str]:
+    return blocks(race.candidates[race.which[number]])
+
+
+def test_budgets_smaller_than_the_first_round() -> None:
+    for budget in (1, 2, 5):
+        race, choice = run(lambda architecture: 0.0, 0, budget=budget)
+        assert len(race.loss) == budget
+        assert choice.probability > 0
+        assert choice.gain == 0
+
+
+def test_a_space_too_large_to_list_is_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(racing, "LARGEST", 50)
+    race = Race(WIDE, COSTS, INNER, 20, 0)
+    assert len(race.candidates) <= 50 + 9
+    assert race.candidates[0] == Architecture.of(dict.fromkeys(list(WIDE.slots), "none") | {"pool": "mean"})
+
+
+def test_random_search_keeps_the_lowest_of_as_many_as_the_budget_has() -> None:
+    seen: list[Architecture] = []
+
+    def train(architecture: Architecture) -> float:
+        seen.append(architecture)
+        return abs(len(seen) - 7)
+
+    assert random_search(WIDE, 20, 5, train) == seen[6]
+    assert len(seen) == 20
+    assert seen == drawn(WIDE, 20, 5) != drawn(WIDE, 20, 6)
+    shares = np.mean([[a["pool"] == name for name in WIDE.searched["pool"]] for a in drawn(WIDE, 4000, 0)], axis=0)
+    assert shares == pytest.approx([0.25] * 4, abs=0.03)
+
+
+# Trainings
+
+
+def trained(space: SearchSpace, task: tuple[Data, Tensor], seed: int, setting: Settings = SETTINGS) -> Choice:
+    """A race whose losses are those of trainings, as in a run: three inner folds, the best epoch of each."""
+    data, members = task
+    inner = members[torch.randperm(len(members), generator=torch.Generator().manual_seed(seed))].chunk(3)
+    supernet = Supernet(space, DIM, DIM, CLASSES)
+    race = Race(space, count(supernet, "multiply-adds", 4), 3, 14, seed)
+    while (following := race.next()) is not None:
+        architecture, replication = following
+        held_out = inner[replication % 3]
+        fit = torch.cat([part for part in inner if part is not held_out])
+        seed_everything(seed, replication, "initial weights")
+        network = build(space, architecture, DIM, DIM, CLASSES)
+
+        def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float, network: Network = network) -> Tensor:
+            out: Tensor = network(x_BTD, mask_BT)
+            return out
+
+        def record(epoch: Epoch, network: Network = network, held_out: Tensor = held_out) -> Record:
+            return {"loss": float(F.cross_entropy(outputs(network, data, held_out), data.targets_U[held_out]))}
+
+        records, _ = optimise(network, forward, F.cross_entropy, data, fit, setting, seed + 100 * replication, record)
+        race.add(architecture, replication, min(of["loss"] for of in records))
+    return race.choice()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_attention_in_the_one_slot_that_needs_it_is_found_by_training(seed: int) -> None:
+    data, members, _ = planted(seed)
+    assert " > ".join(trained(PLANTED, (data, members), seed).architecture.values()) == RIGHT
+
+
+LONG = replace(SETTINGS, epochs=30, lr=0.1)  # a linear model has to converge, too
+POOLS = SearchSpace({"layer": {"none": Skip, "FFN": FFN}}, {"mean": MeanPool, "statistics": StatisticsPool})
+
+
+def noisy(seed: int, spread: bool) -> tuple[Data, Tensor]:
+    """Classes that differ in how far frames spread about a mean of zero; or in the mean itself."""
+    generator = torch.Generator().manual_seed(seed)
+    targets_U = torch.randint(0, CLASSES, (240,), generator=generator)
+    lengths_U = torch.full((240,), 12)
+    each_N = targets_U.repeat_interleave(12)
+    frames_ND = torch.randn(len(each_N), DIM, generator=generator)
+    if spread:
+        frames_ND[torch.arange(len(each_N)), each_N] *= 3
+    else:
+        frames_ND[torch.arange(len(each_N)), each_N] += 1
+        frames_ND *= 3
+    data = Data(frames_ND, lengths_U.cumsum(0) - lengths_U, lengths_U, targets_U, torch.zeros(240, DIM))
+    return data, torch.arange(240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_statistics_are_found_by_training_where_the_mean_says_nothing(seed: int) -> None:
+    assert trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture["pool"] == "statistics"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_no_block_is_taken_by_training_where_the_mean_says_all(seed: int) -> None:
+    assert blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) == []
+
+
+# The surrogate
+
+
+def known(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of all architectures, and of 12 losses: which architecture, which replication, the loss."""
+    architectures = list(dict.fromkeys(map(WIDE.distinct, WIDE.architectures())))
+    rng = np.random.default_rng(seed)
+    which_N = rng.choice(len(architectures), 6).repeat(2)
+    return codes(WIDE, architectures), which_N, np.tile([0, 1], 6), rng.normal(1, 0.1, 12)
+
+
+def test_what_a_replication_does_to_all_changes_nothing() -> None:
+    codes_AP, which_N, replication_N, loss_N = known()
+    wanted = np.arange(200)
+    one = posterior(codes_AP, which_N, replication_N, loss_N, wanted, 0, 0)
+    other = posterior(codes_AP, which_N, replication_N, loss_N + 5 * replication_N, wanted, 0, 0)
+    assert other.mean_A == pytest.approx(one.mean_A, abs=1e-9)
+    assert other.sd_A == pytest.approx(one.sd_A, rel=1e-6)
+    assert other.noise == pytest.approx(one.noise)
+
+
+def test_an_architecture_alone_in_a_replication_teaches_nothing() -> None:
+    codes_AP, which_N, replication_N, loss_N = known()
+    more = (np.append(which_N, which_N[0]), np.append(replication_N, 2), np.append(loss_N, -7.0))
+    one = posterior(codes_AP, which_N, replication_N, loss_N, which_N, 0, 0)
+    other = posterior(codes_AP, *more, which_N, 0, 0)
+    assert other.mean_A == pytest.approx(one.mean_A, abs=1e-9)
+
+
+def test_against_the_formulas_of_a_gaussian_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One point of the grid; the shifts with a variance so large that it is none."""
+    monkeypatch.setattr("bas.search.surrogate.SHARED", (0.7,))
+    monkeypatch.setattr("bas.search.surrogate.OWN", (0.2,))
+    codes_AP, which_N, replication_N, loss_N = known(1)
+    wanted = np.array([*which_N[:6:2], 100, 2000])
+    of = posterior(codes_AP, which_N, replication_N, loss_N, wanted, 40_000, 0)
+
+    def kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        own = np.array([[float(a == b) for b in right] for a in left])
+        differ = np.array([[(codes_AP[a] != codes_AP[b]).sum() for b in right] for a in left])
+        return np.asarray(0.7 * np.exp(-differ / 2) + 0.2 * own)
+
+    shifts = 1e7 * (replication_N[:, None] == replication_N)
+    inverse = np.linalg.inv(kernel(which_N, which_N) + np.eye(12) + shifts)
+    cross = kernel(wanted, which_N)
+    assert of.mean_A == pytest.approx(cross @ inverse @ loss_N, abs=1e-5)
+    covariance = of.noise**2 * (kernel(wanted, wanted) - cross @ inverse @ cross.T)
+    assert of.sd_A == pytest.approx(np.sqrt(np.diag(covariance)), rel=1e-3)
+    assert np.cov(of.samples_SA.T) == pytest.approx(covariance, abs=0.04 * covariance.max())
+    assert of.samples_SA.mean(0) == pytest.approx(of.mean_A, abs=0.02 * of.noise)
+
+
+def test_the_noise_of_a_training_is_estimated() -> None:
+    codes_AP, which_N, _, _ = known()
+    rng = np.random.default_rng(0)
+    which, replication = np.tile(np.arange(0, 3000, 300), 20), np.arange(20).repeat(10)
+    loss = rng.normal(0, 0.07, 3001)[which] + rng.normal(0, 1, 20)[replication] + rng.normal(0, 0.05, 200)
+    of = posterior(codes_AP, which, replication, loss, which_N, 0, 0)
+    assert of.noise == pytest.approx(0.05, rel=0.2)
+
+
+def test_similarity_falls_with_the_number_of_parts_that_differ() -> None:
+    one = np.array([[0, 0, 0]])
+    others = np.array([[0, 0, 0], [1, 0, 0], [2, 1, 0], [1, 1, 1]])
+    assert similarity(one, others)[0] == pytest.approx(np.exp(-np.array([0, 1, 2, 3]) / 2))
+
+
+def test_expected_improvement_against_draws() -> None:
+    mean_A, sd_A = np.array([0.0, 0.1, -0.2, 1.0]), np.array([0.1, 0.3, 0.01, 0.2])
+    got = improvement(Posterior(mean_A, sd_A, 0.1, np.empty((0, 4))), np.array([0, 3]))
+    draws = np.random.default_rng(0).normal(mean_A, sd_A, (400_000, 4))
+    assert got == pytest.approx(np.maximum(0.0 - draws, 0).mean(0), abs=1e-3)
+
+
+# Architectures that are the same network
+
+
+def test_empty_slots_come_last_and_count_once() -> None:
+    made = Architecture.of({"layer1": "none", "layer2": "FFN", "layer3": "none", "layer4": "MSA", "pool": "mean"})
+    assert str(WIDE.distinct(made)) == "FFN > MSA > none > none > mean"
+    assert len({WIDE.distinct(a) for a in WIDE.architectures()}) == 4 * sum(5**depth for depth in range(5))
+    plain = load_space(str(ROOT / "search_spaces" / "ser_bas3.py")).space
+    assert all(plain.distinct(a) == a for a in plain.architectures())
+
+
+def test_blocks_do_not_pass_a_slot_of_other_candidates() -> None:
+    either = {"none": Skip, "FFN": FFN}
+    space = SearchSpace({"a": either, "b": {"none": Skip, "MSA": partial(MSA, num_heads=1)}, "c": either}, MeanPool)
+    made = Architecture.of({"a": "none", "b": "MSA", "c": "FFN"})
+    assert space.distinct(made) == made, "a perceptron behind attention is not one before it"
