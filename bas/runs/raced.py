@@ -63,7 +63,9 @@ def race_fold(
     data = session.data(session.layer(fold), settings.stride)
     dims = data.dim, settings.width or data.dim, len(session.run.outputs)
     supernet = Supernet(space, *dims, settings.dropout, settings.residual == "every", data.states)
-    frames = int(data.lengths_U.median())
+    fold_parts = session.run.protocol.folds[fold]
+    members = session.members((*fold_parts.fit, *fold_parts.valid))
+    frames = int(data.lengths_U[members].median())  # not of the test part
     costs = count(supernet, settings.cost, frames)
     done = _read(checkpoint) if checkpoint and checkpoint.exists() else []
     trials: list[Trial] = []
@@ -93,12 +95,11 @@ def race_fold(
         architecture = Architecture.of(choice.architecture)
     else:
         architecture = random_search(space, settings.budget, of_seed, lambda a: train(a, 0).loss)
-    size = len(session.run.protocol.folds[fold].fit) + len(session.run.protocol.folds[fold].valid)
     work: dict[Architecture, int] = {}
     for of in {Architecture.of(trial.architecture) for trial in trials}:
         network: Network = supernet.discrete(of)
         work[of] = multiply_adds(network, data.states * data.dim, frames)
-    passes = settings.epochs * size * (PASSES * (len(inner) - 1) + 1) / len(inner)
+    passes = settings.epochs * len(members) * (PASSES * (len(inner) - 1) + 1) / len(inner)
     total = int(sum(work[Architecture.of(trial.architecture)] for trial in trials) * passes)
     return Raced(architecture, tuple(trials), choice, sum(trial.seconds for trial in trials), total)
 

@@ -39,16 +39,16 @@ LARGEST = 20_000
 """Architectures that the surrogate scores: all of a space, or so many drawn from a larger one, beside the first."""
 
 BEST, NEW = 2, 2
-WORTH = 0.1
-TIE = 1 / 3
-SAMPLES = 2000
+"""Architectures of a round, beside the cheapest."""
+
+WORTH = 0.1  # of the noise of one training: a smaller difference is not worth a round, or a costlier architecture
+TIE = 1 / 3  # probability that the cheaper of two is the better one, from which on they are not told apart
+SAMPLES = 2000  # of the posterior, for probabilities
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a race. loss: on the replication's held-out utterances, at its best epoch.
-    headline: the metric of verdicts there.
-    """
+    """One training of a race. loss, headline (the metric of verdicts): on held-out utterances, at its best epoch."""
 
     architecture: Mapping[str, str]
     replication: int
