@@ -301,7 +301,7 @@ MUTANTS = [
         "bas/search/race.py",
         "best = [0, *(a for a",
         "best = [*(a for a",
-        "tests/search/test_race.py -k 'function_of_its_seed or nothing_is_needed'",
+        "tests/search/test_race.py -k cheapest_is_asked",
     ),
     Mutant(
         "the surrogate compares losses of different replications",

@@ -99,6 +99,12 @@ def test_a_race_is_a_function_of_its_seed_and_keeps_its_budget() -> None:
     assert set(rounds[1:-1]) == {1 + BEST + NEW}, "every other round compares so many in one replication"
 
 
+def test_the_cheapest_is_asked_in_every_round_however_bad() -> None:
+    race, _ = run(lambda architecture: 0.5 * (not blocks(architecture)), 0, budget=9 + 4 * 5)
+    asked = [r for which, r in zip(race.which, race.replication, strict=True) if which == 0]
+    assert asked == list(range(1 + 4))
+
+
 def race_blocks(race: Race, number: int) -> list[str]:
     return blocks(race.candidates[race.which[number]])
 
