@@ -458,7 +458,7 @@ def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
         SearchSpace({"a": {"2": partial(MSA, num_heads=2), "4": partial(MSA, num_heads=4)}}, MeanPool),
     ):
         assert "num_heads" not in ranges(cpu, plain, 80, "blocks")
-    own = {
+    own: dict[str, set[str]] = {
         strategy: set(ranges(settings("cpu", {"strategy": strategy}), space, 80, "search")) for strategy in STRATEGIES
     }
     shared = {"lr", "dropout", "width", "stride", "num_heads"}
