@@ -213,9 +213,9 @@ def test_a_variant_is_trained_with_a_skip_around_every_block(folder: Path) -> No
 @pytest.mark.parametrize(
     ("strategies", "variants", "words"),
     [
-        (["gumble"], None, "strategy 'gumble': a strategy comes first, one of gumbel"),
+        (["gumble"], None, "strategy 'gumble': a strategy comes first, one of race"),
         (["gumbel+epochs=3"], None, "strategy 'gumbel+epochs=3': setting 'epochs': must be one of strategy"),
-        ([""], None, "strategy '': must be one of gumbel"),
+        ([""], None, "strategy '': must be one of race"),
         (["gumbel+"], None, "strategy 'gumbel+': '' must be NAME=VALUE"),
         (None, ["residual"], "variant 'residual': 'residual' must be NAME=VALUE, such as residual=every"),
         (None, ["residual="], "variant 'residual=': 'residual=' must be NAME=VALUE"),
