@@ -171,10 +171,11 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
     from bas.runs import choose
     from bas.runs.start import start
-    from bas.studies.tune.study import carry_out
+    from bas.studies.tune.study import carry_out, check_mode
 
     choice, inputs, console = _open("tune", experiment, console, changes)
     mode, trials = choice.tune.choose, choice.tune.trials
+    check_mode(mode, inputs.plan.settings)
     folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
     resolved = choose.resolve(choice, "tune", folder, [inputs])
     with choose.work_in(folder, "tune", resolved):

@@ -94,12 +94,15 @@ class SearchSpace:
     def distinct(self, architecture: Architecture) -> Architecture:
         """The one that stands for all architectures that are the same network: empty slots come last.
 
-        A slot is empty where the candidate's class has a true attribute `identity`, as `bas.blocks.Skip` has. Slots
-        change places only within a run of slots of equal candidates.
+        A slot is empty where the candidate's class has a true attribute `identity`, as `bas.blocks.Skip` has. Blocks
+        change places only within a run of slots with the same candidates under the same names.
         """
         blocks: list[tuple[str, str]] = []
-        runs = itertools.groupby(architecture.blocks, lambda block: [*map(describe, self.searched[block[0]].values())])
-        for _, run in runs:
+
+        def candidates(block: tuple[str, str]) -> list[tuple[str, str]]:
+            return [(name, describe(factory)) for name, factory in self.searched[block[0]].items()]
+
+        for _, run in itertools.groupby(architecture.blocks, candidates):
             parts, names = zip(*run, strict=True)
             empty = {n for n, f in self.searched[parts[0]].items() if getattr(f, "identity", False)}
             blocks += zip(parts, sorted(names, key=lambda name: name in empty), strict=True)

@@ -131,8 +131,8 @@ def _race(name: str, of: Races) -> list[str]:
     ]
     if of.alike:
         lines.append(
-            f"{name}: in {of.alike} of {of.searches} searches the best could not be told from a cheaper architecture, "
-            "and the cheaper was taken."
+            f"{name}: in {of.alike} of {of.searches} searches a cheaper architecture could not be told from the "
+            "best, or was hardly worse, and was taken."
         )
     if of.early:
         lines.append(f"{name}: {of.early} of {of.searches} searches ended early, as no architecture promised more.")

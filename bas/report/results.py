@@ -83,7 +83,7 @@ class Races:
     regret: float
     gain: float
     noise: float
-    alike: int  # searches that took a cheaper architecture than the best, which could not be told from it
+    alike: int  # searches that took a cheaper architecture: not to be told from the best, or hardly worse
     early: int  # searches that ended before the budget was spent
 
     @classmethod

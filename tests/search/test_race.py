@@ -295,3 +295,11 @@ def test_blocks_do_not_pass_a_slot_of_other_candidates() -> None:
     space = SearchSpace({"a": either, "b": {"none": Skip, "MSA": partial(MSA, num_heads=1)}, "c": either}, MeanPool)
     made = Architecture.of({"a": "none", "b": "MSA", "c": "FFN"})
     assert space.distinct(made) == made, "a perceptron behind attention is not one before it"
+
+
+def test_equal_blocks_under_other_names_stay_in_their_slots() -> None:
+    space = SearchSpace({"a": {"none": Skip, "FFN": FFN}, "b": {"empty": Skip, "perceptron": FFN}}, MeanPool)
+    made = Architecture.of({"a": "none", "b": "perceptron"})
+    assert space.distinct(made) == made
+    for architecture in space.architectures():
+        space.check(space.distinct(architecture))

@@ -404,6 +404,10 @@ def test_a_mark_is_on_the_page(work: Path, capsys: pytest.CaptureFixture[str]) -
         (["--trials", "0"], ["--trials 0", "1 or more"]),
         (["--trials", "many"], ["--trials many", "a whole number"]),
         (["--tune", "everything"], ["--tune everything", "one of blocks, search"]),
+        (
+            ["--tune", "search", "--set", "strategy=race"],
+            ["strategy=race", "tune.choose=search", "one of gumbel, bilevel"],
+        ),
         (["--name", "whole", "--tune", "search"], ["made with tune blocks, now search", "another --name"]),
     ],
 )

@@ -32,7 +32,15 @@ from bas.studies.tune.trials import (
 )
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
+from bas.training.settings import Settings
 from bas.util.files import write_text
+
+
+def check_mode(mode: Mode, settings: Settings) -> None:
+    """Raise UserError where the search that every trial would run trains a network of its own for each training."""
+    if mode == "search" and settings.strategy in RACES:
+        wanted = f"must be one of {', '.join(STRATEGIES)}"
+        raise UserError(f"setting strategy={settings.strategy}: tune.choose=search tunes a supernet's search; {wanted}")
 
 
 def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console, memory: float | None = None) -> Tuning:
@@ -41,10 +49,6 @@ def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console,
     trials: how many in every fold, for every space. memory: see the study `compare`. The caller holds the folder's
     lock.
     """
-    strategy = run.plan.settings.strategy
-    if mode == "search" and strategy in RACES:
-        others = ", ".join(STRATEGIES)
-        raise UserError(f"tune.choose=search: tunes a supernet's search, and {strategy} trains none; strategy={others}")
     announce(run, workers, console)
     journal = begin(run, mode)
     placement, line = _place(run, journal, workers, memory)
