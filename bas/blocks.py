@@ -7,6 +7,9 @@ on padding; a pool ignores padding.
 A stem is `(x_BTI, mask_BT) -> x_BTD`, I the features' width. Each utterance has at least one real frame, and its real
 frames come before its padding.
 
+`summary` of a pool's class: a function of frames and mask without parameters, of which the pool is a linear map. A
+network without a block before it is a linear model, and is solved as one (`bas.runs.solved`).
+
 Three choices that Fang et al. 2023 leave open are made here, once: LayerNorm after each sub-module (as in the vanilla
 transformer, which their eq. 3 abbreviates), ReLU, and an output projection after the heads.
 
@@ -15,6 +18,7 @@ References
     Mohapatra et al., ACM Multimedia 2023 (arXiv 2308.14359): convolution, LSTM, attention of the last state.
     Snyder et al., *X-Vectors*, ICASSP 2018: mean and deviation over time.
     Desplanques et al., *ECAPA-TDNN*, Interspeech 2020: the same, weighted by attention for each channel.
+    Eyben et al., *GeMAPS*, IEEE Transactions on Affective Computing 7, 2016: percentiles over time.
 """
 
 from __future__ import annotations
@@ -183,6 +187,30 @@ def _dense(dim: int, hidden: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) if hidden else nn.Identity()
 
 
+def mean_frame(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean over the real frames of each utterance, `(B, D)`."""
+    return zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True)
+
+
+def moments(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean and standard deviation over the real frames, side by side, `(B, 2D)`."""
+    weight_BTD = (mask_BT / mask_BT.sum(1, keepdim=True))[..., None].expand_as(x_BTD)
+    return _statistics(zero_padding(x_BTD, mask_BT), weight_BTD)
+
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def quantiles(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """QUANTILES over the real frames of each dimension, side by side, `(B, 3D)`; linear between two frames."""
+    sorted_BTD = x_BTD.masked_fill(~mask_BT[..., None], torch.inf).sort(1).values
+    place_BQ = (mask_BT.sum(1, keepdim=True) - 1) * torch.tensor(QUANTILES, device=x_BTD.device)
+    below_BQD, above_BQD = (
+        sorted_BTD.take_along_dim(frame_BQ.long()[..., None], 1) for frame_BQ in (place_BQ.floor(), place_BQ.ceil())
+    )
+    return below_BQD.lerp(above_BQD, (place_BQ - place_BQ.floor())[..., None].to(x_BTD.dtype)).flatten(1)
+
+
 class MeanPool(nn.Module):
     """Mean over the real frames of each utterance.
 
@@ -190,12 +218,14 @@ class MeanPool(nn.Module):
     network.
     """
 
+    summary = staticmethod(mean_frame)
+
     def __init__(self, dim: int, hidden: bool = False) -> None:
         super().__init__()
         self.behind = _dense(dim, hidden)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        out: Tensor = self.behind(zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))
+        out: Tensor = self.behind(mean_frame(x_BTD, mask_BT))
         return out
 
 
@@ -253,13 +283,31 @@ def _statistics(x_BTD: Tensor, weight_BTD: Tensor) -> Tensor:
 class StatisticsPool(nn.Module):
     """Mean and standard deviation over the real frames, and a linear map of both to the width (Snyder et al. 2018)."""
 
+    summary = staticmethod(moments)
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.project = nn.Linear(2 * dim, dim)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        weight_BTD = (mask_BT / mask_BT.sum(1, keepdim=True))[..., None].expand_as(x_BTD)
-        out: Tensor = self.project(_statistics(zero_padding(x_BTD, mask_BT), weight_BTD))
+        out: Tensor = self.project(moments(x_BTD, mask_BT))
+        return out
+
+
+class QuantilePool(nn.Module):
+    """QUANTILES of each dimension over the real frames, and a linear map of them to the width.
+
+    Percentiles are the functionals of openSMILE's eGeMAPS (Eyben et al. 2016): one loud frame does not move them.
+    """
+
+    summary = staticmethod(quantiles)
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(len(QUANTILES) * dim, dim)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        out: Tensor = self.project(quantiles(x_BTD, mask_BT))
         return out
 
 

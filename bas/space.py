@@ -108,6 +108,24 @@ class SearchSpace:
             blocks += zip(parts, sorted(names, key=lambda name: name in empty), strict=True)
         return Architecture(tuple(blocks))
 
+    def summary(self, architecture: Architecture) -> Factory | None:
+        """The function of frames and mask whose linear map the architecture is; None where it is no linear model.
+
+        Linear: the default stem, no block in any slot, and a pool whose class has a `summary` (`bas.blocks`).
+        """
+        if self.stem is not None or self.each_output:
+            return None
+        empty = all(getattr(row[architecture[slot]], "identity", False) for slot, row in self.slots.items())
+        pool = self.pool[architecture["pool"]] if isinstance(self.pool, Mapping) else self.pool
+        return getattr(pool, "summary", None) if empty else None
+
+    def blockless(self) -> list[Architecture]:
+        """Every architecture without a block; none where a slot cannot be empty."""
+        parts = {part: list(row) for part, row in self.searched.items()}
+        for slot, row in self.slots.items():
+            parts[slot] = [name for name, factory in row.items() if getattr(factory, "identity", False)][:1]
+        return [Architecture(tuple(zip(parts, names, strict=True))) for names in itertools.product(*parts.values())]
+
     def only(self) -> Architecture:
         """The architecture of a space that has just one, such as a baseline."""
         assert self.size == 1, self.size

@@ -12,7 +12,7 @@ import argparse
 import math
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -40,8 +40,9 @@ from bas.util.files import write_text
 from bas.util.markdown import bullets, markdown_table, section
 
 PAGE = Path(__file__).with_suffix(".md")
-SPACE, COMMITTEE = "ser_wide", 5
-STRATEGIES = ("race", "random-search")
+SPACE, COMMITTEE = "ser_wide", 4
+STRATEGIES = {"race": 2, "random-search": 1}
+"""How many trained architectures the row of each averages; random search is that of Li and Talwalkar, one alone."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Measured:
     store: str
     run: Run  # of the first strategy
     rows: Mapping[str, Predictions]
-    choices: Mapping[str, Counter[str]]  # by strategy, how often which blocks were chosen
+    choices: Mapping[str, Mapping[str, float]]  # by strategy, the mean weight of each architecture in its rows
     seconds: Mapping[str, float]  # by strategy, of one search
 
 
@@ -60,11 +61,11 @@ def main() -> None:
     parser.add_argument("--features", action="append", required=True, metavar="FOLDER", help="a store; may be repeated")
     parser.add_argument("--runs", required=True, type=Path, help="a folder for runs, which are kept")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--budget", type=int, default=30, help="trainings of a search; default: %(default)s")
+    parser.add_argument("--budget", type=int, default=16, help="trainings of a search; default: %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--strategy", action="append", choices=STRATEGIES, help="default: all")
     arguments = parser.parse_args()
-    strategies = arguments.strategy or list(STRATEGIES)
+    strategies = arguments.strategy or [*STRATEGIES]
     try:
         every = [measure(Path(folder), strategies, arguments) for folder in arguments.features]
     except UserError as error:
@@ -78,9 +79,10 @@ def measure(features: Path, strategies: Sequence[str], arguments: argparse.Names
     """Search, retrain and score one store by each strategy; what is done already stays."""
     store = FeatureStore(features.resolve())
     layers = store.info.layers
-    runs, rows, choices, seconds = [], dict[str, Predictions](), dict[str, Counter[str]](), dict[str, float]()
+    runs, rows, choices, seconds = [], dict[str, Predictions](), dict[str, dict[str, float]](), dict[str, float]()
     for strategy in strategies:
         changes = {"strategy": strategy, "budget": str(arguments.budget), "committee": str(COMMITTEE)}
+        changes |= {"ensemble": str(STRATEGIES[strategy])}
         seeds = tuple(range(arguments.seeds))
         space = (str(load_space(SPACE).path),)
         plan = Plan(str(features.resolve()), space, layers[len(layers) // 2], settings("cpu", changes), seeds, "cpu")
@@ -90,7 +92,10 @@ def measure(features: Path, strategies: Sequence[str], arguments: argparse.Names
         rows[strategy] = pooled(results_of(run, SPACE))
         rows[run.linear] = pooled(results_of(run, run.linear))
         found = searched(run, SPACE).values()
-        choices[strategy] = Counter(" > ".join(n for n in s.architecture.values() if n != "none") for s in found)
+        choices[strategy] = defaultdict(float)
+        for member in (member for one in found for member in one.members):
+            name = " > ".join(block for block in member.architecture.values() if block != "none")
+            choices[strategy][name] += member.weight / len(found)
         seconds[strategy] = float(np.mean([s.seconds for s in found]))
         runs.append(run)
     return Measured(features.name, runs[0], rows, choices, seconds)
@@ -183,8 +188,9 @@ def write(every: Sequence[Measured], strategies: Sequence[str], arguments: argpa
 
 
 def chosen(one: Measured, strategy: str) -> str:
-    top = ", ".join(f"{blocks} ({count})" for blocks, count in one.choices[strategy].most_common(6))
-    return f"{one.store}, {strategy}: {one.seconds[strategy]:.0f} s a search on one thread; chose {top}."
+    shares = sorted(one.choices[strategy].items(), key=lambda pair: -pair[1])[:6]
+    top = ", ".join(f"{blocks} {100 * share:.0f} %" for blocks, share in shares)
+    return f"{one.store}, {strategy}: {one.seconds[strategy]:.0f} s a search on one thread; made of {top}."
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,14 +18,17 @@ from torch.nn import functional as F
 
 from bas.blocks import (
     LSTM,
+    QUANTILES,
     AttentiveStatisticsPool,
     Convolution,
     ConvStem,
     LastState,
     LastStateAttention,
     MeanPool,
+    QuantilePool,
     Skip,
     StatisticsPool,
+    quantiles,
 )
 from bas.networks.costs import multiply_adds
 from bas.networks.network import build
@@ -43,6 +46,7 @@ FACTORIES: dict[str, Callable[[], nn.Module]] = {
     "attention": partial(LastStateAttention, DIM),
     "attention, hidden": partial(LastStateAttention, DIM, hidden=True),
     "statistics": partial(StatisticsPool, DIM),
+    "quantiles": partial(QuantilePool, DIM),
     "attentive statistics": partial(AttentiveStatisticsPool, DIM, inner=4),
     "skip": partial(Skip, DIM),
 }
@@ -134,6 +138,24 @@ def test_statistics_are_mean_and_deviation_over_real_frames() -> None:
     for out_D, x_TD in zip(pool(*batch()), utterances(), strict=True):
         deviation_D = x_TD.var(0, unbiased=False).clamp_min(1e-5).sqrt()
         torch.testing.assert_close(out_D, x_TD.mean(0) + 2 * deviation_D, atol=1e-5, rtol=1e-5)
+
+
+def test_quantiles_are_those_of_the_real_frames() -> None:
+    for out_K, x_TD in zip(quantiles(*batch()), utterances(), strict=True):
+        expected_QD = torch.quantile(x_TD, torch.tensor(QUANTILES), dim=0)
+        torch.testing.assert_close(out_K, expected_QD.flatten(), atol=1e-6, rtol=1e-6)
+    pool = QuantilePool(DIM)
+    torch.testing.assert_close(pool(*batch()), pool.project(quantiles(*batch())))
+
+
+@pytest.mark.parametrize("pool", [MeanPool, StatisticsPool, QuantilePool])
+def test_a_pool_with_a_summary_is_a_linear_map_of_it(pool: Any) -> None:
+    """By which a network without a block is solved as a linear model."""
+    made = pool(DIM)
+    x_BTD, mask_BT = batch()
+    summary_BK = pool.summary(x_BTD, mask_BT)
+    expected_BD = made.project(summary_BK) if hasattr(made, "project") else summary_BK
+    torch.testing.assert_close(made(x_BTD, mask_BT), expected_BD)
 
 
 def test_attention_weighs_each_channel_of_each_frame() -> None:

@@ -223,7 +223,8 @@ def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
 
 def make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
     module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
-    return Residual(module, dim) if residual and part not in ("stem", "pool") else module
+    wrapped = residual and part not in ("stem", "pool") and not getattr(factory, "identity", False)
+    return Residual(module, dim) if wrapped else module
 
 
 def check(space: SearchSpace, in_dim: int, dim: int) -> None:

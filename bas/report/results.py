@@ -89,19 +89,19 @@ class Races:
     @classmethod
     def of(cls, searches: Sequence[SearchResult]) -> Races | None:
         """None where the searches were no races."""
-        races = [(s.choice, s.trials, s) for s in searches if s.choice and s.trials]
+        races = [(s.choice, s.trials) for s in searches if s.choice and s.trials]
         if not races:
             return None
         return cls(
             searches=len(races),
-            trainings=float(np.mean([len(trials) for _, trials, _ in races])),
-            architectures=float(np.mean([len({Architecture.of(t.architecture) for t in of}) for _, of, _ in races])),
-            probability=float(np.mean([choice.probability for choice, _, _ in races])),
-            regret=float(np.mean([choice.regret for choice, _, _ in races])),
-            gain=float(np.mean([choice.gain for choice, _, _ in races])),
-            noise=float(np.mean([choice.noise for choice, _, _ in races])),
-            alike=sum(choice.best != choice.architecture for choice, _, _ in races),
-            early=sum(len(trials) < s.settings["budget"] for _, trials, s in races),  # type: ignore[operator]
+            trainings=float(np.mean([sum(not t.solved for t in of) for _, of in races])),
+            architectures=float(np.mean([len({Architecture.of(t.architecture) for t in of}) for _, of in races])),
+            probability=float(np.mean([choice.probability for choice, _ in races])),
+            regret=float(np.mean([choice.regret for choice, _ in races])),
+            gain=float(np.mean([choice.gain for choice, _ in races])),
+            noise=float(np.mean([choice.noise for choice, _ in races])),
+            alike=sum(choice.best != choice.architecture for choice, _ in races),
+            early=sum(choice.early for choice, _ in races),
         )
 
 

@@ -5,17 +5,20 @@ Nothing here scores a test part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from bas.networks.committee import Committee
+from bas.networks.linear import LinearModel
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
 from bas.protocols import Fold
 from bas.runs.session import Session
+from bas.runs.solved import Solved, solvable, solve
+from bas.search.ensemble import Member
 from bas.search.search import SearchOutcome, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
@@ -30,7 +33,7 @@ class Fitted:
     data: as the last network saw it; utterances of other speakers than it was trained on are the same for all.
     """
 
-    network: Network | Committee
+    network: Network | LinearModel | Committee
     data: Data
     curves: tuple[list[Record], ...]
     seconds: float
@@ -53,24 +56,64 @@ def fit_row(
 ) -> Fitted:
     """Train one architecture as a row of a table is: `settings.committee` networks, each kept by another inner fold.
 
-    A committee of one is `fit`. after_epoch: as there; the record also says which `member` it is of. checkpoint: each
-    network's has its number in its name, and stays when it is done.
+    A committee of one is `fit`. What has no block is one model in place of a committee: its regularisation is chosen on
+    the inner folds, and it is fitted on all training units, as the linear row is. after_epoch: as in `fit`; the record
+    also says which `member` it is of. checkpoint: each network's has its number in its name, and stays when it is done.
     """
     if settings.committee == 1:
         return fit(session, space, architecture, settings, fold, seed, after_epoch, checkpoint)
+    inner = session.inner_folds(fold, settings.committee)
+    if summary := solvable(session, space, architecture):
+        parts = session.run.protocol.folds[fold]
+        whole = Fold((*parts.fit, *parts.valid), (), parts.test)
+        return _solved(solve(session, summary, settings, fold, inner, whole), after_epoch)
     members = []
-    for number, parts in enumerate(session.inner_folds(fold, settings.committee)):
+    for number, parts in enumerate(inner):
 
         def after(record: Record, number: int = number) -> None:
             after_epoch({**record, "member": number})
 
-        path = checkpoint and checkpoint.with_suffix(f".{number}{checkpoint.suffix}")
+        path = checkpoint and member_path(checkpoint, number)
         members.append(fit(session, space, architecture, settings, fold, seed, after, path, parts, number))
-    networks = [member.network for member in members]
-    assert all(isinstance(network, Network) for network in networks)
-    committee = Committee([network for network in networks if isinstance(network, Network)]).eval()
+    committee = Committee([member.network for member in members]).eval()
     curves = tuple(member.curves[0] for member in members)
     return Fitted(committee, members[-1].data, curves, sum(member.seconds for member in members))
+
+
+def fit_ensemble(
+    session: Session,
+    space: SearchSpace,
+    members: Sequence[Member],
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Callable[[Architecture], Path],
+) -> Fitted:
+    """`fit_row` for each architecture of an ensemble, their outputs averaged by weight; of one alone, `fit_row`.
+
+    checkpoint: gives that of an architecture. The networks of all are numbered through.
+    """
+    fitted: list[Fitted] = []
+    for member in members:
+        before = sum(len(one.curves) for one in fitted)
+
+        def after(record: Record, before: int = before) -> None:
+            after_epoch({**record, "member": before + record.get("member", 0)})
+
+        architecture = Architecture.of(member.architecture)
+        path = checkpoint(architecture)
+        fitted.append(fit_row(session, space, architecture, settings, fold, seed, after, path))
+    if len(fitted) == 1:
+        return fitted[0]
+    network = Committee([one.network for one in fitted], [member.weight for member in members]).eval()
+    curves = tuple(curve for one in fitted for curve in one.curves)
+    return Fitted(network, fitted[-1].data, curves, sum(one.seconds for one in fitted))
+
+
+def member_path(checkpoint: Path, number: int) -> Path:
+    """The checkpoint of one network of a committee."""
+    return checkpoint.with_suffix(f".{number}{checkpoint.suffix}")
 
 
 def fit(
@@ -87,12 +130,16 @@ def fit(
 ) -> Fitted:
     """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
 
+    What has no block is solved (`bas.runs.solved`); its only epoch is then the record.
+
     settings: the run's, or others (`tune`). after_epoch: takes each epoch's record: epoch, loss (training), valid
     (loss and metrics), score (negative validation loss); if it raises, the training ends. The test part is not used.
     parts: an inner fold to train and stop on instead; its checkpoint stays when it is done. member: another number is
     another seed.
     """
     inner, parts = parts is not None, parts or session.run.protocol.folds[fold]
+    if summary := solvable(session, space, architecture):
+        return _solved(solve(session, summary, settings, fold, [parts], parts), after_epoch)
     data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
     seed_everything(seed, fold, *([member] if member else []), "initial weights")
     dims = data.dim, settings.width or data.dim, len(session.run.outputs)
@@ -126,6 +173,11 @@ def fit(
         keep_checkpoint=inner,
     )
     return Fitted(network, data, (records,), seconds)
+
+
+def _solved(solved: Solved, after_epoch: Callable[[Record], None]) -> Fitted:
+    after_epoch(solved.record)
+    return Fitted(solved.network, solved.data, ([solved.record],), solved.seconds)
 
 
 def search_fold(

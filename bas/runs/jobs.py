@@ -7,24 +7,25 @@ A job uses its test part once, in `_score`, after every choice is made.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from glob import escape
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.networks.committee import Committee
-from bas.networks.network import Network, build, count_parameters
+from bas.networks.network import build, count_parameters
 from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
-from bas.runs.fit import Fitted, fit_row, search_fold
+from bas.runs.fit import Fitted, fit_ensemble, member_path, search_fold
 from bas.runs.layers import best, cross_validate
 from bas.runs.linear import Pair, choose_strength, make, refit
 from bas.runs.plan import Job, Kind
-from bas.runs.raced import race_fold
+from bas.runs.raced import of_architecture, race_fold
 from bas.runs.results import (
     UNKNOWN,
     Curve,
@@ -39,6 +40,7 @@ from bas.runs.results import (
 )
 from bas.runs.run import Run
 from bas.runs.session import Session
+from bas.search.ensemble import Member
 from bas.search.race import Trial
 from bas.search.search import RACES, epochs_of
 from bas.space import Architecture, SearchSpace
@@ -55,12 +57,24 @@ def run_job(session: Session, job: Job) -> None:
 
 
 def keep(session: Session, job: Job, result: object) -> None:
-    """Write a job's result and delete its checkpoint."""
+    """Write a job's result and delete its checkpoints, but the trainings of a search that its retrained row needs."""
     head = {"job": asdict(job), "protocol": session.run.protocol.hash}
     write_json(session.run.job_path(job.name), {**head, **to_plain(result)})
     checkpoint(session, job).unlink(missing_ok=True)
-    for network in session.run.job_path(job.name).parent.glob(f"{escape(job.name)}.*.checkpoint"):
-        network.unlink()
+    needed: set[Path] = set()
+    if isinstance(result, SearchResult) and not job.searcher:
+        count = session.run.plan.settings.committee
+        paths = [of_architecture(checkpoint(session, job), Architecture.of(m.architecture)) for m in result.members]
+        needed = {member_path(path, number) for path in paths for number in range(count if count > 1 else 0)}
+    names = [job.name, search_job(job).name] if job.kind == Kind.RETRAIN else [job.name]
+    for path in (p for name in names for p in session.run.job_path(name).parent.glob(f"{escape(name)}.*.checkpoint")):
+        if path not in needed:
+            path.unlink()
+
+
+def search_job(job: Job) -> Job:
+    """The search whose choice a job retrains."""
+    return replace(job, kind=Kind.SEARCH)
 
 
 def checkpoint(session: Session, job: Job) -> Path:
@@ -132,6 +146,7 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
     kept = ("loss", run.headline)
     return SearchResult(
         architecture=outcome.architecture.to_dict(),
+        members=(Member(outcome.architecture.to_dict(), 1.0),),
         layer=session.layer(job.fold),
         settings={name: getattr(settings, name) for name in SEARCH_ONLY},
         parameters=count_parameters(supernet),
@@ -158,6 +173,7 @@ def _race(session: Session, job: Job, settings: Settings, space: SearchSpace) ->
     dims = dim, settings.width or dim, len(run.outputs), settings.dropout, settings.residual == "every"
     return SearchResult(
         architecture=raced.architecture.to_dict(),
+        members=raced.members,
         layer=session.layer(job.fold),
         settings={name: getattr(settings, name) for name in SEARCH_ONLY},
         parameters=count_parameters(build(space, raced.architecture, *dims, run.states)),
@@ -174,16 +190,27 @@ def _race(session: Session, job: Job, settings: Settings, space: SearchSpace) ->
 def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
     """Train a job's architecture and score it on the test part; return the job's result."""
     space, architecture = training_of(session.run, job)
+    settings, seen = session.run.plan.settings, set[int]()
     with board_of(session, job) as board:
 
         def after_epoch(record: Record) -> None:
+            seen.add(record.get("member", 0))
             if board:
                 tensorboard.train_epoch(board, record)
             session.tick()
 
-        settings, path = session.run.plan.settings, checkpoint(session, job)
-        fitted = fit_row(session, space, architecture, settings, job.fold, job.seed, after_epoch, path)
-        return finish(session, job, architecture, fitted, board)
+        def path(architecture: Architecture) -> Path:
+            if job.kind == Kind.RETRAIN and settings.committee > 1:  # where a race has left its trainings
+                return of_architecture(checkpoint(session, search_job(job)), architecture)
+            return checkpoint(session, job)
+
+        members = members_of(session.run, job, architecture)
+        fitted = fit_ensemble(session, space, members, settings, job.fold, job.seed, after_epoch, path)
+        for number, records in enumerate(fitted.curves):
+            if board and number not in seen:  # trained by the race
+                for record in records:
+                    tensorboard.train_epoch(board, {**record, "member": number})
+        return finish(session, job, architecture, fitted, board, members)
 
 
 def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter | None]:
@@ -196,7 +223,12 @@ def board_of(session: Session, job: Job) -> AbstractContextManager[SummaryWriter
 
 
 def finish(
-    session: Session, job: Job, architecture: Architecture, fitted: Fitted, board: SummaryWriter | None
+    session: Session,
+    job: Job,
+    architecture: Architecture,
+    fitted: Fitted,
+    board: SummaryWriter | None,
+    members: Sequence[Member] = (),
 ) -> TrainingResult:
     """Score a training on its test part, once, save the weights that are kept, and return the job's result."""
     session.keep_beside(job, fitted)
@@ -210,6 +242,7 @@ def finish(
         save(session, job, fitted.network)
     return TrainingResult(
         architecture=architecture.to_dict(),
+        members=tuple(members) or (Member(architecture.to_dict(), 1.0),),
         layer=session.layer(job.fold),
         parameters=count_parameters(fitted.network),
         seconds=fitted.seconds,
@@ -233,7 +266,14 @@ def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     return space, Architecture.of(search_of(run, job.row, job.fold, job.seed).architecture)
 
 
-def save(session: Session, job: Job, network: Network | Committee) -> None:
+def members_of(run: Run, job: Job, architecture: Architecture) -> Sequence[Member]:
+    """The architectures whose outputs a job's row averages: several where a race has found an ensemble."""
+    if job.kind == Kind.RETRAIN:
+        return search_of(run, job.row, job.fold, job.seed).members
+    return (Member(architecture.to_dict(), 1.0),)
+
+
+def save(session: Session, job: Job, network: nn.Module) -> None:
     path = session.run.folder / "jobs" / f"{job.name}.pt"
     with replacing(path) as temporary, temporary.open("wb") as stream:
         torch.save(network.state_dict(), stream)

@@ -1,43 +1,44 @@
-"""A race in a fold of a run: its trainings, and the file from which a killed race goes on.
+"""A race in a fold of a run: its trainings, which a killed race and the retrained row do not repeat, and its ensemble.
 
 Nothing here scores a test part.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from bas.networks.costs import count, multiply_adds
-from bas.networks.network import Network
 from bas.networks.supernet import Supernet
 from bas.protocols import Fold
-from bas.runs.fit import fit
+from bas.runs.fit import fit, member_path
 from bas.runs.session import Session
+from bas.runs.solved import solvable
+from bas.search.ensemble import Member, weigh
 from bas.search.race import Choice, Race, Trial, random_search
 from bas.search.search import PASSES
 from bas.space import Architecture, SearchSpace
-from bas.training.loop import Record, seed_of
+from bas.training.loop import Record, outputs, seed_of
 from bas.training.settings import Settings
-from bas.util.faults import judging
-from bas.util.files import read_record, write_json
-from bas.util.typed import from_plain, to_plain
 
 INNER = 5
 """Inner folds of a race, unless the rows are committees: then as many as these have."""
 
-FIRST = 1000
-"""The number of a race's first training among those of its fold and seed: its luck is not that of a row's networks."""
-
-DAMAGED = "damaged, or not of this job; delete it: the job starts over"
-
 
 @dataclass(frozen=True)
 class Raced:
-    """What a race did and chose. multiply_adds: of its trainings. choice: None for random-search."""
+    """What a race did and chose. multiply_adds: of its trainings. choice: None for random-search.
+
+    members: of its ensemble; the architecture alone where there is none.
+    """
 
     architecture: Architecture
+    members: tuple[Member, ...]
     trials: tuple[Trial, ...]
     choice: Choice | None
     seconds: float
@@ -56,8 +57,11 @@ def race_fold(
 ) -> Raced:
     """Race the architectures of a space on the training units of a fold; see `bas.search.race`.
 
+    A training of replication r is the network r of the committee that `fit_row` makes of its architecture and seed.
+
     after_training: takes the number of a trial and the trial, also of those that a killed race had done.
-    checkpoint: a file with the trials done; the caller deletes it when all is saved.
+    checkpoint: where trainings stay, that of replication r as `member_path(of_architecture(checkpoint, ...), r)`; the
+    caller deletes them.
     """
     inner = session.inner_folds(fold, settings.committee if settings.committee > 1 else INNER)
     data = session.data(session.layer(fold), settings.stride)
@@ -67,41 +71,56 @@ def race_fold(
     members = session.members((*fold_parts.fit, *fold_parts.valid))
     frames = int(data.lengths_U[members].median())  # not of the test part
     costs = count(supernet, settings.cost, frames)
-    done = _read(checkpoint) if checkpoint and checkpoint.exists() else []
+    solved = [a for a in space.blockless() if solvable(session, space, a)]
+    ensemble = settings.ensemble if settings.ensemble > 1 else 0
     trials: list[Trial] = []
+    held: dict[tuple[Architecture, int], Tensor] = {}
 
-    def train(architecture: Architecture, replication: int) -> Trial:
-        number = len(trials)
-        if number < len(done):
-            trial = done[number]
-            with judging(checkpoint or Path(), DAMAGED):
-                if (trial.architecture, trial.replication) != (architecture.to_dict(), replication):
-                    raise ValueError("holds another race")
-        else:
-            trial = _train(session, space, architecture, settings, (fold, seed, replication), inner, after_epoch)
+    def train(architecture: Architecture, replication: int) -> float:
+        path = checkpoint and of_architecture(checkpoint, architecture)
+        which = fold, seed, replication
+        trial, held_NO = _train(session, space, architecture, settings, which, inner, after_epoch, path)
+        if replication < len(inner):
+            held[architecture, replication] = held_NO
+        after_training(len(trials), trial)
         trials.append(trial)
-        after_training(number, trial)
-        if checkpoint and number >= len(done):
-            write_json(checkpoint, {"trials": to_plain(trials)})
-        return trial
+        return trial.loss
 
-    of_seed = seed_of(fold, seed)
-    choice = None
+    of_seed, choice = seed_of(fold, seed), None
     if settings.strategy == "race":
-        race = Race(space, costs, len(inner), settings.budget, of_seed)
+        race = Race(space, costs, len(inner), settings.budget, of_seed, solved, ensemble)
         while (following := race.next()) is not None:
-            race.add(*following, train(*following).loss)
-        choice = race.choice()
+            race.add(*following, train(*following))
+        choice, finalists = race.choice(), race.finalists
         architecture = Architecture.of(choice.architecture)
     else:
-        architecture = random_search(space, settings.budget, of_seed, lambda a: train(a, 0).loss)
-    work: dict[Architecture, int] = {}
-    for of in {Architecture.of(trial.architecture) for trial in trials}:
-        network: Network = supernet.discrete(of)
-        work[of] = multiply_adds(network, data.states * data.dim, frames)
+        for architecture in solved if ensemble else ():
+            for replication in range(len(inner)):
+                train(architecture, replication)
+        drawn = settings.budget - ensemble * (len(inner) - 1)
+        order = random_search(space, drawn, of_seed, lambda a: train(a, 0))
+        architecture, finalists = order[0], order[:ensemble]
+        for finalist in finalists:
+            for replication in range(1, len(inner)):
+                train(finalist, replication)
+    chosen: tuple[Member, ...] = (Member(architecture.to_dict(), 1.0),)
+    if ensemble:
+        every = [*solved, *(a for a in finalists if a not in solved)]
+        held_MNO = [torch.cat([held[a, r] for r in range(len(inner))]) for a in every]
+        targets_N = data.targets_U[session.members(tuple(i for parts in inner for i in parts.valid))]
+        weights = weigh(held_MNO, lambda outputs_NO: session.run.task.loss(outputs_NO, targets_N))
+        chosen = tuple(Member(a.to_dict(), w) for a, w in zip(every, weights, strict=True) if w)
+    trained = [Architecture.of(trial.architecture) for trial in trials if not trial.solved]
+    work = {a: multiply_adds(supernet.discrete(a), data.states * data.dim, frames) for a in set(trained)}
     passes = settings.epochs * len(members) * (PASSES * (len(inner) - 1) + 1) / len(inner)
-    total = int(sum(work[Architecture.of(trial.architecture)] for trial in trials) * passes)
-    return Raced(architecture, tuple(trials), choice, sum(trial.seconds for trial in trials), total)
+    total = int(sum(work[a] for a in trained) * passes)
+    return Raced(architecture, chosen, tuple(trials), choice, sum(trial.seconds for trial in trials), total)
+
+
+def of_architecture(checkpoint: Path, architecture: Architecture) -> Path:
+    """The checkpoint of a committee of an architecture, beside that of the race."""
+    short = hashlib.sha256(repr(architecture.blocks).encode()).hexdigest()[:12]
+    return checkpoint.with_suffix(f".{short}{checkpoint.suffix}")
 
 
 def _train(
@@ -112,21 +131,19 @@ def _train(
     which: tuple[int, int, int],
     inner: list[Fold],
     after_epoch: Callable[[], None],
-) -> Trial:
+    checkpoint: Path | None,
+) -> tuple[Trial, Tensor]:
+    """A trial, and its outputs for the utterances that it held out."""
     fold, seed, replication = which
 
     def after(record: Record) -> None:
         after_epoch()
 
     parts = inner[replication % len(inner)]
-    fitted = fit(session, space, architecture, settings, fold, seed, after, parts=parts, member=FIRST + replication)
+    path = checkpoint and member_path(checkpoint, replication)
+    fitted = fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)
     (kept,) = fitted.kept
-    return Trial(
-        architecture.to_dict(), replication, kept["valid"]["loss"], kept["valid"][session.run.headline], fitted.seconds
-    )
-
-
-def _read(checkpoint: Path) -> list[Trial]:
-    raw = read_record(checkpoint, DAMAGED)
-    with judging(checkpoint, DAMAGED):
-        return [from_plain(Trial, trial, checkpoint, DAMAGED) for trial in raw["trials"]]
+    loss, headline = kept["valid"]["loss"], kept["valid"][session.run.headline]
+    solved = solvable(session, space, architecture) is not None
+    trial = Trial(architecture.to_dict(), replication, loss, headline, fitted.seconds, solved)
+    return trial, outputs(fitted.network, fitted.data, session.members(parts.valid)).cpu()

@@ -13,6 +13,7 @@ from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
 from bas.runs.plan import BEST, MIX, Job, Kind
 from bas.runs.run import AGAIN, Run
+from bas.search.ensemble import Member
 from bas.search.race import Choice, Trial
 from bas.stats import Interval, Predictions, Spread, interval_of_mean, mean_metric, ua
 from bas.stats.shares import Ceiling
@@ -94,6 +95,7 @@ class TrainingResult(Scored):
     """Of one architecture: retrained, a baseline, or one of an audit."""
 
     architecture: Mapping[str, str]  # block by slot
+    members: tuple[Member, ...]  # of an ensemble; else the architecture alone
     layer: int | str
     networks: tuple[Curve, ...]  # several: a committee
 
@@ -123,6 +125,7 @@ class SearchEpoch(Epoch):
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     architecture: Mapping[str, str]
+    members: tuple[Member, ...]  # what the row is made of: an ensemble, or the architecture alone
     layer: int | str
     settings: Mapping[str, float | int | str | None]  # those of the search alone
     parameters: int  # of the supernet; of a race, of what it chose

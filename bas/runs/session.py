@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bas.networks.committee import Committee
+from bas.networks.linear import LinearModel
 from bas.networks.network import Network
 from bas.protocols import Fold, field_of
 from bas.runs import inner
@@ -97,7 +98,7 @@ class Session:
         layer = self.run.plan.layer
         return int(self.run.result(Job(Kind.LAYER, BEST, fold, 0).name)["layer"]) if layer == BEST else layer
 
-    def mix(self, network: Network | Committee) -> dict[str, Any]:
+    def mix(self, network: Network | LinearModel | Committee) -> dict[str, Any]:
         """The weight of each state in the network's layer mix, by number, for a record; empty without a mix."""
         weights_L = network.mix_weights()
         if weights_L is None:

@@ -24,6 +24,7 @@ from bas.runs.fit import Fitted
 from bas.runs.jobs import board_of, finish, keep, training_of
 from bas.runs.plan import Job
 from bas.runs.session import Session
+from bas.runs.solved import solvable
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
 from bas.training.loop import FACTOR, Record, seed_everything, seed_of
@@ -35,7 +36,9 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in stacks of at most `size`, each of one architecture on one layer; other jobs are alone in theirs."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        same = (training_of(session.run, job)[1], session.layer(job.fold)) if session.stackable(job) else (job.name,)
+        space, architecture = training_of(session.run, job)
+        together = session.stackable(job) and not solvable(session, space, architecture)
+        same = (architecture, session.layer(job.fold)) if together else (job.name,)
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 

@@ -4,16 +4,23 @@ A replication is one inner fold of the training speakers and one seed, the same 
 on the other inner folds and judged by its loss on this one. So all training speakers judge, not the few of one valid
 part, and architectures are compared within a replication. `budget` counts trainings:
 
-1. The first round, in the first replication: the cheapest architecture, and all that differ from it in one part.
-2. Each further round, in the next replication: the cheapest again, which the others must beat; the BEST others so far
-   by the posterior mean of the surrogate (`bas.search.surrogate`); and NEW ones by their expected improvement.
-3. The race ends with the budget, or before, once every inner fold has judged and no architecture is expected to improve
-   the choice by WORTH of the noise of one training. The choice is the architecture of those trained with the lowest
-   posterior mean; but a cheaper one is taken if it cannot be told from that (it is better with a probability of at
-   least TIE), or is not worth telling (its mean is within WORTH of the noise of one training).
+1. Linear models, which are solved (`bas.runs.solved`), in every inner fold: the others must beat them. They take
+   seconds, and the budget does not count them.
+2. The first round, in the first replication: the cheapest architecture, and all that differ from it in one part.
+3. Each further round, in the next replication: the BEST so far by the posterior mean of the surrogate
+   (`bas.search.surrogate`), and NEW ones by their expected improvement; where nothing was solved, the cheapest again,
+   as a control.
+4. The race ends with the budget, or before, once every inner fold has judged and no architecture is expected to improve
+   the choice by WORTH of the noise of one training. For an ensemble, the last of the budget trains its networks in the
+   inner folds that they lack: `finalists`.
+
+The choice is the architecture of those trained with the lowest posterior mean; but a cheaper one is taken if it cannot
+be told from that (it is better with a probability of at least TIE), or is not worth telling (its mean is within WORTH
+of the noise of one training).
 
 random-search is the baseline of equal cost (Li and Talwalkar 2019): as many architectures as the budget has trainings,
-drawn uniformly, each trained in the first replication; the lowest loss wins.
+drawn uniformly, each trained in the first replication; the lowest loss wins. For an ensemble, as many fewer as its
+networks need trainings in the other inner folds.
 
 References
     Jones, Schonlau and Welch, *Journal of Global Optimization* 13, 1998: expected improvement.
@@ -39,7 +46,7 @@ LARGEST = 20_000
 """Architectures that the surrogate scores: all of a space, or so many drawn from a larger one, beside the first."""
 
 BEST, NEW = 2, 2
-"""Architectures of a round, beside the cheapest."""
+"""Architectures of a round; for an ensemble, as many of the best as it takes."""
 
 WORTH = 0.1  # of the noise of one training: a smaller difference is not worth a round, or a costlier architecture
 TIE = 1 / 3  # probability that the cheaper of two is the better one, from which on they are not told apart
@@ -48,13 +55,17 @@ SAMPLES = 2000  # of the posterior, for probabilities
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a race. loss, headline (the metric of verdicts): on held-out utterances, at its best epoch."""
+    """One training of a race. loss, headline (the metric of verdicts): on held-out utterances, at its best epoch.
+
+    solved: it is a linear model, and no training of the budget.
+    """
 
     architecture: Mapping[str, str]
     replication: int
     loss: float
     headline: float
     seconds: float
+    solved: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Choice:
     probability: that the choice has the lowest loss of all that were trained.
     regret: how much lower the lowest of them is expected to be, in units of the loss.
     gain: by how much the most promising architecture was expected to be below the best, before the last round.
-    noise: standard deviation of the loss of one training.
+    noise: standard deviation of the loss of one training. early: it ended as no architecture promised more.
     """
 
     architecture: Mapping[str, str]
@@ -74,46 +85,104 @@ class Choice:
     regret: float
     gain: float
     noise: float
+    early: bool
 
 
 class Race:
-    """The state of a race: `next` names a training, `add` takes its loss, `choice` ends it."""
+    """The state of a race: `next` names a training, `add` takes its loss, `choice` ends it.
 
-    def __init__(self, space: SearchSpace, costs: Costs, inner_folds: int, budget: int, seed: int) -> None:
-        self.budget, self.seed, self.inner_folds = budget, seed, inner_folds
+    solved: the linear models of the space. ensemble: how many trained architectures `finalists` gives at most; 0: none.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        costs: Costs,
+        inner_folds: int,
+        budget: int,
+        seed: int,
+        solved: Sequence[Architecture] = (),
+        ensemble: int = 0,
+    ) -> None:
+        self.budget, self.seed, self.inner_folds, self.ensemble = budget, seed, inner_folds, ensemble
         near = _near_cheapest(space, costs)
         if space.size <= LARGEST:
             others = map(space.distinct, space.architectures())
         else:
             others = map(space.distinct, drawn(space, LARGEST, seed))
-        every = dict.fromkeys((*near, *others))
+        every = dict.fromkeys((*near, *solved, *others))
         self.candidates = sorted(every, key=lambda a: costs.of(a.blocks))
         self.number = {a: i for i, a in enumerate(self.candidates)}
         self.codes_AP = codes(space, self.candidates)
+        self.solved = {self.number[a] for a in solved}
         self.which: list[int] = []
         self.replication: list[int] = []
         self.loss: list[float] = []
         self.gain = np.inf
         self.round = 0
-        self.waiting = sorted(self.number[a] for a in near)
+        self.finished = self.early = False
+        self.finalists: list[Architecture] = []
+        first = sorted({self.number[a] for a in near} - self.solved)[: budget - ensemble * (inner_folds - 1)]
+        self.waiting = [(a, r) for a in sorted(self.solved) for r in range(inner_folds)] + [(a, 0) for a in first]
+
+    @property
+    def spent(self) -> int:
+        """The number of trainings."""
+        return sum(a not in self.solved for a in self.which)
 
     def next(self) -> tuple[Architecture, int] | None:
         """The next training, or None at the end of the race."""
-        if len(self.loss) == self.budget:
+        if not self.waiting and not self.finished:
+            if self.spent < self.budget:
+                self.waiting = self._round()
+            if not self.waiting:
+                self.waiting, self.finished = self._last(), True
+        if not self.waiting or (self.spent == self.budget and self.waiting[0][0] not in self.solved):
             return None
-        if not self.waiting:
-            of = self._posterior(np.arange(len(self.candidates)), 0)
-            tried = np.unique(self.which)
-            gain_A = improvement(of, tried)
-            self.gain = float(gain_A.max())
-            self.round += 1
-            if self.gain < WORTH * of.noise and self.round >= self.inner_folds:
-                return None
-            best = [0, *(a for a in tried[of.mean_A[tried].argsort(kind="stable")] if a)][: 1 + BEST]
-            gain_A[tried] = -np.inf
-            new = [a for a in (-gain_A).argsort(kind="stable")[:NEW] if np.isfinite(gain_A[a])]
-            self.waiting = [int(a) for a in (*best, *new)]
-        return self.candidates[self.waiting.pop(0)], self.round
+        number, replication = self.waiting.pop(0)
+        return self.candidates[number], replication
+
+    def _round(self) -> list[tuple[int, int]]:
+        """Architectures to train in the next replication; none if that is not worth it, or is needed to finish."""
+        of = self._posterior(np.arange(len(self.candidates)), 0)
+        tried = np.unique(self.which)
+        gain_A = improvement(of, tried)
+        self.gain = float(gain_A.max())
+        self.early = self.gain < WORTH * of.noise and self.round + 1 >= self.inner_folds
+        if self.early:
+            return []
+        control = [] if self.solved else [0]
+        order = [int(a) for a in tried[of.mean_A[tried].argsort(kind="stable")] if a not in self.solved]
+        best = [a for a in order if a not in control][: max(BEST, self.ensemble)]
+        gain_A[tried] = -np.inf
+        new = [int(a) for a in (-gain_A).argsort(kind="stable")[:NEW] if np.isfinite(gain_A[a])]
+        asked = [(a, self.round + 1) for a in (*control, *best, *new)]
+        final = order[: self.ensemble]
+        after = sum(len(self._lacks(a) - {r for b, r in asked if b == a}) for a in final)
+        after += self.inner_folds * (self.ensemble - len(final))
+        if self.budget - self.spent < (len(asked) + after if self.ensemble else 1):
+            return []
+        self.round += 1
+        return asked
+
+    def _last(self) -> list[tuple[int, int]]:
+        """What the best architectures lack to be finalists, as far as the budget goes."""
+        tried = np.array(sorted(set(self.which) - self.solved), int)
+        if not self.ensemble or not len(tried):
+            return []
+        of, left = self._posterior(tried, 0), self.budget - self.spent
+        asked: list[tuple[int, int]] = []
+        for a in tried[of.mean_A.argsort(kind="stable")]:
+            lacks = sorted(self._lacks(int(a)))
+            if len(lacks) <= left - len(asked) and len(self.finalists) < self.ensemble:
+                self.finalists.append(self.candidates[a])
+                asked += [(int(a), r) for r in lacks]
+        return asked
+
+    def _lacks(self, number: int) -> set[int]:
+        """The inner folds in which an architecture was not trained."""
+        done = {r for a, r in zip(self.which, self.replication, strict=True) if a == number}
+        return set(range(self.inner_folds)) - done
 
     def add(self, architecture: Architecture, replication: int, loss: float) -> None:
         """Take the loss of a training."""
@@ -137,6 +206,7 @@ class Race:
             float((of.samples_SA[:, chosen] - lowest_S).mean()),
             float(self.gain) if np.isfinite(self.gain) else 0.0,
             of.noise,
+            self.early,
         )
 
     def _posterior(self, wanted: np.ndarray, samples: int) -> Posterior:
@@ -168,6 +238,9 @@ def drawn(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     ]
 
 
-def random_search(space: SearchSpace, budget: int, seed: int, train: Callable[[Architecture], float]) -> Architecture:
-    """The best of `budget` architectures drawn uniformly. train: gives the loss of one."""
-    return min(drawn(space, budget, seed), key=train)
+def random_search(
+    space: SearchSpace, budget: int, seed: int, train: Callable[[Architecture], float]
+) -> list[Architecture]:
+    """`budget` architectures drawn uniformly, each once, the best first. train: gives the loss of one."""
+    losses = [(train(architecture), architecture) for architecture in map(space.distinct, drawn(space, budget, seed))]
+    return list(dict.fromkeys(a for _, a in sorted(losses, key=lambda pair: pair[0])))

@@ -97,7 +97,8 @@ def optimise(
             if state["of"] != of:
                 raise ValueError("trained on other utterances, or from another seed")
             model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
+            if len(state["records"]) < settings.epochs:
+                optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
     written = time.monotonic()
     for epoch in range(len(records), settings.epochs):
@@ -117,7 +118,7 @@ def optimise(
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         last = epoch + 1 == settings.epochs
         if checkpoint and (keep_checkpoint if last else time.monotonic() - written > CHECKPOINT_SECONDS):
-            states = model.state_dict(), optimiser.state_dict()
+            states = model.state_dict(), {} if last else optimiser.state_dict()  # the end needs less disk
             with replacing(checkpoint) as temporary, temporary.open("wb") as stream:
                 torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), stream)
             written = time.monotonic()

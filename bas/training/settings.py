@@ -43,7 +43,7 @@ PROBED = (
 """The settings that a probe of layers reads."""
 
 SEARCH_ONLY = (
-    *("strategy", "budget", "warmup", "noise", "cost", "cost_weight"),
+    *("strategy", "budget", "ensemble", "warmup", "noise", "cost", "cost_weight"),
     *("theta_lr", "tau_start", "tau_rate", "tau_end"),
 )
 """The settings that change a search and no other training."""
@@ -81,19 +81,20 @@ class Settings:
     noise: Noise  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
     cost: Cost  # how the cost of a candidate is measured: multiply-adds (of a forward pass) | parameters
     budget: int  # trainings of a race or random-search
+    ensemble: int  # of those: 1: the row is what they choose | more: at most so many trained architectures, weighted
     cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"setting {name}={value}: must be a finite number")
-        positive = ("stride", "epochs", "batch_size", "committee", "budget", "lr", "theta_lr", "tau_start")
+        positive = ("stride", "epochs", "batch_size", "committee", "budget", "ensemble", "lr", "theta_lr", "tau_start")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be above 0")
         if self.width is not None and self.width < 1:
             raise UserError(f"setting width={self.width}: must be above 0")
-        for name in ("width", "stride", "epochs", "batch_size", "committee", "budget"):
+        for name in ("width", "stride", "epochs", "batch_size", "committee", "budget", "ensemble"):
             if (getattr(self, name) or 0) > LARGEST:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be at most {LARGEST:,}")
         for name in ("momentum", "dropout"):
@@ -109,6 +110,13 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be {describe(kind)}")
         if self.strategy == "single-path" and self.noise == "utterance":
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
+        if self.strategy in ("race", "random-search") and self.ensemble > 1:
+            if self.committee == 1:
+                raise UserError(f"setting ensemble={self.ensemble}: needs committee above 1, or ensemble=1")
+            if self.budget < self.ensemble * self.committee:
+                least = self.ensemble * self.committee
+                who = f"an ensemble of {self.ensemble} committees of {self.committee}"
+                raise UserError(f"setting budget={self.budget}: must be at least {least} for {who}")
         if (self.tau_rate is None) == (self.tau_end is None):
             raise UserError("settings tau_rate and tau_end: give one of them, the other as none")
         if (self.tau_rate or self.tau_end or 0) <= 0:
@@ -163,6 +171,7 @@ PRESETS: Mapping[str, Settings] = {
         noise="batch",
         cost="multiply-adds",
         budget=40,
+        ensemble=1,
         cost_weight=0.0,
     ),
     "cpu": Settings(
@@ -189,6 +198,7 @@ PRESETS: Mapping[str, Settings] = {
         noise="batch",
         cost="multiply-adds",
         budget=40,
+        ensemble=1,
         cost_weight=0.0,
     ),
 }

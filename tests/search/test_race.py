@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,9 +47,9 @@ def blocks(architecture: Architecture | Mapping[str, str]) -> list[str]:
     return [name for name in names.values() if name not in ("none", "mean")]
 
 
-def run(truth: Truth, seed: int, budget: int = 40, noise: float = NOISE) -> tuple[Race, Choice]:
+def run(truth: Truth, seed: int, budget: int = 40, noise: float = NOISE, **more: Any) -> tuple[Race, Choice]:
     """A race on these losses, each with a shift of its replication that is larger than all differences."""
-    race, rng = Race(WIDE, COSTS, INNER, budget, seed), np.random.default_rng(seed)
+    race, rng = Race(WIDE, COSTS, INNER, budget, seed, **more), np.random.default_rng(seed)
     shifts = rng.normal(0, 1, 1000)
     while (following := race.next()) is not None:
         architecture, replication = following
@@ -94,15 +95,72 @@ def test_a_race_is_a_function_of_its_seed_and_keeps_its_budget() -> None:
     assert len(set(pairs)) == len(pairs), "no training twice"
     first = [race_blocks(one[0], i) for i, (_, r) in enumerate(pairs) if r == 0]
     assert all(len(names) <= 1 for names in first), "the cheapest, and what differs from it in one part"
-    assert len(first) == 1 + 5 + 3
+    assert len(first) == 1 + 5 + 4
     rounds = np.bincount(one[0].replication)
     assert set(rounds[1:-1]) == {1 + BEST + NEW}, "every other round compares so many in one replication"
 
 
 def test_the_cheapest_is_asked_in_every_round_however_bad() -> None:
-    race, _ = run(lambda architecture: 0.5 * (not blocks(architecture)), 0, budget=9 + 4 * 5)
+    race, _ = run(lambda architecture: 0.5 * (not blocks(architecture)), 0, budget=10 + 4 * 5)
     asked = [r for which, r in zip(race.which, race.replication, strict=True) if which == 0]
     assert asked == list(range(1 + 4))
+
+
+# Linear models, and the finalists of an ensemble
+
+SOLVED = [a for a in WIDE.blockless() if WIDE.summary(a)]
+
+
+def of_trainings(race: Race) -> list[tuple[Architecture, int]]:
+    pairs = zip(race.which, race.replication, strict=True)
+    return [(race.candidates[a], r) for a, r in pairs if race.candidates[a] not in SOLVED]
+
+
+def test_linear_models_come_first_in_every_inner_fold_and_cost_no_budget() -> None:
+    race, _ = run(lambda architecture: 0.0, 0, budget=12, solved=SOLVED)
+    assert [a["pool"] for a in SOLVED] == ["mean", "statistics", "quantiles"]
+    first = [(race.candidates[a], r) for a, r in zip(race.which[:15], race.replication, strict=False)]
+    assert first == [(a, r) for a in SOLVED for r in range(INNER)]
+    assert race.spent == len(of_trainings(race)) == 12
+    assert {r for a, r in of_trainings(race)[:7]} == {0}
+    assert all(len(blocks(a)) == 1 for a, _ in of_trainings(race)[:7]), "what differs from the cheapest in one part"
+    assert race.finalists == []
+
+
+@pytest.mark.parametrize("solved", [[], SOLVED])
+@pytest.mark.parametrize("budget", [10, 11, 14, 16, 20, 30, 41])
+@pytest.mark.parametrize("ensemble", [2, 3])
+def test_finalists_are_trained_in_every_inner_fold_within_the_budget(
+    solved: list[Architecture], budget: int, ensemble: int
+) -> None:
+    if budget < ensemble * INNER:
+        return
+    race, _ = run(lambda a: 0.1 * len(blocks(a)), budget, budget, solved=solved, ensemble=ensemble)
+    assert race.spent <= budget
+    assert len(race.finalists) == ensemble == len(set(race.finalists))
+    pairs = set(zip(race.which, race.replication, strict=True))
+    for finalist in race.finalists:
+        assert {(race.number[finalist], r) for r in range(INNER)} <= pairs
+    assert not set(race.finalists) & set(solved)
+
+
+def test_the_finalists_are_the_best_that_were_trained() -> None:
+    def truth(architecture: Architecture) -> float:
+        return 0.0 if architecture["pool"] == "attentive statistics" else 0.3
+
+    for seed in range(5):
+        race, _ = run(truth, seed, budget=24, solved=SOLVED, ensemble=2)
+        assert all(a["pool"] == "attentive statistics" for a in race.finalists), (seed, race.finalists)
+
+
+def test_a_linear_model_that_is_best_is_the_choice_and_no_finalist() -> None:
+    def truth(architecture: Architecture) -> float:
+        return 0.3 * (blocks(architecture) != ["statistics"])
+
+    for seed in range(5):
+        race, choice = run(truth, seed, budget=20, solved=SOLVED, ensemble=2)
+        assert blocks(choice.architecture) == ["statistics"]
+        assert not set(race.finalists) & set(SOLVED)
 
 
 def race_blocks(race: Race, number: int) -> list[str]:
@@ -120,7 +178,7 @@ def test_budgets_smaller_than_the_first_round() -> None:
 def test_a_space_too_large_to_list_is_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(racing, "LARGEST", 50)
     race = Race(WIDE, COSTS, INNER, 20, 0)
-    assert len(race.candidates) <= 50 + 9
+    assert len(race.candidates) <= 50 + 10
     assert race.candidates[0] == Architecture.of(dict.fromkeys(list(WIDE.slots), "none") | {"pool": "mean"})
 
 
@@ -131,11 +189,15 @@ def test_random_search_keeps_the_lowest_of_as_many_as_the_budget_has() -> None:
         seen.append(architecture)
         return abs(len(seen) - 7)
 
-    assert random_search(WIDE, 20, 5, train) == seen[6]
+    order = random_search(WIDE, 20, 5, train)
+    assert order[0] == seen[6]
     assert len(seen) == 20
-    assert seen == drawn(WIDE, 20, 5) != drawn(WIDE, 20, 6)
+    assert seen == list(map(WIDE.distinct, drawn(WIDE, 20, 5)))
+    assert drawn(WIDE, 20, 5) != drawn(WIDE, 20, 6)
+    assert sorted(map(str, order)) == sorted(set(map(str, seen))), "each once"
+    assert set(order[:3]) == {seen[5], seen[6], seen[7]}
     shares = np.mean([[a["pool"] == name for name in WIDE.searched["pool"]] for a in drawn(WIDE, 4000, 0)], axis=0)
-    assert shares == pytest.approx([0.25] * 4, abs=0.03)
+    assert shares == pytest.approx([0.2] * 5, abs=0.03)
 
 
 # Trainings
@@ -285,7 +347,7 @@ def test_expected_improvement_against_draws() -> None:
 def test_empty_slots_come_last_and_count_once() -> None:
     made = Architecture.of({"layer1": "none", "layer2": "FFN", "layer3": "none", "layer4": "MSA", "pool": "mean"})
     assert str(WIDE.distinct(made)) == "FFN > MSA > none > none > mean"
-    assert len({WIDE.distinct(a) for a in WIDE.architectures()}) == 4 * sum(5**depth for depth in range(5))
+    assert len({WIDE.distinct(a) for a in WIDE.architectures()}) == 5 * sum(5**depth for depth in range(5))
     plain = load_space(str(ROOT / "search_spaces" / "ser_bas3.py")).space
     assert all(plain.distinct(a) == a for a in plain.architectures())
 

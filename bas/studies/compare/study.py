@@ -75,8 +75,9 @@ def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
     jobs = [Job(Kind.RETRAIN, name, f, s) for name in run.spaces for s in plan.seeds for f in folds]
     for job in jobs:
-        chosen = search_of(run, job.row, job.fold, job.seed).architecture
-        if run.done(job.name) and read_result(run, job, TrainingResult).architecture != chosen:
+        chosen = search_of(run, job.row, job.fold, job.seed)
+        done = read_result(run, job, TrainingResult) if run.done(job.name) else None
+        if done and (done.architecture, done.members) != (chosen.architecture, chosen.members):
             run.job_path(job.name).unlink()  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
     pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)

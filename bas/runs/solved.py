@@ -1,0 +1,127 @@
+"""Architectures without a block: linear models of a summary over time, solved rather than trained.
+
+Gradient descent with the rate and the epochs of a deep network ends far from the optimum of a linear model, which is
+one and can be computed; so "nothing more than a linear model" would lose a search for the wrong reason.
+
+Axes: U utterances, K values of a summary, O outputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from bas.networks.linear import LinearModel, Summary
+from bas.networks.network import varying
+from bas.protocols import Fold
+from bas.runs.linear import STRENGTHS
+from bas.runs.session import Session
+from bas.space import Architecture, SearchSpace
+from bas.training.batches import Data
+from bas.training.loop import Record, outputs
+from bas.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A linear model and the data that it sees; record: as of an epoch of a training, the only one."""
+
+    network: LinearModel
+    data: Data
+    record: Record
+    seconds: float
+
+
+def solvable(session: Session, space: SearchSpace, architecture: Architecture) -> Summary | None:
+    """The summary of which the architecture is a linear model; None: it has a block, or the task has no classes.
+
+    Only for classes is the loss of networks, cross-entropy, one with which a linear model has a single optimum.
+    """
+    return space.summary(architecture) if session.run.task.classes is not None else None
+
+
+def solve(
+    session: Session, summary: Summary, settings: Settings, fold: int, splits: Sequence[Fold], whole: Fold
+) -> Solved:
+    """Logistic regression on a summary, fitted on the fit part of `whole`.
+
+    Its inverse regularisation, of `linear.STRENGTHS`, has the lowest mean loss on the valid parts of `splits` when it
+    is fitted on their fit parts. No test part is used.
+    """
+    begun = time.monotonic()
+    problems = [_Problem(session, summary, settings, fold, parts) for parts in splits]
+
+    def judged(strength: float) -> Record:
+        held = [problem.scores(problem.solution(strength), problem.parts.valid) for problem in problems]
+        return {name: float(np.mean([of[name] for of in held])) for name in held[0]}
+
+    valid = {strength: judged(strength) for strength in STRENGTHS}
+    best = min(STRENGTHS, key=lambda strength: (valid[strength]["loss"], strength))
+    of_whole = next((p for p in problems if p.parts == whole), None)
+    problem = of_whole or _Problem(session, summary, settings, fold, whole)
+    network = problem.solution(best)
+    loss = problem.scores(network, whole.fit)["loss"]
+    record = {"epoch": 0, "loss": loss, "valid": valid[best], "score": -valid[best]["loss"]}
+    return Solved(network, problem.data, record, time.monotonic() - begun)
+
+
+class _Summaries(nn.Module):
+    def __init__(self, summary: Summary) -> None:
+        super().__init__()
+        self.summary = summary
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.summary(x_BTI, mask_BT)
+
+
+class _Problem:
+    """The summaries of one split, standardised by its fit part."""
+
+    def __init__(self, session: Session, summary: Summary, settings: Settings, fold: int, parts: Fold) -> None:
+        self.session, self.parts, self.summary = session, parts, _Summaries(summary).eval()
+        self.data = session.derived(session.layer(fold), parts, settings)
+        self._known: dict[tuple[str, ...], Tensor] = {}
+        x_UK = self._of(parts.fit).cpu().double()
+        size_K = x_UK.square().mean(0).sqrt()
+        self.mean_K, self.std_K = x_UK.mean(0), varying(x_UK.std(0, correction=0), size_K)
+        scale_K = torch.where(self.std_K > 0, 1 / self.std_K, 1.0)
+        z_UK = ((x_UK - self.mean_K) * scale_K).numpy()
+        # With more values than utterances, the same optimum in fewer dimensions: an L2 penalty does not see a rotation.
+        self.basis_RK = np.linalg.svd(z_UK, full_matrices=False)[2] if z_UK.shape[1] > len(z_UK) else None
+        self.z_UR = z_UK if self.basis_RK is None else z_UK @ self.basis_RK.T
+        self.targets_U = session.run.targets[session.members(parts.fit).numpy()]
+
+    def _of(self, ids: tuple[str, ...]) -> Tensor:
+        if ids not in self._known:
+            self._known[ids] = outputs(self.summary, self.data, self.session.members(ids))
+        return self._known[ids]
+
+    def solution(self, strength: float) -> LinearModel:
+        model = LogisticRegression(C=strength, max_iter=2000).fit(self.z_UR, self.targets_U)
+        weight_CR, bias_C = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # one row, for the second class
+            weight_CR, bias_C = np.vstack([0 * weight_CR, weight_CR]), np.array([0.0, bias_C[0]])
+        network = LinearModel(self.summary.summary, self.data.states * self.data.dim, len(self.session.run.outputs))
+        network.standardise.set(self.mean_K.float(), self.std_K.float())
+        classes = torch.from_numpy(model.classes_)
+        with torch.no_grad():
+            # A class without an utterance here is less likely than one with one.
+            network.head.weight.zero_()
+            network.head.bias.fill_(float(bias_C.min() - np.log(len(self.targets_U))))
+            weight_CK = weight_CR if self.basis_RK is None else weight_CR @ self.basis_RK
+            network.head.weight[classes] = torch.from_numpy(weight_CK).float()
+            network.head.bias[classes] = torch.from_numpy(bias_C).float()
+        return network.to(self.session.device).eval()
+
+    @torch.inference_mode()
+    def scores(self, network: LinearModel, ids: tuple[str, ...]) -> Record:
+        members, task = self.session.members(ids), self.session.run.task
+        outputs_BO = network.of_summary(self._of(ids))
+        loss = float(task.loss(outputs_BO, self.data.targets_U[members]))
+        return {"loss": loss, **self.session.metrics(task.predict(outputs_BO), members)}

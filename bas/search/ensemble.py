@@ -1,0 +1,43 @@
+"""An ensemble of the architectures that a search has trained: weights by what they predict of held-out utterances.
+
+Choosing one architecture throws away the others, which are as good within the noise and err elsewhere. Ensemble
+selection (Caruana et al., *Ensemble Selection from Libraries of Models*, ICML 2004) starts from nothing and adds, with
+replacement, the model that lowers the loss of the mean most; the weights are how often each was added.
+
+Axes: M models, N held-out utterances, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STEPS = 20
+"""Models that are added: weights are multiples of 1 / STEPS."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One architecture of an ensemble, and the share of its outputs in the mean."""
+
+    architecture: Mapping[str, str]
+    weight: float
+
+
+def weigh(outputs_MNO: Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> list[float]:
+    """The weight of each model, 0.0 for those that are not needed; they sum to 1. Ties go to the first model.
+
+    outputs_MNO: of each model `(N, O)`, all on the same utterances, which no network of it was trained on.
+    loss: of outputs `(N, O)`.
+    """
+    count = [0] * len(outputs_MNO)
+    total_NO = torch.zeros_like(outputs_MNO[0])
+    for step in range(1, STEPS + 1):
+        losses = [float(loss((total_NO + outputs_NO) / step)) for outputs_NO in outputs_MNO]
+        added = losses.index(min(losses))
+        count[added] += 1
+        total_NO = total_NO + outputs_MNO[added]
+    return [times / STEPS for times in count]
