@@ -16,7 +16,7 @@ from rich.console import Console
 from bas.errors import UserError
 from bas.experiment import KEYS, Experiment, Text, keys_of, load_experiment, read_texts
 from bas.experiment.key import Key
-from bas.experiment.keys import SEEDS, SEVERAL, SPACES, settings_table
+from bas.experiment.keys import COMPARED, PAPERS, SEEDS, SEVERAL, SPACES, settings_table
 
 Work: TypeAlias = Callable[[argparse.Namespace, Console], int]
 """Carries out a verb and returns the exit code."""
@@ -107,7 +107,10 @@ def whole_number(text: str) -> int:
 
 
 def _help(name: str, key: Key, verb: str) -> str:
-    of_verb: Mapping[str, Any] = {"seeds": SEEDS.get(verb), "spaces": " ".join(SPACES.get(verb, ()))}
+    spaces = " ".join(SPACES.get(verb, ()))
+    if verb in COMPARED:
+        spaces += f" (cpu), {' '.join(PAPERS)} (paper)"
+    of_verb: Mapping[str, Any] = {"seeds": SEEDS.get(verb), "spaces": spaces}
     text = key.help.replace("the verb's own", str(of_verb[name])) if name in of_verb else key.help
     if "default:" not in text and key.default is not None and key.default is not False and key.default != ():
         shown = " ".join(map(str, key.default)) if isinstance(key.default, tuple) else key.default

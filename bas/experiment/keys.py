@@ -18,24 +18,33 @@ from bas.training import tuning
 from bas.training.settings import LAYERS, PROBED, SEARCH_ONLY
 
 SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
+COMPARED = ("search", "retrain", "compare")
 STUDIES = ("probe", "words", "shares")
 TRAINED = (*SEARCHES, *STUDIES)
 SEVERAL: Mapping[str, tuple[str, ...]] = {"features": STUDIES, "layer": ("shares",)}
 """The keys that are lists, with the verbs that take more than one item."""
 
 SEEDS: Mapping[str, int] = {verb: {"audit": 4, "cost": 5}.get(verb, 3) for verb in TRAINED}
+PAPERS = ("ser_bas3", "ser_bas4")
 SPACES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(SEARCHES, ("ser_bas3", "ser_bas4")),
+    **dict.fromkeys(SEARCHES, PAPERS),
+    **dict.fromkeys(COMPARED, ("ser_wide",)),
     **dict.fromkeys(("audit", "probe", "protocol", "check"), ("ser_bas3",)),
     "words": ("ser_bas3", "speaker_id"),
     "shares": ("emotion_share",),
 }
 """What a verb takes unless it is given."""
 
+
+def spaces_of(verb: str, preset: str) -> tuple[str, ...]:
+    """The spaces that a verb takes unless they are given."""
+    return PAPERS if verb in COMPARED and preset == "paper" else SPACES[verb]
+
+
 READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
     # It has audit.strategies, and is about single trainings.
-    "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "committee")),
+    "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "committee", "ensemble")),
     "cost": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
@@ -46,6 +55,15 @@ READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
 
 WORDS_CPU = {"stride": 4}
 """The settings of `words` under the preset cpu: that preset's stride of 8 frames would be half a word."""
+
+RACED = {"strategy": "race", "committee": 4, "ensemble": 2, "budget": 16}
+"""The settings of `search`, `retrain` and `compare` under the preset cpu; see `benchmarks/search.md`."""
+
+OWN: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("words", "cpu"): WORDS_CPU,
+    **{(verb, "cpu"): RACED for verb in COMPARED},
+}
+"""By verb and preset, the settings that are not the preset's."""
 
 
 CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from bas import __version__
-from bas.experiment.keys import READ_SETTINGS, SEVERAL, WORDS_CPU, Experiment, keys_of
+from bas.experiment.keys import OWN, READ_SETTINGS, SEVERAL, Experiment, keys_of
 from bas.experiment.read import values_of
 from bas.training import tuning
 from bas.training.settings import PRESETS, Settings
@@ -22,7 +22,7 @@ FILE = "experiment.toml"
 
 def settings_of(experiment: Experiment, verb: str) -> Settings:
     """The preset with the settings that the verb reads; raises UserError for values that do not go together."""
-    own = WORDS_CPU if (verb, experiment.preset) == ("words", "cpu") else {}
+    own = OWN.get((verb, experiment.preset), {})
     if "committee" not in READ_SETTINGS[verb]:
         own = {**own, "committee": 1}
     read = {name: value for name, value in experiment.settings.items() if name in READ_SETTINGS[verb]}

@@ -13,8 +13,8 @@ from typing import Any
 from bas import __version__
 from bas.corpora import Corpus, open_corpus
 from bas.errors import Diverged, UserError
-from bas.experiment import FILE, SEEDS, SPACES, Experiment, settings_of, write_experiment
-from bas.experiment.keys import READ_SETTINGS
+from bas.experiment import FILE, SEEDS, Experiment, settings_of, write_experiment
+from bas.experiment.keys import READ_SETTINGS, spaces_of
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, default_rule
 from bas.protocols.rules import LISTS
@@ -150,7 +150,7 @@ def inputs_of(
             raise UserError(f"{verb}: takes one layer of {', '.join(map(str, choice.layer))}; name it with --layer")
         layer = choice.layer[0] if choice.layer else LAYERS[choice.preset]
     layer = _state(layer, info.layers, info.encoder["num_states"])
-    files = tuple(load_space(name) for name in spaces or choice.spaces or SPACES[verb])
+    files = tuple(load_space(name) for name in spaces or choice.spaces or spaces_of(verb, choice.preset))
     check_networks(files, info.dim, settings)
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))

@@ -17,7 +17,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bas.cli.main import main
 
 WORDS = ["compare", "--features", "store", "--layer", "1", "--space", "ser_bas3", "--seeds", "1", "--workers", "1"]
-QUICK = ["--set", "epochs=1", "--set", "width=16", "--set", "stride=1", "--name", "marked"]
+QUICK = [
+    "--set",
+    "strategy=single-path",
+    "--set",
+    "committee=1",
+    "--set",
+    "epochs=1",
+    "--set",
+    "width=16",
+    "--set",
+    "stride=1",
+    "--name",
+    "marked",
+]
 LEAKY = ["--protocol", "id:2", "--allow-overlap", "speaker"]
 
 

@@ -19,7 +19,7 @@ from bas.util.places import find_place, note_place, short_name, short_place
 QUICK = "--set epochs=2 --set batch_size=8 --seeds 1 --workers 1"
 SMALL = f"--features runs/features/cups-log-mel {QUICK} --set width=16 --space four.py --set strategy=gumbel"
 VERBS = {
-    "compare": f"compare {SMALL} --protocol split.json",
+    "compare": f"compare {SMALL} --set committee=1 --protocol split.json",
     "audit": f"audit {SMALL.replace('--set strategy=gumbel', '--strategy gumbel')} --variant none",
     "tune": f"tune {SMALL} --trials 2",
     "cost": f"protocol cost {SMALL.replace(' --set strategy=gumbel', '')} --clean speaker:3 --leaky id:3",

@@ -94,10 +94,10 @@ def test_a_runs_own_file_means_the_same(verb: str, work: Path, monkeypatch: pyte
 
 
 def test_the_same_numbers(work: Path) -> None:
-    flags = ["--set", "stride=2", "--protocol", "speaker:2"]
+    flags = ["--set", "stride=2", "--set", "committee=1", "--protocol", "speaker:2"]
     assert main(["compare", "cups.toml", *SMALL, *flags, "--name", "one"]) == 0
     assert main(["compare", "runs/one/experiment.toml", "--name", "two"]) == 0
-    settings = {"epochs": 2, "batch_size": 8, "width": 16, "strategy": "gumbel", "stride": 2}
+    settings = {"epochs": 2, "batch_size": 8, "width": 16, "strategy": "gumbel", "stride": 2, "committee": 1}
     results = bas.compare(
         "cups.toml",
         name="three",

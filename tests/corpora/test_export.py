@@ -243,7 +243,7 @@ def test_verbs_say_which_columns_were_not_read(
     store = tmp_path / "runs/features/cups-log-mel"
     before = (store / "shard-00000.h5").read_bytes()
     comparing = ["compare", "--features", str(store), "--seeds", "1", "--workers", "1", "--space", "ser_bas3", "--set"]
-    comparing += ["strategy=random", "--set", "epochs=1", "--set", "width=8"]
+    comparing += ["strategy=random", "--set", "committee=1", "--set", "epochs=1", "--set", "width=8"]
     assert main([*comparing, *mapped]) == 2
     assert "with none; the same `bas extract` with it keeps the features" in capsys.readouterr().err
     assert main([*extracting, *mapped]) == 0

@@ -144,7 +144,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "emodb.toml").write_text(
         'spaces = ["two.py"]\nseeds = 1\nworkers = 1\n[corpus]\nreader = "manifest"\nroot = "cups.csv"\n'
         '[encoder]\nname = "bas-hubert-nano"\nlayers = [0, 3]\n[protocol]\nrule = "speaker:2"\n'
-        "[settings]\nepochs = 2\nwidth = 8\n",
+        "[settings]\nepochs = 2\nwidth = 8\nbudget = 4\ncommittee = 2\n",
         encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ from bas.experiment import (
     tuning_of,
     write_experiment,
 )
-from bas.experiment.keys import READ_SETTINGS, TRAINED, settings_table
+from bas.experiment.keys import OWN, RACED, READ_SETTINGS, TRAINED, settings_table, spaces_of
 from bas.training import settings, tuning
 from bas.util.device import DEVICES
 
@@ -100,7 +100,9 @@ def test_a_file(emodb: Experiment) -> None:
     assert (emodb.layer, emodb.seeds, emodb.preset) == (("best",), 3, "cpu")
     assert (emodb.corpus.reader, emodb.encoder.name) == ("emodb", "microsoft/wavlm-large")
     assert emodb.settings == {"epochs": 30, "width": None}
-    assert settings_of(emodb, "compare") == dataclasses.replace(settings.PRESETS["cpu"], epochs=30, width=None)
+    expected = dataclasses.replace(settings.PRESETS["cpu"], epochs=30, width=None)
+    assert settings_of(emodb, "tune") == expected
+    assert settings_of(emodb, "compare") == dataclasses.replace(expected, **RACED)
     assert tuning_of(emodb) == dataclasses.replace(tuning.PRESETS["cpu"], lr=1e-3)
     assert read_experiment(tomllib.loads(EMODB)) == read_experiment(emodb) == emodb
 
@@ -167,6 +169,18 @@ def test_the_words_study_has_a_stride_of_its_own_under_cpu(emodb: Experiment) ->
     assert settings_of(emodb, "words").stride == 4
     assert settings_of(change(emodb, "words", {"preset": "paper"}), "words").stride == 1
     assert settings_of(change(emodb, "words", {"settings": {"stride": 8}}), "words").stride == 8
+
+
+@pytest.mark.parametrize("verb", ["search", "retrain", "compare"])
+def test_a_comparison_races_a_wide_space_under_cpu_and_is_the_papers_under_paper(emodb: Experiment, verb: str) -> None:
+    assert {name: getattr(settings_of(emodb, verb), name) for name in RACED} == RACED
+    alone = change(emodb, verb, {"settings": {"strategy": "single-path", "committee": 1}})
+    assert (settings_of(alone, verb).strategy, settings_of(alone, verb).committee) == ("single-path", 1)
+    paper = change(emodb, verb, {"preset": "paper"})
+    assert settings_of(paper, verb).strategy == "gumbel"
+    assert (spaces_of(verb, "cpu"), spaces_of(verb, "paper")) == (("ser_wide",), ("ser_bas3", "ser_bas4"))
+    assert spaces_of("audit", "cpu") == spaces_of("audit", "paper") == ("ser_bas3",)
+    assert set(OWN) == {("words", "cpu"), *((verb, "cpu") for verb in ("search", "retrain", "compare"))}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def run_command(
         given = {"extract": ["--corpus", "manifest", "--root", "all.csv", "--encoder", "log-mel", "--features", "f"]}
         small = ["--features", "f", "--layer", "0", "--seeds", "1", "--space", "ser_bas3", "--workers", "1"]
         quick = ["--protocol", "speaker:2", "--set", "epochs=1", "--set", "width=8", "--name", "r"]
+        quick += ["--set", "strategy=single-path", "--set", "committee=1"]
         try:
             code = main([verb, *given.get(verb, [*small, *quick]), *more])
         except SystemExit as stopped:

@@ -34,6 +34,7 @@ from bas.cli.main import main
 from bas.encoders import NANO
 from bas.features.store import FeatureStore
 from bas.studies.probe import few
+from bas.search.search import RACES
 from bas.training.settings import STRATEGIES
 
 RATE, SPEAKERS, TAKES = 16_000, 6, 4
@@ -113,12 +114,14 @@ def run_all(root: Path) -> None:
     for strategy in STRATEGIES:
         run = [*one, "--layer=middle", "--space=four.py", "--protocol=speaker:2", f"--name=cpu-{strategy}"]
         verb = "compare" if strategy == "single-path" else "retrain"  # the baselines are the same for all
-        do(verb, "--features=nano", *run, *small, f"--set=strategy={strategy}")
+        rows = changes(committee=2, ensemble=2, budget=8) if strategy in RACES else changes(committee=1)
+        do(verb, "--features=nano", *run, *small, f"--set=strategy={strategy}", *rows)
     paper = [*one, "--preset=paper", "--layer=mix", "--space=four.py", "--space=ser_bas3", "--protocol=speaker:2"]
     for verb in ("search", "retrain", "compare"):
         do(verb, "--features=nano", *paper, "--name=paper", *changes(epochs=2, width=16, stride=2))
+    alone = changes(strategy="single-path", committee=1)
     best = ["--layer=best", "--space=four.py", "--protocol=speaker:3", "--name=mel-best", "--workers=2", "--seeds=2"]
-    do("compare", "--features=mel", *best, *changes(epochs=2, width=16, batch_size=8, normalise="speaker"))
+    do("compare", "--features=mel", *best, *changes(epochs=2, width=16, batch_size=8, normalise="speaker"), *alone)
     audit = [*one, "--space=four.py", "--layer=3", "--protocol=speaker:2", "--name=audit", "--variant=residual=every"]
     do("audit", "--features=nano", *audit, "--strategy=single-path", "--strategy=gumbel", *small)
     for mode in ("blocks", "search"):

@@ -32,7 +32,7 @@ space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 94\n"
 STORE = "runs/features/cups"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
-SMALL = f"{PLAIN} --set strategy=gumbel"
+SMALL = f"{PLAIN} --set strategy=gumbel --set committee=1"
 EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
 CHECK = "protocol check split.json --corpus manifest --root cups.csv"
 SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protocol"

@@ -25,7 +25,7 @@ QUICK = ["--set", "epochs=2", "--set", "width=8", "--set", "stride=4", "--worker
 ONE = ["--protocol", "speaker:2", "--space", "four.py"]
 STORE = "runs/features/cups-log-mel"
 VERBS = {
-    "compare": [*QUICK, *ONE, "--set", "strategy=gumbel", "--features", STORE],
+    "compare": [*QUICK, *ONE, "--set", "strategy=gumbel", "--set", "committee=1", "--features", STORE],
     "tune": [*QUICK, *ONE, "--set", "strategy=gumbel", "--features", STORE, "--trials", "2"],
 }
 FILES = {

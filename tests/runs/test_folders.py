@@ -34,7 +34,7 @@ HELPER = 'from bas.blocks import FFN, SimpleFFN\nBLOCKS = {"One": FFN, "Two": Si
 OTHER_HELPER = 'from bas.blocks import FFN, SimpleFFN\nBLOCKS = {"One": SimpleFFN, "Two": FFN}\n'
 BASELINE = 'baselines = {{"mine": SearchSpace(slots={{"x": {{"B": {block}}}}}, pool=MeanPool)}}\n'
 QUICK = ["cups.toml", "--set", "epochs=1", "--set", "width=8", "--set", "stride=4", "--workers", "1", "--seeds", "1"]
-SEARCH = [*QUICK, "--set", "strategy=random", "--protocol", "speaker:2", "--space"]
+SEARCH = [*QUICK, "--set", "strategy=random", "--set", "committee=1", "--protocol", "speaker:2", "--space"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_script_needs_no_guard(work: Path) -> None:
     """Processes of a pool do not run the user's script once more."""
     Path("script.py").write_text(
         "import bas\nprint('begun')\n"
-        "settings = {'epochs': 1, 'width': 8, 'stride': 4, 'strategy': 'random'}\n"
+        "settings = {'epochs': 1, 'width': 8, 'stride': 4, 'strategy': 'random', 'committee': 1}\n"
         "print(bas.compare('cups.toml', name='script', spaces='one.py', seeds=1, workers=2, settings=settings,\n"
         "    protocol={'rule': 'speaker:2'}).run)\n"
     )

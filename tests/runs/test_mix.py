@@ -191,6 +191,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compare(features: Path, name: str, *more: str) -> list[str]:
     small = [f"--set={setting}" for setting in ("strategy=gumbel", "epochs=2", "width=8", "stride=2", "warmup=1")]
+    small.append("--set=committee=1")
     run = ["compare", "--features", str(features), "--layer", "mix", "--space", "ser_bas3", "--seeds", "1"]
     return [*run, *small, "--protocol", "speaker:2", "--workers", "1", "--name", name, *more]
 

@@ -191,13 +191,14 @@ def runs() -> Iterator[tuple[str, int, list[str]]]:
     """A name, how many files and trials fold 0 has, the command line."""
     cups = ["--features=cups", FILE, *SMALL, *TINY]
     for strategy in STRATEGIES:
-        way, no_supernet = changes(strategy=strategy, budget=4), strategy in RACES
+        rows = {"committee": 2, "budget": 5} if strategy in RACES else {"committee": 1}
+        way, no_supernet = changes(strategy=strategy, **rows), strategy in RACES
         yield f"best-{strategy}", 6 - no_supernet, ["retrain", *cups, "--layer=best", *BY_SPEAKER, *way]
         yield f"mix-{strategy}", 5 - no_supernet, ["retrain", *cups, "--layer=mix", *PLAIN, *way]
-    yield "compare", 10, ["compare", *cups, "--layer=best", *BY_SPEAKER]
-    committee = changes(strategy="race", budget=4, committee=3)
-    yield "committee", 9, ["compare", *cups, "--layer=best", *BY_SPEAKER, *committee]
-    yield "own", 10, ["compare", "--features=cups", "--protocol=own", *SMALL, *TINY, "--layer=best"]
+    yield "compare", 9, ["compare", *cups, "--layer=best", *BY_SPEAKER]
+    committee = changes(strategy="single-path", committee=3)
+    yield "committee", 10, ["compare", *cups, "--layer=best", *BY_SPEAKER, *committee]
+    yield "own", 9, ["compare", "--features=cups", "--protocol=own", *SMALL, *TINY, "--layer=best"]
     searches = ["--strategy=single-path", "--strategy=gumbel", "--variant=residual=every"]
     yield "audit", 24, ["audit", *cups, "--layer=best", *BY_SPEAKER, *searches]
     for mode in ("blocks", "search"):

@@ -351,6 +351,7 @@ def test_a_run_that_streams_is_one_that_does_not(
 ) -> None:
     monkeypatch.chdir(tones)
     small = ["--set", "epochs=2", "--set", "width=8", "--set", "stride=4", "--set", f"normalise={normalise}"]
+    small += ["--set", "strategy=single-path", "--set", "committee=1"]
     more = ["--layer", "0", "--seeds", "1", "--space", "ser_bas3", "--protocol", "speaker:2"]
     run = ["compare", "--features", str(tones / "features"), *small, *more]
     assert main([*run, "--name", f"{normalise}-resident", "--workers", "1", "--memory", "2"]) == 0

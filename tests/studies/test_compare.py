@@ -43,6 +43,8 @@ SMALL = [
     "--set",
     "strategy=gumbel",
     "--set",
+    "committee=1",
+    "--set",
     "epochs=3",
     "--set",
     "width=16",

@@ -76,6 +76,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def test_a_comparison_opens_each_of_its_inputs_once(features: str, counts: Counter[str]) -> None:
     run = ["compare", "--features", features, "--layer", "1", "--space", "two.py", "--seeds", "2", *SMALL]
+    run += ["--set=budget=4", "--set=committee=2"]
     assert main([*run, "--workers", "1"]) == 0
     assert counts == {"corpus": 1, "store.json": 1, "space file": 1, "run": 1, "features": 1}
 
@@ -83,7 +84,7 @@ def test_a_comparison_opens_each_of_its_inputs_once(features: str, counts: Count
 @pytest.mark.parametrize(
     "words",
     [
-        ["compare", "--layer", "1"],
+        ["compare", "--layer", "1", "--set=budget=4", "--set=committee=2"],
         ["audit", "--layer", "1", "--strategy", "gumbel", "--variant", "residual=every"],
         ["tune", "--layer", "1", "--trials", "2"],
     ],

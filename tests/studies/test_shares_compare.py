@@ -26,7 +26,7 @@ baselines = {
     "one each": SearchSpace({"layer1": {"LSTM": LSTM}}, MeanPool, each_output=True),
 }
 """
-SETTINGS = ("epochs=3", "width=8", "stride=4", "strategy=gumbel")
+SETTINGS = ("epochs=3", "width=8", "stride=4", "strategy=gumbel", "committee=1")
 
 
 @pytest.fixture
