@@ -90,7 +90,7 @@ help:  ## this page
 
 setup: .venv/run  ## install the package into .venv; later targets keep TORCH and PYTHON | make setup TORCH=cpu PYTHON=python3.12
 
-demo: .venv/demo  ## the main job on synthetic speech, no data needed, about 4 minutes | make demo
+demo: .venv/demo  ## the main job on synthetic speech, no data needed, about 3 minutes | make demo
 	$(BIN)/bas demo
 
 READ = $(if $(EXPERIMENT),"$(EXPERIMENT)") $(SET:%=--set '%')

@@ -115,7 +115,7 @@ def search(
 def retrain(
     experiment: Source, *, console: Console | None = None, **changes: Any
 ) -> dict[str, dict[tuple[int, int], TrainingResult]]:
-    """Search, then train what was chosen from scratch and score it: by space, then by fold and seed, the trainings."""
+    """Search, then make the row of what was found and score it: by space, then by fold and seed, the trainings."""
     from bas.runs.results import retrained
     from bas.studies.compare import study
 

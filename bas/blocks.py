@@ -7,8 +7,8 @@ on padding; a pool ignores padding.
 A stem is `(x_BTI, mask_BT) -> x_BTD`, I the features' width. Each utterance has at least one real frame, and its real
 frames come before its padding.
 
-`summary` of a pool's class: a function of frames and mask without parameters, of which the pool is a linear map. A
-network without a block before it is a linear model, and is solved as one (`bas.runs.solved`).
+`summary` of a pool's class: a function of frames and mask without parameters, of which the pool is a linear map. In
+place of a network without a block, a linear model of the summary of its input is solved (`bas.runs.solved`).
 
 Three choices that Fang et al. 2023 leave open are made here, once: LayerNorm after each sub-module (as in the vanilla
 transformer, which their eq. 3 abbreviates), ReLU, and an output projection after the heads.

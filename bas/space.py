@@ -109,9 +109,10 @@ class SearchSpace:
         return Architecture(tuple(blocks))
 
     def summary(self, architecture: Architecture) -> Factory | None:
-        """The function of frames and mask whose linear map the architecture is; None where it is no linear model.
+        """The function of frames and mask of which a linear model takes the architecture's place; None: it is trained.
 
-        Linear: the default stem, no block in any slot, and a pool whose class has a `summary` (`bas.blocks`).
+        For the default stem, no block in any slot, and a pool whose class has a `summary` (`bas.blocks`). For the mean
+        that is the same family of functions; a summary that is not linear in the frames is taken before the stem.
         """
         if self.stem is not None or self.each_output:
             return None

@@ -1,6 +1,6 @@
 """Beyond the paper: no block to four, of five kinds, and five ways to pool; 3,905 different architectures.
 
-Those without a block that pool by the mean, statistics or quantiles over time are linear models, and solved as such.
+In place of those without a block that pool by the mean, statistics or quantiles, a linear model of these is solved.
 """
 
 from functools import partial

@@ -16,7 +16,7 @@ from bas.experiment import SPACES
 VERBS = {
     "extract": "a frozen encoder over a corpus, into HDF5 shards",
     "search": "search each space in every fold; print the chosen blocks",
-    "retrain": "search, then train the chosen architectures from scratch and score them",
+    "retrain": "search, then make and score the rows of what was found",
     "compare": "search, retrain, train the baselines; the table with its statistics",
     "audit": "train every architecture of a space: did the search work, and did the choice matter?",
     "tune": "Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search",

@@ -45,6 +45,7 @@ READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
     # It has audit.strategies, and is about single trainings.
     "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "committee", "ensemble")),
+    "tune": tuple(name for name in trainings.KINDS if name not in ("budget", "ensemble")),
     "cost": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
@@ -56,7 +57,7 @@ READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
 WORDS_CPU = {"stride": 4}
 """The settings of `words` under the preset cpu: that preset's stride of 8 frames would be half a word."""
 
-RACED = {"strategy": "race", "committee": 4, "ensemble": 2, "budget": 16}
+RACED: Mapping[str, Any] = {"strategy": "race", "committee": 4, "ensemble": 2, "budget": 16}
 """The settings of `search`, `retrain` and `compare` under the preset cpu; see `benchmarks/search.md`."""
 
 OWN: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -352,7 +353,7 @@ def _walk(table: type, prefix: str) -> Iterator[tuple[str, Key]]:
             for setting, kind in module.KINDS.items():
                 readers = tuple(verb for verb, names in READ_SETTINGS.items() if setting in names)
                 verbs = ("dynamics",) if module is tuning else readers
-                yield f"{name}.{setting}", Key("a setting; default: the preset's", verbs, kind=kind)
+                yield f"{name}.{setting}", Key("a setting; default: the preset's or the verb's own", verbs, kind=kind)
         else:
             yield name, replace(one.metadata["key"], kind=kinds[one.name], default=one.default)
 

@@ -13,7 +13,7 @@ from bas import __version__
 from bas.experiment.keys import OWN, READ_SETTINGS, SEVERAL, Experiment, keys_of
 from bas.experiment.read import values_of
 from bas.training import tuning
-from bas.training.settings import PRESETS, Settings
+from bas.training.settings import PRESETS, RACES, Settings
 from bas.training.tuning import Tuning
 from bas.util.files import write_text
 
@@ -23,6 +23,8 @@ FILE = "experiment.toml"
 def settings_of(experiment: Experiment, verb: str) -> Settings:
     """The preset with the settings that the verb reads; raises UserError for values that do not go together."""
     own = OWN.get((verb, experiment.preset), {})
+    if experiment.settings.get("strategy", "race") not in RACES:
+        own = {name: value for name, value in own.items() if name not in ("budget", "ensemble")}
     if "committee" not in READ_SETTINGS[verb]:
         own = {**own, "committee": 1}
     read = {name: value for name, value in experiment.settings.items() if name in READ_SETTINGS[verb]}

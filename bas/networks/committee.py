@@ -25,10 +25,8 @@ class Committee(nn.Module):
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
         """As `Network`."""
-        outputs = (
-            weight * network(x_BTI, mask_BT) for network, weight in zip(self.networks, self.weights, strict=True)
-        )
-        return torch.stack(list(outputs)).sum(0)
+        pairs = zip(self.networks, self.weights, strict=True)
+        return torch.stack([weight * network(x_BTI, mask_BT) for network, weight in pairs]).sum(0)
 
     def mix_weights(self) -> Tensor | None:
         """The mean over the networks that have a layer mix of its weights, `(L,)` float64; None without a mix."""

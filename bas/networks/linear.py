@@ -17,9 +17,9 @@ Summary = Callable[[Tensor, Tensor], Tensor]
 
 
 class LinearModel(nn.Module):
-    """Summary over time, standardisation and linear map: what an architecture without a block is (`bas.runs.solved`).
+    """Summary over time, standardisation and linear map, in place of an architecture without a block.
 
-    It computes in float32 under autocast too, as it was solved.
+    See `bas.runs.solved`. It computes in float32 under autocast too, as it was solved.
     """
 
     def __init__(self, summary: Summary, in_dim: int, outputs: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bas.report.results import Comparison, Races, Row
+from bas.report.results import Comparison, Ensembles, Races, Row
 from bas.runs.plan import MIX
 from bas.runs.results import (
     Scored,
@@ -26,6 +26,7 @@ from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import FalseVerdicts, Spread, a_against_a, paired, verdict_sentence
 from bas.stats.decisions import Selection, summarise, warnings
+from bas.training.settings import RACES
 
 Jobs = Mapping[str, list[list[Scored]]]
 """The trainings of each row, by its label; of a row by seed and fold."""
@@ -54,7 +55,13 @@ def tabulate(run: Run) -> Comparison:
         },
         mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
         races={name: races for name, results in of_space.items() if (races := Races.of(results))},
+        ensembles={name: Ensembles.of(results) for name, results in of_space.items()} if _averages(run) else {},
     )
+
+
+def _averages(run: Run) -> bool:
+    """Whether the row of a search is an ensemble."""
+    return run.plan.settings.strategy in RACES and run.plan.settings.ensemble > 1
 
 
 def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[Row, ...]:
@@ -129,4 +136,6 @@ def decided(searches: Sequence[SearchResult], space: SearchSpace) -> Selection:
         selection = summarise(certain, chosen)
         slots = {name: replace(slot, margin=None, entropy=None) for name, slot in selection.slots.items()}
         selection = replace(selection, slots=slots)
+    if any(search.trials for search in searches):
+        return selection  # a race puts empty slots last, so equal blocks are no collapse; it says itself how sure it is
     return replace(selection, warnings=tuple(warnings(selection)))

@@ -19,12 +19,13 @@ from bas.report.notes import (
     uncorrected_line,
     verdict_lines,
 )
-from bas.report.results import Comparison, Races
+from bas.report.results import Comparison, Ensembles, Races
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
 from bas.stats import Paired
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
+MOST_MEMBERS = 8  # architectures of an ensemble that are listed
 MOST = 3  # metrics beside each other on a terminal
 
 
@@ -117,14 +118,26 @@ def _decisions(results: Comparison) -> list[str]:
             f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {top}."
         )
         lines += [f"{name}: {warning}" for warning in selection.warnings]
-    return lines + [line for name, races in results.races.items() for line in _race(name, races)]
+    lines += [line for name, races in results.races.items() for line in _race(name, races)]
+    return lines + [_ensemble(name, of) for name, of in results.ensembles.items()]
+
+
+def _ensemble(name: str, of: Ensembles) -> str:
+    """What a row averages, the heaviest first."""
+    shown = [f"{blocks} {100 * weight:.0f} %" for blocks, weight in list(of.weights.items())[:MOST_MEMBERS]]
+    more = "" if len(of.weights) == len(shown) else f", and {len(of.weights) - len(shown)} with less"
+    return (
+        f"{name}: its row is not the choice alone, but the mean of {of.members:.1f} architectures, weighted by what "
+        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}."
+    )
 
 
 def _race(name: str, of: Races) -> list[str]:
     """What a race spent, how sure it is, and what more of the budget would buy."""
     spent = f"{of.trainings:.0f} trainings of {of.architectures:.0f} architectures on inner folds"
+    spent += f" beside {of.solved:.0f} linear models" if of.solved else ""
     lines = [
-        f"{name}, a race of {spent} (means over {of.searches} searches): the choice is the best of those trained with "
+        f"{name}, a race of {spent} (means over {of.searches} searches): the choice is the best of them with "
         f"probability {of.probability:.2f} and is expected to lose {of.regret:.3f} of validation loss to the best of "
         f"them; the noise of one training is {of.noise:.3f}. The most promising architecture was expected to gain "
         f"{of.gain:.4f} in another round: what a larger setting budget would buy."

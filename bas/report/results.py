@@ -6,6 +6,7 @@ Each study has its own in `bas.studies.<study>.results`, a subclass of `Results`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from bas.runs.results import Context, SearchResult
+from bas.search.race import Trial
 from bas.space import Architecture
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import Selection
@@ -73,12 +75,31 @@ class Row(Score):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ensembles:
+    """Of what the rows of a space's searches are made: means over searches."""
+
+    members: float  # architectures that a row averages
+    weights: Mapping[str, float]  # of each architecture, the heaviest first
+
+    @classmethod
+    def of(cls, searches: Sequence[SearchResult]) -> Ensembles:
+        weights: defaultdict[str, float] = defaultdict(float)
+        for member in (member for search in searches for member in search.members):
+            weights[" > ".join(member.architecture.values())] += member.weight / len(searches)
+        return cls(
+            members=float(np.mean([len(search.members) for search in searches])),
+            weights=dict(sorted(weights.items(), key=lambda pair: -pair[1])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Races:
     """How sure the races of a space are of what they chose: means over searches; see `bas.search.race.Choice`."""
 
     searches: int
     trainings: float
     architectures: float  # different ones that were trained
+    solved: float  # linear models beside them
     probability: float
     regret: float
     gain: float
@@ -95,7 +116,8 @@ class Races:
         return cls(
             searches=len(races),
             trainings=float(np.mean([sum(not t.solved for t in of) for _, of in races])),
-            architectures=float(np.mean([len({Architecture.of(t.architecture) for t in of}) for _, of in races])),
+            architectures=float(np.mean([_different(of, solved=False) for _, of in races])),
+            solved=float(np.mean([_different(of, solved=True) for _, of in races])),
             probability=float(np.mean([choice.probability for choice, _ in races])),
             regret=float(np.mean([choice.regret for choice, _ in races])),
             gain=float(np.mean([choice.gain for choice, _ in races])),
@@ -103,6 +125,10 @@ class Races:
             alike=sum(choice.best != choice.architecture for choice, _ in races),
             early=sum(choice.early for choice, _ in races),
         )
+
+
+def _different(trials: Sequence[Trial], solved: bool) -> int:
+    return len({Architecture.of(trial.architecture) for trial in trials if trial.solved == solved})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +145,7 @@ class Comparison(Results, Context):
     sequences: Mapping[str, tuple[str, ...]]  # by space, the blocks that each search chose
     mix: Mapping[str, Mapping[str, Spread]]  # by row or searches, the weight of each state
     races: Mapping[str, Races]  # by space; empty where the strategy is no race
+    ensembles: Mapping[str, Ensembles]  # by space; empty where a row is what was chosen
 
     @property
     def table(self) -> Sequence[Row]:

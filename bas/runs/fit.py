@@ -94,6 +94,9 @@ def fit_ensemble(
 
     checkpoint: gives that of an architecture. The networks of all are numbered through.
     """
+    if len(members) == 1:
+        architecture = Architecture.of(members[0].architecture)
+        return fit_row(session, space, architecture, settings, fold, seed, after_epoch, checkpoint(architecture))
     fitted: list[Fitted] = []
     for member in members:
         before = sum(len(one.curves) for one in fitted)
@@ -104,8 +107,6 @@ def fit_ensemble(
         architecture = Architecture.of(member.architecture)
         path = checkpoint(architecture)
         fitted.append(fit_row(session, space, architecture, settings, fold, seed, after, path))
-    if len(fitted) == 1:
-        return fitted[0]
     network = Committee([one.network for one in fitted], [member.weight for member in members]).eval()
     curves = tuple(curve for one in fitted for curve in one.curves)
     return Fitted(network, fitted[-1].data, curves, sum(one.seconds for one in fitted))

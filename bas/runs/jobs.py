@@ -7,7 +7,7 @@ A job uses its test part once, in `_score`, after every choice is made.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from glob import escape
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from bas.errors import UserError
+from bas.networks.linear import LinearModel
 from bas.networks.network import build, count_parameters
 from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
@@ -40,12 +42,13 @@ from bas.runs.results import (
 )
 from bas.runs.run import Run
 from bas.runs.session import Session
-from bas.search.ensemble import Member
+from bas.runs.solved import solvable
+from bas.search.ensemble import Member, made_of
 from bas.search.race import Trial
-from bas.search.search import RACES, epochs_of
+from bas.search.search import epochs_of
 from bas.space import Architecture, SearchSpace
 from bas.training.loop import Record, outputs, seed_of
-from bas.training.settings import SEARCH_ONLY, Settings, search_settings
+from bas.training.settings import RACES, SEARCH_ONLY, Settings, search_settings
 from bas.util.files import replacing, write_json
 from bas.util.typed import from_plain, to_plain
 
@@ -66,10 +69,16 @@ def keep(session: Session, job: Job, result: object) -> None:
         count = session.run.plan.settings.committee
         paths = [of_architecture(checkpoint(session, job), Architecture.of(m.architecture)) for m in result.members]
         needed = {member_path(path, number) for path in paths for number in range(count if count > 1 else 0)}
-    names = [job.name, search_job(job).name] if job.kind == Kind.RETRAIN else [job.name]
-    for path in (p for name in names for p in session.run.job_path(name).parent.glob(f"{escape(name)}.*.checkpoint")):
+    drop_checkpoints(session.run, job, needed)
+    if job.kind == Kind.RETRAIN:
+        drop_checkpoints(session.run, search_job(job))
+
+
+def drop_checkpoints(run: Run, job: Job, needed: Collection[Path] = ()) -> None:
+    """Delete the checkpoints of a job's networks, but those that are needed."""
+    for path in run.job_path(job.name).parent.glob(f"{escape(job.name)}.*.checkpoint"):
         if path not in needed:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def search_job(job: Job) -> Job:
@@ -103,6 +112,11 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
 
     begun = time.monotonic()
     splits = [(means(parts, parts.fit), means(parts, parts.valid)) for parts in inner or [fold]]
+    if inner and run.task.classes is not None:
+        splits = [split for split in splits if len(np.unique(split[0][1])) > 1]
+        if not splits:
+            why = f"in fold {job.fold} every inner fold trains on one {run.task.classes} alone"
+            raise UserError(f"setting committee={settings.committee}: {why}; give committee=1, or more speakers")
     strength = choose_strength(linear, metric, splits)
     training = means(whole, whole.fit)
     model = make(linear, strength).fit(*training)
@@ -169,14 +183,18 @@ def _race(session: Session, job: Job, settings: Settings, space: SearchSpace) ->
         path = checkpoint(session, job)
         raced = race_fold(session, space, settings, job.fold, job.seed, session.tick, after_training, path)
         tensorboard.write_choice(board, raced.architecture, [], run.headline, len(raced.trials))
-    dim = run.store.info.dim
+    dim, made = run.store.info.dim, raced.architecture
     dims = dim, settings.width or dim, len(run.outputs), settings.dropout, settings.residual == "every"
+    if summary := solvable(session, space, made):
+        network: nn.Module = LinearModel(summary, run.states * dim, len(run.outputs))
+    else:
+        network = build(space, made, *dims, run.states)
     return SearchResult(
         architecture=raced.architecture.to_dict(),
         members=raced.members,
         layer=session.layer(job.fold),
         settings={name: getattr(settings, name) for name in SEARCH_ONLY},
-        parameters=count_parameters(build(space, raced.architecture, *dims, run.states)),
+        parameters=count_parameters(network),
         multiply_adds=raced.multiply_adds,
         seconds=raced.seconds,
         probabilities=None,
@@ -204,8 +222,10 @@ def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
                 return of_architecture(checkpoint(session, search_job(job)), architecture)
             return checkpoint(session, job)
 
-        members = members_of(session.run, job, architecture)
+        members, begun = members_of(session.run, job, architecture), time.monotonic()
         fitted = fit_ensemble(session, space, members, settings, job.fold, job.seed, after_epoch, path)
+        if job.kind == Kind.RETRAIN and search_of(session.run, job.row, job.fold, job.seed).trials:
+            fitted = replace(fitted, seconds=time.monotonic() - begun)  # the race's trainings are in its own
         for number, records in enumerate(fitted.curves):
             if board and number not in seen:  # trained by the race
                 for record in records:
@@ -236,7 +256,7 @@ def finish(
     predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
     test, mix = _score(session, predictions, fold), session.mix(fitted.network)
     if board:
-        tensorboard.write_training(board, str(architecture), test.metrics)
+        tensorboard.write_training(board, made_of(members) if members else str(architecture), test.metrics)
         tensorboard.write_mix(board, mix)
     if job.kind.keeps_weights:
         save(session, job, fitted.network)

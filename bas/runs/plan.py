@@ -41,7 +41,7 @@ class Kind(StrEnum):
     LINEAR = "linear"
     BASELINE = "baseline"
     SEARCH = "search"
-    RETRAIN = "retrain"  # what a search chose, trained from scratch
+    RETRAIN = "retrain"  # the row of what a search found: an ensemble, or its choice trained from scratch
     ALONE = "alone"  # one architecture of a space, by its number
     TUNED = "tuned"  # the best trial of a study, by its number
     PROBE = "probe"

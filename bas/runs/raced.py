@@ -107,7 +107,7 @@ def race_fold(
     if ensemble:
         every = [*solved, *(a for a in finalists if a not in solved)]
         held_MNO = [torch.cat([held[a, r] for r in range(len(inner))]) for a in every]
-        targets_N = data.targets_U[session.members(tuple(i for parts in inner for i in parts.valid))]
+        targets_N = data.targets_U.cpu()[session.members(tuple(i for parts in inner for i in parts.valid))]
         weights = weigh(held_MNO, lambda outputs_NO: session.run.task.loss(outputs_NO, targets_N))
         chosen = tuple(Member(a.to_dict(), w) for a, w in zip(every, weights, strict=True) if w)
     trained = [Architecture.of(trial.architecture) for trial in trials if not trial.solved]

@@ -3,7 +3,8 @@
 run.json          the plan: features, layer, settings, seeds, spaces; versions, commit, device, identity
 protocol.json     the folds by utterance id
 spaces/           the search-space files as they were
-jobs/             a JSON file for each finished job (search, training), with its weights; its checkpoint while it runs
+jobs/             a JSON file for each finished job (search, training), with its weights; checkpoints while it
+                  runs, and of a race's trainings until its row is made
 tb/               TensorBoard
 results.json      the table as data; table.md as text
 """

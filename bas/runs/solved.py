@@ -1,7 +1,8 @@
-"""Architectures without a block: linear models of a summary over time, solved rather than trained.
+"""In place of architectures without a block: linear models of a summary over time, solved rather than trained.
 
 Gradient descent with the rate and the epochs of a deep network ends far from the optimum of a linear model, which is
-one and can be computed; so "nothing more than a linear model" would lose a search for the wrong reason.
+one and can be computed; so "nothing more than a linear model" would lose a search for the wrong reason. The summary is
+of the frames as the network sees them, after the stride; the linear row's mean is taken before it.
 
 Axes: U utterances, K values of a summary, O outputs.
 """
@@ -27,6 +28,8 @@ from bas.training.batches import Data
 from bas.training.loop import Record, outputs
 from bas.training.settings import Settings
 
+SMALLEST = 1e-10  # of the largest eigenvalue: below it there is rounding
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -39,7 +42,7 @@ class Solved:
 
 
 def solvable(session: Session, space: SearchSpace, architecture: Architecture) -> Summary | None:
-    """The summary of which the architecture is a linear model; None: it has a block, or the task has no classes.
+    """The summary of which a linear model takes the architecture's place; None: it has a block, or the task no classes.
 
     Only for classes is the loss of networks, cross-entropy, one with which a linear model has a single optimum.
     """
@@ -55,16 +58,15 @@ def solve(
     is fitted on their fit parts. No test part is used.
     """
     begun = time.monotonic()
-    problems = [_Problem(session, summary, settings, fold, parts) for parts in splits]
-
-    def judged(strength: float) -> Record:
-        held = [problem.scores(problem.solution(strength), problem.parts.valid) for problem in problems]
-        return {name: float(np.mean([of[name] for of in held])) for name in held[0]}
-
-    valid = {strength: judged(strength) for strength in STRENGTHS}
+    held: dict[float, list[Record]] = {strength: [] for strength in STRENGTHS}
+    for parts in splits:  # one at a time: each is a copy of the summaries
+        problem = _Problem(session, summary, settings, fold, parts)
+        for strength in STRENGTHS:
+            held[strength].append(problem.scores(problem.solution(strength), parts.valid))
+    valid = {s: {name: float(np.mean([one[name] for one in of])) for name in of[0]} for s, of in held.items()}
     best = min(STRENGTHS, key=lambda strength: (valid[strength]["loss"], strength))
-    of_whole = next((p for p in problems if p.parts == whole), None)
-    problem = of_whole or _Problem(session, summary, settings, fold, whole)
+    if problem.parts != whole:
+        problem = _Problem(session, summary, settings, fold, whole)
     network = problem.solution(best)
     loss = problem.scores(network, whole.fit)["loss"]
     record = {"epoch": 0, "loss": loss, "valid": valid[best], "score": -valid[best]["loss"]}
@@ -77,7 +79,16 @@ class _Summaries(nn.Module):
         self.summary = summary
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.summary(x_BTI, mask_BT)
+        with torch.autocast(x_BTI.device.type, enabled=False):  # as in `LinearModel`
+            return self.summary(x_BTI.float(), mask_BT)
+
+
+def _basis(z_UK: np.ndarray) -> np.ndarray:
+    """Orthonormal directions of all rows, `(R, K)`, from their inner products: K may be tens of thousands."""
+    values_U, vectors_UU = np.linalg.eigh(z_UK @ z_UK.T)
+    kept = values_U > SMALLEST * values_U[-1]
+    kept[-1] = True  # also where nothing varies
+    return np.asarray((vectors_UU[:, kept] / np.sqrt(np.maximum(values_U[kept], SMALLEST))).T @ z_UK)
 
 
 class _Problem:
@@ -93,7 +104,7 @@ class _Problem:
         scale_K = torch.where(self.std_K > 0, 1 / self.std_K, 1.0)
         z_UK = ((x_UK - self.mean_K) * scale_K).numpy()
         # With more values than utterances, the same optimum in fewer dimensions: an L2 penalty does not see a rotation.
-        self.basis_RK = np.linalg.svd(z_UK, full_matrices=False)[2] if z_UK.shape[1] > len(z_UK) else None
+        self.basis_RK = _basis(z_UK) if z_UK.shape[1] > len(z_UK) else None
         self.z_UR = z_UK if self.basis_RK is None else z_UK @ self.basis_RK.T
         self.targets_U = session.run.targets[session.members(parts.fit).numpy()]
 
@@ -103,13 +114,17 @@ class _Problem:
         return self._known[ids]
 
     def solution(self, strength: float) -> LinearModel:
-        model = LogisticRegression(C=strength, max_iter=2000).fit(self.z_UR, self.targets_U)
-        weight_CR, bias_C = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # one row, for the second class
+        names_C = np.unique(self.targets_U)
+        if len(names_C) == 1:  # as where each speaker has one label: nothing to learn but that
+            weight_CR, bias_C = np.zeros((1, self.z_UR.shape[1])), np.zeros(1)
+        else:
+            model = LogisticRegression(C=strength, max_iter=2000).fit(self.z_UR, self.targets_U)
+            weight_CR, bias_C = model.coef_, model.intercept_
+        if len(names_C) == 2:  # one row, for the second class
             weight_CR, bias_C = np.vstack([0 * weight_CR, weight_CR]), np.array([0.0, bias_C[0]])
         network = LinearModel(self.summary.summary, self.data.states * self.data.dim, len(self.session.run.outputs))
         network.standardise.set(self.mean_K.float(), self.std_K.float())
-        classes = torch.from_numpy(model.classes_)
+        classes = torch.from_numpy(names_C)
         with torch.no_grad():
             # A class without an utterance here is less likely than one with one.
             network.head.weight.zero_()

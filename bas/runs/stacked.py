@@ -36,9 +36,11 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in stacks of at most `size`, each of one architecture on one layer; other jobs are alone in theirs."""
     groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
-        space, architecture = training_of(session.run, job)
-        together = session.stackable(job) and not solvable(session, space, architecture)
-        same = (architecture, session.layer(job.fold)) if together else (job.name,)
+        same: tuple[object, ...] = (job.name,)
+        if session.stackable(job):
+            space, architecture = training_of(session.run, job)
+            if not solvable(session, space, architecture):
+                same = architecture, session.layer(job.fold)
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 

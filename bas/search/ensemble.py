@@ -27,10 +27,19 @@ class Member:
     weight: float
 
 
+def made_of(members: Sequence[Member]) -> str:
+    """The architectures of a row, with their weights where there are several."""
+    names = [" > ".join(member.architecture.values()) for member in members]
+    if len(members) == 1:
+        return names[0]
+    return ", ".join(f"{name} {100 * m.weight:.0f} %" for name, m in zip(names, members, strict=True))
+
+
 def weigh(outputs_MNO: Sequence[Tensor], loss: Callable[[Tensor], Tensor]) -> list[float]:
     """The weight of each model, 0.0 for those that are not needed; they sum to 1. Ties go to the first model.
 
-    outputs_MNO: of each model `(N, O)`, all on the same utterances, which no network of it was trained on.
+    outputs_MNO: of each model `(N, O)`, all on the same utterances, by a network that was not trained on them, but
+    stopped by them, or by a linear model whose regularisation they chose.
     loss: of outputs `(N, O)`.
     """
     count = [0] * len(outputs_MNO)

@@ -172,11 +172,13 @@ class Race:
             return []
         of, left = self._posterior(tried, 0), self.budget - self.spent
         asked: list[tuple[int, int]] = []
-        for a in tried[of.mean_A.argsort(kind="stable")]:
-            lacks = sorted(self._lacks(int(a)))
-            if len(lacks) <= left - len(asked) and len(self.finalists) < self.ensemble:
+        order = [int(a) for a in tried[of.mean_A.argsort(kind="stable")]]
+        for i, a in enumerate(order):
+            lacks, others = sorted(self._lacks(a)), self.ensemble - len(self.finalists) - 1
+            rest = sorted(len(self._lacks(b)) for b in order[i + 1 :])[: max(others, 0)]
+            if others >= 0 and len(lacks) + sum(rest) <= left - len(asked):  # the others can be completed too
                 self.finalists.append(self.candidates[a])
-                asked += [(int(a), r) for r in lacks]
+                asked += [(a, r) for r in lacks]
         return asked
 
     def _lacks(self, number: int) -> set[int]:

@@ -37,13 +37,10 @@ from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
 from bas.training.loop import Epoch, Record, optimise, seed_everything
-from bas.training.settings import Settings
+from bas.training.settings import RACES, Settings
 
 PATHS = 1024
 """The largest space whose architectures are scored one by one with a trained supernet."""
-
-RACES = ("race", "random-search")
-"""The strategies that train architectures alone, see `race`; not here."""
 
 PASSES = 3
 """The cost of a training step in forward passes; the backward pass counts as two. A step of theta alone costs less."""

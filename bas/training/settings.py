@@ -32,6 +32,8 @@ Strategy = Literal["race", "gumbel", "bilevel", "hard", "single-path", "darts", 
 Noise = Literal["batch", "utterance"]
 Cost = Literal["multiply-adds", "parameters"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+RACES: tuple[Strategy, ...] = ("race", "random-search")
+"""Those that train architectures alone, without a supernet."""
 
 LARGEST = 10**6
 """Of the settings that count something."""
@@ -81,7 +83,10 @@ class Settings:
     noise: Noise  # batch: gates are drawn once a batch, as in the paper | utterance: for each of its utterances
     cost: Cost  # how the cost of a candidate is measured: multiply-adds (of a forward pass) | parameters
     budget: int  # trainings of a race or random-search
-    ensemble: int  # of those: 1: the row is what they choose | more: at most so many trained architectures, weighted
+    ensemble: (
+        int  # 1: the row of a race or random-search is what it chose | more: so many of its architectures at most,
+    )
+    #   and the linear models, weighted
     cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
 
     def __post_init__(self) -> None:
@@ -110,7 +115,7 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be {describe(kind)}")
         if self.strategy == "single-path" and self.noise == "utterance":
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
-        if self.strategy in ("race", "random-search") and self.ensemble > 1:
+        if self.strategy in RACES and self.ensemble > 1:
             if self.committee == 1:
                 raise UserError(f"setting ensemble={self.ensemble}: needs committee above 1, or ensemble=1")
             if self.budget < self.ensemble * self.committee:

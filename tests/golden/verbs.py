@@ -34,8 +34,7 @@ from bas.cli.main import main
 from bas.encoders import NANO
 from bas.features.store import FeatureStore
 from bas.studies.probe import few
-from bas.search.search import RACES
-from bas.training.settings import STRATEGIES
+from bas.training.settings import RACES, STRATEGIES
 
 RATE, SPEAKERS, TAKES = 16_000, 6, 4
 SENTENCES = ("der hund bellt laut", "das auto fährt schnell", "wir essen gern kuchen", "ein vogel singt draussen")
@@ -46,6 +45,14 @@ from bas.space import SearchSpace
 
 layer = {"MSA": partial(MSA, num_heads=2), "FFN": FFN}
 space = SearchSpace(slots={"layer1": layer, "layer2": layer}, pool=MeanPool)
+'''
+WIDE = '''"""Linear models among the architectures."""
+from bas.blocks import FFN, MeanPool, QuantilePool, Skip, StatisticsPool
+from bas.space import SearchSpace
+
+slot = {"none": Skip, "FFN": FFN}
+pool = {"mean": MeanPool, "statistics": StatisticsPool, "quantiles": QuantilePool}
+space = SearchSpace({"layer1": slot, "layer2": slot}, pool)
 '''
 TIMES = ("s", "seconds")
 """Heads of a page's columns that hold seconds, a search's and a training's."""
@@ -102,6 +109,7 @@ def run_all(root: Path) -> None:
     """Every verb, in the folder `root`."""
     table, one = ["--corpus=manifest", f"--root={corpus(root)}"], ["--seeds=1", "--workers=1"]
     (root / "four.py").write_text(SPACE, encoding="utf-8")
+    (root / "wide.py").write_text(WIDE, encoding="utf-8")
     do("corpus", "export", *table, "--to=export.csv")
     do("protocol", "make", *table, "--protocol=speaker:3", "--to=split.json")
     do("protocol", "check", "split.json", *table)
@@ -112,7 +120,8 @@ def run_all(root: Path) -> None:
     do("features", "derive", "nano", "--pooling=mean", "--into=means")
     small = changes(epochs=2, width=16, batch_size=8)
     for strategy in STRATEGIES:
-        run = [*one, "--layer=middle", "--space=four.py", "--protocol=speaker:2", f"--name=cpu-{strategy}"]
+        space = "wide" if strategy in RACES else "four"
+        run = [*one, "--layer=middle", f"--space={space}.py", "--protocol=speaker:2", f"--name=cpu-{strategy}"]
         verb = "compare" if strategy == "single-path" else "retrain"  # the baselines are the same for all
         rows = changes(committee=2, ensemble=2, budget=8) if strategy in RACES else changes(committee=1)
         do(verb, "--features=nano", *run, *small, f"--set=strategy={strategy}", *rows)

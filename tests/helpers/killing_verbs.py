@@ -36,6 +36,7 @@ EXTRACT = f"extract {TABLE} --device=cpu"
 NEW = "--name=new --device=cpu"
 RUN = f"{NEW} --seeds=1 --workers=1 --set=epochs=2 --set=batch_size=8"
 SMALL = f"--space=four.py --layer=0 {RUN} --set=width=8"
+RACE = f"--space=wide.py --layer=0 {RUN} --set=width=8 --set=budget=8 --set=committee=2"
 THREE = "--protocol=speaker:3"
 TUNING = "--set=epochs=2 --set=batch=8 --set=micro_batch=4 --set=evaluate_every=1 --set=checkpoint_every=2"
 VERBS = {
@@ -43,8 +44,8 @@ VERBS = {
     "make": f"protocol make {TABLE} {THREE} --to=split.json",
     "extract": f"{EXTRACT} --encoder=encoder --features=states",
     "derive": "features derive mel --pooling=mean --into=means",
-    "search": f"search --features=mel {SMALL} {THREE} --set=budget=8 --set=committee=2",
-    "compare": f"compare --features=mel {SMALL} {THREE} --set=budget=8 --set=committee=2",
+    "search": f"search --features=mel {RACE} {THREE}",
+    "compare": f"compare --features=mel {RACE} {THREE}",
     "probe": f"probe --features mel --space four.py {RUN} {THREE}",
     "audit": f"audit --features=mel {SMALL} {THREE} --strategy=gumbel --variant=residual=every",
     "tune": f"tune --features=mel {SMALL} {THREE} --trials=2 --set=strategy=gumbel",
@@ -69,6 +70,7 @@ def prepare(work: Path) -> None:
     verbs.SPEAKERS, verbs.TAKES = 3, 2
     verbs.corpus(work)
     (work / "four.py").write_text(verbs.SPACE)
+    (work / "wide.py").write_text(verbs.WIDE)
     assert Attempt(f"{EXTRACT} --encoder=log-mel --features=mel", work.parent / "said.txt").wait() == 0, (
         work.parent / "said.txt"
     ).read_text()

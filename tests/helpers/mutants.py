@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "the mean takes padding in",
         "bas/blocks.py",
-        "self.behind(zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True))",
-        "self.behind(x_BTD.mean(1))",
+        "return zero_padding(x_BTD, mask_BT).sum(1) / mask_BT.sum(1, keepdim=True)",
+        "return x_BTD.mean(1)",
         f"{CONTRACTS} -k 'ser_bas3 and padding'",
     ),
     Mutant(
@@ -285,8 +285,8 @@ MUTANTS = [
     Mutant(
         "a committee asks one of its networks",
         "bas/networks/committee.py",
-        "for network in self.networks]).mean(0)",
-        "for network in self.networks])[0]",
+        "for network, weight in pairs]).sum(0)",
+        "for network, weight in pairs])[0]",
         "tests/runs/test_committee.py -k mean_of_its_networks",
     ),
     Mutant(
@@ -299,9 +299,51 @@ MUTANTS = [
     Mutant(
         "a race never asks the cheapest again",
         "bas/search/race.py",
-        "best = [0, *(a for a",
-        "best = [*(a for a",
+        "control = [] if self.solved else [0]",
+        "control: list[int] = []",
         "tests/search/test_race.py -k cheapest_is_asked",
+    ),
+    Mutant(
+        "a finalist of a race was not trained in every inner fold",
+        "bas/search/race.py",
+        "asked += [(a, r) for r in lacks]",
+        "asked += [(a, r) for r in lacks[1:]]",
+        "tests/search/test_race.py -k finalists_are_trained",
+    ),
+    Mutant(
+        "linear models count against the budget of a race",
+        "bas/search/race.py",
+        "return sum(a not in self.solved for a in self.which)",
+        "return len(self.which)",
+        "tests/search/test_race.py -k linear_models_come_first",
+    ),
+    Mutant(
+        "an ensemble adds what raises the loss",
+        "bas/search/ensemble.py",
+        "added = losses.index(min(losses))",
+        "added = losses.index(max(losses))",
+        "tests/search/test_ensemble.py",
+    ),
+    Mutant(
+        "an ensemble forgets its weights",
+        "bas/runs/fit.py",
+        "Committee([one.network for one in fitted], [member.weight for member in members])",
+        "Committee([one.network for one in fitted])",
+        "tests/runs/test_committee.py -k takes_its_trainings",
+    ),
+    Mutant(
+        "the row of a race is trained from other initial weights than the race",
+        "bas/runs/raced.py",
+        "fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)",
+        "fit(session, space, architecture, settings, fold, seed, after, path, parts, replication + 100)",
+        "tests/runs/test_committee.py -k networks_of_a_committee",
+    ),
+    Mutant(
+        "a linear model takes the regularisation of the highest loss",
+        "bas/runs/solved.py",
+        "best = min(STRENGTHS, key=lambda strength: (valid[strength]",
+        "best = max(STRENGTHS, key=lambda strength: (valid[strength]",
+        "tests/runs/test_solved.py -k lowest_held_out_loss",
     ),
     Mutant(
         "the surrogate compares losses of different replications",

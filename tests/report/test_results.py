@@ -12,7 +12,7 @@ from records import rewrite
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
-from bas.report.results import Comparison, Races, Row, write_results
+from bas.report.results import Comparison, Ensembles, Races, Row, write_results
 from bas.runs.results import Split
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
 from bas.stats.decisions import summarise
@@ -46,6 +46,7 @@ RACES = Races(
     regret=0.02,
     gain=0.01,
     noise=0.05,
+    solved=3.0,
     alike=1,
     early=0,
 )
@@ -81,6 +82,7 @@ def comparison() -> Comparison:
         sequences={"four": ("a", "b")},
         mix={"4L": {"0": Spread(0.25, 0.0)}},
         races={"four": RACES},
+        ensembles={"four": Ensembles(members=2.5, weights={"FFN > mean": 0.6, "none > mean": 0.4})},
     )
 
 

@@ -20,21 +20,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from golden.verbs import RATE, SPACE, SPEAKERS, changes, corpus, do, inside
+from golden.verbs import RATE, SPACE, SPEAKERS, WIDE, changes, corpus, do, inside
 from stores import Fake, quiet
 from torch import Tensor
 
 from bas.corpora import open_corpus
 from bas.features.extract import extract
 from bas.features.plan import Request
+from bas.protocols import Fold
 from bas.runs.session import Session
-from bas.search.search import RACES
 from bas.studies.dynamics.analysis import AnalysisSettings
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.studies.probe import few
 from bas.studies.tune.trials import open_journal, study_of
 from bas.training.batches import Data, by_speaker
-from bas.training.settings import STRATEGIES
+from bas.training.settings import RACES, STRATEGIES
 from bas.training.tuning import Tuning
 
 pytestmark = pytest.mark.slow
@@ -83,6 +83,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     pair = Twins(tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other"))
     for root, changed in ((pair.one, False), (pair.other, True)):
         (root / "four.py").write_text(SPACE, encoding="utf-8")
+        (root / "wide.py").write_text(WIDE, encoding="utf-8")
         (root / "drawn").mkdir()
         table = corpus(root / "drawn")
         _write(table, root / "cups.csv", changed, "", "de")
@@ -190,12 +191,14 @@ def _test_parts(root: Path) -> list[str]:
 def runs() -> Iterator[tuple[str, int, list[str]]]:
     """A name, how many files and trials fold 0 has, the command line."""
     cups = ["--features=cups", FILE, *SMALL, *TINY]
+    wide = [word.replace("four.py", "wide.py") for word in cups]
     for strategy in STRATEGIES:
+        of = wide if strategy in RACES else cups
         rows = {"committee": 2, "budget": 5} if strategy in RACES else {"committee": 1}
         way, no_supernet = changes(strategy=strategy, **rows), strategy in RACES
-        yield f"best-{strategy}", 6 - no_supernet, ["retrain", *cups, "--layer=best", *BY_SPEAKER, *way]
-        yield f"mix-{strategy}", 5 - no_supernet, ["retrain", *cups, "--layer=mix", *PLAIN, *way]
-    yield "compare", 9, ["compare", *cups, "--layer=best", *BY_SPEAKER]
+        yield f"best-{strategy}", 6 - no_supernet, ["retrain", *of, "--layer=best", *BY_SPEAKER, *way]
+        yield f"mix-{strategy}", 5 - no_supernet, ["retrain", *of, "--layer=mix", *PLAIN, *way]
+    yield "compare", 9, ["compare", *wide, "--layer=best", *BY_SPEAKER]
     committee = changes(strategy="single-path", committee=3)
     yield "committee", 10, ["compare", *cups, "--layer=best", *BY_SPEAKER, *committee]
     yield "own", 9, ["compare", "--features=cups", "--protocol=own", *SMALL, *TINY, "--layer=best"]
@@ -277,6 +280,15 @@ def moments_of_all_parts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Data, "moments", lambda self, members: honest(self, torch.arange(len(self.lengths_U))))
 
 
+def inner_folds_with_the_test_part(patch: pytest.MonkeyPatch) -> None:
+    honest = Session.inner_folds
+
+    def leaky(self: Session, fold: int, count: int) -> list[Fold]:
+        return [replace(parts, valid=(*parts.valid, *parts.test)) for parts in honest(self, fold, count)]
+
+    patch.setattr(Session, "inner_folds", leaky)
+
+
 @pytest.mark.parametrize(
     ("leak", "seen"),
     [
@@ -285,6 +297,7 @@ def moments_of_all_parts(patch: pytest.MonkeyPatch) -> None:
         (layer_by_all, "jobs/layer-best-fold0-seed0.json"),
         (speakers_of_all_parts, "jobs/retrain-four-fold0-seed0.pt"),
         (moments_of_all_parts, "jobs/search-four-fold0-seed0.pt"),
+        (inner_folds_with_the_test_part, "jobs/search-wide-fold0-seed0.json"),
     ],
 )
 def test_a_planted_leak_is_noticed(
@@ -293,5 +306,8 @@ def test_a_planted_leak_is_noticed(
     name = f"{leak.__name__}-{seen[5:9]}"
     leak(monkeypatch)
     verb = "compare" if "linear" in seen else "retrain"
-    twins.run(verb, "--features=cups", FILE, *SMALL, *TINY, "--layer=best", *BY_SPEAKER, f"--name={name}")
+    rows = {"budget": 5, "committee": 2} if "wide" in seen else {"strategy": "single-path", "committee": 1}
+    small = [word.replace("four.py", "wide.py") if "wide" in seen else word for word in SMALL]
+    run = ["--features=cups", FILE, *small, *TINY, "--layer=best", *BY_SPEAKER, *changes(**rows)]
+    twins.run(verb, *run, f"--name={name}")
     assert seen in twins.compare(name)[0]

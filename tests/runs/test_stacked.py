@@ -20,11 +20,13 @@ from stores import quiet
 import bas.runs.workers
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
-from bas.runs.plan import Job, Kind
+from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import SearchResult
 from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
+from bas.search.ensemble import Member
 from bas.space import SearchSpace
+from bas.studies.audit.trained import load_truth
 from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
 from bas.training.settings import settings
@@ -201,7 +203,14 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
         chosen = list(space.architectures())[26 * (index % 2)].to_dict()
         numbers = {"parameters": 1, "multiply_adds": 0.0, "seconds": 0.0}
         search = SearchResult(
-            architecture=chosen, layer=1, settings={}, probabilities=None, paths=None, epochs=(), **numbers
+            architecture=chosen,
+            members=(Member(chosen, 1.0),),
+            layer=1,
+            settings={},
+            probabilities=None,
+            paths=None,
+            epochs=(),
+            **numbers,
         )
         path = run.job_path(replace(job, kind=Kind.SEARCH).name)
         rewrite(path, {"job": {}, "protocol": run.protocol.hash, **to_plain(search)})
@@ -222,6 +231,35 @@ def test_weights_that_are_kept_are_the_scored(features: Path, tmp_path: Path) ->
 
 
 # What cannot be stacked
+
+EMPTY = """from bas.blocks import FFN, MeanPool, Skip
+from bas.space import SearchSpace
+
+space = SearchSpace({"a": {"none": Skip, "FFN": FFN}}, MeanPool)
+"""
+
+
+def test_a_linear_model_is_solved_beside_stacks(features: Path, tmp_path: Path) -> None:
+    """And an audit reads it beside trainings of many epochs."""
+    (tmp_path / "empty.py").write_text(EMPTY)
+    of_runs = []
+    for stacked in (False, True):
+        run = new_run(tmp_path / f"{stacked}", features, tmp_path / "empty.py")
+        assert sorted(map(len, stacks(Session(run), alone(run, 0, 1), 99))) == [1] * 10 + [10]
+        run_jobs(run, alone(run, 0, 1), 3, 1, quiet(), "audit", stacked=stacked)
+        of_runs.append(results(run))
+    compare(of_runs[1], of_runs[0])
+    truth = load_truth(run, "empty")
+    assert truth.training_AE.shape == truth.validation_AE.shape == (2, 3)
+    assert len(set(truth.training_AE[0])) == 1 < len(set(truth.training_AE[1]))
+
+
+def test_jobs_of_other_kinds_are_alone_and_need_no_architecture(features: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", features)
+    kinds = {Kind.LINEAR: "logistic regression", Kind.LAYER: BEST, Kind.SEARCH: "ser_bas3"}
+    jobs = [Job(kind, row, fold, 0) for kind, row in kinds.items() for fold in range(2)]
+    baselines = [Job(Kind.BASELINE, "simple FFN", fold, 0) for fold in range(2)]
+    assert stacks(Session(run), [*jobs, *baselines], 99) == [*([job] for job in jobs), baselines]
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "buffers"), (1, "data-dependent"), (2, ""), (3, "")])

@@ -144,6 +144,16 @@ def test_finalists_are_trained_in_every_inner_fold_within_the_budget(
     assert not set(race.finalists) & set(solved)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_as_many_finalists_as_asked_for_whichever_came_last(seed: int) -> None:
+    """The best may be new, and lack nearly all inner folds, when little of the budget is left."""
+    rng = np.random.default_rng(seed)
+    truths = {a: rng.normal(0, 3 * NOISE) for a in map(WIDE.distinct, WIDE.architectures())}
+    race, _ = run(lambda a: truths[a], seed, budget=24, solved=SOLVED, ensemble=3)
+    assert len(race.finalists) == 3
+    assert race.spent <= 24
+
+
 def test_the_finalists_are_the_best_that_were_trained() -> None:
     def truth(architecture: Architecture) -> float:
         return 0.0 if architecture["pool"] == "attentive statistics" else 0.3

@@ -26,10 +26,11 @@ from bas.networks.costs import count
 from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.search.gates import gumbel_softmax, softmax, straight_through, uniform_path
-from bas.search.search import RACES, STRATEGIES, SearchOutcome, Strategy
+from bas.search.search import STRATEGIES, SearchOutcome, Strategy
 from bas.space import SearchSpace
 from bas.training import settings as all_settings
 from bas.training.loop import optimise, seed_everything
+from bas.training.settings import RACES
 
 SHORT = replace(SETTINGS, epochs=3)
 THETA = [name for name, strategy in STRATEGIES.items() if strategy.theta]

@@ -33,7 +33,6 @@ from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
 from bas.runs.workers import Workers
-from bas.search.search import RACES
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import (
     Attempt,
@@ -47,7 +46,7 @@ from bas.studies.tune.trials import (
     study_of,
 )
 from bas.training.batches import Data
-from bas.training.settings import STRATEGIES, settings
+from bas.training.settings import RACES, STRATEGIES, settings
 from bas.util.files import locked
 
 pytestmark = pytest.mark.slow

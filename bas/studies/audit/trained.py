@@ -19,7 +19,7 @@ from bas.networks.costs import multiply_adds
 from bas.networks.network import build
 from bas.report.comparison import decided
 from bas.runs.plan import Job, Kind
-from bas.runs.results import TrainingResult, read_result, search_of
+from bas.runs.results import TrainingEpoch, TrainingResult, read_result, search_of
 from bas.runs.run import Run
 from bas.space import Architecture, SearchSpace
 from bas.stats import Metric, Predictions
@@ -98,7 +98,7 @@ def load_truth(run: Run, name: str) -> Truth:
         jobs = [[alone(run, name, f, s, number) for s in seeds] for f in folds]
         predictions.append([np.concatenate([of[i].test.predictions for of in jobs]) for i in range(len(seeds))])
         scores.append([[max(e.score for e in result.curve.epochs) for result in of_fold] for of_fold in jobs])
-        curves = [result.curve.epochs for of_fold in jobs for result in of_fold]
+        curves = [_full(result.curve.epochs, run.plan.settings.epochs) for of_fold in jobs for result in of_fold]
         training.append(np.mean([[e.loss for e in curve] for curve in curves], axis=0))
         validation.append(np.mean([[e.valid["loss"] for e in curve] for curve in curves], axis=0))
         parameters.append(jobs[0][0].parameters)
@@ -106,6 +106,11 @@ def load_truth(run: Run, name: str) -> Truth:
     sizes = [len(fold.test) for fold in run.protocol.folds]
     arrays = (predictions, np.repeat(folds, sizes), scores, training, validation, parameters, costs)
     return Truth(name, architectures, *map(np.array, arrays))
+
+
+def _full(curve: Sequence[TrainingEpoch], epochs: int) -> list[TrainingEpoch]:
+    """A curve of that many epochs: a linear model, which is solved, has one, and stays there."""
+    return [*curve, *[curve[-1]] * (epochs - len(curve))]
 
 
 def load_searches(run: Run, name: str, strategy: str) -> Searches:

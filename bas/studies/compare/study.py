@@ -8,6 +8,7 @@ from bas.report.comparison import tabulate
 from bas.report.comparison_page import board, markdown, show
 from bas.report.notes import announce
 from bas.report.results import Comparison, write_results
+from bas.runs.jobs import drop_checkpoints, search_job
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import TrainingResult, read_result, search_of
 from bas.runs.run import Run
@@ -16,6 +17,7 @@ from bas.runs.workers import Workers
 from bas.search.search import epochs_of
 from bas.studies.compare.page import show_choices, show_retrained
 from bas.training.placement import Placement
+from bas.training.settings import RACES
 from bas.util.files import write_text
 
 
@@ -32,7 +34,7 @@ def search(run: Run, workers: int, console: Console, memory: float | None = None
 
 
 def retrain(run: Run, workers: int, console: Console, memory: float | None = None) -> None:
-    """`search`, then train each chosen architecture from scratch and score it on its fold's test part."""
+    """`search`, then make the row of what each search found and score it on its fold's test part."""
     with Workers(workers, console) as pool:
         _retrain(run, pool, _search(run, pool, memory))
     show_retrained(run, console)
@@ -64,6 +66,10 @@ def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
     plan, folds = run.plan, range(len(run.protocol.folds))
     jobs = [Job(Kind.SEARCH, name, f, s) for name in run.spaces for s in plan.seeds for f in folds]
     longest = max(epochs_of(plan.settings, file.space) for file in run.spaces.values())
+    if plan.settings.strategy in RACES:
+        budget = plan.settings.budget
+        line = f"at most {budget} trainings in each of {len(jobs)} searches, {budget * len(jobs):,} in all"
+        pool.console.print(f"{plan.settings.strategy}: {line} (setting budget)", highlight=False)
     if plan.layer == BEST:
         pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement)
     pool.run(run, jobs, longest, "searches", placement)
@@ -81,3 +87,5 @@ def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
             run.job_path(job.name).unlink()  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
     pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)
+    for job in jobs:
+        drop_checkpoints(run, search_job(job))  # of a search that was done again, while its row stayed

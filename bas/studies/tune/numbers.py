@@ -50,6 +50,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
         sequences={},
         mix=mixes_of(jobs),
         races={},
+        ensembles={},
         mode=mode,
         tuning=tuning,
     )

@@ -15,7 +15,7 @@ from bas.report.results import write_results
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.run import Run
 from bas.runs.workers import Workers
-from bas.search.search import RACES, STRATEGIES
+from bas.search.search import STRATEGIES
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import MODES, markdown, show
 from bas.studies.tune.results import Mode, Tuning
@@ -32,7 +32,7 @@ from bas.studies.tune.trials import (
 )
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
-from bas.training.settings import Settings
+from bas.training.settings import RACES, Settings
 from bas.util.files import write_text
 
 
