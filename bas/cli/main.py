@@ -58,7 +58,9 @@ def _run(words: Sequence[str]) -> int:
     except SystemExit as stop:
         if stop.code == 1:  # so rich ends where nobody reads what it prints
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE), "standard output") from stop
-        return int(stop.code or 0)  # of argparse, which has printed
+        if (unwritten := close_output()) and unwritten.errno != errno.EPIPE:  # of argparse: nobody need read a help
+            raise unwritten from stop
+        return int(stop.code or 0)
 
 
 def board(arguments: argparse.Namespace, console: Console) -> int:

@@ -268,7 +268,7 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(study, "contours", never)
     monkeypatch.setattr(study.page, "draw", lambda folder, results, console: None)
-    monkeypatch.setattr("bas.runs.jobs.fit_row", never)
+    monkeypatch.setattr("bas.runs.jobs.fit_ensemble", never)
     assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("jobs/*")} == before
     assert (folder / "table.md").read_text() == page
@@ -374,6 +374,6 @@ def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_job_that_is_done_is_left_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(work / "runs/whole/plain")
-    monkeypatch.setattr("bas.runs.jobs.fit_row", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr("bas.runs.jobs.fit_ensemble", lambda *arguments: pytest.fail("trained again"))
     jobs = [Job(Kind.BASELINE, "CNN+LSTM+attention", 0, 0), Job(Kind.LINEAR, "ridge regression", 0, 0)]
     run_jobs(run, jobs, 1, 1, quiet(), "jobs", open=SharesSession)
