@@ -26,7 +26,6 @@ from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import FalseVerdicts, Spread, a_against_a, paired, verdict_sentence
 from bas.stats.decisions import Selection, summarise, warnings
-from bas.training.settings import RACES
 
 Jobs = Mapping[str, list[list[Scored]]]
 """The trainings of each row, by its label; of a row by seed and fold."""
@@ -55,13 +54,10 @@ def tabulate(run: Run) -> Comparison:
         },
         mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
         races={name: races for name, results in of_space.items() if (races := Races.of(results))},
-        ensembles={name: Ensembles.of(results) for name, results in of_space.items()} if _averages(run) else {},
+        ensembles={name: Ensembles.of(results) for name, results in of_space.items()}
+        if run.plan.settings.averages
+        else {},
     )
-
-
-def _averages(run: Run) -> bool:
-    """Whether the row of a search is an ensemble."""
-    return run.plan.settings.strategy in RACES and run.plan.settings.ensemble > 1
 
 
 def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[Row, ...]:

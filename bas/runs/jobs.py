@@ -222,9 +222,11 @@ def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
                 return of_architecture(checkpoint(session, search_job(job)), architecture)
             return checkpoint(session, job)
 
-        members, begun = members_of(session.run, job, architecture), time.monotonic()
+        search = search_of(session.run, job.row, job.fold, job.seed) if job.kind == Kind.RETRAIN else None
+        members = search.members if search else (Member(architecture.to_dict(), 1.0),)
+        begun = time.monotonic()
         fitted = fit_ensemble(session, space, members, settings, job.fold, job.seed, after_epoch, path)
-        if job.kind == Kind.RETRAIN and search_of(session.run, job.row, job.fold, job.seed).trials:
+        if search and search.trials:
             fitted = replace(fitted, seconds=time.monotonic() - begun)  # the race's trainings are in its own
         for number, records in enumerate(fitted.curves):
             if board and number not in seen:  # trained by the race
@@ -284,13 +286,6 @@ def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
         assert job.number is not None
         return space, list(space.architectures())[job.number]
     return space, Architecture.of(search_of(run, job.row, job.fold, job.seed).architecture)
-
-
-def members_of(run: Run, job: Job, architecture: Architecture) -> Sequence[Member]:
-    """The architectures whose outputs a job's row averages: several where a race has found an ensemble."""
-    if job.kind == Kind.RETRAIN:
-        return search_of(run, job.row, job.fold, job.seed).members
-    return (Member(architecture.to_dict(), 1.0),)
 
 
 def save(session: Session, job: Job, network: nn.Module) -> None:

@@ -72,7 +72,7 @@ def race_fold(
     frames = int(data.lengths_U[members].median())  # not of the test part
     costs = count(supernet, settings.cost, frames)
     solved = [a for a in space.blockless() if solvable(session, space, a)]
-    ensemble = settings.ensemble if settings.ensemble > 1 else 0
+    ensemble = settings.ensemble if settings.averages else 0
     trials: list[Trial] = []
     held: dict[tuple[Architecture, int], Tensor] = {}
 

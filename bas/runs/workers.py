@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -44,6 +45,7 @@ from bas.util.files import read_record
 from bas.util.progress import bar
 
 AFTER = "the same command goes on from here"
+EXIT_SECONDS = 10.0  # at most, until all workers of a broken pool have exit codes
 STACK = 32  # the most members that train together; halved as often as the GPU's memory is too small
 
 
@@ -278,10 +280,12 @@ def _path(folder: Path, job: Job) -> Path:
     return folder / "jobs" / f"{job.name}.json"
 
 
-def _why_broken(processes: Iterable[BaseProcess]) -> str:
+def _why_broken(processes: Sequence[BaseProcess]) -> str:
     """What ended a worker, from the exit codes. The pool itself ends the others by SIGTERM."""
-    for process in processes:
-        process.join(REFRESH_SECONDS)
+    end = time.monotonic() + EXIT_SECONDS
+    # Not `join`: the pool's own thread joins them too, and who comes second is told nothing and returns at once.
+    while any(process.exitcode is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.01)
     codes = [process.exitcode for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
     if not codes:
         return "a worker was ended (SIGTERM)"

@@ -115,7 +115,7 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be {describe(kind)}")
         if self.strategy == "single-path" and self.noise == "utterance":
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
-        if self.strategy in RACES and self.ensemble > 1:
+        if self.averages:
             if self.committee == 1:
                 raise UserError(f"setting ensemble={self.ensemble}: needs committee above 1, or ensemble=1")
             if self.budget < self.ensemble * self.committee:
@@ -126,6 +126,11 @@ class Settings:
             raise UserError("settings tau_rate and tau_end: give one of them, the other as none")
         if (self.tau_rate or self.tau_end or 0) <= 0:
             raise UserError("settings tau_rate and tau_end: must be above 0")
+
+    @property
+    def averages(self) -> bool:
+        """Whether the row of a search is an ensemble, not its choice alone."""
+        return self.strategy in RACES and self.ensemble > 1
 
     def temperature(self, epoch: int, step: int, steps_per_epoch: int) -> float:
         """The temperature of the Gumbel-softmax at step `step` of epoch `epoch`, both from 0."""

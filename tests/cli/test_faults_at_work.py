@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from multiprocessing.popen_spawn_posix import Popen
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,19 @@ def test_what_ended_a_worker(
         ended.append(processes[0].pid)
         return processes
 
+    poll: Callable[..., int | None] = Popen.poll
+
+    def reaped_by_the_pool(process: Popen, flag: int = os.WNOHANG) -> int | None:
+        """Its thread takes the exit code, and says it only later; until then `waitpid` tells others nothing."""
+        if process.returncode is None and threading.current_thread() is not threading.main_thread():
+            code = poll(process, flag)
+            process.returncode = None
+            time.sleep(0.5)
+            process.returncode = code
+        return process.returncode
+
     monkeypatch.setattr(multiprocessing, "active_children", and_end_one)
+    monkeypatch.setattr(Popen, "poll", reaped_by_the_pool)
     assert main([*VERBS["search"].replace("--workers 1", "--workers 2").split(), "--name", "new"]) == 2
     line = said(capsys)
     assert ended

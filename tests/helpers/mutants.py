@@ -329,14 +329,14 @@ MUTANTS = [
         "bas/runs/fit.py",
         "Committee([one.network for one in fitted], [member.weight for member in members])",
         "Committee([one.network for one in fitted])",
-        "tests/runs/test_committee.py -k takes_its_trainings",
+        "tests/runs/test_raced.py -k takes_its_trainings",
     ),
     Mutant(
         "the row of a race is trained from other initial weights than the race",
         "bas/runs/raced.py",
         "fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)",
         "fit(session, space, architecture, settings, fold, seed, after, path, parts, replication + 100)",
-        "tests/runs/test_committee.py -k networks_of_a_committee",
+        "tests/runs/test_raced.py -k networks_of_a_committee",
     ),
     Mutant(
         "a linear model takes the regularisation of the highest loss",

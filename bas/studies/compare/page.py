@@ -9,7 +9,6 @@ from bas.report.table import rich_table
 from bas.runs.results import retrained, searched
 from bas.runs.run import Run
 from bas.search.ensemble import made_of
-from bas.training.settings import RACES
 
 
 def show_choices(run: Run, console: Console) -> None:
@@ -24,7 +23,7 @@ def show_choices(run: Run, console: Console) -> None:
                 assert result.choice
                 assert result.trials
                 row += [f"p {result.choice.probability:.2f}", str(sum(not trial.solved for trial in result.trials))]
-        if run.plan.settings.ensemble > 1 and run.plan.settings.strategy in RACES:
+        if run.plan.settings.averages:
             heading.append("the row averages")
             for row, (_, result) in zip(rows, searches, strict=True):
                 row.append(made_of(result.members))
