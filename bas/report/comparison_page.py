@@ -142,6 +142,8 @@ def _race(name: str, of: Races) -> list[str]:
         f"them; the noise of one training is {of.noise:.3f}. The most promising architecture was expected to gain "
         f"{of.gain:.4f} in another round: what a larger setting budget would buy."
     ]
+    if of.diverged:
+        lines.append(f"{name}: {of.diverged} trainings of the searches diverged; their architectures were not taken.")
     if of.alike:
         lines.append(
             f"{name}: in {of.alike} of {of.searches} searches a cheaper architecture could not be told from the "

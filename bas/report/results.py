@@ -100,6 +100,7 @@ class Races:
     trainings: float
     architectures: float  # different ones that were trained
     solved: float  # linear models beside them
+    diverged: int  # trainings, of all searches together
     probability: float
     regret: float
     gain: float
@@ -118,6 +119,7 @@ class Races:
             trainings=float(np.mean([sum(not t.solved for t in of) for _, of in races])),
             architectures=float(np.mean([_different(of, solved=False) for _, of in races])),
             solved=float(np.mean([_different(of, solved=True) for _, of in races])),
+            diverged=sum(trial.loss is None for _, of in races for trial in of),
             probability=float(np.mean([choice.probability for choice, _ in races])),
             regret=float(np.mean([choice.regret for choice, _ in races])),
             gain=float(np.mean([choice.gain for choice, _ in races])),

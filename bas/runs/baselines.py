@@ -29,17 +29,16 @@ BASELINES: Mapping[str, SearchSpace] = {
 
 
 def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
-    """The baselines of these spaces; BASELINES where a file defines none.
+    """The baselines of all these spaces; BASELINES where a file defines none. The first file's lead.
 
-    Raises UserError if two files have different baselines, or one has the name of a space or of a linear row.
+    Raises UserError if a name is two baselines, or that of a space or of a linear row too.
     """
-    of_file = {file.name: file.baselines or BASELINES for file in files}
-    first, *others = of_file
-    for name in others:
-        if {n: s.signature for n, s in of_file[name].items()} != {n: s.signature for n, s in of_file[first].items()}:
-            raise UserError(f"spaces {first} and {name}: other baselines; run them apart")
-    taken = {*of_file, *(row for file in files for row in getattr(file.task, "linears", ()))}
-    for name in of_file[first]:
-        if name in taken:
-            raise UserError(f"space {first}: baselines: {name!r} is the name of another row; rename it")
-    return of_file[first]
+    taken = {*(file.name for file in files), *(row for file in files for row in getattr(file.task, "linears", ()))}
+    every: dict[str, SearchSpace] = {}
+    for file in files:
+        for name, space in (file.baselines or BASELINES).items():
+            if name in taken:
+                raise UserError(f"space {file.name}: baselines: {name!r} is the name of another row; rename it")
+            if every.setdefault(name, space).signature != space.signature:
+                raise UserError(f"space {file.name}: baselines: {name!r} is another one in a space before; rename it")
+    return every

@@ -6,6 +6,7 @@ Nothing here scores a test part.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bas.errors import Diverged
 from bas.networks.costs import count, multiply_adds
 from bas.networks.supernet import Supernet
 from bas.protocols import Fold
@@ -76,11 +78,11 @@ def race_fold(
     trials: list[Trial] = []
     held: dict[tuple[Architecture, int], Tensor] = {}
 
-    def train(architecture: Architecture, replication: int) -> float:
+    def train(architecture: Architecture, replication: int) -> float | None:
         path = checkpoint and of_architecture(checkpoint, architecture)
         which = fold, seed, replication
         trial, held_NO = _train(session, space, architecture, settings, which, inner, after_epoch, path)
-        if replication < len(inner):
+        if replication < len(inner) and held_NO is not None:
             held[architecture, replication] = held_NO
         after_training(len(trials), trial)
         trials.append(trial)
@@ -100,9 +102,11 @@ def race_fold(
         drawn = settings.budget - ensemble * (len(inner) - 1)
         order = random_search(space, drawn, of_seed, lambda a: train(a, 0))
         architecture, finalists = order[0], order[:ensemble]
-        for finalist in finalists:
+        for finalist in list(finalists):
             for replication in range(1, len(inner)):
-                train(finalist, replication)
+                if train(finalist, replication) is None:
+                    finalists.remove(finalist)
+                    break
     chosen: tuple[Member, ...] = (Member(architecture.to_dict(), 1.0),)
     if ensemble:
         every = [*solved, *(a for a in finalists if a not in solved)]
@@ -132,8 +136,8 @@ def _train(
     inner: list[Fold],
     after_epoch: Callable[[], None],
     checkpoint: Path | None,
-) -> tuple[Trial, Tensor]:
-    """A trial, and its outputs for the utterances that it held out."""
+) -> tuple[Trial, Tensor | None]:
+    """A trial, and its outputs for the utterances that it held out; none if it diverged."""
     fold, seed, replication = which
 
     def after(record: Record) -> None:
@@ -141,7 +145,13 @@ def _train(
 
     parts = inner[replication % len(inner)]
     path = checkpoint and member_path(checkpoint, replication)
-    fitted = fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)
+    begun = time.monotonic()
+    try:
+        fitted = fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)
+    except Diverged:
+        if path:
+            path.unlink(missing_ok=True)
+        return Trial(architecture.to_dict(), replication, None, None, time.monotonic() - begun), None
     (kept,) = fitted.kept
     loss, headline = kept["valid"]["loss"], kept["valid"][session.run.headline]
     solved = solvable(session, space, architecture) is not None

@@ -131,7 +131,8 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
 def write_trial(board: SummaryWriter, number: int, trial: Trial, metric: str) -> None:
     """Write one training of a race: its architecture, and its scores on the held-out utterances."""
     board.add_text("trial", paragraph(" > ".join(trial.architecture.values())), number)
-    _scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
+    if trial.loss is not None and trial.headline is not None:  # it has not diverged
+        _scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
 
 
 def write_choice(

@@ -14,6 +14,8 @@ part, and architectures are compared within a replication. `budget` counts train
    the choice by WORTH of the noise of one training. For an ensemble, the last of the budget trains its networks in the
    inner folds that they lack: `finalists`.
 
+An architecture with a training that diverged is neither chosen nor a finalist, and counts as no better than the worst.
+
 The choice is the architecture of those trained with the lowest posterior mean; but a cheaper one is taken if it cannot
 be told from that (it is better with a probability of at least TIE), or is not worth telling (its mean is within WORTH
 of the noise of one training).
@@ -32,12 +34,14 @@ Axes: see `surrogate`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
 
+from bas.errors import Diverged
 from bas.networks.costs import Costs
 from bas.search.surrogate import Posterior, codes, posterior
 from bas.space import Architecture, SearchSpace
@@ -57,13 +61,13 @@ SAMPLES = 2000  # of the posterior, for probabilities
 class Trial:
     """One training of a race. loss, headline (the metric of verdicts): on held-out utterances, at its best epoch.
 
-    solved: it is a linear model, and no training of the budget.
+    Both are None where it diverged. solved: it is a linear model, and no training of the budget.
     """
 
     architecture: Mapping[str, str]
     replication: int
-    loss: float
-    headline: float
+    loss: float | None
+    headline: float | None
     seconds: float
     solved: bool = False
 
@@ -115,6 +119,7 @@ class Race:
         self.number = {a: i for i, a in enumerate(self.candidates)}
         self.codes_AP = codes(space, self.candidates)
         self.solved = {self.number[a] for a in solved}
+        self.diverged = set[int]()
         self.which: list[int] = []
         self.replication: list[int] = []
         self.loss: list[float] = []
@@ -144,17 +149,17 @@ class Race:
 
     def _round(self) -> list[tuple[int, int]]:
         """Architectures to train in the next replication; none if that is not worth it, or is needed to finish."""
+        sound = self._sound()
         of = self._posterior(np.arange(len(self.candidates)), 0)
-        tried = np.unique(self.which)
-        gain_A = improvement(of, tried)
+        gain_A = improvement(of, sound)
         self.gain = float(gain_A.max())
         self.early = self.gain < WORTH * of.noise and self.round + 1 >= self.inner_folds
         if self.early:
             return []
-        control = [] if self.solved else [0]
-        order = [int(a) for a in tried[of.mean_A[tried].argsort(kind="stable")] if a not in self.solved]
+        control = [] if self.solved or 0 in self.diverged else [0]
+        order = [int(a) for a in sound[of.mean_A[sound].argsort(kind="stable")] if a not in self.solved]
         best = [a for a in order if a not in control][: max(BEST, self.ensemble)]
-        gain_A[tried] = -np.inf
+        gain_A[self.which] = -np.inf
         new = [int(a) for a in (-gain_A).argsort(kind="stable")[:NEW] if np.isfinite(gain_A[a])]
         asked = [(a, self.round + 1) for a in (*control, *best, *new)]
         final = order[: self.ensemble]
@@ -167,7 +172,7 @@ class Race:
 
     def _last(self) -> list[tuple[int, int]]:
         """What the best architectures lack to be finalists, as far as the budget goes."""
-        tried = np.array(sorted(set(self.which) - self.solved), int)
+        tried = np.array(sorted(set(self.which) - self.solved - self.diverged), int)
         if not self.ensemble or not len(tried):
             return []
         of, left = self._posterior(tried, 0), self.budget - self.spent
@@ -186,15 +191,20 @@ class Race:
         done = {r for a, r in zip(self.which, self.replication, strict=True) if a == number}
         return set(range(self.inner_folds)) - done
 
-    def add(self, architecture: Architecture, replication: int, loss: float) -> None:
-        """Take the loss of a training."""
-        self.which.append(self.number[architecture])
+    def add(self, architecture: Architecture, replication: int, loss: float | None) -> None:
+        """Take the loss of a training; None if it diverged."""
+        number = self.number[architecture]
+        self.which.append(number)
+        if loss is None:
+            self.diverged.add(number)
+            self.finalists = [a for a in self.finalists if a != architecture]
+            self.waiting = [(a, r) for a, r in self.waiting if a != number]
         self.replication.append(replication)
-        self.loss.append(loss)
+        self.loss.append(math.nan if loss is None else loss)
 
     def choice(self) -> Choice:
         """The architecture to take. The budget must be spent, or `next` have ended the race."""
-        tried = np.unique(self.which)
+        tried = self._sound()
         of = self._posterior(tried, SAMPLES)
         best = int(np.argmin(of.mean_A))
         alike_A = (of.samples_SA <= of.samples_SA[:, [best]]).mean(0) >= TIE
@@ -211,8 +221,17 @@ class Race:
             self.early,
         )
 
+    def _sound(self) -> np.ndarray:
+        """The architectures that were trained or solved and have not diverged. Raises Diverged if there is none."""
+        sound = sorted(set(self.which) - self.diverged)
+        if not set(sound) - self.solved and self.diverged:
+            raise Diverged(f"search: all {self.spent} trainings diverged; lower the setting lr")
+        return np.array(sound, int)
+
     def _posterior(self, wanted: np.ndarray, samples: int) -> Posterior:
-        known = np.array(self.which), np.array(self.replication), np.array(self.loss)
+        loss_N = np.array(self.loss)
+        loss_N[np.isnan(loss_N)] = np.nanmax(loss_N)
+        known = np.array(self.which), np.array(self.replication), loss_N
         return posterior(self.codes_AP, *known, wanted, samples, self.seed)
 
 
@@ -241,8 +260,14 @@ def drawn(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
 
 
 def random_search(
-    space: SearchSpace, budget: int, seed: int, train: Callable[[Architecture], float]
+    space: SearchSpace, budget: int, seed: int, train: Callable[[Architecture], float | None]
 ) -> list[Architecture]:
-    """`budget` architectures drawn uniformly, each once, the best first. train: gives the loss of one."""
+    """`budget` architectures drawn uniformly, each once, the best first; without those that diverged.
+
+    train: gives the loss of one, None if it diverged. Raises Diverged if all have.
+    """
     losses = [(train(architecture), architecture) for architecture in map(space.distinct, drawn(space, budget, seed))]
-    return list(dict.fromkeys(a for _, a in sorted(losses, key=lambda pair: pair[0])))
+    sound = [(loss, architecture) for loss, architecture in losses if loss is not None]
+    if not sound:
+        raise Diverged(f"search: all {budget} trainings diverged; lower the setting lr")
+    return list(dict.fromkeys(a for _, a in sorted(sound, key=lambda pair: pair[0])))

@@ -47,6 +47,7 @@ RACES = Races(
     gain=0.01,
     noise=0.05,
     solved=3.0,
+    diverged=2,
     alike=1,
     early=0,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,18 +11,19 @@ from races import RETRAIN, SEARCH, KilledError, left, started, ticking, without_
 from records import record
 from stacking import eight_speakers
 
-from bas.errors import UserError
+from bas.errors import Diverged, UserError
 from bas.networks.committee import Committee
 from bas.networks.linear import LinearModel
 from bas.networks.network import build
-from bas.runs.fit import fit, fit_row
+from bas.report.results import Races
+from bas.runs.fit import Fitted, fit, fit_row
 from bas.runs.jobs import run_job
 from bas.runs.results import SearchResult, TrainingResult, read_result
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.ensemble import Member, weigh
 from bas.search.race import Trial
-from bas.space import Architecture
+from bas.space import Architecture, SearchSpace
 from bas.training.loop import outputs
 
 
@@ -41,6 +43,11 @@ def networks(result: SearchResult) -> list[Trial]:
     """The trials that were trained, without those that were solved."""
     assert result.trials
     return [trial for trial in result.trials if not trial.solved]
+
+
+def loss(trial: Trial) -> float:
+    assert trial.loss is not None
+    return trial.loss
 
 
 def test_what_a_race_writes(raced_run: Run) -> None:
@@ -181,11 +188,36 @@ def test_random_search_with_an_ensemble_completes_its_best(features: Path, tmp_p
     result = read_result(run, SEARCH, SearchResult)
     made = networks(result)
     assert len(made) == 7
-    drawn = sorted(made[:3], key=lambda trial: trial.loss)
+    drawn = sorted(made[:3], key=loss)
     assert [t.replication for t in made] == [0, 0, 0, 1, 2, 1, 2]
     assert [t.architecture for t in made[3::2]] == [t.architecture for t in drawn[:2]]
     assert result.architecture == drawn[0].architecture
     assert sum(member.weight for member in result.members) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("more", [{}, {"strategy": "random-search", "budget": "14", "ensemble": "2"}])
+def test_a_training_that_diverges_ends_no_search(
+    more: dict[str, str], features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = started(tmp_path / "run", features, **{"ensemble": "2", **more})
+
+    def diverging(session: Session, space: SearchSpace, architecture: Architecture, *others: Any) -> Fitted:
+        fitted = fit(session, space, architecture, *others)
+        if "FFN" in architecture.to_dict().values():
+            raise Diverged("training diverged: loss nan")
+        return fitted
+
+    monkeypatch.setattr("bas.runs.raced.fit", diverging)
+    run_job(Session(run), SEARCH)
+    result = read_result(run, SEARCH, SearchResult)
+    lost = [trial for trial in networks(result) if trial.loss is None]
+    assert lost
+    assert [trial for trial in networks(result) if "FFN" in trial.architecture.values()] == lost
+    assert all("FFN" not in of.values() for of in (result.architecture, *(m.architecture for m in result.members)))
+    run_job(Session(run), RETRAIN)
+    assert left(run) == []
+    if races := Races.of([result]):
+        assert races.diverged == len(lost)
 
 
 def test_random_search_draws_as_many_as_the_budget(features: Path, tmp_path: Path) -> None:
@@ -196,7 +228,7 @@ def test_random_search_draws_as_many_as_the_budget(features: Path, tmp_path: Pat
     assert result.choice is None
     assert [t.replication for t in result.trials] == [0] * 4
     assert result.members == (Member(result.architecture, 1.0),)
-    assert result.architecture == min(result.trials, key=lambda t: t.loss).architecture
+    assert result.architecture == min(result.trials, key=loss).architecture
 
 
 def rebuilt(session: Session, result: TrainingResult) -> Committee:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bas.blocks import FFN, MSA, MeanPool, Skip, StatisticsPool
+from bas.errors import Diverged
 from bas.networks.costs import Costs, count
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
@@ -39,7 +41,8 @@ COSTS = Costs(
 )
 INNER, NOISE = 5, 0.05
 
-Truth = Callable[[Architecture], float]
+Truth = Callable[[Architecture], float | None]
+"""A loss without noise; None: the training diverges."""
 
 
 def blocks(architecture: Architecture | Mapping[str, str]) -> list[str]:
@@ -53,7 +56,8 @@ def run(truth: Truth, seed: int, budget: int = 40, noise: float = NOISE, **more:
     shifts = rng.normal(0, 1, 1000)
     while (following := race.next()) is not None:
         architecture, replication = following
-        race.add(architecture, replication, 1 + truth(architecture) + shifts[replication] + rng.normal(0, noise))
+        of, shift = truth(architecture), 1 + shifts[replication] + rng.normal(0, noise)
+        race.add(architecture, replication, None if of is None else of + shift)
     return race, race.choice()
 
 
@@ -173,6 +177,55 @@ def test_a_linear_model_that_is_best_is_the_choice_and_no_finalist() -> None:
         assert not set(race.finalists) & set(SOLVED)
 
 
+@pytest.mark.parametrize("ensemble", [0, 2])
+@pytest.mark.parametrize("solved", [[], SOLVED])
+def test_what_diverges_is_no_choice_and_no_finalist_and_the_race_goes_on(
+    solved: list[Architecture], ensemble: int
+) -> None:
+    """The cheapest, too, which nobody may divide by; and all pools of attention would be the best."""
+
+    def truth(architecture: Architecture) -> float | None:
+        if "LSTM" in blocks(architecture) or (not blocks(architecture) and not solved):
+            return None
+        return 0.1 * ("attention" not in blocks(architecture))
+
+    for seed in range(5):
+        race, choice = run(truth, seed, budget=24, solved=solved, ensemble=ensemble)
+        tried = [race.candidates[a] for a in race.which]
+        assert race.spent > 12
+        assert any(truth(a) is None for a in tried)
+        assert all(truth(a) is not None for a in (*race.finalists, Architecture.of(choice.architecture)))
+        assert len(race.finalists) == ensemble
+        assert np.isfinite([choice.probability, choice.regret, choice.gain, choice.noise]).all()
+        again = [a for i, a in enumerate(tried) if a in tried[:i]]
+        assert all(truth(a) is not None for a in again), "it is not trained again"
+
+
+def test_a_finalist_that_diverges_at_last_is_none() -> None:
+    race = Race(WIDE, COSTS, INNER, 16, 0, SOLVED, 2)
+    fallen: list[Architecture] = []
+    while (following := race.next()) is not None:
+        architecture, replication = following
+        if race.finalists and not fallen:
+            fallen.append(architecture)
+            assert architecture in race.finalists
+        race.add(architecture, replication, None if architecture in fallen else 1 + 0.1 * len(blocks(architecture)))
+    assert len(race.finalists) == 1
+    assert fallen[0] not in race.finalists
+    assert race.which.count(race.number[fallen[0]]) < INNER
+    assert Architecture.of(race.choice().architecture) not in fallen
+
+
+@pytest.mark.parametrize("solved", [[], SOLVED])
+def test_where_all_trainings_diverge_the_user_hears_of_it(solved: list[Architecture]) -> None:
+    for budget in (7, 24):
+        with pytest.raises(Diverged) as error:
+            run(lambda a: 0.5 if a in solved else None, 0, budget=budget, solved=solved)
+        assert re.fullmatch(r"search: all (7|10) trainings diverged; lower the setting lr", str(error.value))
+    with pytest.raises(Diverged, match="all 20 trainings"):
+        random_search(WIDE, 20, 0, lambda a: None)
+
+
 def race_blocks(race: Race, number: int) -> list[str]:
     return blocks(race.candidates[race.which[number]])
 
@@ -204,6 +257,7 @@ def test_random_search_keeps_the_lowest_of_as_many_as_the_budget_has() -> None:
     assert len(seen) == 20
     assert seen == list(map(WIDE.distinct, drawn(WIDE, 20, 5)))
     assert drawn(WIDE, 20, 5) != drawn(WIDE, 20, 6)
+    assert order[1:] == random_search(WIDE, 20, 5, lambda a: None if a == seen[6] else order.index(a))
     assert sorted(map(str, order)) == sorted(set(map(str, seen))), "each once"
     assert set(order[:3]) == {seen[5], seen[6], seen[7]}
     shares = np.mean([[a["pool"] == name for name in WIDE.searched["pool"]] for a in drawn(WIDE, 4000, 0)], axis=0)

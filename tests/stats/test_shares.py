@@ -18,7 +18,7 @@ from bas.corpora import Utterance
 from bas.networks.network import PerOutput, build
 from bas.runs.baselines import common_baselines
 from bas.runs.layers import cross_validate
-from bas.runs.spaces import load_space
+from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Predictions, paired, shares
 from bas.tasks import Shares, join_parts
@@ -249,3 +249,30 @@ def test_baselines_of_a_file(tmp_path: Path) -> None:
     path.write_text(f"{head}space = SearchSpace({{'a': {{'MSA': MSA, 'FFN': FFN}}}}, MeanPool, each_output=True)\n")
     expected = f"{path}: space: each_output is for baselines; a search has one network for all outputs"
     assert refusal(load_space, str(path)) == expected
+
+
+def test_spaces_bring_their_baselines_together(tmp_path: Path) -> None:
+    def brings(name: str, baselines: str) -> SpaceFile:
+        path = tmp_path / f"{name}.py"
+        path.write_text(
+            "from bas.blocks import FFN, MSA, MeanPool\nfrom bas.space import SearchSpace\n"
+            "space = SearchSpace({'a': {'MSA': MSA, 'FFN': FFN}}, MeanPool)\n"
+            "ffn, msa = (SearchSpace({'a': {'one': block}}, MeanPool) for block in (FFN, MSA))\n"
+            f"baselines = {baselines}\n"
+        )
+        return load_space(str(path))
+
+    one, both = brings("one", "{'plain': ffn}"), brings("both", "{'attention': msa, 'plain': ffn}")
+    assert list(common_baselines([one, both])) == ["plain", "attention"]
+    assert list(common_baselines([both, one])) == ["attention", "plain"]
+    other = brings("other", "{'plain': msa}")
+    expected = "space other: baselines: 'plain' is another one in a space before; rename it"
+    assert refusal(common_baselines, [one, other]) == expected
+    expected = "space more: baselines: 'both' is the name of another row; rename it"
+    assert refusal(common_baselines, [one, both, brings("more", "{'both': ffn}")]) == expected
+
+
+def test_the_wide_space_shares_baselines_with_those_of_the_paper() -> None:
+    paper, wide = load_space("ser_bas3"), load_space("ser_wide")
+    assert list(common_baselines([wide])) == ["4L transformer", "simple FFN"]
+    assert list(common_baselines([paper, wide])) == ["4L transformer", "3L transformer", "simple FFN"]

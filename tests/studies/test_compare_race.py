@@ -41,7 +41,7 @@ def results(work: tuple[Path, str]) -> dict[str, Any]:
 def test_the_rows_and_what_they_are(work: tuple[Path, str]) -> None:
     of = results(work)
     rows = [row["row"] for row in of["rows"]]
-    assert rows == ["4L transformer", "3L transformer", "simple FFN", "BAS ser_wide", "logistic regression"]
+    assert rows == ["4L transformer", "simple FFN", "BAS ser_wide", "logistic regression"]
     assert {name: of["settings"][name] for name in ("preset", "strategy", "committee", "ensemble")} == {
         **{"preset": "cpu", "strategy": "race", "committee": 4, "ensemble": 2}
     }
