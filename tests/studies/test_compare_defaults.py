@@ -39,7 +39,11 @@ def tones(speakers: int) -> None:
         wave_N = 0.3 * np.sin(2 * np.pi * (200 + 1500 * bright) * time_N) + 0.02 * rng.standard_normal(len(time_N))
         soundfile.write(f"u{index:02}.wav", wave_N, 16_000)
         share = float(rng.binomial(20, bright) / 20)
-        row = {"id": f"u{index:02}", "audio": f"u{index:02}.wav", "label": "bright" if bright > 0.5 else "dull"}
+        row: dict[str, Any] = {
+            "id": f"u{index:02}",
+            "audio": f"u{index:02}.wav",
+            "label": "bright" if bright > 0.5 else "dull",
+        }
         row |= {"speaker": f"s{index % speakers}", "shares": {"bright": share, "dull": 1 - share}}
         lines.append(json.dumps(row | {"raters": 20}))
     Path("tones.jsonl").write_text("\n".join(lines), encoding="utf-8")
