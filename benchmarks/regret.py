@@ -247,7 +247,7 @@ def play(of: Trained) -> Regret:
         "all, on all inner folds": {trained * INNER: regret(exhaustive)},
         **{name: {cost: regret(partial(by_supernet, picks))} for name, (picks, cost) in of.supernets.items()},
         "a blind draw": {0: regret(lambda f, s: range(len(EVERY)))},
-        "logistic regression": {0: regret(lambda f, s: [number[of.solved[0]]])},
+        "the linear model of mean frames": {0: regret(lambda f, s: [number[of.solved[0]]])},
     }
 
 
