@@ -20,9 +20,9 @@ The choice is the architecture of those trained with the lowest posterior mean; 
 be told from that (it is better with a probability of at least TIE), or is not worth telling (its mean is within WORTH
 of the noise of one training).
 
-random-search is the baseline of equal cost (Li and Talwalkar 2019): as many architectures as the budget has trainings,
-drawn uniformly, each trained in the first replication; the lowest loss wins. For an ensemble, as many fewer as its
-networks need trainings in the other inner folds.
+random-search is the baseline (Li and Talwalkar 2019): as many architectures as the budget has trainings, drawn
+uniformly, each trained in the first replication; the lowest loss wins. For an ensemble, as many fewer as its networks
+need trainings in the other inner folds.
 
 References
     Jones, Schonlau and Welch, *Journal of Global Optimization* 13, 1998: expected improvement.

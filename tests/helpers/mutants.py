@@ -304,6 +304,20 @@ MUTANTS = [
         "tests/search/test_race.py -k cheapest_is_asked",
     ),
     Mutant(
+        "a finalist of a race that diverged stays one",
+        "bas/search/race.py",
+        "self.finalists = [a for a in self.finalists if a != architecture]",
+        "self.finalists = list(self.finalists)",
+        "tests/search/test_race.py -k finalist_that_diverges",
+    ),
+    Mutant(
+        "a race of which every training diverged says nothing",
+        "bas/search/race.py",
+        "if not set(sound) - self.solved and self.diverged:",
+        "if not set(sound) and self.diverged:",
+        "tests/search/test_race.py -k where_all_trainings_diverge",
+    ),
+    Mutant(
         "a finalist of a race was not trained in every inner fold",
         "bas/search/race.py",
         "asked += [(a, r) for r in lacks]",
