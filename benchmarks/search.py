@@ -1,4 +1,4 @@
-"""Does the race pay? It against the linear row and random search at equal cost, nested, pooled over stores; search.md.
+"""Does the race pay? Against the linear row and random search of as many trainings, nested, pooled; writes search.md.
 
 Each store is searched as `bas compare` does: for every fold its training speakers alone, and the test part is scored
 once. The same command with the same --runs goes on where it was stopped.
@@ -174,7 +174,7 @@ def write(every: Sequence[Measured], strategies: Sequence[str], arguments: argpa
         f"Preset `cpu`, space `{SPACE}`, the middle state, committees of {COMMITTEE} (also the linear row chooses on "
         f"inner folds and is fitted on all training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
-        "linear models; that of random search is its best architecture, trained as a committee: three networks more, "
+        "linear models; that of random search is its best architecture, trained as a committee: more networks, "
         "and larger ones, for a race tries small ones first. Points of the metric; differences with 95 % intervals, "
         "uncorrected. Linear models and ensemble were chosen by losses out of fold on "
         "training speakers; but these are the corpora that everything here was developed on, and their figures were "

@@ -143,7 +143,7 @@ def _race(name: str, of: Races) -> list[str]:
         f"{of.gain:.4f} in another round: what a larger setting budget would buy."
     ]
     if of.diverged:
-        lines.append(f"{name}: {of.diverged} trainings of the searches diverged; their architectures were not taken.")
+        lines.append(f"{name}: {of.diverged} of the searches' trainings diverged: these architectures were not taken.")
     if of.alike:
         lines.append(
             f"{name}: in {of.alike} of {of.searches} searches a cheaper architecture could not be told from the "

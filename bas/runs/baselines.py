@@ -35,10 +35,12 @@ def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
     """
     taken = {*(file.name for file in files), *(row for file in files for row in getattr(file.task, "linears", ()))}
     every: dict[str, SearchSpace] = {}
+    owner: dict[str, tuple[str, str]] = {}  # of a name with hyphens, as jobs have it: the baseline and its space
     for file in files:
         for name, space in (file.baselines or BASELINES).items():
             if name in taken:
                 raise UserError(f"space {file.name}: baselines: {name!r} is the name of another row; rename it")
-            if every.setdefault(name, space).signature != space.signature:
-                raise UserError(f"space {file.name}: baselines: {name!r} is another one in a space before; rename it")
+            other, of = owner.setdefault(name.replace(" ", "-"), (name, file.name))
+            if other != name or every.setdefault(name, space).signature != space.signature:
+                raise UserError(f"spaces {of} and {file.name}: {other!r} and {name!r} are two baselines; rename one")
     return every

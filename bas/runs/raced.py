@@ -101,15 +101,19 @@ def race_fold(
                 train(architecture, replication)
         drawn = settings.budget - ensemble * (len(inner) - 1)
         order = random_search(space, drawn, of_seed, lambda a: train(a, 0))
-        architecture, finalists = order[0], order[:ensemble]
+        finalists = order[:ensemble]
         for finalist in list(finalists):
             for replication in range(1, len(inner)):
                 if train(finalist, replication) is None:
                     finalists.remove(finalist)
+                    order.remove(finalist)
                     break
+        if not order:
+            raise Diverged(f"search: each of {drawn} architectures diverged in a training; lower the setting lr")
+        architecture = order[0]
     chosen: tuple[Member, ...] = (Member(architecture.to_dict(), 1.0),)
-    if ensemble:
-        every = [*solved, *(a for a in finalists if a not in solved)]
+    every = [*solved, *(a for a in finalists if a not in solved)] if ensemble else []
+    if every:
         held_MNO = [torch.cat([held[a, r] for r in range(len(inner))]) for a in every]
         targets_N = data.targets_U.cpu()[session.members(tuple(i for parts in inner for i in parts.valid))]
         weights = weigh(held_MNO, lambda outputs_NO: session.run.task.loss(outputs_NO, targets_N))
@@ -149,8 +153,6 @@ def _train(
     try:
         fitted = fit(session, space, architecture, settings, fold, seed, after, path, parts, replication)
     except Diverged:
-        if path:
-            path.unlink(missing_ok=True)
         return Trial(architecture.to_dict(), replication, None, None, time.monotonic() - begun), None
     (kept,) = fitted.kept
     loss, headline = kept["valid"]["loss"], kept["valid"][session.run.headline]

@@ -64,8 +64,8 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         if not isinstance(earlier.get("made_of"), dict):
             raise UserError(f"{folder}/run.json: not written by this version of bas; give another --name")
         for name, value in made_of.items():
-            if name.startswith("space ") and name not in earlier["made_of"]:
-                continue  # a space that is added
+            if name.startswith(("space ", "baseline ")) and name not in earlier["made_of"]:
+                continue  # a space that is added, and what it is compared with
             old = earlier["made_of"].get(name)
             if old != value:
                 raise UserError(f"{folder}: made with {name} {old}, now {value}; give another --name")

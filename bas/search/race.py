@@ -14,7 +14,7 @@ part, and architectures are compared within a replication. `budget` counts train
    the choice by WORTH of the noise of one training. For an ensemble, the last of the budget trains its networks in the
    inner folds that they lack: `finalists`.
 
-An architecture with a training that diverged is neither chosen nor a finalist, and counts as no better than the worst.
+What diverged in a training is neither chosen nor a finalist, and its loss counts as the worst of the replication.
 
 The choice is the architecture of those trained with the lowest posterior mean; but a cheaper one is taken if it cannot
 be told from that (it is better with a probability of at least TIE), or is not worth telling (its mean is within WORTH
@@ -222,16 +222,18 @@ class Race:
         )
 
     def _sound(self) -> np.ndarray:
-        """The architectures that were trained or solved and have not diverged. Raises Diverged if there is none."""
+        """What was trained or solved and has not diverged. Raises Diverged if all that was trained has."""
         sound = sorted(set(self.which) - self.diverged)
         if not set(sound) - self.solved and self.diverged:
             raise Diverged(f"search: all {self.spent} trainings diverged; lower the setting lr")
         return np.array(sound, int)
 
     def _posterior(self, wanted: np.ndarray, samples: int) -> Posterior:
-        loss_N = np.array(self.loss)
-        loss_N[np.isnan(loss_N)] = np.nanmax(loss_N)
-        known = np.array(self.which), np.array(self.replication), loss_N
+        loss_N, replication_N = np.array(self.loss), np.array(self.replication)
+        for n in np.flatnonzero(np.isnan(loss_N)):  # as the worst of its replication: others have another shift
+            here_N = loss_N[replication_N == replication_N[n]]
+            loss_N[n] = np.nanmax(loss_N if np.isnan(here_N).all() else here_N)
+        known = np.array(self.which), replication_N, loss_N
         return posterior(self.codes_AP, *known, wanted, samples, self.seed)
 
 

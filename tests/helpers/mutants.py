@@ -299,7 +299,7 @@ MUTANTS = [
     Mutant(
         "a race never asks the cheapest again",
         "bas/search/race.py",
-        "control = [] if self.solved else [0]",
+        "control = [] if self.solved or 0 in self.diverged else [0]",
         "control: list[int] = []",
         "tests/search/test_race.py -k cheapest_is_asked",
     ),

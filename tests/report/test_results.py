@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from records import rewrite
 
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
+from bas.report.comparison_page import markdown
 from bas.report.results import Comparison, Ensembles, Races, Row, write_results
 from bas.runs.results import Split
 from bas.stats import FalseVerdicts, Interval, Paired, Spread
@@ -134,3 +136,10 @@ def test_another_file_is_refused_by_name_and_field(
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         load_results(tmp_path)
+
+
+def test_the_page_counts_trainings_that_diverged() -> None:
+    line = "four: 2 of the searches' trainings diverged: these architectures were not taken."
+    assert line in markdown(comparison())
+    races = {"four": replace(RACES, diverged=0)}
+    assert "diverged" not in markdown(replace(comparison(), races=races))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 from races import RETRAIN, SEARCH, KilledError, left, started, ticking, without_time
 from records import record
+from running import begin
 from stacking import eight_speakers
 
 from bas.errors import Diverged, UserError
@@ -23,7 +26,8 @@ from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.ensemble import Member, weigh
 from bas.search.race import Trial
-from bas.space import Architecture, SearchSpace
+from bas.space import Architecture
+from bas.studies.tune.numbers import baselines_of
 from bas.training.loop import outputs
 
 
@@ -201,9 +205,15 @@ def test_a_training_that_diverges_ends_no_search(
 ) -> None:
     run = started(tmp_path / "run", features, **{"ensemble": "2", **more})
 
-    def diverging(session: Session, space: SearchSpace, architecture: Architecture, *others: Any) -> Fitted:
-        fitted = fit(session, space, architecture, *others)
-        if "FFN" in architecture.to_dict().values():
+    space = run.spaces["ser_wide"].space
+    first: list[Architecture] = []
+
+    def diverging(*given: Any) -> Fitted:
+        """All with an FFN, and in its last inner fold what is trained there first."""
+        fitted, (architecture, replication) = fit(*given), (given[2], given[-1])
+        if not space.summary(architecture) and replication == 2 and not first:
+            first.append(architecture)
+        if "FFN" in architecture.to_dict().values() or (replication == 2 and architecture in first):
             raise Diverged("training diverged: loss nan")
         return fitted
 
@@ -211,13 +221,54 @@ def test_a_training_that_diverges_ends_no_search(
     run_job(Session(run), SEARCH)
     result = read_result(run, SEARCH, SearchResult)
     lost = [trial for trial in networks(result) if trial.loss is None]
-    assert lost
-    assert [trial for trial in networks(result) if "FFN" in trial.architecture.values()] == lost
-    assert all("FFN" not in of.values() for of in (result.architecture, *(m.architecture for m in result.members)))
+    assert len(lost) == 1 + sum("FFN" in trial.architecture.values() for trial in networks(result))
+    gone = [trial.architecture for trial in lost]
+    assert first[0].to_dict() in gone
+    assert all(of not in gone for of in (result.architecture, *(m.architecture for m in result.members)))
+    races = Races.of([result])
+    assert (races.diverged if races else None) == (None if "strategy" in more else len(lost))
+    monkeypatch.undo()
     run_job(Session(run), RETRAIN)
     assert left(run) == []
-    if races := Races.of([result]):
-        assert races.diverged == len(lost)
+
+
+@pytest.mark.parametrize("strategy", ["race", "random-search"])
+def test_where_no_finalist_is_left_the_row_is_the_choice(
+    strategy: str, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = started(tmp_path / "run", features, ensemble="2", strategy=strategy, budget="8")
+
+    def diverging(*given: Any) -> Fitted:
+        if given[-1] == 2:
+            raise Diverged("training diverged: loss nan")
+        return fit(*given)
+
+    monkeypatch.setattr("bas.runs.raced.fit", diverging)
+    monkeypatch.setattr("bas.runs.raced.solvable", lambda *_: None)
+    run_job(Session(run), SEARCH)
+    result = read_result(run, SEARCH, SearchResult)
+    assert result.members == (Member(result.architecture, 1.0),)
+    assert all(trial.loss is not None for trial in result.trials or () if trial.architecture == result.architecture)
+
+
+def test_a_race_killed_after_a_divergence_ends_alike(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*given: Any) -> Fitted:
+        fitted = fit(*given)
+        if "MSA" in given[2].to_dict().values():
+            raise Diverged("training diverged: loss nan")
+        return fitted
+
+    monkeypatch.setattr("bas.runs.raced.fit", diverging)
+    whole, killed = (started(tmp_path / name, features, ensemble="2") for name in ("whole", "killed"))
+    run_job(Session(whole), SEARCH)
+    with pytest.raises(KilledError):
+        ticking(killed, SEARCH, kill=9 + 6 * 2 + 1)
+    run_job(Session(killed), SEARCH)
+    records = [record(run.job_path(SEARCH.name)) for run in (whole, killed)]
+    assert without_time(records[0]) == without_time(records[1])
+    assert any(trial["loss"] is None for trial in records[0]["trials"])
 
 
 def test_random_search_draws_as_many_as_the_budget(features: Path, tmp_path: Path) -> None:
@@ -260,3 +311,13 @@ def test_the_weights_of_a_row_are_kept(more: dict[str, str], features: Path, tmp
     test = session.members(run.protocol.folds[0].test)
     data = session.data(1, 1)
     assert outputs(network.eval(), data, test).argmax(1).tolist() == result.test.predictions.tolist()
+
+
+def test_a_space_may_be_added_with_its_baselines(features: Path, tmp_path: Path) -> None:
+    run = started(tmp_path / "run", features)
+    assert list(run.baselines) == ["4L transformer", "simple FFN"]
+    spaces = tuple(str(ROOT / "search_spaces" / f"{name}.py") for name in ("ser_wide", "ser_bas3"))
+    more = begin(run.folder, replace(run.plan, spaces=spaces))
+    assert list(more.baselines) == ["4L transformer", "simple FFN", "3L transformer"]
+    assert baselines_of(more) == ("4L transformer", "simple FFN")
+    begin(run.folder, replace(run.plan, spaces=spaces[::-1]))

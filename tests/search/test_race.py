@@ -201,6 +201,19 @@ def test_what_diverges_is_no_choice_and_no_finalist_and_the_race_goes_on(
         assert all(truth(a) is not None for a in again), "it is not trained again"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_diverges_in_an_easy_replication_is_no_noise(seed: int) -> None:
+    """It counts as the worst there, not as the worst of a replication in which all losses are higher."""
+    noises = []
+    for diverged in (False, True):
+
+        def truth(architecture: Architecture, diverged: bool = diverged) -> float | None:
+            return None if diverged and "LSTM" in blocks(architecture) else 0.0
+
+        noises.append(run(truth, seed, budget=20, solved=SOLVED)[1].noise)
+    assert noises[1] < 1.5 * noises[0]
+
+
 def test_a_finalist_that_diverges_at_last_is_none() -> None:
     race = Race(WIDE, COSTS, INNER, 16, 0, SOLVED, 2)
     fallen: list[Architecture] = []

@@ -266,8 +266,11 @@ def test_spaces_bring_their_baselines_together(tmp_path: Path) -> None:
     assert list(common_baselines([one, both])) == ["plain", "attention"]
     assert list(common_baselines([both, one])) == ["attention", "plain"]
     other = brings("other", "{'plain': msa}")
-    expected = "space other: baselines: 'plain' is another one in a space before; rename it"
+    expected = "spaces one and other: 'plain' and 'plain' are two baselines; rename one"
     assert refusal(common_baselines, [one, other]) == expected
+    pair = brings("blank", "{'of one': ffn}"), brings("hyphen", "{'of-one': ffn}")
+    expected = "spaces blank and hyphen: 'of one' and 'of-one' are two baselines; rename one"
+    assert refusal(common_baselines, pair) == expected
     expected = "space more: baselines: 'both' is the name of another row; rename it"
     assert refusal(common_baselines, [one, both, brings("more", "{'both': ffn}")]) == expected
 

@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
+from bas.runs.baselines import SIMPLE
 from bas.runs.plan import Job, Kind
 from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
 from bas.runs.run import Run
@@ -57,9 +58,9 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
 
 
 def baselines_of(run: Run) -> tuple[str, ...]:
-    """The reference and the last baseline; of the default baselines that is the simple FFN."""
+    """The reference, and the simple FFN or else the last baseline."""
     first, *others = run.baselines
-    return (first, *others[-1:])
+    return (first, *([SIMPLE] if SIMPLE in others else others[-1:]))
 
 
 def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
