@@ -63,8 +63,11 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         earlier = read_record(folder / "run.json", OTHER)
         if not isinstance(earlier.get("made_of"), dict):
             raise UserError(f"{folder}/run.json: not written by this version of bas; give another --name")
+        there = [space for space in spaces if f"space {space.name}" in earlier["made_of"]]
+        old_baselines = {f"baseline {name}" for name in common_baselines(there)}
         for name, value in made_of.items():
-            if name.startswith(("space ", "baseline ")) and name not in earlier["made_of"]:
+            added = name.startswith("space ") or (name.startswith("baseline ") and name not in old_baselines)
+            if added and name not in earlier["made_of"]:
                 continue  # a space that is added, and what it is compared with
             old = earlier["made_of"].get(name)
             if old != value:
