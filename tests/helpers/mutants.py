@@ -364,7 +364,7 @@ MUTANTS = [
         "bas/search/surrogate.py",
         "shift_NR = np.eye(len(names))[replication_N]",
         "shift_NR = np.ones((len(loss_N), 1))",
-        "tests/search/test_race.py -k 'changes_nothing or teaches_nothing'",
+        "tests/search/test_surrogate.py -k 'changes_nothing or teaches_nothing'",
     ),
     Mutant(
         "unweighted accuracy is weighted",

@@ -1,4 +1,4 @@
-"""The default comparison where a corpus or a task is not the usual one: all states, few speakers, none, no classes."""
+"""The default comparison where a corpus or a task is not the usual one: few speakers, one, all states, no classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+from heard import FEATURES, heard
 from stacking import eight_speakers
 
 from bas.cli.main import main
@@ -29,28 +29,7 @@ baselines = {"one each": SearchSpace({"layer1": {"FFN": FFN}}, MeanPool, each_ou
 """
 
 
-def tones(speakers: int) -> None:
-    """Forty short tones, extracted; the higher, the more of their twenty listeners heard them as bright."""
-    rng = np.random.default_rng(0)
-    lines = []
-    for index in range(40):
-        bright = float(rng.random())
-        time_N = np.arange(int(16_000 * rng.uniform(0.25, 0.4))) / 16_000
-        wave_N = 0.3 * np.sin(2 * np.pi * (200 + 1500 * bright) * time_N) + 0.02 * rng.standard_normal(len(time_N))
-        soundfile.write(f"u{index:02}.wav", wave_N, 16_000)
-        share = float(rng.binomial(20, bright) / 20)
-        row: dict[str, Any] = {
-            "id": f"u{index:02}",
-            "audio": f"u{index:02}.wav",
-            "label": "bright" if bright > 0.5 else "dull",
-        }
-        row |= {"speaker": f"s{index % speakers}", "shares": {"bright": share, "dull": 1 - share}}
-        lines.append(json.dumps(row | {"raters": 20}))
-    Path("tones.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert main(["extract", "--corpus", "manifest", "--root", "tones.jsonl", "--encoder", "log-mel"]) == 0
-
-
-def compared(*more: str, features: str = "runs/features/tones-log-mel") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def compared(*more: str, features: str = FEATURES) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The results of a default comparison, and of its searches."""
     words = ["--features", features, *SMALL, "--workers", "1", "--name", "run", *more]
     assert main(["compare", *words]) == 0
@@ -68,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_speakers_train_as_committees_of_two() -> None:
     """Three in all: with one of them in the test part there are no more inner folds than two."""
-    tones(speakers=3)
+    heard(utterances=40, speakers=3, labelled=True)
     results, searches = compared("--protocol", "speaker:3", "--seeds", "1", "--layer", "0")
     assert len(searches) == 3
     for search in searches:
@@ -81,7 +60,7 @@ def test_two_speakers_train_as_committees_of_two() -> None:
 
 
 def test_with_one_speaker_utterances_are_the_units() -> None:
-    tones(speakers=1)
+    heard(utterances=40, speakers=1, labelled=True)
     allowed = ("--protocol", "id:2", "--allow-overlap", "speaker")
     _, searches = compared(*allowed, "--seeds", "1", "--layer", "0")
     assert len(searches) == 2
@@ -100,7 +79,7 @@ def test_all_states_feed_linear_models_and_networks_alike(tmp_path: Path) -> Non
 
 
 def test_shares_have_no_linear_model_to_solve_and_are_raced_by_networks() -> None:
-    tones(speakers=4)
+    heard(utterances=40, speakers=4, labelled=True)
     Path("mine.py").write_text(SHARES, encoding="utf-8")
     results, searches = compared("--space", "mine.py", "--protocol", "speaker:2", "--seeds", "1", "--layer", "0")
     rows = {row["row"]: row for row in results["rows"]}

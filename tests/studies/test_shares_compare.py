@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from heard import FEATURES, heard
 
 from bas.cli.main import main
 
@@ -33,19 +33,8 @@ SETTINGS = ("epochs=3", "width=8", "stride=4", "strategy=gumbel", "committee=1")
 def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sixty short tones of six speakers: twenty listeners heard the higher ones as bright, and none as sad."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    lines = []
-    for index in range(60):
-        bright = float(rng.random())
-        time_N = np.arange(int(16_000 * rng.uniform(0.25, 0.4))) / 16_000
-        wave_N = 0.3 * np.sin(2 * np.pi * (200 + 1500 * bright) * time_N) + 0.02 * rng.standard_normal(len(time_N))
-        soundfile.write(f"u{index:02}.wav", wave_N, 16_000)
-        shares = {"bright": float(rng.binomial(20, bright) / 20), "sad": 0.0}
-        row = {"id": f"u{index:02}", "audio": f"u{index:02}.wav", "speaker": f"s{index % 6}", "shares": shares}
-        lines.append(json.dumps(row | {"raters": 20}))
-    Path("heard.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert main(["extract", "--corpus", "manifest", "--root", "heard.jsonl", "--encoder", "log-mel"]) == 0
-    return ["--features", "runs/features/heard-log-mel", "--layer", "0"]
+    heard(utterances=60, speakers=6)
+    return ["--features", FEATURES, "--layer", "0"]
 
 
 @pytest.mark.parametrize("objective", ["mse", "ccc"])
