@@ -12,7 +12,7 @@ Imports nothing heavy: each function does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from bas.util.places import short_name, short_place
 from bas.util.terminal import Terminal
 
 if TYPE_CHECKING:
+    from bas.models.predict import Model
     from bas.report.results import Comparison, Results
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
@@ -43,7 +44,9 @@ __all__ = [
     "compare",
     "cost",
     "dynamics",
+    "export",
     "extract",
+    "load",
     "load_experiment",
     "load_results",
     "probe",
@@ -316,6 +319,57 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result
+
+
+def export(
+    run: str | os.PathLike[str],
+    *,
+    row: str | None = None,
+    into: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    console: Console | None = None,
+) -> Path:
+    """Fit a row of a comparison on every training speaker, and write it as a model's folder, which is returned.
+
+    row: as the table names it; None: that of the first space. into: None: `models/` in the run's folder. seed: one of
+    the run's.
+    """
+    from bas.models import export as exporting
+    from bas.report.results import Comparison
+    from bas.runs.run import Run
+    from bas.util.files import locked
+
+    folder, console = Path(run), _console(console)
+    results = load_results(folder)
+    if not isinstance(results, Comparison) or results.study != "compare":
+        raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")
+    opened = Run.open(folder)
+    name = exporting.check(opened, row, seed)
+    place = folder / "models" / exporting.on_row(name, seed) if into is None else Path(into).expanduser()
+    if place.exists():
+        raise UserError(f"{place}: is there already; delete it, or give another --into")
+    with locked(folder, "at work"):
+        exporting.export(opened, results, name, place, seed, console)
+    _say(console, f"model: {place}")
+    return place
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    encoder: str | None = None,
+    device: str = "auto",
+    spaces: Sequence[str | os.PathLike[str]] = (),
+) -> Model:
+    """Open a model that `export` wrote, to predict with: `bas.load(FOLDER).predict("recording.wav")`.
+
+    encoder: where its encoder lies today, if not under the name that it had. spaces: files that define blocks which are
+    not of `bas`; their code is run.
+    """
+    from bas.models.predict import Model
+    from bas.util.device import choose_device
+
+    return Model.load(Path(folder), choose_device(device), encoder, [Path(file) for file in spaces])
 
 
 def load_results(folder: str | os.PathLike[str]) -> Results:

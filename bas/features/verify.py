@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from bas.corpora import Corpus, Utterance
-from bas.encoders import LOG_MEL, Encoder, files_of, load_encoder, padded_as
+from bas.encoders.again import load_again
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.corpus import corpus_of
@@ -300,7 +300,7 @@ def _encode_again(
     if not chosen:
         return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
     try:
-        encoder = _load(info, name, device)
+        encoder = load_again(info.encoder, name, device, "store")
     except UserError as error:
         advice = "name the same files with --encoder, or leave this check out with --sample 0"
         return Finding("encoder", "nothing encoded again", (str(error),), advice)
@@ -344,26 +344,3 @@ def difference(stored_TD: States, again_TD: States) -> float:
     off = (stored - again) / np.maximum(scale, np.finfo(np.float64).tiny)
     largest = float(np.sqrt(np.square(off).mean(1)).max())
     return largest if np.isfinite(largest) else float("inf")
-
-
-def _load(info: StoreInfo, name: str, device: torch.device) -> Encoder:
-    """The encoder that made the store. UserError for any other, even one of the same name."""
-    old = info.encoder
-    local = old["revision"].startswith("sha256:")
-    if local and not Path(files_of(name)).is_dir():
-        raise UserError(f"encoder {name!r}: the store was made with a folder of files, and it is not here")
-    plain = load_encoder(
-        name,
-        device,
-        None if local or name == LOG_MEL or Path(name).is_dir() else old["revision"],
-        precision=old["precision"],
-        real_length="real length" in old["input"],
-    )
-    encoder = padded_as(plain, old["input"])
-    new = encoder.info.to_dict()
-    for field in ("revision", "input", "precision", "dim", "frame_rate", "num_states"):
-        if new[field] != old[field]:
-            raise UserError(
-                f"encoder {name!r}: another than the store's ({field}: {old[field]} there, {new[field]} here)"
-            )
-    return encoder

@@ -25,7 +25,8 @@ class LinearModel(nn.Module):
     def __init__(self, summary: Summary, in_dim: int, outputs: int) -> None:
         super().__init__()
         self.summary = summary
-        values = summary(torch.zeros(1, 1, in_dim), torch.ones(1, 1, dtype=torch.bool)).shape[1]
+        one = torch.zeros(1, 1, in_dim, device="cpu"), torch.ones(1, 1, dtype=torch.bool, device="cpu")
+        values = summary(*one).shape[1]  # on the CPU also where the model is made on the device meta
         self.standardise = Standardise(values)
         self.head = nn.Linear(values, outputs)
 

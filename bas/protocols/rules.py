@@ -83,7 +83,7 @@ def make(
     for index, (before, after) in enumerate(zip(original.folds, kept, strict=True)):
         if before.valid and not after.valid:
             raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
-    folds = tuple(fold.in_order() for fold in _add_valid(used, task, kept, original.seed))
+    folds = tuple(fold.in_order() for fold in add_valid(used, task, kept, original.seed))
     protocol = replace(original, folds=folds)
     protocol = protocol if path is None else _restore_rule(corpus, used, task, original, protocol, path)
     name = "published split" + SOURCES.get(protocol.rule.partition(" ")[0], "") if protocol.published else ""
@@ -157,7 +157,7 @@ def _restore_rule(
     for of, expected, less in ((used, protocol, ""), (corpus, original, " less what is left out")):
         try:
             made = _from_rule(of, of.labelled(task.label), task, original.rule, original.seed)
-            made = replace(made, folds=_add_valid(of, task, made.folds, made.seed))
+            made = replace(made, folds=add_valid(of, task, made.folds, made.seed))
         except UserError:  # no rule, or a rule that does not fit this corpus
             return unnamed
         if made.hash == expected.hash and made.published == expected.published:
@@ -235,7 +235,7 @@ def _own(corpus: Corpus, utterances: Sequence[Utterance]) -> Fold:
     return Fold(*(tuple(u.id for u in parts[name]) for name in ("train", "valid", "test")))
 
 
-def _add_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> tuple[Fold, ...]:
+def add_valid(corpus: Corpus, task: Task, folds: Iterable[Fold], seed: int) -> tuple[Fold, ...]:
     """The folds; one without a valid part gets it from fit, in whole values of the first field kept disjoint."""
     by_id = {u.id: u for u in corpus.utterances}
     done = []

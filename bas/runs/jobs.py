@@ -15,20 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from bas.errors import UserError
 from bas.networks.linear import LinearModel
 from bas.networks.network import build, count_parameters
 from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted, fit_ensemble, member_path, search_fold
 from bas.runs.layers import best, cross_validate
-from bas.runs.linear import Pair, choose_strength, make, refit
+from bas.runs.linear import as_network, fit_linear_row, make, means, refit
 from bas.runs.plan import Job, Kind
 from bas.runs.raced import of_architecture, race_fold
 from bas.runs.results import (
+    DIGITS,
     UNKNOWN,
     Curve,
     LayerResult,
@@ -101,38 +101,22 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
 
 def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
     """Its strength is chosen as the other rows stop: on the valid part, or on inner folds and fitted on them all."""
-    run, settings = session.run, session.run.plan.settings
-    linear, metric, layer = run.task.linears[job.row], run.metrics[run.headline], session.layer(job.fold)
-    inner = session.inner_folds(job.fold, settings.committee) if settings.committee > 1 else []
-    whole = Fold((*fold.fit, *fold.valid), (), fold.test) if inner else fold
-
-    def means(parts: Fold, ids: tuple[str, ...]) -> Pair:
-        members = session.members(ids)
-        return session.derived(layer, parts, settings).mean_frames(members).numpy(), run.targets[members.numpy()]
-
-    begun = time.monotonic()
-    splits = [(means(parts, parts.fit), means(parts, parts.valid)) for parts in inner or [fold]]
-    if inner and run.task.classes is not None:
-        splits = [split for split in splits if len(np.unique(split[0][1])) > 1]
-        if not splits:
-            why = f"in fold {job.fold} every inner fold trains on one {run.task.classes} alone"
-            raise UserError(f"setting committee={settings.committee}: {why}; give committee=1, or more speakers")
-    strength = choose_strength(linear, metric, splits)
-    training = means(whole, whole.fit)
-    model = make(linear, strength).fit(*training)
-    seconds = time.monotonic() - begun
-    held = [session.score(make(linear, strength).fit(*fit).predict(x), y) for fit, (x, y) in splits]
-    units = np.array([field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in whole.fit])
-    again = refit(linear, strength, training, units, seed_of(job.fold, job.seed))
-    on_test, _ = means(whole, fold.test)
-    predictions = model.predict(on_test)
-    parameters = int(sum(np.size(getattr(model[-1], name, ())) for name in ("coef_", "intercept_")))
+    run, linear = session.run, session.run.task.linears[job.row]
+    row = fit_linear_row(session, job.row, job.fold)
+    held = [session.score(make(linear, row.strength).fit(*fit).predict(x), y) for fit, (x, y) in row.splits]
+    units = np.array([field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in row.parts.fit])
+    again = refit(linear, row.strength, row.training, units, seed_of(job.fold, job.seed))
+    on_test, _ = means(session, job.fold, row.parts, fold.test)
+    predictions = row.model.predict(on_test)
+    network = as_network(row.model, len(run.outputs)) if run.task.classes is not None else None
+    logits_NO = None if network is None else network.of_summary(torch.from_numpy(on_test)).detach()
+    parameters = int(sum(np.size(getattr(row.model[-1], name, ())) for name in ("coef_", "intercept_")))
     return LinearResult(
-        strength=strength,
+        strength=row.strength,
         valid={name: float(np.mean([of[name] for of in held])) for name in run.metrics},
         parameters=parameters,
-        seconds=seconds,
-        test=_score(session, predictions, fold),
+        seconds=row.seconds,
+        test=_score(session, predictions, fold, logits_NO),
         again=np.array([other.predict(on_test) for other in again]),
     )
 
@@ -255,8 +239,9 @@ def finish(
     """Score a training on its test part, once, save the weights that are kept, and return the job's result."""
     session.keep_beside(job, fitted)
     fold = session.run.protocol.folds[job.fold]
-    predictions = session.run.task.predict(outputs(fitted.network, fitted.data, session.members(fold.test)))
-    test, mix = _score(session, predictions, fold), session.mix(fitted.network)
+    outputs_NO = outputs(fitted.network, fitted.data, session.members(fold.test))
+    test = _score(session, session.run.task.predict(outputs_NO), fold, outputs_NO if job.kind.keeps_logits else None)
+    mix = session.mix(fitted.network)
     if board:
         tensorboard.write_training(board, made_of(members) if members else str(architecture), test.metrics)
         tensorboard.write_mix(board, mix)
@@ -294,6 +279,9 @@ def save(session: Session, job: Job, network: nn.Module) -> None:
         torch.save(network.state_dict(), stream)
 
 
-def _score(session: Session, predictions: np.ndarray, fold: Fold) -> Tested:
-    """The part of a result about the test part: its predictions, in the fold's order, and its metrics."""
-    return Tested(predictions, session.metrics(predictions, session.members(fold.test)))
+def _score(session: Session, predictions: np.ndarray, fold: Fold, outputs_NO: Tensor | None) -> Tested:
+    """The part of a result about the test part: its predictions, in the fold's order, its metrics, and logits."""
+    logits = None
+    if outputs_NO is not None and session.run.task.classes is not None:
+        logits = outputs_NO.double().cpu().numpy().round(DIGITS)
+    return Tested(predictions, session.metrics(predictions, session.members(fold.test)), logits)

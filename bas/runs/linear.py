@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bas.blocks import MeanPool
+from bas.errors import UserError
+from bas.networks.linear import LinearModel
+from bas.protocols import Fold
+from bas.runs.session import Session
 from bas.stats import Metric
 from bas.tasks import Linear
 
@@ -21,6 +31,52 @@ TRIES = 100
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Mean frames `(U, D)`, and their targets."""
+
+
+@dataclass(frozen=True)
+class LinearRow:
+    """A task's linear model as a table's row has it.
+
+    splits: on which its strength was chosen. parts: it is fitted on their fit part, which is `training`.
+    """
+
+    model: Any
+    strength: float
+    splits: Sequence[tuple[Pair, Pair]]
+    parts: Fold
+    training: Pair
+    seconds: float
+
+
+def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
+    """The linear row of this name in a fold of a run; the test part is not used.
+
+    Its strength is chosen as the other rows stop: on the valid part, or where they are committees on inner folds, and
+    it is then fitted on them all. Raises UserError where every inner fold trains on one class alone.
+    """
+    run, parts = session.run, session.run.protocol.folds[fold]
+    settings, begun = run.plan.settings, time.monotonic()
+    inner = session.inner_folds(fold, settings.committee) if settings.committee > 1 else []
+    splits = [(means(session, fold, p, p.fit), means(session, fold, p, p.valid)) for p in inner or [parts]]
+    if inner:
+        parts = Fold((*parts.fit, *parts.valid), (), parts.test)
+        if run.task.classes is not None:
+            splits = [split for split in splits if len(np.unique(split[0][1])) > 1]
+            if not splits:
+                why = f"in fold {fold} every inner fold trains on one {run.task.classes} alone"
+                raise UserError(f"setting committee={settings.committee}: {why}; give committee=1, or more speakers")
+    linear = run.task.linears[row]
+    strength = choose_strength(linear, run.metrics[run.headline], splits)
+    training = means(session, fold, parts, parts.fit)
+    model = make(linear, strength).fit(*training)
+    return LinearRow(model, strength, splits, parts, training, time.monotonic() - begun)
+
+
+def means(session: Session, fold: int, parts: Fold, ids: tuple[str, ...]) -> Pair:
+    """The mean frames of these utterances as the rows of a fold see them, and their targets."""
+    members, run = session.members(ids), session.run
+    data = session.derived(session.layer(fold), parts, run.plan.settings)
+    return data.mean_frames(members).numpy(), run.targets[members.numpy()]
 
 
 def fit_linear(linear: Linear, metric: Metric, fit: Pair, valid: Pair) -> tuple[Any, float]:
@@ -45,6 +101,35 @@ def choose_strength(linear: Linear, metric: Metric, splits: Sequence[tuple[Pair,
 def make(linear: Linear, strength: float) -> Any:
     """The task's linear model behind a standardisation."""
     return make_pipeline(StandardScaler(), linear(strength))
+
+
+def as_network(model: Any, outputs: int) -> LinearModel | None:
+    """A fitted model of `make` as a network on frames; None for an estimator whose weights are not known here.
+
+    Of logistic regression the outputs are logits, of a regression what it predicts. A class without an utterance in
+    training is less likely than one with one.
+    """
+    scaler, estimator = model[0], model[-1]
+    dim = len(scaler.mean_)
+    weight_OD, bias_O = np.zeros((outputs, dim)), np.zeros(outputs)
+    if isinstance(estimator, LogisticRegression):
+        classes, coef, intercept = estimator.classes_, estimator.coef_, estimator.intercept_
+        if len(classes) == 2:  # one row, for the second class
+            coef, intercept = np.vstack([0 * coef, coef]), np.array([0.0, intercept[0]])
+        bias_O[:] = intercept.min() - np.log(scaler.n_samples_seen_)
+        weight_OD[classes], bias_O[classes] = coef, intercept
+    elif isinstance(estimator, Ridge):
+        weight_OD[:], bias_O[:] = estimator.coef_, estimator.intercept_
+    elif isinstance(estimator, DummyRegressor):
+        bias_O[:] = estimator.constant_
+    else:
+        return None
+    network = LinearModel(MeanPool.summary, dim, outputs)
+    network.standardise.set(torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float())
+    with torch.no_grad():
+        network.head.weight.copy_(torch.from_numpy(weight_OD))
+        network.head.bias.copy_(torch.from_numpy(bias_O))
+    return network.eval()
 
 
 def refit(

@@ -55,6 +55,11 @@ class Kind(StrEnum):
         return self in (Kind.RETRAIN, Kind.BASELINE, Kind.ALONE)
 
     @property
+    def keeps_logits(self) -> bool:
+        """Whether a result has the logits of its test part: a comparison's rows, not the thousands of an audit."""
+        return self in (Kind.LINEAR, Kind.BASELINE, Kind.RETRAIN, Kind.TUNED)
+
+    @property
     def keeps_weights(self) -> bool:
         """Whether a training's weights stay beside its result."""
         return self in (Kind.RETRAIN, Kind.TUNED)

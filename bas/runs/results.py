@@ -22,6 +22,7 @@ from bas.training.settings import Settings
 from bas.util.typed import from_plain
 
 UNKNOWN = "unknown"
+DIGITS = 6  # after the point: a probability is then right to 1e-6
 HEAD = ("job", "protocol")
 """What every job's file says of the job itself, before its result."""
 
@@ -38,10 +39,14 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class Tested:
-    """A test part: predictions in the fold's order, `(N,)`, of several outputs `(N, O)`, and the metrics."""
+    """A test part: predictions in the fold's order, `(N,)`, of several outputs `(N, O)`, and the metrics.
+
+    logits: `(N, O)`, to DIGITS digits, of a row of a comparison that predicts classes; of others None.
+    """
 
     predictions: np.ndarray
     metrics: Mapping[str, float]
+    logits: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,80 @@
+"""The verbs on models that are taken away: export, predict."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bas import api
+from bas.cli.options import path, tell_next, whole_number
+from bas.errors import UserError
+from bas.util.device import DEVICES
+from bas.util.progress import list_lines
+from bas.util.terminal import Terminal
+
+EXPORT = "a row of a comparison, fitted on every training speaker, as a folder that predicts"
+PREDICT = "what an exported model says of recordings: probabilities or shares, as CSV or JSON Lines"
+
+
+def export(arguments: argparse.Namespace, console: Console) -> int:
+    place = api.export(arguments.run, row=arguments.row, into=arguments.into, seed=arguments.seed, console=console)
+    tell_next(console, ["predict", str(place), "recording.wav"])
+    return 0
+
+
+def predict(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.models import table
+    from bas.models.folder import identity
+
+    out: Path | None = arguments.out
+    if out is not None:
+        table.check(out)
+    found = table.sources(arguments.sources)
+    model = api.load(arguments.model, encoder=arguments.encoder, device=arguments.device, spaces=arguments.space)
+    crew = 1 if model.device.type == "cuda" else arguments.workers or table.cores()
+    aside = Terminal(stderr=True, soft_wrap=True)  # the table has the standard output to itself
+    if out is None:
+        failures = table.show(model, found, sys.stdout, arguments.json, crew, aside)
+    else:
+        failures = table.write(model, found, out, identity(arguments.model), crew, aside)
+        console.print(f"predictions: {out}", highlight=False, markup=False, soft_wrap=True)
+    if failures:
+        list_lines([failure.why for failure in failures], aside)
+        raise UserError(
+            f"{len(failures)} of {len(found)} recordings could not be predicted; the first: {failures[0].why}"
+        )
+    return 0
+
+
+def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """add: makes the parser of a verb from its name and what it does."""
+    p = add("export", EXPORT)
+    p.add_argument("run", type=path, metavar="RUN", help="the folder of a run of compare")
+    p.add_argument("--row", help="as the table names it; default: that of the first search space")
+    p.add_argument("--into", type=path, metavar="FOLDER", help="of the model; default: models/ROW-seedN in the run's")
+    p.add_argument("--seed", type=whole_number, default=0, help="one of the run's; default: %(default)s")
+    p.set_defaults(verb=export)
+
+    p = add("predict", PREDICT)
+    p.add_argument("model", type=path, metavar="MODEL", help="the folder of an exported model")
+    p.add_argument(
+        "sources", type=path, nargs="+", metavar="SOURCE", help="a recording, a folder of them, or a manifest"
+    )
+    p.add_argument("--out", type=path, metavar="FILE", help="a .csv or .jsonl to write; default: print a CSV")
+    p.add_argument("--json", action="store_true", help="print JSON Lines in place of a CSV")
+    p.add_argument("--encoder", metavar="NAME", help="where the encoder lies today; default: where it lay")
+    p.add_argument(
+        "--space",
+        type=path,
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a space file whose blocks are needed",
+    )
+    p.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
+    p.add_argument("--workers", type=whole_number, help="threads; default: one a core")
+    p.set_defaults(verb=predict)

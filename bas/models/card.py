@@ -1,0 +1,121 @@
+"""The card of a model: README.md, with the hub's metadata before the text."""
+
+from __future__ import annotations
+
+import json
+
+from bas.models.description import Description
+from bas.report.format import ends, spread
+from bas.util.markdown import bullets, markdown_table, paragraph, section
+
+
+def card(of: Description) -> str:
+    """A page for people, whose head the Hugging Face hub reads."""
+    honest, encoder = of.honest, of.encoder
+    return "\n".join(
+        [
+            *_head(of),
+            "",
+            section(1, of.name),
+            "",
+            paragraph(
+                f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: state(s) "
+                f"{', '.join(map(str, of.layers))} of the frozen encoder {encoder.name}, and on them "
+                f"{made_of(of)}. Made by bas from {of.trained['corpus']}."
+            ),
+            "",
+            section(2, "Use"),
+            "",
+            "```sh",
+            "bas predict FOLDER recording.wav",
+            "```",
+            "",
+            "```python",
+            "import bas",
+            "",
+            'model = bas.load("FOLDER")',
+            'print(model.predict("recording.wav"))',
+            "```",
+            "",
+            section(2, "How good it is"),
+            "",
+            paragraph(
+                "This model was fitted on every training speaker, so nobody is left to score it. Below is the score of "
+                f"models of the same procedure, each tested on speakers that it had not heard: {honest.folds} folds, "
+                f"{honest.seeds} seed(s), {honest.utterances:,} utterances, {honest.units} units ({honest.unit}); "
+                f"protocol {honest.protocol.description}."
+            ),
+            "",
+            *markdown_table(["metric", "mean over seeds"], [[n, spread(v)] for n, v in honest.metrics.items()]),
+            "",
+            *bullets(
+                [
+                    f"{honest.headline}, 95 % interval for other speakers: {ends(honest.interval)}.",
+                    *_calibrated(of),
+                    *honest.protocol.marks,
+                ]
+            ),
+            "",
+            section(2, "What it was made of"),
+            "",
+            *bullets(
+                [
+                    f"Corpus: {of.trained['corpus']}, {of.trained['utterances']:,} utterances of "
+                    f"{of.trained['units']} units ({honest.unit}), at most {of.longest:.1f} s long; longer speech is "
+                    "cut into windows.",
+                    f"Encoder: {encoder.name}, revision {encoder.revision}, {encoder.precision}.",
+                    f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "
+                    f"bas {of.trained['versions']['bas']}.",
+                    *(f"Licence of the {part}: {text}" for part, text in of.license.items()),
+                ]
+            ),
+            "",
+        ]
+    )
+
+
+def made_of(of: Description) -> str:
+    """The architectures, with their weights where there are several."""
+    if not of.members:
+        return "a linear model of the mean frame"
+    names = [(" > ".join(member.architecture.values()), member.weight) for member in of.members]
+    if len(names) == 1:
+        return names[0][0]
+    return "an ensemble: " + ", ".join(f"{100 * weight:.0f} % {name}" for name, weight in names)
+
+
+def _calibrated(of: Description) -> list[str]:
+    if of.calibration is None:
+        return []
+    before, after = of.calibration.uncalibrated, of.calibration.calibrated
+    line = f"On the folds' test parts the log loss is {before.loss:.3f}, the expected calibration error "
+    line += f"{100 * before.error:.1f} points"
+    if after is None:
+        return [f"{line}. No temperature: with one fold there is no other to fit it on."]
+    line += (
+        f"; with a temperature, that of each fold fitted on the others, {after.loss:.3f} and {100 * after.error:.1f}"
+    )
+    if of.temperature == 1:
+        return [f"{line}: no gain, so logits are taken as they are."]
+    return [f"{line}. Logits are divided by {of.temperature:.2f}, fitted on all folds."]
+
+
+def _head(of: Description) -> list[str]:
+    """The metadata, as YAML; JSON's texts are YAML's too."""
+    metrics = [
+        {"type": name.lower(), "name": name, "value": round(value.mean, 4)} for name, value in of.honest.metrics.items()
+    ]
+    index = {
+        "name": of.name,
+        "results": [
+            {
+                "task": {"type": "audio-classification", "name": of.task},
+                "dataset": {"type": of.trained["corpus"], "name": of.trained["corpus"]},
+                "metrics": metrics,
+            }
+        ],
+    }
+    lines = ["---", "library_name: bas", "pipeline_tag: audio-classification", "tags: [bas, speech, emotion]"]
+    if of.encoder.revision and not of.encoder.revision.startswith("sha256:"):
+        lines.append(f"base_model: {json.dumps(of.encoder.name)}")
+    return [*lines, f"model-index: {json.dumps([index], ensure_ascii=False)}", "---"]

@@ -1,0 +1,205 @@
+"""From a comparison to a model that is taken away.
+
+Axes: S seeds, N test utterances, O outputs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from scipy.special import softmax
+
+from bas import NUMBERS
+from bas.blocks import MeanPool
+from bas.encoders import EncoderInfo, files_of
+from bas.errors import UserError
+from bas.features.store import StoreInfo
+from bas.models import folder as on_disk
+from bas.models.description import FORMAT, Activation, Calibration, Description, Honest
+from bas.models.layout import Block, Layout, layout_of
+from bas.protocols import field_of
+from bas.report.results import Comparison
+from bas.runs.plan import MIX
+from bas.runs.results import UNKNOWN, folds_of, results_of, tested
+from bas.runs.run import OTHER, Run
+from bas.runs.whole import Whole, epochs, fit_whole, whole
+from bas.space import Architecture
+from bas.speech.audio import SAMPLE_RATE
+from bas.stats.calibration import Calibrated, cross_fitted, temperature
+from bas.tasks import Classification, Shares
+from bas.util.files import read_record
+from bas.util.progress import bar
+from bas.util.versions import versions
+
+WORK = "exporting"
+"""In a run's folder: what an export has trained so far; deleted when its model is complete."""
+
+
+def rows(run: Run) -> dict[str, str]:
+    """By the name of a row as the table has it, and of a space without its BAS too, its own name."""
+    return {
+        **{f"BAS {name}": name for name in run.spaces},
+        **{name: name for name in (*run.spaces, *run.baselines, *run.task.linears)},
+    }
+
+
+def check(run: Run, row: str | None, seed: int) -> str:
+    """The own name of the row to export; None: that of the first space.
+
+    Raises UserError for a row or a seed that the run does not have, and for a run of which nothing can be exported.
+    """
+    made_of = read_record(run.folder / "run.json", OTHER)["made_of"]
+    if made_of["version of bas"] != NUMBERS:
+        raise UserError(f"{run.folder}: made by bas {made_of['version of bas']}, this is {NUMBERS}; run it again")
+    if made_of["features"] != run.store.info.identity:
+        raise UserError(f"{run.folder}: made of features {made_of['features']}, now {run.store.info.identity}")
+    if run.store.info.derived:
+        why = f"its features are derived ({run.store.info.derived}), which a recording alone does not give"
+        raise UserError(f"{run.folder}: cannot be exported: {why}")
+    if not isinstance(run.task, Classification | Shares):
+        raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
+    if row is not None and row not in rows(run):
+        raise UserError(f"--row {row!r}: not a row of {run.folder}; it has {', '.join(dict.fromkeys(rows(run)))}")
+    if seed not in run.plan.seeds:
+        raise UserError(f"--seed {seed}: not one of {run.folder}'s, {', '.join(map(str, run.plan.seeds))}")
+    return rows(run)[row] if row is not None else next(iter(run.spaces))
+
+
+def export(run: Run, comparison: Comparison, row: str, into: Path, seed: int, console: Console) -> Description:
+    """Fit a row on every training speaker of a run, and write it as a model's folder.
+
+    row: from `check`. The caller holds the lock of the run's folder. A killed call goes on with what it has trained.
+    """
+    work = whole(run, run.folder / WORK / on_row(row, seed))
+    with bar(console, "epochs") as progress:
+        task = progress.add_task(f"fit {row} on every training speaker", total=epochs(work, row))
+        fitted = fit_whole(work, row, seed, lambda: progress.advance(task))
+        progress.update(task, completed=epochs(work, row))
+    made = describe(run, work, comparison, row, fitted, seed)
+    on_disk.write(into, made, fitted.network)
+    shutil.rmtree(work.folder)
+    with suppress(OSError):  # another export's
+        work.folder.parent.rmdir()
+    return made
+
+
+def on_row(row: str, seed: int) -> str:
+    """A folder's name."""
+    return f"{row.replace(' ', '-')}-seed{seed}"
+
+
+def describe(run: Run, work: Run, comparison: Comparison, row: str, fitted: Whole, seed: int) -> Description:
+    """The description of a fitted row. work: the run that it was fitted in."""
+    info, settings = run.store.info, run.plan.settings
+    (fold,) = work.protocol.folds
+    ids = (*fold.fit, *fold.valid)
+    heat, calibration = calibrated(run, row)
+    label = f"BAS {row}" if row in run.spaces else row
+    scored = next(one for one in comparison.rows if one.row == label)
+    units = {field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in ids}
+    files = [file for file in run.spaces.values() if row == file.name or row in (file.baselines or {})]
+    layout = _layout(fitted, run)
+    own = {block.block.rpartition(".")[0] for block in layout.blocks} - {"bas.blocks"}
+    return Description(
+        format=FORMAT,
+        name=f"{run.folder.name}-{row.replace(' ', '-')}",
+        task=run.task.name,
+        outputs=run.outputs,
+        activation=_activation(run, row),
+        temperature=heat,
+        calibration=calibration,
+        encoder=EncoderInfo(**info.encoder),
+        layers=tuple(info.layers) if fitted.layer == MIX else (int(fitted.layer),),
+        dtype=info.dtype,
+        stride=fitted.stride,
+        network=layout,
+        members=fitted.members,
+        spaces={file.name: file.digest for file in files} if own else {},
+        longest=max(info.recordings[i][1] for i in ids) / SAMPLE_RATE,
+        honest=Honest(
+            run=run.folder.name,
+            row=label,
+            metrics=scored.metrics,
+            headline=comparison.headline,
+            interval=scored.interval,
+            folds=comparison.folds,
+            seeds=scored.seeds,
+            utterances=comparison.tested,
+            unit=comparison.unit,
+            units=comparison.units,
+            protocol=comparison.protocol,
+        ),
+        trained={
+            "corpus": run.corpus.name,
+            "utterances": len(ids),
+            "units": len(units),
+            "seed": seed,
+            "settings": asdict(settings),
+            "versions": versions(),
+            "date": date.today().isoformat(),
+        },
+        license=licenses(info),
+    )
+
+
+def _layout(fitted: Whole, run: Run) -> Layout:
+    if fitted.space is None:
+        return Layout(kind="linear", pool=Block(block=f"{MeanPool.__module__}.{MeanPool.__qualname__}"))
+    dim, settings, space = run.store.info.dim, run.plan.settings, fitted.space
+    if len(fitted.members) == 1:
+        return layout_of(fitted.network, space, Architecture.of(fitted.members[0].architecture), settings, dim)
+    pairs = zip(fitted.network.networks, fitted.members, strict=True)  # type: ignore[arg-type]
+    members = tuple(layout_of(one, space, Architecture.of(m.architecture), settings, dim) for one, m in pairs)
+    return Layout(kind="mean", members=members, weights=tuple(m.weight for m in fitted.members))
+
+
+def _activation(run: Run, row: str) -> Activation:
+    if run.task.classes is not None:
+        return "softmax"
+    return "none" if row in run.task.linears else "sigmoid"
+
+
+def calibrated(run: Run, row: str) -> tuple[float, Calibration | None]:
+    """The temperature of a row, fitted on the test parts of its folds with all seeds, and how far it helps.
+
+    1.0 where temperatures fitted on the other folds do not lower a fold's log loss, with a single fold, and without
+    classes, where there is no calibration either. No choice hangs on it, nor any metric: it does not change which class
+    is the most probable.
+    """
+    if run.task.classes is None:
+        return 1.0, None
+    jobs = results_of(run, row)
+    missing = [result for of_seed in jobs for result in of_seed if result.test.logits is None]
+    if missing:
+        raise UserError(f"--row {row}: a model of the task's own kind, whose probabilities are not known here")
+    logits_SNO = np.array([np.concatenate([np.asarray(r.test.logits) for r in of_seed]) for of_seed in jobs])
+    seeds, count, _ = logits_SNO.shape
+    targets, folds = np.tile(tested(run)[0], seeds), np.tile(folds_of(jobs[0]), seeds)
+    logits = logits_SNO.reshape(seeds * count, -1)
+    plain_NO = np.asarray(softmax(logits, axis=1))
+    before = Calibrated.of(plain_NO, targets)
+    if len(np.unique(folds)) == 1:
+        return 1.0, Calibration(utterances=count, uncalibrated=before, calibrated=None)
+    after = Calibrated.of(cross_fitted(logits, targets, folds), targets)
+    heat = temperature(logits, targets) if after.loss < before.loss else 1.0
+    return heat, Calibration(utterances=count, uncalibrated=before, calibrated=after)
+
+
+def licenses(info: StoreInfo) -> Mapping[str, str]:
+    """What is known of the licences of encoder and corpus: the line of the encoder's own card, where it is here."""
+    card = Path(files_of(info.encoder["name"])) / "README.md"
+    found: dict[str, Any] = {}
+    if card.is_file():
+        lines = card.read_text(encoding="utf-8", errors="replace").split("\n---")[0].splitlines()
+        given = [line.partition(":")[2].strip() for line in lines if line.startswith("license:")]
+        found = {"encoder": given[0]} if given else {}
+    unknown = "not known to bas; see where it came from"
+    return {"encoder": unknown, "corpus": unknown, **found}

@@ -1,0 +1,110 @@
+"""The folder of a model: model.json, model.safetensors, and README.md, a card in the layout of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from bas.errors import UserError
+from bas.models.card import card
+from bas.models.description import FORMAT, Description
+from bas.models.layout import make
+from bas.runs.spaces import SpaceFile, load_space
+from bas.util.files import read_record, write_json, write_text
+from bas.util.typed import from_plain, to_plain
+
+JSON, WEIGHTS, CARD = "model.json", "model.safetensors", "README.md"
+REMEDY = "get the folder again, or export it again"
+
+
+def write(folder: Path, description: Description, network: nn.Module) -> None:
+    """Write the folder, complete or not at all. Raises UserError where there is something already."""
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; delete it, or give another --into")
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        (temporary / WEIGHTS).write_bytes(save(state, {"format": "pt"}))  # `save_file` lets nobody else read it
+        write_text(temporary / CARD, card(description))
+        write_json(temporary / JSON, to_plain(description))
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path, spaces: Sequence[str | Path] = ()) -> tuple[Description, nn.Module]:
+    """A model's description, and its network on the CPU, in eval mode.
+
+    spaces: files with blocks that are not of `bas`; their code is run. No other code of the folder or its makers is.
+    Raises UserError for a folder that holds no model, one that is damaged or of another version, and unknown blocks.
+    """
+    path = folder / JSON
+    if not path.exists():
+        raise UserError(f"{folder}: no model here (no {JSON}); make one with `bas export`")
+    raw = read_record(path, REMEDY)
+    if raw.get("format") != FORMAT:
+        raise UserError(f"{path}: format: must be {FORMAT}, not {raw.get('format')!r}: of another version of bas")
+    description = from_plain(Description, raw, path, REMEDY)
+    files = [_own(str(file), description, path) for file in spaces]
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the file says
+            network = make(
+                description.network, description.encoder.dim, len(description.outputs), len(description.layers), files
+            )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    _load(network, folder / WEIGHTS)
+    return description, network.eval()
+
+
+def identity(folder: Path) -> str:
+    """A hash of a model's weights and description: equal for equal predictions."""
+    digest = hashlib.sha256()
+    for name in (JSON, WEIGHTS):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _own(file: str, description: Description, path: Path) -> SpaceFile:
+    """A space file of the user's, which must be the one that the model was made with."""
+    space = load_space(file)
+    wanted = description.spaces.get(space.name)
+    if wanted is None:
+        known = ", ".join(description.spaces) or "none"
+        raise UserError(f"--space {file}: {path} was made without {space.name}; it names {known}")
+    if wanted != space.digest:
+        raise UserError(f"--space {file}: edited since: {path} was made with {wanted}, this is {space.digest}")
+    return space
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    """Fill a network on the device meta with the weights of a file, which must have just these."""
+    wanted = {name: (list(value.shape), value.dtype) for name, value in network.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
+        for name in sorted(wanted.keys() ^ shapes.keys()):
+            raise UserError(f"{path}: {name}: {'missing' if name in wanted else 'unknown'}; {REMEDY}")
+        for name, (shape, _) in wanted.items():
+            if shapes[name] != shape:
+                raise UserError(f"{path}: {name}: has shape {shapes[name]}, model.json makes {shape}; {REMEDY}")
+        state = load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {REMEDY}") from error
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged: {error}; {REMEDY}") from error
+    for name, (_, dtype) in wanted.items():
+        if state[name].dtype != dtype:
+            raise UserError(f"{path}: {name}: is {state[name].dtype}, must be {dtype}; {REMEDY}")
+        if not state[name].isfinite().all():
+            raise UserError(f"{path}: {name}: holds NaN or infinite numbers; {REMEDY}")
+    network.load_state_dict(state, assign=True)

@@ -1,0 +1,149 @@
+"""A fitted row as plain data, and back: no pickle, no code but blocks of `bas` and of files that the user names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from bas import blocks
+from bas.errors import UserError
+from bas.networks.committee import Committee
+from bas.networks.linear import LinearModel
+from bas.networks.network import build
+from bas.runs.spaces import SpaceFile
+from bas.space import Architecture, Choices, Factory, SearchSpace
+from bas.training.settings import Settings
+
+Plain = float | int | str | bool | None
+"""A value that a factory may be given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A factory: its class by its full name, and what it is given besides the width."""
+
+    block: str  # such as bas.blocks.MSA
+    given: tuple[Plain, ...] = ()
+    named: Mapping[str, Plain] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A network and all that its weights fit into; one of the three, by `kind`.
+
+    mean: of the outputs of `members`, by `weights`. linear: a linear model of the summary of the pool. network: stem,
+    slots (blocks by slot, from input to output) and pool, of this width; see `bas.networks.network.build`.
+    """
+
+    kind: str
+    members: tuple[Layout, ...] = ()
+    weights: tuple[float, ...] = ()
+    pool: Block | None = None
+    stem: Block | None = None
+    slots: Mapping[str, Block] | None = None
+    names: Mapping[str, str] | None = None  # of the blocks, by slot, as the search space calls them
+    dim: int = 0
+    residual: bool = False
+    each_output: bool = False
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks, those of the members too."""
+        own = [block for block in (self.stem, *(self.slots or {}).values(), self.pool) if block]
+        return own + [block for member in self.members for block in member.blocks]
+
+
+def layout_of(
+    network: nn.Module, space: SearchSpace, architecture: Architecture, settings: Settings, dim: int
+) -> Layout:
+    """The layout of a network, a committee or a linear model of one architecture. dim: the features' width."""
+    if isinstance(network, Committee):
+        members = tuple(layout_of(one, space, architecture, settings, dim) for one in network.networks)
+        return Layout(kind="mean", members=members, weights=tuple(map(float, network.weights)))
+    chosen = architecture.to_dict()
+
+    def block(part: str, choices: Factory | Choices | None) -> Block | None:
+        factory = choices[chosen[part]] if isinstance(choices, Mapping) else choices
+        return None if factory is None else _describe(factory)
+
+    pool = block("pool", space.pool)
+    if isinstance(network, LinearModel):
+        return Layout(kind="linear", pool=pool)
+    slots = {slot: made for slot, choices in space.slots.items() if (made := block(slot, choices))}
+    return Layout(
+        kind="network",
+        stem=block("stem", space.stem),
+        slots=slots,
+        names={slot: chosen[slot] for slot in slots if slot in chosen},
+        pool=pool,
+        dim=settings.width or dim,
+        residual=settings.residual == "every",
+        each_output=space.each_output,
+    )
+
+
+def _describe(factory: Factory) -> Block:
+    given: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
+    while isinstance(factory, partial):
+        given, named, factory = (*factory.args, *given), {**factory.keywords, **named}, factory.func
+    return Block(block=f"{factory.__module__}.{factory.__qualname__}", given=given, named=named)
+
+
+def make(layout: Layout, in_dim: int, outputs: int, states: int, spaces: Collection[SpaceFile] = ()) -> nn.Module:
+    """The network, with weights yet to be loaded. in_dim, states: width and number of the encoder's states.
+
+    Only blocks of `bas.blocks` are made, and of the files `spaces`, which the user has named. Raises UserError for any
+    other, and for what cannot be made.
+    """
+    if layout.kind == "mean":
+        if not layout.members or len(layout.weights) != len(layout.members):
+            raise UserError(f"network: {len(layout.members)} members with {len(layout.weights)} weights")
+        return Committee([make(m, in_dim, outputs, states, spaces) for m in layout.members], layout.weights)
+    if layout.pool is None or layout.kind not in ("linear", "network"):
+        raise UserError(f"network: kind {layout.kind!r} with pool {layout.pool}; allowed: mean, linear, network")
+    pool = _factory(layout.pool, spaces)
+    try:
+        if layout.kind == "linear":
+            return LinearModel(pool.summary, states * in_dim, outputs)  # type: ignore[attr-defined]
+        slots: dict[str, Choices] = {slot: {"block": _factory(b, spaces)} for slot, b in (layout.slots or {}).items()}
+        stem = None if layout.stem is None else _factory(layout.stem, spaces)
+        space = SearchSpace(slots, pool, stem, layout.each_output)
+        return build(space, space.only(), in_dim, layout.dim, outputs, 0.0, layout.residual, states)
+    except UserError:
+        raise
+    except Exception as error:  # a class may refuse its arguments in any way
+        what = ", ".join(block.block for block in layout.blocks)
+        raise UserError(f"network: {what}: cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _factory(block: Block, spaces: Collection[SpaceFile]) -> Factory:
+    module, _, name = block.block.rpartition(".")
+    factory: Any = None
+    if module == blocks.__name__:
+        found = getattr(blocks, name, None)
+        factory = found if isinstance(found, type) and issubclass(found, nn.Module) else None
+    elif module in {name for space in spaces for name in _modules(space)}:
+        factory = getattr(sys.modules[module], name, None)
+    if factory is None or getattr(factory, "__module__", "") != module:
+        named = ", ".join(str(space.path) for space in spaces)
+        where = f", nor is it in {named}" if spaces else ""
+        remedy = "name the file of its search space with --space, whose code is then run"
+        raise UserError(f"network: block {block.block} is not one of bas.blocks{where}; {remedy}")
+    made: Factory = partial(factory, *block.given, **(block.named or {})) if block.given or block.named else factory
+    return made
+
+
+def _modules(file: SpaceFile) -> set[str]:
+    """The modules in which the factories of a space file are defined."""
+    modules = set()
+    for factory in (f for space in (file.space, *(file.baselines or {}).values()) for f in space.factories()):
+        while isinstance(factory, partial):
+            factory = factory.func
+        modules.add(factory.__module__)
+    return modules

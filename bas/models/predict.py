@@ -1,0 +1,195 @@
+"""Predict speech: recordings in, classes with probabilities or shares out.
+
+A recording is decoded, encoded and read as in the training: the same resampling, the same frozen encoder, its states
+rounded as the feature store rounded them. Speech longer than any utterance of the training is cut into windows of one
+length, as short as needed.
+
+Axes: L states, T frames, D width, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from threading import Semaphore
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bas.corpora import Utterance
+from bas.encoders import Encoder
+from bas.encoders.again import load_again
+from bas.errors import UserError
+from bas.models import folder as on_disk
+from bas.models.description import Description
+from bas.speech.audio import SAMPLE_RATE, Wave, load, resample
+from bas.training.batches import average
+
+Source = str | os.PathLike[str] | Utterance
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a stretch of speech. start, end: seconds from the beginning of the recording.
+
+    label: the most probable class; "" where outputs are no classes. values: by output, a probability or a share.
+    """
+
+    source: str
+    start: float
+    end: float
+    label: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recording that cannot be predicted, and why."""
+
+    source: str
+    why: str
+
+
+class Model:
+    """A model that was exported; `bas.load` opens one.
+
+    encoder: where the encoder lies today; None: under the name by which the model was made. It is loaded when it is
+    first needed.
+    """
+
+    def __init__(
+        self, description: Description, network: nn.Module, device: torch.device, encoder: str | None = None
+    ) -> None:
+        self.description, self.device = description, device
+        self._network = network.to(device)
+        self._name = encoder or description.encoder.name
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device,
+        encoder: str | None = None,
+        spaces: Sequence[str | Path] = (),
+    ) -> Model:
+        """Open a model's folder. Raises UserError as `bas.models.folder.read` does."""
+        return cls(*on_disk.read(folder, spaces), device, encoder)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Raises UserError where it cannot be loaded, or is another than the model was made with."""
+        try:
+            return load_again(self.description.encoder.to_dict(), self._name, self.device, "model")
+        except UserError as error:
+            raise UserError(f"{error}; name its place with --encoder") from error
+
+    def predict(self, source: Source) -> list[Prediction]:
+        """What the model says of a recording, window after window; of a short one that is one.
+
+        source: a file of any format that soundfile reads, or an utterance of a corpus. Raises UserError for one that
+        cannot be read, or is too short for the encoder.
+        """
+        utterance = source if isinstance(source, Utterance) else Utterance(os.fspath(source), Path(source))
+        return self._of_wave(load(utterance), utterance.id, utterance.start)
+
+    def predict_wave(self, wave: np.ndarray, rate: int) -> list[Prediction]:
+        """As `predict`, of samples `(N,)` in -1 to 1 at `rate` Hz."""
+        wave = np.asarray(wave)
+        if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
+            raise UserError(f"wave: must be floats (samples,) in -1 to 1, not {wave.dtype} {wave.shape}")
+        return self._of_wave(resample(wave.astype(np.float32), rate), "", 0.0)
+
+    def outputs(self, states_LTD: Tensor) -> Tensor:
+        """The network's outputs `(O,)` for the states that the model reads, `(L, T, D)`: logits, for classes."""
+        stored = states_LTD.to(getattr(torch, self.description.dtype)).cpu()
+        frames_TD = stored.transpose(0, 1).reshape(stored.shape[1], -1).numpy()
+        x_1TD = average(frames_TD, self.description.stride).to(self.device).float()[None]
+        mask_1T = torch.ones(x_1TD.shape[:2], dtype=torch.bool, device=self.device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"),
+        ):
+            outputs_1O: Tensor = self._network(x_1TD, mask_1T)
+        return outputs_1O[0].float()
+
+    def values(self, outputs_O: Tensor) -> np.ndarray:
+        """Probabilities or shares, `(O,)` float64."""
+        scaled = outputs_O.double().cpu() / self.description.temperature
+        if self.description.activation == "softmax":
+            scaled = scaled.softmax(-1)
+        elif self.description.activation == "sigmoid":
+            scaled = scaled.sigmoid()
+        return np.asarray(scaled.numpy())
+
+    def _of_wave(self, wave: Wave, source: str, begin: float) -> list[Prediction]:
+        if len(wave) < self.encoder.min_samples:
+            seconds = len(wave) / SAMPLE_RATE
+            raise UserError(f"{source}: {seconds:.3f} s are too short for encoder {self.encoder.info.name}")
+        return [self._window(wave[a:b], source, begin, a, b) for a, b in self._windows(len(wave))]
+
+    def _windows(self, samples: int) -> list[tuple[int, int]]:
+        """First sample, and the one after the last, of windows of one length (but for a sample)."""
+        longest = round(self.description.longest * SAMPLE_RATE)
+        if self.encoder.max_samples is not None:
+            longest = min(longest, self.encoder.max_samples)
+        count = math.ceil(samples / longest)
+        ends = [round(i * samples / count) for i in range(count + 1)]
+        return list(pairwise(ends))
+
+    def _window(self, wave: Wave, source: str, begin: float, a: int, b: int) -> Prediction:
+        (states_LTD,) = self.encoder.encode([self.encoder.prepare(wave)])
+        values = self.values(self.outputs(states_LTD[list(self.description.layers)]))
+        if not np.isfinite(values).all():
+            raise UserError(f"{source}: a feature is NaN or infinite, or beyond {self.description.dtype}")
+        names = self.description.outputs
+        label = names[int(values.argmax())] if self.description.activation == "softmax" else ""
+        by_name = dict(zip(names, values.tolist(), strict=True))
+        return Prediction(source, begin + a / SAMPLE_RATE, begin + b / SAMPLE_RATE, label, by_name)
+
+
+def predict_all(
+    model: Model, sources: Iterable[Utterance], crew: int, done: Callable[[], None] = lambda: None
+) -> Iterator[list[Prediction] | Failure]:
+    """The predictions of each recording, in order; of one that cannot be read, why.
+
+    crew: threads, each of which decodes, encodes and predicts on one core; on CUDA they take turns at the model. done:
+    is called after each recording.
+    """
+    model.encoder  # noqa: B018  a missing one is refused here, once
+    turn = nullcontext() if model.device.type == "cpu" else Semaphore(1)
+
+    def work(utterance: Utterance) -> list[Prediction] | Failure:
+        try:
+            with turn:
+                return model.predict(utterance)
+        except UserError as error:
+            return Failure(utterance.id, str(error))
+
+    before = torch.get_num_threads()
+    running: deque[Future[list[Prediction] | Failure]] = deque()
+    with ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for utterance in sources:
+                running.append(pool.submit(work, utterance))
+                if len(running) > 2 * crew:
+                    yield _next(running, done)
+            while running:
+                yield _next(running, done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+
+def _next(running: deque[Future[list[Prediction] | Failure]], done: Callable[[], None]) -> list[Prediction] | Failure:
+    result = running.popleft().result()
+    done()
+    return result
