@@ -79,6 +79,7 @@ def export(run: Run, comparison: Comparison, row: str, into: Path, seed: int, co
     row: from `check`. The caller holds the lock of the run's folder. A killed call goes on with what it has trained.
     """
     work = whole(run, run.folder / WORK / on_row(row, seed))
+    work.folder.mkdir(parents=True, exist_ok=True)
     with bar(console, "epochs") as progress:
         task = progress.add_task(f"fit {row} on every training speaker", total=epochs(work, row))
         fitted = fit_whole(work, row, seed, lambda: progress.advance(task))

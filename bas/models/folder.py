@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
-from bas.errors import UserError
+from bas.errors import UserError, first_line
 from bas.models.card import card
 from bas.models.description import FORMAT, Description
 from bas.models.layout import make
@@ -88,23 +88,22 @@ def _own(file: str, description: Description, path: Path) -> SpaceFile:
 
 def _load(network: nn.Module, path: Path) -> None:
     """Fill a network on the device meta with the weights of a file, which must have just these."""
-    wanted = {name: (list(value.shape), value.dtype) for name, value in network.state_dict().items()}
+    wanted = network.state_dict()
     try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  # no mapping
-        for name in sorted(wanted.keys() ^ shapes.keys()):
-            raise UserError(f"{path}: {name}: {'missing' if name in wanted else 'unknown'}; {REMEDY}")
-        for name, (shape, _) in wanted.items():
-            if shapes[name] != shape:
-                raise UserError(f"{path}: {name}: has shape {shapes[name]}, model.json makes {shape}; {REMEDY}")
-        state = load_file(path)
+        # Not `load_file`, which maps the file: one that is replaced later would change the network, or end the process.
+        state = load(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {REMEDY}") from error
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged: {error}; {REMEDY}") from error
-    for name, (_, dtype) in wanted.items():
-        if state[name].dtype != dtype:
-            raise UserError(f"{path}: {name}: is {state[name].dtype}, must be {dtype}; {REMEDY}")
-        if not state[name].isfinite().all():
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged: {first_line(error)}; {REMEDY}") from error
+    for name in sorted(wanted.keys() ^ state.keys()):
+        raise UserError(f"{path}: {name}: {'missing' if name in wanted else 'unknown'}; {REMEDY}")
+    for name, value in wanted.items():
+        found = state[name]
+        for what, of, there in (("shape", value.shape, found.shape), ("type", value.dtype, found.dtype)):
+            if of != there:
+                shown = [list(one) if isinstance(one, torch.Size) else str(one) for one in (there, of)]
+                raise UserError(f"{path}: {name}: {what} {shown[0]}, model.json makes {shown[1]}; {REMEDY}")
+        if not found.isfinite().all():
             raise UserError(f"{path}: {name}: holds NaN or infinite numbers; {REMEDY}")
     network.load_state_dict(state, assign=True)

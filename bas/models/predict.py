@@ -31,7 +31,7 @@ from bas.encoders.again import load_again
 from bas.errors import UserError
 from bas.models import folder as on_disk
 from bas.models.description import Description
-from bas.speech.audio import SAMPLE_RATE, Wave, load, resample
+from bas.speech.audio import SAMPLE_RATE, SLACK, Wave, load, resample
 from bas.training.batches import average
 
 Source = str | os.PathLike[str] | Utterance
@@ -138,7 +138,7 @@ class Model:
 
     def _windows(self, samples: int) -> list[tuple[int, int]]:
         """First sample, and the one after the last, of windows of one length (but for a sample)."""
-        longest = round(self.description.longest * SAMPLE_RATE)
+        longest = round((self.description.longest + SLACK) * SAMPLE_RATE)  # resampling may round a length up
         if self.encoder.max_samples is not None:
             longest = min(longest, self.encoder.max_samples)
         count = math.ceil(samples / longest)

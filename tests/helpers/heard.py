@@ -11,6 +11,17 @@ import soundfile
 from bas.cli.main import main
 
 FEATURES = "runs/features/heard-log-mel"
+SHARES = """
+from bas.blocks import FFN, LSTM, MeanPool, Skip, StatisticsPool
+from bas.space import SearchSpace
+from bas.tasks import Shares
+
+layer = {"none": Skip, "FFN": FFN, "LSTM": LSTM}
+space = SearchSpace({"layer1": layer, "layer2": layer}, {"mean": MeanPool, "statistics": StatisticsPool})
+task = Shares()
+baselines = {"one each": SearchSpace({"layer1": {"FFN": FFN}}, MeanPool, each_output=True)}
+"""
+"""A space file that predicts shares, with a baseline of a network for each."""
 
 
 def heard(utterances: int, speakers: int, labelled: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heard import FEATURES, heard
+from heard import FEATURES, SHARES, heard
 from stacking import eight_speakers
 
 from bas.cli.main import main
@@ -16,17 +16,6 @@ from bas.cli.main import main
 pytestmark = pytest.mark.slow
 
 SMALL = [f"--set={setting}" for setting in ("epochs=1", "width=8", "stride=1", "budget=8")]
-
-SHARES = """
-from bas.blocks import FFN, LSTM, MeanPool, Skip, StatisticsPool
-from bas.space import SearchSpace
-from bas.tasks import Shares
-
-layer = {"none": Skip, "FFN": FFN, "LSTM": LSTM}
-space = SearchSpace({"layer1": layer, "layer2": layer}, {"mean": MeanPool, "statistics": StatisticsPool})
-task = Shares()
-baselines = {"one each": SearchSpace({"layer1": {"FFN": FFN}}, MeanPool, each_output=True)}
-"""
 
 
 def compared(*more: str, features: str = FEATURES) -> tuple[dict[str, Any], list[dict[str, Any]]]:

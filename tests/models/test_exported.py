@@ -1,0 +1,170 @@
+"""A row that is exported is the row of the table, and predicts a recording as the run would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from heard import FEATURES, SHARES, heard
+
+import bas
+from bas.blocks import MeanPool
+from bas.cli.main import main
+from bas.networks.linear import LinearModel
+from bas.runs.plan import MIX, Job, Kind
+from bas.runs.run import Run
+from bas.runs.session import Session
+from bas.runs.whole import Whole, fit_whole, whole
+from bas.training.loop import outputs
+
+pytestmark = pytest.mark.slow
+
+SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=8", "stride=2", "budget=8", "committee=2")]
+KINDS = {
+    "race": ("--layer", "0"),
+    "mix": ("--layer", "mix", "--set=strategy=gumbel", "--set=committee=1", "--space", "ser_bas3"),
+    "best": ("--layer", "best", "--set=ensemble=1", "--set=normalise=speaker"),
+    "shares": ("--layer", "1", "--space", "mine.py", "--set=committee=1", "--set=strategy=single-path"),
+}
+"""Runs: the default on one state; one supernet and one network on all states; the best state; no classes."""
+ROWS = [
+    *(("race", row) for row in ("ser_wide", "4L transformer", "logistic regression")),
+    *(("mix", row) for row in ("ser_bas3", "logistic regression")),
+    *(("best", row) for row in ("ser_wide", "simple FFN", "logistic regression")),
+    *(("shares", row) for row in ("mine", "one each", "ridge regression", "mean share")),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, hubert: Path) -> Iterator[Path]:
+    """Runs on tones: twelve speakers' log-mel frames, and a small HuBERT's states."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        heard(utterances=40, speakers=5, labelled=True)
+        store = ["--features", "runs/features/hubert"]
+        assert main(["extract", "--corpus", "manifest", "--root", "heard.jsonl", "--encoder", str(hubert), *store]) == 0
+        Path("mine.py").write_text(SHARES)
+        for name, words in KINDS.items():
+            of = ["--features", FEATURES] if name == "race" else store
+            seeds = "2" if name == "race" else "1"
+            more = ["--seeds", seeds, "--workers", "1", "--protocol", "speaker:2", "--name", name]
+            assert main(["compare", *of, *SMALL, *words, *more]) == 0
+        yield folder
+
+
+def of_session(run: Run, made: Whole, ids: tuple[str, ...]) -> np.ndarray:
+    """The outputs of a row that was fitted, on the features of the run."""
+    session = Session(run)
+    data = session.data(made.layer, made.stride)
+    if isinstance(made.network, LinearModel) and made.space is None:  # the mean frame before any rounding
+        assert made.network.summary is MeanPool.summary
+        return made.network.of_summary(data.mean_frames(session.members(ids))).detach().double().numpy()
+    return outputs(made.network, data, session.members(ids)).double().numpy()
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_the_procedure_is_the_tables(folder: Path, tmp_path: Path, name: str, row: str) -> None:
+    """Given a fold's training part for all there is, it ends with the very predictions of the fold's row."""
+    run = Run.open(folder / "runs" / name)
+    fold = run.protocol.folds[0]
+    alike = whole(run, tmp_path)
+    alike.protocol = replace(alike.protocol, folds=(replace(fold, test=()),))
+    made = fit_whole(alike, row, 0, lambda: None)
+    kind = Kind.RETRAIN if row in run.spaces else Kind.BASELINE if row in run.baselines else Kind.LINEAR
+    tested = run.result(Job(kind, row, 0, 0).name)["test"]
+    found = of_session(run, made, fold.test)
+    if run.task.classes is not None:
+        assert found == pytest.approx(np.array(tested["logits"]), abs=2e-6)
+    else:
+        found = found if kind == Kind.LINEAR else 1 / (1 + np.exp(-found))
+        assert found == pytest.approx(np.array(tested["predictions"]), abs=2e-6)
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_recordings_are_predicted_as_in_the_run(folder: Path, tmp_path: Path, name: str, row: str) -> None:
+    """From the folder alone: the probabilities of the same row on the features of the run."""
+    assert main(["export", f"runs/{name}", "--row", row, "--into", str(tmp_path / "model")]) == 0
+    run = Run.open(folder / "runs" / name)
+    made = fit_whole(whole(run, tmp_path / "again"), row, 0, lambda: None)
+    some = run.utterances[::7]
+    found = of_session(run, made, tuple(u.id for u in some))
+    model = bas.load(tmp_path / "model", device="cpu")
+    said = np.array([list(model.predict(u)[0].values.values()) for u in some])
+    if run.task.classes is not None:
+        expected = torch.from_numpy(found / model.description.temperature).softmax(-1).numpy()
+        assert [model.predict(u)[0].label for u in some] == [run.outputs[i] for i in expected.argmax(1)]
+    else:
+        expected = found if row in run.task.linears else 1 / (1 + np.exp(-found))
+    assert said == pytest.approx(expected, abs=1e-5)
+    assert model.description.layers == (tuple(run.store.info.layers) if made.layer == MIX else (made.layer,))
+    assert not (folder / "runs" / name / "exporting").exists()
+
+
+def test_all_training_speakers_are_heard_and_nothing_is_scored(folder: Path, tmp_path: Path) -> None:
+    run = Run.open(folder / "runs" / "race")
+    (fold,) = whole(run, tmp_path).protocol.folds
+    assert fold.test == ()
+    assert {*fold.fit, *fold.valid} == {u.id for u in run.utterances}
+    fit, valid = ({run.utterances[run.position[i]].speaker for i in ids} for ids in (fold.fit, fold.valid))
+    assert not fit & valid
+    assert len(fit | valid) == 5
+
+
+def test_the_score_is_the_tables_and_never_the_models_own(folder: Path) -> None:
+    results = json.loads(Path("runs/race/results.json").read_text())
+    assert main(["export", "runs/race", "--row", "BAS ser_wide", "--into", "scored"]) == 0
+    said = json.loads(Path("scored/model.json").read_text())
+    row = next(row for row in results["rows"] if row["row"] == "BAS ser_wide")
+    honest = said["honest"]
+    assert honest["metrics"] == row["metrics"]
+    assert honest["interval"] == row["interval"]
+    assert (honest["seeds"], honest["folds"], honest["utterances"]) == (2, 2, 40)
+    assert honest["protocol"]["hash"] == results["protocol"]["hash"]
+    card = Path("scored/README.md").read_text()
+    assert f"{100 * row['metrics']['WA']['mean']:.1f}" in card
+    assert "Nobody" not in card
+    assert "nobody is left to score it" in card
+
+
+def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search that it has done stays; the model comes out the same."""
+    assert main(["export", "runs/race", "--into", "straight"]) == 0
+
+    def dies(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.models.folder.write", dies)
+        assert main(["export", "runs/race", "--into", "resumed"]) == 130
+    assert not Path("resumed").exists()
+    (search,) = Path("runs/race/exporting").rglob("search-*.json")
+    before = search.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("bas.models.folder.write", dies)
+        assert main(["export", "runs/race", "--into", "resumed"]) == 130
+    assert search.stat().st_mtime_ns == before
+    assert main(["export", "runs/race", "--into", "resumed"]) == 0
+    weights = [Path(name, "model.safetensors").read_bytes() for name in ("straight", "resumed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["runs/none"], "runs/none/results.json"),
+        (["runs/race", "--row", "5L"], "--row '5L': not a row of runs/race; it has BAS ser_wide, ser_wide, 4L"),
+        (["runs/race", "--seed", "7"], "--seed 7: not one of runs/race's, 0, 1"),
+        (["runs/race", "--into", "runs/race"], "runs/race: is there already; delete it, or give another --into"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    folder: Path, words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", *words]) == 2
+    assert why in capsys.readouterr().err
