@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	check-space board bench nano docs check test golden fast mutants coverage installed upgrade clean
+	export predict check-space board bench nano docs check test golden fast mutants coverage installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -12,6 +12,10 @@ EXPERIMENT :=
 SET :=
 SPACE :=
 TO :=
+RUN :=
+ROW :=
+MODEL :=
+SOURCES :=
 PROCESSES := 1
 PORT := 6006
 SPEECH :=
@@ -32,6 +36,8 @@ reads_corpus := $(experiment) TO
 reads_protocol := $(experiment) TO
 reads_extract := $(experiment) PROCESSES
 reads_features := $(environment) EXPERIMENT
+reads_export := $(environment) RUN ROW TO
+reads_predict := $(environment) MODEL SOURCES TO
 reads_check-space := $(environment) SPACE
 reads_board := $(environment) PORT
 reads_bench := $(environment)
@@ -51,9 +57,14 @@ reads_clean :=
 needs_features := EXPERIMENT
 needs_nano := SPEECH
 needs_check-space := SPACE
+needs_export := RUN
+needs_predict := MODEL SOURCES
 $(foreach target,$(verbs) extract corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
 like_EXPERIMENT := emodb.toml
 like_SPACE := my_space.py
+like_RUN := runs/demo
+like_MODEL := runs/demo/models/ser_wide-seed0
+like_SOURCES := recording.wav
 like_SPEECH := path/to/LibriSpeech
 
 # Of what is not a target make itself says so.
@@ -137,6 +148,12 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost EXPERIMENT=emodb.toml SET="cost.clean=speaker:5 cost.leaky=id:5"
 	$(BIN)/bas protocol cost $(READ)
+
+export: .venv/run  ## a row of a comparison, fitted on every training speaker, as a model that predicts | make export RUN=runs/demo ROW="simple FFN" TO=my-model
+	$(BIN)/bas export "$(RUN)" $(if $(ROW),--row "$(ROW)") $(if $(TO),--into "$(TO)")
+
+predict: .venv/run  ## what a model says of recordings, folders of them and manifests | make predict MODEL=my-model SOURCES="a.wav folder" TO=said.csv
+	$(BIN)/bas predict "$(MODEL)" $(SOURCES) $(if $(TO),--out "$(TO)")
 
 check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
 	$(BIN)/bas check-space "$(SPACE)"

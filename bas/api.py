@@ -340,6 +340,9 @@ def export(
     from bas.util.files import locked
 
     folder, console = Path(run), _console(console)
+    if not (folder / "results.json").exists():
+        why = "not the folder of a comparison that is complete; `bas compare` makes one"
+        raise UserError(f"{folder}: no results.json: {why}")
     results = load_results(folder)
     if not isinstance(results, Comparison) or results.study != "compare":
         raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")

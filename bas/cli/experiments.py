@@ -55,6 +55,8 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
         layer = {"layer": [str(choice.layer[0])]} if choice.layer else {}
         spaces = choice.spaces or SPACES["shares"]
         return command.words("compare", (), features=[str(first)], spaces=spaces, **layer)
+    if verb == "compare":
+        return ["export", f"runs/{result.run}"]
     return ["board"]
 
 

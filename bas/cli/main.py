@@ -88,8 +88,8 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     settings = {"width": 32, "epochs": 8, "committee": 2, "budget": 8}
     experiment = {"corpus": corpus, "encoder": {"name": NANO}, "settings": settings, "name": "demo"}
     store = api.extract(experiment, console=console)
-    api.compare(experiment, console=console, features=store, workers=arguments.workers)
-    tell_next(console, ["board"])
+    result = api.compare(experiment, console=console, features=store, workers=arguments.workers)
+    tell_next(console, ["export", f"{RUNS}/{result.run}"])
     return 0
 
 

@@ -19,7 +19,14 @@ TARGETS = re.findall(r"^([a-z-]+):[^#=]*## ", MAKEFILE, re.MULTILINE)
 VARIABLES = re.findall(r"^([A-Z_]+) :=", MAKEFILE, re.MULTILINE)
 VARIABLES.remove("BIN")
 # What a target stops without, and values that are looked at before they are handed on.
-NEEDED = {"EXPERIMENT": "e-canary.toml", "SPEECH": "s-canary", "SPACE": "space-canary"}
+NEEDED = {
+    "EXPERIMENT": "e-canary.toml",
+    "SPEECH": "s-canary",
+    "SPACE": "space-canary",
+    "RUN": "run-canary",
+    "MODEL": "model-canary",
+    "SOURCES": "one-canary two-canary",
+}
 SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1"}
 SHOWN = {"REAL_LENGTH": "--real-length"}
 
@@ -122,7 +129,8 @@ def test_the_environment_is_not_read(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "lacking"), [("compare", "EXPERIMENT"), ("features", "EXPERIMENT"), ("nano", "SPEECH")]
+    ("target", "lacking"),
+    [("compare", "EXPERIMENT"), ("features", "EXPERIMENT"), ("nano", "SPEECH"), ("predict", "MODEL")],
 )
 def test_what_is_missing_is_named_before_anything_is_installed(target: str, lacking: str) -> None:
     given = [word for word in given_needed(reads(target)) if not word.startswith(f"{lacking}=")]

@@ -147,6 +147,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "[settings]\nepochs = 2\nwidth = 8\nbudget = 4\ncommittee = 2\n",
         encoding="utf-8",
     )
+    tone(tmp_path / "recording.wav", 0.3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -157,7 +157,7 @@ def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["runs/none"], "runs/none/results.json"),
+        (["runs/none"], "runs/none: no results.json"),
         (["runs/race", "--row", "5L"], "--row '5L': not a row of runs/race; it has BAS ser_wide, ser_wide, 4L"),
         (["runs/race", "--seed", "7"], "--seed 7: not one of runs/race's, 0, 1"),
         (["runs/race", "--into", "runs/race"], "runs/race: is there already; delete it, or give another --into"),
