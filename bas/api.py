@@ -134,6 +134,7 @@ def compare(experiment: Source, *, console: Console | None = None, **changes: An
     with _run("compare", experiment, console, changes) as (run, how):
         results = study.compare(run, *how)
     _say(_console(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
+    _say(_console(console), f"closely: {run.folder}/closely.md, every prediction: {run.folder}/predictions.csv")
     return results
 
 

@@ -34,10 +34,7 @@ Jobs = Mapping[str, list[list[Scored]]]
 def tabulate(run: Run) -> Comparison:
     """Every number of the table from the jobs' results."""
     searches = {name: searched(run, name) for name in run.spaces}
-    labels = {f"BAS {name}": name for name in run.spaces}
-    jobs = {row: results_of(run, row) for row in run.baselines}
-    jobs |= {label: results_of(run, name) for label, name in labels.items()}
-    jobs |= {row: results_of(run, row) for row in run.task.linears}
+    labels, jobs = labels_of(run), jobs_of(run)
     of_space = {name: list(results.values()) for name, results in searches.items()}
     seconds = {label: float(np.mean([s.seconds for s in of_space[name]])) for label, name in labels.items()}
     rows = rows_of(run, jobs, seconds)
@@ -58,6 +55,17 @@ def tabulate(run: Run) -> Comparison:
         if run.plan.settings.averages
         else {},
     )
+
+
+def labels_of(run: Run) -> dict[str, str]:
+    """The space of each searched row, by the row's label."""
+    return {f"BAS {name}": name for name in run.spaces}
+
+
+def jobs_of(run: Run) -> dict[str, list[list[Scored]]]:
+    """The jobs of every row of the table: baselines, searched rows, linear rows."""
+    names = [*((row, row) for row in run.baselines), *labels_of(run).items(), *((row, row) for row in run.task.linears)]
+    return {label: results_of(run, name) for label, name in names}
 
 
 def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[Row, ...]:

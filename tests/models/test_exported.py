@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -168,3 +169,19 @@ def test_what_cannot_be_exported_is_said(
 ) -> None:
     assert main(["export", *words]) == 2
     assert why in capsys.readouterr().err
+
+
+def test_the_table_of_predictions_is_that_of_the_jobs(folder: Path) -> None:
+    with Path("runs/race/predictions.csv").open(newline="", encoding="utf-8") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["row"] == "BAS ser_wide"]
+    assert len(lines) == 2 * 40
+    run = Run.open(Path("runs/race"))
+    for line in lines[::9]:
+        fold, seed = int(line["fold"]), int(line["seed"])
+        tested = run.result(Job(Kind.RETRAIN, "ser_wide", fold, seed).name)["test"]
+        n = run.protocol.folds[fold].test.index(line["id"])
+        assert line["predicted"] == run.outputs[tested["predictions"][n]]
+        said = [float(line[f"probability of {name}"]) for name in run.outputs]
+        assert said == pytest.approx(torch.tensor(tested["logits"][n]).softmax(-1).tolist(), abs=1e-5)
+    assert "BAS ser_wide" in Path("runs/race/closely.md").read_text()
+    assert not Path("runs/shares/closely.md").exists()

@@ -1,0 +1,207 @@
+"""Where a comparison's rows are right and wrong: classes, units, confidence, single utterances; and all predictions.
+
+`closely.md` and `predictions.csv` in the run's folder are made of the jobs' results alone, so they can be made again.
+
+Axes: S seeds, N test utterances (fold after fold), O classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from bas.protocols import field_of
+from bas.report.format import points
+from bas.runs.results import Scored, folds_of, tested
+from bas.runs.run import Run
+from bas.stats.calibration import Calibrated, cross_fitted
+from bas.util.files import replacing, write_text
+from bas.util.markdown import bullets, markdown_table, paragraph, section
+from bas.util.spreadsheet import defuse
+
+PAGE, TABLE = "closely.md", "predictions.csv"
+WORST = 10  # utterances that are listed
+MOST_UNITS = 30  # of which a line is shown, those with the lowest means
+
+Jobs = Mapping[str, Sequence[Sequence[Scored]]]
+"""The trainings of each row, by its label; of a row by seed and fold."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a row predicted of the test utterances. logits_SNO: None where they are not known."""
+
+    predicted_SN: np.ndarray
+    logits_SNO: np.ndarray | None
+
+    @classmethod
+    def of(cls, jobs: Sequence[Sequence[Scored]]) -> Said:
+        predicted_SN = np.array([np.concatenate([np.asarray(r.test.predictions) for r in of]) for of in jobs])
+        if any(result.test.logits is None for of in jobs for result in of):
+            return cls(predicted_SN, None)
+        return cls(predicted_SN, np.array([np.concatenate([np.asarray(r.test.logits) for r in of]) for of in jobs]))
+
+    def loss_N(self, targets_N: np.ndarray) -> np.ndarray:
+        """The log loss of each utterance, the mean over seeds."""
+        assert self.logits_SNO is not None
+        log_SNO = log_softmax(self.logits_SNO, axis=-1)
+        return np.asarray(-log_SNO[:, np.arange(len(targets_N)), targets_N].mean(0))
+
+    def confusion_OO(self, targets_N: np.ndarray, classes: int) -> np.ndarray:
+        """Utterances by truth and by prediction, the mean over seeds."""
+        counted_OO = np.zeros((classes, classes))
+        for predicted_N in self.predicted_SN:
+            np.add.at(counted_OO, (targets_N, predicted_N), 1)
+        return counted_OO / len(self.predicted_SN)
+
+
+def write(run: Run, jobs: Jobs) -> None:
+    """Write the page and the table of all predictions; the page, for tasks with classes."""
+    if run.task.classes is not None:
+        write_text(run.folder / PAGE, markdown(run, jobs))
+    with replacing(run.folder / TABLE) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(_lines(run, jobs))
+
+
+def markdown(run: Run, jobs: Jobs) -> str:
+    """The page: recall by class, confusion, units, confidence, and the utterances that are predicted worst."""
+    said = {label: Said.of(of_row) for label, of_row in jobs.items()}
+    targets_N, folds_N = _truth(run), folds_of(next(iter(jobs.values()))[0])
+    leading = next((label for label in jobs if label.startswith("BAS ")), next(iter(jobs)))
+    return "\n".join(
+        [
+            section(1, f"{run.folder.name}, looked at closely"),
+            "",
+            paragraph(
+                f"Test utterances under {run.protocol.description}; means over seeds. "
+                f"Every single prediction is in {TABLE}."
+            ),
+            "",
+            section(2, "Recall by class, in points"),
+            "",
+            *_recalls(run, said, targets_N),
+            "",
+            section(2, f"What {leading} takes for what"),
+            "",
+            *_confusion(run, said[leading], targets_N),
+            "",
+            section(2, f"Correct by {run.unit}, in points"),
+            "",
+            *_units(run, said, leading, targets_N),
+            "",
+            section(2, "Is it as sure as it is right?"),
+            "",
+            *_confidence(said, targets_N, folds_N),
+            "",
+            *_worst(run, said[leading], leading, targets_N),
+        ]
+    )
+
+
+def _truth(run: Run) -> np.ndarray:
+    """The classes of the test utterances, `(N,)`, or their shares `(N, O)`."""
+    return np.asarray(run.targets[[run.position[i] for i in run.protocol.test_ids]])
+
+
+def _recalls(run: Run, said: Mapping[str, Said], targets_N: np.ndarray) -> list[str]:
+    rows = []
+    for index, name in enumerate(run.outputs):
+        here_N = targets_N == index
+        means = [
+            points(float((of.predicted_SN[:, here_N] == index).mean())) if here_N.any() else "–" for of in said.values()
+        ]
+        rows.append([name, str(int(here_N.sum())), *means])
+    return markdown_table(["class", "utterances", *said], rows)
+
+
+def _confusion(run: Run, said: Said, targets_N: np.ndarray) -> list[str]:
+    counted_OO = said.confusion_OO(targets_N, len(run.outputs))
+    rows = [[name, *(f"{count:.1f}" for count in row)] for name, row in zip(run.outputs, counted_OO, strict=True)]
+    return markdown_table(["truth \\ predicted, utterances", *run.outputs], rows)
+
+
+def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarray) -> list[str]:
+    _, units_N = tested(run)
+    right = {label: (of.predicted_SN == targets_N).mean(0) for label, of in said.items()}
+    names = sorted(set(units_N), key=lambda unit: (right[leading][units_N == unit].mean(), unit))
+    rows = [
+        [
+            str(unit),
+            str(int((units_N == unit).sum())),
+            *(points(float(of[units_N == unit].mean())) for of in right.values()),
+        ]
+        for unit in names[:MOST_UNITS]
+    ]
+    more = [] if len(names) <= MOST_UNITS else ["", f"And {len(names) - MOST_UNITS} more with a higher mean."]
+    return [*markdown_table([run.unit, "utterances", *said], rows), *more]
+
+
+def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.ndarray) -> list[str]:
+    rows = []
+    for label, of in said.items():
+        if of.logits_SNO is None:
+            rows.append([label, *["–"] * 4])
+            continue
+        seeds, _, classes = of.logits_SNO.shape
+        logits, targets = of.logits_SNO.reshape(-1, classes), np.tile(targets_N, seeds)
+        every = [Calibrated.of(np.asarray(softmax(logits, axis=1)), targets)]
+        if len(np.unique(folds_N)) > 1:
+            every.append(Calibrated.of(cross_fitted(logits, targets, np.tile(folds_N, seeds)), targets))
+        cells = [cell for one in every for cell in (f"{one.loss:.3f}", points(one.error))]
+        rows.append([label, *cells, *["–"] * (4 - len(cells))])
+    heading = ["model", "log loss", "calibration error, points", "log loss, scaled", "calibration error, scaled"]
+    return [
+        *markdown_table(heading, rows),
+        "",
+        *bullets(
+            [
+                "Calibration error: over 15 bins, how far the mean of the highest probability is from the share of "
+                "right answers (Guo et al., ICML 2017). Scaled: logits divided by a temperature, that of each fold "
+                "fitted on the other folds."
+            ]
+        ),
+    ]
+
+
+def _worst(run: Run, said: Said, leading: str, targets_N: np.ndarray) -> list[str]:
+    if said.logits_SNO is None:
+        return []
+    loss_N, (_, units_N) = said.loss_N(targets_N), tested(run)
+    mean_NO = softmax(said.logits_SNO, axis=-1).mean(0)
+    rows = []
+    for n in (-loss_N).argsort(kind="stable")[:WORST]:
+        utterance = run.utterances[run.position[run.protocol.test_ids[n]]]
+        taken = int(mean_NO[n].argmax())
+        sure = f"{run.outputs[taken]} ({mean_NO[n, taken]:.2f})"
+        rows.append([utterance.id, str(units_N[n]), run.outputs[targets_N[n]], sure, f"{loss_N[n]:.2f}"])
+    return [
+        section(2, f"What {leading} is most wrong about"),
+        "",
+        *markdown_table(["utterance", run.unit, "truth", "predicted (probability)", "log loss"], rows),
+        "",
+    ]
+
+
+def _lines(run: Run, jobs: Jobs) -> Iterator[list[object]]:
+    """Every prediction: a heading, then a line for each row, seed and utterance."""
+    classes, names = run.task.classes is not None, run.outputs
+    of_output = [f"probability of {name}" for name in names] if classes else [f"predicted {name}" for name in names]
+    truth = ["truth", "predicted"] if classes else [f"truth {name}" for name in names]
+    yield list(map(defuse, ["row", "seed", "fold", "id", run.unit, *truth, *of_output]))
+    targets = _truth(run)
+    utterances = [run.utterances[run.position[i]] for i in run.protocol.test_ids]
+    for label, of_row in jobs.items():
+        said, folds_N = Said.of(of_row), folds_of(of_row[0])
+        for s, seed in enumerate(run.plan.seeds[: len(of_row)]):
+            values_NO = said.predicted_SN[s] if not classes else None
+            if said.logits_SNO is not None:
+                values_NO = softmax(said.logits_SNO[s], axis=-1)
+            for n, utterance in enumerate(utterances):
+                known = [names[targets[n]], names[said.predicted_SN[s, n]]] if classes else targets[n].tolist()
+                values = [""] * len(names) if values_NO is None else [f"{value:.6f}" for value in values_NO[n]]
+                where = [label, seed, int(folds_N[n]), utterance.id, field_of(utterance, run.unit) or ""]
+                yield [defuse(cell) for cell in (*where, *known, *values)]
