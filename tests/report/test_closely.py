@@ -15,7 +15,8 @@ from scipy.special import softmax
 from bas.corpora import Utterance
 from bas.protocols import Fold, Protocol
 from bas.report import closely
-from bas.runs.results import Scored, Tested
+from bas.runs import results as of_jobs
+from bas.runs.results import Scored
 from bas.tasks import EMOTION, Shares
 
 CLASSES = ("calm", "loud", "sad")
@@ -25,7 +26,7 @@ SPEAKERS = ["ann", "ann", "ann", "ben", "ben", "ben"]
 
 
 def scored(predictions: np.ndarray, logits: np.ndarray | None) -> Scored:
-    return Scored(parameters=1, seconds=0.0, test=Tested(predictions, {}, logits))
+    return Scored(parameters=1, seconds=0.0, test=of_jobs.Tested(predictions, {}, logits))
 
 
 @pytest.fixture
