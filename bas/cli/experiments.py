@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from bas import api
 from bas.cli.options import Command, Work, add_experiment, read_command, tell_next
 from bas.experiment import SPACES
+
+if TYPE_CHECKING:
+    from bas.report.results import Comparison
 
 VERBS = {
     "extract": "a frozen encoder over a corpus, into HDF5 shards",
@@ -56,8 +59,17 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
         spaces = choice.spaces or SPACES["shares"]
         return command.words("compare", (), features=[str(first)], spaces=spaces, **layer)
     if verb == "compare":
-        return ["export", f"runs/{result.run}"]
+        return take(result)
     return ["board"]
+
+
+def take(result: Comparison) -> list[str]:
+    """The command that makes a model of the row to take."""
+    from bas.report.answer import answer
+    from bas.runs.choose import RUNS
+
+    row = answer(result).row
+    return ["export", str(RUNS / result.run), "--row", row] if row else ["board"]
 
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -89,7 +89,7 @@ def demo(arguments: argparse.Namespace, console: Console) -> int:
     experiment = {"corpus": corpus, "encoder": {"name": NANO}, "settings": settings, "name": "demo"}
     store = api.extract(experiment, console=console)
     result = api.compare(experiment, console=console, features=store, workers=arguments.workers)
-    tell_next(console, ["export", f"{RUNS}/{result.run}"])
+    tell_next(console, experiments.take(result))
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bas.report.answer import answer, compared
 from bas.report.format import encoder_name, ends, points, spread, verdict
 from bas.report.notes import (
     about,
@@ -22,7 +23,6 @@ from bas.report.notes import (
 from bas.report.results import Comparison, Ensembles, Races
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
-from bas.stats import Paired
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 MOST_MEMBERS = 8  # architectures of an ensemble that are listed
@@ -52,25 +52,15 @@ def _numbers(results: Comparison, most: int | None = None) -> Table:
 def _differences(results: Comparison) -> Table:
     """The headline metric against the reference and against the linear row."""
     heading = ["model", *(f"{results.headline} against the {name}" for name in (results.reference, results.linear))]
-    compared = _compared(results)
-    stay = corrected(compared.values())
+    every = compared(results)
+    stay = corrected(every.values())
     rows = []
     for row in results.rows:
         both = row.against_reference, row.against_linear
-        if row.row == results.linear and compared.get(f"{results.reference} against the {results.linear}") in stay:
+        if row.row == results.linear and every.get(f"{results.reference} against the {results.linear}") in stay:
             stay |= {one for one in both if one}  # the same comparison, from its other side
         rows.append([row.row, *(verdict(one, stay) for one in both)])
     return heading, rows
-
-
-def _compared(results: Comparison) -> dict[str, Paired]:
-    """Every comparison of the table once, by name."""
-    return {
-        f"{row.row} against the {other}": difference
-        for row in results.rows
-        for other, difference in ((results.reference, row.against_reference), (results.linear, row.against_linear))
-        if difference and (row.row, other) != (results.linear, results.reference)
-    }
 
 
 def _legend(results: Comparison) -> list[str]:
@@ -86,9 +76,8 @@ def _legend(results: Comparison) -> list[str]:
         lines.append(
             "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."
         )
-    compared = _compared(results)
-    lines += verdict_lines(results, compared, results.false_verdicts)
-    lines += uncorrected_line(compared.values())
+    lines += verdict_lines(results, compared(results), results.false_verdicts)
+    lines += uncorrected_line(compared(results).values())
     lines += [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
     if results.ceiling:
         lines.append(ceiling_line(results.ceiling))
@@ -163,6 +152,8 @@ def markdown(results: Comparison) -> str:
             f"{preset_line(results.settings)}, protocol {results.protocol.description}",
         ),
         "",
+        f"**{paragraph(answer(results).text)}**",
+        "",
         *markdown_table(*_numbers(results)),
         "",
         *markdown_table(*_differences(results)),
@@ -182,7 +173,7 @@ def show(results: Comparison, console: Console) -> None:
         title = f"against the baselines (protocol {results.protocol.description})"
     for line in (*_legend(results), *_decisions(results)):
         console.print(line, highlight=False)
-    for line in results.verdicts:
+    for line in (*results.verdicts, answer(results).text):
         console.print(line, style="bold", highlight=False)
 
 

@@ -22,6 +22,7 @@ from bas.training.settings import Settings
 from bas.util.typed import from_plain
 
 UNKNOWN = "unknown"
+NOT_ABOVE_CHANCE = "not shown to be above chance"
 DIGITS = 6  # after the point: a probability is then right to 1e-6
 HEAD = ("job", "protocol")
 """What every job's file says of the job itself, before its result."""
@@ -332,7 +333,7 @@ def _find_chance(run: Run, targets_N: np.ndarray, units_N: np.ndarray, row: Pred
     if low > chance:
         return ()
     pooled_below = "; pooled over the folds, a row that has learned nothing comes out below that"
-    line = f"not shown to be above chance: its interval of UA reaches down to {100 * chance:.1f} or less"
+    line = f"{NOT_ABOVE_CHANCE}: its interval of UA reaches down to {100 * chance:.1f} or less"
     return (line + (pooled_below if len(run.protocol.folds) > 1 else ""),)
 
 
