@@ -12,9 +12,11 @@ from bas.runs.plan import MIX
 from bas.runs.results import (
     Scored,
     SearchResult,
+    TrainingResult,
     ceiling,
     context,
     interval_of,
+    majority_of,
     metrics_of,
     pooled,
     remarks_of,
@@ -42,6 +44,7 @@ def tabulate(run: Run) -> Comparison:
     return Comparison(
         **context(run),
         rows=rows,
+        majority=majority_of(run),
         ceiling=ceiling(run),
         false_verdicts=told_from_itself(run, jobs),
         verdicts=verdicts_on(run, rows, tuple(labels)),
@@ -87,7 +90,7 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
             seeds=len(of_row),
             metrics=metrics_of(run, predicted),
             interval=interval_of(run, predicted),
-            remarks=remarks_of(run, predicted),
+            remarks=(*remarks_of(run, predicted), *_unfinished(every)),
             fold_mean={name: float(np.mean([r.test.metrics[name] for r in every])) for name in run.metrics},
             parameters=float(np.median([r.parameters for r in every])),
             train_seconds=float(np.mean([r.seconds for r in every])),
@@ -97,6 +100,15 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
         )
 
     return tuple(row(label, of_row) for label, of_row in jobs.items())
+
+
+def _unfinished(every: Sequence[Scored]) -> tuple[str, ...]:
+    """A remark where half of a row's networks or more were best in their last epoch: they had not learnt to an end."""
+    curves = [curve for of in every if isinstance(of, TrainingResult) for curve in of.networks if len(curve.epochs) > 1]
+    last = sum(curve.kept_epoch == curve.epochs[-1].epoch for curve in curves)
+    if not curves or 2 * last < len(curves):
+        return ()
+    return (f"{last} of {len(curves)} networks were best in their last epoch; more epochs may change what it is worth",)
 
 
 def told_from_itself(run: Run, jobs: Jobs) -> FalseVerdicts | None:

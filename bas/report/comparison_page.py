@@ -72,6 +72,9 @@ def _legend(results: Comparison) -> list[str]:
         f"{results.headline} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results.device}, one thread); a searched row adds its search. params: median over folds and seeds.",
     ]
+    if results.majority:
+        reached = ", ".join(f"{name} {points(value)}" for name, value in results.majority.items())
+        lines.append(f"Knowing nothing of the recordings, the most frequent class of each training part: {reached}.")
     if results.decisions:
         lines.append(
             "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."

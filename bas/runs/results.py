@@ -288,6 +288,18 @@ def ceiling(run: Run) -> Ceiling | None:
     return run.task.ceiling(utterances, run.outputs, tested(run)[0], run.corpus.chosen_by)
 
 
+def majority_of(run: Run) -> dict[str, float] | None:
+    """The metrics of always saying the class that is most frequent in a fold's training part; None without classes."""
+    if run.task.classes is None:
+        return None
+    said = []
+    for fold in run.protocol.folds:
+        training = run.targets[[run.position[i] for i in (*fold.fit, *fold.valid)]]
+        said.append(np.full(len(fold.test), np.bincount(training).argmax()))
+    targets_N, _ = tested(run)
+    return {name: float(metric(targets_N, np.concatenate(said))) for name, metric in run.metrics.items()}
+
+
 def metrics_of(run: Run, row: Predictions) -> dict[str, Spread]:
     """Every metric of a row on all tested utterances, over its seeds."""
     targets_N, _ = tested(run)

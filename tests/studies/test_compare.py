@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import bas.training.loop
 from bas.cli.main import main
+from bas.corpora import open_corpus
+from bas.protocols import read
 from bas.runs.baselines import BASELINES
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job, Kind
@@ -529,3 +532,24 @@ def test_a_failing_job_keeps_the_others(inside: Path, monkeypatch: pytest.Monkey
         run_jobs(Run.open(inside / "runs/failing"), todo, 3, 1, Console(), "searches")
     assert jobs(inside / "runs/failing")[todo[0].name] == jobs(inside / "runs/whole")[todo[0].name]
     assert todo[1].name not in jobs(inside / "runs/failing")
+
+
+def test_what_needs_no_recording_and_what_had_not_learnt_is_said(inside: Path) -> None:
+    """The majority class by hand; and the networks that were best in their last epoch."""
+    folder = inside / "runs/whole"
+    results, protocol = record(folder / "results.json"), read(folder / "protocol.json")
+    label = {u.id: str(u.label) for u in open_corpus("manifest", inside / "tones.jsonl").utterances}
+    right = 0
+    for fold in protocol.folds:
+        most = Counter(label[i] for i in (*fold.fit, *fold.valid)).most_common()
+        names = [name for name, count in most if count == most[0][1]]
+        right += sum(label[i] == min(names) for i in fold.test)
+    assert results["majority"]["WA"] == pytest.approx(right / len(protocol.test_ids))
+    assert "the most frequent class of each training part: WA" in (folder / "table.md").read_text()
+    for row in results["rows"]:
+        jobs = [record(path) for path in (folder / "jobs").glob(f"baseline-{row['row'].replace(' ', '-')}-*.json")]
+        curves = [curve for job in jobs for curve in job["networks"]]
+        last = sum(curve["kept_epoch"] == curve["epochs"][-1]["epoch"] for curve in curves)
+        if curves:
+            told = f"{last} of {len(curves)} networks were best in their last epoch" in " ".join(row["remarks"])
+            assert told == (2 * last >= len(curves))

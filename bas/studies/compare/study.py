@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bas.report import closely
+from bas.report import closely, paper
 from bas.report.comparison import jobs_of, tabulate
 from bas.report.comparison_page import board, markdown, show
 from bas.report.notes import announce
@@ -54,6 +54,7 @@ def compare(run: Run, workers: int, console: Console, memory: float | None = Non
     results = tabulate(run)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
+    paper.write(run.folder, results)
     closely.write(run, jobs_of(run))
     board(run.folder, results)
     show(results, console)

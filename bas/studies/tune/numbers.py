@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
 from bas.runs.baselines import SIMPLE
 from bas.runs.plan import Job, Kind
-from bas.runs.results import Scored, TunedResult, ceiling, context, read_result, results_of
+from bas.runs.results import Scored, TunedResult, ceiling, context, majority_of, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
 from bas.studies.tune.trials import FINISHED, best_of, planned_params, recorded_ranges, study_of
@@ -44,6 +44,7 @@ def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
     return Tuning(
         **context(run),
         rows=rows,
+        majority=majority_of(run),
         ceiling=ceiling(run),
         false_verdicts=told_from_itself(run, jobs),
         verdicts=verdicts_on(run, rows, tuple(labels.values())),

@@ -1,0 +1,72 @@
+"""The table of a comparison for a paper (LaTeX) and for a spreadsheet (CSV)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bas.report.format import ends, spread, verdict
+from bas.report.results import Comparison
+from bas.util.files import replacing, write_text
+from bas.util.spreadsheet import defuse
+
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+}
+"""Letters that LaTeX takes for something else."""
+PLAIN = {"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$"}
+
+
+def write(folder: Path, results: Comparison) -> None:
+    """`table.tex`, for the package booktabs, and `table.csv`, with a column for each number of `results.frame()`."""
+    write_text(folder / "table.tex", latex(results))
+    import pandas as pd  # half a second to import, needed here only
+
+    frame = results.frame()
+    texts = {name: frame[name].map(defuse) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])}
+    with replacing(folder / "table.csv") as temporary:
+        frame.assign(**texts).to_csv(temporary, index=False)
+
+
+def latex(results: Comparison) -> str:
+    """A table with a caption: metrics in points, the interval of the headline, the difference to the linear row."""
+    names = list(results.rows[0].metrics)
+    heading = ["model", *names, f"interval of {results.headline}", f"{results.headline} against the {results.linear}"]
+    rows = [
+        [row.row, *(spread(row.metrics[name]) for name in names), ends(row.interval), verdict(row.against_linear)]
+        for row in results.rows
+    ]
+    seeds = f"{len(results.seeds)} seeds" if len(results.seeds) > 1 else "one seed"
+    caption = (
+        f"{results.corpus}, {results.encoder.name}, state {results.layer}: metrics in points on {results.tested} test "
+        f"utterances, {results.folds} folds, mean ± sd over {seeds}; 95 % intervals for other units ({results.unit}) "
+        f"and other trainings. Protocol {results.protocol.description}."
+    )
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{escaped(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(names)}ll}}",
+            r"\toprule",
+            _line(heading),
+            r"\midrule",
+            *map(_line, rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(map(escaped, cells)) + r" \\"
+
+
+def escaped(text: str) -> str:
+    """The text, as LaTeX sets it."""
+    return re.sub(r"[\\~^&%$#_{}±–<>]", lambda match: (SPECIAL | PLAIN)[match[0]], text)
