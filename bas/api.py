@@ -151,7 +151,7 @@ def _run(
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
-        yield run, (choose.workers_of(choice, inputs.plan.device), console, choice.memory)
+        yield run, (choose.workers_of(choice.workers, inputs.plan.device), console, choice.memory)
 
 
 def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Audit:
@@ -162,7 +162,7 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     choice, inputs, console = _open("audit", experiment, console, changes)
     folder, protocol = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
-    workers = choose.workers_of(choice, inputs.plan.device)
+    workers = choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
     _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
@@ -184,7 +184,9 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
     resolved = choose.resolve(choice, "tune", folder, [inputs])
     with choose.work_in(folder, "tune", resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
-        result = carry_out(run, mode, trials, choose.workers_of(choice, inputs.plan.device), console, choice.memory)
+        result = carry_out(
+            run, mode, trials, choose.workers_of(choice.workers, inputs.plan.device), console, choice.memory
+        )
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
@@ -195,7 +197,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     from bas.studies.leak.study import measure
 
     choice, inputs, console = _open("cost", experiment, console, changes)
-    folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice, inputs.plan.device)
+    folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
     _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
@@ -215,7 +217,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
         stores.append(StoreChoice(name, inputs, choose.split_of(choice, inputs)))
     folder = choose.study_folder(choice, "probe", [one.name for one in stores])
     resolved = choose.resolve(choice, "probe", folder, [one.inputs for one in stores])
-    workers = choose.workers_of(choice, resolved.device)
+    workers = choose.workers_of(choice.workers, resolved.device)
     with choose.work_in(folder, "probe", resolved):
         result = carry_out(folder, stores, choice.probe.percents, workers, console, choice.memory)
     _say_report(folder, console)
@@ -245,7 +247,11 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     resolved = choose.resolve(choice, "words", folder, [one.tasks[0][1] for one in stores])
     resolved = replace(resolved, spaces=choice.spaces or SPACES["words"])
     resolved = replace(resolved, words=replace(choice.words, text_encoder=text_encoder))
-    workers, aligner, shown = choose.workers_of(choice, resolved.device), choice.words.aligner, choice.words.shown
+    workers, aligner, shown = (
+        choose.workers_of(choice.workers, resolved.device),
+        choice.words.aligner,
+        choice.words.shown,
+    )
     with choose.work_in(folder, "words", resolved):
         result = carry_out(folder, stores, text_encoder, aligner, shown, left_out, workers, console, choice.memory)
     _say_report(folder, console)
@@ -272,7 +278,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
         stores.append(StoreChoice(name, inputs, choose.split_of(choice, inputs)))
     folder = choose.study_folder(choice, "shares", list(of_name))
     resolved = choose.resolve(choice, "shares", folder, [one.inputs for one in stores])
-    fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice, resolved.device)
+    fields, workers = list(dict.fromkeys(choice.shares.metadata)), choose.workers_of(choice.workers, resolved.device)
     with choose.work_in(folder, "shares", resolved):
         result = carry_out(folder, stores, fields, workers, console, choice.memory)
     _say_report(folder, console)
@@ -330,14 +336,14 @@ def export(
     seed: int = 0,
     console: Console | None = None,
 ) -> Path:
-    """Fit a row of a comparison on every training speaker, and write it as a model's folder, which is returned.
+    """Fit a row of a comparison on all that its folds train on, and write it as a model's folder, which is returned.
 
     row: as the table names it; None: that of the first space. into: None: `models/` in the run's folder. seed: one of
     the run's.
     """
     from bas.models import export as exporting
     from bas.report.results import Comparison
-    from bas.runs.run import Run
+    from bas.runs.start import reopen
     from bas.util.files import locked
 
     folder, console = Path(run), _console(console)
@@ -347,13 +353,11 @@ def export(
     results = load_results(folder)
     if not isinstance(results, Comparison) or results.study != "compare":
         raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")
-    opened = Run.open(folder)
-    name = exporting.check(opened, row, seed)
-    place = folder / "models" / exporting.on_row(name, seed) if into is None else Path(into).expanduser()
-    if place.exists():
-        raise UserError(f"{place}: is there already; delete it, or give another --into")
     with locked(folder, "at work"):
-        exporting.export(opened, results, name, place, seed, console)
+        opened = reopen(folder)
+        chosen = exporting.check(opened, results, row, seed)
+        place = folder / "models" / exporting.on_row(chosen) if into is None else Path(into).expanduser()
+        exporting.export(opened, results, chosen, place, console)
     _say(console, f"model: {place}")
     return place
 

@@ -79,6 +79,11 @@ class Task(Protocol):
         """
 
 
+def has_logits(task: Task) -> bool:
+    """Whether the outputs of a task's models are logits, one for each class, and its targets the numbers of classes."""
+    return isinstance(task, Classification)
+
+
 def join_parts(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
     """Targets of several test parts, joined as the task's metrics take them; join predictions in the same order.
 

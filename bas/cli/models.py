@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas import api
-from bas.cli.options import path, tell_next, whole_number
+from bas.cli.options import path, positive, tell_next, whole_number
 from bas.errors import UserError
 from bas.util.device import DEVICES
 from bas.util.progress import list_lines
@@ -29,13 +29,16 @@ def export(arguments: argparse.Namespace, console: Console) -> int:
 def predict(arguments: argparse.Namespace, console: Console) -> int:
     from bas.models import table
     from bas.models.folder import identity
+    from bas.runs.choose import workers_of
 
     out: Path | None = arguments.out
+    if out is not None and arguments.json:
+        raise UserError("--json: is for what is printed; the name of --out says what the file is, .csv or .jsonl")
     if out is not None:
         table.check(out)
     found = table.sources(arguments.sources)
     model = api.load(arguments.model, encoder=arguments.encoder, device=arguments.device, spaces=arguments.space)
-    crew = 1 if model.device.type == "cuda" else arguments.workers or table.cores()
+    crew = workers_of(arguments.workers, model.device.type)
     aside = Terminal(stderr=True, soft_wrap=True)  # the table has the standard output to itself
     if out is None:
         failures = table.show(model, found, sys.stdout, arguments.json, crew, aside)
@@ -76,5 +79,5 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         help="a space file whose blocks are needed",
     )
     p.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
-    p.add_argument("--workers", type=whole_number, help="threads; default: one a core")
+    p.add_argument("--workers", type=positive, help="threads; default: one a core, and one on a GPU")
     p.set_defaults(verb=predict)

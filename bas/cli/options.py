@@ -106,6 +106,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """An argument that is a whole number, 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number, 1 or more")
+    return int(text)
+
+
 def _help(name: str, key: Key, verb: str) -> str:
     spaces = " ".join(SPACES.get(verb, ()))
     if verb in COMPARED:

@@ -55,5 +55,5 @@ class Padded:
 
 def padded_as(encoder: Encoder, input_: str) -> Encoder:
     """The encoder with the padding that an `EncoderInfo.input` describes, if any."""
-    match = re.search(r"padded with zeros to (\S+) s$", input_)
+    match = re.search(r"padded with zeros to ([0-9.]+(?:e[+-]?[0-9]+)?) s$", input_)
     return Padded(encoder, float(match[1])) if match else encoder

@@ -40,9 +40,10 @@ def card(of: Description) -> str:
             section(2, "How good it is"),
             "",
             paragraph(
-                "This model was fitted on every training speaker, so nobody is left to score it. Below is the score of "
-                f"models of the same procedure, each tested on speakers that it had not heard: {honest.folds} folds, "
-                f"{honest.seeds} seed(s), {honest.utterances:,} utterances, {honest.units} units ({honest.unit}); "
+                f"This model was fitted on all {of.trained['utterances']:,} utterances that the folds of the "
+                "comparison train on, and has no score of its own. Below is that of models of the same procedure, each "
+                f"tested on values of {honest.unit} that it was not trained on: {honest.folds} folds, "
+                f"{honest.seeds} seed(s), {honest.utterances:,} utterances of {honest.units} units ({honest.unit}); "
                 f"protocol {honest.protocol.description}."
             ),
             "",
@@ -50,7 +51,7 @@ def card(of: Description) -> str:
             "",
             *bullets(
                 [
-                    f"{honest.headline}, 95 % interval for other speakers: {ends(honest.interval)}.",
+                    f"{honest.headline}, 95 % interval for other units ({honest.unit}): {ends(honest.interval)}.",
                     *_calibrated(of),
                     *honest.protocol.marks,
                 ]
@@ -63,6 +64,7 @@ def card(of: Description) -> str:
                     f"Corpus: {of.trained['corpus']}, {of.trained['utterances']:,} utterances of "
                     f"{of.trained['units']} units ({honest.unit}), at most {of.longest:.1f} s long; longer speech is "
                     "cut into windows.",
+                    *_unheard(of),
                     f"Encoder: {encoder.name}, revision {encoder.revision}, {encoder.precision}.",
                     f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "
                     f"bas {of.trained['versions']['bas']}.",
@@ -82,6 +84,12 @@ def made_of(of: Description) -> str:
     if len(names) == 1:
         return names[0][0]
     return "an ensemble: " + ", ".join(f"{100 * weight:.0f} % {name}" for name, weight in names)
+
+
+def _unheard(of: Description) -> list[str]:
+    """What the run has tested and no fold has trained on."""
+    count = of.trained["unheard"]
+    return [f"{count:,} utterances of the test part it was not trained on."] if count else []
 
 
 def _calibrated(of: Description) -> list[str]:
@@ -115,7 +123,12 @@ def _head(of: Description) -> list[str]:
             }
         ],
     }
-    lines = ["---", "library_name: bas", "pipeline_tag: audio-classification", "tags: [bas, speech, emotion]"]
+    lines = [
+        "---",
+        "library_name: bas",
+        "pipeline_tag: audio-classification",
+        f"tags: [bas, speech, {json.dumps(of.task)}]",
+    ]
     if of.encoder.revision and not of.encoder.revision.startswith("sha256:"):
         lines.append(f"base_model: {json.dumps(of.encoder.name)}")
     return [*lines, f"model-index: {json.dumps([index], ensure_ascii=False)}", "---"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 from bas.encoders import EncoderInfo
+from bas.errors import UserError
+from bas.features.store import DTYPES
 from bas.models.layout import Layout
 from bas.runs.results import Split
 from bas.search.ensemble import Member
@@ -15,6 +19,9 @@ from bas.stats.calibration import Calibrated
 
 FORMAT = 1
 """The version of model.json; it rises when a field changes its name or its meaning."""
+
+LEAST, MOST = 0.001, 86_400.0  # seconds
+WIDEST = 100_000  # numbers of a frame
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -34,9 +41,9 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Honest:
-    """The row's score in the comparison: of models of the same procedure, each on speakers that it had not heard.
+    """The row's score in the comparison: of models of the same procedure, on units that they were not trained on.
 
-    The exported model itself has no score: it has heard all of them.
+    The exported model itself, which was trained on them, has no score.
     """
 
     run: str
@@ -54,7 +61,7 @@ class Honest:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A model. Probabilities are `activation(outputs / temperature)`."""
+    """A model. Probabilities are `activation(outputs / temperature)`. Raises UserError for values that cannot be."""
 
     format: int
     name: str
@@ -63,6 +70,7 @@ class Description:
     activation: Activation
     temperature: float
     calibration: Calibration | None  # None: the task has no classes
+    device: str  # on which it was trained: cpu | cuda, where networks compute in bfloat16
     encoder: EncoderInfo
     layers: tuple[int, ...]  # the states that it reads, side by side
     dtype: str  # in which states were stored for the training: they are rounded to it
@@ -74,3 +82,19 @@ class Description:
     honest: Honest
     trained: Mapping[str, Any]  # corpus, its utterances and units, seed, settings, versions, commit, date
     license: Mapping[str, str]  # by part (encoder, corpus), what is known of its licence
+
+    def __post_init__(self) -> None:
+        encoder, layers = self.encoder, self.layers
+        for field, sound, allowed in (
+            ("outputs", len(set(self.outputs)) == len(self.outputs) > 0, "names, each once"),
+            ("temperature", 0 < self.temperature < math.inf, "a number above 0"),
+            ("stride", self.stride >= 1, "1 or more"),
+            ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+            ("longest", LEAST <= self.longest <= MOST, f"seconds from {LEAST} to {MOST:,}"),
+            ("encoder.dim", 1 <= encoder.dim <= WIDEST, f"1 to {WIDEST:,}"),
+            ("network.widest", self.network.widest <= WIDEST, f"0 to {WIDEST:,}"),
+            ("layers", bool(layers) and {*layers} <= {*range(encoder.num_states)}, "states of the encoder"),
+            ("layers", len(set(layers)) == len(layers), "each state once"),
+        ):
+            if not sound:
+                raise UserError(f"{field}: must be {allowed}, not {str(attrgetter(field)(self))[:40]}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,26 @@ import numpy as np
 from rich.console import Console
 from scipy.special import softmax
 
-from bas import NUMBERS
 from bas.blocks import MeanPool
 from bas.encoders import EncoderInfo, files_of
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.models import folder as on_disk
 from bas.models.description import FORMAT, Activation, Calibration, Description, Honest
-from bas.models.layout import Block, Layout, layout_of
+from bas.models.layout import Block, Layout, layout_of, modules
 from bas.protocols import field_of
+from bas.report.comparison import labels_of
 from bas.report.results import Comparison
 from bas.runs.plan import MIX
 from bas.runs.results import UNKNOWN, folds_of, results_of, tested
-from bas.runs.run import OTHER, Run
+from bas.runs.run import Run
+from bas.runs.start import check_jobs
 from bas.runs.whole import Whole, epochs, fit_whole, whole
 from bas.space import Architecture
 from bas.speech.audio import SAMPLE_RATE
 from bas.stats.calibration import Calibrated, cross_fitted, temperature
-from bas.tasks import Classification, Shares
-from bas.util.files import read_record
+from bas.tasks import Classification, Shares, has_logits
+from bas.util.device import choose_device
 from bas.util.progress import bar
 from bas.util.versions import versions
 
@@ -43,96 +44,112 @@ WORK = "exporting"
 """In a run's folder: what an export has trained so far; deleted when its model is complete."""
 
 
-def rows(run: Run) -> dict[str, str]:
-    """By the name of a row as the table has it, and of a space without its BAS too, its own name."""
-    return {
-        **{f"BAS {name}": name for name in run.spaces},
-        **{name: name for name in (*run.spaces, *run.baselines, *run.task.linears)},
-    }
+@dataclass(frozen=True)
+class Chosen:
+    """A row to export: its own name (of a space, a baseline, a linear row), and that of the table."""
+
+    name: str
+    label: str
+    seed: int
 
 
-def check(run: Run, row: str | None, seed: int) -> str:
-    """The own name of the row to export; None: that of the first space.
+def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chosen:
+    """The row to export, as the table names it, or the space of a searched row; None: the first searched row.
 
-    Raises UserError for a row or a seed that the run does not have, and for a run of which nothing can be exported.
+    Raises UserError for a row or a seed that the table does not have, and for a run of which nothing can be exported.
     """
-    made_of = read_record(run.folder / "run.json", OTHER)["made_of"]
-    if made_of["version of bas"] != NUMBERS:
-        raise UserError(f"{run.folder}: made by bas {made_of['version of bas']}, this is {NUMBERS}; run it again")
-    if made_of["features"] != run.store.info.identity:
-        raise UserError(f"{run.folder}: made of features {made_of['features']}, now {run.store.info.identity}")
     if run.store.info.derived:
         why = f"its features are derived ({run.store.info.derived}), which a recording alone does not give"
         raise UserError(f"{run.folder}: cannot be exported: {why}")
     if not isinstance(run.task, Classification | Shares):
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
-    if row is not None and row not in rows(run):
-        raise UserError(f"--row {row!r}: not a row of {run.folder}; it has {', '.join(dict.fromkeys(rows(run)))}")
-    if seed not in run.plan.seeds:
-        raise UserError(f"--seed {seed}: not one of {run.folder}'s, {', '.join(map(str, run.plan.seeds))}")
-    return rows(run)[row] if row is not None else next(iter(run.spaces))
+    choose_device(run.plan.device)
+    labels = [one.row for one in comparison.rows]
+    searched = {label: name for label, name in labels_of(run).items() if label in labels}
+    names = {label: searched.get(label, label) for label in labels}
+    names |= {name: name for name in searched.values() if name not in names}
+    if row is not None and row not in names:
+        raise UserError(f"--row {row!r}: not a row of {run.folder}; it has {', '.join(labels)}")
+    if seed not in comparison.seeds:
+        raise UserError(f"--seed {seed}: not one of {run.folder}'s, {', '.join(map(str, comparison.seeds))}")
+    name = names[row] if row is not None else next(iter(searched.values()))
+    return Chosen(
+        name, next(label for label, own in searched.items() if own == name) if name in run.spaces else name, seed
+    )
 
 
-def export(run: Run, comparison: Comparison, row: str, into: Path, seed: int, console: Console) -> Description:
-    """Fit a row on every training speaker of a run, and write it as a model's folder.
+def export(run: Run, comparison: Comparison, chosen: Chosen, into: Path, console: Console) -> Description:
+    """Fit a row on all that the folds of a run train on, and write it as a model's folder.
 
-    row: from `check`. The caller holds the lock of the run's folder. A killed call goes on with what it has trained.
+    The caller holds the lock of the run's folder. A killed call goes on with what it has trained.
     """
-    work = whole(run, run.folder / WORK / on_row(row, seed))
+    on_disk.prepare(into)
+    run.plan = replace(run.plan, seeds=comparison.seeds)  # a search may have added some that the table does not have
+    scored = calibrated(run, chosen.name)
+    work = whole(run, run.folder / WORK / on_row(chosen))
+    check_jobs(work.folder / "jobs", work.protocol)
     work.folder.mkdir(parents=True, exist_ok=True)
     with bar(console, "epochs") as progress:
-        task = progress.add_task(f"fit {row} on every training speaker", total=epochs(work, row))
-        fitted = fit_whole(work, row, seed, lambda: progress.advance(task))
-        progress.update(task, completed=epochs(work, row))
-    made = describe(run, work, comparison, row, fitted, seed)
-    on_disk.write(into, made, fitted.network)
+        total = epochs(work, chosen.name)
+        task = progress.add_task(f"fit {chosen.label} on all training {run.unit}s", total=total)
+        fitted = fit_whole(work, chosen.name, chosen.seed, lambda: progress.advance(task))
+        progress.update(task, completed=total)
+    made = describe(run, work, comparison, chosen, fitted, scored)
+    files = [run.spaces[name].path for name in made.spaces]
+    on_disk.write(into, made, fitted.network, files)
     shutil.rmtree(work.folder)
     with suppress(OSError):  # another export's
         work.folder.parent.rmdir()
     return made
 
 
-def on_row(row: str, seed: int) -> str:
+def on_row(chosen: Chosen) -> str:
     """A folder's name."""
-    return f"{row.replace(' ', '-')}-seed{seed}"
+    return f"{chosen.name.replace(' ', '-')}-seed{chosen.seed}"
 
 
-def describe(run: Run, work: Run, comparison: Comparison, row: str, fitted: Whole, seed: int) -> Description:
-    """The description of a fitted row. work: the run that it was fitted in."""
+def describe(
+    run: Run,
+    work: Run,
+    comparison: Comparison,
+    chosen: Chosen,
+    fitted: Whole,
+    scored: tuple[float, Calibration | None],
+) -> Description:
+    """The description of a fitted row. work: the run that it was fitted in. scored: from `calibrated`."""
     info, settings = run.store.info, run.plan.settings
     (fold,) = work.protocol.folds
-    ids = (*fold.fit, *fold.valid)
-    heat, calibration = calibrated(run, row)
-    label = f"BAS {row}" if row in run.spaces else row
-    scored = next(one for one in comparison.rows if one.row == label)
+    ids, (heat, calibration) = (*fold.fit, *fold.valid), scored
+    row = next(one for one in comparison.rows if one.row == chosen.label)
     units = {field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in ids}
-    files = [file for file in run.spaces.values() if row == file.name or row in (file.baselines or {})]
     layout = _layout(fitted, run)
-    own = {block.block.rpartition(".")[0] for block in layout.blocks} - {"bas.blocks"}
+    own = {block.module for block in layout.blocks} - {MeanPool.__module__}
+    files = [file for file in run.spaces.values() if own & modules(file)]
     return Description(
         format=FORMAT,
-        name=f"{run.folder.name}-{row.replace(' ', '-')}",
+        name=f"{run.folder.name}-{chosen.name.replace(' ', '-')}",
         task=run.task.name,
         outputs=run.outputs,
-        activation=_activation(run, row),
+        activation=_activation(run, chosen.name),
         temperature=heat,
         calibration=calibration,
+        device=run.plan.device,
         encoder=EncoderInfo(**info.encoder),
         layers=tuple(info.layers) if fitted.layer == MIX else (int(fitted.layer),),
         dtype=info.dtype,
         stride=fitted.stride,
         network=layout,
         members=fitted.members,
-        spaces={file.name: file.digest for file in files} if own else {},
+        spaces={file.name: file.digest for file in files},
         longest=max(info.recordings[i][1] for i in ids) / SAMPLE_RATE,
         honest=Honest(
             run=run.folder.name,
-            row=label,
-            metrics=scored.metrics,
+            row=row.row,
+            metrics=row.metrics,
             headline=comparison.headline,
-            interval=scored.interval,
+            interval=row.interval,
             folds=comparison.folds,
-            seeds=scored.seeds,
+            seeds=row.seeds,
             utterances=comparison.tested,
             unit=comparison.unit,
             units=comparison.units,
@@ -142,7 +159,8 @@ def describe(run: Run, work: Run, comparison: Comparison, row: str, fitted: Whol
             "corpus": run.corpus.name,
             "utterances": len(ids),
             "units": len(units),
-            "seed": seed,
+            "unheard": len(run.protocol.test_ids) - len({*run.protocol.test_ids} & {*ids}),
+            "seed": chosen.seed,
             "settings": asdict(settings),
             "versions": versions(),
             "date": date.today().isoformat(),
@@ -153,7 +171,7 @@ def describe(run: Run, work: Run, comparison: Comparison, row: str, fitted: Whol
 
 def _layout(fitted: Whole, run: Run) -> Layout:
     if fitted.space is None:
-        return Layout(kind="linear", pool=Block(block=f"{MeanPool.__module__}.{MeanPool.__qualname__}"))
+        return Layout(kind="linear", pool=Block(module=MeanPool.__module__, name=MeanPool.__qualname__))
     dim, settings, space = run.store.info.dim, run.plan.settings, fitted.space
     if len(fitted.members) == 1:
         return layout_of(fitted.network, space, Architecture.of(fitted.members[0].architecture), settings, dim)
@@ -163,7 +181,7 @@ def _layout(fitted: Whole, run: Run) -> Layout:
 
 
 def _activation(run: Run, row: str) -> Activation:
-    if run.task.classes is not None:
+    if has_logits(run.task):
         return "softmax"
     return "none" if row in run.task.linears else "sigmoid"
 
@@ -171,11 +189,11 @@ def _activation(run: Run, row: str) -> Activation:
 def calibrated(run: Run, row: str) -> tuple[float, Calibration | None]:
     """The temperature of a row, fitted on the test parts of its folds with all seeds, and how far it helps.
 
-    1.0 where temperatures fitted on the other folds do not lower a fold's log loss, with a single fold, and without
-    classes, where there is no calibration either. No choice hangs on it, nor any metric: it does not change which class
+    1.0 where temperatures fitted on the other folds do not lower the log loss, with a single fold, and without classes,
+    where there is no calibration either. No choice hangs on it, nor any metric: it does not change which class
     is the most probable.
     """
-    if run.task.classes is None:
+    if not has_logits(run.task):
         return 1.0, None
     jobs = results_of(run, row)
     missing = [result for of_seed in jobs for result in of_seed if result.test.logits is None]

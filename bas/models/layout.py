@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from bas import blocks
-from bas.errors import UserError
+from bas.errors import UserError, first_line
 from bas.networks.committee import Committee
 from bas.networks.linear import LinearModel
 from bas.networks.network import build
@@ -19,17 +19,21 @@ from bas.runs.spaces import SpaceFile
 from bas.space import Architecture, Choices, Factory, SearchSpace
 from bas.training.settings import Settings
 
-Plain = float | int | str | bool | None
-"""A value that a factory may be given."""
+LARGEST = 1_000
+"""Of whole numbers that a block of `bas` is given; a file could ask for any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A factory: its class by its full name, and what it is given besides the width."""
+    """A factory: its class by module and name, and what it is given besides the width, in JSON's own types."""
 
-    block: str  # such as bas.blocks.MSA
-    given: tuple[Plain, ...] = ()
-    named: Mapping[str, Plain] | None = None
+    module: str  # bas.blocks, or one of the user's own
+    name: str
+    given: tuple[Any, ...] = ()
+    named: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,11 @@ class Layout:
     dim: int = 0
     residual: bool = False
     each_output: bool = False
+
+    @property
+    def widest(self) -> int:
+        """The width of the widest network."""
+        return max(abs(self.dim), *(member.widest for member in self.members), 0)
 
     @property
     def blocks(self) -> list[Block]:
@@ -92,7 +101,7 @@ def _describe(factory: Factory) -> Block:
     named: dict[str, Any] = {}
     while isinstance(factory, partial):
         given, named, factory = (*factory.args, *given), {**factory.keywords, **named}, factory.func
-    return Block(block=f"{factory.__module__}.{factory.__qualname__}", given=given, named=named)
+    return Block(module=factory.__module__, name=factory.__qualname__, given=given, named=named)
 
 
 def make(layout: Layout, in_dim: int, outputs: int, states: int, spaces: Collection[SpaceFile] = ()) -> nn.Module:
@@ -118,28 +127,38 @@ def make(layout: Layout, in_dim: int, outputs: int, states: int, spaces: Collect
     except UserError:
         raise
     except Exception as error:  # a class may refuse its arguments in any way
-        what = ", ".join(block.block for block in layout.blocks)
-        raise UserError(f"network: {what}: cannot be made: {type(error).__name__}: {error}") from error
+        what = ", ".join(map(str, layout.blocks))
+        raise UserError(f"network: {what}: cannot be made: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _factory(block: Block, spaces: Collection[SpaceFile]) -> Factory:
-    module, _, name = block.block.rpartition(".")
     factory: Any = None
-    if module == blocks.__name__:
-        found = getattr(blocks, name, None)
+    if block.module == blocks.__name__:
+        found = vars(blocks).get(block.name)
         factory = found if isinstance(found, type) and issubclass(found, nn.Module) else None
-    elif module in {name for space in spaces for name in _modules(space)}:
-        factory = getattr(sys.modules[module], name, None)
-    if factory is None or getattr(factory, "__module__", "") != module:
+        numbers = [value for value in (*block.given, *(block.named or {}).values()) if isinstance(value, int)]
+        if any(not -LARGEST <= number <= LARGEST for number in numbers):
+            raise UserError(f"network: block {block}: is given {max(numbers, key=abs)}; at most {LARGEST}")
+    elif block.module in {module for space in spaces for module in modules(space)}:
+        factory = sys.modules[block.module]
+        for name in block.name.split("."):
+            factory = getattr(factory, name, None)
+    if factory is None or getattr(factory, "__module__", "") != block.module:
         named = ", ".join(str(space.path) for space in spaces)
         where = f", nor is it in {named}" if spaces else ""
         remedy = "name the file of its search space with --space, whose code is then run"
-        raise UserError(f"network: block {block.block} is not one of bas.blocks{where}; {remedy}")
-    made: Factory = partial(factory, *block.given, **(block.named or {})) if block.given or block.named else factory
+        raise UserError(f"network: block {block} is not one of bas.blocks{where}; {remedy}")
+    given, more = tuple(map(_value, block.given)), {name: _value(v) for name, v in (block.named or {}).items()}
+    made: Factory = partial(factory, *given, **more) if given or more else factory
     return made
 
 
-def _modules(file: SpaceFile) -> set[str]:
+def _value(value: Any) -> Any:
+    """A value as the factory was given it: JSON's lists were tuples."""
+    return tuple(map(_value, value)) if isinstance(value, list) else value
+
+
+def modules(file: SpaceFile) -> set[str]:
     """The modules in which the factories of a space file are defined."""
     modules = set()
     for factory in (f for space in (file.space, *(file.baselines or {}).values()) for f in space.factories()):

@@ -14,12 +14,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from threading import Semaphore
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from bas.encoders.again import load_again
 from bas.errors import UserError
 from bas.models import folder as on_disk
 from bas.models.description import Description
-from bas.speech.audio import SAMPLE_RATE, SLACK, Wave, load, resample
+from bas.speech.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, Wave, load, resample
 from bas.training.batches import average
 
 Source = str | os.PathLike[str] | Utterance
@@ -104,19 +102,27 @@ class Model:
     def predict_wave(self, wave: np.ndarray, rate: int) -> list[Prediction]:
         """As `predict`, of samples `(N,)` in -1 to 1 at `rate` Hz."""
         wave = np.asarray(wave)
-        if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
-            raise UserError(f"wave: must be floats (samples,) in -1 to 1, not {wave.dtype} {wave.shape}")
-        return self._of_wave(resample(wave.astype(np.float32), rate), "", 0.0)
+        if wave.ndim != 1 or not wave.size or not np.issubdtype(wave.dtype, np.floating) or not np.isfinite(wave).all():
+            raise UserError(f"wave: must be finite floats (samples,) in -1 to 1, not {wave.dtype} {wave.shape}")
+        if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise UserError(f"rate {rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}")
+        return self._of_wave(resample(wave.astype(np.float32), rate), "wave", 0.0)
 
     def outputs(self, states_LTD: Tensor) -> Tensor:
-        """The network's outputs `(O,)` for the states that the model reads, `(L, T, D)`: logits, for classes."""
+        """The network's outputs `(O,)` for the states that the model reads, `(L, T, D)`: logits, for classes.
+
+        Raises UserError for states that are not finite, or beyond what the store of the training could hold.
+        """
         stored = states_LTD.to(getattr(torch, self.description.dtype)).cpu()
+        if not stored.isfinite().all():
+            raise UserError(f"a feature is NaN, infinite, or beyond {self.description.dtype}")
         frames_TD = stored.transpose(0, 1).reshape(stored.shape[1], -1).numpy()
         x_1TD = average(frames_TD, self.description.stride).to(self.device).float()[None]
         mask_1T = torch.ones(x_1TD.shape[:2], dtype=torch.bool, device=self.device)
+        as_trained = self.device.type == self.description.device == "cuda"
         with (
             torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=as_trained),
         ):
             outputs_1O: Tensor = self._network(x_1TD, mask_1T)
         return outputs_1O[0].float()
@@ -138,7 +144,7 @@ class Model:
 
     def _windows(self, samples: int) -> list[tuple[int, int]]:
         """First sample, and the one after the last, of windows of one length (but for a sample)."""
-        longest = round((self.description.longest + SLACK) * SAMPLE_RATE)  # resampling may round a length up
+        longest = round(self.description.longest * SAMPLE_RATE) + 1  # which resampling may have rounded up
         if self.encoder.max_samples is not None:
             longest = min(longest, self.encoder.max_samples)
         count = math.ceil(samples / longest)
@@ -147,9 +153,10 @@ class Model:
 
     def _window(self, wave: Wave, source: str, begin: float, a: int, b: int) -> Prediction:
         (states_LTD,) = self.encoder.encode([self.encoder.prepare(wave)])
-        values = self.values(self.outputs(states_LTD[list(self.description.layers)]))
-        if not np.isfinite(values).all():
-            raise UserError(f"{source}: a feature is NaN or infinite, or beyond {self.description.dtype}")
+        try:
+            values = self.values(self.outputs(states_LTD[list(self.description.layers)]))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
         names = self.description.outputs
         label = names[int(values.argmax())] if self.description.activation == "softmax" else ""
         by_name = dict(zip(names, values.tolist(), strict=True))
@@ -161,16 +168,14 @@ def predict_all(
 ) -> Iterator[list[Prediction] | Failure]:
     """The predictions of each recording, in order; of one that cannot be read, why.
 
-    crew: threads, each of which decodes, encodes and predicts on one core; on CUDA they take turns at the model. done:
-    is called after each recording.
+    crew: threads, each of which decodes, encodes and predicts on one core. done: is called after each recording.
+    Raises UserError where the encoder cannot be loaded.
     """
     model.encoder  # noqa: B018  a missing one is refused here, once
-    turn = nullcontext() if model.device.type == "cpu" else Semaphore(1)
 
     def work(utterance: Utterance) -> list[Prediction] | Failure:
         try:
-            with turn:
-                return model.predict(utterance)
+            return model.predict(utterance)
         except UserError as error:
             return Failure(utterance.id, str(error))
 

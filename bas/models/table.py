@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -20,8 +21,9 @@ from bas.corpora.intervals import AUDIO
 from bas.corpora.manifest import SUFFIXES
 from bas.errors import UserError
 from bas.models.predict import Failure, Model, Prediction, predict_all
-from bas.util.files import replacing
+from bas.util.files import hold, replacing
 from bas.util.progress import bar
+from bas.util.reading import check_name, read_bytes
 from bas.util.spreadsheet import defuse
 
 FORMATS = (".csv", ".jsonl")
@@ -30,7 +32,8 @@ FORMATS = (".csv", ".jsonl")
 def sources(places: Sequence[Path]) -> list[Utterance]:
     """The recordings that these name: a recording, all those beneath a folder, or the utterances of a manifest.
 
-    Raises UserError for a place that is not there, a folder without a recording, and what a manifest's reader refuses.
+    Raises UserError for a place that is not there, a folder without a recording, what a manifest's reader refuses, a
+    name that a table cannot hold, and one that is there twice.
     """
     found: list[Utterance] = []
     for place in places:
@@ -45,6 +48,14 @@ def sources(places: Sequence[Path]) -> list[Utterance]:
             found += open_corpus("manifest", place).utterances
         else:
             found.append(Utterance(str(place), place))
+    for utterance in found:
+        check_name(utterance.id)
+        check_name(utterance.audio)
+    times = Counter(utterance.id for utterance in found)
+    if twice := [id_ for id_, count in times.items() if count > 1]:
+        raise UserError(
+            f"{twice[0]}: there {times[twice[0]]} times; name each recording once, and give each an id of its own"
+        )
     return found
 
 
@@ -61,30 +72,49 @@ def write(
 ) -> list[Failure]:
     """Predict the recordings into the file, which is there when it is complete; those that could not be predicted.
 
-    What is done is kept beside it until then (`.part`), and taken by the next call with the same model (`identity`).
+    identity: of the model. What is done is kept beside the file until then (`.part`), and taken by the next call with
+    the same model and recordings. Raises UserError for a `.part` of others, and while another process writes it.
     """
-    part = out.with_name(f"{out.name}.part")
-    done = _done(part, identity)
-    failures: list[Failure] = []
+    model.encoder  # noqa: B018  a missing one is refused before anything is written
+    part, head = out.with_name(f"{out.name}.part"), {"bas predict": _digest(identity, utterances)}
+    (done, length), failures = _done(part, head), []
     part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("a" if done else "w", encoding="utf-8") as kept:
-        if not done:
-            kept.write(json.dumps({"model": identity}) + "\n")
-        todo = [u for u in utterances if u.id not in done]
-        for utterance, result in zip(todo, _each(model, todo, crew, console, len(done)), strict=True):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
+    with part.open("a", encoding="utf-8") as kept:
+        if not hold(kept):
+            raise UserError(f"{part}: another process is writing it; wait for it or stop it")
+        kept.truncate(length)
+        if not length:
+            kept.write(json.dumps(head) + "\n")
+        todo = [utterance for utterance in utterances if utterance.id not in done]
+        with closing(_each(model, todo, crew, console, len(done))) as results:
+            for utterance, result in zip(todo, results, strict=True):
+                if isinstance(result, Failure):
+                    failures.append(result)
+                    continue
                 done[utterance.id] = result
                 kept.write(json.dumps({"id": utterance.id, "said": list(map(asdict, result))}) + "\n")
                 kept.flush()
-    rows = [one for u in utterances for one in done.get(u.id, ())]
-    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = Table(stream, model.description.outputs, out.suffix.lower() == ".jsonl")
-        for row in rows:
-            table.add(row)
-    part.unlink()
+        with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+            table = Table(stream, model.description.outputs, out.suffix.lower() == ".jsonl")
+            for row in (one for utterance in utterances for one in done.get(utterance.id, ())):
+                table.add(row)
+        part.unlink()
     return failures
+
+
+def _digest(identity: str, utterances: Sequence[Utterance]) -> str:
+    """Of the model and of what is predicted: names, times, sizes and ages of files."""
+    digest = hashlib.sha256(identity.encode())
+    for utterance in utterances:
+        try:
+            status = utterance.audio.stat()
+            file = status.st_size, status.st_mtime_ns
+        except OSError:  # it is told when it is read
+            file = (-1, -1)
+        digest.update(
+            repr((utterance.id, str(utterance.audio.absolute()), utterance.start, utterance.end, file)).encode()
+        )
+    return digest.hexdigest()
 
 
 def show(
@@ -110,22 +140,23 @@ def _each(
         yield from predict_all(model, utterances, crew, lambda: progress.advance(task))
 
 
-def _done(part: Path, identity: str) -> dict[str, list[Prediction]]:
-    """What an unfinished table has, by recording; the last line may be cut off."""
-    if not part.exists():
-        return {}
-    lines = part.read_text(encoding="utf-8", errors="replace").splitlines()
+def _done(part: Path, head: dict[str, str]) -> tuple[dict[str, list[Prediction]], int]:
+    """What an unfinished table has, by recording, and in how many bytes: its last line may be cut off."""
     done: dict[str, list[Prediction]] = {}
-    for number, line in enumerate(lines):
+    length = 0
+    for number, line in enumerate(read_bytes(part).splitlines(keepends=True) if part.exists() else ()):
         try:
-            raw = json.loads(line)
-        except json.JSONDecodeError:
+            raw = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            raw = None
+        if number == 0 and raw != head:
+            raise UserError(f"{part}: of another model or of other recordings; delete it, or name another --out")
+        if raw is None:
             break
-        if number == 0 and raw != {"model": identity}:
-            return {}
         if number:
             done[raw["id"]] = [Prediction(**said) for said in raw["said"]]
-    return done
+        length += len(line)
+    return done, length
 
 
 class Table:
@@ -148,8 +179,3 @@ class Table:
         line = StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
         self.stream.write(line.getvalue())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

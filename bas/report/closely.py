@@ -16,9 +16,10 @@ from scipy.special import log_softmax, softmax
 
 from bas.protocols import field_of
 from bas.report.format import points
-from bas.runs.results import Scored, folds_of, tested
+from bas.runs.results import DIGITS, Scored, folds_of, tested
 from bas.runs.run import Run
 from bas.stats.calibration import Calibrated, cross_fitted
+from bas.tasks import has_logits
 from bas.util.files import replacing, write_text
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 from bas.util.spreadsheet import defuse
@@ -60,8 +61,8 @@ class Said:
 
 
 def write(run: Run, jobs: Jobs) -> None:
-    """Write the page and the table of all predictions; the page, for tasks with classes."""
-    if run.task.classes is not None:
+    """Write the page, for tasks whose models have logits, and the table of all predictions."""
+    if has_logits(run.task):
         write_text(run.folder / PAGE, markdown(run, jobs))
     with replacing(run.folder / TABLE) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(_lines(run, jobs))
@@ -188,20 +189,29 @@ def _worst(run: Run, said: Said, leading: str, targets_N: np.ndarray) -> list[st
 
 def _lines(run: Run, jobs: Jobs) -> Iterator[list[object]]:
     """Every prediction: a heading, then a line for each row, seed and utterance."""
-    classes, names = run.task.classes is not None, run.outputs
-    of_output = [f"probability of {name}" for name in names] if classes else [f"predicted {name}" for name in names]
-    truth = ["truth", "predicted"] if classes else [f"truth {name}" for name in names]
-    yield list(map(defuse, ["row", "seed", "fold", "id", run.unit, *truth, *of_output]))
-    targets = _truth(run)
     utterances = [run.utterances[run.position[i]] for i in run.protocol.test_ids]
+    said = {label: Said.of(of_row) for label, of_row in jobs.items()}
+    if has_logits(run.task):
+        heading = ["truth", "predicted", *(f"probability of {name}" for name in run.outputs)]
+    else:
+        each = [*run.outputs] if np.ndim(_truth(run)) > 1 else [""]
+        heading = [f"{which} {name}".strip() for which in ("truth", "predicted") for name in each]
+    yield list(map(defuse, ["row", "seed", "fold", "id", run.unit, *heading]))
     for label, of_row in jobs.items():
-        said, folds_N = Said.of(of_row), folds_of(of_row[0])
+        folds_N = folds_of(of_row[0])
         for s, seed in enumerate(run.plan.seeds[: len(of_row)]):
-            values_NO = said.predicted_SN[s] if not classes else None
-            if said.logits_SNO is not None:
-                values_NO = softmax(said.logits_SNO[s], axis=-1)
-            for n, utterance in enumerate(utterances):
-                known = [names[targets[n]], names[said.predicted_SN[s, n]]] if classes else targets[n].tolist()
-                values = [""] * len(names) if values_NO is None else [f"{value:.6f}" for value in values_NO[n]]
-                where = [label, seed, int(folds_N[n]), utterance.id, field_of(utterance, run.unit) or ""]
-                yield [defuse(cell) for cell in (*where, *known, *values)]
+            for n, values in enumerate(_values(run, said[label], s)):
+                where = [label, seed, int(folds_N[n]), utterances[n].id, field_of(utterances[n], run.unit) or ""]
+                yield [defuse(cell) for cell in (*where, *values)]
+
+
+def _values(run: Run, said: Said, s: int) -> Iterator[list[object]]:
+    """Of each utterance what is so, and what a row says of it with one of its seeds."""
+    targets, predicted, names = _truth(run), said.predicted_SN[s], run.outputs
+    if not has_logits(run.task):
+        for both in zip(targets.reshape(len(targets), -1), predicted.reshape(len(targets), -1), strict=True):
+            yield [value for part in both for value in part.tolist()]
+        return
+    for n, (truth, answer) in enumerate(zip(targets, predicted, strict=True)):
+        sure = [""] * len(names) if said.logits_SNO is None else softmax(said.logits_SNO[s, n]).round(DIGITS).tolist()
+        yield [names[truth], names[answer], *sure]

@@ -169,14 +169,14 @@ def every_state(opened: OpenStore) -> int | str:
     return MIX if len(layers) > 1 else layers[0]
 
 
-def workers_of(choice: Experiment, device: str) -> int:
-    """The number of training processes: one on a GPU, else the experiment's, or one for each core."""
+def workers_of(asked: int | None, device: str) -> int:
+    """The number of training processes: one on a GPU, else as many as are asked for, or one for each core."""
     if device == "cuda":
-        if choice.workers and choice.workers > 1:
-            raise UserError(f"--workers {choice.workers}: one process has the GPU to itself; leave it out or give 1")
+        if asked and asked > 1:
+            raise UserError(f"--workers {asked}: one process has the GPU to itself; leave it out or give 1")
         return 1
-    if choice.workers:
-        return choice.workers
+    if asked:
+        return asked
     # The cores this process may use, where the system says: in a container there may be fewer than in the machine.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -47,6 +47,7 @@ from bas.search.ensemble import Member, made_of
 from bas.search.race import Trial
 from bas.search.search import epochs_of
 from bas.space import Architecture, SearchSpace
+from bas.tasks import has_logits
 from bas.training.loop import Record, outputs, seed_of
 from bas.training.settings import RACES, SEARCH_ONLY, Settings, search_settings
 from bas.util.files import replacing, write_json
@@ -108,7 +109,7 @@ def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
     again = refit(linear, row.strength, row.training, units, seed_of(job.fold, job.seed))
     on_test, _ = means(session, job.fold, row.parts, fold.test)
     predictions = row.model.predict(on_test)
-    network = as_network(row.model, len(run.outputs)) if run.task.classes is not None else None
+    network = as_network(row.model, len(run.outputs)) if has_logits(run.task) else None
     logits_NO = None if network is None else network.of_summary(torch.from_numpy(on_test)).detach()
     parameters = int(sum(np.size(getattr(row.model[-1], name, ())) for name in ("coef_", "intercept_")))
     return LinearResult(
@@ -282,6 +283,6 @@ def save(session: Session, job: Job, network: nn.Module) -> None:
 def _score(session: Session, predictions: np.ndarray, fold: Fold, outputs_NO: Tensor | None) -> Tested:
     """The part of a result about the test part: its predictions, in the fold's order, its metrics, and logits."""
     logits = None
-    if outputs_NO is not None and session.run.task.classes is not None:
+    if outputs_NO is not None and has_logits(session.run.task):
         logits = outputs_NO.double().cpu().numpy().round(DIGITS)
     return Tested(predictions, session.metrics(predictions, session.members(fold.test)), logits)

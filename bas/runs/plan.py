@@ -56,8 +56,8 @@ class Kind(StrEnum):
 
     @property
     def keeps_logits(self) -> bool:
-        """Whether a result has the logits of its test part: a comparison's rows, not the thousands of an audit."""
-        return self in (Kind.LINEAR, Kind.BASELINE, Kind.RETRAIN, Kind.TUNED)
+        """Whether the result of a training has the logits of its test part; the thousands of an audit have none."""
+        return self in (Kind.BASELINE, Kind.RETRAIN)
 
     @property
     def keeps_weights(self) -> bool:

@@ -58,7 +58,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     run = Run(folder, inputs, protocol)  # refuses several tasks or baselines, and too few outputs
     if plan.settings.normalise == "speaker":
         _check_speakers(run.corpus, run.task, protocol)
-    made_of = _made_of(run, inputs)
+    made_of = _made_of(run)
     if (folder / "run.json").exists():
         earlier = read_record(folder / "run.json", OTHER)
         if not isinstance(earlier.get("made_of"), dict):
@@ -74,7 +74,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
                 raise UserError(f"{folder}: made with {name} {old}, now {value}; give another --name")
         made_of = {**earlier["made_of"], **made_of}
         _check_copies(folder, protocol, spaces)
-        _check_jobs(folder / "jobs", protocol)
+        check_jobs(folder / "jobs", protocol)
     elif (folder / "jobs").exists():
         raise UserError(f"{folder}: holds jobs but no run.json; put that back, or give another --name")
     protocol.write(folder / "protocol.json")
@@ -90,6 +90,22 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     }
     write_json(folder / "run.json", record)
     (folder / "jobs").mkdir(exist_ok=True)
+    return run
+
+
+def reopen(folder: Path) -> Run:
+    """Open a run to take it further. Raises UserError, naming it, for whatever has changed since it was made."""
+    run = Run.open(folder)
+    earlier = read_record(folder / "run.json", OTHER).get("made_of")
+    if not isinstance(earlier, dict):
+        raise UserError(f"{folder}/run.json: not written by this version of bas; run it again under another --name")
+    for name, value in _made_of(run).items():
+        if earlier.get(name) != value:
+            raise UserError(
+                f"{folder}: made with {name} {earlier.get(name)}, now {value}; put that back, or run it anew"
+            )
+    _check_recordings(Path(run.plan.features), run.corpus, run.store.info)
+    check_jobs(folder / "jobs", run.protocol)
     return run
 
 
@@ -109,7 +125,8 @@ def _check_copies(folder: Path, protocol: Protocol, spaces: Iterable[SpaceFile])
             raise UserError(f"{path}: edited since the run began; {REMEDY}")
 
 
-def _check_jobs(jobs: Path, protocol: Protocol) -> None:
+def check_jobs(jobs: Path, protocol: Protocol) -> None:
+    """Raise UserError for a result or a checkpoint that is damaged, or not of this protocol."""
     for path in sorted(jobs.glob("*.json")):
         result = read_record(path, AGAIN)
         if not isinstance(result.get("job"), dict):
@@ -149,7 +166,7 @@ def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
             raise UserError(f"setting normalise=speaker: utterance {utterance.id} of {corpus.name} has no speaker")
 
 
-def _made_of(run: Run, inputs: Inputs) -> dict[str, Any]:
+def _made_of(run: Run) -> dict[str, Any]:
     """Everything that changes a number, by name."""
     plan, info, corpus, task, protocol = run.plan, run.store.info, run.corpus, run.task, run.protocol
     by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
@@ -169,7 +186,7 @@ def _made_of(run: Run, inputs: Inputs) -> dict[str, Any]:
         **{f"version of {name}": versions()[name] for name in ("torch", "scikit-learn")},
         **{f"setting {name}": value for name, value in plan.settings.to_dict().items() if name != "preset"},
         **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},
-        **{f"space {s.name}": s.digest for s in inputs.spaces},
+        **{f"space {space.name}": space.digest for space in run.spaces.values()},
     }
 
 

@@ -1,4 +1,4 @@
-"""A row of a table once more, on every training speaker of its run: the model that is taken away.
+"""A row of a table once more, on all that the folds of its run train on: the model that is taken away.
 
 It is the row's own procedure, the search and the choice of the state included, on all utterances that the folds of the
 run train on. No speaker is left to score it: what it is worth is the row's score in the table, that of models of the
@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from bas.errors import UserError
@@ -34,7 +35,7 @@ from bas.training.settings import RACES
 
 @dataclass(frozen=True)
 class Whole:
-    """A row fitted on every training speaker.
+    """A row fitted on all that the folds of a run train on.
 
     space, members: of what it is made; of the linear row None and none.
     layer: the number of the state that it reads, or MIX. stride: frames that are averaged into one before it.
@@ -49,8 +50,11 @@ class Whole:
 
 def whole(run: Run, folder: Path) -> Run:
     """The run, in another folder, with one fold: all that its folds train on, and no test part."""
-    ids = sorted({i for fold in run.protocol.folds for i in (*fold.fit, *fold.valid)})
-    folds = add_valid(run.corpus, run.task, [Fold(tuple(ids), (), ())], run.protocol.seed)
+    if len(run.protocol.folds) == 1:  # a valid part that was published stays
+        folds: tuple[Fold, ...] = (replace(run.protocol.folds[0], test=()),)
+    else:
+        ids = sorted({i for fold in run.protocol.folds for i in (*fold.fit, *fold.valid)})
+        folds = add_valid(run.corpus, run.task, [Fold(tuple(ids), (), ())], run.protocol.seed)
     made = copy(run)
     made.folder = folder
     made.protocol = replace(run.protocol, name=slug(run.protocol.name, "whole"), folds=folds)
@@ -64,7 +68,11 @@ def fit_whole(run: Run, row: str, seed: int, tick: Callable[[], None]) -> Whole:
     Raises UserError for a linear row of the user's own kind, whose weights are not known here.
     """
     done: list[Whole] = []
-    in_one_thread(lambda session, name: done.append(_fit(session, name, seed)), Session(run, tick), row)
+    before = torch.get_num_threads()
+    try:
+        in_one_thread(lambda session, name: done.append(_fit(session, name, seed)), Session(run, tick), row)
+    finally:
+        torch.set_num_threads(before)
     return done[0]
 
 

@@ -63,7 +63,10 @@ def _read(kind: Any, value: Any) -> Any:
     if kind is Any:
         return value
     if kind is float and (value is None or type(value) is int):
-        return np.nan if value is None else float(value)
+        try:
+            return np.nan if value is None else float(value)
+        except OverflowError:
+            _refuse("a number", value)
     if kind in NAMES:
         return value if type(value) is kind else _refuse(NAMES[kind], value)
     if kind is np.ndarray:

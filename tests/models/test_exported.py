@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,8 +130,7 @@ def test_the_score_is_the_tables_and_never_the_models_own(folder: Path) -> None:
     assert honest["protocol"]["hash"] == results["protocol"]["hash"]
     card = Path("scored/README.md").read_text()
     assert f"{100 * row['metrics']['WA']['mean']:.1f}" in card
-    assert "Nobody" not in card
-    assert "nobody is left to score it" in card
+    assert "has no score of its own" in card
 
 
 def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,10 @@ def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     ("words", "why"),
     [
         (["runs/none"], "runs/none: no results.json"),
-        (["runs/race", "--row", "5L"], "--row '5L': not a row of runs/race; it has BAS ser_wide, ser_wide, 4L"),
+        (
+            ["runs/race", "--row", "5L"],
+            "--row '5L': not a row of runs/race; it has 4L transformer, simple FFN, BAS ser_wide",
+        ),
         (["runs/race", "--seed", "7"], "--seed 7: not one of runs/race's, 0, 1"),
         (["runs/race", "--into", "runs/race"], "runs/race: is there already; delete it, or give another --into"),
     ],
@@ -185,3 +188,50 @@ def test_the_table_of_predictions_is_that_of_the_jobs(folder: Path) -> None:
         assert said == pytest.approx(torch.tensor(tested["logits"][n]).softmax(-1).tolist(), abs=1e-5)
     assert "BAS ser_wide" in Path("runs/race/closely.md").read_text()
     assert not Path("runs/shares/closely.md").exists()
+
+
+def test_a_run_that_has_changed_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other labels, another copy of a space, another result: its score would not be the model's."""
+    lines = Path("heard.jsonl").read_text()
+    job = Path("runs/race/jobs/baseline-simple-FFN-fold0-seed0.json")
+    for path, text in (
+        (Path("heard.jsonl"), lines.replace('"bright"', '"x"').replace('"dull"', '"bright"').replace('"x"', '"dull"')),
+        (Path("runs/race/spaces/ser_wide.py"), Path("runs/race/spaces/ser_wide.py").read_text() + "\n# edited"),
+        (job, job.read_text()[:-20]),
+    ):
+        before = path.read_text()
+        path.write_text(text)
+        assert main(["export", "runs/race", "--row", "simple FFN", "--into", "changed"]) == 2, path
+        path.write_text(before)
+        assert not Path("changed").exists()
+    said = capsys.readouterr().err
+    for why in ("runs/race: made with labels", "runs/race: made with space ser_wide", f"{job}: not readable as JSON"):
+        assert why in said
+
+
+def test_what_a_search_has_added_since_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed and a space that the table does not have yet."""
+    shutil.copytree(folder, tmp_path / "all")
+    monkeypatch.chdir(tmp_path / "all")
+    words = ["--features", FEATURES, *SMALL, *KINDS["race"], "--workers", "1", "--protocol", "speaker:2"]
+    more = ["--seeds", "3", "--name", "race", "--set=strategy=race"]
+    assert main(["search", *words, *more]) == 0
+    assert main(["export", "runs/race", "--row", "simple FFN", "--into", "two"]) == 0
+    assert json.loads(Path("two/model.json").read_text())["honest"]["seeds"] == 2
+
+
+def test_a_published_split_keeps_its_valid_part(folder: Path, tmp_path: Path) -> None:
+    run = Run.open(folder / "runs" / "race")
+    run.protocol = replace(run.protocol, folds=run.protocol.folds[:1])
+    (fold,) = whole(run, tmp_path).protocol.folds
+    assert (fold.fit, fold.valid, fold.test) == (run.protocol.folds[0].fit, run.protocol.folds[0].valid, ())
+
+
+def test_an_export_leaves_torch_its_threads(folder: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    bas.export("runs/race", row="logistic regression", into=tmp_path / "model")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)

@@ -149,3 +149,15 @@ def test_with_one_fold_nothing_is_scaled(run: Any, jobs: Any) -> None:
     one = {"FFN": [[of_seed[0]] for of_seed in jobs["FFN"]]}
     sure = table(closely.markdown(run, one), "Is it as sure as it is right?")
     assert sure["FFN"][2:] == ["–", "–"]
+
+
+def test_a_number_for_each_utterance_is_a_truth_and_a_prediction(run: Any) -> None:
+    """A task of somebody's own, whose targets have no axis of outputs."""
+    run.task, run.outputs = SimpleNamespace(classes=None, pooled=True), ("arousal",)
+    run.targets = np.linspace(0, 1, 6)
+    said = np.linspace(1, 0, 6)
+    closely.write(run, {"ridge": [[scored(said[:3], None), scored(said[3:], None)]]})
+    lines = list(csv.DictReader((run.folder / closely.TABLE).open(newline="", encoding="utf-8")))
+    assert list(lines[0])[-2:] == ["truth", "predicted"]
+    assert float(lines[0]["truth"]) == run.targets[run.position["u0"]]
+    assert [float(line["predicted"]) for line in lines] == said.tolist()

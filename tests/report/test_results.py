@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparisons import comparison
+from comparisons import RACES, comparison
 from records import rewrite
 
 from bas.errors import UserError

@@ -398,7 +398,7 @@ def test_speakers_are_part_of_what_such_a_run_is_made_of(store: FeatureStore, tm
             corpus = Corpus("few", utterances, "own", "text")
             protocol = Protocol("few", "few", "emotion", "own", 0, (Fold(("u",), ("u",), ("u",)),), "text")
             inputs = Inputs(plan, store, corpus, spaces)
-            made[how, speaker] = _made_of(Run(tmp_path, inputs, protocol), inputs)
+            made[how, speaker] = _made_of(Run(tmp_path, inputs, protocol))
     assert made["speaker", "p"]["labels"] != made["speaker", "q"]["labels"]
     assert made["corpus", "p"] == made["corpus", "q"]
     assert made["corpus", "p"] != made["none", "p"]
