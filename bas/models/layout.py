@@ -146,7 +146,7 @@ def _factory(block: Block, spaces: Collection[SpaceFile]) -> Factory:
     if factory is None or getattr(factory, "__module__", "") != block.module:
         named = ", ".join(str(space.path) for space in spaces)
         where = f", nor is it in {named}" if spaces else ""
-        remedy = "name the file of its search space with --space, whose code is then run"
+        remedy = "name the file of its search space with --space, whose code is run"
         raise UserError(f"network: block {block} is not one of bas.blocks{where}; {remedy}")
     given, more = tuple(map(_value, block.given)), {name: _value(v) for name, v in (block.named or {}).items()}
     made: Factory = partial(factory, *given, **more) if given or more else factory

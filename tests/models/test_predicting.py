@@ -42,8 +42,7 @@ OPENED = open("opened", "a").write("x")
 
 class Own:
     class Doubled(nn.Module):
-        """Nested, given a tuple, with a buffer that is not saved and a value that is read when it is made."""
-
+        # Nested, given a tuple, with a buffer that is not saved and a value that is read when it is made.
         def __init__(self, dim, factors=(1.0, 1.0)):
             super().__init__()
             self.register_buffer("factor_D", torch.full((dim,), sum(factors)), persistent=False)
@@ -293,7 +292,7 @@ def test_only_blocks_of_bas_are_made(copy: Path, module: str, name: str) -> None
 
 def test_a_block_of_ones_own_is_asked_for(home: Path) -> None:
     before = Path("opened").read_text()
-    with pytest.raises(UserError, match=r"block search_spaces\.own\.Own\.Doubled .* with --space, whose code is then run"):
+    with pytest.raises(UserError, match=r"search_spaces\.own\.Own\.Doubled .* with --space, whose code is run"):
         bas.load("own-model")
     assert Path("opened").read_text() == before, "its code was not run"
     assert [one.label for one in bas.load("own-model", spaces=["own.py"]).predict("u00.wav")]
