@@ -23,6 +23,8 @@ COMPARE = "tests/studies/test_compare.py"
 SEARCH = "tests/search/test_search.py"
 STRATEGIES = "tests/search/test_strategies.py"
 CONTRACTS = "tests/testing/test_contracts.py"
+EXPORTED = "tests/models/test_exported.py"
+PREDICTING = "tests/models/test_predicting.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -456,5 +458,75 @@ MUTANTS = [
         '        **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},\n',
         "",
         "tests/runs/test_folders.py -k baselines",
+    ),
+    Mutant(
+        "an export of a published split trains on its test part",
+        "bas/runs/whole.py",
+        "folds: tuple[Fold, ...] = (replace(run.protocol.folds[0], test=()),)",
+        "folds = (Fold((*run.protocol.folds[0].fit, *run.protocol.folds[0].test), run.protocol.folds[0].valid, ()),)",
+        f"{EXPORTED} -k published",
+    ),
+    Mutant(
+        "an export does not see that its run has changed",
+        "bas/runs/start.py",
+        "        if earlier.get(name) != value:",
+        "        if earlier.get(name) != value and not name:",
+        f"{EXPORTED} -k has_changed",
+    ),
+    Mutant(
+        "an exported linear row averages after the stride",
+        "bas/runs/whole.py",
+        "return Whole(network, None, (), session.layer(0), 1)",
+        "return Whole(network, None, (), session.layer(0), settings.stride)",
+        f"{EXPORTED} -k 'recordings and linear or recordings and logistic'",
+    ),
+    Mutant(
+        "states are not rounded as the store rounds them",
+        "bas/models/predict.py",
+        "stored = states_LTD.to(getattr(torch, self.description.dtype)).cpu()",
+        "stored = states_LTD.float().cpu()",
+        f"{PREDICTING} -k could_not_hold",
+    ),
+    Mutant(
+        "probabilities are taken without their temperature",
+        "bas/models/predict.py",
+        "scaled = outputs_O.double().cpu() / self.description.temperature",
+        "scaled = outputs_O.double().cpu()",
+        f"{PREDICTING} -k temperature",
+    ),
+    Mutant(
+        "another space file than the run's gives a model its blocks",
+        "bas/models/folder.py",
+        "    if wanted != space.digest:",
+        "    if not wanted:",
+        f"{PREDICTING} -k ones_own",
+    ),
+    Mutant(
+        "a block is made of any module that is loaded",
+        "bas/models/layout.py",
+        "    elif block.module in {module for space in spaces for module in modules(space)}:",
+        "    elif block.module in sys.modules:",
+        f"{PREDICTING} -k only_blocks",
+    ),
+    Mutant(
+        "a table goes on with what was said of other recordings",
+        "bas/models/table.py",
+        "        if number == 0 and raw != head:",
+        "        if number == 0 and raw is None:",
+        f"{PREDICTING} -k not_this_tables",
+    ),
+    Mutant(
+        "the answer takes a row that correction takes back",
+        "bas/report/answer.py",
+        "if of in stay and of.difference > 0]",
+        "if of.significant and of.difference > 0]",
+        "tests/report/test_answer.py",
+    ),
+    Mutant(
+        "a fold's own temperature is fitted on it",
+        "bas/stats/calibration.py",
+        "temperature(logits_NO[~here_N], targets_N[~here_N])",
+        "temperature(logits_NO[here_N], targets_N[here_N])",
+        "tests/stats/test_calibration.py",
     ),
 ]

@@ -147,6 +147,15 @@ def test_a_rate_that_cannot_be_is_refused(model: Model, rate: Any) -> None:
         model.predict_wave(np.zeros(1000), rate)
 
 
+def test_logits_are_divided_by_the_temperature(copy: Path) -> None:
+    damaged(copy, temperature=1.0)
+    before = bas.load(copy, device="cpu").values(torch.tensor([1.0, 3.0]))
+    damaged(copy, temperature=2.0)
+    after = bas.load(copy, device="cpu").values(torch.tensor([1.0, 3.0]))
+    assert before == pytest.approx(torch.tensor([1.0, 3.0]).softmax(0).numpy())
+    assert after == pytest.approx(torch.tensor([0.5, 1.5]).softmax(0).numpy())
+
+
 def test_a_feature_that_the_store_could_not_hold_is_refused(model: Model) -> None:
     states_LTD = torch.full((1, 5, model.description.encoder.dim), 1e6)
     assert model.description.dtype == "float16"
