@@ -64,18 +64,15 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
     if not isinstance(run.task, Classification | Shares):
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
     choose_device(run.plan.device)
-    labels = [one.row for one in comparison.rows]
-    searched = {label: name for label, name in labels_of(run).items() if label in labels}
-    names = {label: searched.get(label, label) for label in labels}
-    names |= {name: name for name in searched.values() if name not in names}
-    if row is not None and row not in names:
+    searched, labels = labels_of(run), [one.row for one in comparison.rows]
+    label = next(label for label in labels if label in searched) if row is None else row
+    if label not in labels and f"BAS {label}" in labels:
+        label = f"BAS {label}"
+    if label not in labels:
         raise UserError(f"--row {row!r}: not a row of {run.folder}; it has {', '.join(labels)}")
     if seed not in comparison.seeds:
         raise UserError(f"--seed {seed}: not one of {run.folder}'s, {', '.join(map(str, comparison.seeds))}")
-    name = names[row] if row is not None else next(iter(searched.values()))
-    return Chosen(
-        name, next(label for label, own in searched.items() if own == name) if name in run.spaces else name, seed
-    )
+    return Chosen(searched.get(label, label), label, seed)
 
 
 def export(run: Run, comparison: Comparison, chosen: Chosen, into: Path, console: Console) -> Description:
