@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bas.api import (
         Experiment,
         audit,
+        between,
         compare,
         cost,
         dynamics,
@@ -34,6 +35,7 @@ __all__ = [
     "Experiment",
     "UserError",
     "audit",
+    "between",
     "compare",
     "cost",
     "dynamics",

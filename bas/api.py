@@ -27,6 +27,7 @@ from bas.util.terminal import Terminal
 
 if TYPE_CHECKING:
     from bas.models.predict import Model
+    from bas.report.between import Between
     from bas.report.results import Comparison, Results
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Experiment",
     "audit",
+    "between",
     "compare",
     "cost",
     "dynamics",
@@ -342,17 +344,11 @@ def export(
     the run's.
     """
     from bas.models import export as exporting
-    from bas.report.results import Comparison
     from bas.runs.start import reopen
     from bas.util.files import locked
 
     folder, console = Path(run), _console(console)
-    if not (folder / "results.json").exists():
-        why = "not the folder of a comparison that is complete; `bas compare` makes one"
-        raise UserError(f"{folder}: no results.json: {why}")
-    results = load_results(folder)
-    if not isinstance(results, Comparison) or results.study != "compare":
-        raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")
+    results = _comparison(folder)
     with locked(folder, "at work"):
         opened = reopen(folder)
         chosen = exporting.check(opened, results, row, seed)
@@ -360,6 +356,36 @@ def export(
         exporting.export(opened, results, chosen, place, console)
     _say(console, f"model: {place}")
     return place
+
+
+def between(
+    first: str | os.PathLike[str], second: str | os.PathLike[str], *, console: Console | None = None
+) -> tuple[Between, ...]:
+    """The rows that two comparisons share, paired on the same test utterances: another encoder, state or setting.
+
+    Raises UserError unless both have the same folds and labels.
+    """
+    from bas.report import between as pairing
+    from bas.runs.start import reopen
+
+    comparisons = [_comparison(Path(folder)) for folder in (first, second)]
+    runs = [reopen(Path(folder)) for folder in (first, second)]
+    rows = pairing.between(runs, comparisons)
+    pairing.show(runs, comparisons, rows, _console(console))
+    return rows
+
+
+def _comparison(folder: Path) -> Comparison:
+    """The results of a finished `bas compare`. Raises UserError for any other folder."""
+    from bas.report.results import Comparison
+
+    if not (folder / "results.json").exists():
+        why = "not the folder of a comparison that is complete; `bas compare` makes one"
+        raise UserError(f"{folder}: no results.json: {why}")
+    results = load_results(folder)
+    if not isinstance(results, Comparison) or results.study != "compare":
+        raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")
+    return results
 
 
 def load(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def export(run: Run, comparison: Comparison, chosen: Chosen, into: Path, console
     The caller holds the lock of the run's folder. A killed call goes on with what it has trained.
     """
     on_disk.prepare(into)
-    run.plan = replace(run.plan, seeds=comparison.seeds)  # a search may have added some that the table does not have
+    run.plan = run.plan.with_seeds(comparison.seeds)  # a search may have added some that the table does not have
     scored = calibrated(run, chosen.name)
     work = whole(run, run.folder / WORK / on_row(chosen))
     check_jobs(work.folder / "jobs", work.protocol)

@@ -50,8 +50,13 @@ def answer(results: Comparison) -> Answer:
     if not better:
         row, most = max(known, key=lambda pair: pair[1].difference)
         seen = points(float(np.median([of.detectable for _, of in known])))
-        text = f"Take the {linear}, the simplest row: no other is shown to be better. The highest against it is {row}, "
-        text += f"{headline} {difference(most)}; a true difference of {seen} would be seen in four of five such tables."
+        text = (
+            f"Take the {linear}, the simplest row: no other is shown to be better. Of the others {row} is the highest, "
+        )
+        text += (
+            f"{headline} {difference(most)} against it; a true difference of {seen} points would be seen in four of "
+        )
+        text += "five such tables."
         return Answer(linear, text)
     best, gap = max(better, key=lambda pair: pair[1].low)
     others = [row for row, _ in better if row != best]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,10 @@ class Plan:
     seeds: tuple[int, ...]
     device: str  # cpu | cuda
     labels: str | None = None  # a scheme of bas.corpora.labels; None: the corpus's own words
+
+    def with_seeds(self, seeds: tuple[int, ...]) -> Plan:
+        """The same plan with other seeds."""
+        return replace(self, seeds=seeds)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Plan:

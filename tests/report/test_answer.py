@@ -36,9 +36,9 @@ def test_without_a_better_row_the_linear_one_is_taken() -> None:
     said = answer(table(T=pair(-0.1), F=pair(0.015), BAS=pair(0.01)))
     assert said.row == "line"
     assert said.text.startswith(
-        "Take the line, the simplest row: no other is shown to be better. The highest against it is F, WA +1.5"
+        "Take the line, the simplest row: no other is shown to be better. Of the others F is the highest, WA +1.5"
     )
-    assert "a true difference of 3.1 would be seen" in said.text  # 0.01 (2.262 + 0.883)
+    assert "a true difference of 3.1 points would be seen" in said.text  # 0.01 (2.262 + 0.883)
 
 
 def test_a_row_that_is_shown_to_be_better_is_taken() -> None:

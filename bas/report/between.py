@@ -1,0 +1,85 @@
+"""Two runs on the same folds, row by row: another encoder, another state, other settings.
+
+Axes: N test utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.report.comparison import labels_of
+from bas.report.format import spread, verdict
+from bas.report.notes import corrected, many_line, power_lines
+from bas.report.results import Comparison
+from bas.report.table import rich_table
+from bas.runs.results import metrics_of, pooled, results_of, tested
+from bas.runs.run import Run
+from bas.stats import Paired, Spread, paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class Between:
+    """One row of both runs. second_against_first: positive: the second is higher."""
+
+    row: str
+    first: Spread
+    second: Spread
+    second_against_first: Paired
+
+
+def between(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> tuple[Between, ...]:
+    """The rows that two comparisons share, by the headline of the first; both paired over the same test utterances.
+
+    Raises UserError unless both tested the same utterances in the same folds, with the same labels.
+    """
+    first, second = runs
+    if first.protocol.hash != second.protocol.hash:
+        hashes = " and ".join(run.protocol.hash for run in runs)
+        raise UserError(
+            f"{first.folder} and {second.folder}: have other folds ({hashes}); only equal ones can be paired"
+        )
+    (targets_N, units_N), (others_N, _) = tested(first), tested(second)
+    if first.outputs != second.outputs or not np.array_equal(targets_N, others_N):
+        raise UserError(f"{first.folder} and {second.folder}: have other labels; only equal ones can be paired")
+    for run, of in zip(runs, comparisons, strict=True):
+        run.plan = run.plan.with_seeds(of.seeds)  # of the table: a search may have added some
+    metric, rows = first.metrics[first.headline], []
+    shared = [row.row for row in comparisons[0].rows if row.row in {other.row for other in comparisons[1].rows}]
+    for label in shared:
+        a, b = (pooled(results_of(run, labels_of(run).get(label, label))) for run in runs)
+        means = [metrics_of(run, predictions)[first.headline] for run, predictions in zip(runs, (a, b), strict=True)]
+        gap = paired(targets_N, b, a, units_N, metric)
+        rows.append(Between(row=label, first=means[0], second=means[1], second_against_first=gap))
+    return tuple(rows)
+
+
+def show(runs: Sequence[Run], comparisons: Sequence[Comparison], rows: Sequence[Between], console: Console) -> None:
+    """The table on the terminal, and what its verdicts mean."""
+    names, headline = [run.folder.name for run in runs], runs[0].headline
+    gaps = {one.row: one.second_against_first for one in rows}
+    stay = corrected(gaps.values())
+    heading = [headline, *names, f"{names[1]} against {names[0]}"]
+    lines = [[one.row, spread(one.first), spread(one.second), verdict(one.second_against_first, stay)] for one in rows]
+    console.print(rich_table(f"protocol {runs[0].protocol.description}", heading, lines))
+    for line in (*power_lines(comparisons[0], gaps.values()), *many_line(gaps)):
+        console.print(line, highlight=False)
+
+
+def listed(folder: Path, results: Comparison | None, verb: str) -> list[str]:
+    """A line of `bas runs list`: name, verb, corpus, encoder and state, headline of each row."""
+    if results is None:
+        return [folder.name, verb, *["–"] * 3]
+    scores = ", ".join(f"{row.row} {spread(row.metrics[results.headline])}" for row in results.rows)
+    return [
+        folder.name,
+        verb,
+        results.corpus,
+        f"{results.encoder.name} {results.layer}",
+        f"{results.headline}: {scores}",
+    ]
