@@ -340,8 +340,8 @@ def export(
 ) -> Path:
     """Fit a row of a comparison on all that its folds train on, and write it as a model's folder, which is returned.
 
-    row: as the table names it; None: that of the first space. into: None: `models/` in the run's folder. seed: one of
-    the run's.
+    row: as the table names it; None: the one that the table's answer names. into: None: `models/` in the run's folder.
+    seed: one of the run's.
     """
     from bas.models import export as exporting
     from bas.runs.start import reopen

@@ -36,17 +36,21 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
         raise UserError("--json: is for what is printed; the name of --out says what the file is, .csv or .jsonl")
     if out is not None:
         table.check(out)
-    found = table.sources(arguments.sources)
     model = api.load(arguments.model, encoder=arguments.encoder, device=arguments.device, spaces=arguments.space)
+    found = table.sources(arguments.sources)
     crew = workers_of(arguments.workers, model.device.type)
     aside = Terminal(stderr=True, soft_wrap=True)  # the table has the standard output to itself
     if out is None:
-        failures = table.show(model, found, sys.stdout, arguments.json, crew, aside)
+        outcome = table.show(model, found, sys.stdout, arguments.json, crew, aside)
     else:
-        failures = table.write(model, found, out, identity(arguments.model), crew, aside)
+        outcome = table.write(model, found, out, identity(arguments.model), crew, aside)
         console.print(f"predictions: {out}", highlight=False, markup=False, soft_wrap=True)
-    if failures:
-        list_lines([failure.why for failure in failures], aside)
+    if outcome.short:
+        shortest = f"the shortest utterance of the training ({model.description.shortest:.2f} s)"
+        note = f"note: {outcome.short} lines are of speech shorter than {shortest}: the model knows nothing of such"
+        aside.print(note, style="bold yellow", highlight=False)
+    if failures := outcome.failures:
+        list_lines([failure.why for failure in failures[1:]], aside)
         raise UserError(
             f"{len(failures)} of {len(found)} recordings could not be predicted; the first: {failures[0].why}"
         )
@@ -57,7 +61,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("export", EXPORT)
     p.add_argument("run", type=path, metavar="RUN", help="the folder of a run of compare")
-    p.add_argument("--row", help="as the table names it; default: that of the first search space")
+    p.add_argument("--row", help="as the table names it; default: the one that the table says to take")
     p.add_argument("--into", type=path, metavar="FOLDER", help="of the model; default: models/ROW-seedN in the run's")
     p.add_argument("--seed", type=whole_number, default=0, help="one of the run's; default: %(default)s")
     p.set_defaults(verb=export)

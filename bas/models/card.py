@@ -12,6 +12,8 @@ from bas.util.markdown import bullets, markdown_table, paragraph, section
 def card(of: Description) -> str:
     """A page for people, whose head the Hugging Face hub reads."""
     honest, encoder = of.honest, of.encoder
+    states = f"state {of.layers[0]}" if len(of.layers) == 1 else f"states {', '.join(map(str, of.layers))}"
+    seeds = "1 seed" if honest.seeds == 1 else f"{honest.seeds} seeds"
     return "\n".join(
         [
             *_head(of),
@@ -19,8 +21,8 @@ def card(of: Description) -> str:
             section(1, of.name),
             "",
             paragraph(
-                f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: state(s) "
-                f"{', '.join(map(str, of.layers))} of the frozen encoder {encoder.name}, and on them "
+                f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: {states} of the "
+                f"frozen encoder {encoder.name}, and on that "
                 f"{made_of(of)}. Made by bas from {of.trained['corpus']}."
             ),
             "",
@@ -43,7 +45,7 @@ def card(of: Description) -> str:
                 f"This model was fitted on all {of.trained['utterances']:,} utterances that the folds of the "
                 "comparison train on, and has no score of its own. Below is that of models of the same procedure, each "
                 f"tested on values of {honest.unit} that it was not trained on: {honest.folds} folds, "
-                f"{honest.seeds} seed(s), {honest.utterances:,} utterances of {honest.units} units ({honest.unit}); "
+                f"{seeds}, {honest.utterances:,} utterances of {honest.units} units ({honest.unit}); "
                 f"protocol {honest.protocol.description}."
             ),
             "",
@@ -53,7 +55,9 @@ def card(of: Description) -> str:
                 [
                     f"{honest.headline}, 95 % interval for other units ({honest.unit}): {ends(honest.interval)}.",
                     *_calibrated(of),
-                    *honest.protocol.marks,
+                    *(f"Mark of the split: {mark}." for mark in honest.protocol.marks),
+                    *(f"Of the split: {note}." for note in honest.protocol.notes),
+                    f"Recordings of {of.trained['corpus']} itself come out too good: it was trained on them.",
                 ]
             ),
             "",
@@ -62,8 +66,8 @@ def card(of: Description) -> str:
             *bullets(
                 [
                     f"Corpus: {of.trained['corpus']}, {of.trained['utterances']:,} utterances of "
-                    f"{of.trained['units']} units ({honest.unit}), at most {of.longest:.1f} s long; longer speech is "
-                    "cut into windows.",
+                    f"{of.trained['units']} units ({honest.unit}), {of.shortest:.1f} to {of.longest:.1f} s long; "
+                    "longer speech is cut into windows.",
                     *_unheard(of),
                     f"Encoder: {encoder.name}, revision {encoder.revision}, {encoder.precision}.",
                     f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "

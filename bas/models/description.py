@@ -78,6 +78,7 @@ class Description:
     network: Layout
     members: tuple[Member, ...]  # architectures and weights of an ensemble; empty: a linear model
     spaces: Mapping[str, str]  # files with blocks of the user's own, by name: a hash of each
+    shortest: float  # seconds of the shortest utterance of the training
     longest: float  # seconds of the longest utterance of the training: longer speech is cut into windows
     honest: Honest
     trained: Mapping[str, Any]  # corpus, its utterances and units, seed, settings, versions, commit, date

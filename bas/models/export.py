@@ -25,6 +25,7 @@ from bas.models import folder as on_disk
 from bas.models.description import FORMAT, Activation, Calibration, Description, Honest
 from bas.models.layout import Block, Layout, layout_of, modules
 from bas.protocols import field_of
+from bas.report.answer import answer
 from bas.report.comparison import labels_of
 from bas.report.results import Comparison
 from bas.runs.plan import MIX
@@ -54,7 +55,7 @@ class Chosen:
 
 
 def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chosen:
-    """The row to export, as the table names it, or the space of a searched row; None: the first searched row.
+    """The row to export, as the table names it, or the space of a searched row; None: the one that the answer names.
 
     Raises UserError for a row or a seed that the table does not have, and for a run of which nothing can be exported.
     """
@@ -65,7 +66,9 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
     choose_device(run.plan.device)
     searched, labels = labels_of(run), [one.row for one in comparison.rows]
-    label = next(label for label in labels if label in searched) if row is None else row
+    label = answer(comparison).row if row is None else row
+    if label is None:
+        raise UserError(f"{run.folder}: no row is shown to be above chance; name one with --row: {', '.join(labels)}")
     if label not in labels and f"BAS {label}" in labels:
         label = f"BAS {label}"
     if label not in labels:
@@ -89,7 +92,9 @@ def export(run: Run, comparison: Comparison, chosen: Chosen, into: Path, console
     with bar(console, "epochs") as progress:
         total = epochs(work, chosen.name)
         task = progress.add_task(f"fit {chosen.label} on all training {run.unit}s", total=total)
-        fitted = fit_whole(work, chosen.name, chosen.seed, lambda: progress.advance(task))
+        fitted = fit_whole(
+            work, chosen.name, chosen.seed, lambda: None if progress.finished else progress.advance(task)
+        )
         progress.update(task, completed=total)
     made = describe(run, work, comparison, chosen, fitted, scored)
     files = [run.spaces[name].path for name in made.spaces]
@@ -138,6 +143,7 @@ def describe(
         network=layout,
         members=fitted.members,
         spaces={file.name: file.digest for file in files},
+        shortest=min(info.recordings[i][1] for i in ids) / SAMPLE_RATE,
         longest=max(info.recordings[i][1] for i in ids) / SAMPLE_RATE,
         honest=Honest(
             run=run.folder.name,

@@ -82,6 +82,10 @@ class Model:
         """Open a model's folder. Raises UserError as `bas.models.folder.read` does."""
         return cls(*on_disk.read(folder, spaces), device, encoder)
 
+    def __repr__(self) -> str:
+        of = self.description
+        return f"<bas.Model {of.name}: {of.task} ({', '.join(of.outputs)}) on {of.encoder.name}>"
+
     @cached_property
     def encoder(self) -> Encoder:
         """Raises UserError where it cannot be loaded, or is another than the model was made with."""
@@ -97,13 +101,19 @@ class Model:
         cannot be read, or is too short for the encoder.
         """
         utterance = source if isinstance(source, Utterance) else Utterance(os.fspath(source), Path(source))
+        if not utterance.audio.is_file():
+            why = "a folder; `bas predict` takes those" if utterance.audio.is_dir() else "no such file"
+            raise UserError(f"{utterance.audio}: {why}")
         return self._of_wave(load(utterance), utterance.id, utterance.start)
 
     def predict_wave(self, wave: np.ndarray, rate: int) -> list[Prediction]:
         """As `predict`, of samples `(N,)` in -1 to 1 at `rate` Hz."""
         wave = np.asarray(wave)
         if wave.ndim != 1 or not wave.size or not np.issubdtype(wave.dtype, np.floating) or not np.isfinite(wave).all():
-            raise UserError(f"wave: must be finite floats (samples,) in -1 to 1, not {wave.dtype} {wave.shape}")
+            remedy = "average channels, divide whole numbers by their largest"
+            raise UserError(
+                f"wave: must be finite floats (samples,) in -1 to 1, not {wave.dtype} {wave.shape}; {remedy}"
+            )
         if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise UserError(f"rate {rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}")
         return self._of_wave(resample(wave.astype(np.float32), rate), "wave", 0.0)
@@ -139,7 +149,8 @@ class Model:
     def _of_wave(self, wave: Wave, source: str, begin: float) -> list[Prediction]:
         if len(wave) < self.encoder.min_samples:
             seconds = len(wave) / SAMPLE_RATE
-            raise UserError(f"{source}: {seconds:.3f} s are too short for encoder {self.encoder.info.name}")
+            least = f"it takes {self.encoder.min_samples / SAMPLE_RATE:.3f} s"
+            raise UserError(f"{source}: {seconds:.3f} s are too short for encoder {self.encoder.info.name}: {least}")
         return [self._window(wave[a:b], source, begin, a, b) for a, b in self._windows(len(wave))]
 
     def _windows(self, samples: int) -> list[tuple[int, int]]:

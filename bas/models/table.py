@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TextIO
@@ -20,13 +20,23 @@ from bas.corpora.folders import walk
 from bas.corpora.intervals import AUDIO
 from bas.corpora.manifest import SUFFIXES
 from bas.errors import UserError
+from bas.models.description import Description
 from bas.models.predict import Failure, Model, Prediction, predict_all
+from bas.speech.audio import SLACK
 from bas.util.files import hold, replacing
 from bas.util.progress import bar
 from bas.util.reading import check_name, read_bytes
 from bas.util.spreadsheet import defuse
 
 FORMATS = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Recordings that could not be predicted, and how many lines are of speech shorter than any in the training."""
+
+    failures: list[Failure]
+    short: int
 
 
 def sources(places: Sequence[Path]) -> list[Utterance]:
@@ -69,8 +79,8 @@ def check(out: Path) -> None:
 
 def write(
     model: Model, utterances: Sequence[Utterance], out: Path, identity: str, crew: int, console: Console
-) -> list[Failure]:
-    """Predict the recordings into the file, which is there when it is complete; those that could not be predicted.
+) -> Outcome:
+    """Predict the recordings into the file, which is there when it is complete.
 
     identity: of the model. What is done is kept beside the file until then (`.part`), and taken by the next call with
     the same model and recordings. Raises UserError for a `.part` of others, and while another process writes it.
@@ -95,11 +105,11 @@ def write(
                 kept.write(json.dumps({"id": utterance.id, "said": list(map(asdict, result))}) + "\n")
                 kept.flush()
         with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-            table = Table(stream, model.description.outputs, out.suffix.lower() == ".jsonl")
+            table = Table(stream, model.description, out.suffix.lower() == ".jsonl")
             for row in (one for utterance in utterances for one in done.get(utterance.id, ())):
                 table.add(row)
         part.unlink()
-    return failures
+    return Outcome(failures, table.short)
 
 
 def _digest(identity: str, utterances: Sequence[Utterance]) -> str:
@@ -119,9 +129,9 @@ def _digest(identity: str, utterances: Sequence[Utterance]) -> str:
 
 def show(
     model: Model, utterances: Sequence[Utterance], stream: TextIO, as_json: bool, crew: int, console: Console
-) -> list[Failure]:
-    """Predict the recordings onto a stream, one after the other; those that could not be predicted."""
-    table, failures = Table(stream, model.description.outputs, as_json), []
+) -> Outcome:
+    """Predict the recordings onto a stream, one after the other."""
+    table, failures = Table(stream, model.description, as_json), []
     with closing(_each(model, utterances, crew, console, 0)) as results:
         for result in results:
             if isinstance(result, Failure):
@@ -129,7 +139,7 @@ def show(
             else:
                 for row in result:
                     table.add(row)
-    return failures
+    return Outcome(failures, table.short)
 
 
 def _each(
@@ -162,15 +172,19 @@ def _done(part: Path, head: dict[str, str]) -> tuple[dict[str, list[Prediction]]
 class Table:
     """Predictions as lines: a CSV with a heading, or JSON Lines."""
 
-    def __init__(self, stream: TextIO, outputs: Sequence[str], as_json: bool) -> None:
-        self.stream, self.outputs, self.as_json = stream, outputs, as_json
+    def __init__(self, stream: TextIO, of: Description, as_json: bool) -> None:
+        self.stream, self.outputs, self.shortest, self.as_json = stream, of.outputs, of.shortest, as_json
+        self.short = 0
         if not as_json:
-            self._line(["source", "start", "end", "label", *map(defuse, outputs)])
+            self._line(["source", "start", "end", "label", *map(defuse, of.outputs)])
 
     def add(self, row: Prediction) -> None:
+        self.short += row.end - row.start < self.shortest - SLACK
         times = f"{row.start:.3f}", f"{row.end:.3f}"
         if self.as_json:
-            self.stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            values = {name: round(value, 6) for name, value in row.values.items()}
+            said = asdict(row) | {"start": round(row.start, 3), "end": round(row.end, 3), "values": values}
+            self.stream.write(json.dumps(said, ensure_ascii=False) + "\n")
         else:
             self._line([defuse(row.source), *times, defuse(row.label), *(f"{row.values[o]:.6f}" for o in self.outputs)])
         self.stream.flush()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from bas.report.format import difference, points
 from bas.report.notes import corrected
 from bas.report.results import Comparison
-from bas.runs.results import NOT_ABOVE_CHANCE
+from bas.runs.results import LAST_EPOCH, NOT_ABOVE_CHANCE
 from bas.stats import Paired
 
 
@@ -49,14 +47,14 @@ def answer(results: Comparison) -> Answer:
     better = [(row, of) for row, of in known if of in stay and of.difference > 0]
     if not better:
         row, most = max(known, key=lambda pair: pair[1].difference)
-        seen = points(float(np.median([of.detectable for _, of in known])))
+        seen = points(most.detectable)
         text = (
             f"Take the {linear}, the simplest row: no other is shown to be better. Of the others {row} is the highest, "
         )
         text += (
-            f"{headline} {difference(most)} against it; a true difference of {seen} points would be seen in four of "
+            f"{headline} {difference(most)} against it; a true difference of {seen} points between these two would be "
         )
-        text += "five such tables."
+        text += f"seen in four of five such tables.{_unfinished(results)}"
         return Answer(linear, text)
     best, gap = max(better, key=lambda pair: pair[1].low)
     others = [row for row, _ in better if row != best]
@@ -65,3 +63,12 @@ def answer(results: Comparison) -> Answer:
     if others:
         return Answer(best, f"{text}Better than it, too: {', '.join(others)}; which of these is best is not shown.")
     return Answer(best, f"{text}Of no other row is that shown.")
+
+
+def _unfinished(results: Comparison) -> str:
+    """A sentence where most of the other rows had not learnt to an end."""
+    others = [row for row in results.rows if row.row != results.linear]
+    early = sum(any(LAST_EPOCH in remark for remark in row.remarks) for row in others)
+    if 2 * early <= len(others):
+        return ""
+    return f" But {early} of {len(others)} other rows had not learnt to an end: more epochs may change this."

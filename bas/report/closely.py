@@ -60,25 +60,30 @@ class Said:
         return counted_OO / len(self.predicted_SN)
 
 
-def write(run: Run, jobs: Jobs) -> None:
+def write(run: Run, jobs: Jobs, taken: str | None) -> None:
     """Write the page, for tasks whose models have logits, and the table of all predictions."""
     if has_logits(run.task):
-        write_text(run.folder / PAGE, markdown(run, jobs))
+        write_text(run.folder / PAGE, markdown(run, jobs, taken))
     with replacing(run.folder / TABLE) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(_lines(run, jobs))
 
 
-def markdown(run: Run, jobs: Jobs) -> str:
-    """The page: recall by class, confusion, units, confidence, and the utterances that are predicted worst."""
+def markdown(run: Run, jobs: Jobs, taken: str | None) -> str:
+    """The page: recall by class, confusion, units, confidence, and the utterances that are predicted worst.
+
+    taken: the row that the table's answer names; it and the first searched row are looked at.
+    """
     said = {label: Said.of(of_row) for label, of_row in jobs.items()}
     targets_N, folds_N = _truth(run), folds_of(next(iter(jobs.values()))[0])
-    leading = next((label for label in jobs if label.startswith("BAS ")), next(iter(jobs)))
+    found = next((label for label in jobs if label.startswith("BAS ")), next(iter(jobs)))
+    looked_at = list(dict.fromkeys([*([taken] if taken else []), found]))
     return "\n".join(
         [
             section(1, f"{run.folder.name}, looked at closely"),
             "",
             paragraph(
-                f"Test utterances under {run.protocol.description}; means over seeds. "
+                f"Test utterances under {run.protocol.description}; means over seeds. Looked at: "
+                f"{' and '.join(looked_at)}. "
                 f"Every single prediction is in {TABLE}."
             ),
             "",
@@ -86,19 +91,16 @@ def markdown(run: Run, jobs: Jobs) -> str:
             "",
             *_recalls(run, said, targets_N),
             "",
-            section(2, f"What {leading} takes for what"),
-            "",
-            *_confusion(run, said[leading], targets_N),
-            "",
+            *(line for label in looked_at for line in _confusion(run, said[label], label, targets_N)),
             section(2, f"Correct by {run.unit}, in points"),
             "",
-            *_units(run, said, leading, targets_N),
+            *_units(run, said, looked_at[0], targets_N),
             "",
             section(2, "Is it as sure as it is right?"),
             "",
             *_confidence(said, targets_N, folds_N),
             "",
-            *_worst(run, said[leading], leading, targets_N),
+            *(line for label in looked_at for line in _worst(run, said[label], label, targets_N)),
         ]
     )
 
@@ -119,10 +121,18 @@ def _recalls(run: Run, said: Mapping[str, Said], targets_N: np.ndarray) -> list[
     return markdown_table(["class", "utterances", *said], rows)
 
 
-def _confusion(run: Run, said: Said, targets_N: np.ndarray) -> list[str]:
+def _confusion(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[str]:
     counted_OO = said.confusion_OO(targets_N, len(run.outputs))
-    rows = [[name, *(f"{count:.1f}" for count in row)] for name, row in zip(run.outputs, counted_OO, strict=True)]
-    return markdown_table(["truth \\ predicted, utterances", *run.outputs], rows)
+    digits = 0 if len(said.predicted_SN) == 1 else 1
+    rows = [
+        [name, *(f"{count:.{digits}f}" for count in row)] for name, row in zip(run.outputs, counted_OO, strict=True)
+    ]
+    return [
+        section(2, f"What {label} takes for what"),
+        "",
+        *markdown_table(["truth / predicted, utterances", *run.outputs], rows),
+        "",
+    ]
 
 
 def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarray) -> list[str]:
@@ -138,7 +148,12 @@ def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarr
         for unit in names[:MOST_UNITS]
     ]
     more = [] if len(names) <= MOST_UNITS else ["", f"And {len(names) - MOST_UNITS} more with a higher mean."]
-    return [*markdown_table([run.unit, "utterances", *said], rows), *more]
+    return [
+        *markdown_table([run.unit, "utterances", *said], rows),
+        *more,
+        "",
+        f"Sorted by {leading}, the lowest first.",
+    ]
 
 
 def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.ndarray) -> list[str]:
@@ -168,7 +183,7 @@ def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.nda
     ]
 
 
-def _worst(run: Run, said: Said, leading: str, targets_N: np.ndarray) -> list[str]:
+def _worst(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[str]:
     if said.logits_SNO is None:
         return []
     loss_N, (_, units_N) = said.loss_N(targets_N), tested(run)
@@ -180,7 +195,7 @@ def _worst(run: Run, said: Said, leading: str, targets_N: np.ndarray) -> list[st
         sure = f"{run.outputs[taken]} ({mean_NO[n, taken]:.2f})"
         rows.append([utterance.id, str(units_N[n]), run.outputs[targets_N[n]], sure, f"{loss_N[n]:.2f}"])
     return [
-        section(2, f"What {leading} is most wrong about"),
+        section(2, f"What {label} is most wrong about"),
         "",
         *markdown_table(["utterance", run.unit, "truth", "predicted (probability)", "log loss"], rows),
         "",

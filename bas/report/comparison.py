@@ -10,6 +10,7 @@ import numpy as np
 from bas.report.results import Comparison, Ensembles, Races, Row
 from bas.runs.plan import MIX
 from bas.runs.results import (
+    LAST_EPOCH,
     Scored,
     SearchResult,
     TrainingResult,
@@ -108,7 +109,7 @@ def _unfinished(every: Sequence[Scored]) -> tuple[str, ...]:
     last = sum(curve.kept_epoch == curve.epochs[-1].epoch for curve in curves)
     if not curves or 2 * last < len(curves):
         return ()
-    return (f"{last} of {len(curves)} networks were best in their last epoch; more epochs may change what it is worth",)
+    return (f"{last} of {len(curves)} {LAST_EPOCH}; more epochs may change what it is worth",)
 
 
 def told_from_itself(run: Run, jobs: Jobs) -> FalseVerdicts | None:

@@ -75,7 +75,7 @@ def _legend(results: Comparison) -> list[str]:
     if results.majority:
         reached = ", ".join(f"{name} {points(value)}" for name, value in results.majority.items())
         lines.append(f"Knowing nothing of the recordings, the most frequent class of each training part: {reached}.")
-    if results.decisions:
+    if any(of.margin is not None for one in results.decisions.values() for of in one.slots.values()):
         lines.append(
             "Margin: the first block's probability minus the second's; entropy: 1 is undecided; means over searches."
         )
@@ -120,7 +120,8 @@ def _ensemble(name: str, of: Ensembles) -> str:
     more = "" if len(of.weights) == len(shown) else f", and {len(of.weights) - len(shown)} with less"
     return (
         f"{name}: its row is not the choice alone, but the mean of {of.members:.1f} architectures, weighted by what "
-        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}."
+        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}. "
+        "Without a block, a pool of the mean, the statistics or the quantiles stands for a linear model that is solved."
     )
 
 

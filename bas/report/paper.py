@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from bas.report.answer import compared
 from bas.report.format import ends, spread, verdict
+from bas.report.notes import corrected
 from bas.report.results import Comparison
 from bas.util.files import replacing, write_text
 from bas.util.spreadsheet import defuse
@@ -26,7 +28,9 @@ def write(folder: Path, results: Comparison) -> None:
     write_text(folder / "table.tex", latex(results))
     import pandas as pd  # half a second to import, needed here only
 
-    frame = results.frame()
+    frame = results.frame().dropna(axis="columns", how="all")
+    frame["remarks"] = frame["remarks"].map("; ".join)
+    frame = frame[["row", *(name for name in frame if name != "row")]]
     texts = {name: frame[name].map(defuse) for name in frame if not pd.api.types.is_numeric_dtype(frame[name])}
     with replacing(folder / "table.csv") as temporary:
         frame.assign(**texts).to_csv(temporary, index=False)
@@ -34,21 +38,24 @@ def write(folder: Path, results: Comparison) -> None:
 
 def latex(results: Comparison) -> str:
     """A table with a caption: metrics in points, the interval of the headline, the difference to the linear row."""
-    names = list(results.rows[0].metrics)
+    names, stay = list(results.rows[0].metrics), corrected(compared(results).values())
     heading = ["model", *names, f"interval of {results.headline}", f"{results.headline} against the {results.linear}"]
     rows = [
-        [row.row, *(spread(row.metrics[name]) for name in names), ends(row.interval), verdict(row.against_linear)]
+        [row.row, *(spread(row.metrics[name]) for name in names), ends(row.interval), verdict(row.against_linear, stay)]
         for row in results.rows
     ]
-    seeds = f"{len(results.seeds)} seeds" if len(results.seeds) > 1 else "one seed"
+    seeds = f"mean ± sd over {len(results.seeds)} seeds" if len(results.seeds) > 1 else "one seed"
     caption = (
-        f"{results.corpus}, {results.encoder.name}, state {results.layer}: metrics in points on {results.tested} test "
-        f"utterances, {results.folds} folds, mean ± sd over {seeds}; 95 % intervals for other units ({results.unit}) "
-        f"and other trainings. Protocol {results.protocol.description}."
+        f"{results.corpus}, {results.encoder.name}, layer {results.layer}: metrics in points on {results.tested} test "
+        f"utterances, {results.folds} folds, {seeds}; 95 % intervals for other units ({results.unit}) and other "
+        f"trainings; uncorrected: not once all comparisons are corrected (Holm). Protocol "
+        f"{results.protocol.description}."
     )
     return "\n".join(
         [
+            "% needs the package booktabs",
             r"\begin{table}",
+            r"\centering",
             rf"\caption{{{escaped(caption)}}}",
             rf"\begin{{tabular}}{{l{'r' * len(names)}ll}}",
             r"\toprule",
@@ -69,4 +76,5 @@ def _line(cells: Sequence[str]) -> str:
 
 def escaped(text: str) -> str:
     """The text, as LaTeX sets it."""
-    return re.sub(r"[\\~^&%$#_{}±–<>]", lambda match: (SPECIAL | PLAIN)[match[0]], text)
+    text = re.sub(r"[\\~^&%$#_{}±–<>]", lambda match: (SPECIAL | PLAIN)[match[0]], text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)

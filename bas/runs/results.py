@@ -23,6 +23,7 @@ from bas.util.typed import from_plain
 
 UNKNOWN = "unknown"
 NOT_ABOVE_CHANCE = "not shown to be above chance"
+LAST_EPOCH = "networks were best in their last epoch"
 DIGITS = 6  # after the point: a probability is then right to 1e-6
 HEAD = ("job", "protocol")
 """What every job's file says of the job itself, before its result."""

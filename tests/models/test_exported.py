@@ -18,6 +18,8 @@ import bas
 from bas.blocks import MeanPool
 from bas.cli.main import main
 from bas.networks.linear import LinearModel
+from bas.report.answer import answer
+from bas.report.results import Comparison
 from bas.runs.plan import MIX, Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
@@ -135,22 +137,22 @@ def test_the_score_is_the_tables_and_never_the_models_own(folder: Path) -> None:
 
 def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search that it has done stays; the model comes out the same."""
-    assert main(["export", "runs/race", "--into", "straight"]) == 0
+    assert main(["export", "runs/race", "--row", "ser_wide", "--into", "straight"]) == 0
 
     def dies(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("bas.models.folder.write", dies)
-        assert main(["export", "runs/race", "--into", "resumed"]) == 130
+        assert main(["export", "runs/race", "--row", "ser_wide", "--into", "resumed"]) == 130
     assert not Path("resumed").exists()
     (search,) = Path("runs/race/exporting").rglob("search-*.json")
     before = search.stat().st_mtime_ns
     with monkeypatch.context() as patch:
         patch.setattr("bas.models.folder.write", dies)
-        assert main(["export", "runs/race", "--into", "resumed"]) == 130
+        assert main(["export", "runs/race", "--row", "ser_wide", "--into", "resumed"]) == 130
     assert search.stat().st_mtime_ns == before
-    assert main(["export", "runs/race", "--into", "resumed"]) == 0
+    assert main(["export", "runs/race", "--row", "ser_wide", "--into", "resumed"]) == 0
     weights = [Path(name, "model.safetensors").read_bytes() for name in ("straight", "resumed")]
     assert weights[0] == weights[1]
 
@@ -220,6 +222,15 @@ def test_what_a_search_has_added_since_is_left_out(
     assert main(["search", *words, *more]) == 0
     assert main(["export", "runs/race", "--row", "simple FFN", "--into", "two"]) == 0
     assert json.loads(Path("two/model.json").read_text())["honest"]["seeds"] == 2
+
+
+def test_the_row_that_the_table_says_to_take_is_the_default(folder: Path) -> None:
+    results = bas.load_results("runs/race")
+    assert isinstance(results, Comparison)
+    said = answer(results).row
+    place = bas.export("runs/race")
+    assert json.loads((place / "model.json").read_text())["honest"]["row"] == said
+    shutil.rmtree(place)
 
 
 def test_a_published_split_keeps_its_valid_part(folder: Path, tmp_path: Path) -> None:

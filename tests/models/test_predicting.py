@@ -70,7 +70,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         rule = ["--protocol", "speaker:2"]
         for name, space in (("own", "own.py"), ("run", "ser_bas3")):
             assert main(["compare", *words, *rule, "--space", space, "--name", name]) == 0
-            assert main(["export", f"runs/{name}", "--into", f"{name}-model"]) == 0
+            row = f"BAS {Path(space).stem}"
+            assert main(["export", f"runs/{name}", "--row", row, "--into", f"{name}-model"]) == 0
         yield folder
 
 
@@ -161,6 +162,27 @@ def test_a_feature_that_the_store_could_not_hold_is_refused(model: Model) -> Non
     assert model.description.dtype == "float16"
     with pytest.raises(UserError, match="beyond float16"):
         model.outputs(states_LTD)
+
+
+def test_speech_shorter_than_the_trainings_is_told(home: Path, tmp_path: Path, capsys: Any) -> None:
+    shortest = bas.load("run-model").description.shortest
+    assert shortest == pytest.approx(min(len(soundfile.read(f"u{n:02}.wav")[0]) for n in range(24)) / 16_000)
+    wave = soundfile.read("u00.wav")[0]
+    soundfile.write(tmp_path / "short.wav", wave[: int(16_000 * (shortest - 0.1))], 16_000)
+    assert main(["predict", "run-model", str(tmp_path / "short.wav"), "u00.wav"]) == 0
+    assert "note: 1 lines are of speech shorter than the shortest utterance of the" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main(["predict", "run-model", "u00.wav"]) == 0
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_what_is_no_recording_is_said_in_python_too(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"z9\.wav: no such file"):
+        model.predict("z9.wav")
+    with pytest.raises(UserError, match="a folder; `bas predict` takes those"):
+        model.predict(tmp_path)
+    assert "bright, dull" in repr(model)
 
 
 def test_what_cannot_be_read_is_left_out_and_told(

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t as student_t
 
 from bas.report.answer import answer
-from bas.runs.results import NOT_ABOVE_CHANCE
+from bas.runs.results import LAST_EPOCH, NOT_ABOVE_CHANCE
 from bas.stats import Paired
 
 
@@ -38,7 +38,7 @@ def test_without_a_better_row_the_linear_one_is_taken() -> None:
     assert said.text.startswith(
         "Take the line, the simplest row: no other is shown to be better. Of the others F is the highest, WA +1.5"
     )
-    assert "a true difference of 3.1 points would be seen" in said.text  # 0.01 (2.262 + 0.883)
+    assert "a true difference of 3.1 points between these two would be seen" in said.text  # 0.01 (2.262 + 0.883)
 
 
 def test_a_row_that_is_shown_to_be_better_is_taken() -> None:
@@ -77,3 +77,11 @@ def test_at_chance_nothing_is_taken() -> None:
     one_above = table(low, BAS=pair(0.01))
     one_above.rows[0].remarks = ()
     assert answer(one_above).row == "line"
+
+
+def test_rows_that_had_not_learnt_to_an_end_are_told() -> None:
+    early = (f"10 of 10 {LAST_EPOCH}; more epochs may change what it is worth",)
+    of = table(early, T=pair(0.0), BAS=pair(0.01))
+    assert answer(of).text.endswith("But 2 of 2 other rows had not learnt to an end: more epochs may change this.")
+    of.rows[0].remarks = ()
+    assert "learnt" not in answer(of).text

@@ -72,7 +72,7 @@ def table(page: str, title: str) -> dict[str, list[str]]:
 
 
 def test_the_page_counts(run: Any, jobs: Any) -> None:
-    page = closely.markdown(run, jobs)
+    page = closely.markdown(run, jobs, None)
     recalls = table(page, "Recall by class")
     assert recalls["class"] == ["utterances", "FFN", "BAS mine", "SVM"]
     assert recalls["calm"] == ["3", "83.3", "83.3", "100.0"]  # 2 of 3, then 3 of 3
@@ -91,7 +91,7 @@ def test_the_page_counts(run: Any, jobs: Any) -> None:
 
 
 def test_the_page_says_how_sure_rows_are(run: Any, jobs: Any, logits: np.ndarray) -> None:
-    page = closely.markdown(run, jobs)
+    page = closely.markdown(run, jobs, None)
     sure = table(page, "Is it as sure as it is right?")
     of_truth = np.concatenate([softmax(logits[s], axis=1)[np.arange(6), TRUTH] for s in range(2)])
     assert sure["FFN"][0] == f"{-np.log(of_truth).mean():.3f}"
@@ -106,7 +106,7 @@ def test_the_page_says_how_sure_rows_are(run: Any, jobs: Any, logits: np.ndarray
 
 
 def test_every_prediction_is_in_the_table(run: Any, jobs: Any, logits: np.ndarray) -> None:
-    closely.write(run, jobs)
+    closely.write(run, jobs, None)
     lines = list(csv.DictReader((run.folder / closely.TABLE).open(newline="", encoding="utf-8")))
     assert len(lines) == 6 * (2 + 2 + 1)
     assert (run.folder / closely.PAGE).exists()
@@ -129,7 +129,7 @@ def test_shares_have_a_truth_and_a_prediction_each(run: Any) -> None:
     run.task, run.outputs = Shares(), ("joy", "=fear")
     run.targets = np.linspace(0, 1, 12).reshape(6, 2)
     said = np.linspace(1, 0, 12).reshape(6, 2)
-    closely.write(run, {"ridge": [[scored(said[:3], None), scored(said[3:], None)]]})
+    closely.write(run, {"ridge": [[scored(said[:3], None), scored(said[3:], None)]]}, None)
     lines = list(csv.DictReader((run.folder / closely.TABLE).open(newline="", encoding="utf-8")))
     first = run.targets[run.position["u0"]]
     assert [float(lines[0][name]) for name in ("truth joy", "truth =fear")] == pytest.approx(first)
@@ -139,7 +139,7 @@ def test_shares_have_a_truth_and_a_prediction_each(run: Any) -> None:
 
 def test_a_text_that_a_spreadsheet_would_compute_is_defused(run: Any, jobs: Any) -> None:
     run.utterances = [replace(u, speaker="=1+1") for u in run.utterances]
-    closely.write(run, {"FFN": jobs["FFN"]})
+    closely.write(run, {"FFN": jobs["FFN"]}, None)
     lines = list(csv.DictReader((run.folder / closely.TABLE).open(newline="", encoding="utf-8")))
     assert lines[0]["speaker"] == "'=1+1"
 
@@ -147,7 +147,7 @@ def test_a_text_that_a_spreadsheet_would_compute_is_defused(run: Any, jobs: Any)
 def test_with_one_fold_nothing_is_scaled(run: Any, jobs: Any) -> None:
     run.protocol = replace(run.protocol, folds=run.protocol.folds[:1])
     one = {"FFN": [[of_seed[0]] for of_seed in jobs["FFN"]]}
-    sure = table(closely.markdown(run, one), "Is it as sure as it is right?")
+    sure = table(closely.markdown(run, one, None), "Is it as sure as it is right?")
     assert sure["FFN"][2:] == ["–", "–"]
 
 
@@ -156,8 +156,16 @@ def test_a_number_for_each_utterance_is_a_truth_and_a_prediction(run: Any) -> No
     run.task, run.outputs = SimpleNamespace(classes=None, pooled=True), ("arousal",)
     run.targets = np.linspace(0, 1, 6)
     said = np.linspace(1, 0, 6)
-    closely.write(run, {"ridge": [[scored(said[:3], None), scored(said[3:], None)]]})
+    closely.write(run, {"ridge": [[scored(said[:3], None), scored(said[3:], None)]]}, None)
     lines = list(csv.DictReader((run.folder / closely.TABLE).open(newline="", encoding="utf-8")))
     assert list(lines[0])[-2:] == ["truth", "predicted"]
     assert float(lines[0]["truth"]) == run.targets[run.position["u0"]]
     assert [float(line["predicted"]) for line in lines] == said.tolist()
+
+
+def test_the_row_that_is_taken_is_looked_at_first(run: Any, jobs: Any) -> None:
+    page = closely.markdown(run, jobs, "SVM")
+    assert page.index("What SVM takes for what") < page.index("What BAS mine takes for what")
+    assert "What FFN takes for what" not in page
+    assert table(page, "What SVM takes for what")["calm"] == ["3", "0", "0"], "of one seed a whole number"
+    assert "What SVM is most wrong about" not in page, "its probabilities are not known"
