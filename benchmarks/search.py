@@ -1,4 +1,4 @@
-"""Does the race pay? Against the linear row and random search of as many trainings, nested, pooled; writes search.md.
+"""Does the race pay? Against the linear row and random search of as many trainings, nested, pooled; writes a page.
 
 Each store is searched as `bas compare` does: for every fold its training speakers alone, and the test part is scored
 once. The same command with the same --runs goes on where it was stopped.
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=16, help="trainings of a search; default: %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--strategy", action="append", choices=STRATEGIES, help="default: all")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
     arguments = parser.parse_args()
     strategies = arguments.strategy or [*STRATEGIES]
     try:
@@ -72,8 +73,8 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"benchmarks/search.py: {error}")
     page = write(every, strategies, arguments)
-    write_text(PAGE, page)
-    print(page, f"\nwritten: {PAGE}", sep="")
+    write_text(arguments.page, page)
+    print(page, f"\nwritten: {arguments.page}", sep="")
 
 
 def measure(features: Path, strategies: Sequence[str], arguments: argparse.Namespace) -> Measured:
