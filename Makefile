@@ -63,7 +63,7 @@ $(foreach target,$(verbs) extract corpus protocol,$(eval needs_$(target) := $(if
 like_EXPERIMENT := emodb.toml
 like_SPACE := my_space.py
 like_RUN := runs/demo
-like_MODEL := runs/demo/models/ser_wide-seed0
+like_MODEL := my-model
 like_SOURCES := recording.wav
 like_SPEECH := path/to/LibriSpeech
 

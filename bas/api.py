@@ -132,11 +132,13 @@ def retrain(
 def compare(experiment: Source, *, console: Console | None = None, **changes: Any) -> Comparison:
     """Search, retrain, train the baselines; the table with its statistics."""
     from bas.studies.compare import study
+    from bas.tasks import has_logits
 
     with _run("compare", experiment, console, changes) as (run, how):
         results = study.compare(run, *how)
     _say(_console(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
-    _say(_console(console), f"closely: {run.folder}/closely.md, every prediction: {run.folder}/predictions.csv")
+    closely = f"closely: {run.folder}/closely.md, " if has_logits(run.task) else ""
+    _say(_console(console), f"{closely}every prediction: {run.folder}/predictions.csv")
     return results
 
 
@@ -369,7 +371,7 @@ def between(
     from bas.runs.start import reopen
 
     comparisons = [_comparison(Path(folder)) for folder in (first, second)]
-    runs = [reopen(Path(folder)) for folder in (first, second)]
+    runs = [reopen(Path(folder), trains=False) for folder in (first, second)]
     rows = pairing.between(runs, comparisons)
     pairing.show(runs, comparisons, rows, _console(console))
     return rows

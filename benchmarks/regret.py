@@ -299,13 +299,11 @@ def write(command: str, every: Sequence[Trained], played: Sequence[Regret]) -> s
         [
             section(1, "Regret against budget"),
             "",
-            paragraph(
-                f"`{command}`, {date.today().isoformat()}, commit {commit()}, on {machine(torch.device('cpu'))}."
-            ),
+            f"`{command}`, {date.today().isoformat()}, commit {commit()}, on {machine(torch.device('cpu'))}.",
             "",
             paragraph(
                 f"A space of {len(EVERY)} architectures (up to two blocks of FFN and MSA, three pools; "
-                f"{len(first.solved)} of them linear models), preset `cpu` with {stated}, the middle state, seeds "
+                f"{len(first.solved)} of them linear models), preset cpu with {stated}, the middle state, seeds "
                 f"{SEEDS}. A search sees the losses on held-out training speakers of one seed; its choice is scored on "
                 "the fold's test part as a committee of the other seed. Regret: what it loses to the architecture with "
                 "the best mean over all folds in the first seed, which only hindsight knows; in points, with 95 % "

@@ -166,16 +166,17 @@ def write(every: Sequence[Measured], strategies: Sequence[str], arguments: argpa
         )
     command = " ".join(["python benchmarks/search.py", *(f"--features {one.store}" for one in every)])
     lines = [
-        section(1, "Does the race pay?"),
+        section(1, "Does the race pay?" if strategies == ["race"] else "The race against random search"),
         "",
         f"`{command} --runs FOLDER --seeds {arguments.seeds} --budget {arguments.budget}"
-        f"{''.join(f' --strategy {name}' for name in arguments.strategy or ())}`, {date.today().isoformat()}, commit "
+        f"{''.join(f' --strategy {name}' for name in arguments.strategy or ())}"
+        f"{'' if arguments.page == PAGE else f' --page {arguments.page.name}'}`, {date.today().isoformat()}, commit "
         f"{commit()}, on {machine(torch.device('cpu'))}.",
         "",
         f"Preset `cpu`, space `{SPACE}`, the middle state, committees of {COMMITTEE} (also the linear row chooses on "
         f"inner folds and is fitted on all training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
-        "linear models; that of random search is its best architecture, trained as a committee: more networks, "
+        f"linear models; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, "
         "and larger ones, for a race tries small ones first. Points of the metric; differences with 95 % intervals, "
         "uncorrected. Linear models and ensemble were chosen by losses out of fold on "
         "training speakers; but these are the corpora that everything here was developed on, and their figures were "

@@ -14,36 +14,56 @@ from bas.errors import UserError
 
 
 def listing(arguments: argparse.Namespace, console: Console) -> int:
-    from bas.report.between import listed
-    from bas.report.results import Comparison
     from bas.report.table import rich_table
     from bas.runs.choose import STUDY
-    from bas.runs.run import OTHER
-    from bas.util.files import read_record
 
     if not arguments.runs.is_dir():
         raise UserError(f"{arguments.runs}: no such folder; `bas demo` makes a first run")
-    rows = []
-    for study in sorted(arguments.runs.glob(f"*/{STUDY}")):
-        verb = read_record(study, OTHER)["verb"]
-        try:
-            results = api.load_results(study.parent)
-        except UserError:  # not complete, or of another version: it is listed without its numbers
-            results = None
-        rows.append(listed(study.parent, results if isinstance(results, Comparison) else None, verb))
-    if not rows:
+    folders = [study.parent for study in sorted(arguments.runs.glob(f"*/{STUDY}"))]
+    if not folders:
         raise UserError(f"{arguments.runs}: no run in it; `bas demo` makes a first one")
-    console.print(rich_table("", ["run", "made by", "corpus", "encoder, state", "result"], rows))
+    rows, faults = [], []
+    for folder in folders:
+        try:
+            rows.append([folder.name, *_described(folder)])
+        except UserError as error:
+            rows.append([folder.name, *["–"] * 3, "not readable, see below"])
+            faults.append(str(error))
+    console.print(rich_table("", ["run", "made by", "corpus", "encoder, layer", "result"], rows))
+    for fault in faults:
+        console.print(fault, style="bold yellow", highlight=False)
     return 0
+
+
+def _described(folder: Path) -> list[str]:
+    """What made a run, on what, and the headline of each row of a comparison."""
+    from bas.report.format import encoder_name, spread
+    from bas.report.results import FILE, Comparison
+    from bas.runs.choose import STUDY, words_of
+    from bas.runs.run import OTHER
+    from bas.util.files import read_record
+
+    verb = f"bas {words_of(read_record(folder / STUDY, OTHER)['verb'])}"
+    if not (folder / FILE).exists():
+        return [verb, *["–"] * 2, "not complete"]
+    results = api.load_results(folder)
+    if not isinstance(results, Comparison):
+        return [verb, *["–"] * 2, "complete"]
+    scores = ", ".join(f"{row.row} {spread(row.metrics[results.headline])}" for row in results.rows)
+    marked = ", MARKED" if results.protocol.marks else ""
+    where = f"{encoder_name(results.encoder.name)}, {results.layer}"
+    return [verb, results.corpus, where, f"{results.headline}: {scores}{marked}"]
 
 
 def show(arguments: argparse.Namespace, console: Console) -> int:
     from bas.report.comparison_page import show as show_comparison
-    from bas.report.results import Comparison
+    from bas.report.results import FILE, Comparison
     from bas.util.reading import read_text
 
+    if not (arguments.run / FILE).exists():
+        raise UserError(f"{arguments.run}: no {FILE}: not a run, or not complete; give its command again")
     results = api.load_results(arguments.run)
-    if isinstance(results, Comparison):
+    if isinstance(results, Comparison) and results.study == "compare":
         show_comparison(results, console)
     else:
         console.print(read_text(arguments.run / "table.md"), highlight=False, markup=False, soft_wrap=True)

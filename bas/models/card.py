@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from bas.models.description import Description
-from bas.report.format import ends, spread
+from bas.report.format import encoder_name, ends, spread
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 
@@ -13,6 +13,7 @@ def card(of: Description) -> str:
     """A page for people, whose head the Hugging Face hub reads."""
     honest, encoder = of.honest, of.encoder
     states = f"state {of.layers[0]}" if len(of.layers) == 1 else f"states {', '.join(map(str, of.layers))}"
+    own = ", and has no score of its own" if honest.folds > 1 else ""
     seeds = "1 seed" if honest.seeds == 1 else f"{honest.seeds} seeds"
     return "\n".join(
         [
@@ -22,7 +23,7 @@ def card(of: Description) -> str:
             "",
             paragraph(
                 f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: {states} of the "
-                f"frozen encoder {encoder.name}, and on that "
+                f"frozen encoder {encoder_name(encoder.name)}, and on that "
                 f"{made_of(of)}. Made by bas from {of.trained['corpus']}."
             ),
             "",
@@ -43,7 +44,7 @@ def card(of: Description) -> str:
             "",
             paragraph(
                 f"This model was fitted on all {of.trained['utterances']:,} utterances that the folds of the "
-                "comparison train on, and has no score of its own. Below is that of models of the same procedure, each "
+                f"comparison train on{own}. Below is that of models of the same procedure, each "
                 f"tested on values of {honest.unit} that it was not trained on: {honest.folds} folds, "
                 f"{seeds}, {honest.utterances:,} utterances of {honest.units} units ({honest.unit}); "
                 f"protocol {honest.protocol.description}."
@@ -69,7 +70,7 @@ def card(of: Description) -> str:
                     f"{of.trained['units']} units ({honest.unit}), {of.shortest:.1f} to {of.longest:.1f} s long; "
                     "longer speech is cut into windows.",
                     *_unheard(of),
-                    f"Encoder: {encoder.name}, revision {encoder.revision}, {encoder.precision}.",
+                    f"Encoder: {encoder_name(encoder.name)}, revision {encoder.revision}, {encoder.precision}.",
                     f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "
                     f"bas {of.trained['versions']['bas']}.",
                     *(f"Licence of the {part}: {text}" for part, text in of.license.items()),

@@ -43,7 +43,7 @@ class Calibration:
 class Honest:
     """The row's score in the comparison: of models of the same procedure, on units that they were not trained on.
 
-    The exported model itself, which was trained on them, has no score.
+    The exported model itself, which was trained on them where there are several folds, has no score.
     """
 
     run: str
@@ -81,7 +81,7 @@ class Description:
     shortest: float  # seconds of the shortest utterance of the training
     longest: float  # seconds of the longest utterance of the training: longer speech is cut into windows
     honest: Honest
-    trained: Mapping[str, Any]  # corpus, its utterances and units, seed, settings, versions, commit, date
+    trained: Mapping[str, Any]  # corpus, its utterances and units, seed, settings, versions, date
     license: Mapping[str, str]  # by part (encoder, corpus), what is known of its licence
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from bas.models.description import FORMAT, Activation, Calibration, Description,
 from bas.models.layout import Block, Layout, layout_of, modules
 from bas.protocols import field_of
 from bas.report.answer import answer
-from bas.report.comparison import labels_of
+from bas.report.comparison import own_name
 from bas.report.results import Comparison
 from bas.runs.plan import MIX
 from bas.runs.results import UNKNOWN, folds_of, results_of, tested
@@ -65,7 +65,7 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
     if not isinstance(run.task, Classification | Shares):
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
     choose_device(run.plan.device)
-    searched, labels = labels_of(run), [one.row for one in comparison.rows]
+    labels = [one.row for one in comparison.rows]
     label = answer(comparison).row if row is None else row
     if label is None:
         raise UserError(f"{run.folder}: no row is shown to be above chance; name one with --row: {', '.join(labels)}")
@@ -75,7 +75,7 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
         raise UserError(f"--row {row!r}: not a row of {run.folder}; it has {', '.join(labels)}")
     if seed not in comparison.seeds:
         raise UserError(f"--seed {seed}: not one of {run.folder}'s, {', '.join(map(str, comparison.seeds))}")
-    return Chosen(searched.get(label, label), label, seed)
+    return Chosen(own_name(run, label), label, seed)
 
 
 def export(run: Run, comparison: Comparison, chosen: Chosen, into: Path, console: Console) -> Description:

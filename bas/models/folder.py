@@ -31,6 +31,7 @@ def prepare(folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it, or give another --into")
     temporary = _temporary(folder)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this one's number
     temporary.mkdir(parents=True)
     temporary.rmdir()
 
@@ -121,7 +122,7 @@ def _own(file: str, description: Description, path: Path) -> SpaceFile:
 
 
 def _load(network: nn.Module, path: Path) -> None:
-    """Fill a network on the device meta with the weights of a file, which must have just these."""
+    """Fill a network with the weights of a file, which must have just these."""
     wanted = network.state_dict()
     try:
         # Not `load_file`, which maps the file: one that is replaced later would change the network, or end the process.

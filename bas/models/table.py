@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -87,11 +88,13 @@ def write(
     """
     model.encoder  # noqa: B018  a missing one is refused before anything is written
     part, head = out.with_name(f"{out.name}.part"), {"bas predict": _digest(identity, utterances)}
-    (done, length), failures = _done(part, head), []
+    failures: list[Failure] = []
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("a", encoding="utf-8") as kept:
-        if not hold(kept):
+        if not hold(kept) or not _is_still(part, kept):
             raise UserError(f"{part}: another process is writing it; wait for it or stop it")
+        check(out)
+        done, length = _done(part, head)
         kept.truncate(length)
         if not length:
             kept.write(json.dumps(head) + "\n")
@@ -110,6 +113,14 @@ def write(
                 table.add(row)
         part.unlink()
     return Outcome(failures, table.short)
+
+
+def _is_still(part: Path, kept: TextIO) -> bool:
+    """Whether the open file is still there under its name: another process may have completed its table since."""
+    try:
+        return os.path.samestat(part.stat(), os.fstat(kept.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _digest(identity: str, utterances: Sequence[Utterance]) -> str:

@@ -41,7 +41,7 @@ def answer(results: Comparison) -> Answer:
     known = [(row, of) for row, of in against if of.significant is not None]
     if not known:
         why = f"with {results.units} units ({results.unit}), {results.folds} folds and {len(results.seeds)} seeds"
-        text = f"This table tells no row from another, for there is no interval {why}."
+        text = f"This table tells no row from another, for there is no verdict {why}."
         return Answer(linear, f"{text} Until one does, take the {linear}, the simplest row.")
     stay = corrected(compared(results).values())
     better = [(row, of) for row, of in known if of in stay and of.difference > 0]
@@ -54,7 +54,7 @@ def answer(results: Comparison) -> Answer:
         text += (
             f"{headline} {difference(most)} against it; a true difference of {seen} points between these two would be "
         )
-        text += f"seen in four of five such tables.{_unfinished(results)}"
+        text += f"seen in four of five such tables, before correction.{_chance(results)}{_unfinished(results)}"
         return Answer(linear, text)
     best, gap = max(better, key=lambda pair: pair[1].low)
     others = [row for row, _ in better if row != best]
@@ -72,3 +72,10 @@ def _unfinished(results: Comparison) -> str:
     if 2 * early <= len(others):
         return ""
     return f" But {early} of {len(others)} other rows had not learnt to an end: more epochs may change this."
+
+
+def _chance(results: Comparison) -> str:
+    """A sentence where the linear row may have learnt nothing."""
+    linear = next(row for row in results.rows if row.row == results.linear)
+    shown = not any(remark.startswith(NOT_ABOVE_CHANCE) for remark in linear.remarks)
+    return "" if shown else " It is itself not shown to be above chance."

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from bas.errors import UserError
-from bas.report.comparison import labels_of
+from bas.report.comparison import own_name
 from bas.report.format import spread, verdict
-from bas.report.notes import corrected, many_line, power_lines
+from bas.report.notes import corrected, intervals_line, many_line, power_lines, tell_protocol, uncorrected_line
 from bas.report.results import Comparison
 from bas.report.table import rich_table
 from bas.runs.results import metrics_of, pooled, results_of, tested
@@ -52,7 +51,7 @@ def between(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> tuple[Bet
     metric, rows = first.metrics[first.headline], []
     shared = [row.row for row in comparisons[0].rows if row.row in {other.row for other in comparisons[1].rows}]
     for label in shared:
-        a, b = (pooled(results_of(run, labels_of(run).get(label, label))) for run in runs)
+        a, b = (pooled(results_of(run, own_name(run, label))) for run in runs)
         means = [metrics_of(run, predictions)[first.headline] for run, predictions in zip(runs, (a, b), strict=True)]
         gap = paired(targets_N, b, a, units_N, metric)
         rows.append(Between(row=label, first=means[0], second=means[1], second_against_first=gap))
@@ -66,20 +65,14 @@ def show(runs: Sequence[Run], comparisons: Sequence[Comparison], rows: Sequence[
     stay = corrected(gaps.values())
     heading = [headline, *names, f"{names[1]} against {names[0]}"]
     lines = [[one.row, spread(one.first), spread(one.second), verdict(one.second_against_first, stay)] for one in rows]
+    tell_protocol(runs[0].protocol, console)
     console.print(rich_table(f"protocol {runs[0].protocol.description}", heading, lines))
-    for line in (*power_lines(comparisons[0], gaps.values()), *many_line(gaps)):
+    fewest = min(comparisons, key=lambda one: len(one.seeds))
+    meant = (
+        intervals_line(fewest),
+        *power_lines(fewest, gaps.values()),
+        *many_line(gaps),
+        *uncorrected_line(gaps.values()),
+    )
+    for line in meant:
         console.print(line, highlight=False)
-
-
-def listed(folder: Path, results: Comparison | None, verb: str) -> list[str]:
-    """A line of `bas runs list`: name, verb, corpus, encoder and state, headline of each row."""
-    if results is None:
-        return [folder.name, verb, *["–"] * 3]
-    scores = ", ".join(f"{row.row} {spread(row.metrics[results.headline])}" for row in results.rows)
-    return [
-        folder.name,
-        verb,
-        results.corpus,
-        f"{results.encoder.name} {results.layer}",
-        f"{results.headline}: {scores}",
-    ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bas.errors import UserError
 from bas.report.results import Comparison, Ensembles, Races, Row
 from bas.runs.plan import MIX
 from bas.runs.results import (
@@ -64,6 +65,18 @@ def tabulate(run: Run) -> Comparison:
 def labels_of(run: Run) -> dict[str, str]:
     """The space of each searched row, by the row's label."""
     return {f"BAS {name}": name for name in run.spaces}
+
+
+def own_name(run: Run, label: str) -> str:
+    """The name that a row's jobs have, by its label in the table.
+
+    Raises UserError for a row of a table that was made before the run's folder got other spaces.
+    """
+    name = labels_of(run).get(label, label)
+    if name not in (*run.spaces, *run.baselines, *run.task.linears):
+        again = f"give `bas compare {run.folder}/experiment.toml` again first"
+        raise UserError(f"{run.folder}: its last command had other spaces than the row {label!r}; {again}")
+    return name
 
 
 def jobs_of(run: Run) -> dict[str, list[list[Scored]]]:

@@ -111,17 +111,18 @@ def _decisions(results: Comparison) -> list[str]:
         )
         lines += [f"{name}: {warning}" for warning in selection.warnings]
     lines += [line for name, races in results.races.items() for line in _race(name, races)]
-    return lines + [_ensemble(name, of) for name, of in results.ensembles.items()]
+    solved = " Without a block, a pool of the mean, the statistics or the quantiles stands for a solved linear model."
+    made = [_ensemble(name, of, solved if results.majority else "") for name, of in results.ensembles.items()]
+    return lines + made
 
 
-def _ensemble(name: str, of: Ensembles) -> str:
-    """What a row averages, the heaviest first."""
+def _ensemble(name: str, of: Ensembles, solved: str) -> str:
+    """What a row averages, the heaviest first. solved: what to say of architectures without a block."""
     shown = [f"{blocks} {100 * weight:.0f} %" for blocks, weight in list(of.weights.items())[:MOST_MEMBERS]]
     more = "" if len(of.weights) == len(shown) else f", and {len(of.weights) - len(shown)} with less"
     return (
         f"{name}: its row is not the choice alone, but the mean of {of.members:.1f} architectures, weighted by what "
-        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}. "
-        "Without a block, a pool of the mean, the statistics or the quantiles stands for a linear model that is solved."
+        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}.{solved}"
     )
 
 

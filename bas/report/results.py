@@ -140,7 +140,7 @@ class Comparison(Results, Context):
     study: ClassVar = "compare"
 
     rows: tuple[Row, ...]
-    majority: Mapping[str, float] | None  # metrics of always saying the class that is most frequent in training
+    majority: Mapping[str, float] | None = None  # metrics of always saying the class that is most frequent in training
     ceiling: Ceiling | None  # what the targets' own noise leaves to reach
     false_verdicts: FalseVerdicts | None  # of rows against themselves; None: too few seeds or units
     verdicts: tuple[str, ...]  # sentences

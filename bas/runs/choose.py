@@ -242,7 +242,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):
-            raise UserError(f"{folder}: holds what `bas {_words(earlier)}` made; give another --name")
+            raise UserError(f"{folder}: holds what `bas {words_of(earlier)}` made; give another --name")
         before = {path: path.read_bytes() for path in (folder / FILE, folder / STUDY) if path.exists()}
         runs = _runs_in(folder)
         if earlier == verb or NESTED.index(verb) > NESTED.index(earlier):
@@ -259,7 +259,8 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
             raise
 
 
-def _words(verb: str) -> str:
+def words_of(verb: str) -> str:
+    """The words of the command line that a verb is called by."""
     return "protocol cost" if verb == "cost" else verb
 
 

@@ -17,7 +17,7 @@ from bas.search.ensemble import Member
 from bas.search.race import Choice, Trial
 from bas.stats import Interval, Predictions, Spread, interval_of_mean, mean_metric, ua
 from bas.stats.shares import Ceiling
-from bas.tasks import join_parts
+from bas.tasks import has_logits, join_parts
 from bas.training.settings import Settings
 from bas.util.typed import from_plain
 
@@ -291,7 +291,7 @@ def ceiling(run: Run) -> Ceiling | None:
 
 def majority_of(run: Run) -> dict[str, float] | None:
     """The metrics of always saying the class that is most frequent in a fold's training part; None without classes."""
-    if run.task.classes is None:
+    if not has_logits(run.task):
         return None
     said = []
     for fold in run.protocol.folds:

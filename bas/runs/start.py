@@ -93,18 +93,22 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     return run
 
 
-def reopen(folder: Path) -> Run:
-    """Open a run to take it further. Raises UserError, naming it, for whatever has changed since it was made."""
+def reopen(folder: Path, *, trains: bool = True) -> Run:
+    """Open a run to take it further. Raises UserError, naming it, for whatever has changed since it was made.
+
+    trains: something is to be trained: versions of libraries must be the same, too, and recordings.
+    """
     run = Run.open(folder)
     earlier = read_record(folder / "run.json", OTHER).get("made_of")
     if not isinstance(earlier, dict):
         raise UserError(f"{folder}/run.json: not written by this version of bas; run it again under another --name")
     for name, value in _made_of(run).items():
-        if earlier.get(name) != value:
+        if earlier.get(name) != value and (trains or not name.startswith("version of ")):
             raise UserError(
                 f"{folder}: made with {name} {earlier.get(name)}, now {value}; put that back, or run it anew"
             )
-    _check_recordings(Path(run.plan.features), run.corpus, run.store.info)
+    if trains:
+        _check_recordings(Path(run.plan.features), run.corpus, run.store.info)
     check_jobs(folder / "jobs", run.protocol)
     return run
 

@@ -50,7 +50,7 @@ class Whole:
 
 def whole(run: Run, folder: Path) -> Run:
     """The run, in another folder, with one fold: all that its folds train on, and no test part."""
-    if len(run.protocol.folds) == 1:  # a valid part that was published stays
+    if len(run.protocol.folds) == 1:  # its valid part stays
         folds: tuple[Fold, ...] = (replace(run.protocol.folds[0], test=()),)
     else:
         ids = sorted({i for fold in run.protocol.folds for i in (*fold.fit, *fold.valid)})

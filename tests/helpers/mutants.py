@@ -469,8 +469,8 @@ MUTANTS = [
     Mutant(
         "an export does not see that its run has changed",
         "bas/runs/start.py",
-        "        if earlier.get(name) != value:",
-        "        if earlier.get(name) != value and not name:",
+        "        if earlier.get(name) != value and (trains or",
+        "        if earlier.get(name) != value and not name and (trains or",
         f"{EXPORTED} -k has_changed",
     ),
     Mutant(

@@ -211,8 +211,8 @@ def test_a_run_that_has_changed_is_refused(folder: Path, capsys: pytest.CaptureF
         assert why in said
 
 
-def test_what_a_search_has_added_since_is_left_out(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_search_has_added_is_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A seed and a space that the table does not have yet."""
     shutil.copytree(folder, tmp_path / "all")
@@ -222,6 +222,9 @@ def test_what_a_search_has_added_since_is_left_out(
     assert main(["search", *words, *more]) == 0
     assert main(["export", "runs/race", "--row", "simple FFN", "--into", "two"]) == 0
     assert json.loads(Path("two/model.json").read_text())["honest"]["seeds"] == 2
+    assert main(["search", *words, *more, "--space", "ser_bas3"]) == 0
+    assert main(["export", "runs/race", "--row", "BAS ser_wide", "--into", "three"]) == 2
+    assert "its last command had other spaces than the row 'BAS ser_wide'" in capsys.readouterr().err
 
 
 def test_the_row_that_the_table_says_to_take_is_the_default(folder: Path) -> None:

@@ -66,9 +66,7 @@ def test_a_row_that_is_worse_is_never_taken() -> None:
 def test_without_an_interval_that_is_said(units: int) -> None:
     said = answer(table(T=pair(0.3, units=units), BAS=pair(0.5, units=units)))
     assert said.row == "line"
-    assert said.text.startswith(
-        "This table tells no row from another, for there is no interval with 10 units (speaker)"
-    )
+    assert said.text.startswith("This table tells no row from another, for there is no verdict with 10 units (speaker)")
 
 
 def test_at_chance_nothing_is_taken() -> None:
@@ -77,6 +75,8 @@ def test_at_chance_nothing_is_taken() -> None:
     one_above = table(low, BAS=pair(0.01))
     one_above.rows[0].remarks = ()
     assert answer(one_above).row == "line"
+    assert "It is itself not shown to be above chance." in answer(one_above).text
+    assert "itself" not in answer(table(BAS=pair(0.01))).text
 
 
 def test_rows_that_had_not_learnt_to_an_end_are_told() -> None:

@@ -81,14 +81,24 @@ def test_runs_are_listed_and_shown_again(home: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["runs", "list"]) == 0
     said = capsys.readouterr().out
-    for name in ("begun", "four", "one", "two"):
-        assert name in said
+    first = [line.strip("│ ").split(" ")[0] for line in said.splitlines() if line.startswith("│")]
+    assert [name for name in first if name] == ["begun", "four", "one", "two"]
+    assert "not complete" in said
     results = json.loads(Path("runs/two/results.json").read_text())
     assert f"{100 * results['rows'][0]['metrics']['WA']['mean']:.1f}" in said
     assert main(["runs", "show", "runs/two"]) == 0
     again = capsys.readouterr().out
     assert "which downstream model?" in again
     assert main(["runs", "show", "runs/begun"]) == 2
+    assert "runs/begun: no results.json: not a run, or not complete" in capsys.readouterr().err
+    damaged = Path("runs/four/results.json")
+    text = damaged.read_text()
+    damaged.write_text(text[:-50])
+    assert main(["runs", "list"]) == 0
+    damaged.write_text(text)
+    said = capsys.readouterr().out
+    assert "not readable, see below" in said
+    assert "runs/four/results.json: not readable as JSON" in said
 
 
 def test_a_folder_without_runs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
