@@ -81,7 +81,7 @@ def test_runs_are_listed_and_shown_again(home: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["runs", "list"]) == 0
     said = capsys.readouterr().out
-    first = [line.strip("│ ").split(" ")[0] for line in said.splitlines() if line.startswith("│")]
+    first = [line.split("│")[1].strip() for line in said.splitlines() if line.startswith("│")]
     assert [name for name in first if name] == ["begun", "four", "one", "two"]
     assert "not complete" in said
     results = json.loads(Path("runs/two/results.json").read_text())
