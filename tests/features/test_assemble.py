@@ -37,7 +37,7 @@ ALL = {"layers": None, "ids": None}
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "load_encoder", lambda *_, **__: Fake())
+    monkeypatch.setattr("bas.encoders.again.load_encoder", lambda *_, **__: Fake())
 
 
 @pytest.fixture

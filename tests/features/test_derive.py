@@ -22,7 +22,6 @@ from stores import SECONDS, Fake, flip, manifest, names, quiet, store
 
 from bas.cli.main import main
 from bas.corpora import Word, open_corpus
-from bas.features import verify as room
 from bas.features.assemble import merge, subset
 from bas.features.derive import POOLINGS, beside, derive, frame_times, origin, pooled, spans
 from bas.features.info import describe
@@ -268,7 +267,7 @@ def test_verify_derives_again_where_the_parent_is(
     parent: FeatureStore, words: Segments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = {p: derive(parent.folder, tmp_path / p, words, p, quiet()).folder for p in POOLINGS}
-    monkeypatch.setattr(room, "load_encoder", lambda *_, **__: pytest.fail("an encoder makes other rows"))
+    monkeypatch.setattr("bas.encoders.again.load_encoder", lambda *_, **__: pytest.fail("an encoder makes other rows"))
     for folder in made.values():
         findings = checks(folder, sample=2)
         assert list(findings) == ["files", "entries", "shards", "derivation", "labels"]

@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A whole store of three shards or more; loading an encoder gives `Fake`."""
-    monkeypatch.setattr(room, "load_encoder", lambda *_, **__: Fake())
+    monkeypatch.setattr("bas.encoders.again.load_encoder", lambda *_, **__: Fake())
     made = store(root, tmp_path / "store").folder
     assert len(list(made.glob("shard-*.h5"))) >= 3
     return made
@@ -236,7 +236,7 @@ class Off(Fake):
 
 
 def test_states_of_another_encoder_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "load_encoder", lambda *_, **__: Off())
+    monkeypatch.setattr("bas.encoders.again.load_encoder", lambda *_, **__: Off())
     finding = checked(folder, sample=2)["encoder"]
     assert len(finding.problems) == 2
     assert all(": layer 1 differs by 0.00" in line for line in finding.problems)
@@ -260,7 +260,7 @@ def test_states_of_another_utterance_under_right_checksums_are_found(folder: Pat
 def test_another_encoder_is_not_taken_for_the_store_s(
     field: str, value: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "load_encoder", lambda *_, **__: Fake(**{field: value}))
+    monkeypatch.setattr("bas.encoders.again.load_encoder", lambda *_, **__: Fake(**{field: value}))
     (line,) = wrong(folder)["encoder"]
     assert f"({field}: " in line
 
@@ -274,7 +274,7 @@ def test_the_encoder_is_loaded_as_the_store_says(
         seen.append((name, device, revision, more))
         return Fake()
 
-    monkeypatch.setattr(room, "load_encoder", load)
+    monkeypatch.setattr("bas.encoders.again.load_encoder", load)
     checked(folder)
     checked(folder, encoder=str(tmp_path))
     more = {"precision": "float32", "real_length": False}

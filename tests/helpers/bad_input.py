@@ -356,8 +356,6 @@ CASES = {
     "Model": {
         "a run that is not complete": Case("export runs/old"),
         "the folder of no model": Case("predict wav wav/a1.wav"),
-        "no such recording": Case("predict model wav/z1.wav"),
-        "a folder without recordings": Case("predict model empty", lambda: os.mkdir("empty")),
         "a table of another kind": Case("predict model wav --out said.xlsx"),
         "a table that is there": Case("predict model wav --out said.csv", lambda: write("said.csv", "")),
     },

@@ -51,13 +51,17 @@ def results(run: Run) -> dict[str, Any]:
 
 
 def compare(result: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Losses to float tolerance, all else exactly, but for the seconds."""
+    """Losses and logits to float tolerance, all else exactly, but for the seconds."""
     assert list(result) == list(expected)
     for name, one in expected.items():
         other = result[name]
         assert list(other) == list(one)
-        for key in one.keys() - {"seconds", "networks"}:
+        for key in one.keys() - {"seconds", "networks", "test"}:
             assert other[key] == one[key], (name, key)
+        told, expected_told = dict(other["test"]), dict(one["test"])
+        for logits, wanted in zip(told.pop("logits") or (), expected_told.pop("logits") or (), strict=True):
+            assert logits == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        assert told == expected_told, name
         assert other["seconds"] > 0
         (curve,), (expected_curve,) = other["networks"], one["networks"]
         assert curve["kept_epoch"] == expected_curve["kept_epoch"]

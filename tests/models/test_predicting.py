@@ -276,6 +276,8 @@ def test_two_processes_do_not_write_one_table(home: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        (["z9.wav"], "z9.wav: no such file or folder"),
+        (["run-model"], "run-model: no recording beneath it; suffixes: .wav, .flac"),
         (["u00.wav", "u00.wav"], "u00.wav: there 2 times; name each recording once"),
         (["u00.wav", "--json", "--out", "a.csv"], "--json: is for what is printed"),
         (["u00.wav", "--workers", "0"], "'0': must be a number, 1 or more"),
