@@ -149,7 +149,7 @@ dynamics: .venv/dynamics  ## fine-tune an encoder and watch its embeddings | mak
 cost: .venv/run  ## the same models under a leaky and a clean split: what is a leak worth? | make cost EXPERIMENT=emodb.toml SET="cost.clean=speaker:5 cost.leaky=id:5"
 	$(BIN)/bas protocol cost $(READ)
 
-export: .venv/run  ## a row of a comparison, fitted on every training speaker, as a model that predicts | make export RUN=runs/demo ROW="simple FFN" TO=my-model
+export: .venv/run  ## a row of a comparison, fitted on all that its folds train on, as a model that predicts | make export RUN=runs/demo ROW="simple FFN" TO=my-model
 	$(BIN)/bas export "$(RUN)" $(if $(ROW),--row "$(ROW)") $(if $(TO),--into "$(TO)")
 
 predict: .venv/run  ## what a model says of recordings, folders of them and manifests | make predict MODEL=my-model SOURCES="a.wav folder" TO=said.csv

@@ -16,7 +16,7 @@ from bas.util.device import DEVICES
 from bas.util.progress import list_lines
 from bas.util.terminal import Terminal
 
-EXPORT = "a row of a comparison, fitted on every training speaker, as a folder that predicts"
+EXPORT = "a row of a comparison, fitted on all that its folds train on, as a folder that predicts"
 PREDICT = "what an exported model says of recordings: probabilities or shares, as CSV or JSON Lines"
 
 
@@ -80,7 +80,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="FILE.py",
-        help="a space file whose blocks are needed",
+        help="a space file with blocks of your own that the model names; its code is run",
     )
     p.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
     p.add_argument("--workers", type=positive, help="threads; default: one a core, and one on a GPU")

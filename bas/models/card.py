@@ -6,6 +6,7 @@ import json
 
 from bas.models.description import Description
 from bas.report.format import encoder_name, ends, spread
+from bas.search.ensemble import made_of
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 
@@ -24,7 +25,7 @@ def card(of: Description) -> str:
             paragraph(
                 f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: {states} of the "
                 f"frozen encoder {encoder_name(encoder.name)}, and on that "
-                f"{made_of(of)}. Made by bas from {of.trained['corpus']}."
+                f"{_architecture(of)}. Made by bas from {of.trained['corpus']}."
             ),
             "",
             section(2, "Use"),
@@ -81,14 +82,11 @@ def card(of: Description) -> str:
     )
 
 
-def made_of(of: Description) -> str:
-    """The architectures, with their weights where there are several."""
+def _architecture(of: Description) -> str:
+    """Of what the model is made, with weights where there are several."""
     if not of.members:
         return "a linear model of the mean frame"
-    names = [(" > ".join(member.architecture.values()), member.weight) for member in of.members]
-    if len(names) == 1:
-        return names[0][0]
-    return "an ensemble: " + ", ".join(f"{100 * weight:.0f} % {name}" for name, weight in names)
+    return ("an ensemble: " if len(of.members) > 1 else "") + made_of(of.members)
 
 
 def _unheard(of: Description) -> list[str]:

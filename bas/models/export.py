@@ -1,6 +1,6 @@
 """From a comparison to a model that is taken away.
 
-Axes: S seeds, N test utterances, O outputs.
+Axes: S seeds, N test utterances, O classes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy.special import softmax
 
 from bas.blocks import MeanPool
 from bas.encoders import EncoderInfo, files_of
@@ -26,6 +25,7 @@ from bas.models.description import FORMAT, Activation, Calibration, Description,
 from bas.models.layout import Block, Layout, layout_of, modules
 from bas.protocols import field_of
 from bas.report.answer import answer
+from bas.report.closely import Said
 from bas.report.comparison import own_name
 from bas.report.results import Comparison
 from bas.runs.plan import MIX
@@ -35,7 +35,7 @@ from bas.runs.start import check_jobs
 from bas.runs.whole import Whole, epochs, fit_whole, whole
 from bas.space import Architecture
 from bas.speech.audio import SAMPLE_RATE
-from bas.stats.calibration import Calibrated, cross_fitted, temperature
+from bas.stats.calibration import before_and_after, temperature
 from bas.tasks import Classification, Shares, has_logits
 from bas.util.device import choose_device
 from bas.util.progress import bar
@@ -199,20 +199,14 @@ def calibrated(run: Run, row: str) -> tuple[float, Calibration | None]:
     if not has_logits(run.task):
         return 1.0, None
     jobs = results_of(run, row)
-    missing = [result for of_seed in jobs for result in of_seed if result.test.logits is None]
-    if missing:
+    logits_SNO, targets_N = Said.of(jobs).logits_SNO, tested(run)[0]
+    if logits_SNO is None:
         raise UserError(f"--row {row}: a model of the task's own kind, whose probabilities are not known here")
-    logits_SNO = np.array([np.concatenate([np.asarray(r.test.logits) for r in of_seed]) for of_seed in jobs])
-    seeds, count, _ = logits_SNO.shape
-    targets, folds = np.tile(tested(run)[0], seeds), np.tile(folds_of(jobs[0]), seeds)
-    logits = logits_SNO.reshape(seeds * count, -1)
-    plain_NO = np.asarray(softmax(logits, axis=1))
-    before = Calibrated.of(plain_NO, targets)
-    if len(np.unique(folds)) == 1:
-        return 1.0, Calibration(utterances=count, uncalibrated=before, calibrated=None)
-    after = Calibrated.of(cross_fitted(logits, targets, folds), targets)
-    heat = temperature(logits, targets) if after.loss < before.loss else 1.0
-    return heat, Calibration(utterances=count, uncalibrated=before, calibrated=after)
+    before, after = before_and_after(logits_SNO, targets_N, folds_of(jobs[0]))
+    heat = 1.0
+    if after and after.loss < before.loss:
+        heat = temperature(np.concatenate(logits_SNO), np.tile(targets_N, len(logits_SNO)))
+    return heat, Calibration(utterances=len(targets_N), uncalibrated=before, calibrated=after)
 
 
 def licenses(info: StoreInfo) -> Mapping[str, str]:

@@ -50,7 +50,6 @@ class Layout:
     pool: Block | None = None
     stem: Block | None = None
     slots: Mapping[str, Block] | None = None
-    names: Mapping[str, str] | None = None  # of the blocks, by slot, as the search space calls them
     dim: int = 0
     residual: bool = False
     each_output: bool = False
@@ -88,7 +87,6 @@ def layout_of(
         kind="network",
         stem=block("stem", space.stem),
         slots=slots,
-        names={slot: chosen[slot] for slot in slots if slot in chosen},
         pool=pool,
         dim=settings.width or dim,
         residual=settings.residual == "every",

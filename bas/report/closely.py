@@ -18,7 +18,7 @@ from bas.protocols import field_of
 from bas.report.format import points
 from bas.runs.results import DIGITS, Scored, folds_of, tested
 from bas.runs.run import Run
-from bas.stats.calibration import Calibrated, cross_fitted
+from bas.stats.calibration import before_and_after
 from bas.tasks import has_logits
 from bas.util.files import replacing, write_text
 from bas.util.markdown import bullets, markdown_table, paragraph, section
@@ -162,11 +162,7 @@ def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.nda
         if of.logits_SNO is None:
             rows.append([label, *["–"] * 4])
             continue
-        seeds, _, classes = of.logits_SNO.shape
-        logits, targets = of.logits_SNO.reshape(-1, classes), np.tile(targets_N, seeds)
-        every = [Calibrated.of(np.asarray(softmax(logits, axis=1)), targets)]
-        if len(np.unique(folds_N)) > 1:
-            every.append(Calibrated.of(cross_fitted(logits, targets, np.tile(folds_N, seeds)), targets))
+        every = [one for one in before_and_after(of.logits_SNO, targets_N, folds_N) if one]
         cells = [cell for one in every for cell in (f"{one.loss:.3f}", points(one.error))]
         rows.append([label, *cells, *["–"] * (4 - len(cells))])
     heading = ["model", "log loss", "calibration error, points", "log loss, scaled", "calibration error, scaled"]

@@ -7,9 +7,10 @@ A job uses its test part once, in `_score`, after every choice is made.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from glob import escape
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def search_job(job: Job) -> Job:
 
 def checkpoint(session: Session, job: Job) -> Path:
     return session.run.folder / "jobs" / f"{job.name}.checkpoint"
+
+
+def checkpoints(session: Session, job: Job) -> Callable[[Architecture], Path]:
+    """Where the networks of a training's row have their checkpoints, by architecture."""
+    if job.kind == Kind.RETRAIN and session.run.plan.settings.committee > 1:  # where a race has left its trainings
+        return partial(of_architecture, checkpoint(session, search_job(job)))
+    return lambda architecture: checkpoint(session, job)
 
 
 def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
@@ -202,15 +210,11 @@ def train(session: Session, job: Job, fold: Fold) -> TrainingResult:
                 tensorboard.train_epoch(board, record)
             session.tick()
 
-        def path(architecture: Architecture) -> Path:
-            if job.kind == Kind.RETRAIN and settings.committee > 1:  # where a race has left its trainings
-                return of_architecture(checkpoint(session, search_job(job)), architecture)
-            return checkpoint(session, job)
-
         search = search_of(session.run, job.row, job.fold, job.seed) if job.kind == Kind.RETRAIN else None
         members = search.members if search else (Member(architecture.to_dict(), 1.0),)
         begun = time.monotonic()
-        fitted = fit_ensemble(session, space, members, settings, job.fold, job.seed, after_epoch, path)
+        paths = checkpoints(session, job)
+        fitted = fit_ensemble(session, space, members, settings, job.fold, job.seed, after_epoch, paths)
         if search and search.trials:
             fitted = replace(fitted, seconds=time.monotonic() - begun)  # the race's trainings are in its own
         for number, records in enumerate(fitted.curves):

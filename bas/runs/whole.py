@@ -1,8 +1,8 @@
 """A row of a table once more, on all that the folds of its run train on: the model that is taken away.
 
 It is the row's own procedure, the search and the choice of the state included, on all utterances that the folds of the
-run train on. No speaker is left to score it: what it is worth is the row's score in the table, that of models of the
-same procedure on speakers whom they had not heard.
+run train on. Nothing of it is scored: what it is worth is the row's score in the table, that of models of the same
+procedure on units that they were not trained on.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from torch import nn
 from bas.errors import UserError
 from bas.protocols import Fold, add_valid, slug
 from bas.runs.fit import fit_ensemble
-from bas.runs.jobs import checkpoint, run_job, search_job
+from bas.runs.jobs import checkpoints, run_job, search_job
 from bas.runs.linear import as_network, fit_linear_row
 from bas.runs.plan import BEST, Job, Kind
-from bas.runs.raced import of_architecture
 from bas.runs.results import search_of
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.worker import in_one_thread
 from bas.search.ensemble import Member
 from bas.search.search import epochs_of
-from bas.space import Architecture, SearchSpace
+from bas.space import SearchSpace
 from bas.training.loop import Record
 from bas.training.settings import RACES
 
@@ -96,7 +95,7 @@ def _fit(session: Session, row: str, seed: int) -> Whole:
         session.tick()
         return Whole(network, None, (), session.layer(0), 1)
     job = Job(Kind.RETRAIN if row in run.spaces else Kind.BASELINE, row, 0, seed)
-    space, path = run.baselines[row] if row in run.baselines else run.spaces[row].space, checkpoint(session, job)
+    space = run.baselines[row] if row in run.baselines else run.spaces[row].space
     members: tuple[Member, ...]
     if row in run.spaces:
         _once(session, search_job(job))
@@ -104,14 +103,10 @@ def _fit(session: Session, row: str, seed: int) -> Whole:
     else:
         members = (Member(space.only().to_dict(), 1.0),)
 
-    def path_of(architecture: Architecture) -> Path:
-        shared = row in run.spaces and settings.committee > 1  # where a race has left its trainings
-        return of_architecture(checkpoint(session, search_job(job)), architecture) if shared else path
-
     def after_epoch(record: Record) -> None:
         session.tick()
 
-    fitted = fit_ensemble(session, space, members, settings, 0, seed, after_epoch, path_of)
+    fitted = fit_ensemble(session, space, members, settings, 0, seed, after_epoch, checkpoints(session, job))
     return Whole(fitted.network, space, members, session.layer(0), settings.stride)
 
 

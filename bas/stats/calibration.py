@@ -1,6 +1,6 @@
 """Do probabilities mean what they say? A temperature for logits, and the expected calibration error.
 
-Axes: N utterances, O classes.
+Axes: S seeds, N utterances, O classes.
 
 References
     Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017: temperature scaling; the error in equal bins.
@@ -30,6 +30,20 @@ class Calibrated:
         of_truth_N = probabilities_NO[np.arange(len(targets_N)), targets_N]
         loss = -float(np.log(np.maximum(of_truth_N, np.finfo(float).tiny)).mean())
         return cls(loss, calibration_error(probabilities_NO, targets_N))
+
+
+def before_and_after(
+    logits_SNO: np.ndarray, targets_N: np.ndarray, folds_N: np.ndarray
+) -> tuple[Calibrated, Calibrated | None]:
+    """A row's probabilities with all its seeds: as they are, and with temperatures fitted on the other folds.
+
+    None with a single fold.
+    """
+    seeds, _, classes = logits_SNO.shape
+    logits, targets, folds = logits_SNO.reshape(-1, classes), np.tile(targets_N, seeds), np.tile(folds_N, seeds)
+    before = Calibrated.of(np.asarray(softmax(logits, axis=1)), targets)
+    several = len(np.unique(folds_N)) > 1
+    return before, Calibrated.of(cross_fitted(logits, targets, folds), targets) if several else None
 
 
 def temperature(logits_NO: np.ndarray, targets_N: np.ndarray) -> float:
