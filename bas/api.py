@@ -11,8 +11,7 @@ Imports nothing heavy: each function does.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,12 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
+from bas.finished import between, export, load, load_results
 from bas.util.places import short_name, short_place
-from bas.util.terminal import Terminal
+from bas.util.terminal import console_of, say
 
 if TYPE_CHECKING:
-    from bas.models.predict import Model
-    from bas.report.between import Between
-    from bas.report.results import Comparison, Results
+    from bas.report.results import Comparison
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
     from bas.studies.audit.results import Audit
@@ -71,7 +69,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.util.device import choose_device
     from bas.util.progress import list_lines
 
-    choice, console = _choice("extract", experiment, changes), _console(console)
+    choice, console = _choice("extract", experiment, changes), console_of(console)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
@@ -79,9 +77,9 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.corpus.map)
     group = Group.of_torchrun()
     if group.rank:  # the first process speaks for all
-        console = _console(None)
+        console = console_of(None)
     for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
-        _say(console, f"{corpus.name}: {line}")
+        say(console, f"{corpus.name}: {line}")
     encoder: Encoder = load_encoder(
         str(of.name),
         choose_device(choice.device, group.local_rank),
@@ -101,7 +99,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     if skipped := store.info.skipped:
         console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
         list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
-    _say(console, f"features: {folder}, complete")
+    say(console, f"features: {folder}, complete")
     return folder
 
 
@@ -136,9 +134,9 @@ def compare(experiment: Source, *, console: Console | None = None, **changes: An
 
     with _run("compare", experiment, console, changes) as (run, how):
         results = study.compare(run, *how)
-    _say(_console(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
+    say(console_of(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
     closely = f"closely: {run.folder}/closely.md, " if has_logits(run.task) else ""
-    _say(_console(console), f"{closely}every prediction: {run.folder}/predictions.csv")
+    say(console_of(console), f"{closely}every prediction: {run.folder}/predictions.csv")
     return results
 
 
@@ -169,9 +167,9 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     workers = choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
-    _say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
+    say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
-        _say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
+        say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
     return result
 
 
@@ -191,7 +189,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
         result = carry_out(
             run, mode, trials, choose.workers_of(choice.workers, inputs.plan.device), console, choice.memory
         )
-    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
+    say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 
@@ -204,7 +202,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
-    _say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
+    say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
     return result
 
 
@@ -213,7 +211,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     from bas.runs import choose
     from bas.studies.probe.study import StoreChoice, carry_out
 
-    choice, console = _choice("probe", experiment, changes), _console(console)
+    choice, console = _choice("probe", experiment, changes), console_of(console)
     stores = []
     for name, features in choose.stores_of(choice, "probe").items():
         opened = choose.open_store(choice, "probe", features)
@@ -234,7 +232,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     from bas.studies.words.study import StoreChoice, carry_out
     from bas.studies.words.tasks import tasks_of
 
-    choice, console = _choice("words", experiment, changes), _console(console)
+    choice, console = _choice("words", experiment, changes), console_of(console)
     require(choice, "words", "words.text_encoder")
     text_encoder = short_name(str(choice.words.text_encoder))
     stores, left_out = [], []
@@ -267,7 +265,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     from bas.runs import choose
     from bas.studies.shares.study import StoreChoice, carry_out
 
-    choice, console = _choice("shares", experiment, changes), _console(console)
+    choice, console = _choice("shares", experiment, changes), console_of(console)
     of_name = choose.stores_of(choice, "shares")
     layers = choice.layer or (None,)
     if len(layers) not in (1, len(of_name)):
@@ -295,7 +293,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
     from bas.util.device import choose_device
 
-    choice, console = _choice("dynamics", experiment, changes), _console(console)
+    choice, console = _choice("dynamics", experiment, changes), console_of(console)
     require(choice, "dynamics", "corpus.reader", "corpus.root", "encoder.name")
     of, reader, encoder = choice.dynamics, str(choice.corpus.reader), str(choice.encoder.name)
     root = Path(str(choice.corpus.root)).expanduser().resolve()
@@ -328,94 +326,8 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     }
     with choose.work_in(folder, "dynamics", replace(choice, **values)):
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
-    _say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
+    say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result
-
-
-def export(
-    run: str | os.PathLike[str],
-    *,
-    row: str | None = None,
-    into: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    console: Console | None = None,
-) -> Path:
-    """Fit a row of a comparison on all that its folds train on, and write it as a model's folder, which is returned.
-
-    row: as the table names it; None: the one that the table's answer names. into: None: `models/` in the run's folder.
-    seed: one of the run's.
-    """
-    from bas.models import export as exporting
-    from bas.runs.start import reopen
-    from bas.util.files import locked
-
-    folder, console = Path(run), _console(console)
-    results = _comparison(folder)
-    with locked(folder, "at work"):
-        opened = reopen(folder)
-        chosen = exporting.check(opened, results, row, seed)
-        place = folder / "models" / exporting.on_row(chosen) if into is None else Path(into).expanduser()
-        exporting.export(opened, results, chosen, place, console)
-    _say(console, f"model: {place}")
-    return place
-
-
-def between(
-    first: str | os.PathLike[str], second: str | os.PathLike[str], *, console: Console | None = None
-) -> tuple[Between, ...]:
-    """The rows that two comparisons share, paired on the same test utterances: another encoder, state or setting.
-
-    Raises UserError unless both have the same folds and labels.
-    """
-    from bas.report import between as pairing
-    from bas.runs.start import reopen
-
-    comparisons = [_comparison(Path(folder)) for folder in (first, second)]
-    runs = [reopen(Path(folder), trains=False) for folder in (first, second)]
-    rows = pairing.between(runs, comparisons)
-    pairing.show(runs, comparisons, rows, _console(console))
-    return rows
-
-
-def _comparison(folder: Path) -> Comparison:
-    """The results of a finished `bas compare`. Raises UserError for any other folder."""
-    from bas.report.results import Comparison
-
-    if not (folder / "results.json").exists():
-        why = "not the folder of a comparison that is complete; `bas compare` makes one"
-        raise UserError(f"{folder}: no results.json: {why}")
-    results = load_results(folder)
-    if not isinstance(results, Comparison) or results.study != "compare":
-        raise UserError(f"{folder}: is of `bas {results.study}`; name the folder of a `bas compare`")
-    return results
-
-
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    encoder: str | None = None,
-    device: str = "auto",
-    spaces: Sequence[str | os.PathLike[str]] = (),
-) -> Model:
-    """Open a model that `export` wrote, to predict with: `bas.load(FOLDER).predict("recording.wav")`.
-
-    encoder: where its encoder lies today, if not under the name that it had. spaces: files that define blocks which are
-    not of `bas`; their code is run.
-    """
-    from bas.models.predict import Model
-    from bas.util.device import choose_device
-
-    return Model.load(Path(folder), choose_device(device), encoder, [Path(file) for file in spaces])
-
-
-def load_results(folder: str | os.PathLike[str]) -> Results:
-    """The results of a finished run, as its verb returned them: typed, with `.frame()` for its main table.
-
-    Raises UserError where there is no result, and for a file of another version of bas.
-    """
-    from bas.studies import load_results as load
-
-    return load(Path(folder))
 
 
 def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:
@@ -429,16 +341,8 @@ def _open(
     from bas.runs import choose
 
     choice = _choice(verb, experiment, changes)
-    return choice, choose.inputs_of(choice, verb, choose.open_store(choice, verb)), _console(console)
-
-
-def _console(console: Console | None) -> Console:
-    return Terminal(quiet=True) if console is None else Terminal.of(console)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return choice, choose.inputs_of(choice, verb, choose.open_store(choice, verb)), console_of(console)
 
 
 def _say_report(folder: Path, console: Console) -> None:
-    _say(console, f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures")
+    say(console, f"report: {folder}/table.md, as data: {folder}/results.json, figures: {folder}/figures")

@@ -41,3 +41,13 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def console_of(console: Console | None) -> Console:
+    """Where a function shows what it does; None: nowhere."""
+    return Terminal(quiet=True) if console is None else Terminal.of(console)
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

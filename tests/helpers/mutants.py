@@ -25,6 +25,7 @@ STRATEGIES = "tests/search/test_strategies.py"
 CONTRACTS = "tests/testing/test_contracts.py"
 EXPORTED = "tests/models/test_exported.py"
 PREDICTING = "tests/models/test_predicting.py"
+FOLDER = "tests/models/test_model_folder.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -499,14 +500,14 @@ MUTANTS = [
         "bas/models/folder.py",
         "    if wanted != space.digest:",
         "    if not wanted:",
-        f"{PREDICTING} -k ones_own",
+        f"{FOLDER} -k ones_own",
     ),
     Mutant(
         "a block is made of any module that is loaded",
         "bas/models/layout.py",
         "    elif block.module in {module for space in spaces for module in modules(space)}:",
         "    elif block.module in sys.modules:",
-        f"{PREDICTING} -k only_blocks",
+        f"{FOLDER} -k only_blocks",
     ),
     Mutant(
         "a table goes on with what was said of other recordings",
