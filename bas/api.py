@@ -129,14 +129,12 @@ def retrain(
 
 def compare(experiment: Source, *, console: Console | None = None, **changes: Any) -> Comparison:
     """Search, retrain, train the baselines; the table with its statistics."""
+    from bas.report.webpage import FILE
     from bas.studies.compare import study
-    from bas.tasks import has_logits
 
     with _run("compare", experiment, console, changes) as (run, how):
         results = study.compare(run, *how)
-    say(console_of(console), f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
-    closely = f"closely: {run.folder}/closely.md, " if has_logits(run.task) else ""
-    say(console_of(console), f"{closely}every prediction: {run.folder}/predictions.csv")
+    say(console_of(console), f"report: {run.folder}/{FILE}, which a browser opens; its numbers: results.json beside it")
     return results
 
 

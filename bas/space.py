@@ -22,6 +22,17 @@ Choices = Mapping[str, Factory]
 """Candidate factories by the name that tables and TensorBoard show."""
 
 
+NO_BLOCK = "none"
+"""What a space calls the candidate of an empty slot, so that pages leave it out."""
+
+
+def told(sequence: str) -> str:
+    """A sequence of choices as pages show it, without empty slots: "none > FFN > none > mean" is "FFN > mean"."""
+    choices = sequence.split(" > ")
+    left = [choice for choice in choices if choice != NO_BLOCK]
+    return " > ".join(left if len(left) > 1 or len(left) == len(choices) else ["no block", *left])
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One choice per slot, from input to output; `str()` gives "FFN > MSA > MSA+FFN"."""

@@ -21,7 +21,7 @@ from bas.runs.run import Run
 from bas.stats.calibration import before_and_after
 from bas.tasks import has_logits
 from bas.util.files import replacing, write_text
-from bas.util.markdown import bullets, markdown_table, paragraph, section
+from bas.util.pages import Grid, Heading, Items, Text, Written, to_markdown
 from bas.util.spreadsheet import defuse
 
 PAGE, TABLE = "closely.md", "predictions.csv"
@@ -69,48 +69,46 @@ def write(run: Run, jobs: Jobs, taken: str | None) -> None:
 
 
 def markdown(run: Run, jobs: Jobs, taken: str | None) -> str:
-    """The page: recall by class, confusion, units, confidence, and the utterances that are predicted worst.
+    """The page: its heading, then `parts`."""
+    return to_markdown([Heading(f"{run.folder.name}, looked at closely", 1), *parts(run, jobs, taken)])
 
-    taken: the row that the table's answer names; it and the first searched row are looked at.
+
+def looked_at(jobs: Jobs, taken: str | None) -> list[str]:
+    """The rows that are looked at: the one that the table's answer names, and the first searched one."""
+    found = next((label for label in jobs if label.startswith("BAS ")), next(iter(jobs)))
+    return list(dict.fromkeys([*([taken] if taken else []), found]))
+
+
+def parts(run: Run, jobs: Jobs, taken: str | None) -> list[Written]:
+    """Recall by class, confusion, units, confidence, and the utterances that are predicted worst.
+
+    taken: the row that the table's answer names.
     """
     said = {label: Said.of(of_row) for label, of_row in jobs.items()}
-    targets_N, folds_N = _truth(run), folds_of(next(iter(jobs.values()))[0])
-    found = next((label for label in jobs if label.startswith("BAS ")), next(iter(jobs)))
-    looked_at = list(dict.fromkeys([*([taken] if taken else []), found]))
-    return "\n".join(
-        [
-            section(1, f"{run.folder.name}, looked at closely"),
-            "",
-            paragraph(
-                f"Test utterances under {run.protocol.description}; means over seeds. Looked at: "
-                f"{' and '.join(looked_at)}. "
-                f"Every single prediction is in {TABLE}."
-            ),
-            "",
-            section(2, "Recall by class, in points"),
-            "",
-            *_recalls(run, said, targets_N),
-            "",
-            *(line for label in looked_at for line in _confusion(run, said[label], label, targets_N)),
-            section(2, f"Correct by {run.unit}, in points"),
-            "",
-            *_units(run, said, looked_at[0], targets_N),
-            "",
-            section(2, "Is it as sure as it is right?"),
-            "",
-            *_confidence(said, targets_N, folds_N),
-            "",
-            *(line for label in looked_at for line in _worst(run, said[label], label, targets_N)),
-        ]
-    )
+    targets_N, folds_N = truth_of(run), folds_of(next(iter(jobs.values()))[0])
+    rows = looked_at(jobs, taken)
+    return [
+        Text(
+            f"Test utterances under {run.protocol.description}; means over seeds. Looked at: {' and '.join(rows)}. "
+            f"Every single prediction is in {TABLE}."
+        ),
+        Heading("Recall by class, in points"),
+        _recalls(run, said, targets_N),
+        *(part for label in rows for part in _confusion(run, said[label], label, targets_N)),
+        Heading(f"Correct by {run.unit}, in points"),
+        *_units(run, said, rows[0], targets_N),
+        Heading("Is it as sure as it is right?"),
+        *_confidence(said, targets_N, folds_N),
+        *(part for label in rows for part in _worst(run, said[label], label, targets_N)),
+    ]
 
 
-def _truth(run: Run) -> np.ndarray:
+def truth_of(run: Run) -> np.ndarray:
     """The classes of the test utterances, `(N,)`, or their shares `(N, O)`."""
     return np.asarray(run.targets[[run.position[i] for i in run.protocol.test_ids]])
 
 
-def _recalls(run: Run, said: Mapping[str, Said], targets_N: np.ndarray) -> list[str]:
+def _recalls(run: Run, said: Mapping[str, Said], targets_N: np.ndarray) -> Grid:
     rows = []
     for index, name in enumerate(run.outputs):
         here_N = targets_N == index
@@ -118,24 +116,22 @@ def _recalls(run: Run, said: Mapping[str, Said], targets_N: np.ndarray) -> list[
             points(float((of.predicted_SN[:, here_N] == index).mean())) if here_N.any() else "–" for of in said.values()
         ]
         rows.append([name, str(int(here_N.sum())), *means])
-    return markdown_table(["class", "utterances", *said], rows)
+    return Grid(["class", "utterances", *said], rows)
 
 
-def _confusion(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[str]:
+def _confusion(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[Written]:
     counted_OO = said.confusion_OO(targets_N, len(run.outputs))
     digits = 0 if len(said.predicted_SN) == 1 else 1
     rows = [
         [name, *(f"{count:.{digits}f}" for count in row)] for name, row in zip(run.outputs, counted_OO, strict=True)
     ]
     return [
-        section(2, f"What {label} takes for what"),
-        "",
-        *markdown_table(["truth / predicted, utterances", *run.outputs], rows),
-        "",
+        Heading(f"What {label} takes for what"),
+        Grid(["truth / predicted, utterances", *run.outputs], rows),
     ]
 
 
-def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarray) -> list[str]:
+def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarray) -> list[Written]:
     _, units_N = tested(run)
     right = {label: (of.predicted_SN == targets_N).mean(0) for label, of in said.items()}
     names = sorted(set(units_N), key=lambda unit: (right[leading][units_N == unit].mean(), unit))
@@ -147,16 +143,11 @@ def _units(run: Run, said: Mapping[str, Said], leading: str, targets_N: np.ndarr
         ]
         for unit in names[:MOST_UNITS]
     ]
-    more = [] if len(names) <= MOST_UNITS else ["", f"And {len(names) - MOST_UNITS} more with a higher mean."]
-    return [
-        *markdown_table([run.unit, "utterances", *said], rows),
-        *more,
-        "",
-        f"Sorted by {leading}, the lowest first.",
-    ]
+    more = [] if len(names) <= MOST_UNITS else [Text(f"And {len(names) - MOST_UNITS} more with a higher mean.")]
+    return [Grid([run.unit, "utterances", *said], rows), *more, Text(f"Sorted by {leading}, the lowest first.")]
 
 
-def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.ndarray) -> list[str]:
+def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.ndarray) -> list[Written]:
     rows = []
     for label, of in said.items():
         if of.logits_SNO is None:
@@ -167,9 +158,8 @@ def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.nda
         rows.append([label, *cells, *["–"] * (4 - len(cells))])
     heading = ["model", "log loss", "calibration error, points", "log loss, scaled", "calibration error, scaled"]
     return [
-        *markdown_table(heading, rows),
-        "",
-        *bullets(
+        Grid(heading, rows),
+        Items(
             [
                 "Calibration error: over 15 bins, how far the mean of the highest probability is from the share of "
                 "right answers (Guo et al., ICML 2017). Scaled: logits divided by a temperature, that of each fold "
@@ -179,7 +169,7 @@ def _confidence(said: Mapping[str, Said], targets_N: np.ndarray, folds_N: np.nda
     ]
 
 
-def _worst(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[str]:
+def _worst(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[Written]:
     if said.logits_SNO is None:
         return []
     loss_N, (_, units_N) = said.loss_N(targets_N), tested(run)
@@ -191,10 +181,8 @@ def _worst(run: Run, said: Said, label: str, targets_N: np.ndarray) -> list[str]
         sure = f"{run.outputs[taken]} ({mean_NO[n, taken]:.2f})"
         rows.append([utterance.id, str(units_N[n]), run.outputs[targets_N[n]], sure, f"{loss_N[n]:.2f}"])
     return [
-        section(2, f"What {label} is most wrong about"),
-        "",
-        *markdown_table(["utterance", run.unit, "truth", "predicted (probability)", "log loss"], rows),
-        "",
+        Heading(f"What {label} is most wrong about"),
+        Grid(["utterance", run.unit, "truth", "predicted (probability)", "log loss"], rows),
     ]
 
 
@@ -205,7 +193,7 @@ def _lines(run: Run, jobs: Jobs) -> Iterator[list[object]]:
     if has_logits(run.task):
         heading = ["truth", "predicted", *(f"probability of {name}" for name in run.outputs)]
     else:
-        each = [*run.outputs] if np.ndim(_truth(run)) > 1 else [""]
+        each = [*run.outputs] if np.ndim(truth_of(run)) > 1 else [""]
         heading = [f"{which} {name}".strip() for which in ("truth", "predicted") for name in each]
     yield list(map(defuse, ["row", "seed", "fold", "id", run.unit, *heading]))
     for label, of_row in jobs.items():
@@ -218,7 +206,7 @@ def _lines(run: Run, jobs: Jobs) -> Iterator[list[object]]:
 
 def _values(run: Run, said: Said, s: int) -> Iterator[list[object]]:
     """Of each utterance what is so, and what a row says of it with one of its seeds."""
-    targets, predicted, names = _truth(run), said.predicted_SN[s], run.outputs
+    targets, predicted, names = truth_of(run), said.predicted_SN[s], run.outputs
     if not has_logits(run.task):
         for both in zip(targets.reshape(len(targets), -1), predicted.reshape(len(targets), -1), strict=True):
             yield [value for part in both for value in part.tolist()]

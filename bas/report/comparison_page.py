@@ -23,13 +23,14 @@ from bas.report.notes import (
 from bas.report.results import Comparison, Ensembles, Races
 from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
-from bas.util.markdown import bullets, markdown_table, paragraph, section
+from bas.space import told
+from bas.util.pages import Grid, Heading, Items, Text, Written, to_markdown
 
 MOST_MEMBERS = 8  # architectures of an ensemble that are listed
 MOST = 3  # metrics beside each other on a terminal
 
 
-def _numbers(results: Comparison, most: int | None = None) -> Table:
+def numbers(results: Comparison, most: int | None = None) -> Table:
     """Metrics in points as mean ± deviation over seeds, and what a row costs.
 
     most: metrics that there is room for, the headline first; None: all, in the task's order.
@@ -49,7 +50,7 @@ def _numbers(results: Comparison, most: int | None = None) -> Table:
     return heading, rows
 
 
-def _differences(results: Comparison) -> Table:
+def differences(results: Comparison) -> Table:
     """The headline metric against the reference and against the linear row."""
     heading = ["model", *(f"{results.headline} against the {name}" for name in (results.reference, results.linear))]
     every = compared(results)
@@ -63,11 +64,18 @@ def _differences(results: Comparison) -> Table:
     return heading, rows
 
 
-def _legend(results: Comparison) -> list[str]:
-    lines = [
+def _metrics_line(results: Comparison) -> str:
+    return (
         f"Metrics in points on {results.tested} test utterances {over_folds(results)} "
         f"(protocol {results.protocol.description}), mean ± sd over {len(results.seeds)} seeds; "
-        f"the {results.linear} has no seed.",
+        f"the {results.linear} has no seed."
+    )
+
+
+def legend(results: Comparison) -> list[str]:
+    """What the numbers are, and all that must be known of them."""
+    lines = [
+        _metrics_line(results),
         intervals_line(results),
         f"{results.headline} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results.device}, one thread); a searched row adds its search. params: median over folds and seeds.",
@@ -96,7 +104,7 @@ def _mix(results: Comparison) -> list[str]:
     ]
 
 
-def _decisions(results: Comparison) -> list[str]:
+def decisions(results: Comparison) -> list[str]:
     """For each space and slot, how often each block was chosen over folds and seeds, and how surely; the warnings."""
     lines = []
     for name, selection in results.decisions.items():
@@ -107,7 +115,7 @@ def _decisions(results: Comparison) -> list[str]:
             surely = "" if of.margin is None else f" (margin {of.margin:.2f}, entropy {of.entropy:.2f})"
             each.append(f"{slot}: {shares}{surely}")
         lines.append(
-            f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {top}."
+            f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {told(top)}."
         )
         lines += [f"{name}: {warning}" for warning in selection.warnings]
     lines += [line for name, races in results.races.items() for line in _race(name, races)]
@@ -118,7 +126,7 @@ def _decisions(results: Comparison) -> list[str]:
 
 def _ensemble(name: str, of: Ensembles, solved: str) -> str:
     """What a row averages, the heaviest first. solved: what to say of architectures without a block."""
-    shown = [f"{blocks} {100 * weight:.0f} %" for blocks, weight in list(of.weights.items())[:MOST_MEMBERS]]
+    shown = [f"{told(blocks)} {100 * weight:.0f} %" for blocks, weight in list(of.weights.items())[:MOST_MEMBERS]]
     more = "" if len(of.weights) == len(shown) else f", and {len(of.weights) - len(shown)} with less"
     return (
         f"{name}: its row is not the choice alone, but the mean of {of.members:.1f} architectures, weighted by what "
@@ -148,38 +156,40 @@ def _race(name: str, of: Races) -> list[str]:
     return lines
 
 
-def markdown(results: Comparison) -> str:
-    """The tables, their legend, the verdicts and the chosen blocks as a page."""
-    lines = [
-        section(
-            1,
-            f"{results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
-            f"{preset_line(results.settings)}, protocol {results.protocol.description}",
-        ),
-        "",
-        f"**{paragraph(answer(results).text)}**",
-        "",
-        *markdown_table(*_numbers(results)),
-        "",
-        *markdown_table(*_differences(results)),
-        "",
-        *bullets((*_legend(results), *_decisions(results), *results.verdicts)),
-        "",
-        paragraph(settings_line(results.settings)),
+def parts(results: Comparison) -> list[Written]:
+    """The tables, their legend, the verdicts and the chosen blocks."""
+    return [
+        Heading(subject(results), 1),
+        Text(answer(results).text, strong=True),
+        Grid(*numbers(results)),
+        Grid(*differences(results)),
+        Items([*legend(results), *decisions(results), *results.verdicts]),
+        Text(settings_line(results.settings)),
     ]
-    return "\n".join(lines) + "\n"
+
+
+def markdown(results: Comparison) -> str:
+    return to_markdown(parts(results))
+
+
+def subject(results: Comparison) -> str:
+    """What was compared on what."""
+    return (
+        f"{results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}, "
+        f"{preset_line(results.settings)}, protocol {results.protocol.description}"
+    )
 
 
 def show(results: Comparison, console: Console) -> None:
-    """The same on the terminal."""
+    """The tables on the terminal, what must not be overlooked, and the answer; the page explains."""
     title = f"{results.corpus}: which downstream model? (protocol {results.protocol.description})"
-    for heading, rows in (_numbers(results, MOST), _differences(results)):
+    for heading, rows in (numbers(results, MOST), differences(results)):
         console.print(rich_table(title, heading, rows))
         title = f"against the baselines (protocol {results.protocol.description})"
-    for line in (*_legend(results), *_decisions(results)):
+    remarks = [f"{row.row}: {remark}." for row in results.rows for remark in row.remarks]
+    for line in (_metrics_line(results), *remarks, *about(results), *decisions(results), *results.verdicts):
         console.print(line, highlight=False)
-    for line in (*results.verdicts, answer(results).text):
-        console.print(line, style="bold", highlight=False)
+    console.print(answer(results).text, style="bold", highlight=False)
 
 
 def board(folder: Path, results: Comparison) -> None:

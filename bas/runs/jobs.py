@@ -47,7 +47,7 @@ from bas.runs.solved import solvable
 from bas.search.ensemble import Member, made_of
 from bas.search.race import Trial
 from bas.search.search import epochs_of
-from bas.space import Architecture, SearchSpace
+from bas.space import Architecture, SearchSpace, told
 from bas.tasks import has_logits
 from bas.training.loop import Record, outputs, seed_of
 from bas.training.settings import RACES, SEARCH_ONLY, Settings, search_settings
@@ -248,7 +248,7 @@ def finish(
     test = _score(session, session.run.task.predict(outputs_NO), fold, outputs_NO if job.kind.keeps_logits else None)
     mix = session.mix(fitted.network)
     if board:
-        tensorboard.write_training(board, made_of(members) if members else str(architecture), test.metrics)
+        tensorboard.write_training(board, made_of(members) if members else told(str(architecture)), test.metrics)
         tensorboard.write_mix(board, mix)
     if job.kind.keeps_weights:
         save(session, job, fitted.network)

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.search.race import Trial
-from bas.space import Architecture
+from bas.space import Architecture, told
 from bas.training.loop import Record
 from bas.util.faults import naming, os_error
 from bas.util.figures import legible
@@ -122,7 +122,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
     _scalars(board, {"temperature": record["temperature"]}, epoch)
     _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
     _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
-    board.add_text("architecture", paragraph(" > ".join(record["architecture"].values())), epoch)
+    board.add_text("architecture", paragraph(told(" > ".join(record["architecture"].values()))), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
         _add_figure(board, "layers x blocks", _figure(rows), epoch)
@@ -130,7 +130,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
 
 def write_trial(board: SummaryWriter, number: int, trial: Trial, metric: str) -> None:
     """Write one training of a race: its architecture, and its scores on the held-out utterances."""
-    board.add_text("trial", paragraph(" > ".join(trial.architecture.values())), number)
+    board.add_text("trial", paragraph(told(" > ".join(trial.architecture.values()))), number)
     if trial.loss is not None and trial.headline is not None:  # it has not diverged
         _scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
 
@@ -139,7 +139,7 @@ def write_choice(
     board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
 ) -> None:
     """Write the architecture that a search chose, and an image of the mean valid score of the paths by block."""
-    board.add_text("architecture", paragraph(str(chosen)), epochs)
+    board.add_text("architecture", paragraph(told(str(chosen))), epochs)
     by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for architecture, value in scored:
         for part, block in architecture.blocks:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bas.space import told
+
 STEPS = 20
 """Models that are added: weights are multiples of 1 / STEPS."""
 
@@ -28,8 +30,8 @@ class Member:
 
 
 def made_of(members: Sequence[Member]) -> str:
-    """The architectures of a row, with their weights where there are several."""
-    names = [" > ".join(member.architecture.values()) for member in members]
+    """The architectures of a row as pages show them, with their weights where there are several."""
+    names = [told(" > ".join(member.architecture.values())) for member in members]
     if len(members) == 1:
         return names[0]
     return ", ".join(f"{name} {100 * m.weight:.0f} %" for name, m in zip(names, members, strict=True))

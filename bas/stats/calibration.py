@@ -61,10 +61,17 @@ def temperature(logits_NO: np.ndarray, targets_N: np.ndarray) -> float:
 def calibration_error(probabilities_NO: np.ndarray, targets_N: np.ndarray) -> float:
     """The expected calibration error, 0..1: over BINS equal bins of the highest probability, how far its mean in a bin
     is from the share of utterances there that are right, weighted by their number."""
+    gaps = [count * abs(sure - right) for sure, right, count in bins(probabilities_NO, targets_N)]
+    return sum(gaps) / len(targets_N)
+
+
+def bins(probabilities_NO: np.ndarray, targets_N: np.ndarray) -> list[tuple[float, float, int]]:
+    """Of each of BINS equal bins of the highest probability that has utterances: its mean there, the share of them that
+    are right, and their number."""
     highest_N, right_N = probabilities_NO.max(1), probabilities_NO.argmax(1) == targets_N
     bin_N = np.minimum((highest_N * BINS).astype(int), BINS - 1)
-    gaps = [abs(float((highest_N - right_N)[bin_N == b].sum())) for b in np.unique(bin_N)]
-    return sum(gaps) / len(targets_N)
+    parts = [bin_N == b for b in np.unique(bin_N)]
+    return [(float(highest_N[of].mean()), float(right_N[of].mean()), int(of.sum())) for of in parts]
 
 
 def cross_fitted(logits_NO: np.ndarray, targets_N: np.ndarray, folds_N: np.ndarray) -> np.ndarray:

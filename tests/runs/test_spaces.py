@@ -22,7 +22,7 @@ from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.runs.spaces import load_space, shipped
 from bas.search.search import search
-from bas.space import Architecture, Choices, SearchSpace
+from bas.space import Architecture, Choices, SearchSpace, told
 from bas.tasks import Classification
 from bas.training.batches import Data
 from bas.training.settings import settings
@@ -277,3 +277,10 @@ def test_a_missing_file_is_one_line_that_lists_what_ships(
 def test_spaces_are_counted_without_torch() -> None:
     code = "import sys, bas.space; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_pages_leave_out_empty_slots() -> None:
+    assert told("none > FFN > none > mean") == "FFN > mean"
+    assert told("none > none > mean") == "no block > mean"
+    assert told("FFN > MSA") == "FFN > MSA"
+    assert told("FFN") == "FFN"

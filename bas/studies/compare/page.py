@@ -9,13 +9,14 @@ from bas.report.table import rich_table
 from bas.runs.results import retrained, searched
 from bas.runs.run import Run
 from bas.search.ensemble import made_of
+from bas.space import told
 
 
 def show_choices(run: Run, console: Console) -> None:
     """The sequence that each search chose, and of what an ensemble is made."""
     for name in run.spaces:
         searches = searched(run, name).items()
-        rows = [[str(f), str(s), " > ".join(result.architecture.values())] for (f, s), result in searches]
+        rows = [[str(f), str(s), told(" > ".join(result.architecture.values()))] for (f, s), result in searches]
         heading = ["fold", "seed", "architecture"]
         if any(result.choice for _, result in searches):
             heading += ["best of those tried", "trainings"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bas.report import closely, paper
+from bas.report import closely, paper, webpage
 from bas.report.answer import answer
 from bas.report.comparison import jobs_of, tabulate
 from bas.report.comparison_page import board, markdown, show
@@ -56,7 +56,9 @@ def compare(run: Run, workers: int, console: Console, memory: float | None = Non
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
     paper.write(run.folder, results)
-    closely.write(run, jobs_of(run), answer(results).row)
+    jobs = jobs_of(run)
+    closely.write(run, jobs, answer(results).row)
+    webpage.write(run, results, jobs)
     board(run.folder, results)
     show(results, console)
     return results

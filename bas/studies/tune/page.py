@@ -7,9 +7,10 @@ from rich.console import Console
 from bas.report import comparison_page
 from bas.report.format import NONE
 from bas.report.table import Table, rich_table
+from bas.space import told
 from bas.studies.tune.results import Tuning
 from bas.studies.tune.trials import BLOCK
-from bas.util.markdown import bullets, markdown_table, section
+from bas.util.pages import Grid, Heading, Items, to_markdown
 
 MODES = {
     "blocks": "blocks and settings by Optuna (TPE)",
@@ -26,7 +27,7 @@ def _chosen(results: Tuning, space: str) -> Table:
         values = [fold.params[name] for name in names]
         shown = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in values]
         losses = [f"{fold.value:.3f}", NONE if fold.preset is None else f"{fold.preset:.3f}"]
-        rows.append([str(index), str(fold.best), *losses, *shown, " > ".join(fold.architecture.values())])
+        rows.append([str(index), str(fold.best), *losses, *shown, told(" > ".join(fold.architecture.values()))])
     return ["fold", "trial", "valid loss", "preset's", *names, "blocks"], rows
 
 
@@ -66,16 +67,13 @@ def _legend(results: Tuning) -> list[str]:
 
 
 def markdown(results: Tuning) -> str:
-    """The page of `comparison_page.markdown`, then the best trial of each fold and a legend."""
-    lines = [comparison_page.markdown(results).rstrip("\n")]
-    for space in results.tuning:
-        lines += [
-            "",
-            section(2, f"{space}: the best trial of each fold"),
-            "",
-            *markdown_table(*_chosen(results, space)),
-        ]
-    return "\n".join([*lines, "", *bullets(_legend(results))]) + "\n"
+    """The parts of `comparison_page`, then the best trial of each fold and a legend."""
+    best = [
+        part
+        for space in results.tuning
+        for part in (Heading(f"{space}: the best trial of each fold"), Grid(*_chosen(results, space)))
+    ]
+    return to_markdown([*comparison_page.parts(results), *best, Items(_legend(results))])
 
 
 def show(results: Tuning, console: Console) -> None:

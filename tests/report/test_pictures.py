@@ -1,0 +1,122 @@
+"""Each figure shows the numbers that it is given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from comparisons import comparison
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from bas.blocks import FFN, MSA, MeanPool, Skip
+from bas.report import pictures
+from bas.space import SearchSpace
+from bas.stats import Spread
+
+SPACE = SearchSpace({"layer1": {"none": Skip, "FFN": FFN, "MSA": MSA}, "layer2": {"FFN": FFN, "none": Skip}}, MeanPool)
+
+
+def lines(figure: Figure) -> list[list[tuple[float, float]]]:
+    """The points of each line."""
+    return [list(zip(*map(np.ravel, line.get_data()), strict=True)) for line in figure.axes[0].lines]
+
+
+def bars(figure: Figure) -> list[tuple[float, float, float, str]]:
+    """Left end, middle, width and colour of each bar."""
+    found = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    return [
+        (b.get_x(), b.get_y() + b.get_height() / 2, b.get_width(), to_hex(b.get_facecolor()).upper()) for b in found
+    ]
+
+
+def test_scores_are_means_and_intervals_from_the_first_row_down() -> None:
+    whisker, mean = lines(pictures.scores(comparison(), "4L"))[:2]
+    assert (whisker, mean) == ([(30, 0), (70, 0)], [(50, 0)])
+    axes = pictures.scores(comparison(), "4L").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["lr", "4L"]
+    assert [to_hex(line.get_color()).upper() for line in axes.lines] == [*["#555555"] * 2, *[pictures.COLOURS[0]] * 2]
+
+
+def test_differences_are_those_that_have_an_interval() -> None:
+    figure = pictures.differences(comparison())
+    assert figure
+    _, whisker, difference = lines(figure)
+    assert np.allclose(whisker, [(2, 0), (20, 0)])
+    assert np.allclose(difference, [(10, 0)])
+
+
+@pytest.mark.parametrize(("cost", "at"), [(lambda row: row.parameters, 12.0), (lambda row: row.train_seconds, 1.0)])
+def test_costs_are_beside_scores(cost: object, at: float) -> None:
+    whisker, mean, *_ = lines(pictures.costs(comparison(), cost, "cost"))  # type: ignore[arg-type]
+    assert (whisker, mean) == ([(at, 30), (at, 70)], [(at, 50)])
+
+
+def test_a_search_is_a_column_and_a_choice_a_colour() -> None:
+    looks = pictures.looks_of(SPACE)
+    assert list(looks) == ["none", "FFN", "MSA"]
+    assert len(set(looks.values())) == 3
+    choices = {(0, 0): {"layer1": "MSA", "layer2": "none"}, (1, 0): {"layer1": "FFN", "layer2": "FFN"}}
+    figure = pictures.chosen(choices, looks)
+    middles = {(round(x + width / 2), round(y)): colour for x, y, width, colour in bars(figure)}
+    assert middles == {
+        (0, 1): looks["MSA"][0],
+        (0, 0): looks["none"][0],
+        (1, 1): looks["FFN"][0],
+        (1, 0): looks["FFN"][0],
+    }
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer2", "layer1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert {text.get_text() for text in figure.legends[0].texts} == {"none", "FFN", "MSA"}
+
+
+def test_more_choices_than_colours_differ_in_their_hatch() -> None:
+    space = SearchSpace({"layer1": {f"b{n}": FFN for n in range(20)}}, MeanPool)
+    assert len(set(pictures.looks_of(space).values())) == 21
+
+
+def test_of_an_ensemble_widths_are_weights() -> None:
+    looks = pictures.looks_of(SPACE)
+    found = bars(pictures.made({"layer1": {"MSA": 0.75, "none": 0.25}, "layer2": {"FFN": 1.0}}, looks))
+    wide = {(round(y), colour): width for _, y, width, colour in found if width}
+    assert wide == {(1, looks["MSA"][0]): 75, (1, looks["none"][0]): 25, (0, looks["FFN"][0]): 100}
+
+
+def test_a_confusion_is_of_each_hundred_of_a_class() -> None:
+    figure = pictures.confusion(np.array([[3.0, 1.0], [0.0, 0.0]]), ("a", "b"), "row")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75", "25", "0", "0"]
+    many = pictures.confusion(np.eye(11), [str(n) for n in range(11)], "row")
+    assert not many.axes[0].texts
+
+
+def test_reliability_is_how_often_the_sure_are_right() -> None:
+    said_SNO = np.array([[[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]]])
+    figure = pictures.reliability({"row": said_SNO}, np.array([0, 1, 0, 1]))
+    assert np.allclose(lines(figure)[1], [(60, 100), (90, 50)])
+    (dots,) = figure.axes[0].collections
+    assert isinstance(dots, PathCollection)
+    assert np.allclose(dots.get_sizes(), [40, 40])
+
+
+def test_each_state_has_its_score_in_each_fold() -> None:
+    figure = pictures.layers([{0: 0.5, 1: 0.7}, {0: 0.7, 1: 0.8}], [1, 1], "WA")
+    one, taken, other, taken_too, mean = lines(figure)
+    assert np.allclose(one, [(0, 50), (1, 70)])
+    assert np.allclose(other, [(0, 70), (1, 80)])
+    assert np.allclose([*taken, *taken_too], [(1, 70), (1, 80)])
+    assert np.allclose(mean, [(0, 60), (1, 75)])
+    (bar,) = pictures.mix({"0": Spread(0.25, 0.1)}, "row").axes[0].patches
+    assert isinstance(bar, Rectangle)
+    assert bar.get_height() == pytest.approx(25)
+
+
+def test_letters_have_eight_points() -> None:
+    with pictures.letters():
+        figure = pictures.costs(comparison(), lambda row: row.parameters, "parameters")
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    texts = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *figure.legends[0].texts]
+    assert {text.get_fontsize() for text in texts} == {8}
+    assert figure.get_figwidth() == 3.5
