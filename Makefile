@@ -18,6 +18,7 @@ MODEL :=
 SOURCES :=
 PROCESSES := 1
 PORT := 6006
+ALL :=
 SPEECH :=
 TEACHER :=
 REAL_LENGTH :=
@@ -39,7 +40,7 @@ reads_features := $(environment) EXPERIMENT
 reads_export := $(environment) RUN ROW TO
 reads_predict := $(environment) MODEL SOURCES TO
 reads_check-space := $(environment) SPACE
-reads_board := $(environment) PORT
+reads_board := $(environment) PORT ALL
 reads_bench := $(environment)
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS
 reads_docs := $(environment)
@@ -85,8 +86,8 @@ endif
 ifeq ($(PYTHON),)
 $(error PYTHON is empty; for example PYTHON=python3.12)
 endif
-ifneq ($(filter-out 0 1,$(REAL_LENGTH)),)
-$(error REAL_LENGTH=$(REAL_LENGTH): must be 1 or 0)
+ifneq ($(filter-out 0 1,$(REAL_LENGTH) $(ALL)),)
+$(error REAL_LENGTH=$(REAL_LENGTH) ALL=$(ALL): must be 1 or 0)
 endif
 ifneq ($(shell case "$(PROCESSES)" in (''|0*|*[!0-9]*) echo no;; esac),)
 $(error PROCESSES=$(PROCESSES): must be a number, 1 or more)
@@ -158,8 +159,8 @@ predict: .venv/run  ## what a model says of recordings, folders of them and mani
 check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
 	$(BIN)/bas check-space "$(SPACE)"
 
-board: .venv/run  ## TensorBoard over all runs | make board PORT=6007
-	$(BIN)/bas board --port $(PORT)
+board: .venv/run  ## TensorBoard over all runs | make board PORT=6007 ALL=1
+	$(BIN)/bas board --port $(PORT) $(if $(filter-out 0,$(ALL)),--all)
 
 bench: .venv/run  ## how fast features are extracted and read: benchmarks/features.md | make bench
 	$(BIN)/python benchmarks/features.py

@@ -261,7 +261,7 @@ def draw(every: Sequence[Trained], played: Sequence[Regret]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(every), figsize=(5 * len(every), 3.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(every), figsize=(5 * len(every), 4.2), sharey=True, squeeze=False)
     for axis, one, regrets in zip(axes[0], every, played, strict=True):
         for number, (name, of) in enumerate(regrets.items()):
             budgets, (means, halves) = list(of), np.array(list(of.values())).T
@@ -276,8 +276,8 @@ def draw(every: Sequence[Trained], played: Sequence[Regret]) -> None:
         axis.set_xticks(ticks := [1, 2, 4, 8, 16, 32, 64, 128, 256], [str(tick) for tick in ticks])
         axis.minorticks_off()
     axes[0, 0].set_ylabel(f"regret, points of {every[0].metric}")
-    axes[0, -1].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=4, loc="lower center")
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110)
     plt.close(figure)

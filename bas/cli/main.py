@@ -64,10 +64,11 @@ def _run(words: Sequence[str]) -> int:
 
 
 def board(arguments: argparse.Namespace, console: Console) -> int:
+    from bas.cli.board import show
+
     if not arguments.runs.is_dir():
         raise UserError(f"{arguments.runs}: no such folder; `bas demo` makes a first run")
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(arguments.runs), "--port", str(arguments.port)]
-    os.execv(sys.executable, command)  # TensorBoard takes this process's place, and its signals
+    return show(arguments.runs, arguments.port, arguments.all)
 
 
 def demo(arguments: argparse.Namespace, console: Console) -> int:
@@ -108,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=path, default=Path("runs"), help="default: %(default)s")
     p.add_argument("--port", type=int, default=6006, help="default: %(default)s")
+    p.add_argument("--all", action="store_true", help="every search and training, not only the rows of tables")
     p.set_defaults(verb=board)
 
     p = add("demo", "the main job on synthetic speech: no data, no network")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console
 
@@ -22,7 +21,6 @@ from bas.report.notes import (
 )
 from bas.report.results import Comparison, Ensembles, Races
 from bas.report.table import Table, rich_table
-from bas.runs import tensorboard
 from bas.space import told
 from bas.util.pages import Grid, Heading, Items, Text, Written, to_markdown
 
@@ -190,29 +188,3 @@ def show(results: Comparison, console: Console) -> None:
     for line in (_metrics_line(results), *remarks, *about(results), *decisions(results), *results.verdicts):
         console.print(line, highlight=False)
     console.print(answer(results).text, style="bold", highlight=False)
-
-
-def board(folder: Path, results: Comparison) -> None:
-    """TensorBoard's HParams: one entry a row, with pooled metrics, so that rows and runs can be set side by side."""
-    settings = {k: "none" if v is None else v for k, v in results.settings.to_dict().items()}
-    protocol = results.protocol
-    rows = folder / "tb" / ("MARKED" if protocol.marks else "") / "rows"
-    for row in results.rows:
-        name = row.row.replace(" ", "-")
-        sequences = results.sequences.get(row.row.removeprefix("BAS "), ("",))
-        hparams = {
-            "row": row.row,
-            "run": results.run,
-            "corpus": results.corpus,
-            "encoder": encoder_name(results.encoder.name),
-            "layer": results.layer,
-            "protocol": protocol.description,
-            "architecture": Counter(sequences).most_common(1)[0][0],
-            **settings,
-        }
-        # One file a row, however often the table was made.
-        for old in (rows / name).glob("events.*"):
-            old.unlink()
-        with tensorboard.writer(folder, f"rows/{name}", protocol.description, protocol.marks) as writer:
-            metrics = {f"pooled/{metric}": value.mean for metric, value in row.metrics.items()}
-            writer.add_hparams(hparams, metrics, run_name=".")

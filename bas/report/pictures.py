@@ -25,6 +25,7 @@ from bas.space import NO_BLOCK, SearchSpace
 from bas.stats import Spread
 from bas.stats.calibration import bins
 
+DPI = 200  # where it is no vector drawing, as in TensorBoard
 WIDTH = 3.5  # inches: a column of a two-column paper
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 GREY, PALE = "#555555", "#DDDDDD"
@@ -42,7 +43,7 @@ def letters() -> AbstractContextManager[None]:
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -142,6 +143,41 @@ def made(shares: Mapping[str, Mapping[str, float]], looks: Looks) -> Figure:
     return figure
 
 
+def ribbons(searches: Sequence[Sequence[Mapping[str, Mapping[str, float]]]], looks: Looks) -> Figure:
+    """The probability of each block over the epochs of a search, slot by slot: the height of its band, a mean.
+
+    searches: of each, the probabilities by epoch, slot and block.
+    """
+    slots, epochs = list(searches[0][0]), range(len(searches[0]))
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(slots)), dpi=DPI, layout="constrained")
+    every = np.atleast_1d(figure.subplots(len(slots), 1, sharex=True)).tolist()
+    used: dict[str, tuple[str, str]] = {}
+    for axes, slot in zip(every, slots, strict=True):
+        names = list(searches[0][0][slot])
+        bands = [[100 * float(np.mean([of[e][slot][name] for of in searches])) for e in epochs] for name in names]
+        for band, name in zip(axes.stackplot(epochs, bands), names, strict=True):
+            used[name] = looks[name]
+            band.set(facecolor=looks[name][0], hatch=looks[name][1], edgecolor="white", linewidth=0)
+        axes.set(ylabel=slot, yticks=[], ylim=(0, 100), xlim=(0, max(1, epochs[-1])))
+    every[-1].set_xlabel("epoch of the search")
+    _legend(figure, used)
+    return figure
+
+
+def paths(losses: Mapping[str, Mapping[str, float]], frequent: Mapping[str, str], looks: Looks) -> Figure:
+    """The mean validation loss of the paths through each block, slot by slot; ringed: what was chosen most often."""
+    figure, axes = _axes(0.9 + 0.26 * len(losses) + 0.16 * 2)
+    slots = list(losses)[::-1]
+    for y, slot in enumerate(slots):
+        for name, loss in losses[slot].items():
+            ring = "black" if frequent[slot] == name else "none"
+            axes.plot([loss], [y], "o", color=looks[name][0], markeredgecolor=ring, markersize=6)
+    axes.set_yticks(range(len(slots)), slots)
+    axes.set(xlabel="validation loss of paths", ylim=(-0.6, len(slots) - 0.4))
+    _legend(figure, {name: looks[name] for of in losses.values() for name in of})
+    return figure
+
+
 def _legend(figure: Figure, looks: Looks) -> None:
     handles = [Patch(facecolor=c, hatch=h, edgecolor="white", linewidth=0, label=n) for n, (c, h) in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -157,7 +193,7 @@ def looks_of(space: SearchSpace) -> Looks:
 def confusion(counted_OO: np.ndarray, names: Sequence[str], label: str) -> Figure:
     """How often each class is taken for which, in points of the class; a row is a class."""
     share_OO = counted_OO / np.maximum(counted_OO.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(WIDTH, WIDTH + 0.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH + 0.2), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.imshow(share_OO, cmap="Blues", vmin=0, vmax=1)
     if len(names) <= MOST_CLASSES:

@@ -1,30 +1,21 @@
-"""`report.html`: a comparison as one file for people, which opens from disk in any browser and needs nothing else.
-
-Axes: S seeds, N test utterances, O classes.
-"""
+"""`report.html`: a comparison as one file for people, which opens from disk in any browser and needs nothing else."""
 
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
-from scipy.special import softmax
-
 from bas.protocols import Fold, field_of, slug
-from bas.report import closely, pictures
+from bas.report import closely, drawn, pictures
 from bas.report.answer import answer
-from bas.report.closely import Jobs, Said
+from bas.report.closely import Jobs
 from bas.report.comparison_page import decisions, differences, legend, numbers, subject
-from bas.report.format import points
-from bas.report.results import Comparison, Row
-from bas.runs.plan import BEST, Job, Kind
-from bas.runs.results import UNKNOWN, LayerResult, read_result, searched
+from bas.report.results import Comparison
+from bas.runs.results import UNKNOWN
 from bas.runs.run import Run
 from bas.tasks import has_logits
 from bas.util.files import replacing, write_text
-from bas.util.pages import Aside, Files, Grid, Heading, Items, Part, Picture, Pictures, Text, Words, to_html
+from bas.util.pages import Aside, Files, Grid, Heading, Items, Part, Pictures, Text, Words, to_html
 from bas.util.versions import versions
 
 FILE = "report.html"
@@ -44,17 +35,8 @@ def write(run: Run, results: Comparison, jobs: Jobs) -> None:
 def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
     """The whole report, from the answer to the command that repeats it."""
     said = answer(results)
-    against = pictures.differences(results)
-    drawn = [Picture("scores", pictures.scores(results, said.row), _caption(results))]
-    if against:
-        drawn.append(
-            Picture("differences", against, f"Against the {results.linear}, with 95 % intervals; blue: told from it.")
-        )
-    time, size = "seconds of a fold, search included", "parameters"
-    drawn += [
-        Picture("seconds", pictures.costs(results, _seconds, time), "What a row reaches, and what its training costs."),
-        Picture("parameters", pictures.costs(results, lambda row: row.parameters, size), "And against its size."),
-    ]
+    states = drawn.of_states(run, results)
+    seen: list[Part] = [Heading("The encoder's states"), Pictures(states)] if states else []
     return [
         Heading(f"{results.corpus}: which downstream model?", 1),
         Text(f"{subject(results)}."),
@@ -63,12 +45,12 @@ def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
         Grid(*numbers(results)),
         Grid(*differences(results)),
         Aside("What these numbers are, and how to read them", [Items(legend(results))]),
-        Pictures(drawn),
+        Pictures(drawn.of_table(results, said.row)),
         Heading("What the searches chose"),
-        *(_chosen(run, name) for name in run.spaces),
+        *(Pictures(drawn.of_space(run, name)) for name in run.spaces),
         Items([*decisions(results), *results.verdicts]),
-        *_looked_at(run, results, jobs, said.row),
-        *_states(run, results),
+        *_looked_at(run, jobs, said.row),
+        *seen,
         Heading("The split"),
         *_split(run),
         Heading("Settings"),
@@ -79,78 +61,14 @@ def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
     ]
 
 
-def _caption(results: Comparison) -> str:
-    name = results.headline
-    always = f" Always the most frequent class: {points(results.majority[name])}." if results.majority else ""
-    return f"{name} of each row with its 95 % interval; blue: the row to take.{always}"
-
-
-def _seconds(row: Row) -> float:
-    return row.train_seconds + (row.search_seconds or 0.0)
-
-
-def _chosen(run: Run, name: str) -> Pictures:
-    """What each search of a space chose; of an ensemble, what it is made of, too."""
-    searches, looks = searched(run, name), pictures.looks_of(run.spaces[name].space)
-    of_search = {pair: result.architecture for pair, result in searches.items()}
-    caption = f"{name}: the choice of each search, slot by slot from input to output. Pale: no block."
-    drawn = [Picture(f"chosen {name}", pictures.chosen(of_search, looks), caption)]
-    if run.plan.settings.averages:
-        shares: dict[str, defaultdict[str, float]] = {
-            slot: defaultdict(float) for slot in next(iter(of_search.values()))
-        }
-        for member in (member for result in searches.values() for member in result.members):
-            for slot, block in member.architecture.items():
-                shares[slot][block] += member.weight / len(searches)
-        caption = (
-            f"BAS {name} is a weighted mean of several architectures: the weight of each block, mean over searches."
-        )
-        drawn.append(Picture(f"made {name}", pictures.made(shares, looks), caption))
-    return Pictures(drawn)
-
-
-def _looked_at(run: Run, results: Comparison, jobs: Jobs, taken: str | None) -> list[Part]:
+def _looked_at(run: Run, jobs: Jobs, taken: str | None) -> list[Part]:
     """Where rows are right and wrong; nothing for a task without classes."""
     if not has_logits(run.task):
         return []
-    targets_N, rows = closely.truth_of(run), closely.looked_at(jobs, taken)
-    said = {label: Said.of(jobs[label]) for label in rows}
-    drawn = [
-        Picture(
-            f"confusion {label}",
-            pictures.confusion(of.confusion_OO(targets_N, len(run.outputs)), run.outputs, label),
-            f"{label}: of 100 utterances of a class, how many are taken for which; means over seeds.",
-        )
-        for label, of in said.items()
-    ]
-    sure = {label: softmax(of.logits_SNO, axis=-1) for label, of in said.items() if of.logits_SNO is not None}
-    if sure:
-        caption = "Is it as sure as it is right? Large dots: many utterances; dashed: as sure as right."
-        drawn.append(Picture("reliability", pictures.reliability(sure, targets_N), caption))
-    return [Heading("Where it is right and wrong"), Pictures(drawn), *_beneath(closely.parts(run, jobs, taken))]
-
-
-def _beneath(parts: Sequence[Part]) -> list[Part]:
-    """The parts of a page as those of a section."""
-    return [replace(part, level=part.level + 1) if isinstance(part, Heading) else part for part in parts]
-
-
-def _states(run: Run, results: Comparison) -> list[Part]:
-    """How the encoder's states compare, where a run has looked at several."""
-    drawn = []
-    if run.plan.layer == BEST:
-        folds = range(len(run.protocol.folds))
-        every = [read_result(run, Job(Kind.LAYER, BEST, fold, 0), LayerResult) for fold in folds]
-        figure = pictures.layers([of.cross_validated for of in every], [of.layer for of in every], results.headline)
-        caption = (
-            "A linear model on each state, cross-validated on training units: a line a fold, the mean bold. Dots: "
-        )
-        drawn.append(Picture("states", figure, f"{caption}what each fold reads."))
-    drawn += [
-        Picture(f"mix {label}", pictures.mix(weights, label), f"{label}: the weight of each state, mean and deviation.")
-        for label, weights in results.mix.items()
-    ]
-    return [Heading("The encoder's states"), Pictures(drawn)] if drawn else []
+    confusions, reliability = drawn.of_rows(run, jobs, closely.looked_at(jobs, taken))
+    page = closely.parts(run, jobs, taken)
+    beneath = [replace(part, level=part.level + 1) if isinstance(part, Heading) else part for part in page]
+    return [Heading("Where it is right and wrong"), Pictures([*confusions.values(), *reliability]), *beneath]
 
 
 def _split(run: Run) -> list[Part]:

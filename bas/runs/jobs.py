@@ -144,9 +144,9 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
         supernet, outcome = search_fold(
             session, space, settings, job.fold, job.seed, after_epoch, checkpoint(session, job)
         )
-        values = [path[run.headline] for path in outcome.paths or ()]
-        scored = list(zip(space.architectures(), values, strict=False))
-        tensorboard.write_choice(board, outcome.architecture, scored, run.headline, len(outcome.records))
+        losses = [path["loss"] for path in outcome.paths or ()]
+        paths = list(zip(space.architectures(), losses, strict=False))
+        tensorboard.write_choice(board, outcome.architecture, paths, len(outcome.records))
         mix = session.mix(supernet) if outcome.records else {}  # a random choice trains nothing
         tensorboard.write_mix(board, mix)
     save(session, job, supernet)
@@ -175,7 +175,7 @@ def _race(session: Session, job: Job, settings: Settings, space: SearchSpace) ->
 
         path = checkpoint(session, job)
         raced = race_fold(session, space, settings, job.fold, job.seed, session.tick, after_training, path)
-        tensorboard.write_choice(board, raced.architecture, [], run.headline, len(raced.trials))
+        tensorboard.write_choice(board, raced.architecture, [], len(raced.trials))
     dim, made = run.store.info.dim, raced.architecture
     dims = dim, settings.width or dim, len(run.outputs), settings.dropout, settings.residual == "every"
     if summary := solvable(session, space, made):

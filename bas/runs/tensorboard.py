@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from rich.console import Console
+from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas.search.race import Trial
 from bas.space import Architecture, told
 from bas.training.loop import Record
+from bas.training.settings import Settings
 from bas.util.faults import naming, os_error
 from bas.util.figures import legible
 from bas.util.files import replacing
@@ -87,14 +91,19 @@ def _file_name(name: str, others: Sequence[str]) -> str:
     return next(path for path in numbered if path not in others)
 
 
-def _add_figure(board: SummaryWriter, name: str, figure: Figure, step: int) -> None:
+def add_figure(board: SummaryWriter, name: str, figure: Figure, step: int) -> None:
     with legible(figure):
         board.add_figure(name, figure, step)
 
 
-def _scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> None:
+def write_scalars(board: SummaryWriter, values: Mapping[str, float], step: int) -> None:
     for name, value in values.items():
         board.add_scalar(name, value, step)
+
+
+def scalars_of(loss: float, valid: Mapping[str, float]) -> dict[str, float]:
+    """The scalars of an epoch, by the names that they have in TensorBoard. valid: loss and metrics."""
+    return {"loss/train": loss} | {"loss/valid" if k == "loss" else f"valid/{k}": v for k, v in valid.items()}
 
 
 def train_epoch(board: SummaryWriter, record: Record) -> None:
@@ -103,64 +112,100 @@ def train_epoch(board: SummaryWriter, record: Record) -> None:
     The curves of a committee's networks are apart, by number.
     """
     own = f" {record['member']}" if "member" in record else ""
-    _scalars(board, {f"loss/train{own}": record["loss"]}, record["epoch"])
-    valid = {f"loss/valid{own}" if k == "loss" else f"valid/{k}{own}": v for k, v in record.get("valid", {}).items()}
-    _scalars(board, valid, record["epoch"])
-    _scalars(board, {f"mix/state {state}{own}": w for state, w in record.get("mix", {}).items()}, record["epoch"])
+    values = scalars_of(record["loss"], record.get("valid", {}))
+    write_scalars(board, {f"{name}{own}": value for name, value in values.items()}, record["epoch"])
+    write_scalars(board, {f"mix/state {state}{own}": w for state, w in record.get("mix", {}).items()}, record["epoch"])
 
 
 def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
-    """Write the blocks' probabilities by layer, temperature, entropy, the chosen sequence as text, sometimes an image.
+    """Write the blocks' probabilities by layer, temperature, entropy (1 is undecided), the chosen sequence, an image.
 
     For a strategy without architecture parameters, only the loss and the rate.
     """
     epoch, rows = record["epoch"], record["probabilities"]
     train_epoch(board, record)
-    _scalars(board, {"rate": record["rate"]}, epoch)
+    write_scalars(board, {"rate": record["rate"]}, epoch)
     if not record["architecture"]:
         return
-    _scalars(board, {"temperature": record["temperature"]}, epoch)
-    _scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
-    _scalars(board, {f"entropy/{slot}": value for slot, value in record["entropy"].items()}, epoch)
+    if epoch == 0:  # under Custom Scalars, a chart a slot
+        board.add_custom_scalars({"probability": {slot: ["Multiline", [f"probability/{slot}/.*"]] for slot in rows}})
+    write_scalars(board, {"temperature": record["temperature"]}, epoch)
+    write_scalars(board, {f"probability/{slot}/{n}": p for slot, row in rows.items() for n, p in row.items()}, epoch)
+    entropy = {
+        slot: value / math.log(len(rows[slot])) for slot, value in record["entropy"].items() if len(rows[slot]) > 1
+    }
+    write_scalars(board, {f"entropy/{slot}": value for slot, value in entropy.items()}, epoch)
     board.add_text("architecture", paragraph(told(" > ".join(record["architecture"].values()))), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
-        _add_figure(board, "layers x blocks", _figure(rows), epoch)
+        add_figure(board, "layers x blocks", _figure(rows, record["architecture"]), epoch)
 
 
 def write_trial(board: SummaryWriter, number: int, trial: Trial, metric: str) -> None:
     """Write one training of a race: its architecture, and its scores on the held-out utterances."""
     board.add_text("trial", paragraph(told(" > ".join(trial.architecture.values()))), number)
     if trial.loss is not None and trial.headline is not None:  # it has not diverged
-        _scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
+        write_scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
 
 
 def write_choice(
-    board: SummaryWriter, chosen: Architecture, scored: Sequence[tuple[Architecture, float]], metric: str, epochs: int
+    board: SummaryWriter, chosen: Architecture, losses: Sequence[tuple[Architecture, float]], epochs: int
 ) -> None:
-    """Write the architecture that a search chose, and an image of the mean valid score of the paths by block."""
+    """Write the architecture that a search chose, and an image of the mean validation loss of the paths by block."""
     board.add_text("architecture", paragraph(told(str(chosen))), epochs)
     by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for architecture, value in scored:
+    for architecture, value in losses:
         for part, block in architecture.blocks:
             by_block[part][block].append(value)
     if by_block:
         means = {part: {block: float(np.mean(v)) for block, v in row.items()} for part, row in by_block.items()}
-        _add_figure(board, f"layers x blocks, valid {metric} of paths", _figure(means), epochs)
+        add_figure(board, "layers x blocks, valid loss of paths", _figure(means, chosen.to_dict(), lowest=True), epochs)
 
 
-def _figure(rows: Mapping[str, Mapping[str, float]]) -> Figure:
+def _figure(rows: Mapping[str, Mapping[str, float]], chosen: Mapping[str, str], *, lowest: bool = False) -> Figure:
+    """A number for each part and block; framed, what is chosen. lowest: the best is the lowest; else 1 of 0 to 1 is."""
     names = list(dict.fromkeys(n for row in rows.values() for n in row))
     values = np.array([[row.get(n, np.nan) for n in names] for row in rows.values()])
     figure = Figure(figsize=(1.6 + 1.1 * len(names), 1.0 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(values, vmin=0.0, vmax=1.0, cmap="viridis", aspect="auto")
+    low, high = (np.nanmin(values), np.nanmax(values)) if lowest else (0.0, 1.0)
+    image = axes.imshow(values, vmin=low, vmax=high, cmap="cividis_r" if lowest else "cividis", aspect="auto")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(rows)), list(rows))
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.5 else "white")
+            light = sum(image.cmap(image.norm(value))[:3]) > 1.5
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="black" if light else "white")
+    for y, part in enumerate(rows):
+        corner = names.index(chosen[part]) - 0.46, y - 0.46
+        axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="red", linewidth=2))
     return figure
+
+
+FACTS = ("row", "architecture", "run", "encoder", "layer", "corpus", "protocol", "space", "fold", "num_heads", "state")
+"""What HParams shows beside settings."""
+
+
+def write_hparams(
+    board: SummaryWriter,
+    facts: Mapping[str, str],
+    settings: Settings,
+    metrics: Mapping[str, float],
+    names: Iterable[str],
+) -> None:
+    """Write an entry of HParams, with the same columns for every verb, for TensorBoard takes those of any one entry.
+
+    metrics: `pooled/NAME` or `valid/NAME`. names: all metrics of the task.
+    """
+    assert set(facts) <= set(FACTS), facts
+    # TensorBoard sorts columns by name, and begins with the first five.
+    known = {f"setting/{k}": "none" if v is None else v for k, v in settings.to_dict().items()}
+    columns = {f"{part}/{name}": 0.0 for part, of in (("pooled", names), ("valid", ("loss", *names))) for name in of}
+    assert set(metrics) <= set(columns), metrics
+    for summary in hparams({name: facts.get(name, "") for name in FACTS} | known, columns):  # type: ignore[no-untyped-call]
+        assert board.file_writer
+        board.file_writer.add_summary(summary)
+    write_scalars(board, metrics, 0)
 
 
 def write_mix(board: SummaryWriter, record: Record) -> None:
@@ -170,10 +215,10 @@ def write_mix(board: SummaryWriter, record: Record) -> None:
         axes = figure.subplots()
         axes.bar(list(record["mix"]), list(record["mix"].values()))
         axes.set(xlabel="state", ylabel="weight")
-        _add_figure(board, "layer mix", figure, 0)
+        add_figure(board, "layer mix", figure, 0)
 
 
 def write_training(board: SummaryWriter, architecture: str, metrics: Mapping[str, float]) -> None:
     """Write the trained architecture, and its metrics on the test part of its fold."""
     board.add_text("architecture", paragraph(architecture), 0)
-    _scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)
+    write_scalars(board, {f"test/{name}": value for name, value in metrics.items()}, 0)

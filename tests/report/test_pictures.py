@@ -120,3 +120,25 @@ def test_letters_have_eight_points() -> None:
     texts = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *figure.legends[0].texts]
     assert {text.get_fontsize() for text in texts} == {8}
     assert figure.get_figwidth() == 3.5
+
+
+def test_a_ribbon_is_as_high_as_a_mean_probability() -> None:
+    looks = pictures.looks_of(SPACE)
+    even, sure = (
+        {"layer1": {"none": p, "FFN": 1 - p, "MSA": 0.0}, "layer2": {"FFN": 1.0, "none": 0.0}} for p in (0.5, 1.0)
+    )
+    figure = pictures.ribbons([[even, sure], [sure, sure]], looks)
+    first, *_ = figure.axes[0].collections
+    heights = {tuple(point) for point in np.asarray(first.get_paths()[0].vertices).tolist()}
+    assert {(0.0, 75.0), (1.0, 100.0)} <= heights
+    assert [axes.get_ylabel() for axes in figure.axes] == ["layer1", "layer2"]
+    assert to_hex(np.asarray(first.get_facecolor())[0]).upper() == looks["none"][0]
+
+
+def test_paths_are_losses_and_the_choice_has_a_ring() -> None:
+    looks = pictures.looks_of(SPACE)
+    figure = pictures.paths(
+        {"layer1": {"FFN": 0.5, "MSA": 0.25}, "layer2": {"FFN": 1.0}}, {"layer1": "MSA", "layer2": "FFN"}, looks
+    )
+    assert lines(figure) == [[(1.0, 0)], [(0.5, 1)], [(0.25, 1)]]
+    assert [line.get_markeredgecolor() for line in figure.axes[0].lines] == ["black", "none", "black"]

@@ -362,7 +362,7 @@ def test_the_default_strategy_chooses_by_valid(inside: Path) -> None:
         assert len(result["epochs"]) == 3 * 3, "each of three blocks learns as long as alone"
     events = EventAccumulator(str(inside / "runs/paths/tb/search-ser_bas3-fold0-seed0"))
     events.Reload()
-    assert events.Tags()["images"] == ["layers x blocks, valid WA of paths"]
+    assert events.Tags()["images"] == ["layers x blocks, valid loss of paths"]
     assert not any(tag.startswith(("probability", "entropy")) for tag in events.Tags()["scalars"])
     assert len(events.Tensors("architecture/text_summary")) == 1
 
@@ -380,6 +380,13 @@ def test_tensorboard(inside: Path) -> None:
     row = EventAccumulator(str(inside / "runs/whole/tb/rows/BAS-ser_bas3"))
     row.Reload()
     assert "_hparams_/session_start_info" in row.summary_metadata
+    assert row.Tags()["images"] == ["chosen", "probabilities", "paths", "confusion"]
+    trainings = [json.loads(path.read_text()) for path in (inside / "runs/whole/jobs").glob("retrain-ser_bas3-*.json")]
+    losses = [curve["epochs"][1]["loss"] for of in trainings for curve in of["networks"]]
+    assert row.Scalars("loss/train")[1].value == pytest.approx(np.mean(losses))
+    table = EventAccumulator(str(inside / "runs/whole/tb/rows/table")).Reload()
+    (said,) = table.Tensors("answer and table/text_summary")
+    assert said.tensor_proto.string_val[0].decode() == (inside / "runs/whole/table.md").read_text()
     results = json.loads((inside / "runs/whole/results.json").read_text())
     pooled = next(r for r in results["rows"] if r["row"] == "BAS ser_bas3")["metrics"]["WA"]["mean"]
     assert row.Scalars("pooled/WA")[-1].value == pytest.approx(pooled)

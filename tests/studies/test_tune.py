@@ -27,11 +27,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
+from bas.runs.tensorboard import FACTS
 from bas.runs.workers import Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import (
@@ -46,7 +48,7 @@ from bas.studies.tune.trials import (
     study_of,
 )
 from bas.training.batches import Data
-from bas.training.settings import RACES, STRATEGIES, settings
+from bas.training.settings import PRESETS, RACES, STRATEGIES, settings
 from bas.util.files import locked
 
 pytestmark = pytest.mark.slow
@@ -171,6 +173,12 @@ def test_tensorboard_shows_every_trial_and_no_test_figure(work: Path) -> None:
         events = EventAccumulator(str(folder)).Reload()
         assert {tag.partition("/")[0] for tag in events.Tags()["scalars"]} == {"valid"}
         assert "_hparams_/session_start_info" in events.summary_metadata
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        columns = HParamsPluginData.FromString(content).session_start_info.hparams
+        assert set(columns) == {*FACTS, *(f"setting/{name}" for name in PRESETS["cpu"].to_dict())}, (
+            "the same for all verbs, for TensorBoard takes those of one"
+        )
+        assert columns["row"].string_value == f"trial {int(folder.name[-3:])}"
 
 
 def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(

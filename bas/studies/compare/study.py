@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from bas.report import closely, paper, webpage
+from bas.report import board, closely, paper, webpage
 from bas.report.answer import answer
 from bas.report.comparison import jobs_of, tabulate
-from bas.report.comparison_page import board, markdown, show
+from bas.report.comparison_page import markdown, show
 from bas.report.notes import announce
 from bas.report.results import Comparison, write_results
 from bas.runs.jobs import drop_checkpoints, search_job
@@ -59,7 +59,7 @@ def compare(run: Run, workers: int, console: Console, memory: float | None = Non
     jobs = jobs_of(run)
     closely.write(run, jobs, answer(results).row)
     webpage.write(run, results, jobs)
-    board(run.folder, results)
+    board.write(run, results, jobs, answer(results).row)
     show(results, console)
     return results
 

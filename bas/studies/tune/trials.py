@@ -45,6 +45,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bas.errors import Diverged, UserError
 from bas.networks.network import check
+from bas.report.format import encoder_name
 from bas.runs import tensorboard
 from bas.runs.fit import fit, fit_row, search_fold
 from bas.runs.jobs import checkpoint, finish, keep
@@ -54,7 +55,7 @@ from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.gates import softmax
 from bas.search.search import STRATEGIES
-from bas.space import Architecture, SearchSpace, keyword_values, with_keyword
+from bas.space import Architecture, SearchSpace, keyword_values, told, with_keyword
 from bas.training.loop import Record
 from bas.training.placement import Placement
 from bas.training.settings import Settings
@@ -322,14 +323,26 @@ def _sampler(attempt: Attempt) -> optuna.samplers.TPESampler:
 def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
     """Write one HParams entry to TensorBoard, with validation figures only."""
     protocol, attributes = run.protocol, trial.user_attrs
-    hparams = {"run": run.folder.name, "space": attempt.space, "fold": attempt.fold, "state": trial.state.name.lower()}
-    hparams["architecture"] = " > ".join(attributes.get("architecture", {}).values())
+    settings, _ = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
+    facts = {
+        "row": f"trial {trial.number}",
+        "architecture": told(" > ".join(attributes.get("architecture", {}).values())),
+        "run": run.folder.name,
+        "encoder": encoder_name(run.store.info.encoder["name"]),
+        "layer": str(run.plan.layer),
+        "corpus": run.corpus.name,
+        "protocol": protocol.description,
+        "space": attempt.space,
+        "fold": str(attempt.fold),
+        "num_heads": str(trial.params.get("num_heads", "")),
+        "state": trial.state.name.lower(),
+    }
     losses = list(filter(math.isfinite, trial.intermediate_values.values()))
     values = attributes.get("valid") or ({"loss": min(losses)} if losses else {})
     name = f"trials/{_name(attempt.space, attempt.fold)}-{trial.number:03}"
     with tensorboard.writer(run.folder, name, protocol.description, protocol.marks) as board:
         metrics = {f"valid/{metric}": value for metric, value in values.items()}
-        board.add_hparams({**hparams, **trial.params}, metrics, run_name=".")
+        tensorboard.write_hparams(board, facts, settings, metrics, run.metrics)
 
 
 def score(session: TuneSession, job: Job) -> None:
