@@ -1,7 +1,7 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
+.PHONY: help setup demo corpus protocol extract import features search retrain compare audit tune probe words shares dynamics cost \
 	export predict check-space board bench nano docs check test golden fast mutants coverage installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
@@ -35,6 +35,7 @@ reads_demo := $(environment)
 reads_corpus := $(experiment) TO
 reads_protocol := $(experiment) TO
 reads_extract := $(experiment) PROCESSES
+reads_import := $(experiment)
 reads_features := $(environment) EXPERIMENT
 reads_export := $(environment) RUN ROW TO
 reads_predict := $(environment) MODEL SOURCES TO
@@ -59,7 +60,7 @@ needs_nano := SPEECH
 needs_check-space := SPACE
 needs_export := RUN
 needs_predict := MODEL SOURCES
-$(foreach target,$(verbs) extract corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
+$(foreach target,$(verbs) extract import corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
 like_EXPERIMENT := emodb.toml
 like_SPACE := my_space.py
 like_RUN := runs/demo
@@ -114,6 +115,9 @@ protocol: .venv/run  ## split a corpus, show the split and write it down | make 
 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract EXPERIMENT=emodb.toml
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas,$(BIN)/bas) extract $(READ)
+
+import: .venv/run  ## features that another program made, as a store | make import EXPERIMENT=emodb.toml SET="encoder.source=arrays encoder.frame_rate=50"
+	$(BIN)/bas features import $(READ)
 
 features: .venv/run  ## what an experiment's feature store is, and whether it is whole | make features EXPERIMENT=emodb.toml
 	-$(BIN)/bas features info "$(EXPERIMENT)"

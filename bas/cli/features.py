@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import path, tell_next, whole_number
+from bas import api
+from bas.cli.options import add_experiment, path, read_command, tell_next, whole_number
 from bas.corpora import READERS
 from bas.errors import UserError
 from bas.experiment import KEYS, load_experiment
@@ -113,6 +114,13 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def import_(arguments: argparse.Namespace, console: Console) -> int:
+    command = read_command(arguments, "import")
+    folder = api.import_features(command.experiment, console=console)
+    tell_next(console, command.words("compare") if command.file else ["compare", "--features", str(folder)])
+    return 0
+
+
 def _store(place: Path) -> Path:
     """A store's folder, which an experiment's file may name."""
     if place.suffix.lower() != ".toml":
@@ -163,6 +171,11 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
     p.set_defaults(verb=verify)
+
+    text = "features that another program made, as a store; the same command goes on after a kill"
+    p = kinds.add_parser("import", help=text, description=text, allow_abbrev=False)
+    add_experiment(p, "import")
+    p.set_defaults(verb=import_)
 
     p = kind("subset", "a new store of some layers or utterances; the same command goes on after a kill")
     p.add_argument("--into", required=True, type=path, metavar="OUT", help="the new store's folder")

@@ -127,7 +127,7 @@ def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
         asked, there = (
             ",".join(f"{f}={c}" for f, c in of.items()) or "none" for of in (choice.corpus.map, info.columns)
         )
-        remedy = "the same `bas extract` with it keeps the features and reads the corpus by it"
+        remedy = f"the same `{info.first_command}` with it keeps the features and reads the corpus by it"
         raise UserError(f"--map {asked}: but {features} was made with {there}; {remedy}")
 
 

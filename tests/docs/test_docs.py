@@ -56,7 +56,7 @@ def understand(words: list[str]) -> None:
     """A command line of `bas`: the parser takes it, and its experiment can be read."""
     arguments = parser().parse_args(words)
     if hasattr(arguments, "experiment"):
-        verb = words[1] if words[0] in ("protocol", "corpus") else words[0]
+        verb = words[1] if words[0] in ("protocol", "corpus", "features") else words[0]
         read_command(arguments, {"make": "protocol", "show": "corpus", "export": "corpus"}.get(verb, verb))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
 import transformers
@@ -34,6 +35,9 @@ STORE = "runs/features/cups"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
 SMALL = f"{PLAIN} --set strategy=gumbel --set committee=1"
 EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
+IMPORT = (
+    "features import --corpus manifest --root cups.csv --encoder mine --source arrays --frame-rate 100 --features new"
+)
 CHECK = "protocol check split.json --corpus manifest --root cups.csv"
 SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protocol"
 NEW = f"search --features {STORE} {SMALL} --name new"
@@ -170,6 +174,18 @@ def space(text: str) -> Case:
 
 def trap(name: str) -> None:
     torch.save({"model": Trap()}, name)
+
+
+def arrays(spoil: Callable[[Path], object]) -> Case:
+    """Features of twenty utterances in a folder, a frame for each hundredth of a second; spoil: changes the folder."""
+
+    def prepare() -> None:
+        os.mkdir("arrays")
+        for wav in Path("wav").iterdir():
+            np.save(f"arrays/{wav.stem}.npy", np.ones((20, 3), np.float32))
+        spoil(Path("arrays"))
+
+    return Case(IMPORT, prepare)
 
 
 def poison() -> None:
@@ -331,6 +347,21 @@ CASES = {
         "a syntax error": space("space = SearchSpace(\n"),
         "a file without a space": space("from bas.blocks import FFN\n"),
         "a lambda in a space": space(SPACE.replace('"Two": FFN', '"Two": lambda dim: FFN(dim)')),
+    },
+    "Features of your own": {
+        "no such arrays": Case(IMPORT),
+        "an utterance without an array": arrays(lambda of: ((of / "a1.npy").unlink(), (of / "b2.npy").unlink())),
+        "an array of another width": arrays(lambda of: np.save(of / "b2.npy", np.ones((20, 4), np.float32))),
+        "an array of whole numbers": arrays(lambda of: np.save(of / "b2.npy", np.ones((20, 3), int))),
+        "an array of objects": arrays(
+            lambda of: np.save(of / "b2.npy", np.array([[Trap()]], dtype=object), allow_pickle=True)
+        ),
+        "another number of frames than the recording makes": arrays(
+            lambda of: np.save(of / "b2.npy", np.ones((300, 3), np.float32))
+        ),
+        "an array with NaN": arrays(lambda of: np.save(of / "b2.npy", np.full((20, 3), np.nan, np.float32))),
+        "a value beyond float16": arrays(lambda of: np.save(of / "b2.npy", np.full((20, 3), 1e5, np.float32))),
+        "a store of something else": Case(f"{IMPORT} --features {STORE}", lambda: arrays(lambda of: None).prepare()),
     },
     "Run folder": {
         "another setting": Case(f"{OLD} --set lr=0.5"),
