@@ -34,8 +34,9 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     from bas.util.progress import list_lines
 
     folder, device = _store(arguments.folder), choose_device(arguments.device)
+    encoder = arguments.encoder or _own_encoder(arguments.folder)
     wrong: list[str] = []
-    for finding in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+    for finding in check(folder, console, device, arguments.sample, arguments.seed, encoder):
         verdict, style = ("WRONG", "red") if finding.problems else ("ok", "green")
         console.print(Text.assemble((f"{verdict:5}  ", style), f"{finding.check}: {finding.summary}"), soft_wrap=True)
         list_lines(finding.problems, console)
@@ -133,6 +134,14 @@ def _store(place: Path) -> Path:
     return next(iter(of_name.values()))
 
 
+def _own_encoder(place: Path) -> str | None:
+    """The Python file that an experiment's file names as its encoder: not the store but the user names it there."""
+    from bas.encoders import is_own
+
+    name = load_experiment(place).encoder.name if place.suffix.lower() == ".toml" else None
+    return name if name is not None and is_own(name) else None
+
+
 def _layers(text: str) -> list[int] | None:
     if text == "all":
         return None
@@ -168,7 +177,10 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p = kind("verify", "hold a store against its checksums, its corpus and its encoder; exit code 2 where one differs")
     p.add_argument("--sample", type=whole_number, default=3, help="utterances to encode again; default: %(default)s")
     p.add_argument("--seed", type=int, default=0, help="which ones; default: %(default)s")
-    p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
+    p.add_argument(
+        "--encoder",
+        help="where the same encoder is now; default: as the store names it; Python is run only if named",
+    )
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
     p.set_defaults(verb=verify)
 

@@ -95,8 +95,9 @@ class EncoderTable:
     """[encoder]"""
 
     name: str | None = key(
-        "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel",
-        ("extract", "dynamics", *TRAINED),
+        "a hub name, a local model folder, bas-hubert-nano (in this package), log-mel, or a class in a Python file, "
+        "my_encoder.py or my_encoder.py:Class; of import: any name",
+        ("extract", "import", "dynamics", *TRAINED),
         "--encoder",
     )
     revision: str | None = key("the hub's revision; default: its newest", ("extract", "dynamics"), "--revision")

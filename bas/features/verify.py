@@ -92,7 +92,7 @@ def verify(
     if sample:
         usable = [u for u in corpus.utterances if u.id in intact and u.id in unchanged]
         chosen = random.Random(seed).sample(usable, min(sample, len(usable)))
-        yield _encode_again(folder, info, chosen, encoder or info.encoder["name"], device, console)
+        yield _encode_again(folder, info, chosen, encoder, device, console)
 
 
 def _files(folder: Path, info: StoreInfo) -> Finding:
@@ -318,13 +318,13 @@ def _changed(utterance: Utterance, now: Mapping[str, str]) -> str:
 
 
 def _encode_again(
-    folder: Path, info: StoreInfo, chosen: list[Utterance], name: str, device: torch.device, console: Console
+    folder: Path, info: StoreInfo, chosen: list[Utterance], place: str | None, device: torch.device, console: Console
 ) -> Finding:
     """Compare the states of some utterances with what the encoder computes now."""
     if not chosen:
         return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
     try:
-        encoder = load_again(info.encoder, name, device, "store")
+        encoder = load_again(info.encoder, place, device, "store")
     except UserError as error:
         advice = "name the same files with --encoder, or leave this check out with --sample 0"
         return Finding("encoder", "nothing encoded again", (str(error),), advice)

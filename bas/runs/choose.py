@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ def folder_named(name: str, origin: str, within: Path = RUNS) -> Path:
 
 def store_folder(corpus: Corpus, encoder: str) -> Path:
     """The default folder of a store that `extract` makes."""
-    name = f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
+    own = encoder.rstrip("/").rpartition("/")[2]
+    name = f"{corpus.name}-{re.sub(r'[.]py(:|$)', lambda of: '-' if of[1] else '', own)}"
     return folder_named(name, "give --features, as no folder can be named by corpus and encoder:", RUNS / "features")
 
 

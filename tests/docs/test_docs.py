@@ -157,6 +157,10 @@ def test_an_example_runs(page: str, place: Path) -> None:
     (block,) = blocks(ROOT / "docs" / page, "python")
     made: dict[str, Any] = {}
     exec(compile(block, page, "exec"), made)
+    if page == "encoders.md":
+        Path("my_encoder.py").write_text(block, encoding="utf-8")
+        assert main(["check-encoder", "my_encoder.py:Spectrum"]) == 0
+        assert main(["extract", "emodb.toml", "--encoder", "my_encoder.py", "--layers", "1"]) == 0
     if page == "spaces.md":
         for contract in CONTRACTS:
             made["test_my_space"](contract)

@@ -31,6 +31,7 @@ from bas.features.derive import derive
 from bas.features.importing import import_features
 from bas.features.info import describe
 from bas.features.plan import Request
+from bas.features.shard import write_shard
 from bas.features.sources import open_source
 from bas.features.store import SOURCE, FeatureStore, StoreInfo
 from bas.features.verify import Finding, verify
@@ -192,7 +193,7 @@ def test_an_import_that_was_cut_off_goes_on_and_not_with_other_arrays(
     arrays = arrays_of(parent)
     source, into = as_npy(tmp_path / "npy", arrays), tmp_path / "made"
     written: list[str] = []
-    write = importing.write_shard
+    write = write_shard
 
     def noted(path: Path, *more: Any) -> None:
         if len(written) == 2:
@@ -359,9 +360,12 @@ REFUSED: dict[str, tuple[Callable[[Path, Arrays], Path], str]] = {
     "several tensors": (several, "u4.safetensors: 2 tensors, where a folder's file has one"),
     "a pipe": (piped, "u4.npy: a pipe, not a file"),
     "another file": (elsewhere, "x.h5: u4: its values lie in another file; copy them into this one"),
-    "no HDF5": (lambda folder, _: shutil.copy(folder / "list.csv", folder / "x.h5"), "x.h5: not readable as HDF5"),
+    "no HDF5": (
+        lambda folder, _: Path(shutil.copy(folder / "list.csv", folder / "x.h5")),
+        "x.h5: not readable as HDF5",
+    ),
     "no tensors": (
-        lambda folder, _: shutil.copy(folder / "list.csv", folder / "x.safetensors"),
+        lambda folder, _: Path(shutil.copy(folder / "list.csv", folder / "x.safetensors")),
         "x.safetensors: not readable as safetensors",
     ),
     "another file type": (lambda folder, _: folder / "list.csv", "list.csv: of no known kind; features are imported"),
@@ -461,7 +465,7 @@ def test_a_comparison_has_the_table_of_the_extracted_store(
     assert main(["features", "import", "cups.toml"]) == 0
     assert capsys.readouterr().out.endswith("compare cups.toml\n")
     assert StoreInfo.read(home / "runs/features/cups-mine").imported
-    rule = {"protocol": {"rule": "speaker:2"}}
+    rule: dict[str, Any] = {"protocol": {"rule": "speaker:2"}}
     mine = bas.compare("cups.toml", name="mine", **rule)
     theirs = bas.compare("cups.toml", features=["runs/features/cups-log-mel"], encoder={"name": None}, name="t", **rule)
 

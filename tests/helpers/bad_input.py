@@ -30,6 +30,15 @@ from bas.space import SearchSpace
 
 space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 """
+ENCODER = """class Encoder:
+    num_states, dim, frame_rate, min_samples = 1, 4, 50.0, 320
+
+    def __init__(self, device):
+        pass
+
+    def encode(self, wave):
+        return wave[: len(wave) // 320 * 20].reshape((1, -1, 4))
+"""
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 94\n"
 STORE = "runs/features/cups"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
@@ -174,6 +183,10 @@ def space(text: str) -> Case:
 
 def trap(name: str) -> None:
     torch.save({"model": Trap()}, name)
+
+
+def own(text: str) -> Case:
+    return Case(f"{EXTRACT} my_encoder.py --features new", lambda: write("my_encoder.py", text))
 
 
 def arrays(spoil: Callable[[Path], object]) -> Case:
@@ -336,6 +349,11 @@ CASES = {
         "weights that git has not fetched": Case(
             f"{EXTRACT} ./encoder", lambda: write("encoder/model.safetensors", POINTER)
         ),
+        "an encoder's file that is not there": Case(f"{EXTRACT} my_encoder.py --features new"),
+        "an encoder's file without a class": own("class Encoder: pass\n"),
+        "an encoder of one's own without a width": own(ENCODER.replace("dim, ", "width, ")),
+        "an encoder of one's own that gives another shape": own(ENCODER.replace("(1, -1, 4)", "(1, -1, 5)")),
+        "an encoder of one's own that fails": own(ENCODER.replace("wave[", "melt(wave)[")),
         "a stride of 0": Case(
             f"{EXTRACT} ./encoder",
             lambda: edit("encoder/config.json", lambda raw: raw.update(conv_stride=[0] * 7)),

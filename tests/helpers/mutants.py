@@ -26,6 +26,7 @@ CONTRACTS = "tests/testing/test_contracts.py"
 EXPORTED = "tests/models/test_exported.py"
 PREDICTING = "tests/models/test_predicting.py"
 FOLDER = "tests/models/test_model_folder.py"
+OWN = "tests/encoders/test_own.py"
 IMPORTING = "tests/features/test_importing.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
@@ -439,6 +440,34 @@ MUTANTS = [
         "        if checksum(block_TD) != self.contents.crc32[row, u]:",
         "        if False:",
         "tests/runs/test_corruption.py -k shard",
+    ),
+    Mutant(
+        "a model's folder makes a Python file run",
+        "bas/encoders/again.py",
+        "    if place is None and is_own(name):",
+        "    if False:",
+        f"{OWN} -k 'run_for_another or verify_runs_no'",
+    ),
+    Mutant(
+        "an edited encoder's file is run before its hash is compared",
+        "bas/encoders/own.py",
+        "        if digest is not None and found != digest:",
+        "        if False:",
+        f"{OWN} -k 'verify_runs_no'",
+    ),
+    Mutant(
+        "an encoder's file is run for a model of another encoder",
+        "bas/encoders/again.py",
+        "    if mark or not rest:",
+        "    if False:",
+        f"{OWN} -k run_for_another",
+    ),
+    Mutant(
+        "an encoder of one's own is called by several threads at once",
+        "bas/encoders/own.py",
+        "        with self._lock:",
+        "        if True:",
+        f"{OWN} -k one_wave_at_a_time",
     ),
     Mutant(
         "an array that changed between its check and its shard is stored",
