@@ -68,7 +68,9 @@ def load_encoder(
         raise UserError("precision 'float16' is not for the CPU: use float32, bfloat16, or a GPU")
     if is_own(name):
         _refuse_own(name, revision, precision, real_length)
-        return Own(name, device)
+        own = Own(name, device)
+        own.try_out()
+        return own
     given, name = name, files_of(name)
     if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
         raise UserError(f"encoder {given!r}: revision {revision!r} asked, but only a hub name has revisions")

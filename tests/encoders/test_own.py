@@ -178,8 +178,20 @@ def test_what_is_no_encoder_is_refused(old: str, new: str, message: str) -> None
     ],
 )
 def test_what_encode_may_not_give(new: str, message: str) -> None:
-    encoder = load_encoder(write(Path("bad.py"), RETURN, new), CPU)
+    encoder = Own(write(Path("bad.py"), RETURN, new), CPU)
     assert refusal(states, encoder, noise()).startswith(f"encoder 'bad.py': {message}")
+
+
+def test_what_fails_always_fails_before_anything_is_written(tmp_path: Path) -> None:
+    corpus_of(tmp_path)
+    table = {"corpus": {"reader": "manifest", "root": "list.csv"}, "encoder": {"name": "bad.py"}}
+    write(Path("bad.py"), RETURN, "return states[..., :3]")
+    message = "encoder 'bad.py': encode gives the shape (2, 1, 3) for 320 samples, not (2, frames, 4)"
+    assert refusal(bas.extract, table) == message
+    assert not Path("runs").exists()
+    write(Path("bad.py"), RETURN, "return states if len(wave) < 8000 else states[..., :3]")
+    assert "(2, 30, 3) for 9600 samples" in refusal(bas.extract, table)  # later, what is finished is kept
+    assert "incomplete" in refusal(FeatureStore, "runs/features/list-bad")
 
 
 def test_what_is_for_other_encoders_is_refused() -> None:
