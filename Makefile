@@ -1,8 +1,8 @@
 # Every target sets itself up: a .venv with the package in it. Bare `make` prints what there is.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo corpus protocol extract features search retrain compare audit tune probe words shares dynamics cost \
-	export predict check-space board bench nano docs check test golden fast mutants coverage installed upgrade clean
+.PHONY: help setup demo corpus protocol extract import features search retrain compare audit tune probe words shares dynamics cost \
+	export predict check-space check-encoder board bench nano docs check test golden fast mutants coverage installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -11,6 +11,7 @@ TORCH :=
 EXPERIMENT :=
 SET :=
 SPACE :=
+ENCODER :=
 TO :=
 RUN :=
 ROW :=
@@ -36,10 +37,12 @@ reads_demo := $(environment)
 reads_corpus := $(experiment) TO
 reads_protocol := $(experiment) TO
 reads_extract := $(experiment) PROCESSES
+reads_import := $(experiment)
 reads_features := $(environment) EXPERIMENT
 reads_export := $(environment) RUN ROW TO
-reads_predict := $(environment) MODEL SOURCES TO
+reads_predict := $(environment) MODEL SOURCES TO ENCODER
 reads_check-space := $(environment) SPACE
+reads_check-encoder := $(environment) ENCODER
 reads_board := $(environment) PORT ALL
 reads_bench := $(environment)
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS
@@ -58,11 +61,13 @@ reads_clean :=
 needs_features := EXPERIMENT
 needs_nano := SPEECH
 needs_check-space := SPACE
+needs_check-encoder := ENCODER
 needs_export := RUN
 needs_predict := MODEL SOURCES
-$(foreach target,$(verbs) extract corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
+$(foreach target,$(verbs) extract import corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
 like_EXPERIMENT := emodb.toml
 like_SPACE := my_space.py
+like_ENCODER := my_encoder.py
 like_RUN := runs/demo
 like_MODEL := my-model
 like_SOURCES := recording.wav
@@ -116,6 +121,9 @@ protocol: .venv/run  ## split a corpus, show the split and write it down | make 
 extract: .venv/run  ## a frozen encoder over a corpus, into HDF5 shards | make extract EXPERIMENT=emodb.toml
 	$(if $(filter-out 1,$(PROCESSES)),OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m bas,$(BIN)/bas) extract $(READ)
 
+import: .venv/run  ## features that another program made, as a store | make import EXPERIMENT=emodb.toml SET="encoder.source=arrays encoder.frame_rate=50"
+	$(BIN)/bas features import $(READ)
+
 features: .venv/run  ## what an experiment's feature store is, and whether it is whole | make features EXPERIMENT=emodb.toml
 	-$(BIN)/bas features info "$(EXPERIMENT)"
 	$(BIN)/bas features verify "$(EXPERIMENT)"
@@ -154,10 +162,13 @@ export: .venv/run  ## a row of a comparison, fitted on all that its folds train 
 	$(BIN)/bas export "$(RUN)" $(if $(ROW),--row "$(ROW)") $(if $(TO),--into "$(TO)")
 
 predict: .venv/run  ## what a model says of recordings, folders of them and manifests | make predict MODEL=my-model SOURCES="a.wav folder" TO=said.csv
-	$(BIN)/bas predict "$(MODEL)" $(SOURCES) $(if $(TO),--out "$(TO)")
+	$(BIN)/bas predict "$(MODEL)" $(SOURCES) $(if $(TO),--out "$(TO)") $(if $(ENCODER),--encoder "$(ENCODER)")
 
 check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
 	$(BIN)/bas check-space "$(SPACE)"
+
+check-encoder: .venv/run  ## hold the file of an encoder of your own to its contracts | make check-encoder ENCODER=my_encoder.py
+	$(BIN)/bas check-encoder "$(ENCODER)"
 
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007 ALL=1
 	$(BIN)/bas board --port $(PORT) $(if $(filter-out 0,$(ALL)),--all)

@@ -11,7 +11,7 @@ Imports nothing heavy: each function does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,7 @@ __all__ = [
     "dynamics",
     "export",
     "extract",
+    "import_features",
     "load",
     "load_experiment",
     "load_results",
@@ -67,7 +68,6 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.features.plan import Request
     from bas.runs import choose
     from bas.util.device import choose_device
-    from bas.util.progress import list_lines
 
     choice, console = _choice("extract", experiment, changes), console_of(console)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
@@ -96,9 +96,34 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
         reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.corpus.map or {}
     )
     store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
-    if skipped := store.info.skipped:
-        console.print(f"skipped: {len(skipped)} utterances; the same command tries them again", style="yellow")
-        list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
+    _say_skipped(store.info.skipped, console, "; the same command tries them again")
+    say(console, f"features: {folder}, complete")
+    return folder
+
+
+def import_features(experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
+    """Arrays that another program made of a corpus, as a feature store; its folder. The verb `features import`."""
+    from bas.corpora import open_corpus
+    from bas.features.importing import import_features as import_into
+    from bas.features.plan import Request
+    from bas.features.sources import open_source
+    from bas.runs import choose
+
+    choice, console = _choice("import", experiment, changes), console_of(console)
+    needed = ("corpus.reader", "corpus.root", "encoder.name", "encoder.source", "encoder.frame_rate")
+    require(choice, "import", *needed)
+    if len(choice.features) > 1:
+        raise UserError(f"import: fills one store of {', '.join(choice.features)}; name it with --features")
+    of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
+    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.corpus.map)
+    for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
+        say(console, f"{corpus.name}: {line}")
+    folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
+    truncated, columns = choice.corpus.accept_truncated, choice.corpus.map or {}
+    request = Request(reader, root, dtype=of.dtype, truncated=truncated, columns=columns)
+    with open_source(Path(str(of.source)).expanduser()) as source:
+        store = import_into(corpus, source, folder, request, str(of.name), float(of.frame_rate or 0), console)
+    _say_skipped(store.info.skipped, console)
     say(console, f"features: {folder}, complete")
     return folder
 
@@ -340,6 +365,14 @@ def _open(
 
     choice = _choice(verb, experiment, changes)
     return choice, choose.inputs_of(choice, verb, choose.open_store(choice, verb)), console_of(console)
+
+
+def _say_skipped(skipped: Mapping[str, str], console: Console, remedy: str = "") -> None:
+    from bas.util.progress import list_lines
+
+    if skipped:
+        console.print(f"skipped: {len(skipped)} utterances{remedy}", style="yellow")
+        list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
 
 
 def _say_report(folder: Path, console: Console) -> None:

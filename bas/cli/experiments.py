@@ -64,12 +64,15 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
 
 
 def take(result: Comparison) -> list[str]:
-    """The command that makes a model of the row to take."""
+    """The command that makes a model of the row to take; the board where there is none, or features were imported."""
+    from bas.features.store import IMPORTED
     from bas.report.answer import answer
     from bas.runs.choose import RUNS
 
     row = answer(result).row
-    return ["export", str(RUNS / result.run), "--row", row] if row else ["board"]
+    if row is None or result.encoder.model_type == IMPORTED:
+        return ["board"]
+    return ["export", str(RUNS / result.run), "--row", row]
 
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:

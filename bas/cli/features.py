@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bas.cli.options import path, tell_next, whole_number
+from bas import api
+from bas.cli.options import add_experiment, path, read_command, tell_next, whole_number
 from bas.corpora import READERS
 from bas.errors import UserError
 from bas.experiment import KEYS, load_experiment
@@ -33,8 +34,9 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     from bas.util.progress import list_lines
 
     folder, device = _store(arguments.folder), choose_device(arguments.device)
+    encoder = arguments.encoder or _own_encoder(arguments.folder)
     wrong: list[str] = []
-    for finding in check(folder, console, device, arguments.sample, arguments.seed, arguments.encoder):
+    for finding in check(folder, console, device, arguments.sample, arguments.seed, encoder):
         verdict, style = ("WRONG", "red") if finding.problems else ("ok", "green")
         console.print(Text.assemble((f"{verdict:5}  ", style), f"{finding.check}: {finding.summary}"), soft_wrap=True)
         list_lines(finding.problems, console)
@@ -113,6 +115,13 @@ def append(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def import_(arguments: argparse.Namespace, console: Console) -> int:
+    command = read_command(arguments, "import")
+    folder = api.import_features(command.experiment, console=console)
+    tell_next(console, command.words("compare") if command.file else ["compare", "--features", str(folder)])
+    return 0
+
+
 def _store(place: Path) -> Path:
     """A store's folder, which an experiment's file may name."""
     if place.suffix.lower() != ".toml":
@@ -123,6 +132,14 @@ def _store(place: Path) -> Path:
     if len(of_name) > 1:
         raise UserError(f"{place}: has several stores; name one of {', '.join(map(str, of_name.values()))}")
     return next(iter(of_name.values()))
+
+
+def _own_encoder(place: Path) -> str | None:
+    """The Python file that an experiment's file names as its encoder: not the store but the user names it there."""
+    from bas.encoders import is_own
+
+    name = load_experiment(place).encoder.name if place.suffix.lower() == ".toml" else None
+    return name if name is not None and is_own(name) else None
 
 
 def _layers(text: str) -> list[int] | None:
@@ -160,9 +177,17 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p = kind("verify", "hold a store against its checksums, its corpus and its encoder; exit code 2 where one differs")
     p.add_argument("--sample", type=whole_number, default=3, help="utterances to encode again; default: %(default)s")
     p.add_argument("--seed", type=int, default=0, help="which ones; default: %(default)s")
-    p.add_argument("--encoder", help="where the same encoder is now; default: as the store names it")
+    p.add_argument(
+        "--encoder",
+        help="where the same encoder is now; default: as the store names it; Python is run only if named",
+    )
     p.add_argument("--device", default="auto", choices=DEVICES, help="default: cuda where there is one")
     p.set_defaults(verb=verify)
+
+    text = "features that another program made, as a store; the same command goes on after a kill"
+    p = kinds.add_parser("import", help=text, description=text, allow_abbrev=False)
+    add_experiment(p, "import")
+    p.set_defaults(verb=import_)
 
     p = kind("subset", "a new store of some layers or utterances; the same command goes on after a kill")
     p.add_argument("--into", required=True, type=path, metavar="OUT", help="the new store's folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,12 @@ PREDICT = "what an exported model says of recordings: probabilities or shares, a
 
 def export(arguments: argparse.Namespace, console: Console) -> int:
     place = api.export(arguments.run, row=arguments.row, into=arguments.into, seed=arguments.seed, console=console)
-    tell_next(console, ["predict", str(place), "recording.wav"])
+    from bas.encoders import is_own
+    from bas.models.folder import JSON
+
+    name = json.loads((place / JSON).read_text(encoding="utf-8"))["encoder"]["name"]
+    own = ["--encoder", name] if is_own(name) else []
+    tell_next(console, ["predict", str(place), "recording.wav", *own])
     return 0
 
 
@@ -73,7 +79,11 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     )
     p.add_argument("--out", type=path, metavar="FILE", help="a .csv or .jsonl to write; default: print a CSV")
     p.add_argument("--json", action="store_true", help="print JSON Lines in place of a CSV")
-    p.add_argument("--encoder", metavar="NAME", help="where the encoder lies today; default: where it lay")
+    p.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="where the encoder lies today; default: where it lay; Python is run only if named",
+    )
     p.add_argument(
         "--space",
         type=path,

@@ -1,5 +1,5 @@
 """Frozen encoders with one interface: speech encoders of `transformers`, by hub name or local folder, one shipped in
-this package, and log-mel."""
+this package, log-mel, and a class in a Python file of the user's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from bas.encoders.base import PRECISIONS, Encoder, EncoderInfo, Tunable
 from bas.encoders.logmel import LOG_MEL, LogMel
 from bas.encoders.opening import cached_first, check_config, refuse_pointers
+from bas.encoders.own import Own, is_own
 from bas.encoders.padded import Padded, padded_as
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
@@ -30,7 +31,9 @@ __all__ = [
     "Padded",
     "Tunable",
     "files_of",
+    "is_own",
     "load_encoder",
+    "one_at_a_time",
     "padded_as",
     "tunable",
 ]
@@ -52,7 +55,7 @@ def load_encoder(
     precision: str = "float32",
     real_length: bool = False,
 ) -> Encoder:
-    """`log-mel`, `bas-hubert-nano`, a local folder in the `transformers` layout, or a hub name.
+    """`log-mel`, `bas-hubert-nano`, a local folder in the `transformers` layout, a Python file, or a hub name.
 
     precision: of weights and arithmetic, one of PRECISIONS; float16 needs a GPU.
     real_length: run Whisper's encoder on the recording alone, without the silence that its exact form adds up to 30 s.
@@ -63,6 +66,11 @@ def load_encoder(
         raise UserError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":
         raise UserError("precision 'float16' is not for the CPU: use float32, bfloat16, or a GPU")
+    if is_own(name):
+        _refuse_own(name, revision, precision, real_length)
+        own = Own(name, device)
+        own.try_out()
+        return own
     given, name = name, files_of(name)
     if revision is not None and (name == LOG_MEL or Path(name).is_dir()):
         raise UserError(f"encoder {given!r}: revision {revision!r} asked, but only a hub name has revisions")
@@ -130,6 +138,21 @@ def tunable(encoder: Encoder) -> Tunable:
         reason = "in training it would normalise each utterance by the others of its batch"
         raise UserError(f"encoder {info.name!r}: {reason} (BatchNorm), so it is not fine-tuned here")
     return encoder
+
+
+def one_at_a_time(encoder: Encoder) -> bool:
+    """Whether it encodes for one thread at a time: it may then compute on all cores."""
+    return isinstance(encoder.inner if isinstance(encoder, Padded) else encoder, Own)
+
+
+def _refuse_own(name: str, revision: str | None, precision: str, real_length: bool) -> None:
+    for option, given, usual in (
+        ("revision", revision, None),
+        ("precision", precision, "float32"),
+        ("real_length", real_length, False),
+    ):
+        if given != usual:
+            raise UserError(f"encoder {name!r}: {option} {given!r} asked, but a Python file sees to that itself")
 
 
 def _refuse_real_length(name: str, real_length: bool) -> None:

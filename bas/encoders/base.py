@@ -31,6 +31,8 @@ from bas.speech.audio import SAMPLE_RATE, Wave
 from bas.util.faults import naming, raise_memory
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+SPARE_FRAMES = 2
+"""By which a number of frames may differ from length times frame rate."""
 
 
 def _settle_torchaudio() -> str:
@@ -75,6 +77,14 @@ class EncoderInfo:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def frames_fault(frames: int, samples: int, frame_rate: float, slack: float = 0.0) -> str:
+    """What is wrong with the number of frames of so many samples; empty if nothing is. slack: seconds of doubt."""
+    expected = samples / SAMPLE_RATE * frame_rate
+    if abs(frames - expected) > SPARE_FRAMES + slack * frame_rate:
+        return f"{frames} frames, but {samples / SAMPLE_RATE:.2f} s make about {expected:.0f}"
+    return ""
 
 
 class Encoder(Protocol):

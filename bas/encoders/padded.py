@@ -31,7 +31,7 @@ class Padded:
         if self.samples < encoder.min_samples:
             least = encoder.min_samples / SAMPLE_RATE
             raise UserError(f"padding to {seconds:g} s: encoder {encoder.info.name!r} needs {least:g} s at least")
-        self._encoder = encoder
+        self.inner = encoder
         inputs = filter(None, (encoder.info.input, DESCRIPTION.format(self.samples / SAMPLE_RATE)))
         self.info: EncoderInfo = replace(encoder.info, input=", ".join(inputs))
         self.device: torch.device = encoder.device
@@ -39,18 +39,18 @@ class Padded:
         self.max_samples = encoder.max_samples
 
     def batch_key(self, num_samples: int) -> Hashable:
-        return self._encoder.batch_key(self.samples)
+        return self.inner.batch_key(self.samples)
 
     def cost(self, num_samples: int) -> int:
-        return self._encoder.cost(self.samples)
+        return self.inner.cost(self.samples)
 
     def prepare(self, wave: Wave) -> Tensor:
         assert len(wave) <= self.samples + 1, "a plan refuses what is longer"
         wave = wave[: self.samples]  # the resampler's rounding may give one sample more
-        return self._encoder.prepare(np.pad(wave, (0, self.samples - len(wave))))
+        return self.inner.prepare(np.pad(wave, (0, self.samples - len(wave))))
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return self._encoder.encode(inputs)
+        return self.inner.encode(inputs)
 
 
 def padded_as(encoder: Encoder, input_: str) -> Encoder:

@@ -67,7 +67,7 @@ OWN: Mapping[tuple[str, str], Mapping[str, Any]] = {
 """By verb and preset, the settings that are not the preset's."""
 
 
-CORPUS = ("extract", "dynamics", "corpus", "protocol", "check", *TRAINED)
+CORPUS = ("extract", "import", "dynamics", "corpus", "protocol", "check", *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CorpusTable:
     root: str | None = key("the corpus's folder; for manifest: the file", CORPUS, "--root")
     accept_truncated: bool = key(
         "take recordings that break off as far as they go; default: skip and list them",
-        ("extract", "dynamics", "protocol", "check"),
+        ("extract", "import", "dynamics", "protocol", "check"),
         "--accept-truncated",
         default=False,
     )
@@ -95,8 +95,9 @@ class EncoderTable:
     """[encoder]"""
 
     name: str | None = key(
-        "a hub name, a local model folder, bas-hubert-nano (in this package), or log-mel",
-        ("extract", "dynamics", *TRAINED),
+        "a hub name, a local model folder, bas-hubert-nano (in this package), log-mel, or a class in a Python file, "
+        "my_encoder.py or my_encoder.py:Class; of import: any name",
+        ("extract", "import", "dynamics", *TRAINED),
         "--encoder",
     )
     revision: str | None = key("the hub's revision; default: its newest", ("extract", "dynamics"), "--revision")
@@ -109,7 +110,7 @@ class EncoderTable:
     layers: Literal["all"] | tuple[int, ...] = key(
         "hidden states to keep: all, or numbers such as 0,6,12", ("extract",), "--layers", default="all", least=0
     )
-    dtype: Literal["float16", "float32"] = key("as stored", ("extract",), "--dtype", default="float16")
+    dtype: Literal["float16", "float32"] = key("as stored", ("extract", "import"), "--dtype", default="float16")
     precision: Literal["float32", "bfloat16", "float16"] = key(
         "of the encoder", ("extract",), "--precision", default="float32"
     )
@@ -129,6 +130,16 @@ class EncoderTable:
     )
     batch_seconds: float | None = key(
         "of audio in a batch; default: by device", ("extract",), "--batch-seconds", metavar="SECONDS", above_0=True
+    )
+    source: str | None = key(
+        "arrays of features: a folder of ID.npy or ID.safetensors, a .safetensors with a tensor an id, or a .h5 or "
+        ".hdf5 with a dataset an id; each (frames, width) or (states, frames, width)",
+        ("import",),
+        "--source",
+        metavar="PATH",
+    )
+    frame_rate: float | None = key(
+        "frames a second of these arrays", ("import",), "--frame-rate", metavar="HZ", above_0=True
     )
 
 
@@ -287,7 +298,7 @@ class Experiment:
     features: tuple[str, ...] = key(
         "a store made by extract, for probe, words and shares several; default: where extract puts that of [corpus] "
         "and [encoder]",
-        ("extract", *TRAINED),
+        ("extract", "import", *TRAINED),
         "--features",
         metavar="FOLDER",
         default=(),

@@ -1,8 +1,9 @@
 """Stores made from stores, without encoding: a subset of one store's layers or utterances, or a merger of several.
 
 Each shard of the result is cut from one shard of a source, with the checksums taken when its states were computed;
-`bas.features.derive` writes its stores in the same way. As in an extraction, plan.json describes the store until all
-shards are written, and store.json is written last; after a kill or a deletion the same command completes the store.
+`bas.features.derive`, `metadata` and `importing` write their stores in the same way. As in an extraction, plan.json
+describes the store until all shards are written, and store.json is written last; after a kill or a deletion the same
+command completes the store.
 """
 
 from __future__ import annotations
@@ -294,13 +295,19 @@ def _refuse_other(into: Path, plan: StoreInfo) -> None:
         raise UserError(f"{into}: holds shards but no store.json; restore that, or name another folder with --into")
     if old is None:
         return
+    pairs: dict[str, tuple[object, object]] = {"made_by": (old.made_by, plan.made_by)}
+    pairs |= {f"encoder.{name}": (old.encoder.get(name), value) for name, value in plan.encoder.items()}
+    pairs |= {field.name: (getattr(old, field.name), getattr(plan, field.name)) for field in fields(plan)}
     # Where the corpus and the encoder lie changes no number.
-    pairs = {field.name: (getattr(old, field.name), getattr(plan, field.name)) for field in fields(plan)}
-    pairs["encoder"] = ({**old.encoder, "name": ""}, {**plan.encoder, "name": ""})
-    del pairs["root"]
+    for name in ("encoder", "encoder.name", "root"):
+        del pairs[name]
+    imports = plan.made_by == "import"
+    if imports:  # as for an extraction, the corpus may be read by other columns
+        del pairs["columns"]
     for name, (there, now) in pairs.items():
         if there != now:
-            raise UserError(f"{into}: holds another store ({name} differs); name another folder with --into")
+            flag = "--features" if imports else "--into"
+            raise UserError(f"{into}: holds another store ({name} differs); name another folder with {flag}")
 
 
 def contents_at(path: Path, plan: StoreInfo) -> Contents | None:

@@ -12,8 +12,9 @@ from bas.features.store import StoreInfo
 def corpus_of(info: StoreInfo) -> Corpus:
     """Read it from where the store names it. UserError, with a way on, where it is gone; and as `open_corpus`."""
     if not Path(info.root).exists():
-        remedy = "the `bas extract` that made the store, with the new --root and --features, checks and takes it along"
-        if info.made_by != "extract":
+        made = f"the `{info.first_command}` that made the store"
+        remedy = f"{made}, with the new --root and --features, checks and takes it along"
+        if info.command != info.first_command:
             remedy += f"; so does the same `{info.command}` after it"
         message = f"no such file or folder: {info.root}, where the store names it; if it has moved, {remedy}"
         raise UserError(f"corpus {info.corpus}: {message}")

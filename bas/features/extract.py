@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 from bas.corpora import Corpus, Utterance
-from bas.encoders import Encoder
+from bas.encoders import Encoder, one_at_a_time
 from bas.errors import UserError
 from bas.features.plan import Request, announce, batches, compare, make_plan
 from bas.features.recordings import recording_hash
@@ -183,7 +183,7 @@ def _carry_out(
     """Encode what is missing; by id of what was encoded now, the level of its recording (see `audio.listen`)."""
     utterances = {u.id: u for u in corpus.utterances}
     on_cpu = encoder.device.type == "cpu"
-    crew = min(CREW[encoder.device.type], group.cores)
+    crew = 1 if one_at_a_time(encoder) else min(CREW[encoder.device.type], group.cores)
     most = 2 * crew if on_cpu else crew + 2  # batches submitted and not yet written
     # Where there are more cores than threads of the crew, each computes on several cores.
     threads = max(1, group.cores // crew) if on_cpu else 1

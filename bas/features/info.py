@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard
+from bas.features.store import METADATA, SEGMENTS, StoreInfo, open_shard, source_of
 from bas.util.files import read_record
 from bas.util.places import find_place
 from bas.util.progress import bar
@@ -54,7 +54,7 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
         "input": f"{encoder['sample_rate'] / 1000:g} kHz" + (f", {encoder['input']}" if encoder["input"] else ""),
         "layers": f"{', '.join(map(str, info.layers))} of 0 to {encoder['num_states'] - 1}",
         "frames": f"{info.dim} wide, {each}",
-        "computed": f"in {encoder['precision']} on {info.device}, stored as {info.dtype}",
+        "computed": f"{_describe_origin(folder, info)}, stored as {info.dtype}",
         "size": f"{size:,} bytes in {len(info.shards)} shards",
         "made by": info.command,
         "versions": next(iter(written), "no shard"),
@@ -68,6 +68,14 @@ def describe(folder: Path, console: Console) -> dict[str, str]:
     if (folder / "plan.json").exists():
         facts["under way"] = f"more of it: `{info.command}` is running, or was stopped; the same command goes on"
     return facts
+
+
+def _describe_origin(folder: Path, info: StoreInfo) -> str:
+    """How the features were computed, as far as bas knows."""
+    if not info.imported:
+        return f"in {info.encoder['precision']} on {info.device}"
+    of = f" from {source_of(folder, info)}" if info.made_by == "import" else ""
+    return f"elsewhere, and imported{of}"
 
 
 def _describe_derived(folder: Path, info: StoreInfo) -> tuple[str, str, dict[str, str]]:

@@ -62,8 +62,9 @@ def make_plan(
     # Stored layers are kept, so that the command that began to add others also resumes it.
     stored = StoreInfo.read(folder).layers if (folder / "store.json").exists() else ()
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
-    recordings, skipped = _survey(corpus, encoder, request.longest, console)
-    _tell_cut([u for u in corpus.utterances if u.id in recordings and audio.is_cut(u)], console)
+    longest = encoder.max_samples if request.longest is None else round(request.longest * audio.SAMPLE_RATE)
+    padded = encoder.samples if isinstance(encoder, Padded) else None
+    recordings, skipped = survey(corpus, console, encoder.min_samples, longest, padded)
     fresh = StoreInfo(
         request.reader,
         str(request.root.resolve()),
@@ -79,7 +80,7 @@ def make_plan(
     )
     old = _read_old(folder)
     if old is None:
-        return replace(fresh, shards=_cut(recordings, recordings, fresh, request.shard_bytes, processes))
+        return replace(fresh, shards=cut(recordings, recordings, fresh, request.shard_bytes, processes))
     _compare_settings(folder, old, fresh)
     compare(folder, old, encoder)
     planned = {id_ for ids in old.shards for id_ in ids}
@@ -87,7 +88,7 @@ def make_plan(
     new = [id_ for id_ in recordings if id_ not in planned]
     return replace(
         fresh,
-        shards=old.shards + _cut(new, recordings, fresh, request.shard_bytes, processes),
+        shards=old.shards + cut(new, recordings, fresh, request.shard_bytes, processes),
         # Stored features keep the hash of their recording, even where that cannot be read now.
         recordings={**{i: old.recordings[i] for i in planned}, **recordings},
         skipped={i: why for i, why in skipped.items() if i not in planned},
@@ -148,14 +149,14 @@ def _layers(encoder: Encoder, chosen: Sequence[int] | None) -> tuple[int, ...]:
     return layers
 
 
-def _survey(
-    corpus: Corpus, encoder: Encoder, longest: float | None, console: Console
+def survey(
+    corpus: Corpus, console: Console, shortest: int = 1, longest: int | None = None, padded: int | None = None
 ) -> tuple[dict[str, tuple[str, int]], dict[str, str]]:
     """By id, each utterance's recording hash and number of samples at 16 kHz; and by id why others cannot be used.
 
-    Where the encoder pads, the number of samples includes the padding.
+    shortest, longest: samples of what can be used. padded: the samples to which all are padded, which then count.
+    A line names the recordings that are taken though they break off. UserError where nothing can be used.
     """
-    limit = encoder.max_samples if longest is None else round(longest * audio.SAMPLE_RATE)
     begun = time.monotonic()
     with bar(console, "recordings") as progress:
         task = progress.add_task("read", total=2 * len(corpus.utterances), visible=False)
@@ -163,9 +164,9 @@ def _survey(
         def tick() -> None:
             progress.update(task, advance=1, visible=time.monotonic() - begun > PATIENCE)
 
-        lengths = dict(in_threads(lambda u: (u.id, _samples(u, encoder.min_samples, limit)), corpus.utterances, tick))
-        if isinstance(encoder, Padded):
-            lengths = _padded(corpus.utterances, lengths, encoder.samples)
+        lengths = dict(in_threads(lambda u: (u.id, _samples(u, shortest, longest)), corpus.utterances, tick))
+        if padded is not None:
+            lengths = _padded(corpus.utterances, lengths, padded)
         usable = [u for u in corpus.utterances if isinstance(lengths[u.id], int)]
         digests = recording_hashes(usable, tick)
         progress.update(task, completed=2 * len(corpus.utterances))
@@ -180,6 +181,7 @@ def _survey(
         recordings[utterance.id] = digest, samples
     if not recordings:
         raise UserError(f"corpus {corpus.name}: no utterance can be used; the first: {next(iter(skipped.values()))}")
+    _tell_cut([u for u in corpus.utterances if u.id in recordings and audio.is_cut(u)], console)
     return recordings, skipped
 
 
@@ -277,8 +279,12 @@ def _check_unchanged(
                 )
 
 
-def _cut(
-    ids: Iterable[str], recordings: Mapping[str, tuple[str, int]], info: StoreInfo, shard_bytes: float, processes: int
+def cut(
+    ids: Iterable[str],
+    recordings: Mapping[str, tuple[str, int]],
+    info: StoreInfo,
+    shard_bytes: float,
+    processes: int = 1,
 ) -> tuple[tuple[str, ...], ...]:
     """The utterances of each new shard, of `shard_bytes` at most, or fewer so that every process has enough shards."""
     rate = info.encoder["frame_rate"] / audio.SAMPLE_RATE * info.frame_bytes * len(info.layers)

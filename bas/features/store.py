@@ -4,6 +4,7 @@
     plan.json        the description of the store that an unfinished command makes; deleted once it is complete
     segments.json    of a derived store: the parent store, and the segments of each utterance
     metadata.json    of a store with metadata: the parent store, and the columns of each utterance
+    source.json      of an imported store: where the arrays lay
     shard-00000.h5   see `bas.features.shard`
 
 While layers or utterances are added, the store stays readable in its old state.
@@ -31,11 +32,14 @@ from bas.util.places import SEEN, find_place, note_place
 FORMAT = 2
 SEGMENTS = "segments.json"
 METADATA = "metadata.json"
+SOURCE = "source.json"
+IMPORTED = "imported"
+"""The model_type of an encoder that bas knows by its arrays alone (see `bas.features.importing`)."""
 DTYPES = ("float16", "float32")
 OPEN_SHARDS = 128  # mapped at a time, with a file descriptor each; macOS allows a process 256
 MAPPED_BYTES = 2**30  # of mapped files that may be in this process's memory
 AROUND_BYTES = 2**17  # that the kernel maps around a block that is read: 64 KiB at either end
-MADE_BY = ("extract", "subset", "merge", "derive", "append")
+MADE_BY = ("extract", "import", "subset", "merge", "derive", "append")
 DERIVING = ("derive", "append")
 ENCODER: dict[str, type | tuple[type, ...]] = {  # fields of bas.encoders.EncoderInfo, which imports torch
     **dict.fromkeys(("name", "revision", "model_type", "input", "precision"), str),
@@ -55,7 +59,7 @@ class StoreInfo:
     shards: tuple[tuple[str, ...], ...]  # the utterance ids of each shard, in order
     recordings: Mapping[str, tuple[str, int]]  # by id: a hash over the file's bytes and the times; samples at 16 kHz
     skipped: Mapping[str, str]  # utterances of the corpus that the store lacks, and why
-    device: str  # where the encoder computed
+    device: str  # where the encoder computed; "elsewhere": not known, the features were imported
     dtype: str  # one of DTYPES
     made_by: str = "extract"  # one of MADE_BY
     truncated: bool = False  # recordings that break off were taken as far as they go, and not skipped
@@ -76,6 +80,16 @@ class StoreInfo:
     def command(self) -> str:
         """The command that made the store; running it again completes the store."""
         return "bas extract" if self.made_by == "extract" else f"bas features {self.made_by}"
+
+    @property
+    def imported(self) -> bool:
+        """Whether the features, or those that they were made of, are arrays of another program."""
+        return bool(self.encoder["model_type"] == IMPORTED)
+
+    @property
+    def first_command(self) -> str:
+        """The command that made the store, or the one that it was made of."""
+        return "bas features import" if self.imported else "bas extract"
 
     @property
     def dim(self) -> int:
@@ -171,6 +185,15 @@ def open_shard(folder: Path, info: StoreInfo, index: int) -> Shard:
     if not set(info.layers) <= set(held.layers):
         raise UserError(f"{shard.path}: holds layers {held.layers}: {message}")
     return shard
+
+
+def source_of(folder: Path, info: StoreInfo) -> Path:
+    """Where the arrays lay that a store was imported from. UserError where source.json is damaged."""
+    raw = read_record(folder / SOURCE, f"run the same `{info.command}` again")
+    try:
+        return Path(find_place(raw, "source", folder))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / SOURCE}: damaged ({error}); run the same `{info.command}` again") from error
 
 
 class FeatureStore:

@@ -1,7 +1,8 @@
 """Verify that a store holds what its description says, by five independent checks.
 
 They compare the bytes with the checksums taken when they were computed, the ids and recordings with the corpus as it is
-now, and a sample of the states with the encoder's, or for a derived store with those derived again from its parent.
+now, and a sample of the states with the encoder's, for a derived store with those derived again from its parent, for
+an imported one with the arrays.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from rich.console import Console
 
 from bas.corpora import Corpus, Utterance
 from bas.encoders.again import load_again
+from bas.encoders.base import frames_fault
 from bas.errors import UserError
 from bas.features import metadata
 from bas.features.corpus import corpus_of
 from bas.features.derive import frame_times, origin, pooled, spans
+from bas.features.importing import difference_from
 from bas.features.metadata import Columns
 from bas.features.recordings import in_threads, recording_hashes
 from bas.features.shard import Shard, States, shard_path
-from bas.features.store import FeatureStore, StoreInfo, open_shard
+from bas.features.sources import open_source
+from bas.features.store import FeatureStore, StoreInfo, open_shard, source_of
 from bas.speech import audio
 from bas.speech.words import Segments
 from bas.util.progress import bar
 
-SPARE_FRAMES = 2  # by which an encoder's number of frames may differ from duration times frame_rate
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Of `difference`, by the encoder's precision. An utterance of a batch then is encoded alone now. That makes
 1e-4 (stored as float16) and 0.01 (bfloat16) with Whisper, HuBERT and WavLM; another utterance's states make 0.3."""
@@ -61,6 +64,7 @@ def verify(
 
     sample: the number of utterances to encode again, drawn with `seed`; 0: none, and no encoder is loaded. For a
     derived store these are derived again from its parent, if that exists: the check "derivation" instead of "encoder".
+    Of an imported store no encoder is known: it is compared with the arrays, if they are still there: "source".
     encoder: the name to load instead of the store's; its revision must be the store's.
 
     Raises UserError where there is no complete store; everything else is a finding.
@@ -70,8 +74,8 @@ def verify(
     yield _entries(info)
     finding, intact = _shards(folder, info, console)
     yield finding
-    if info.derived:
-        yield _derivation(folder, info, intact, sample, seed)
+    if info.derived or info.imported:
+        yield (_derivation if info.derived else _source)(folder, info, intact, sample, seed)
         sample = 0
     try:
         corpus = corpus_of(info)
@@ -88,7 +92,7 @@ def verify(
     if sample:
         usable = [u for u in corpus.utterances if u.id in intact and u.id in unchanged]
         chosen = random.Random(seed).sample(usable, min(sample, len(usable)))
-        yield _encode_again(folder, info, chosen, encoder or info.encoder["name"], device, console)
+        yield _encode_again(folder, info, chosen, encoder, device, console)
 
 
 def _files(folder: Path, info: StoreInfo) -> Finding:
@@ -181,11 +185,8 @@ def _check_frames(info: StoreInfo, shard: Shard, u: int) -> str:
     """What is wrong with the number of frames, given the recording's length; empty if nothing is."""
     samples = info.recordings[shard.contents.ids[u]][1]
     frames = int(shard.contents.offsets[u + 1] - shard.contents.offsets[u])
-    expected = samples / info.encoder["sample_rate"] * info.encoder["frame_rate"]
     # `audio.load` accepts a recording that ends a little before its header says.
-    if abs(frames - expected) > SPARE_FRAMES + audio.SLACK * info.encoder["frame_rate"]:
-        return f"{frames} frames, but {samples / info.encoder['sample_rate']:.2f} s make about {expected:.0f}"
-    return ""
+    return frames_fault(frames, samples, info.encoder["frame_rate"], audio.SLACK)
 
 
 def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, seed: int) -> Finding:
@@ -213,6 +214,29 @@ def _derivation(folder: Path, info: StoreInfo, intact: set[str], sample: int, se
     checked = f"{len(chosen)} of them " if source else ""
     summary = f"{info.derived}: {len(intact)} utterances; {checked}{summary}"
     return Finding("derivation", summary, tuple(wrong), again if wrong else "")
+
+
+def _source(folder: Path, info: StoreInfo, intact: set[str], sample: int, seed: int) -> Finding:
+    """Compare some utterances with the arrays that they were imported from."""
+    if info.made_by != "import":
+        why = f"made by {info.made_by} of features that were imported"
+        return Finding("source", f"{why}: no encoder is known to compute them again; verify the store of the import")
+    try:
+        place = source_of(folder, info)
+    except UserError as error:
+        return Finding("source", "nothing compared", (str(error),), f"run the same `{info.command}` again")
+    if not place.exists():
+        return Finding("source", f"nothing compared: {place} is not there any more")
+    store, wrong = FeatureStore(folder), []
+    chosen = random.Random(seed).sample(sorted(intact), min(sample, len(intact)))
+    try:
+        with open_source(place) as source:
+            wrong = [f"{id_}: {why}" for id_ in chosen if (why := difference_from(source, store, id_))]
+    except UserError as error:
+        wrong.append(str(error))
+    summary = f"imported: {len(chosen)} of {len(intact)} utterances compared with {place}"
+    advice = f"put the arrays back, or run `{info.command}` into another folder" if wrong else ""
+    return Finding("source", summary, tuple(wrong), advice)
 
 
 def _check_rows(store: FeatureStore, source: FeatureStore | None, of: Segments | Columns, id_: str) -> str:
@@ -294,13 +318,13 @@ def _changed(utterance: Utterance, now: Mapping[str, str]) -> str:
 
 
 def _encode_again(
-    folder: Path, info: StoreInfo, chosen: list[Utterance], name: str, device: torch.device, console: Console
+    folder: Path, info: StoreInfo, chosen: list[Utterance], place: str | None, device: torch.device, console: Console
 ) -> Finding:
     """Compare the states of some utterances with what the encoder computes now."""
     if not chosen:
         return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
     try:
-        encoder = load_again(info.encoder, name, device, "store")
+        encoder = load_again(info.encoder, place, device, "store")
     except UserError as error:
         advice = "name the same files with --encoder, or leave this check out with --sample 0"
         return Finding("encoder", "nothing encoded again", (str(error),), advice)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 
+from bas.encoders import is_own
 from bas.models.description import Description
 from bas.report.format import encoder_name, ends, spread
 from bas.search.ensemble import made_of
@@ -13,6 +15,7 @@ from bas.util.markdown import bullets, markdown_table, paragraph, section
 def card(of: Description) -> str:
     """A page for people, whose head the Hugging Face hub reads."""
     honest, encoder = of.honest, of.encoder
+    shown, file = encoder_name(encoder.name), is_own(encoder.name)
     states = f"state {of.layers[0]}" if len(of.layers) == 1 else f"states {', '.join(map(str, of.layers))}"
     own = ", and has no score of its own" if honest.folds > 1 else ""
     seeds = "1 seed" if honest.seeds == 1 else f"{honest.seeds} seeds"
@@ -24,20 +27,20 @@ def card(of: Description) -> str:
             "",
             paragraph(
                 f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: {states} of the "
-                f"frozen encoder {encoder_name(encoder.name)}, and on that "
+                f"frozen encoder {shown}, and on that "
                 f"{_architecture(of)}. Made by bas from {of.trained['corpus']}."
             ),
             "",
             section(2, "Use"),
             "",
             "```sh",
-            "bas predict FOLDER recording.wav",
+            f"bas predict FOLDER recording.wav{f' --encoder {shlex.quote(shown)}' if file else ''}",
             "```",
             "",
             "```python",
             "import bas",
             "",
-            'model = bas.load("FOLDER")',
+            f'model = bas.load("FOLDER", encoder={json.dumps(shown)})' if file else 'model = bas.load("FOLDER")',
             'print(model.predict("recording.wav"))',
             "```",
             "",
@@ -71,7 +74,8 @@ def card(of: Description) -> str:
                     f"{of.trained['units']} units ({honest.unit}), {of.shortest:.1f} to {of.longest:.1f} s long; "
                     "longer speech is cut into windows.",
                     *_unheard(of),
-                    f"Encoder: {encoder_name(encoder.name)}, revision {encoder.revision}, {encoder.precision}.",
+                    f"Encoder: {shown}, revision {encoder.revision}, {encoder.precision}.",
+                    *_own_file(of),
                     f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "
                     f"bas {of.trained['versions']['bas']}.",
                     *(f"Licence of the {part}: {text}" for part, text in of.license.items()),
@@ -93,6 +97,13 @@ def _unheard(of: Description) -> list[str]:
     """What the run has tested and no fold has trained on."""
     count = of.trained["unheard"]
     return [f"{count:,} utterances of the test part it was not trained on."] if count else []
+
+
+def _own_file(of: Description) -> list[str]:
+    """Where the encoder is a Python file, that it is no part of the folder."""
+    if not is_own(of.encoder.name):
+        return []
+    return ["The encoder is a Python file, which is not in this folder: ask the model's maker for it, and read it."]
 
 
 def _calibrated(of: Description) -> list[str]:
@@ -132,6 +143,6 @@ def _head(of: Description) -> list[str]:
         "pipeline_tag: audio-classification",
         f"tags: [bas, speech, {json.dumps(of.task)}]",
     ]
-    if of.encoder.revision and not of.encoder.revision.startswith("sha256:"):
+    if of.encoder.revision and not of.encoder.revision.startswith("sha256:") and not is_own(of.encoder.name):
         lines.append(f"base_model: {json.dumps(of.encoder.name)}")
     return [*lines, f"model-index: {json.dumps([index], ensure_ascii=False)}", "---"]

@@ -62,6 +62,9 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
     if run.store.info.derived:
         why = f"its features are derived ({run.store.info.derived}), which a recording alone does not give"
         raise UserError(f"{run.folder}: cannot be exported: {why}")
+    if run.store.info.imported:
+        why = f"its features ({run.store.info.encoder['name']}) were imported, which a recording alone does not give"
+        raise UserError(f"{run.folder}: cannot be exported: {why}")
     if not isinstance(run.task, Classification | Shares):
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
     choose_device(run.plan.device)

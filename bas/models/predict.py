@@ -60,8 +60,8 @@ class Failure:
 class Model:
     """A model that was exported; `bas.load` opens one.
 
-    encoder: where the encoder lies today; None: under the name by which the model was made. It is loaded when it is
-    first needed.
+    encoder: where the encoder lies today; None: under the name by which the model was made, unless that is a Python
+    file, which is never run without being named. It is loaded when it is first needed.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Model:
     ) -> None:
         self.description, self.device = description, device
         self._network = network.to(device)
-        self._name = encoder or description.encoder.name
+        self._place = encoder
 
     @classmethod
     def load(
@@ -90,9 +90,10 @@ class Model:
     def encoder(self) -> Encoder:
         """Raises UserError where it cannot be loaded, or is another than the model was made with."""
         try:
-            return load_again(self.description.encoder.to_dict(), self._name, self.device, "model")
+            return load_again(self.description.encoder.to_dict(), self._place, self.device, "model")
         except UserError as error:
-            raise UserError(f"{error}; name its place with --encoder") from error
+            remedy = "" if "--encoder" in str(error) else "; name its place with --encoder"
+            raise UserError(f"{error}{remedy}") from error
 
     def predict(self, source: Source) -> list[Prediction]:
         """What the model says of a recording, window after window; of a short one that is one.

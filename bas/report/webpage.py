@@ -128,5 +128,6 @@ def _files(run: Run) -> list[tuple[str, str]]:
 def _commands(run: Run, row: str | None) -> list[str]:
     """What repeats the run, and what comes next. row: which to take; None: none."""
     folder, experiment = (shlex.quote(str(path)) for path in (run.folder, run.folder / "experiment.toml"))
-    export = [] if row is None else [f"bas export {folder} --row {shlex.quote(row)}"]
+    info = run.store.info  # a recording alone gives neither derived nor imported features
+    export = [] if row is None or info.derived or info.imported else [f"bas export {folder} --row {shlex.quote(row)}"]
     return [f"bas compare {experiment}", *export, "bas board"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ def folder_named(name: str, origin: str, within: Path = RUNS) -> Path:
 
 def store_folder(corpus: Corpus, encoder: str) -> Path:
     """The default folder of a store that `extract` makes."""
-    name = f"{corpus.name}-{encoder.rstrip('/').rpartition('/')[2]}"
+    own = encoder.rstrip("/").rpartition("/")[2]
+    name = f"{corpus.name}-{re.sub(r'[.]py(:|$)', lambda of: '-' if of[1] else '', own)}"
     return folder_named(name, "give --features, as no folder can be named by corpus and encoder:", RUNS / "features")
 
 
@@ -127,7 +129,7 @@ def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
         asked, there = (
             ",".join(f"{f}={c}" for f, c in of.items()) or "none" for of in (choice.corpus.map, info.columns)
         )
-        remedy = "the same `bas extract` with it keeps the features and reads the corpus by it"
+        remedy = f"the same `{info.first_command}` with it keeps the features and reads the corpus by it"
         raise UserError(f"--map {asked}: but {features} was made with {there}; {remedy}")
 
 

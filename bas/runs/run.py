@@ -152,10 +152,15 @@ def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
 
 
 def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:
-    """The corpus without the utterances that the store skipped; its note, shown with every result, says how many."""
+    """The corpus without the utterances that the store skipped; its note, shown with every result, says how many.
+
+    It also says where features were imported.
+    """
     kept = tuple(u for u in corpus.utterances if u.id not in info.skipped)
     left_out = len(corpus.utterances) - len(kept)
-    if not left_out:
-        return corpus
-    note = f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store"
-    return replace(corpus, utterances=kept, note="; ".join(filter(None, (corpus.note, note))))
+    notes = [corpus.note]
+    if left_out:
+        notes.append(f"{left_out} of {len(corpus.utterances)} utterances are not in the feature store")
+    if info.imported:
+        notes.append("the features were imported; bas does not know what made them")
+    return replace(corpus, utterances=kept, note="; ".join(filter(None, notes)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,19 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 
 class BrokenContractError(AssertionError):
-    """A space file does not hold a contract; the message, one line, says what was seen."""
+    """A user's file does not hold a contract; the message, one line, says what was seen."""
+
+
+@contextmanager
+def broken_by_any_error() -> Iterator[None]:
+    """Raise what a user's code raises in the block as a BrokenContractError."""
+    try:
+        yield
+    except BrokenContractError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise BrokenContractError(str(error) if isinstance(error, UserError) else reason) from error
 
 
 @dataclass(frozen=True)
@@ -62,13 +75,8 @@ class Subject:
 
     def hold_to(self, contract: Callable[[Subject], None]) -> None:
         """Raises BrokenContractError; whatever else a user's code raises becomes one."""
-        try:
+        with broken_by_any_error():
             contract(self)
-        except BrokenContractError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise BrokenContractError(str(error) if isinstance(error, UserError) else reason) from error
 
     def supernet(self) -> Supernet:
         """In eval mode, with no theta at its start."""

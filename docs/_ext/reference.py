@@ -35,7 +35,7 @@ PRESETS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
 """By table of settings, the class that has them, and its presets."""
 
 BAR = "\\|"  # in a cell
-VERBS = {"cost": "protocol cost", "protocol": "protocol make", "check": "protocol check"}
+VERBS = {"import": "features import", "cost": "protocol cost", "protocol": "protocol make", "check": "protocol check"}
 """As they are typed, where that is more than the name that a key has for them."""
 
 

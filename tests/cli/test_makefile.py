@@ -23,6 +23,7 @@ NEEDED = {
     "EXPERIMENT": "e-canary.toml",
     "SPEECH": "s-canary",
     "SPACE": "space-canary",
+    "ENCODER": "encoder-canary",
     "RUN": "run-canary",
     "MODEL": "model-canary",
     "SOURCES": "one-canary two-canary",

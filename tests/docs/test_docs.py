@@ -56,7 +56,7 @@ def understand(words: list[str]) -> None:
     """A command line of `bas`: the parser takes it, and its experiment can be read."""
     arguments = parser().parse_args(words)
     if hasattr(arguments, "experiment"):
-        verb = words[1] if words[0] in ("protocol", "corpus") else words[0]
+        verb = words[1] if words[0] in ("protocol", "corpus", "features") else words[0]
         read_command(arguments, {"make": "protocol", "show": "corpus", "export": "corpus"}.get(verb, verb))
 
 
@@ -157,6 +157,10 @@ def test_an_example_runs(page: str, place: Path) -> None:
     (block,) = blocks(ROOT / "docs" / page, "python")
     made: dict[str, Any] = {}
     exec(compile(block, page, "exec"), made)
+    if page == "encoders.md":
+        Path("my_encoder.py").write_text(block, encoding="utf-8")
+        assert main(["check-encoder", "my_encoder.py:Spectrum"]) == 0
+        assert main(["extract", "emodb.toml", "--encoder", "my_encoder.py", "--layers", "1"]) == 0
     if page == "spaces.md":
         for contract in CONTRACTS:
             made["test_my_space"](contract)

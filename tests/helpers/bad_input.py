@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 import torch
 import transformers
@@ -29,11 +30,23 @@ from bas.space import SearchSpace
 
 space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 """
+ENCODER = """class Encoder:
+    num_states, dim, frame_rate, min_samples = 1, 4, 50.0, 320
+
+    def __init__(self, device):
+        pass
+
+    def encode(self, wave):
+        return wave[: len(wave) // 320 * 320 : 80].reshape((1, -1, 4))
+"""
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 94\n"
 STORE = "runs/features/cups"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
 SMALL = f"{PLAIN} --set strategy=gumbel --set committee=1"
 EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
+IMPORT = (
+    "features import --corpus manifest --root cups.csv --encoder mine --source arrays --frame-rate 100 --features new"
+)
 CHECK = "protocol check split.json --corpus manifest --root cups.csv"
 SPLIT = "protocol make --corpus manifest --root cups.csv --to new.json --protocol"
 NEW = f"search --features {STORE} {SMALL} --name new"
@@ -170,6 +183,22 @@ def space(text: str) -> Case:
 
 def trap(name: str) -> None:
     torch.save({"model": Trap()}, name)
+
+
+def own(text: str) -> Case:
+    return Case(f"{EXTRACT} my_encoder.py --features new", lambda: write("my_encoder.py", text))
+
+
+def arrays(spoil: Callable[[Path], object]) -> Case:
+    """Features of twenty utterances in a folder, a frame for each hundredth of a second; spoil: changes the folder."""
+
+    def prepare() -> None:
+        os.mkdir("arrays")
+        for wav in Path("wav").iterdir():
+            np.save(f"arrays/{wav.stem}.npy", np.ones((20, 3), np.float32))
+        spoil(Path("arrays"))
+
+    return Case(IMPORT, prepare)
 
 
 def poison() -> None:
@@ -320,6 +349,11 @@ CASES = {
         "weights that git has not fetched": Case(
             f"{EXTRACT} ./encoder", lambda: write("encoder/model.safetensors", POINTER)
         ),
+        "an encoder's file that is not there": Case(f"{EXTRACT} my_encoder.py --features new"),
+        "an encoder's file without a class": own("class Encoder: pass\n"),
+        "an encoder of one's own without a width": own(ENCODER.replace("dim, ", "width, ")),
+        "an encoder of one's own that gives another shape": own(ENCODER.replace("(1, -1, 4)", "(1, -1, 2)")),
+        "an encoder of one's own that fails": own(ENCODER.replace("wave[", "melt(wave)[")),
         "a stride of 0": Case(
             f"{EXTRACT} ./encoder",
             lambda: edit("encoder/config.json", lambda raw: raw.update(conv_stride=[0] * 7)),
@@ -331,6 +365,21 @@ CASES = {
         "a syntax error": space("space = SearchSpace(\n"),
         "a file without a space": space("from bas.blocks import FFN\n"),
         "a lambda in a space": space(SPACE.replace('"Two": FFN', '"Two": lambda dim: FFN(dim)')),
+    },
+    "Features of your own": {
+        "no such arrays": Case(IMPORT),
+        "an utterance without an array": arrays(lambda of: ((of / "a1.npy").unlink(), (of / "b2.npy").unlink())),
+        "an array of another width": arrays(lambda of: np.save(of / "b2.npy", np.ones((20, 4), np.float32))),
+        "an array of whole numbers": arrays(lambda of: np.save(of / "b2.npy", np.ones((20, 3), int))),
+        "an array of objects": arrays(
+            lambda of: np.save(of / "b2.npy", np.array([[Trap()]], dtype=object), allow_pickle=True)
+        ),
+        "another number of frames than the recording makes": arrays(
+            lambda of: np.save(of / "b2.npy", np.ones((300, 3), np.float32))
+        ),
+        "an array with NaN": arrays(lambda of: np.save(of / "b2.npy", np.full((20, 3), np.nan, np.float32))),
+        "a value beyond float16": arrays(lambda of: np.save(of / "b2.npy", np.full((20, 3), 1e5, np.float32))),
+        "a store of something else": Case(f"{IMPORT} --features {STORE}", lambda: arrays(lambda of: None).prepare()),
     },
     "Run folder": {
         "another setting": Case(f"{OLD} --set lr=0.5"),

@@ -25,11 +25,13 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # threads do not outlive a fork, and torch would wait for them
 
+import numpy as np
 from families import save
 from golden import verbs
 
 import bas
 from bas.cli.main import main
+from bas.features.store import FeatureStore
 
 TABLE = "--corpus=manifest --root=cups.csv"
 EXTRACT = f"extract {TABLE} --device=cpu"
@@ -43,6 +45,7 @@ VERBS = {
     "export": f"corpus export {TABLE} --to=export.csv",
     "make": f"protocol make {TABLE} {THREE} --to=split.json",
     "extract": f"{EXTRACT} --encoder=encoder --features=states",
+    "import": f"features import {TABLE} --encoder=mine --source=arrays --frame-rate=100 --features=imported",
     "derive": "features derive mel --pooling=mean --into=means",
     "search": f"search --features=mel {RACE} {THREE}",
     "compare": f"compare --features=mel {RACE} {THREE}",
@@ -74,6 +77,10 @@ def prepare(work: Path) -> None:
     assert Attempt(f"{EXTRACT} --encoder=log-mel --features=mel", work.parent / "said.txt").wait() == 0, (
         work.parent / "said.txt"
     ).read_text()
+    (work / "arrays").mkdir()
+    mel = FeatureStore(work / "mel")
+    for id_ in mel.ids:
+        np.save(work / "arrays" / f"{id_}.npy", mel.read(id_, 0))
 
 
 class Attempt:

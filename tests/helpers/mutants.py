@@ -26,6 +26,8 @@ CONTRACTS = "tests/testing/test_contracts.py"
 EXPORTED = "tests/models/test_exported.py"
 PREDICTING = "tests/models/test_predicting.py"
 FOLDER = "tests/models/test_model_folder.py"
+OWN = "tests/encoders/test_own.py"
+IMPORTING = "tests/features/test_importing.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -438,6 +440,62 @@ MUTANTS = [
         "        if checksum(block_TD) != self.contents.crc32[row, u]:",
         "        if False:",
         "tests/runs/test_corruption.py -k shard",
+    ),
+    Mutant(
+        "a model's folder makes a Python file run",
+        "bas/encoders/again.py",
+        "    if place is None and is_own(name):",
+        "    if False:",
+        f"{OWN} -k 'run_for_another or verify_runs_no'",
+    ),
+    Mutant(
+        "an edited encoder's file is run before its hash is compared",
+        "bas/encoders/own.py",
+        "        if digest is not None and found != digest:",
+        "        if False:",
+        f"{OWN} -k 'verify_runs_no'",
+    ),
+    Mutant(
+        "an encoder's file is run for a model of another encoder",
+        "bas/encoders/again.py",
+        "    if mark or not rest:",
+        "    if False:",
+        f"{OWN} -k run_for_another",
+    ),
+    Mutant(
+        "an encoder of one's own is called by several threads at once",
+        "bas/encoders/own.py",
+        "        with self._lock:",
+        "        if True:",
+        f"{OWN} -k one_wave_at_a_time",
+    ),
+    Mutant(
+        "an array that changed between its check and its shard is stored",
+        "bas/features/importing.py",
+        "            if checksum(block_TD) != self.contents.crc32[layer, u]:",
+        "            if False:",
+        f"{IMPORTING} -k between_check_and_write",
+    ),
+    Mutant(
+        "an import goes on with other arrays",
+        "bas/features/importing.py",
+        "                digest.update(as_bytes(stored_TD))",
+        "                pass",
+        f"{IMPORTING} -k 'cut_off_goes_on or equal_values'",
+    ),
+    Mutant(
+        "an array may have any number of frames",
+        "bas/features/importing.py",
+        "        if why := frames_fault(array.shape[1], samples, frame_rate, audio.SLACK):",
+        "        if why := '':",
+        f"{IMPORTING} -k one_line_and_nothing",
+    ),
+    Mutant(
+        "a model of imported features is exported",
+        "bas/models/export.py",
+        "    if run.store.info.imported:",
+        "    if False:",
+        f"{IMPORTING} -k comparison_has_the_table",
     ),
     Mutant(
         "a record is believed whatever its checksum",

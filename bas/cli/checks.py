@@ -1,20 +1,33 @@
-"""The verb that holds a search-space file to its contracts."""
+"""The verbs that hold a user's Python file to its contracts: check-space, check-encoder."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 
 
 def check_space(arguments: argparse.Namespace, console: Console) -> int:
     """0: every contract holds; 1: one is broken, its line says how."""
-    from bas.testing import CONTRACTS, BrokenContractError, Subject
+    from bas.testing import CONTRACTS, Subject
 
-    subject = Subject.load(arguments.file, arguments.width)
+    return _hold(Subject.load(arguments.file, arguments.width), CONTRACTS, arguments.file, console)
+
+
+def check_encoder(arguments: argparse.Namespace, console: Console) -> int:
+    """As `check_space`."""
+    from bas.testing import ENCODER_CONTRACTS, EncoderSubject
+
+    return _hold(EncoderSubject.load(arguments.file), ENCODER_CONTRACTS, arguments.file, console)
+
+
+def _hold(subject: Any, contracts: Mapping[str, Callable[[Any], None]], file: str, console: Console) -> int:
+    from bas.testing import BrokenContractError
+
     broken = 0
-    for name, contract in CONTRACTS.items():
+    for name, contract in contracts.items():
         assert contract.__doc__ is not None
         try:
             subject.hold_to(contract)
@@ -24,7 +37,7 @@ def check_space(arguments: argparse.Namespace, console: Console) -> int:
             line = f"FAIL {name:10} {error}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if broken:
-        message = f"{arguments.file}: {broken} of {len(CONTRACTS)} contracts broken"
+        message = f"{file}: {broken} of {len(contracts)} contracts broken"
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     return int(broken > 0)
 
@@ -37,3 +50,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("file", metavar="FILE", help="shipped name or .py path")
     p.add_argument("--width", type=int, help="of the networks that are tried; default: that of the preset cpu")
     p.set_defaults(verb=check_space)
+
+    p = add("check-encoder", "hold an encoder's Python file to its contracts: shape, frames, the same again")
+    p.add_argument("file", metavar="FILE", help="my_encoder.py or my_encoder.py:Class; its code is run")
+    p.set_defaults(verb=check_encoder)
