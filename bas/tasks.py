@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bas.corpora import Utterance
 from bas.errors import UserError
-from bas.stats import Metric, shares, ua, wa, wf1
+from bas.stats import Metric, macro_f1, shares, ua, wa, wf1
 
 Linear = Callable[[float], Any]
 """Makes a scikit-learn estimator with `fit` and `predict`, from an inverse regularisation."""
@@ -95,7 +95,7 @@ def join_parts(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarra
 
 @dataclass(frozen=True)
 class Classification:
-    """One class per utterance; cross-entropy (Fang et al. 2023, eq. 6); WA, UA and weighted F1.
+    """One class per utterance; cross-entropy (Fang et al. 2023, eq. 6); WA, UA, weighted and macro F1.
 
     The default is emotion recognition: it predicts the label, and no speaker is on both sides of a split.
     """
@@ -115,7 +115,7 @@ class Classification:
         return {"logistic regression": _logistic}
 
     def metrics(self, outputs: Sequence[str]) -> Mapping[str, Metric]:
-        return {"WA": wa, "UA": ua, "WF1": wf1}
+        return {"WA": wa, "UA": ua, "WF1": wf1, "MF1": macro_f1}
 
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
         classes = sorted({getattr(u, self.label) for u in utterances})

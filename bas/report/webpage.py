@@ -26,9 +26,13 @@ def write(run: Run, results: Comparison, jobs: Jobs) -> None:
     """Write the report into the run's folder, and each of its figures as `figures/NAME.svg`."""
     with pictures.letters():
         whole = parts(run, results, jobs)
-        for picture in (one for part in whole if isinstance(part, Pictures) for one in part.pictures):
-            with replacing(run.folder / "figures" / f"{slug(picture.name)}.svg") as temporary:
+        drawings = [one for part in whole if isinstance(part, Pictures) for one in part.pictures]
+        paths = {run.folder / "figures" / f"{slug(picture.name)}.svg": picture for picture in drawings}
+        for path, picture in paths.items():
+            with replacing(path) as temporary:
                 temporary.write_bytes(picture.svg)
+        for old in {*(run.folder / "figures").glob("*.svg")} - {*paths}:  # of other spaces
+            old.unlink()
         write_text(run.folder / FILE, to_html(f"{run.folder.name}: bas", whole))
 
 

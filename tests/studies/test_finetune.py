@@ -174,7 +174,7 @@ def test_neither_padding_nor_batching_changes_a_score(given: Path) -> None:
     ]
     assert scores[0]["loss"] == pytest.approx(scores[1]["loss"], abs=1e-5)
     assert scores[0]["loss"] == pytest.approx(scores[2]["loss"], abs=1e-5)
-    assert scores[0].keys() == {"loss", "WA", "UA", "WF1"}
+    assert scores[0].keys() == {"loss", "WA", "UA", "WF1", "MF1"}
 
 
 def test_what_may_share_a_batch_does() -> None:

@@ -185,7 +185,7 @@ def test_the_result_is_what_the_heads_say(run: Run) -> None:
     for name, of in heads.items():
         predictions = np.array(of["test"]["predictions"])
         assert of["test"]["metrics"]["WA"] == pytest.approx(float((predictions == targets["test"]).mean()))
-        assert set(of["valid"]) == {"loss", "WA", "UA", "WF1"}
+        assert set(of["valid"]) == {"loss", "WA", "UA", "WF1", "MF1"}
         assert len(of["mix"]) == 4, name
     reached = [float(heads[f"linear state {s}"]["test"]["metrics"]["WA"]) for s in range(4)]
     assert reached[1] > 0.9

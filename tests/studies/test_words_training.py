@@ -275,7 +275,7 @@ def test_the_result_is_what_the_heads_say(run: Run, row: str) -> None:
     for of in job_result["heads"].values():
         predictions = np.array(of["test"]["predictions"])
         assert of["test"]["metrics"]["WA"] == pytest.approx(float((predictions == targets).mean()))
-        assert set(of["valid"]) == {"loss", "WA", "UA", "WF1"}
+        assert set(of["valid"]) == {"loss", "WA", "UA", "WF1", "MF1"}
     assert job_result["units"] == pytest.approx(
         {"words": 4.17, "text": 4.17, "attention": 4.4, "raw+speech asks": 8.6}[row], abs=0.6
     )
