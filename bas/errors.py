@@ -15,6 +15,6 @@ class Diverged(UserError):
     """A training whose loss, score or weights are not finite: with these settings it cannot be had."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -26,11 +26,12 @@ NO_BLOCK = "none"
 """What a space calls the candidate of an empty slot, so that pages leave it out."""
 
 
-def told(sequence: str) -> str:
+def told(architecture: Mapping[str, str]) -> str:
     """A sequence of choices as pages show it, without empty slots: "none > FFN > none > mean" is "FFN > mean"."""
-    choices = sequence.split(" > ")
-    left = [choice for choice in choices if choice != NO_BLOCK]
-    return " > ".join(left if len(left) > 1 or len(left) == len(choices) else ["no block", *left])
+    blocks = [choice for part, choice in architecture.items() if part not in ("stem", "pool")]
+    left = [choice for choice in blocks if choice != NO_BLOCK]
+    stem, pool = ([architecture[part]] if part in architecture else [] for part in ("stem", "pool"))
+    return " > ".join([*stem, *(left or ["no block"] * bool(blocks)), *pool])
 
 
 @dataclass(frozen=True)

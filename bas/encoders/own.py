@@ -75,7 +75,7 @@ class Own:
         cls = _class(_run(source, path, name), wanted, name)
         try:
             self._encoder = cls(device.type)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault("cannot be made", error) from error
         numbers = {field: self._number(field, *of) for field, of in NUMBERS.items()}
         self.min_samples = int(numbers["min_samples"])
@@ -112,7 +112,7 @@ class Own:
             given = self._encoder.encode(wave)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(f"encode fails for {samples} samples", error) from error
         if not isinstance(given, Tensor | np.ndarray):
             raise self._wrong(f"{type(given).__name__}, not an array or a tensor")
@@ -138,7 +138,7 @@ class Own:
     def _wrong(self, what: str) -> UserError:
         return UserError(f"encoder {self._name!r}: encode gives {what}")
 
-    def _fault(self, what: str, error: Exception) -> UserError:
+    def _fault(self, what: str, error: Exception | SystemExit) -> UserError:
         raise_memory(error)
         return UserError(f"encoder {self._name!r}: {what}: {type(error).__name__}: {first_line(error)}")
 

@@ -12,13 +12,12 @@ import numpy as np
 
 from bas.report import drawn, pictures
 from bas.report.closely import Jobs, looked_at
-from bas.report.comparison_page import markdown
+from bas.report.comparison_page import markdown, shown
 from bas.report.format import encoder_name
 from bas.report.results import Comparison, Row
 from bas.runs import tensorboard
 from bas.runs.results import Scored, TrainingResult
 from bas.runs.run import Run
-from bas.space import told
 from bas.tasks import has_logits
 from bas.util.pages import Picture
 
@@ -48,11 +47,14 @@ def write(run: Run, results: Comparison, jobs: Jobs, taken: str | None) -> None:
 
 def _facts(results: Comparison, row: Row) -> dict[str, str]:
     """What a row is, apart from settings."""
-    sequences = results.sequences.get(row.row.removeprefix("BAS "), ())
-    (often, count), *_ = Counter(sequences).most_common(1) or [("", 0)]
+    architecture, space = "", row.row.removeprefix("BAS ")
+    if row.row != space:
+        sequences = results.sequences[space]
+        ((often, count),) = Counter(sequences).most_common(1)
+        architecture = f"{shown(results, space, often)} ({count} of {len(sequences)} searches)"
     return {
         "row": row.row,
-        "architecture": f"{told(often)} ({count} of {len(sequences)} searches)" if sequences else "",
+        "architecture": architecture,
         "run": results.run,
         "encoder": encoder_name(results.encoder.name),
         "layer": str(results.layer),

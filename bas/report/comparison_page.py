@@ -106,29 +106,37 @@ def decisions(results: Comparison) -> list[str]:
     """For each space and slot, how often each block was chosen over folds and seeds, and how surely; the warnings."""
     lines = []
     for name, selection in results.decisions.items():
-        top, count = Counter(results.sequences[name]).most_common(1)[0]
+        often, count = Counter(results.sequences[name]).most_common(1)[0]
+        top = shown(results, name, often)
         each = []
         for slot, of in selection.slots.items():
             shares = ", ".join(f"{block} {100 * share:.0f} %" for block, share in of.frequency.items())
             surely = "" if of.margin is None else f" (margin {of.margin:.2f}, entropy {of.entropy:.2f})"
             each.append(f"{slot}: {shares}{surely}")
         lines.append(
-            f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {told(top)}."
+            f"{name}, chosen over {selection.searches} searches: {'; '.join(each)}. Most often ({count}): {top}."
         )
         lines += [f"{name}: {warning}" for warning in selection.warnings]
     lines += [line for name, races in results.races.items() for line in _race(name, races)]
     solved = " Without a block, a pool of the mean, the statistics or the quantiles stands for a solved linear model."
-    made = [_ensemble(name, of, solved if results.majority else "") for name, of in results.ensembles.items()]
+    solved = solved if results.majority else ""
+    made = [_ensemble(results, name, of, solved) for name, of in results.ensembles.items()]
     return lines + made
 
 
-def _ensemble(name: str, of: Ensembles, solved: str) -> str:
+def shown(results: Comparison, space: str, sequence: str) -> str:
+    """A sequence of a space's choices without its empty slots."""
+    return told(dict(zip(results.decisions[space].slots, sequence.split(" > "), strict=True)))
+
+
+def _ensemble(results: Comparison, name: str, of: Ensembles, solved: str) -> str:
     """What a row averages, the heaviest first. solved: what to say of architectures without a block."""
-    shown = [f"{told(blocks)} {100 * weight:.0f} %" for blocks, weight in list(of.weights.items())[:MOST_MEMBERS]]
-    more = "" if len(of.weights) == len(shown) else f", and {len(of.weights) - len(shown)} with less"
+    heaviest = list(of.weights.items())[:MOST_MEMBERS]
+    listed = [f"{shown(results, name, blocks)} {100 * weight:.0f} %" for blocks, weight in heaviest]
+    more = "" if len(of.weights) == len(listed) else f", and {len(of.weights) - len(listed)} with less"
     return (
         f"{name}: its row is not the choice alone, but the mean of {of.members:.1f} architectures, weighted by what "
-        f"they predict of held-out units; mean weights: {', '.join(shown)}{more}.{solved}"
+        f"they predict of held-out units; mean weights: {', '.join(listed)}{more}.{solved}"
     )
 
 

@@ -18,7 +18,7 @@ from bas.report.results import Comparison, Row
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import LayerResult, SearchResult, read_result, searched
 from bas.runs.run import Run
-from bas.space import SearchSpace
+from bas.space import NO_BLOCK, SearchSpace
 from bas.util.pages import Picture
 
 
@@ -26,16 +26,19 @@ def of_table(results: Comparison, taken: str | None) -> list[Picture]:
     """Scores, differences and costs of the rows. taken: the row of the answer."""
     name, linear = results.headline, results.linear
     always = f" Always the most frequent class: {points(results.majority[name])}." if results.majority else ""
-    caption = f"{name} of each row with its 95 % interval; blue: the row to take.{always}"
+    blue = "; blue: the row to take" if taken else ""
+    caption = f"{name} of each row with its 95 % interval{blue}.{always}"
     drawn = [Picture("scores", pictures.scores(results, taken), caption)]
+    told = "blue: told from it, also corrected for all comparisons"
     if against := pictures.differences(results):
-        drawn.append(Picture("differences", against, f"Against the {linear}, with 95 % intervals; blue: told from it."))
+        drawn.append(Picture("differences", against, f"Against the {linear}, with 95 % intervals; {told}."))
     time = pictures.costs(results, _seconds, "seconds of a fold, search included")
     size = pictures.costs(results, lambda row: row.parameters, "parameters")
+    empty = ", ".join(row.row for row in results.rows if not row.parameters)
     return [
         *drawn,
         Picture("seconds", time, "What a row reaches, and what its training costs."),
-        Picture("parameters", size, "And against its size."),
+        Picture("parameters", size, f"And against its size.{f' Without parameters: {empty}.' if empty else ''}"),
     ]
 
 
@@ -48,14 +51,15 @@ def of_space(run: Run, name: str) -> list[Picture]:
     searches, space = searched(run, name), run.spaces[name].space
     looks, every = pictures.looks_of(space), list(searches.values())
     choices = {pair: result.architecture for pair, result in searches.items()}
-    caption = f"{name}: the choice of each search, slot by slot from input to output. Pale: no block."
+    pale = " Pale: no block." if any(NO_BLOCK in of.values() for of in choices.values()) else ""
+    caption = f"{name}: the choice of each search, slot by slot from input to output.{pale}"
     drawn = [Picture(f"chosen {name}", pictures.chosen(choices, looks), caption)]
     if run.plan.settings.averages:
         caption = (
             f"BAS {name} is a weighted mean of several architectures: the weight of each block, mean over searches."
         )
         drawn.append(Picture(f"made {name}", pictures.made(_shares(every), looks), caption))
-    if all(result.probabilities and result.epochs for result in every):
+    if all(result.probabilities and len(result.epochs) > 1 for result in every):
         figure = pictures.ribbons([[epoch.probabilities for epoch in result.epochs] for result in every], looks)
         caption = f"{name}: the probability of each block over the search, mean over searches."
         drawn.append(Picture(f"probabilities {name}", figure, caption))
@@ -92,7 +96,7 @@ def of_rows(run: Run, jobs: Jobs, rows: Sequence[str]) -> tuple[dict[str, Pictur
         label: Picture(
             f"confusion {label}",
             pictures.confusion(of.confusion_OO(targets_N, len(run.outputs)), run.outputs, label),
-            f"{label}: of 100 utterances of a class, how many are taken for which; means over seeds.",
+            f"{label}: of 100 utterances of a class (a line), how many are taken for which; means over seeds.",
         )
         for label, of in said.items()
     }

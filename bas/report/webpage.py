@@ -31,8 +31,9 @@ def write(run: Run, results: Comparison, jobs: Jobs) -> None:
         for path, picture in paths.items():
             with replacing(path) as temporary:
                 temporary.write_bytes(picture.svg)
-        for old in {*(run.folder / "figures").glob("*.svg")} - {*paths}:  # of other spaces
-            old.unlink()
+        for old in {*(run.folder / "figures").glob("*.svg")} - {*paths}:  # of other spaces or rows
+            if old.name.startswith(("chosen-", "made-", "probabilities-", "paths-", "confusion-", "mix-")):
+                old.unlink()
         write_text(run.folder / FILE, to_html(f"{run.folder.name}: bas", whole))
 
 

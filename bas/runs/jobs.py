@@ -248,7 +248,7 @@ def finish(
     test = _score(session, session.run.task.predict(outputs_NO), fold, outputs_NO if job.kind.keeps_logits else None)
     mix = session.mix(fitted.network)
     if board:
-        tensorboard.write_training(board, made_of(members) if members else told(str(architecture)), test.metrics)
+        tensorboard.write_training(board, made_of(members) if members else told(architecture.to_dict()), test.metrics)
         tensorboard.write_mix(board, mix)
     if job.kind.keeps_weights:
         save(session, job, fitted.network)

@@ -135,7 +135,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
         slot: value / math.log(len(rows[slot])) for slot, value in record["entropy"].items() if len(rows[slot]) > 1
     }
     write_scalars(board, {f"entropy/{slot}": value for slot, value in entropy.items()}, epoch)
-    board.add_text("architecture", paragraph(told(" > ".join(record["architecture"].values()))), epoch)
+    board.add_text("architecture", paragraph(told(record["architecture"])), epoch)
     every = max(1, epochs // IMAGES)
     if epoch % every == 0 or epoch + 1 == epochs:
         add_figure(board, "layers x blocks", _figure(rows, record["architecture"]), epoch)
@@ -143,7 +143,7 @@ def search_epoch(board: SummaryWriter, record: Record, epochs: int) -> None:
 
 def write_trial(board: SummaryWriter, number: int, trial: Trial, metric: str) -> None:
     """Write one training of a race: its architecture, and its scores on the held-out utterances."""
-    board.add_text("trial", paragraph(told(" > ".join(trial.architecture.values()))), number)
+    board.add_text("trial", paragraph(told(trial.architecture)), number)
     if trial.loss is not None and trial.headline is not None:  # it has not diverged
         write_scalars(board, {"race/loss": trial.loss, f"race/{metric}": trial.headline}, number)
 
@@ -152,7 +152,7 @@ def write_choice(
     board: SummaryWriter, chosen: Architecture, losses: Sequence[tuple[Architecture, float]], epochs: int
 ) -> None:
     """Write the architecture that a search chose, and an image of the mean validation loss of the paths by block."""
-    board.add_text("architecture", paragraph(told(str(chosen))), epochs)
+    board.add_text("architecture", paragraph(told(chosen.to_dict())), epochs)
     by_block: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for architecture, value in losses:
         for part, block in architecture.blocks:

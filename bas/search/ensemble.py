@@ -31,7 +31,7 @@ class Member:
 
 def made_of(members: Sequence[Member]) -> str:
     """The architectures of a row as pages show them, with their weights where there are several."""
-    names = [told(" > ".join(member.architecture.values())) for member in members]
+    names = [told(member.architecture) for member in members]
     if len(members) == 1:
         return names[0]
     return ", ".join(f"{name} {100 * m.weight:.0f} %" for name, m in zip(names, members, strict=True))

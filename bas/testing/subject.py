@@ -48,7 +48,7 @@ def broken_by_any_error() -> Iterator[None]:
         yield
     except BrokenContractError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise BrokenContractError(str(error) if isinstance(error, UserError) else reason) from error
 

@@ -58,7 +58,7 @@ class Picture:
         stream = BytesIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bas"}), legible(self.figure):
             self.figure.savefig(stream, format="svg", metadata={"Date": None})
-        return stream.getvalue()
+        return printable(stream.getvalue().decode()).encode()  # XML has no control characters
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ def test_its_identity_is_of_the_bytes_and_the_version() -> None:
         ("def encode", "def encod", "needs one class with a method encode; it has none"),
         ("(self, device)", "(self)", "cannot be made: TypeError: "),
         (INIT, "open('weights')", "cannot be made: FileNotFoundError: "),
+        (INIT, "raise SystemExit(0)", "cannot be made: SystemExit: 0"),
         (", dim, ", ", width, ", "dim: missing; must be a whole number, 1 to 100,000"),
         ("= 2, 4,", "= 0, 4,", "num_states: 0; must be a whole number, 1 to 1,000"),
         ("= 2, 4,", "= 2, 4.0,", "dim: 4.0; must be a whole number"),
@@ -174,6 +175,7 @@ def test_what_is_no_encoder_is_refused(old: str, new: str, message: str) -> None
         ("return (states * 100).astype(int)", "encode gives int64, not floats"),
         ("return np.array([[['x']]])", "encode gives <U1, not floats"),
         ("return states.tolist()", "encode gives list, not an array or a tensor"),
+        ("raise SystemExit(1)", "encode fails for 6500 samples: SystemExit: 1"),
         ("return states + unknown", "encode fails for 6500 samples: NameError: name 'unknown' is not defined"),
     ],
 )

@@ -279,8 +279,17 @@ def test_spaces_are_counted_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_pages_leave_out_empty_slots() -> None:
-    assert told("none > FFN > none > mean") == "FFN > mean"
-    assert told("none > none > mean") == "no block > mean"
-    assert told("FFN > MSA") == "FFN > MSA"
-    assert told("FFN") == "FFN"
+@pytest.mark.parametrize(
+    ("architecture", "shown"),
+    [
+        ({"layer1": "none", "layer2": "FFN", "layer3": "none", "pool": "mean"}, "FFN > mean"),
+        ({"layer1": "none", "layer2": "none", "pool": "mean"}, "no block > mean"),
+        ({"layer1": "none", "layer2": "FFN"}, "FFN"),
+        ({"stem": "conv", "layer1": "none", "layer2": "MSA"}, "conv > MSA"),
+        ({"stem": "none", "layer1": "none"}, "none > no block"),
+        ({"layer1": "FFN", "layer2": "MSA"}, "FFN > MSA"),
+        ({}, ""),
+    ],
+)
+def test_pages_leave_out_empty_slots(architecture: dict[str, str], shown: str) -> None:
+    assert told(architecture) == shown

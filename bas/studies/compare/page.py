@@ -16,7 +16,7 @@ def show_choices(run: Run, console: Console) -> None:
     """The sequence that each search chose, and of what an ensemble is made."""
     for name in run.spaces:
         searches = searched(run, name).items()
-        rows = [[str(f), str(s), told(" > ".join(result.architecture.values()))] for (f, s), result in searches]
+        rows = [[str(f), str(s), told(result.architecture)] for (f, s), result in searches]
         heading = ["fold", "seed", "architecture"]
         if any(result.choice for _, result in searches):
             heading += ["best of those tried", "trainings"]

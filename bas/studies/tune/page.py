@@ -27,7 +27,7 @@ def _chosen(results: Tuning, space: str) -> Table:
         values = [fold.params[name] for name in names]
         shown = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in values]
         losses = [f"{fold.value:.3f}", NONE if fold.preset is None else f"{fold.preset:.3f}"]
-        rows.append([str(index), str(fold.best), *losses, *shown, told(" > ".join(fold.architecture.values()))])
+        rows.append([str(index), str(fold.best), *losses, *shown, told(fold.architecture)])
     return ["fold", "trial", "valid loss", "preset's", *names, "blocks"], rows
 
 

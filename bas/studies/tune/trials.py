@@ -326,7 +326,7 @@ def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
     settings, _ = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
     facts = {
         "row": f"trial {trial.number}",
-        "architecture": told(" > ".join(attributes.get("architecture", {}).values())),
+        "architecture": told(attributes.get("architecture", {})),
         "run": run.folder.name,
         "encoder": encoder_name(run.store.info.encoder["name"]),
         "layer": str(run.plan.layer),
