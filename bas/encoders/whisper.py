@@ -47,7 +47,8 @@ class Whisper:
         self._dtype = getattr(torch, precision)
         self._model = freeze(load_weights(name, revision, self._dtype).get_encoder(), device)
         # Without the two convolutions, and without the positions, which OpenAI did not train either.
-        self.trunk: nn.Module = nn.ModuleDict({"layers": self._model.layers, "layer_norm": self._model.layer_norm})
+        trunk = {"layers": self._model.layers, "layer_norm": self._model.layer_norm}
+        self.trunk: nn.Module = nn.ModuleDict(trunk).eval()  # a new module is in `train` mode, whatever is in it
         default = partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins)
         self._extractor = extractor = load_extractor(name, revision, WhisperFeatureExtractor, default)
         shape = (extractor.feature_size, extractor.nb_max_frames)
