@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         probe,
         retrain,
         shares,
+        to_onnx,
         tune,
         words,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "probe",
     "retrain",
     "shares",
+    "to_onnx",
     "tune",
     "words",
 ]

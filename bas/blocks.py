@@ -217,9 +217,7 @@ def quantiles(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """QUANTILES over the real frames of each dimension, side by side, `(B, 3D)`; linear between two frames."""
     sorted_BTD = x_BTD.masked_fill(~mask_BT[..., None], torch.inf).sort(1).values
     place_BQ = (mask_BT.sum(1, keepdim=True) - 1) * torch.tensor(QUANTILES, device=x_BTD.device)
-    below_BQD, above_BQD = (
-        _frames(sorted_BTD, frame_BQ.long()) for frame_BQ in (place_BQ.floor(), place_BQ.ceil())
-    )
+    below_BQD, above_BQD = (_frames(sorted_BTD, frame_BQ.long()) for frame_BQ in (place_BQ.floor(), place_BQ.ceil()))
     return below_BQD.lerp(above_BQD, (place_BQ - place_BQ.floor())[..., None].to(x_BTD.dtype)).flatten(1)
 
 

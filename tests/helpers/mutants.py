@@ -26,6 +26,7 @@ CONTRACTS = "tests/testing/test_contracts.py"
 EXPORTED = "tests/models/test_exported.py"
 PREDICTING = "tests/models/test_predicting.py"
 FOLDER = "tests/models/test_model_folder.py"
+ONNX = "tests/models/test_onnx.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -494,6 +495,27 @@ MUTANTS = [
         "scaled = outputs_O.double().cpu() / self.description.temperature",
         "scaled = outputs_O.double().cpu()",
         f"{PREDICTING} -k temperature",
+    ),
+    Mutant(
+        "a graph is taken without a trial",
+        "bas/models/onnx.py",
+        "            if not difference <= allowed:",
+        "            if False:",
+        f"{ONNX} -k no_graph",
+    ),
+    Mutant(
+        "a graph averages the last frames as if they were a whole group",
+        "bas/models/onnx.py",
+        ".clamp(max=self.stride)",
+        ".clamp(min=self.stride, max=self.stride)",
+        f"{ONNX} -k rounds",
+    ),
+    Mutant(
+        "a graph keeps the length of its example",
+        "bas/blocks.py",
+        "return x_BTD.gather(1, place_BQ[..., None].expand(-1, -1, x_BTD.shape[-1]))",
+        "return x_BTD.take_along_dim(place_BQ[..., None], 1)",
+        f"{ONNX} -k 'LSTM'",
     ),
     Mutant(
         "another space file than the run's gives a model its blocks",
