@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup demo corpus protocol extract import features search retrain compare audit tune probe words shares dynamics cost \
-	export predict check-space check-encoder board bench nano docs check test golden fast mutants coverage installed upgrade clean
+	export predict onnx check-space check-encoder board bench nano docs check test golden fast mutants coverage installed upgrade clean
 
 # Variables come from the command line; the environment is not read. EXPERIMENT is a file that says what to do, SET changes
 # single keys of it: `make compare EXPERIMENT=emodb.toml SET="layer=mix seeds=5"`. The keys: `.venv/bin/bas compare --help`.
@@ -41,6 +41,7 @@ reads_import := $(experiment)
 reads_features := $(environment) EXPERIMENT
 reads_export := $(environment) RUN ROW TO
 reads_predict := $(environment) MODEL SOURCES TO ENCODER
+reads_onnx := $(environment) MODEL TO
 reads_check-space := $(environment) SPACE
 reads_check-encoder := $(environment) ENCODER
 reads_board := $(environment) PORT ALL
@@ -64,6 +65,7 @@ needs_check-space := SPACE
 needs_check-encoder := ENCODER
 needs_export := RUN
 needs_predict := MODEL SOURCES
+needs_onnx := MODEL
 $(foreach target,$(verbs) extract import corpus protocol,$(eval needs_$(target) := $(if $(SET),,EXPERIMENT)))
 like_EXPERIMENT := emodb.toml
 like_SPACE := my_space.py
@@ -164,6 +166,9 @@ export: .venv/run  ## a row of a comparison, fitted on all that its folds train 
 predict: .venv/run  ## what a model says of recordings, folders of them and manifests | make predict MODEL=my-model SOURCES="a.wav folder" TO=said.csv
 	$(BIN)/bas predict "$(MODEL)" $(SOURCES) $(if $(TO),--out "$(TO)") $(if $(ENCODER),--encoder "$(ENCODER)")
 
+onnx: .venv/onnx  ## a model as an ONNX graph, for runtimes without Python | make onnx MODEL=my-model TO=my-model.onnx
+	$(BIN)/bas onnx "$(MODEL)" $(if $(TO),--out "$(TO)")
+
 check-space: .venv/run  ## hold a search-space file to its contracts | make check-space SPACE=my_space.py
 	$(BIN)/bas check-space "$(SPACE)"
 
@@ -216,9 +221,9 @@ clean:  ## delete the environment; runs/ stays | make clean
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
 BUILD = $(if $(filter command,$(origin TORCH)),--torch "$(TORCH)")
-.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/test python-runs
+.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/test python-runs
 python-runs:
 	@$(PYTHON) -c "" >/dev/null 2>&1 || \
 		{ echo "make: PYTHON=$(PYTHON) does not run; name Python 3.11, 3.12 or 3.13, such as PYTHON=python3.12" >&2; exit 2; }
-.venv/run .venv/demo .venv/dynamics .venv/nano .venv/test: python-runs
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/test: python-runs
 	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)

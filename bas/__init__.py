@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         probe,
         retrain,
         shares,
+        to_onnx,
         tune,
         words,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "probe",
     "retrain",
     "shares",
+    "to_onnx",
     "tune",
     "words",
 ]

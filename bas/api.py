@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
-from bas.finished import between, export, load, load_results
+from bas.finished import between, export, load, load_results, to_onnx
 from bas.util.places import short_name, short_place
 from bas.util.terminal import console_of, say
 
@@ -54,6 +54,7 @@ __all__ = [
     "retrain",
     "search",
     "shares",
+    "to_onnx",
     "tune",
     "words",
 ]

@@ -156,13 +156,19 @@ class LSTM(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        frames_B = mask_BT.sum(1).cpu()  # pack_padded_sequence takes lengths on the CPU only
-        assert int(frames_B.min()) > 0, "an utterance without a frame"
         with torch.autocast(x_BTD.device.type, enabled=False):
-            packed = pack_padded_sequence(x_BTD.float(), frames_B, batch_first=True, enforce_sorted=False)
-            states_BTD, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BTD.shape[1])
+            # A graph has no packed sequences. Without packing, padding is computed too, after all real frames.
+            states_BTD = self.lstm(x_BTD)[0] if torch.compiler.is_exporting() else self._packed(x_BTD.float(), mask_BT)
         out: Tensor = self.norm(states_BTD)
         return out
+
+    def _packed(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """The states, 0 on padding, `(B, T, D)`: no time is spent on padding."""
+        frames_B = mask_BT.sum(1).cpu()  # pack_padded_sequence takes lengths on the CPU only
+        assert int(frames_B.min()) > 0, "an utterance without a frame"
+        packed = pack_padded_sequence(x_BTD, frames_B, batch_first=True, enforce_sorted=False)
+        states_BTD, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x_BTD.shape[1])
+        return states_BTD
 
 
 class ConvStem(nn.Module):
@@ -181,6 +187,12 @@ class ConvStem(nn.Module):
         for convolution in self.over_time:
             x_BTI = convolution(zero_padding(x_BTI, mask_BT).mT).relu().mT
         return x_BTI
+
+
+def _frames(x_BTD: Tensor, place_BQ: Tensor) -> Tensor:
+    """The frames of each utterance at its places, `(B, Q, D)`."""
+    # Not `take_along_dim`, which does the same but for an exported graph, where it keeps the shapes of the example.
+    return x_BTD.gather(1, place_BQ[..., None].expand(-1, -1, x_BTD.shape[-1]))
 
 
 def _dense(dim: int, hidden: bool) -> nn.Module:
@@ -205,9 +217,7 @@ def quantiles(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """QUANTILES over the real frames of each dimension, side by side, `(B, 3D)`; linear between two frames."""
     sorted_BTD = x_BTD.masked_fill(~mask_BT[..., None], torch.inf).sort(1).values
     place_BQ = (mask_BT.sum(1, keepdim=True) - 1) * torch.tensor(QUANTILES, device=x_BTD.device)
-    below_BQD, above_BQD = (
-        sorted_BTD.take_along_dim(frame_BQ.long()[..., None], 1) for frame_BQ in (place_BQ.floor(), place_BQ.ceil())
-    )
+    below_BQD, above_BQD = (_frames(sorted_BTD, frame_BQ.long()) for frame_BQ in (place_BQ.floor(), place_BQ.ceil()))
     return below_BQD.lerp(above_BQD, (place_BQ - place_BQ.floor())[..., None].to(x_BTD.dtype)).flatten(1)
 
 
@@ -236,8 +246,7 @@ class LastState(nn.Module):
         super().__init__()
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        last_B11 = (mask_BT.sum(1) - 1)[:, None, None]
-        return x_BTD.take_along_dim(last_B11, 1)[:, 0]
+        return _frames(x_BTD, mask_BT.sum(1, keepdim=True) - 1)[:, 0]
 
 
 class LastStateAttention(nn.Module):

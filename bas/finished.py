@@ -97,6 +97,30 @@ def load(
     return Model.load(Path(folder), choose_device(device), encoder, [Path(file) for file in spaces])
 
 
+def to_onnx(
+    folder: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    with_encoder: bool = False,
+    encoder: str | None = None,
+    spaces: Sequence[str | os.PathLike[str]] = (),
+    console: Console | None = None,
+) -> Path:
+    """Write a model that `export` wrote as an ONNX graph, for runtimes without Python; its file.
+
+    out: None: `model.onnx` in the folder. with_encoder: the graph takes a wave in place of the encoder's states.
+    encoder, spaces: as in `load`.
+    """
+    from bas.models import onnx
+
+    if encoder is not None and not with_encoder:
+        raise UserError("--encoder: only a graph --with-encoder has one; leave it out, or ask for both")
+    place = Path(folder) / onnx.NAME if out is None else Path(out).expanduser()
+    difference = onnx.write(Path(folder), place, with_encoder, encoder, [Path(file) for file in spaces])
+    say(console_of(console), f"graph: {place}; it differs from the model by {difference:.1g} at most")
+    return place
+
+
 def load_results(folder: str | os.PathLike[str]) -> Results:
     """The results of a finished run, as its verb returned them: typed, with `.frame()` for its main table.
 

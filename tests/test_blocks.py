@@ -127,6 +127,19 @@ def test_the_shipped_baselines_are_the_papers_two_each_shared_and_apart() -> Non
     assert len({b.signature for b in BASELINES.values()}) == 4
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_lstm_is_the_same_in_an_exported_graph(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it is not packed: it computes padding too, behind the real frames."""
+    torch.manual_seed(0)
+    module, (x_BTD, mask_BT) = LSTM(DIM, layers), batch()
+    packed_BTD = module(x_BTD, mask_BT)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    monkeypatch.setattr("bas.blocks.pack_padded_sequence", None)
+    plain_BTD = module(x_BTD, mask_BT)
+    assert plain_BTD.isfinite().all()
+    torch.testing.assert_close(plain_BTD[mask_BT], packed_BTD[mask_BT], atol=1e-6, rtol=1e-6)
+
+
 # By hand
 
 

@@ -33,7 +33,8 @@ EXTRAS = {
     "demo": ["demo"],
     "dynamics": ["dynamics"],
     "nano": ["nano"],
-    "test": ["demo", "dev", "docs", "dynamics", "nano"],
+    "onnx": ["onnx"],
+    "test": ["demo", "dev", "docs", "dynamics", "nano", "onnx"],
 }
 CPU = "# TORCH=cpu: "
 OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # packages that another build of torch may need in other versions

@@ -1,4 +1,4 @@
-"""The verbs on models that are taken away: export, predict."""
+"""The verbs on models that are taken away: export, predict, onnx."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bas.util.terminal import Terminal
 
 EXPORT = "a row of a comparison, fitted on all that its folds train on, as a folder that predicts"
 PREDICT = "what an exported model says of recordings: probabilities or shares, as CSV or JSON Lines"
+ONNX = "an exported model as an ONNX graph, for runtimes without Python: its network, or encoder and network in one"
 
 
 def export(arguments: argparse.Namespace, console: Console) -> int:
@@ -63,6 +64,13 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def onnx(arguments: argparse.Namespace, console: Console) -> int:
+    of = arguments
+    how = {"out": of.out, "with_encoder": of.with_encoder, "encoder": of.encoder, "spaces": of.space}
+    api.to_onnx(of.model, **how, console=console)
+    return 0
+
+
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     """add: makes the parser of a verb from its name and what it does."""
     p = add("export", EXPORT)
@@ -73,12 +81,26 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.set_defaults(verb=export)
 
     p = add("predict", PREDICT)
-    p.add_argument("model", type=path, metavar="MODEL", help="the folder of an exported model")
+    _add_model(p)
     p.add_argument(
         "sources", type=path, nargs="+", metavar="SOURCE", help="a recording, a folder of them, or a manifest"
     )
     p.add_argument("--out", type=path, metavar="FILE", help="a .csv or .jsonl to write; default: print a CSV")
     p.add_argument("--json", action="store_true", help="print JSON Lines in place of a CSV")
+    p.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
+    p.add_argument("--workers", type=positive, help="threads; default: one a core, and one on a GPU")
+    p.set_defaults(verb=predict)
+
+    p = add("onnx", ONNX)
+    _add_model(p)
+    p.add_argument("--out", type=path, metavar="FILE.onnx", help="default: model.onnx in the model's folder")
+    p.add_argument("--with-encoder", action="store_true", help="take a wave, in place of the encoder's states")
+    p.set_defaults(verb=onnx)
+
+
+def _add_model(p: argparse.ArgumentParser) -> None:
+    """A model, where its encoder lies, and what else it is made of."""
+    p.add_argument("model", type=path, metavar="MODEL", help="the folder of an exported model")
     p.add_argument(
         "--encoder",
         metavar="NAME",
@@ -92,6 +114,3 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
         metavar="FILE.py",
         help="a space file with blocks of your own that the model names; its code is run",
     )
-    p.add_argument("--device", choices=DEVICES, default="auto", help="default: %(default)s")
-    p.add_argument("--workers", type=positive, help="threads; default: one a core, and one on a GPU")
-    p.set_defaults(verb=predict)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,19 @@ class Encoder(Protocol):
         """
 
 
+@runtime_checkable
+class Graphed(Protocol):
+    """An encoder that can be part of an exported graph; all of `bas` can."""
+
+    window: int | None  # samples of the longest wave that a graph encodes whole; None: any
+
+    def graph(self, layers: Sequence[int]) -> nn.Module:
+        """One wave `(1, N)` as recorded to the states of these layers `(L, T, D)`, by operations of torch alone.
+
+        As `encode` of what `prepare` makes of it, but for the last digits.
+        """
+
+
 class Tunable(Encoder, Protocol):
     """An encoder that can be trained, except for its convolutional front; by one thread at a time while it is."""
 
@@ -135,6 +148,11 @@ class Tunable(Encoder, Protocol):
 
         `load_encoder` of that folder computes the same bits.
         """
+
+
+def filled(wave_1N: Tensor, samples: int) -> Tensor:
+    """A wave with zeros behind it, `(1, samples)`; of a longer one that much. For graphs: it takes any length."""
+    return torch.cat([wave_1N, wave_1N.new_zeros(1, samples)], 1)[:, :samples]
 
 
 def spans(length: int, share: float, span: int, least: int) -> Tensor:

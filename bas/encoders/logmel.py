@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from bas.encoders.base import EncoderInfo
+from bas.encoders.spectrum import Spectrum
 from bas.speech.audio import SAMPLE_RATE, Wave
 
 LOG_MEL = "log-mel"
@@ -20,6 +22,7 @@ class LogMel:
     device = torch.device("cpu")
     min_samples = 1
     max_samples: int | None = None
+    window: int | None = None
 
     def __init__(self) -> None:
         from transformers.audio_utils import mel_filter_bank  # a second to import
@@ -40,8 +43,30 @@ class LogMel:
         spectrum_FT = torch.stft(
             torch.from_numpy(wave), WINDOW, HOP, window=self._window, pad_mode="constant", return_complex=True
         )
-        mel_DT = self._filters_DF @ spectrum_FT.abs().square()
-        return mel_DT.clamp_min(1e-6).log().T
+        return energies(self._filters_DF, spectrum_FT.abs().square())
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [x_TD[None] for x_TD in inputs]
+
+    def graph(self, layers: Sequence[int]) -> nn.Module:
+        assert list(layers) == [0], layers
+        return Graph(self._filters_DF, self._window)
+
+
+def energies(filters_DF: Tensor, power_FT: Tensor) -> Tensor:
+    """The log-mel energies `(T, D)` of a power spectrum."""
+    return (filters_DF @ power_FT).clamp_min(1e-6).log().T
+
+
+class Graph(nn.Module):
+    """See `bas.encoders.base.Graphed`."""
+
+    filters_DF: Tensor
+
+    def __init__(self, filters_DF: Tensor, window: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("filters_DF", filters_DF)
+        self.spectrum = Spectrum(window, HOP)
+
+    def forward(self, wave_1N: Tensor) -> Tensor:
+        return energies(self.filters_DF, self.spectrum(pad(wave_1N, (WINDOW // 2, WINDOW // 2))))[None]

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bas.encoders.base import Encoder, EncoderInfo
+from bas.encoders.base import Encoder, EncoderInfo, Graphed, filled
 from bas.errors import UserError
 from bas.speech.audio import SAMPLE_RATE, Wave
 
@@ -27,7 +27,7 @@ class Padded:
     """
 
     def __init__(self, encoder: Encoder, seconds: float) -> None:
-        self.samples = round(seconds * SAMPLE_RATE)
+        self.samples = self.window = round(seconds * SAMPLE_RATE)
         if self.samples < encoder.min_samples:
             least = encoder.min_samples / SAMPLE_RATE
             raise UserError(f"padding to {seconds:g} s: encoder {encoder.info.name!r} needs {least:g} s at least")
@@ -51,6 +51,22 @@ class Padded:
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return self.inner.encode(inputs)
+
+    def graph(self, layers: Sequence[int]) -> nn.Module:
+        assert isinstance(self.inner, Graphed), self.info
+        return Graph(self.inner.graph(layers), self.samples)
+
+
+class Graph(nn.Module):
+    """See `bas.encoders.base.Graphed`."""
+
+    def __init__(self, plain: nn.Module, samples: int) -> None:
+        super().__init__()
+        self.plain, self.samples = plain, samples
+
+    def forward(self, wave_1N: Tensor) -> Tensor:
+        states_LTD: Tensor = self.plain(filled(wave_1N, self.samples))
+        return states_LTD
 
 
 def padded_as(encoder: Encoder, input_: str) -> Encoder:

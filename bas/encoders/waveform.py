@@ -32,6 +32,7 @@ class Waveform:
     """
 
     max_samples: int | None = MAX_SECONDS * SAMPLE_RATE
+    window = max_samples
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None, precision: str) -> None:
         from transformers import Wav2Vec2FeatureExtractor
@@ -98,6 +99,9 @@ class Waveform:
         front = {f"feature_extractor.{name}": value for name, value in self._front.state_dict().items()}
         save_as(folder, self._model, {**self._model.state_dict(), **front}, self._extractor)
 
+    def graph(self, layers: Sequence[int]) -> nn.Module:
+        return Graph(self._front, self._model, self._extractor.do_normalize, layers)
+
     def _forward(self, inputs: Sequence[Tensor], states: bool) -> tuple[list[int], Any]:
         """The number of frames of each wave, and the model's output for all of them, padded."""
         with torch.no_grad():
@@ -126,3 +130,17 @@ class Waveform:
         for kernel, step in self._convolutions:
             num_samples = (num_samples - kernel) // step + 1
         return num_samples
+
+
+class Graph(nn.Module):
+    """See `bas.encoders.base.Graphed`."""
+
+    def __init__(self, front: nn.Module, model: nn.Module, normalise: bool, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.front, self.model, self.normalise, self.layers = front, model, normalise, tuple(layers)
+
+    def forward(self, wave_1N: Tensor) -> Tensor:
+        if self.normalise:  # as the extractor of `transformers`
+            wave_1N = (wave_1N - wave_1N.mean()) / (wave_1N.var(correction=0) + 1e-7).sqrt()
+        states = self.model(self.front(wave_1N), output_hidden_states=True).hidden_states
+        return torch.cat([states[layer] for layer in self.layers])

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
+from bas.encoders.base import EncoderInfo, filled, freeze, load_extractor, load_weights, revision_of, save_as, spans
+from bas.encoders.spectrum import Spectrum
 from bas.errors import UserError
 from bas.speech.audio import SAMPLE_RATE, Wave
 
@@ -47,7 +48,8 @@ class Whisper:
         self._dtype = getattr(torch, precision)
         self._model = freeze(load_weights(name, revision, self._dtype).get_encoder(), device)
         # Without the two convolutions, and without the positions, which OpenAI did not train either.
-        self.trunk: nn.Module = nn.ModuleDict({"layers": self._model.layers, "layer_norm": self._model.layer_norm})
+        trunk = {"layers": self._model.layers, "layer_norm": self._model.layer_norm}
+        self.trunk: nn.Module = nn.ModuleDict(trunk).eval()  # a new module is in `train` mode, whatever is in it
         default = partial(WhisperFeatureExtractor, feature_size=config.num_mel_bins)
         self._extractor = extractor = load_extractor(name, revision, WhisperFeatureExtractor, default)
         shape = (extractor.feature_size, extractor.nb_max_frames)
@@ -57,6 +59,7 @@ class Whisper:
             )
         self._samples, self._frames = extractor.n_samples, extractor.nb_max_frames  # of a window
         self._fft, self._hop = extractor.n_fft, extractor.hop_length
+        self.window: int | None = self._samples
         self._hann = torch.hann_window(self._fft)
         self._filters_MK = torch.from_numpy(extractor.mel_filters.T).float().contiguous()
         # Mel frames after the recording's own: those whose window overlaps its end, and one of silence.
@@ -118,6 +121,9 @@ class Whisper:
         state = {f"encoder.{name}": value for name, value in self._model.state_dict().items()}
         save_as(folder, self._model, state, self._extractor)
 
+    def graph(self, layers: Sequence[int]) -> nn.Module:
+        return Graph(self, layers)
+
     def _length(self, mel_MF: Tensor) -> int:
         """The number of frames of the states."""
         frames: int = mel_MF.shape[1] - self._tail
@@ -158,9 +164,13 @@ class Whisper:
         padded = pad(torch.from_numpy(wave), (0, samples - len(wave)))
         spectrum_KF = torch.stft(padded, self._fft, self._hop, window=self._hann, return_complex=True)
         power_KF = spectrum_KF[:, : min(frames, self._frames)].abs().square()
-        mel_MF = (self._filters_MK @ power_KF).clamp_min(1e-10).log10()
-        mel_MF = (mel_MF.maximum(mel_MF.max() - 8.0) + 4.0) / 4.0
+        mel_MF = self._energies(power_KF)
         return pad(mel_MF, (0, frames - mel_MF.shape[1]), mode="replicate")  # frames beyond 30 s are never used
+
+    def _energies(self, power_KF: Tensor) -> Tensor:
+        """The log-mel `(M, F)` of a power spectrum."""
+        mel_MF = (self._filters_MK @ power_KF).clamp_min(1e-10).log10()
+        return (mel_MF.maximum(mel_MF.max() - 8.0) + 4.0) / 4.0
 
     def _layers(self, mels: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yields the hidden states `(B, T, D)`, layer by layer, as `transformers` gives them: the last is normalised.
@@ -179,6 +189,11 @@ class Whisper:
             # Added to the scores: numbers, unlike booleans, mean the same in every attention implementation.
             lowest = torch.finfo(self._dtype).min
             mask_B11T = torch.where(padding_B11F[..., ::2], lowest, 0.0).to(self._dtype)
+        yield from self._states(x_BDF, mask_B11T)
+
+    def _states(self, x_BDF: Tensor, mask_B11T: Tensor | None) -> Iterator[Tensor]:
+        """What `_layers` yields, from behind the first convolution on."""
+        model = self._model
         x_BTD = gelu(model.conv2(x_BDF)).mT
         training = self.trunk.training
         x_BTD = x_BTD + model.embed_positions.weight[: x_BTD.shape[1]]
@@ -190,3 +205,24 @@ class Whisper:
             output = layer(x_BTD, mask_B11T)
             x_BTD = output[0] if isinstance(output, tuple) else output  # a tuple in transformers 5.0
         yield model.layer_norm(x_BTD)
+
+
+class Graph(nn.Module):
+    """See `bas.encoders.base.Graphed`. One window: what is longer is cut off."""
+
+    def __init__(self, encoder: Whisper, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.layers, self._encoder = encoder._model, tuple(layers), encoder
+        self.spectrum = Spectrum(encoder._hann, encoder._hop)
+
+    def forward(self, wave_1N: Tensor) -> Tensor:
+        of, half = self._encoder, self._encoder._fft // 2
+        # Rounded up with no number below zero: a graph's division rounds to zero, Python's down.
+        frames = (wave_1N.shape[1] + of._hop - 1) // of._hop
+        wave_1N = filled(wave_1N, of._samples)
+        power_KF = self.spectrum(pad(wave_1N, (half, half), mode="reflect"))[:, : of._frames]
+        mel_MF = of._energies(power_KF)
+        if of._real_length:
+            mel_MF = mel_MF[:, :frames]
+        states = list(of._states(gelu(self.model.conv1(mel_MF[None])), None))
+        return torch.cat([states[layer] for layer in self.layers])[:, : (frames + 1) // 2]

@@ -68,7 +68,7 @@ class Model:
         self, description: Description, network: nn.Module, device: torch.device, encoder: str | None = None
     ) -> None:
         self.description, self.device = description, device
-        self._network = network.to(device)
+        self.network = network.to(device)
         self._place = encoder
 
     @classmethod
@@ -135,7 +135,7 @@ class Model:
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=as_trained),
         ):
-            outputs_1O: Tensor = self._network(x_1TD, mask_1T)
+            outputs_1O: Tensor = self.network(x_1TD, mask_1T)
         return outputs_1O[0].float()
 
     def values(self, outputs_O: Tensor) -> np.ndarray:

@@ -118,8 +118,10 @@ def test_spans() -> None:
 def test_a_whisper_that_drops(changes: dict[str, Any], tmp_path: Path) -> None:
     folder = configured(still(save(tmp_path / "whisper", "whisper")), **changes, mask_time_prob=0.5)
     encoder = load(folder.parent, REAL_LENGTH)
+    assert not encoder.trunk.training, "frozen at first"
     inputs = [encoder.prepare(noise(16_000)), encoder.prepare(noise(600_000))]
     plain = encoder.outputs(inputs)
+    assert torch.equal(encoder.outputs(inputs)[0], plain[0])
     encoder.trunk.train()
     torch.manual_seed(0)
     for x_TD, plain_TD in zip(encoder.outputs(inputs), plain, strict=True):

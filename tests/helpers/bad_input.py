@@ -407,6 +407,8 @@ CASES = {
         "the folder of no model": Case("predict wav wav/a1.wav"),
         "a table of another kind": Case("predict model wav --out said.xlsx"),
         "a table that is there": Case("predict model wav --out said.csv", lambda: write("said.csv", "")),
+        "a graph of another kind": Case("onnx model --out graph.pb"),
+        "the encoder of a graph without one": Case("onnx model --encoder log-mel"),
     },
 }
 

@@ -28,6 +28,7 @@ PREDICTING = "tests/models/test_predicting.py"
 FOLDER = "tests/models/test_model_folder.py"
 OWN = "tests/encoders/test_own.py"
 IMPORTING = "tests/features/test_importing.py"
+ONNX = "tests/models/test_onnx.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -554,6 +555,27 @@ MUTANTS = [
         f"{PREDICTING} -k temperature",
     ),
     Mutant(
+        "a graph is taken without a trial",
+        "bas/models/onnx.py",
+        "            if not difference <= allowed:",
+        "            if False:",
+        f"{ONNX} -k no_graph",
+    ),
+    Mutant(
+        "a graph averages the last frames as if they were a whole group",
+        "bas/models/onnx.py",
+        ".clamp(max=self.stride)",
+        ".clamp(min=self.stride, max=self.stride)",
+        f"{ONNX} -k rounds",
+    ),
+    Mutant(
+        "a graph keeps the length of its example",
+        "bas/blocks.py",
+        "return x_BTD.gather(1, place_BQ[..., None].expand(-1, -1, x_BTD.shape[-1]))",
+        "return x_BTD.take_along_dim(place_BQ[..., None], 1)",
+        f"{ONNX} -k 'LSTM'",
+    ),
+    Mutant(
         "another space file than the run's gives a model its blocks",
         "bas/models/folder.py",
         "    if wanted != space.digest:",
@@ -587,5 +609,40 @@ MUTANTS = [
         "temperature(logits_NO[~here_N], targets_N[~here_N])",
         "temperature(logits_NO[here_N], targets_N[here_N])",
         "tests/stats/test_calibration.py",
+    ),
+    Mutant(
+        "a figure marks as told apart what correction takes back",
+        "bas/report/pictures.py",
+        "colour = COLOURS[0] if of in stay else GREY",
+        "colour = COLOURS[0] if of.significant else GREY",
+        "tests/report/test_pictures.py",
+    ),
+    Mutant(
+        "a name is markup in a report",
+        "bas/util/pages.py",
+        "    return html.escape(printable(text))",
+        "    return printable(text)",
+        "tests/util/test_pages.py",
+    ),
+    Mutant(
+        "TensorBoard goes on when the board has ended",
+        "bas/cli/board.py",
+        "            board.terminate()\n            board.wait()\n",
+        "            pass\n",
+        "tests/cli/test_board.py -k nothing_is_left",
+    ),
+    Mutant(
+        "a pool is taken for a slot",
+        "bas/space.py",
+        'for part, choice in architecture.items() if part not in ("stem", "pool")]',
+        "for part, choice in architecture.items()]",
+        "tests/runs/test_spaces.py -k leave_out",
+    ),
+    Mutant(
+        "a row's curve is that of one network",
+        "bas/report/board.py",
+        "for curve in curves if epoch < len(curve)]",
+        "for curve in curves[:1] if epoch < len(curve)]",
+        f"{COMPARE} -k test_tensorboard",
     ),
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from comparisons import comparison
+from comparisons import comparison, row
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -13,7 +15,7 @@ from matplotlib.patches import Rectangle
 from bas.blocks import FFN, MSA, MeanPool, Skip
 from bas.report import pictures
 from bas.space import SearchSpace
-from bas.stats import Spread
+from bas.stats import Paired, Spread
 
 SPACE = SearchSpace({"layer1": {"none": Skip, "FFN": FFN, "MSA": MSA}, "layer2": {"FFN": FFN, "none": Skip}}, MeanPool)
 
@@ -45,6 +47,41 @@ def test_differences_are_those_that_have_an_interval() -> None:
     _, whisker, difference = lines(figure)
     assert np.allclose(whisker, [(2, 0), (20, 0)])
     assert np.allclose(difference, [(10, 0)])
+
+
+def test_blue_is_what_correction_leaves() -> None:
+    """Of p 0.01, 0.04 and 0.045, Holm leaves the first alone."""
+    ends = {"a": (0.02, 0.2, 0.01), "b": (0.001, 0.2, 0.04), "c": (0.001, 0.2, 0.045)}
+    pairs = {
+        name: Paired(0.1, low, high, p, 0.04, 7.0, 8, False, (2, 1), 0.02) for name, (low, high, p) in ends.items()
+    }
+    rows = [replace(row(name, of), against_reference=None) for name, of in pairs.items()]
+    figure = pictures.differences(replace(comparison(), rows=(*rows, row("lr")), reference="4L"))
+    assert figure
+    colours = [to_hex(line.get_color()).upper() for line in figure.axes[0].lines[1:]]
+    assert colours == [*[pictures.GREY] * 4, *[pictures.COLOURS[0]] * 2], "from the last row up"
+
+
+def test_costs_of_less_than_a_decade_have_numbers_and_rows_without_a_cost_are_left_out() -> None:
+    made = (
+        replace(row("a"), parameters=2_100.0),
+        replace(row("b"), parameters=6_000.0),
+        replace(row("c"), parameters=0.0),
+    )
+    figure = pictures.costs(replace(comparison(), rows=made), lambda row: row.parameters, "parameters")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    shown = [t.label1.get_text() for t in axes.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+    assert [text for text in shown if text] == ["2,000", "5,000"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+
+
+def test_no_two_rows_look_the_same() -> None:
+    many = tuple(row(f"row {n}") for n in range(20))
+    figure = pictures.costs(replace(comparison(), rows=many), lambda row: row.parameters, "parameters")
+    looks = [(line.get_color(), line.get_marker()) for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert len(looks) == len(set(looks)) == 20
 
 
 @pytest.mark.parametrize(("cost", "at"), [(lambda row: row.parameters, 12.0), (lambda row: row.train_seconds, 1.0)])
