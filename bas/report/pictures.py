@@ -123,7 +123,7 @@ def _brief(number: float) -> str:
 
 def _columns(names: Sequence[str], most: int) -> int:
     """The columns of a legend that a figure has room for."""
-    return max(1, min(most, 44 // (6 + max(map(len, names), default=0))))
+    return max(1, min(most, 56 // (6 + max(map(len, names), default=0))))
 
 
 def _short(name: str) -> str:
