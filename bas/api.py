@@ -72,6 +72,8 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
 
     choice, console = _choice("extract", experiment, changes), console_of(console)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
+    if choice.encoder.source is not None:
+        raise UserError("extract: encoder.source names features that are there already: use `bas features import`")
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()

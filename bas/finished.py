@@ -108,14 +108,15 @@ def to_onnx(
 ) -> Path:
     """Write a model that `export` wrote as an ONNX graph, for runtimes without Python; its file.
 
-    out: None: `model.onnx` in the folder. with_encoder: the graph takes a wave in place of the encoder's states.
-    encoder, spaces: as in `load`.
+    out: None: `model.onnx` in the folder, or `with-encoder.onnx`. with_encoder: the graph takes a wave in place of the
+    encoder's states. encoder, spaces: as in `load`.
     """
     from bas.models import onnx
 
     if encoder is not None and not with_encoder:
         raise UserError("--encoder: only a graph --with-encoder has one; leave it out, or ask for both")
-    place = Path(folder) / onnx.NAME if out is None else Path(out).expanduser()
+    default = Path(folder) / (onnx.WHOLE if with_encoder else onnx.NAME)
+    place = default if out is None else Path(out).expanduser()
     difference = onnx.write(Path(folder), place, with_encoder, encoder, [Path(file) for file in spaces])
     say(console_of(console), f"graph: {place}; it differs from the model by {difference:.1g} at most")
     return place

@@ -47,6 +47,7 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
     found = table.sources(arguments.sources)
     crew = workers_of(arguments.workers, model.device.type)
     aside = Terminal(stderr=True, soft_wrap=True)  # the table has the standard output to itself
+    model.encoder  # noqa: B018  one that cannot be loaded is refused before anything is printed
     if out is None:
         outcome = table.show(model, found, sys.stdout, arguments.json, crew, aside)
     else:
@@ -93,7 +94,7 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 
     p = add("onnx", ONNX)
     _add_model(p)
-    p.add_argument("--out", type=path, metavar="FILE.onnx", help="default: model.onnx in the model's folder")
+    p.add_argument("--out", type=path, metavar="FILE.onnx", help="default: model.onnx, with-encoder.onnx in MODEL")
     p.add_argument("--with-encoder", action="store_true", help="take a wave, in place of the encoder's states")
     p.set_defaults(verb=onnx)
 

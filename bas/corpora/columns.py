@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 from bas.corpora.values import fold_name
 from bas.errors import UserError
@@ -97,7 +98,9 @@ class Heading:
             if name not in read and not _UNNAMED.fullmatch(name.strip()):
                 remedy = "rename it"
                 if "," not in name:  # which separates the columns of --map
-                    remedy += f", or say what it is, such as --map {shlex.quote(f'label={name}')}"
+                    free = [column for column in COLUMNS if column not in matched]
+                    near = get_close_matches(name, free, 1) or [one for one in ("label", *free) if one in free]
+                    remedy += f", or say what it is, such as --map {shlex.quote(f'{near[0]}={name}')}"
                 raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
         for column, theirs in matched.items():
             if len(theirs) > 1 and not self.others:

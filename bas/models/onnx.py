@@ -43,7 +43,7 @@ FORMAT = 1
 KEY = "bas"
 """Of the metadata, an object of JSON."""
 
-NAME, SUFFIX = "model.onnx", ".onnx"
+NAME, WHOLE, SUFFIX = "model.onnx", "with-encoder.onnx", ".onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the outputs, and of the largest where that is above 1
 LARGEST = 2**31 - 2**20  # bytes: of one file without others beside it, less what is not weights

@@ -23,10 +23,14 @@ def compared(results: Comparison) -> dict[str, Paired]:
 
 @dataclass(frozen=True)
 class Answer:
-    """row: which to take; None: none of them. text: that, why and how sure it is, in two sentences."""
+    """row: which to take; None: none of them. text: that, why and how sure it is, in two sentences.
+
+    early: more epochs may change it.
+    """
 
     row: str | None
     text: str
+    early: bool = False
 
 
 def answer(results: Comparison) -> Answer:
@@ -55,7 +59,7 @@ def answer(results: Comparison) -> Answer:
             f"{headline} {difference(most)} against it; a true difference of {seen} points between these two would be "
         )
         text += f"seen in four of five such tables, before correction.{_chance(results)}{_unfinished(results)}"
-        return Answer(linear, text)
+        return Answer(linear, text, early=bool(_unfinished(results)))
     best, gap = max(better, key=lambda pair: pair[1].low)
     others = [row for row, _ in better if row != best]
     text = f"Take {best}: {headline} {difference(gap)}, against the {linear}, and so also corrected for the number of "

@@ -29,7 +29,7 @@ def of_table(results: Comparison, taken: str | None) -> list[Picture]:
     blue = "; blue: the row to take" if taken else ""
     caption = f"{name} of each row with its 95 % interval{blue}.{always}"
     drawn = [Picture("scores", pictures.scores(results, taken), caption)]
-    told = "blue: told from it, also corrected for all comparisons"
+    told = "black: told from it, also corrected for all comparisons"
     if against := pictures.differences(results):
         drawn.append(Picture("differences", against, f"Against the {linear}, with 95 % intervals; {told}."))
     time = pictures.costs(results, _seconds, "seconds of a fold, search included")
@@ -38,7 +38,11 @@ def of_table(results: Comparison, taken: str | None) -> list[Picture]:
     return [
         *drawn,
         Picture("seconds", time, "What a row reaches, and what its training costs."),
-        Picture("parameters", size, f"And against its size.{f' Without parameters: {empty}.' if empty else ''}"),
+        Picture(
+            "parameters",
+            size,
+            f"What a row reaches, and how large it is.{f' Without parameters: {empty}.' if empty else ''}",
+        ),
     ]
 
 

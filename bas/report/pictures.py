@@ -31,7 +31,7 @@ from bas.stats.calibration import bins
 DPI = 200  # where it is no vector drawing, as in TensorBoard
 WIDTH = 3.5  # inches: a column of a two-column paper
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
-GREY, PALE = "#555555", "#DDDDDD"
+GREY, LIGHT, PALE = "#555555", "#999999", "#DDDDDD"
 HATCHES = ("", "///", "...", "xxx")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Looks = Mapping[str, tuple[str, str]]
@@ -74,7 +74,7 @@ def _whisker(axes: Axes, row: Row, name: str, y: float, colour: str) -> None:
 def differences(results: Comparison) -> Figure | None:
     """The headline of every row against the linear row, with intervals; None where none is known.
 
-    Coloured: what the correction for all comparisons of the table leaves.
+    Black: what the correction for all comparisons of the table leaves.
     """
     stay = corrected(compared(results).values())
     known = [(row.row, row.against_linear) for row in results.rows[::-1] if row.against_linear]
@@ -84,7 +84,7 @@ def differences(results: Comparison) -> Figure | None:
     figure, axes = _axes(0.7 + 0.24 * len(known))
     axes.axvline(0, color=GREY, linewidth=0.8)
     for y, (_, of) in enumerate(known):
-        colour = COLOURS[0] if of in stay else GREY
+        colour = "black" if of in stay else LIGHT
         axes.plot([100 * of.low, 100 * of.high], [y, y], color=colour, linewidth=1.2)
         axes.plot([100 * of.difference], [y], "o", color=colour, markersize=4)
     axes.set_yticks(range(len(known)), [label for label, _ in known])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bas.protocols import Fold, field_of, slug
 from bas.report import closely, drawn, pictures
-from bas.report.answer import answer
+from bas.report.answer import Answer, answer
 from bas.report.closely import Jobs
 from bas.report.comparison_page import decisions, differences, legend, numbers, subject
 from bas.report.results import Comparison
@@ -47,7 +47,8 @@ def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
         Text(f"{subject(results)}."),
         Text(said.text, strong=True),
         *(Text(f"Mark: {mark}.", strong=True) for mark in results.protocol.marks),
-        Grid(*numbers(results)),
+        *([Text(f"Note: {results.note}.")] if results.note else []),
+        Grid(*numbers(results), marked=said.row),
         Grid(*differences(results)),
         Aside("What these numbers are, and how to read them", [Items(legend(results))]),
         Pictures(drawn.of_table(results, said.row)),
@@ -61,7 +62,7 @@ def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
         Heading("Settings"),
         Grid(["setting", "value"], [[name, str(value)] for name, value in _settings(run).items()]),
         Heading("Do it again, or go on"),
-        Words(_commands(run, said.row)),
+        Words(_commands(run, said)),
         Files(_files(run)),
     ]
 
@@ -130,9 +131,15 @@ def _files(run: Run) -> list[tuple[str, str]]:
     return [*there, ("figures", "each figure of this page, of the width of a paper's column")]
 
 
-def _commands(run: Run, row: str | None) -> list[str]:
-    """What repeats the run, and what comes next. row: which to take; None: none."""
+def _commands(run: Run, said: Answer) -> list[str]:
+    """What repeats the run, and what comes next."""
     folder, experiment = (shlex.quote(str(path)) for path in (run.folder, run.folder / "experiment.toml"))
     info = run.store.info  # a recording alone gives neither derived nor imported features
-    export = [] if row is None or info.derived or info.imported else [f"bas export {folder} --row {shlex.quote(row)}"]
-    return [f"bas compare {experiment}", *export, "bas board"]
+    export = (
+        []
+        if said.row is None or info.derived or info.imported
+        else [f"bas export {folder} --row {shlex.quote(said.row)}"]
+    )
+    epochs = 2 * run.plan.settings.epochs
+    more = f"bas compare {experiment} --set epochs={epochs} --name {shlex.quote(f'{run.folder.name}-{epochs}-epochs')}"
+    return [f"bas compare {experiment}", *([more] if said.early else []), *export, "bas board"]

@@ -38,10 +38,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table."""
+    """A table. marked: the row, by its first cell, that stands out in HTML."""
 
     heading: Sequence[str]
     rows: Sequence[Sequence[str]]
+    marked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 0.5rem; border-top: 1px solid #bbb; pa
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25rem 1rem 0.25rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { border-bottom: 2px solid #888; }
+.marked { font-weight: bold; }
 .short { white-space: nowrap; }
 .long { min-width: 18rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
@@ -157,8 +159,11 @@ def _html(part: Part) -> str:
     if isinstance(part, Items):
         return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in part.lines) + "</ul>"
     if isinstance(part, Grid):
-        head = "".join(f"<th>{_text(cell)}</th>" for cell in part.heading)
-        rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in part.rows)
+        head = "".join(f'<th class="short">{_text(cell)}</th>' for cell in part.heading)
+        rows = "\n".join(
+            f"<tr{' class=marked' if row[0] == part.marked else ''}>{''.join(map(_cell, row))}</tr>"
+            for row in part.rows
+        )
         return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     if isinstance(part, Pictures):
         return f'<div class="pictures">{"".join(map(_figure, part.pictures))}</div>'

@@ -319,7 +319,7 @@ def test_a_map_is_for_tables_of_any_names(tmp_path: Path) -> None:
 def test_an_unknown_column_is_refused_with_its_remedy(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("id,audio,speeker\nx,0.wav,s\n")
     told = refusal(manifest.read, tmp_path / "own.csv")
-    assert "'speeker': unknown column, rename it, or say what it is, such as --map label=speeker" in told
+    assert "'speeker': unknown column, rename it, or say what it is, such as --map speaker=speeker" in told
     assert "for speaker also speaker_id" in told
 
 

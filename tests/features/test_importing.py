@@ -504,3 +504,8 @@ def test_another_map_of_columns_keeps_the_features(tmp_path: Path, parent: Featu
     assert again.info.columns == columns
     assert again.info.identity == first.info.identity
     assert json.loads((into / SOURCE).read_text())["source"] == str(source)
+
+
+def test_extract_says_which_verb_imports() -> None:
+    table = {"corpus": {"reader": "manifest", "root": "list.csv"}, "encoder": {"name": "mine", "source": "arrays"}}
+    assert refusal(bas.extract, table).endswith("features that are there already: use `bas features import`")

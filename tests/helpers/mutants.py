@@ -613,8 +613,8 @@ MUTANTS = [
     Mutant(
         "a figure marks as told apart what correction takes back",
         "bas/report/pictures.py",
-        "colour = COLOURS[0] if of in stay else GREY",
-        "colour = COLOURS[0] if of.significant else GREY",
+        'colour = "black" if of in stay else LIGHT',
+        'colour = "black" if of.significant else LIGHT',
         "tests/report/test_pictures.py",
     ),
     Mutant(

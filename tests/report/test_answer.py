@@ -83,5 +83,7 @@ def test_rows_that_had_not_learnt_to_an_end_are_told() -> None:
     early = (f"10 of 10 {LAST_EPOCH}; more epochs may change what it is worth",)
     of = table(early, T=pair(0.0), BAS=pair(0.01))
     assert answer(of).text.endswith("But 2 of 2 other rows had not learnt to an end: more epochs may change this.")
+    assert answer(of).early
     of.rows[0].remarks = ()
     assert "learnt" not in answer(of).text
+    assert not answer(of).early

@@ -49,7 +49,7 @@ def test_differences_are_those_that_have_an_interval() -> None:
     assert np.allclose(difference, [(10, 0)])
 
 
-def test_blue_is_what_correction_leaves() -> None:
+def test_black_is_what_correction_leaves() -> None:
     """Of p 0.01, 0.04 and 0.045, Holm leaves the first alone."""
     ends = {"a": (0.02, 0.2, 0.01), "b": (0.001, 0.2, 0.04), "c": (0.001, 0.2, 0.045)}
     pairs = {
@@ -58,8 +58,8 @@ def test_blue_is_what_correction_leaves() -> None:
     rows = [replace(row(name, of), against_reference=None) for name, of in pairs.items()]
     figure = pictures.differences(replace(comparison(), rows=(*rows, row("lr")), reference="4L"))
     assert figure
-    colours = [to_hex(line.get_color()).upper() for line in figure.axes[0].lines[1:]]
-    assert colours == [*[pictures.GREY] * 4, *[pictures.COLOURS[0]] * 2], "from the last row up"
+    colours = [line.get_color() for line in figure.axes[0].lines[1:]]
+    assert colours == [*[pictures.LIGHT] * 4, *["black"] * 2], "from the last row up"
 
 
 def test_costs_of_less_than_a_decade_have_numbers_and_rows_without_a_cost_are_left_out() -> None:

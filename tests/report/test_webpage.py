@@ -18,13 +18,13 @@ from webpages import Reader
 from bas.cli.main import main
 from bas.encoders import NANO
 from bas.report import webpage
-from bas.report.answer import answer
+from bas.report.answer import Answer, answer
 from bas.report.comparison import jobs_of
 from bas.report.results import Comparison
 from bas.runs.results import NOT_ABOVE_CHANCE
 from bas.runs.run import Run
 from bas.studies import load_results
-from bas.util.pages import Words
+from bas.util.pages import Grid, Words, to_html
 
 pytestmark = pytest.mark.slow
 
@@ -127,6 +127,23 @@ def test_no_command_is_given_for_a_row_that_nothing_is_shown_of(home: Path) -> N
         of = replace(results, rows=tuple(replace(row, remarks=remarks) for row in results.rows))
         (words,) = (part for part in webpage.parts(run, of, jobs_of(run)) if isinstance(part, Words))
         assert any(line.startswith("bas export runs/classes --row ") for line in words.lines) != low
+
+
+def test_more_epochs_are_a_command_where_they_may_change_the_answer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, results = Run.open(Path("runs/classes")), loaded("classes")
+    for early in (False, True):
+        said = Answer("logistic regression", "so", early)
+        monkeypatch.setattr(webpage, "answer", lambda _, said=said: said)
+        whole = webpage.parts(run, results, jobs_of(run))
+        (words,) = (part for part in whole if isinstance(part, Words))
+        line = "bas compare runs/classes/experiment.toml --set epochs=2 --name classes-2-epochs"
+        assert (line in words.lines) == early
+        assert next(part.marked for part in whole if isinstance(part, Grid)) == "logistic regression"
+    page = to_html("", [Grid(["model"], [["a"], ["b"]], marked="b")])
+    assert '<tr><td class="short">a</td></tr>' in page
+    assert '<tr class=marked><td class="short">b</td></tr>' in page
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
