@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -65,15 +64,15 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
 
 
 def take(result: Comparison) -> list[str]:
-    """The command that makes a model of the row to take; the board where no recording alone gives the features."""
-    from bas.features.store import FeatureStore
+    """The command that makes a model of the row to take; the board where there is none, or features were imported."""
+    from bas.features.store import IMPORTED
     from bas.report.answer import answer
     from bas.runs.choose import RUNS
-    from bas.util.files import read_record
 
-    row, folder = answer(result).row, RUNS / result.run
-    info = FeatureStore(Path(read_record(folder / "run.json", "")["plan"]["features"])).info
-    return ["board"] if row is None or info.derived or info.imported else ["export", str(folder), "--row", row]
+    row = answer(result).row
+    if row is None or result.encoder.model_type == IMPORTED:
+        return ["board"]
+    return ["export", str(RUNS / result.run), "--row", row]
 
 
 def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
