@@ -74,5 +74,5 @@ def comparison() -> Comparison:
         sequences={"four": ("a", "b")},
         mix={"4L": {"0": Spread(0.25, 0.0)}},
         races={"four": RACES},
-        ensembles={"four": Ensembles(members=2.5, weights={"FFN > mean": 0.6, "none > mean": 0.4})},
+        ensembles={"four": Ensembles(members=2.5, weights={"a": 0.6, "b": 0.4})},
     )
