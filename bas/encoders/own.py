@@ -40,8 +40,6 @@ MARK = "py:"
 NUMBERS = {"num_states": (int, 1, 1_000), "dim": (int, 1, 100_000), "min_samples": (int, 1, 960_000)}
 """The whole numbers that a class must have, and their range."""
 FASTEST = 16_000.0  # frames a second: one a sample
-
-
 NAME = re.compile(r"(.+\.py)(?::(\w+))?")
 
 

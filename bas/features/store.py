@@ -82,6 +82,11 @@ class StoreInfo:
         return "bas extract" if self.made_by == "extract" else f"bas features {self.made_by}"
 
     @property
+    def from_recordings(self) -> bool:
+        """Whether a recording alone gives the features: they are neither derived nor imported."""
+        return not self.derived and not self.imported
+
+    @property
     def imported(self) -> bool:
         """Whether the features, or those that they were made of, are arrays of another program."""
         return bool(self.encoder["model_type"] == IMPORTED)

@@ -134,12 +134,9 @@ def _files(run: Run) -> list[tuple[str, str]]:
 def _commands(run: Run, said: Answer) -> list[str]:
     """What repeats the run, and what comes next."""
     folder, experiment = (shlex.quote(str(path)) for path in (run.folder, run.folder / "experiment.toml"))
-    info = run.store.info  # a recording alone gives neither derived nor imported features
-    export = (
-        []
-        if said.row is None or info.derived or info.imported
-        else [f"bas export {folder} --row {shlex.quote(said.row)}"]
-    )
+    export = []
+    if said.row is not None and run.store.info.from_recordings:
+        export = [f"bas export {folder} --row {shlex.quote(said.row)}"]
     epochs = 2 * run.plan.settings.epochs
     more = f"bas compare {experiment} --set epochs={epochs} --name {shlex.quote(f'{run.folder.name}-{epochs}-epochs')}"
     return [f"bas compare {experiment}", *([more] if said.early else []), *export, "bas board"]
