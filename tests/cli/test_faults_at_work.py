@@ -20,6 +20,7 @@ from typing import Any
 import bad_input
 import pytest
 from bad_input import EXTRACT, STORE
+from places import PATIENCE
 
 from bas.cli.main import main
 
@@ -163,13 +164,13 @@ def test_what_goes_away_while_a_verb_works(
     process = subprocess.Popen(
         [sys.executable, "-m", "bas", *command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    end = time.monotonic() + 240
+    end = time.monotonic() + PATIENCE
     while not list(Path("runs/new/jobs").glob("*.json")):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     path.rename("elsewhere")
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=PATIENCE)
     if what == "the run":
         assert errors == (
             "bas: runs/new: was moved, deleted or replaced during the work in it; put it back and give the same "

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import PATIENCE, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ KILLS = int(os.environ.get("BAS_KILLS", "14"))
 def test_killed_verbs_end_as_undisturbed_ones(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tests/helpers/killing_verbs.py"), str(tmp_path / "kills"), str(KILLS), "0"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300 + 10 * KILLS)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE + 10 * KILLS)
     assert done.returncode == 0, done.stderr
     kills = dict(re.findall(r"^(\w+): .*?(\d+) kills", done.stdout, re.MULTILINE))
     assert len(kills) == 14

@@ -15,6 +15,7 @@ import pytest
 import torch
 import transformers
 from families import CONFIGS, save
+from places import PATIENCE
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -200,7 +201,7 @@ def test_threads_do_not_disturb_each_other(name: str, encoders: dict[str, Encode
     try:
         with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _ in range(3):
-                together = pool.map(encode, [encoder] * 4, batches, timeout=60)
+                together = pool.map(encode, [encoder] * 4, batches, timeout=PATIENCE)
                 for one, other in zip(together, serial, strict=True):
                     near(one, other)
     finally:

@@ -162,8 +162,9 @@ def test_the_cost_is_told_before_anything_is_computed(corpus: Corpus, tmp_path: 
     assert "GiB free" in lines[0]
 
 
-def test_the_cost_is_the_size_of_the_shards(tmp_path: Path) -> None:
+def test_the_cost_is_the_size_of_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console, info = quiet(), planned((3600.0,))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))  # whatever this disk has
     announce(tmp_path, replace(info, layers=tuple(range(25)), encoder={**info.encoder, "dim": 1024}), console)
     size = 3600 * 50 * 25 * 1024 * 2 / 2**20
     assert f"1.00 h; fake: 25 layers of 1024 at 50 frames/s; {size:,.0f} MiB to write in 1 of 1" in (

@@ -19,7 +19,7 @@ import pytest
 import torch
 from damage import SORTS, damaged
 from extracting import ALONE, ONE, Fake, contents, extract, finished, leftovers, marks
-from places import ROOT
+from places import PATIENCE, ROOT
 from refusals import refusal
 from sounds import tone, tones
 from torch import Tensor
@@ -233,12 +233,12 @@ def test_a_spool_left_beside_its_shard_goes_when_the_store_is_made(corpus: Corpu
 # Killed processes
 
 
-def program(*words: object, seconds: int = 100) -> str:
+def program(*words: object) -> str:
     """What `killing.py` prints, in a process that may fork: it has used no thread yet."""
     path = ROOT / "tests/helpers/killing.py"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(path), *map(str, words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -297,7 +297,7 @@ def test_torchrun_starts_again_what_was_killed(tmp_path: Path) -> None:
         until(begun, process)
         os.kill(ranks["1"], signal.SIGKILL)
         assert not (folder / "store.json").exists(), "killed too late to tell anything"
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=PATIENCE)[0]
     finally:
         process.kill()
     assert process.returncode == 0, output

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from extracting import Fake, contents, extract, finished, leftovers, marks
+from places import PATIENCE
 from sounds import tones
 
 from bas.corpora import Corpus
@@ -148,7 +149,7 @@ def survive(stage: Stage, kills: Kills, size: int) -> None:
     before, begun = stage.finished(), kills.number
     kills.named = {}
     children: dict[int, int] = {}
-    waiting, session, deadline = set(range(size)), 0, time.monotonic() + 60
+    waiting, session, deadline = set(range(size)), 0, time.monotonic() + PATIENCE
     while waiting or children:
         assert time.monotonic() < deadline, f"never ends: {list(stage.folder.iterdir())}"
         if not children and kills.chance.random() < 0.7:
@@ -212,7 +213,7 @@ class Stuck(Fake):
 
     def encode(self, inputs: Any) -> Any:
         if len(self.batches) == 3:
-            time.sleep(600)
+            time.sleep(PATIENCE)
         return super().encode(inputs)
 
 
@@ -236,7 +237,7 @@ def take_over(root: Path) -> int:
         return child
 
     def wait_for(what: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not what():
             assert time.monotonic() < end, sorted(p.name for p in stage.folder.iterdir())
             time.sleep(0.005)

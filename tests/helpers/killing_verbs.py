@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from places import PATIENCE
+
 os.environ["OMP_NUM_THREADS"] = "1"  # threads do not outlive a fork, and torch would wait for them
 
 import numpy as np
@@ -105,7 +107,7 @@ class Attempt:
 
     def wait(self, seconds: float | None = None) -> int:
         """Its exit code, if it was killed negative; it is killed with its whole group after so many seconds."""
-        end = time.monotonic() + (120 if seconds is None else seconds)
+        end = time.monotonic() + (PATIENCE if seconds is None else seconds)
         while time.monotonic() < end:
             done, status = os.waitpid(self.child, os.WNOHANG)
             if done:

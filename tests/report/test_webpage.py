@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from heard import FEATURES, SHARES, heard
+from places import PATIENCE
 from webpages import Reader
 
 from bas.cli.main import main
@@ -160,7 +161,7 @@ def test_nothing_is_wider_than_a_browser(home: Path, tmp_path: Path, width: int)
     words += ["--allow-file-access-from-files", "--hide-scrollbars"]
     words += ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     words += [f"--window-size={width},900", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(["chromium", *words], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(["chromium", *words], capture_output=True, text=True, timeout=PATIENCE, check=True)
     found = re.search(r"<title>(\d+)</title>", done.stdout)
     assert found
     assert int(found[1]) == width

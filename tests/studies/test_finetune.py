@@ -25,6 +25,7 @@ import soundfile
 import torch
 from families import NAMES, save, still
 from models import SMALL
+from places import PATIENCE
 from refusals import refusal
 from rich.console import Console
 from torch import nn
@@ -282,7 +283,7 @@ def test_a_kill_at_any_moment_changes_nothing(given: Path, done: Path, tmp_path:
     """Bit by bit: the records, every checkpoint and every head; a kill costs the steps since the last evaluation."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     program = [sys.executable, __file__, str(tmp_path), str(given)]
-    ended = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=120)
+    ended = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr[-2_000:]
     kills = int(ended.stdout)
     assert kills >= 4

@@ -24,6 +24,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from places import PATIENCE
 from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -321,7 +322,7 @@ def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeyp
 
 def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
-    meet, fit = threading.Barrier(2, timeout=120), bas.studies.tune.trials.fit
+    meet, fit = threading.Barrier(2, timeout=PATIENCE), bas.studies.tune.trials.fit
 
     def do(task: bytes) -> None:
         place, work, piece = pickle.loads(task)
