@@ -3,6 +3,7 @@ this package, log-mel, and a class in a Python file of the user's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ from bas.encoders.logmel import LOG_MEL, LogMel
 from bas.encoders.opening import cached_first, check_config, refuse_pointers
 from bas.encoders.own import Own, is_own
 from bas.encoders.padded import Padded, padded_as
+from bas.encoders.spectrogram import SPECTROGRAM_MODELS, Spectrograms, W2vBert
 from bas.encoders.waveform import WAVEFORM_MODELS, Waveform
 from bas.encoders.whisper import Whisper
 from bas.errors import UserError, first_line
@@ -23,9 +25,9 @@ from bas.util.reading import check_folder
 
 __all__ = [
     "LOG_MEL",
+    "MODELS",
     "NANO",
     "PRECISIONS",
-    "WAVEFORM_MODELS",
     "Encoder",
     "EncoderInfo",
     "Padded",
@@ -38,6 +40,8 @@ __all__ = [
     "tunable",
 ]
 
+MODELS = ("whisper", *WAVEFORM_MODELS, *SPECTROGRAM_MODELS)
+"""Which of the models of `transformers`, by `model_type`."""
 NANO = "bas-hubert-nano"
 """The encoder in this package; its folder has a model card. A user's own folder of that name is `./bas-hubert-nano`."""
 
@@ -109,8 +113,8 @@ def load_encoder(
             message = f"config.json: {first_line(error)}" if exists else "no config.json in this folder"
             message += "; name a model folder in the layout of transformers"
         raise UserError(f"encoder {name!r}: {message}") from error
-    if config.model_type not in ("whisper", *WAVEFORM_MODELS):
-        allowed = ", ".join(("whisper", *WAVEFORM_MODELS))
+    if config.model_type not in MODELS:
+        allowed = ", ".join(MODELS)
         raise UserError(f"encoder {name!r}: model_type {config.model_type!r} is not one of {allowed}, or {LOG_MEL}")
     check_config("encoder", name, config)
     if device.type == "cuda" and precision == "float32":  # else cuDNN's convolutions round to TF32's ten bits
@@ -118,7 +122,11 @@ def load_encoder(
     if config.model_type == "whisper":
         return Whisper(name, config, device, revision, precision, real_length)
     _refuse_real_length(given, real_length)
-    encoder = Waveform(name, config, device, revision, precision)
+    kinds: Mapping[str, Callable[..., Encoder]] = {
+        "wav2vec2-bert": W2vBert,
+        "audio-spectrogram-transformer": Spectrograms,
+    }
+    encoder = kinds.get(config.model_type, Waveform)(name, config, device, revision, precision)
     encoder.info = replace(encoder.info, name=given)
     return encoder
 
@@ -126,6 +134,8 @@ def load_encoder(
 def tunable(encoder: Encoder) -> Tunable:
     """The same encoder, typed as trainable. UserError for one that cannot be trained."""
     info = encoder.info
+    if info.model_type in SPECTROGRAM_MODELS:
+        raise UserError(f"encoder {info.name!r}: {info.model_type} is encoded here, but not fine-tuned")
     if not isinstance(encoder, Waveform | Whisper):
         raise UserError(f"encoder {info.name!r}: it has no weights to train; name a speech encoder")
     if info.model_type in ("sew", "sew-d"):

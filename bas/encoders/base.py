@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +32,9 @@ from bas.speech.audio import SAMPLE_RATE, Wave
 from bas.util.faults import naming, raise_memory
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+LONGEST = 120 * SAMPLE_RATE
+"""Samples that a model attends to at once; a longer wave goes in pieces. Memory grows with the square of the length: at
+120 s WavLM base makes several (12, 6000, 6000) of 1.7 GB each."""
 SPARE_FRAMES = 2
 """By which a number of frames may differ from length times frame rate."""
 
@@ -93,7 +97,6 @@ class Encoder(Protocol):
     info: EncoderInfo
     device: torch.device  # where it computes
     min_samples: int
-    max_samples: int | None  # the longest wave that it encodes; None: any
 
     def batch_key(self, num_samples: int) -> Hashable:
         """Waves with equal keys may share a batch: the others do not change a wave's states."""
@@ -127,6 +130,7 @@ class Graphed(Protocol):
 class Tunable(Encoder, Protocol):
     """An encoder that can be trained, except for its convolutional front; by one thread at a time while it is."""
 
+    longest: int | None  # samples of the longest wave that it may be trained on; None: any
     trunk: nn.Module
     """All modules that may be trained. Frozen at first; in `train` mode it applies dropout, layer drop and SpecAugment
     as the model's own configuration says."""
@@ -148,6 +152,12 @@ class Tunable(Encoder, Protocol):
 
         `load_encoder` of that folder computes the same bits.
         """
+
+
+def pieces(length: int, longest: int) -> list[tuple[int, int]]:
+    """Where each of the fewest pieces begins and ends, of one length (but for one) and at most the longest."""
+    count = max(1, -(-length // longest))
+    return list(pairwise(i * length // count for i in range(count + 1)))
 
 
 def filled(wave_1N: Tensor, samples: int) -> Tensor:

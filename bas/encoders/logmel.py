@@ -21,7 +21,6 @@ class LogMel:
 
     device = torch.device("cpu")
     min_samples = 1
-    max_samples: int | None = None
     window: int | None = None
 
     def __init__(self) -> None:

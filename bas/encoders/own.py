@@ -55,8 +55,6 @@ class Own:
     Raises UserError for a file that cannot be read or run, and a class that does not hold to the contract; so do calls.
     """
 
-    max_samples: int | None = None
-
     def __init__(self, name: str, device: torch.device, digest: str | None = None) -> None:
         self.device = device
         match = NAME.fullmatch(name)

@@ -36,7 +36,6 @@ class Padded:
         self.info: EncoderInfo = replace(encoder.info, input=", ".join(inputs))
         self.device: torch.device = encoder.device
         self.min_samples = 1
-        self.max_samples = encoder.max_samples
 
     def batch_key(self, num_samples: int) -> Hashable:
         return self.inner.batch_key(self.samples)

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from bas.encoders.base import EncoderInfo, freeze, load_extractor, load_weights, revision_of, save_as, spans
+from bas.encoders.base import (
+    LONGEST,
+    EncoderInfo,
+    freeze,
+    load_extractor,
+    load_weights,
+    pieces,
+    revision_of,
+    save_as,
+    spans,
+)
 from bas.speech.audio import SAMPLE_RATE, Wave
 
 # After their convolutional front these models never see padding: they have one convolution, over frames in which
@@ -21,18 +31,19 @@ from bas.speech.audio import SAMPLE_RATE, Wave
 # may be half padding. In those models only waves with equally many frames share a batch.
 PADDABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 WAVEFORM_MODELS = (*PADDABLE, "data2vec-audio", "sew", "sew-d")
-# Attention grows with the square of the length: at 120 s WavLM-base makes several (12, 6000, 6000) of 1.7 GB each.
-MAX_SECONDS = 120
 
 
 class Waveform:
     """The model of `transformers`, with its convolutional front run on each wave alone.
 
     A front with GroupNorm (wav2vec 2.0 and HuBERT base) would include padding in its statistics.
+
+    A recording of more than LONGEST is encoded in pieces of one length, cut so that frames are as many, and as evenly
+    spaced, as in one piece.
     """
 
-    max_samples: int | None = MAX_SECONDS * SAMPLE_RATE
-    window = max_samples
+    window: int | None = LONGEST
+    longest: int | None = LONGEST
 
     def __init__(self, name: str, config: Any, device: torch.device, revision: str | None, precision: str) -> None:
         from transformers import Wav2Vec2FeatureExtractor
@@ -52,7 +63,7 @@ class Waveform:
         self._pads = config.model_type in PADDABLE and not getattr(config, "conv_pos_batch_norm", False)
         self._convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         # SEW's transformer runs on frames averaged in pairs.
-        stride = self.min_samples = getattr(config, "squeeze_factor", 1)
+        stride = self.min_samples = self._squeeze = getattr(config, "squeeze_factor", 1)
         for kernel, step in reversed(self._convolutions):
             self.min_samples = (self.min_samples - 1) * step + kernel
             stride *= step
@@ -81,6 +92,12 @@ class Waveform:
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        cut = [self._pieces(x) for x in inputs]
+        if all(len(parts) == 1 for parts in cut):
+            return self._together(inputs)
+        return [torch.cat([self._together([part])[0] for part in parts], 1) for parts in cut]
+
+    def _together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         frames, output = self._forward(inputs, states=True)
         # Cut each wave out before the states are stacked: padding is never copied.
         return [torch.stack([x_BTD[i, :n] for x_BTD in output.hidden_states]) for i, n in enumerate(frames)]
@@ -124,6 +141,13 @@ class Waveform:
             return None
         how = config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
         return pad_sequence([spans(n, *how) for n in frames], batch_first=True).to(self.device)
+
+    def _pieces(self, wave: Tensor) -> list[Tensor]:
+        """A piece ends with the samples that its last frame sees, the last with the wave; the next begins where its
+        first frame begins."""
+        step, frames = round(SAMPLE_RATE / self.info.frame_rate), self._frames(len(wave)) // self._squeeze
+        cut = pieces(frames, LONGEST // step)
+        return [wave[a * step : None if b == frames else (b - 1) * step + self.min_samples] for a, b in cut]
 
     def _frames(self, num_samples: int) -> int:
         """The number of frames that the front makes of so many samples."""

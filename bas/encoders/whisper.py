@@ -30,7 +30,7 @@ class Whisper:
     """
 
     min_samples = 1
-    max_samples: int | None = None
+    longest: int | None = None
 
     def __init__(
         self,

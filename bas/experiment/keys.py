@@ -115,7 +115,7 @@ class EncoderTable:
         "of the encoder", ("extract",), "--precision", default="float32"
     )
     longest: float | None = key(
-        "skip what is longer; default: the encoder's limit",
+        "skip what is longer",
         ("extract",),
         "--longest",
         metavar="SECONDS",

@@ -35,7 +35,7 @@ class Request:
     """The options of an extraction.
 
     reader, root, columns: how the corpus was opened, so that a run can read its labels. layers: numbers of
-    hidden states; None: all. dtype: as stored. longest: in seconds; None: the encoder's limit.
+    hidden states; None: all. dtype: as stored. longest: in seconds; None: any.
     truncated: as the corpus was opened (see `bas.corpora.Utterance`).
     """
 
@@ -62,7 +62,7 @@ def make_plan(
     # Stored layers are kept, so that the command that began to add others also resumes it.
     stored = StoreInfo.read(folder).layers if (folder / "store.json").exists() else ()
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
-    longest = encoder.max_samples if request.longest is None else round(request.longest * audio.SAMPLE_RATE)
+    longest = None if request.longest is None else round(request.longest * audio.SAMPLE_RATE)
     padded = encoder.samples if isinstance(encoder, Padded) else None
     recordings, skipped = survey(corpus, console, encoder.min_samples, longest, padded)
     fresh = StoreInfo(

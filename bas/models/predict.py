@@ -9,14 +9,12 @@ Axes: L states, T frames, D width, O outputs.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from bas.corpora import Utterance
 from bas.encoders import Encoder
 from bas.encoders.again import load_again
+from bas.encoders.base import pieces
 from bas.errors import UserError
 from bas.models import folder as on_disk
 from bas.models.description import Description
@@ -152,16 +151,8 @@ class Model:
             seconds = len(wave) / SAMPLE_RATE
             least = f"it takes {self.encoder.min_samples / SAMPLE_RATE:.3f} s"
             raise UserError(f"{source}: {seconds:.3f} s are too short for encoder {self.encoder.info.name}: {least}")
-        return [self._window(wave[a:b], source, begin, a, b) for a, b in self._windows(len(wave))]
-
-    def _windows(self, samples: int) -> list[tuple[int, int]]:
-        """First sample, and the one after the last, of windows of one length (but for a sample)."""
         longest = round(self.description.longest * SAMPLE_RATE) + 1  # which resampling may have rounded up
-        if self.encoder.max_samples is not None:
-            longest = min(longest, self.encoder.max_samples)
-        count = math.ceil(samples / longest)
-        ends = [round(i * samples / count) for i in range(count + 1)]
-        return list(pairwise(ends))
+        return [self._window(wave[a:b], source, begin, a, b) for a, b in pieces(len(wave), longest)]
 
     def _window(self, wave: Wave, source: str, begin: float, a: int, b: int) -> Prediction:
         (states_LTD,) = self.encoder.encode([self.encoder.prepare(wave)])

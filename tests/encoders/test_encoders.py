@@ -19,13 +19,17 @@ from places import PATIENCE
 from torch import Tensor
 from torch.testing import assert_close
 
-from bas.encoders import LOG_MEL, WAVEFORM_MODELS, Encoder, load_encoder
+from bas.encoders import LOG_MEL, MODELS, Encoder, load_encoder
+from bas.encoders.waveform import WAVEFORM_MODELS
 
-pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # as the encoder does
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask"),  # as the encoder does
+    pytest.mark.filterwarnings("ignore:var.*degrees of freedom"),  # of one mel frame, which is too short
+]
 CPU = torch.device("cpu")
 REAL_LENGTH = "whisper, real length"
 FAMILIES = [*CONFIGS, REAL_LENGTH, LOG_MEL]
-WAVEFORM = [name for name in CONFIGS if name != "whisper"]
+WAVEFORM = [name for name, config in CONFIGS.items() if config.model_type in WAVEFORM_MODELS]
 EQUAL_FRAMES = ["hubert-batch", "data2vec-audio", "sew", "sew-d"]
 
 
@@ -58,7 +62,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoder]:
 
 
 def test_every_family_is_tried() -> None:
-    assert {c.model_type for c in CONFIGS.values()} == {"whisper", *WAVEFORM_MODELS}
+    assert {c.model_type for c in CONFIGS.values()} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -68,7 +72,7 @@ def test_info_says_what_comes_out(name: str, encoders: dict[str, Encoder]) -> No
     assert (states.dtype, states.device) == (torch.float32, encoder.device)
     assert states.shape[::2] == (encoder.info.num_states, encoder.info.dim)
     assert states.shape[::2] == ((1, 80) if name == LOG_MEL else (3, 32))
-    assert encoder.info.frame_rate == {LOG_MEL: 100, "sew": 25, "sew-d": 25}.get(name, 50)
+    assert encoder.info.frame_rate == {LOG_MEL: 100, "sew": 25, "sew-d": 25, "ast": 10}.get(name, 50)
     assert states.shape[1] == pytest.approx(3 * encoder.info.frame_rate, abs=2)
     assert encoder.info.sample_rate == 16_000
     assert encoder.info.to_dict()["precision"] == "float32"
@@ -84,18 +88,16 @@ def test_min_samples_is_the_shortest_that_gives_a_frame(name: str, encoders: dic
     encoder = encoders[name]
     assert encode(encoder, [noise(encoder.min_samples)])[0].shape[1] == 1
     if encoder.min_samples > 1:
-        with pytest.raises(RuntimeError):
+        with pytest.raises((RuntimeError, ValueError)):
             encode(encoder, [noise(encoder.min_samples - 1)])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_a_wave_costs_and_how_long_it_may_be(name: str, encoders: dict[str, Encoder]) -> None:
     encoder = encoders[name]
-    whole_windows = name == "whisper"
     costs = [encoder.cost(n) for n in (1_000, 480_000, 480_001)]
-    assert costs == ([480_000, 480_000, 960_000] if whole_windows else [1_000, 480_000, 480_001])
-    # Elsewhere memory is linear in the length; here attention sees all of it.
-    assert encoder.max_samples == (120 * 16_000 if name in WAVEFORM else None)
+    windows = {"whisper": [480_000, 480_000, 960_000], "ast": [40_000, 480_000, 520_000]}
+    assert costs == windows.get(name, [1_000, 480_000, 480_001])
 
 
 def mates(name: str, encoder: Encoder) -> list[np.ndarray]:
@@ -117,7 +119,8 @@ def test_features_do_not_depend_on_the_batch(name: str, encoders: dict[str, Enco
         for i, states in zip(order, encode(encoder, [waves[i] for i in order]), strict=True):
             near(states, alone[i])
     short, long = alone[1], alone[2]
-    assert not torch.allclose(short[:, :10], long[:, :10], rtol=1e-3, atol=1e-4)
+    few = min(10, short.shape[1])
+    assert not torch.allclose(short[:, :few], long[:, :few], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", EQUAL_FRAMES)

@@ -175,15 +175,12 @@ def test_an_hour_in_one_piece_takes_memory_for_one_hour_only(hour: Corpus, tmp_p
 
 
 @pytest.mark.slow
-def test_an_encoder_with_a_limit_skips_the_hour_and_names_the_option(hour: Corpus, tmp_path: Path) -> None:
-    class Short(Fake):
-        max_samples = 30 * 16_000
-
-    store = extract(hour, tmp_path / "store", Short())
+def test_what_is_longer_than_wished_is_skipped_and_the_option_named(hour: Corpus, tmp_path: Path) -> None:
+    store = extract(hour, tmp_path / "store", longest=30)
     assert store.info.skipped["hour"].endswith("3600.0 s, more than 30 s: cut it (start, end), or raise --longest")
     assert len(store.ids) == 3
-    assert "more than 0.35 s" in extract(hour, tmp_path / "lower", Short(), longest=0.35).info.skipped["u02"]
-    assert "hour" in extract(hour, tmp_path / "higher", Short(), longest=4_000, shard_bytes=10**9)
+    assert "more than 0.35 s" in extract(hour, tmp_path / "lower", longest=0.35).info.skipped["u02"]
+    assert "hour" in extract(hour, tmp_path / "higher", longest=4_000, shard_bytes=10**9)
 
 
 class Meddling(Fake):

@@ -37,7 +37,6 @@ class Fake:
 
     device = torch.device("cpu")
     min_samples = 320
-    max_samples: int | None = None
 
     def __init__(self, log: Path | None = None, pause: float = 0.0, **info: Any) -> None:
         given = {"name": "fake", "revision": "1", "model_type": "fake", "num_states": 3, "dim": 4, "frame_rate": 50.0}

@@ -29,6 +29,26 @@ WHISPER: dict[str, Any] = {
     "eos_token_id": 2,
     "decoder_start_token_id": 3,
 }
+BERT: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "output_hidden_size": 32,
+    "conv_depthwise_kernel_size": 5,
+    "num_adapter_layers": 1,
+    "left_max_position_embeddings": 8,
+    "right_max_position_embeddings": 4,
+    "vocab_size": 64,
+}
+PATCHES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_mel_bins": 40,
+    "max_length": 256,
+}
 CONFIGS: dict[str, transformers.PretrainedConfig] = {
     "wav2vec2-group": transformers.Wav2Vec2Config(**SMALL),
     "wav2vec2-layer": transformers.Wav2Vec2Config(**SMALL, **LAYER),
@@ -45,6 +65,9 @@ CONFIGS: dict[str, transformers.PretrainedConfig] = {
     "sew": transformers.SEWConfig(**SEW),
     "sew-d": transformers.SEWDConfig(**SEW),
     "whisper": transformers.WhisperConfig(**WHISPER),
+    "w2v-bert": transformers.Wav2Vec2BertConfig(**BERT),
+    "w2v-bert-rotary": transformers.Wav2Vec2BertConfig(**BERT, position_embeddings_type="rotary"),
+    "ast": transformers.ASTConfig(**PATCHES),
 }
 NAMES = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
 DROPS = (*NAMES, "mask_time_prob")

@@ -29,7 +29,6 @@ class Fake:
     """Three states of width 4 at 50 frames a second, made of the wave itself; counts the waves it is given."""
 
     min_samples = 320
-    max_samples: int | None = None
 
     def __init__(self, device: str = "cpu", **info: Any) -> None:
         given = {"name": "fake", "revision": "1", "model_type": "fake", "num_states": 3, "dim": 4, "frame_rate": 50.0}

@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy.io import wavfile
 
 from bas.corpora import Corpus, Utterance, export, open_corpus
-from bas.encoders import Encoder
+from bas.encoders import Tunable
 from bas.encoders.text import embed_texts
 from bas.errors import UserError
 from bas.speech import acoustics, audio
@@ -21,7 +21,7 @@ from bas.util.progress import bar
 
 
 def prepare(
-    corpus: Corpus, encoder: Encoder, folder: Path, loudness: float | None, console: Console
+    corpus: Corpus, encoder: Tunable, folder: Path, loudness: float | None, console: Console
 ) -> tuple[Corpus, dict[str, str]]:
     """Write every recording as 16 kHz mono under `folder`, and a manifest of them; finished work is not repeated.
 
@@ -55,10 +55,10 @@ def prepare(
     return replace(prepared, name=corpus.name), reasons
 
 
-def _write(utterance: Utterance, wav: Path, encoder: Encoder, loudness: float | None) -> None:
+def _write(utterance: Utterance, wav: Path, encoder: Tunable, loudness: float | None) -> None:
     """Write one recording. Raises UserError naming one that cannot be used."""
     wave = audio.load(utterance)
-    if not encoder.min_samples <= len(wave) <= (encoder.max_samples or len(wave)):
+    if not encoder.min_samples <= len(wave) <= (encoder.longest or len(wave)):
         seconds = len(wave) / audio.SAMPLE_RATE
         raise UserError(f"{utterance.audio}: {seconds:.2f} s is too short or too long for the encoder")
     if loudness is not None:
