@@ -27,6 +27,8 @@ EXPORTED = "tests/models/test_exported.py"
 PREDICTING = "tests/models/test_predicting.py"
 FOLDER = "tests/models/test_model_folder.py"
 OWN = "tests/encoders/test_own.py"
+LONG = "tests/encoders/test_encoders_long.py"
+SPECTROGRAM = "tests/encoders/test_encoders_spectrogram.py"
 IMPORTING = "tests/features/test_importing.py"
 ONNX = "tests/models/test_onnx.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
@@ -469,6 +471,27 @@ MUTANTS = [
         "        with self._lock:",
         "        if True:",
         f"{OWN} -k one_wave_at_a_time",
+    ),
+    Mutant(
+        "a piece of a long wave lacks what its last frame sees",
+        "bas/encoders/waveform.py",
+        "(b - 1) * step + self.min_samples]",
+        "b * step]",
+        f"{LONG} -k 'as_many_frames or before_the_first_layer'",
+    ),
+    Mutant(
+        "a window of AST begins where the one before ends",
+        "bas/encoders/spectrogram.py",
+        "mel_FM[w * step : w * step + self._length]",
+        "mel_FM[w * self._length : (w + 1) * self._length]",
+        f"{SPECTROGRAM} -k evenly_spaced",
+    ),
+    Mutant(
+        "a patch's time is taken for its band",
+        "bas/encoders/spectrogram.py",
+        "reshape(len(x_WND), self._bands, self._columns, -1).mean(1)",
+        "reshape(len(x_WND), self._columns, self._bands, -1).mean(2)",
+        f"{SPECTROGRAM} -k mean_of_the_patches",
     ),
     Mutant(
         "an array that changed between its check and its shard is stored",
