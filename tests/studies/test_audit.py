@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from audited import two_pitches
 from refusals import refusal
 from running import begin
-from sounds import tone
-from stores import Fake, quiet, store
+from stores import quiet
 
 from bas.cli.main import main
 from bas.protocols import Protocol
@@ -60,19 +59,10 @@ STRATEGIES = ["gumbel", "single-path", "gumbel+warmup=1"]  # the default among t
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Eight speakers, two classes a pitch apart."""
     root = tmp_path_factory.mktemp("audit")
-    with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "audio", "label", "speaker"])
-        for s in range(8):
-            for label in "ab":
-                for take in range(3):
-                    id_ = f"s{s}{label}{take}"
-                    tone(root / f"{id_}.wav", 0.2 + 0.02 * take, hertz=200 + 10 * s + 25 * (label == "b") + 7 * take)
-                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
-    store(root / "cups.csv", root / "store", Fake())
+    features = two_pitches(root)
     (root / "nine.py").write_text(SPACE, encoding="utf-8")
     changes = {"epochs": "2", "width": "16", "stride": "1"}
-    return Plan(str(root / "store"), (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
+    return Plan(features, (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
 
 
 def inputs_and_split(plan: Plan) -> tuple[Inputs, Protocol]:
