@@ -231,4 +231,4 @@ def check_paths(files: Sequence[SpaceFile], settings: Settings, remedy: str) -> 
     for file in files if settings.strategy == "single-path" else ():
         if file.space.size > PATHS:
             message = f"{file.space.size} architectures; strategy single-path scores every one, at most {PATHS}"
-            raise UserError(f"{file.path}: {message}; {remedy}")
+            raise UserError(f"space {file.name}: {message}; {remedy}")

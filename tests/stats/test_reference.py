@@ -68,18 +68,19 @@ def audited(rng: np.random.Generator, true_A: np.ndarray, same: bool) -> dict[st
     return {**found, "mean": (of.mean(ours_AS), float(all_AS.mean()))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [False, True])
 def test_a_sample_says_what_the_whole_would_and_its_intervals_cover(same: bool) -> None:
     rng, true_A = np.random.default_rng(0), np.random.default_rng(1).normal(0, 1, SIZE)
     found: dict[str, list[tuple[Estimate, float]]] = defaultdict(list)
-    for _ in range(250):
+    for _ in range(120):
         for name, each in audited(rng, true_A, same).items():
             found[name].append(each)
     for name, pairs in found.items():
         values, known = np.array([e.value for e, _ in pairs]), np.array([of_all for _, of_all in pairs])
         assert values.mean() == pytest.approx(known.mean(), abs=3 * np.std(values - known) / len(pairs) ** 0.5), name
         covered = np.mean([e.low <= known.mean() <= e.high for e, _ in pairs])
-        assert covered >= 0.92, (name, covered)
+        assert covered >= 0.9, (name, covered)
 
 
 def test_without_the_draw_the_intervals_do_not_cover() -> None:

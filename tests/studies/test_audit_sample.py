@@ -247,7 +247,7 @@ def test_a_space_that_is_no_larger_than_the_sample_is_trained_whole(plan: Plan) 
     space = Inputs.open(plan).spaces[0].space
     for sample in (None, 30, 300):
         whole = take(space, sample)
-        assert not whole.sampled
+        assert not whole.sampled, sample
         assert whole.numbers == tuple(range(54)), "as without a sample"
     assert take(space, 29).sampled
     assert judges(0, 1) == [0]
@@ -280,8 +280,7 @@ def test_what_is_refused(plan: Plan, tmp_path: Path) -> None:
         "space ser_wide: 6480 architectures; an audit takes 2 to 300, or so many of them: --sample 40"
     )
     assert said(plan, 301, None) == "--sample 301: an audit takes 2 to 300"
-    message = said(wide, 20, ["single-path"])
-    assert "ser_wide.py: 6480 architectures; strategy single-path scores every one, at most 1024" in message
-    assert message.endswith("name another, such as --strategy gumbel")
+    scored = "space ser_wide: 6480 architectures; strategy single-path scores every one, at most 1024"
+    assert said(wide, 20, ["single-path"]) == f"{scored}; name another, such as --strategy gumbel"
     assert "single-path" not in LARGE
     assert said(wide, 301, None) == "--sample 301: an audit takes 2 to 300", "the default strategies are not refused"
