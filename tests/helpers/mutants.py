@@ -651,7 +651,7 @@ MUTANTS = [
         "bas/stats/ranking.py",
         "sample_AS = accuracy_AS.shape[1], accuracy_AS[: of.drawn if of else None]",
         "sample_AS = accuracy_AS.shape[1], accuracy_AS",
-        "tests/stats/test_reference.py -k by_hand",
+        "tests/stats/test_drawn.py -k by_hand",
     ),
     Mutant(
         "a pick is trained with the seed that chose it",
@@ -665,14 +665,14 @@ MUTANTS = [
         "bas/stats/ranking.py",
         "    if chosen:\n",
         "    if False:\n",
-        "tests/stats/test_reference.py -k by_hand",
+        "tests/stats/test_drawn.py -k by_hand",
     ),
     Mutant(
         "a sample adds nothing to an interval",
         "bas/stats/reference.py",
         "left = 1 - self.drawn / self.size",
         "left = 0.0",
-        "tests/stats/test_reference.py -k 'interval_of_a_block'",
+        "tests/stats/test_drawn.py -k 'interval_of_a_block'",
     ),
     Mutant(
         "a sample has an empty slot as often as a block",
