@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
 
 from bas.stats import Estimate
-from bas.stats.metrics import CORRELATION, FRACTION
+from bas.stats.metrics import CORRELATION, FRACTION, Limits
 from bas.stats.ranking import marginal_effects, over_searches, percentiles, regrets, taus
-from bas.stats.reference import Reference, beaten
+from bas.stats.reference import Drawn, Reference, beaten
 from bas.stats.sampling import Sampled
 
 SIZE, DRAWN, FOLDS, SEEDS = 300, 20, 5, 3
@@ -45,7 +46,7 @@ def audited(rng: np.random.Generator, true_A: np.ndarray, same: bool) -> dict[st
 
     pick = percentiles(all_AS, picks_FS[None]).mean()
     best = percentiles(all_AS, drawn[theirs]).mean()
-    told = {
+    told: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Limits, Drawn, float]] = {
         "percentile": (partial(percentiles, picks_DFS=ours, of=of), FRACTION, of.of_percentile(ours_AS, ours), pick),
         "of the sample": (
             partial(percentiles, picks_DFS=theirs, of=of, chosen=True),

@@ -182,8 +182,7 @@ def test_a_larger_sample_begins_with_the_smaller_one(plan: Plan, folder: Path) -
         return {p.name: p.stat().st_mtime_ns for p in folder.glob("jobs/alone-*.json")}
 
     before, page = done(), (folder / "table.md").read_text()
-    arguments = STRATEGIES, ["residual=every"], 1, quiet(), None
-    measure(folder, *inputs_and_split(plan), *arguments, DRAWN + 2)
+    measure(folder, *inputs_and_split(plan), STRATEGIES, ["residual=every"], 1, quiet(), None, DRAWN + 2)
     after = done()
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
@@ -193,7 +192,7 @@ def test_a_larger_sample_begins_with_the_smaller_one(plan: Plan, folder: Path) -
     assert numbers[: DRAWN + 2] == [space.number(a) for a in space.sample(DRAWN + 2, 0)]
     assert larger.sample is not None
     assert larger.sample.drawn == DRAWN + 2
-    measure(folder, *inputs_and_split(plan), *arguments, DRAWN)
+    measure(folder, *inputs_and_split(plan), STRATEGIES, ["residual=every"], 1, quiet(), None, DRAWN)
     assert done() == after
     assert (folder / "table.md").read_text() == page
 
@@ -223,7 +222,9 @@ def test_the_page_says_that_it_is_a_sample(folder: Path) -> None:
     assert strategies_table(clear, "WA")[1][0][2:4] == ["100 (80 to 100)", "-1.5 (-3.0 to +1.1)"]
     lines = sample_lines(results, clear, space.sample, "")
     assert "Percentile: that among 6 of 30 drawn at random." in " ".join(lines)
-    assert any("the best of n that were drawn" in line for line in legend(results))
+    ranked = " ".join(legend(replace(results, spaces=(clear,))))
+    assert "is expected to beat n of n + 1" in ranked
+    assert "exhaustive tries all" not in ranked
 
 
 def test_random_search_that_the_sample_holds_back_is_named(folder: Path) -> None:

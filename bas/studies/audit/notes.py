@@ -121,21 +121,23 @@ def sample_lines(results: Audit, space: SpaceAudit, sample: Sample, range_: str)
         f"random (seed {sample.seed}; a larger sample begins with them). All that is said of the space rests on them "
         "alone.",
         f"Mean {results.headline} of the space: {points(sample.mean.value)} ({ends(sample.mean)} for other samples). "
-        f"The sample goes {range_}.",
+        f"The sample reaches {range_}.",
         f"With 95 % certainty the best of the {drawn} is among the best {100 * sample.best:.2g} % of the space; the "
-        "best of the space may be better. A regret is against the best of the sample, and below 0 where a search found "
-        "better.",
+        "best of the space may be better.",
     ]
+    if not space.summary.ranks:
+        lines.append("The intervals of blocks are for other samples too.")
     if picked:
         lines.append(
             f"Searches picked {picked} architecture{'s' * (picked > 1)} that {'were' if picked > 1 else 'was'} not "
-            "drawn: trained alone too, and judged by the sample, but no part of it, as they were chosen for what they "
-            "are."
+            "drawn: trained alone too, with the seeds that judge a pick, and compared with the sample, but no part of "
+            "it, as they were chosen for what they are."
         )
     if space.summary.ranks:
         lines.append(
             f"Percentile: that among {drawn} of {space.size:,} drawn at random. Its interval, and those of tau and of "
-            "blocks, are for other samples too."
+            "blocks, are for other samples too. Regret: behind the best of the sample; below 0 where a search found "
+            "better."
         )
     for row in space.strategies:
         random = row.searched.random if row.searched else None
@@ -194,14 +196,17 @@ def legend(results: Audit) -> list[str]:
             "Every pick is judged by a training under another seed, which no search has seen: a search that keeps the "
             "best of several trainings would else be credited with their luck. Random search trains architectures in "
             "random order, takes the lowest valid loss and trains that one again, all at the strategy's multiply-adds "
-            f"(mean of {draws} draws); exhaustive tries all."
+            f"(mean of {draws} draws)" + ("." if all(of.sample for of in results.spaces) else "; exhaustive tries all.")
         )
         if any(space.sample for space in results.spaces):
             lines.append(
-                'Of a sample, random search draws its architectures, and "all of the sample" tries them all. The '
-                "percentile of these is that in the space: the best of n that were drawn beats all others of them, and "
-                "n of n + 1 in a large space. A verdict against random search takes the sample as it is: with another, "
-                "random search could find more or less."
+                'Random search draws from the sample, and "all of the sample" tries it all. A verdict against random '
+                "search takes the sample as it is: in another, it could find more or less."
+            )
+        if any(space.sample and space.summary.ranks for space in results.spaces):
+            lines.append(
+                "Their percentiles are those in the space: the best of n that were drawn beats all others of them, and "
+                "is expected to beat n of n + 1 in a large space."
             )
     else:
         lines.append(

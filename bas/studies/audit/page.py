@@ -72,11 +72,14 @@ def against(space: SpaceAudit, headline: str, reference: str) -> Table:
     return heading, rows
 
 
-def architectures(rows: Sequence[ArchitectureRow], headline: str) -> Table:
-    """Architectures, in the order of the rows: of those that stand for the space, best first."""
-    heading = ["architecture", headline, "shrunken", "params", "multiply-adds (G)"]
+def architectures(rows: Sequence[ArchitectureRow], headline: str, shrunken: bool = True) -> Table:
+    """Architectures, in the order of the rows: of those that stand for the space, best first. shrunken: no pick is."""
+    heading = ["architecture", headline, *["shrunken"] * shrunken, "params", "multiply-adds (G)"]
     return heading, [
-        [row.architecture, spread(row.score), points(row.shrunken), f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"]
+        [
+            *(row.architecture, spread(row.score), *[points(row.shrunken)] * shrunken),
+            *(f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"),
+        ]
         for row in rows
     ]
 
@@ -140,7 +143,7 @@ def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
             f"The {space.sample.drawn} that were drawn" if space.sample else "Every architecture",
             architectures(space.architectures, headline),
         ),
-        ("Picked, and not drawn", architectures(space.sample.picked if space.sample else (), headline)),
+        ("Picked, and not drawn", architectures(space.sample.picked if space.sample else (), headline, shrunken=False)),
         ("What a block is worth", effects(space)),
         (
             f"The claims of Fang et al. 2023 ({whose(results.settings)})",
