@@ -192,7 +192,9 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
     workers = choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
-        result = measure(folder, inputs, protocol, strategies, variants, workers, console, choice.memory)
+        result = measure(
+            folder, inputs, protocol, strategies, variants, workers, console, choice.memory, choice.audit.sample
+        )
     say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
     for space in inputs.spaces:
         say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from bas.errors import UserError
@@ -103,6 +104,22 @@ class SearchSpace:
         for names in itertools.product(*self.searched.values()):
             yield Architecture(tuple(zip(self.searched, names, strict=True)))
 
+    def at(self, number: int) -> Architecture:
+        """The architecture of this number, from 0, in the order of `architectures`, without the ones before it."""
+        blocks: list[tuple[str, str]] = []
+        for part, row in reversed(list(self.searched.items())):
+            number, which = divmod(number, len(row))
+            blocks.append((part, list(row)[which]))
+        assert number == 0, "beyond the space"
+        return Architecture(tuple(reversed(blocks)))
+
+    def number(self, architecture: Architecture) -> int:
+        """Its number in the order of `architectures`."""
+        number = 0
+        for part, row in self.searched.items():
+            number = number * len(row) + list(row).index(architecture[part])
+        return number
+
     def distinct(self, architecture: Architecture) -> Architecture:
         """The one that stands for all architectures that are the same network: empty slots come last.
 
@@ -110,15 +127,64 @@ class SearchSpace:
         change places only within a run of slots with the same candidates under the same names.
         """
         blocks: list[tuple[str, str]] = []
-
-        def candidates(block: tuple[str, str]) -> list[tuple[str, str]]:
-            return [(name, describe(factory)) for name, factory in self.searched[block[0]].items()]
-
-        for _, run in itertools.groupby(architecture.blocks, candidates):
-            parts, names = zip(*run, strict=True)
-            empty = {n for n, f in self.searched[parts[0]].items() if getattr(f, "identity", False)}
+        for parts, _, empty in self._runs:
+            names = [architecture[part] for part in parts]
             blocks += zip(parts, sorted(names, key=lambda name: name in empty), strict=True)
         return Architecture(tuple(blocks))
+
+    @property
+    def different(self) -> int:
+        """The number of architectures that are different networks, see `distinct`."""
+        return math.prod(sum(_fillings(parts, full, empty)) for parts, full, empty in self._runs)
+
+    def sample(self, count: int, seed: int) -> list[Architecture]:
+        """Different architectures (`distinct`), drawn uniformly without replacement; nothing is enumerated.
+
+        The first of a larger count are those of a smaller one. count: at most `different`.
+        """
+        assert count <= self.different, (count, self.different)
+        rng, runs = random.Random(seed), self._runs
+        drawn: dict[Architecture, None] = {}
+        while len(drawn) < count:
+            blocks: list[tuple[str, str]] = []
+            for parts, full, empty in runs:
+                filled = _fillings(parts, full, empty)
+                where, used = rng.randrange(sum(filled)), 0
+                while where >= filled[used]:
+                    where, used = where - filled[used], used + 1
+                names = [rng.choice(full) for _ in range(used)] + [rng.choice(empty) for _ in parts[used:]]
+                blocks += zip(parts, names, strict=True)
+            drawn[Architecture(tuple(blocks))] = None
+        return list(drawn)
+
+    def same(self, architecture: Architecture) -> Iterator[Architecture]:
+        """All architectures that are the same network, see `distinct`."""
+        runs = []
+        for parts, _, empty in self._runs:
+            names = [architecture[part] for part in parts]
+            orders = set()
+            blocks, skips = ([n for n in names if (n in empty) == skip] for skip in (False, True))
+            for where in itertools.combinations(range(len(parts)), len(blocks)):
+                left = (iter(blocks), iter(skips))
+                orders.add(tuple(next(left[i not in where]) for i in range(len(parts))))
+            runs.append([tuple(zip(parts, order, strict=True)) for order in sorted(orders)])
+        for chosen in itertools.product(*runs):
+            yield Architecture(tuple(itertools.chain(*chosen)))
+
+    @cached_property
+    def _runs(self) -> list[tuple[list[str], list[str], list[str]]]:
+        """Each run of parts with the same candidates under the same names: the parts, the blocks, the empty slots."""
+
+        def candidates(part: str) -> list[tuple[str, str]]:
+            return [(name, describe(factory)) for name, factory in self.searched[part].items()]
+
+        runs = []
+        for _, group in itertools.groupby(self.searched, candidates):
+            parts = list(group)
+            row = self.searched[parts[0]]
+            empty = [name for name, factory in row.items() if getattr(factory, "identity", False)]
+            runs.append((parts, [name for name in row if name not in empty], empty))
+        return runs
 
     def summary(self, architecture: Architecture) -> Factory | None:
         """The function of frames and mask of which a linear model takes the architecture's place; None: it is trained.
@@ -169,6 +235,11 @@ class SearchSpace:
         if self.each_output:
             lines.append("each output")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def _fillings(parts: Sequence[str], full: Sequence[str], empty: Sequence[str]) -> list[int]:
+    """In how many ways a run's first j slots have blocks and the others none, by j from 0."""
+    return [len(full) ** j * len(empty) ** (len(parts) - j) for j in range(len(parts) + 1)]
 
 
 def keyword_values(space: SearchSpace, name: str) -> tuple[Any, ...]:

@@ -173,11 +173,19 @@ class AuditTable:
     """[audit]"""
 
     strategies: tuple[str, ...] = key(
-        "strategies to audit, with settings of their own, such as gumbel+warmup=5; default: all that train a supernet",
+        "strategies to audit, with settings of their own, such as gumbel+warmup=5; default: all that train a "
+        "supernet; where a space has more than 1,024 architectures race and gumbel",
         ("audit",),
         "--strategy",
         metavar="SPEC",
         default=(),
+    )
+    sample: int | None = key(
+        "train so many architectures of a larger space, drawn at random; default: all, 300 at most",
+        ("audit",),
+        "--sample",
+        metavar="N",
+        least=2,
     )
     variants: tuple[str, ...] = key(
         "other settings under which every architecture is trained again, such as residual=every, or none; default: "

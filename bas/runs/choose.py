@@ -22,7 +22,7 @@ from bas.protocols.rules import LISTS
 from bas.runs.plan import BEST, MIX, Plan
 from bas.runs.run import OTHER, Inputs, open_labelled
 from bas.runs.spaces import load_space, shipped
-from bas.runs.start import check_networks, split
+from bas.runs.start import check_networks, check_paths, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
 from bas.util.files import locked, read_record, replacing, sweep, write_json
@@ -154,6 +154,8 @@ def inputs_of(
     layer = _state(layer, info.layers, info.encoder["num_states"])
     files = tuple(load_space(name) for name in spaces or choice.spaces or spaces_of(verb, choice.preset))
     check_networks(files, info.dim, settings)
+    if "strategy" in READ_SETTINGS[verb]:
+        check_paths(files, settings, "name another, such as --set strategy=gumbel")
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
     plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels)

@@ -274,7 +274,7 @@ def training_of(run: Run, job: Job) -> tuple[SearchSpace, Architecture]:
     space = run.spaces[job.row].space
     if job.kind == Kind.ALONE:
         assert job.number is not None
-        return space, list(space.architectures())[job.number]
+        return space, space.at(job.number)
     return space, Architecture.of(search_of(run, job.row, job.fold, job.seed).architecture)
 
 

@@ -220,10 +220,15 @@ def _commit() -> str | None:
 def check_networks(files: Sequence[SpaceFile], in_dim: int, settings: Settings) -> None:
     """Try every candidate of every space once. Raises UserError, before a run writes anything."""
     for name, space in {**common_baselines(files), **{str(f.path): f.space for f in files}}.items():
-        if settings.strategy == "single-path" and space.size > PATHS:
-            message = f"{space.size} architectures; strategy single-path scores every one, at most {PATHS}"
-            raise UserError(f"{name}: {message}; name another, such as --set strategy=gumbel")
         try:
             check(space, in_dim, settings.width or in_dim)
         except UserError as error:
             raise UserError(f"{name}: {error} (setting width={settings.width})") from error
+
+
+def check_paths(files: Sequence[SpaceFile], settings: Settings, remedy: str) -> None:
+    """Raise UserError, before a run writes anything, where single-path would have too many architectures to score."""
+    for file in files if settings.strategy == "single-path" else ():
+        if file.space.size > PATHS:
+            message = f"{file.space.size} architectures; strategy single-path scores every one, at most {PATHS}"
+            raise UserError(f"space {file.name}: {message}; {remedy}")

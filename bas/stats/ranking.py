@@ -26,9 +26,9 @@ from scipy.stats import t as student_t
 
 from bas.stats.intervals import MIN_UNITS, Estimate, mean_metric
 from bas.stats.metrics import ANY, Limits, Metric
+from bas.stats.reference import DIGITS, NOTHING_DRAWN, Drawn, Reference, beaten
 from bas.stats.sampling import LEVEL, TOLERANCE, Predictions, Sampled, clip, conclude, sample
 
-DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounding keeps their ties.
 MOST_SEEDS = 16  # of an audit: all 6,435 ways to halve them are compared
 NOISE = 0.1  # A ranking is refused unless more than this share of its variance is surely true.
 
@@ -81,46 +81,57 @@ def shrink(mean_A: np.ndarray, reliability: float) -> np.ndarray:
     return shrunken_A
 
 
-def percentiles(accuracy_AS: np.ndarray, picks_DFS: np.ndarray) -> np.ndarray:
+def percentiles(
+    accuracy_AS: np.ndarray, picks_DFS: np.ndarray, of: Reference | None = None, *, chosen: bool = False
+) -> np.ndarray:
     """`(F, S)`: the share of the other architectures that a pick beats, in 0..1, ties half; mean over draws.
 
     By the means over the other seeds: a pick on valid may be lucky in the trainings of its own. A random pick expects
     0.5. Two seeds or more.
+
+    of: where the first architectures are a sample of a space. Then the sample stands for the space: a pick expects its
+    percentile there, whether it was drawn too or not. chosen: the picks were chosen from the sample, for their place in
+    it. The best of n that were drawn beats all others of them, but only n / (n + 1) of a large space: the j-th of n has
+    the expected rank j (N + 1) / (n + 1) among N.
     """
-    assert accuracy_AS.shape[1] == picks_DFS.shape[2] > 1, (accuracy_AS.shape, picks_DFS.shape)
-    values_DFS = np.empty(picks_DFS.shape)
-    for s in range(picks_DFS.shape[2]):
-        others_A = np.delete(accuracy_AS, s, axis=1).mean(1)
-        beaten_AA = np.sign((others_A[:, None] - others_A).round(DIGITS))
-        percentile_A = (1 + beaten_AA.sum(1) / (len(others_A) - 1)) / 2
-        values_DFS[:, :, s] = percentile_A[picks_DFS[:, :, s]]
+    of = of or Reference.all_of(len(accuracy_AS))
+    beaten_DFS = np.array([beaten(accuracy_AS, picks_FS, of.drawn).sum(2) for picks_FS in picks_DFS])
+    if chosen:
+        values_DFS = ((beaten_DFS + 1) * (of.size + 1) / (of.drawn + 1) - 1) / (of.size - 1)
+    else:
+        values_DFS = beaten_DFS / (of.drawn - (picks_DFS < of.drawn))
     values_FS: np.ndarray = values_DFS.mean(0)
     return values_FS
 
 
-def regrets(accuracy_AS: np.ndarray, picks_DFS: np.ndarray) -> np.ndarray:
+def regrets(accuracy_AS: np.ndarray, picks_DFS: np.ndarray, of: Reference | None = None) -> np.ndarray:
     """`(F, S)`: how far a pick is behind the best architecture; mean over draws. Two seeds or more.
 
     The largest shrunken mean minus the mean of the pick, both over the other seeds. So equal architectures show a
     regret near 0, not that of the luckiest of A means. The pick's own mean is not shrunken, as its noise is not chosen;
     a little below 0 therefore means that no regret shows. It is the regret against the best that these trainings can
-    name: the true best may be better.
+    name: the true best may be better. of: see `percentiles`; against the best of the sample, so a pick from elsewhere
+    may be better, and its regret below 0.
     """
-    seeds = accuracy_AS.shape[1]
-    of_architectures, noise = components(accuracy_AS)
+    seeds, sample_AS = accuracy_AS.shape[1], accuracy_AS[: of.drawn if of else None]
+    of_architectures, noise = components(sample_AS)
     true = max(0.0, of_architectures - noise) / seeds
     reliability = true / (true + noise / (seeds - 1)) if true > TOLERANCE**2 else 0.0
     values_DFS = np.empty(picks_DFS.shape)
     for s in range(seeds):
         others_A = np.delete(accuracy_AS, s, axis=1).mean(1)
-        values_DFS[:, :, s] = shrink(others_A, reliability).max() - others_A[picks_DFS[:, :, s]]
+        best = shrink(others_A[: len(sample_AS)], reliability).max()
+        values_DFS[:, :, s] = best - others_A[picks_DFS[:, :, s]]
     values_FS: np.ndarray = values_DFS.mean(0)
     return values_FS
 
 
 def taus(accuracy_AS: np.ndarray, scores_FSA: np.ndarray) -> np.ndarray:
-    """`(F, S)`: how well each search's scores, larger is better, rank the architectures by their means over seeds."""
-    truth_A = accuracy_AS.mean(1)
+    """`(F, S)`: how well each search's scores, larger is better, rank the architectures by their means over seeds.
+
+    Of the first architectures, where there are scores for these alone.
+    """
+    truth_A = accuracy_AS[: scores_FSA.shape[2]].mean(1)
     return np.array([[tau(score_A, truth_A) for score_A in of_fold] for of_fold in scores_FSA])
 
 
@@ -130,11 +141,13 @@ def over_searches(
     without_FAS: np.ndarray,
     limits: Limits = ANY,
     level: float = LEVEL,
+    drawn: Drawn = NOTHING_DRAWN,
 ) -> Estimate:
     """The mean over all searches, with its interval for other folds (so, other speakers) and other seeds.
 
     values: the `(F, S)` values of the searches, from the architectures' accuracies. without_FAS: the accuracies
-    without the test utterances of each fold.
+    without the test utterances of each fold. drawn: what a sample of architectures adds, see `Reference`; the interval
+    is then for other samples, too.
 
     The F x S searches are not independent: those of a fold share its recordings, and all are judged by the same
     trainings. A seed draws anew in every fold, so those of one seed share nothing more. The folds are the units:
@@ -150,10 +163,12 @@ def over_searches(
     if folds < MIN_UNITS:
         return Estimate(value, -math.inf, math.inf)
     without_F = [np.delete(values(without_AS), f, axis=0).mean() for f, without_AS in enumerate(without_FAS)]
-    se = (folds - 1) * float(np.std(without_F, ddof=1)) / math.sqrt(folds)
-    if se <= TOLERANCE:
+    variance = (folds - 1) ** 2 * float(np.var(without_F, ddof=1)) / folds
+    if variance <= TOLERANCE**2:
         return Estimate(value, -math.inf, math.inf)  # All folds agree: no spread to judge by.
-    half_width = float(student_t.ppf((1 + level) / 2, folds - 1)) * se
+    whole = variance + drawn[0]
+    degrees = whole**2 / (variance**2 / (folds - 1) + drawn[0] ** 2 / drawn[1])  # Satterthwaite
+    half_width = float(student_t.ppf((1 + level) / 2, degrees)) * math.sqrt(whole)
     return Estimate(value, *clip(value - half_width, value + half_width, limits))
 
 
@@ -261,15 +276,23 @@ def sample_all(
     return sample(means, units_N, (rows,))
 
 
-def contrast(sampled: Sampled, weights_A: np.ndarray, level: float = LEVEL, limits: Limits = ANY) -> Effect:
+def contrast(
+    sampled: Sampled, weights_A: np.ndarray, level: float = LEVEL, limits: Limits = ANY, of: Reference | None = None
+) -> Effect:
     """Σ weight · accuracy over the architectures, of `sample_all`; the weights sum to 0, so 0 is no difference.
 
     The interval is that of `bas.stats.paired`, over units and trainings, not corrected for multiple comparisons.
-    limits: of the difference.
+    limits: of the difference. of: where the architectures were drawn from a space, for other draws too: their variance
+    times Σ weight². That has in it the noise of training, which the interval has already: it is cautious.
     """
     assert abs(weights_A.sum()) < 1e-9, "not a contrast"
-    of = conclude(sampled.at(weights_A), level, limits)
-    return Effect(of.value, of.low, of.high, of.p, of.units, of.by_fold, level)
+    of = of or Reference.all_of(len(weights_A))
+    variance, degrees = of.variance(sampled.whole)
+    drawn = of.drawn * variance * float((weights_A**2).sum()), degrees
+    concluded = conclude(sampled.at(weights_A), level, limits, drawn)
+    return Effect(
+        concluded.value, concluded.low, concluded.high, concluded.p, concluded.units, concluded.by_fold, level
+    )
 
 
 @dataclass(frozen=True)
@@ -281,17 +304,20 @@ class SlotEffects:
 
 
 def marginal_effects(
-    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY
+    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY, of: Reference | None = None
 ) -> dict[str, SlotEffects]:
-    """By slot, the main effect of every block over a complete grid, of `sample_all`.
+    """By slot, the main effect of every block over a complete grid, of `sample_all`; or over a sample of a space.
 
     designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
-    blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space". limits: of a difference.
+    blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space". In a sample (of: see
+    `contrast`) the other slots are balanced but for chance. limits: of a difference.
     """
     assert len({tuple(design) for design in designs}) == 1, "architectures of several spaces"
     slots = {slot: list(dict.fromkeys(design[slot] for design in designs)) for slot in designs[0]}
     distinct = len({tuple(design.values()) for design in designs})
-    assert len(sampled.whole) == len(designs) == distinct == math.prod(map(len, slots.values())), "not a complete grid"
+    assert len(sampled.whole) == len(designs) == distinct, "architectures and results are not the same"
+    if of is None or of.drawn == of.size:
+        assert distinct == math.prod(map(len, slots.values())), "not a complete grid"
 
     effects = {}
     for slot, blocks in slots.items():
@@ -299,6 +325,6 @@ def marginal_effects(
         share = {block: has_A / has_A.sum() for block, has_A in has.items()}
         effects[slot] = SlotEffects(
             {b: float(sampled.whole @ share[b]) for b in blocks},
-            {b: contrast(sampled, share[b] - 1 / len(designs), limits=limits) for b in blocks},
+            {b: contrast(sampled, share[b] - 1 / len(designs), limits=limits, of=of) for b in blocks},
         )
     return effects

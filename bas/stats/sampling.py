@@ -285,8 +285,12 @@ def _put(rows_SN: np.ndarray, part_N: np.ndarray, training_N: np.ndarray) -> np.
     return out_SN
 
 
-def conclude(sampled: Sampled, level: float = LEVEL, limits: Limits = ANY) -> Conclusion:
+def conclude(
+    sampled: Sampled, level: float = LEVEL, limits: Limits = ANY, drawn: tuple[float, float] = (0.0, 1.0)
+) -> Conclusion:
     """The interval of a number; see the module. None where the number is not finite on a subset. limits: see `clip`.
+
+    drawn: a variance that units and trainings do not show, as of models that were drawn at random, and its degrees.
 
     If every unit and every training gives the same, there is no spread to judge by. Then p is that of a sign-flip test
     in which all units agree, 2 / 2**U, and there is no interval unless it is below 1 - level.
@@ -313,7 +317,9 @@ def conclude(sampled: Sampled, level: float = LEVEL, limits: Limits = ANY) -> Co
         if p == 1:  # nothing but the last bits: the interval holds 0
             return concluded(min(value, 0.0), max(value, 0.0), p, 0.0, units - 1.0)
         return concluded(value, value, p, 0.0, units - 1.0)
-    degrees, se = variance**2 / _uncertainty(sampled, variances, of_units, shared), math.sqrt(variance)
+    uncertain = _uncertainty(sampled, variances, of_units, shared) + drawn[0] ** 2 / drawn[1]
+    variance += drawn[0]
+    degrees, se = variance**2 / uncertain, math.sqrt(variance)
     half_width = float(student_t.ppf((1 + level) / 2, degrees)) * se
     p = float(2 * student_t.sf(abs(value) / se, degrees))
     of_seeds = sum(t for (t, _), training in zip(variances, sampled.trainings, strict=True) if training.more)

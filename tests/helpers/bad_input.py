@@ -316,6 +316,12 @@ CASES = {
         "an audit of an unknown strategy": Case(f"{AUDIT} --strategy gumble"),
         "an audit's strategy with a training's setting": Case(f"{AUDIT} --strategy gumbel+epochs=3"),
         "an audit under no setting": Case(f"{AUDIT} --variant residual"),
+        "an audit of a space that is too large": Case(AUDIT.replace("mine.py", "ser_wide")),
+        "an audit of too large a sample": Case(f"{AUDIT} --sample 301"),
+        "an audit of a sample of one": Case(f"{AUDIT} --sample 1"),
+        "an audit that scores too many paths": Case(
+            AUDIT.replace("mine.py", "ser_wide") + " --sample 40 --strategy single-path"
+        ),
         "no trial": Case(f"{TUNE} --trials 0"),
         "a probe of one layer": Case(f"{PROBE} --set layer=0"),
         "a share that is the whole": Case(f"{PROBE} --percent 100"),

@@ -31,6 +31,7 @@ LONG = "tests/encoders/test_encoders_long.py"
 SPECTROGRAM = "tests/encoders/test_encoders_spectrogram.py"
 IMPORTING = "tests/features/test_importing.py"
 ONNX = "tests/models/test_onnx.py"
+SAMPLE = "tests/studies/test_audit_sample.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -667,5 +668,40 @@ MUTANTS = [
         "for curve in curves if epoch < len(curve)]",
         "for curve in curves[:1] if epoch < len(curve)]",
         f"{COMPARE} -k test_tensorboard",
+    ),
+    Mutant(
+        "a search's pick stands for the space",
+        "bas/stats/ranking.py",
+        "sample_AS = accuracy_AS.shape[1], accuracy_AS[: of.drawn if of else None]",
+        "sample_AS = accuracy_AS.shape[1], accuracy_AS",
+        "tests/stats/test_drawn.py -k by_hand",
+    ),
+    Mutant(
+        "a pick is trained with the seed that chose it",
+        "bas/studies/audit/taken.py",
+        "if other != place] or [place]",
+        "if other == place] or [place]",
+        f"{SAMPLE} -k judge",
+    ),
+    Mutant(
+        "the best of a sample is that of the space",
+        "bas/stats/ranking.py",
+        "    if chosen:\n",
+        "    if False:\n",
+        "tests/stats/test_drawn.py -k by_hand",
+    ),
+    Mutant(
+        "a sample adds nothing to an interval",
+        "bas/stats/reference.py",
+        "left = 1 - self.drawn / self.size",
+        "left = 0.0",
+        "tests/stats/test_drawn.py -k 'interval_of_a_block'",
+    ),
+    Mutant(
+        "a sample has an empty slot as often as a block",
+        "bas/space.py",
+        "where, used = rng.randrange(sum(filled)), 0",
+        "where, used = 0, rng.randrange(len(filled))",
+        "tests/runs/test_spaces.py -k uniform",
     ),
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -13,10 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import chi2
 from stem_and_pool import LAYER, TanhStem
 from stem_and_pool import space as ENDS
 
-from bas.blocks import FFN, MSA, MeanPool, TransformerBlock
+from bas.blocks import FFN, MSA, MeanPool, Skip, TransformerBlock
 from bas.errors import UserError
 from bas.networks.network import build
 from bas.networks.supernet import Supernet
@@ -144,6 +147,52 @@ def test_a_signature_depends_neither_on_the_folder_nor_on_the_order_of_arguments
         (tmp_path / folder / "mine.py").write_text(OWN)
         signatures.add(load_space(str(tmp_path / folder / "mine.py")).space.signature)
     assert len(signatures) == 1
+
+
+# --- numbers and samples ---
+
+
+@every_space
+def test_a_number_is_that_of_the_order(name: str) -> None:
+    space = space_of(name)
+    for number, architecture in enumerate(itertools.islice(space.architectures(), 2000)):
+        assert space.at(number) == architecture
+        assert space.number(architecture) == number
+    *_, last = space.architectures()
+    assert space.at(space.size - 1) == last
+    with pytest.raises(AssertionError):
+        space.at(space.size)
+
+
+SKIPPED: Choices = {"none": Skip, "FFN": FFN, "also none": Skip}
+ODD = SearchSpace({"a": SKIPPED, "b": SKIPPED, "c": {"FFN": FFN, "MSA": MSA}, "d": SKIPPED, "e": SKIPPED}, MeanPool)
+
+
+@pytest.mark.parametrize("space", [ODD, ENDS, space_of("ser_bas4")])
+def test_the_same_networks_are_counted_once(space: SearchSpace) -> None:
+    groups: dict[Architecture, set[Architecture]] = {}
+    for architecture in space.architectures():
+        groups.setdefault(space.distinct(architecture), set()).add(architecture)
+    assert space.different == len(groups)
+    for architecture, group in groups.items():
+        same = list(space.same(architecture))
+        assert len(same) == len(group)
+        assert set(same) == group
+    assert set(space.sample(space.different, 3)) == set(groups)
+
+
+def test_a_sample_is_uniform_and_begins_with_a_smaller_one() -> None:
+    wide = space_of("ser_wide")
+    assert wide.different == 3905
+    assert wide.sample(40, 0)[:12] == wide.sample(12, 0) != wide.sample(12, 1)
+    assert len(set(wide.sample(40, 0))) == 40
+    counts = Counter(architecture for seed in range(1000) for architecture in ODD.sample(2, seed))
+    assert set(counts) <= {ODD.distinct(a) for a in ODD.architectures()}
+    expected = 2000 / ODD.different
+    statistic = sum((counts[ODD.distinct(a)] - expected) ** 2 / expected for a in ODD.sample(ODD.different, 0))
+    assert statistic < chi2.ppf(0.999, ODD.different - 1)
+    huge = SearchSpace({f"s{i}": SKIPPED for i in range(60)}, MeanPool)
+    assert len(set(huge.sample(5, 0))) == 5, "nothing is enumerated"
 
 
 # --- files ---

@@ -26,6 +26,7 @@ from bas.runs.session import Session
 from bas.runs.stacked import _members, stacks
 from bas.search.ensemble import Member
 from bas.space import SearchSpace
+from bas.studies.audit.taken import take
 from bas.studies.audit.trained import load_truth
 from bas.training.loop import optimise, outputs
 from bas.training.placement import Placement
@@ -249,7 +250,7 @@ def test_a_linear_model_is_solved_beside_stacks(features: Path, tmp_path: Path) 
         run_jobs(run, alone(run, 0, 1), 3, 1, quiet(), "audit", stacked=stacked)
         of_runs.append(results(run))
     compare(of_runs[1], of_runs[0])
-    truth = load_truth(run, "empty")
+    truth = load_truth(run, "empty", take(run.spaces["empty"].space, None))
     assert truth.training_AE.shape == truth.validation_AE.shape == (2, 3)
     assert len(set(truth.training_AE[0])) == 1 < len(set(truth.training_AE[1]))
 

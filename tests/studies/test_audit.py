@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from audited import two_pitches
 from refusals import refusal
 from running import begin
-from sounds import tone
-from stores import Fake, quiet, store
+from stores import quiet
 
 from bas.cli.main import main
 from bas.protocols import Protocol
@@ -32,6 +31,7 @@ from bas.studies.audit.page import markdown
 from bas.studies.audit.page import strategies as strategies_table
 from bas.studies.audit.results import Audit
 from bas.studies.audit.study import measure
+from bas.studies.audit.taken import take
 from bas.studies.audit.trained import load_searches, load_truth
 from bas.studies.audit.verdicts import (
     ENOUGH,
@@ -59,19 +59,10 @@ STRATEGIES = ["gumbel", "single-path", "gumbel+warmup=1"]  # the default among t
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Eight speakers, two classes a pitch apart."""
     root = tmp_path_factory.mktemp("audit")
-    with (root / "cups.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["id", "audio", "label", "speaker"])
-        for s in range(8):
-            for label in "ab":
-                for take in range(3):
-                    id_ = f"s{s}{label}{take}"
-                    tone(root / f"{id_}.wav", 0.2 + 0.02 * take, hertz=200 + 10 * s + 25 * (label == "b") + 7 * take)
-                    writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
-    store(root / "cups.csv", root / "store", Fake())
+    features = two_pitches(root)
     (root / "nine.py").write_text(SPACE, encoding="utf-8")
     changes = {"epochs": "2", "width": "16", "stride": "1"}
-    return Plan(str(root / "store"), (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
+    return Plan(features, (str(root / "nine.py"),), 1, settings("cpu", changes), (0, 1), "cpu")
 
 
 def inputs_and_split(plan: Plan) -> tuple[Inputs, Protocol]:
@@ -239,7 +230,7 @@ def test_a_space_that_is_too_large_is_refused(plan: Plan, tmp_path: Path) -> Non
     (tmp_path / "large.py").write_text(source, encoding="utf-8")
     large = replace(plan, spaces=(str(tmp_path / "large.py"),))
     message = refusal(measure, tmp_path / "new", *inputs_and_split(large), None, None, 1, quiet(), None)
-    assert message == "space large: 729 architectures; an audit takes 2 to 300"
+    assert message == "space large: 729 architectures; an audit takes 2 to 300, or so many of them: --sample 40"
     many = replace(plan, seeds=tuple(range(17)))
     message = refusal(measure, tmp_path / "new", *inputs_and_split(many), None, None, 1, quiet(), None)
     assert message == "--seeds 17: an audit takes 16 at most"
@@ -265,9 +256,11 @@ def test_the_verb(
     assert "runs/small/nine.parquet" in shown
     assert "next: " in shown
     assert markdown(load_results(tmp_path / "runs/small")) == page
-    searches = load_searches(Run.open(tmp_path / "runs/small"), "nine", "gumbel")
+    small = Run.open(tmp_path / "runs/small")
+    taken = take(small.spaces["nine"].space, None)
+    searches = load_searches(small, "nine", "gumbel", taken)
     assert searches.picks_FS.shape == (2, 1)
-    assert load_truth(Run.open(tmp_path / "runs/small"), "nine").scores_AFS.shape == (9, 2, 1)
+    assert load_truth(small, "nine", taken).scores_AFS.shape == (9, 2, 1)
 
 
 def test_a_variant_changes_settings() -> None:
@@ -284,8 +277,9 @@ def read(folder: Path) -> Audit:
 def ranked(folder: Path, accuracy_AS: np.ndarray, forced: bool) -> tuple[Audit, str]:
     """The audit's results and page, as if its architectures had such accuracies; forced: as if they were ranked."""
     results, run = read(folder), Run.open(folder)
-    searches = [load_searches(run, "nine", name) for name in STRATEGIES]
-    rows = strategies(run, load_truth(run, "nine"), searches, ranks=forced)
+    taken = take(run.spaces["nine"].space, None)
+    searches = [load_searches(run, "nine", name, taken) for name in STRATEGIES]
+    rows = strategies(run, load_truth(run, "nine", taken), searches, ranks=forced)
     changed = replace(results.spaces[0], summary=summarise(accuracy_AS), strategies=rows)
     results = replace(results, spaces=(changed,))
     return results, markdown(results)

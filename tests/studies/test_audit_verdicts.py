@@ -7,12 +7,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bas.blocks import FFN, MeanPool
+from bas.space import SearchSpace
 from bas.stats import over_models, wa
 from bas.stats.ranking import percentiles
 from bas.stats.sampling import Sampled
 from bas.studies.audit.notes import mark_uncorrected, whose
 from bas.studies.audit.page import claims as claims_table
 from bas.studies.audit.results import Claim
+from bas.studies.audit.taken import take
 from bas.studies.audit.trained import Truth
 from bas.studies.audit.verdicts import FIRST, LATER, block_claims, random_search
 from bas.training.settings import settings
@@ -25,7 +28,10 @@ def truth(scores_AFS: np.ndarray, costs_A: list[float], predictions_ASN: np.ndar
     if predictions_ASN is None:
         predictions_ASN = np.zeros((size, seeds, folds), int)
     folds_N = np.arange(predictions_ASN.shape[2]) % folds
-    return Truth("s", (), predictions_ASN, folds_N, scores_AFS, curve_AE, curve_AE, np.ones(size), costs_AF)
+    space = SearchSpace({"a": {f"b{i}": FFN for i in range(size)}}, MeanPool)
+    every = np.ones((size, seeds), bool)
+    arrays = predictions_ASN, every, folds_N, scores_AFS, curve_AE, curve_AE, np.ones(size), costs_AF
+    return Truth("s", take(space, None), *arrays)
 
 
 def test_random_search_spends_what_it_may_and_takes_the_best_on_valid() -> None:

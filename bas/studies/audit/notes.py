@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bas.report.format import points, spread
+from bas.report.format import ends, points, spread
 from bas.report.notes import LEVEL, about, corrected, intervals_line, over_folds, preset_line, verdict_lines
 from bas.stats import MIN_UNITS, Paired, Spread, holm, verdict_sentence
 from bas.stats.ranking import NOISE
-from bas.studies.audit.results import Audit, SpaceAudit
+from bas.studies.audit.results import Audit, Sample, SpaceAudit
 from bas.training.settings import PRESETS, Settings, search_settings
 
 ALONE = ", uncorrected"
@@ -82,7 +82,11 @@ def summary(results: Audit, space: SpaceAudit) -> list[str]:
     else:
         range_ += " with the noise of training, which one seed does not show"
     lines = [
-        f"The space: {space.size} architectures, mean {results.headline} {points(of.mean)}, {range_}.",
+        *(
+            sample_lines(results, space, space.sample, range_)
+            if space.sample
+            else [f"The space: {space.size} architectures, mean {results.headline} {points(of.mean)}, {range_}."]
+        ),
         f"Beside it: {_beside(space.baselines)}.",
         *(
             f"Under {spec}: mean of the space {points(variant.mean)}; {_beside(variant.baselines)}."
@@ -106,6 +110,44 @@ def summary(results: Audit, space: SpaceAudit) -> list[str]:
         epochs = sorted({taus.index(min(taus)), (len(taus) - 1) // 2, len(taus) - 1})
         each = ", ".join(f"{taus[e]:+.2f} in epoch {e + 1}" for e in epochs)
         lines.append(f"Learning: {name} loss ranks the architectures, trained alone, with tau {each}.")
+    return lines
+
+
+def sample_lines(results: Audit, space: SpaceAudit, sample: Sample, range_: str) -> list[str]:
+    """What was drawn, what that leaves open, and what was trained beside it."""
+    picked, drawn = len(sample.picked), sample.drawn
+    lines = [
+        f"A sample: {drawn} architectures of the {space.size:,} of the space that are different networks, drawn at "
+        f"random (seed {sample.seed}; a larger sample begins with them). All that is said of the space rests on them "
+        "alone.",
+        f"Mean {results.headline} of the space: {points(sample.mean.value)} ({ends(sample.mean)} for other samples). "
+        f"The sample reaches {range_}.",
+        f"With 95 % certainty the best of the {drawn} is among the best {100 * sample.best:.2g} % of the space; the "
+        "best of the space may be better.",
+    ]
+    if not space.summary.ranks:
+        lines.append("The intervals of blocks are for other samples too.")
+    if picked:
+        lines.append(
+            f"Searches picked {picked} architecture{'s' * (picked > 1)} that {'were' if picked > 1 else 'was'} not "
+            "drawn: trained alone too, with the seeds that judge a pick, and compared with the sample, but no part of "
+            "it, as they were chosen for what they are."
+        )
+    if space.summary.ranks:
+        lines.append(
+            f"Percentile: that among {drawn} of {space.size:,} drawn at random. Its interval, and those of tau and of "
+            "blocks, are for other samples too. Regret: behind the best of the sample; below 0 where a search found "
+            "better."
+        )
+    for row in space.strategies:
+        random = row.searched.random if row.searched else None
+        if random and random.paid >= drawn + 1:
+            lines.append(
+                f"{row.strategy}: its cost pays for {random.paid:.0f} trainings of random search, which has only the "
+                f"{drawn} that were drawn: random search would find better in the space."
+            )
+    if space.summary.ranks and any((s := row.searched) and s.beliefs and not s.paths for row in space.strategies):
+        lines.append("No tau of paths: in a space as large as this, a search does not score the paths of its supernet.")
     return lines
 
 
@@ -154,8 +196,18 @@ def legend(results: Audit) -> list[str]:
             "Every pick is judged by a training under another seed, which no search has seen: a search that keeps the "
             "best of several trainings would else be credited with their luck. Random search trains architectures in "
             "random order, takes the lowest valid loss and trains that one again, all at the strategy's multiply-adds "
-            f"(mean of {draws} draws); exhaustive tries all."
+            f"(mean of {draws} draws)" + ("." if all(of.sample for of in results.spaces) else "; exhaustive tries all.")
         )
+        if any(space.sample for space in results.spaces):
+            lines.append(
+                'Random search draws from the sample, and "all of the sample" tries it all. A verdict against random '
+                "search takes the sample as it is: in another, it could find more or less."
+            )
+        if any(space.sample and space.summary.ranks for space in results.spaces):
+            lines.append(
+                "Their percentiles are those in the space: the best of n that were drawn beats all others of them, and "
+                "is expected to beat n of n + 1 in a large space."
+            )
     else:
         lines.append(
             "With one seed there is no other training to judge a pick by: random and exhaustive search, which would "
@@ -175,7 +227,10 @@ def legend(results: Audit) -> list[str]:
             "searches and of the trainings that judge them"
             + (f"; none with fewer than {MIN_UNITS} folds." if results.folds < MIN_UNITS else "."),
         ]
-    lines.append("Cost: multiply-adds of search, selection and retraining, against training every architecture.")
+    trained = "all of the sample" if all(space.sample for space in results.spaces) else "every architecture"
+    lines.append(f"Cost: multiply-adds of search, selection and retraining, against training {trained}.")
+    if any(row.strategy.split("+")[0] == "race" for space in results.spaces for row in space.strategies):
+        lines.append("A race is judged by its choice, one architecture trained once: no ensemble of its trainings.")
     if any(space.claims for space in results.spaces):
         lines.append(
             "Claims: an FFN in the first slot minus the other blocks there; in the later slots blocks with "

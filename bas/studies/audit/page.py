@@ -12,7 +12,7 @@ from bas.report.table import Table, rich_table
 from bas.stats import Estimate
 from bas.stats.ranking import SlotEffects
 from bas.studies.audit.notes import NOTHING, compared, legend, mark_uncorrected, sentences, summary, warnings_of, whose
-from bas.studies.audit.results import Audit, Claim, SpaceAudit
+from bas.studies.audit.results import ArchitectureRow, Audit, Claim, SpaceAudit, StrategyRow
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 
@@ -24,13 +24,19 @@ def _percent(of: Estimate | None, sign: str = "") -> str:
     return f"{100 * of.value:{sign}.0f}{interval}"
 
 
-def _regret(of: Estimate | None) -> str:
-    """A regret below 0 is none that shows: its number would read as better than the best."""
-    return NONE if of is None else f"{points(of.value) if of.value > 0 else 'none seen'} ({ends(of, '+')})"
+def _regret(of: Estimate | None, sampled: bool) -> str:
+    """Among all, a regret below 0 is none that shows: its number would read as better than the best."""
+    if of is None:
+        return NONE
+    return f"{points(of.value) if of.value > 0 or sampled else 'none seen'} ({ends(of, '+')})"
 
 
 def _tau(of: Estimate | None) -> str:
     return NONE if of is None else f"{of.value:+.2f} ({ends(of, '+', scale=1, digits=2)})"
+
+
+def _name(row: StrategyRow, space: SpaceAudit) -> str:
+    return "all of the sample" if row.strategy == "exhaustive" and space.sample else row.strategy
 
 
 def strategies(space: SpaceAudit, headline: str) -> Table:
@@ -40,9 +46,9 @@ def strategies(space: SpaceAudit, headline: str) -> Table:
     rows = []
     for row in space.strategies:
         paths, beliefs = (row.searched.paths, row.searched.beliefs) if row.searched else (None, None)
-        ranks = [_percent(row.percentile), _regret(row.regret), _tau(paths), _tau(beliefs)]
+        ranks = [_percent(row.percentile), _regret(row.regret, bool(space.sample)), _tau(paths), _tau(beliefs)]
         score = spread(row.score) if row.score else NONE
-        rows.append([row.strategy, score, *ranks[: len(ranked)], f"{100 * row.cost / whole:.0f} %"])
+        rows.append([_name(row, space), score, *ranks[: len(ranked)], f"{100 * row.cost / whole:.0f} %"])
     return ["strategy", headline, *ranked, "cost"], rows
 
 
@@ -60,18 +66,21 @@ def against(space: SpaceAudit, headline: str, reference: str) -> Table:
             ranks = [_percent(drawn.percentile), _percent(row.searched.ahead if row.searched else None, "+")]
         names = (f"{row.strategy} against {other}" for other in ("random search", f"the {reference}"))
         verdicts = [cells.get(name, NONE) for name in names]
-        rows.append([row.strategy, random, *ranks[: len(ranked)], *verdicts])
+        rows.append([_name(row, space), random, *ranks[: len(ranked)], *verdicts])
     heading = ["strategy", f"{headline} of random search at its cost", *(f"its {name}" for name in ranked[:1])]
     heading += [*(f"percentile {name}" for name in ranked[1:]), "against it", f"against the {reference}"]
     return heading, rows
 
 
-def architectures(space: SpaceAudit, headline: str) -> Table:
-    """All architectures, best first."""
-    heading = ["architecture", headline, "shrunken", "params", "multiply-adds (G)"]
+def architectures(rows: Sequence[ArchitectureRow], headline: str, shrunken: bool = True) -> Table:
+    """Architectures, in the order of the rows: of those that stand for the space, best first. shrunken: no pick is."""
+    heading = ["architecture", headline, *["shrunken"] * shrunken, "params", "multiply-adds (G)"]
     return heading, [
-        [row.architecture, spread(row.score), points(row.shrunken), f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"]
-        for row in space.architectures
+        [
+            *(row.architecture, spread(row.score), *[points(row.shrunken)] * shrunken),
+            *(f"{row.parameters:,}", f"{row.cost / 1e9:.3g}"),
+        ]
+        for row in rows
     ]
 
 
@@ -130,7 +139,11 @@ def _tables(results: Audit, space: SpaceAudit) -> list[tuple[str, Table]]:
     tables = [
         ("Strategies", strategies(space, headline)),
         ("Against random search and the reference", against(space, headline, results.reference)),
-        ("Every architecture", architectures(space, headline)),
+        (
+            f"The {space.sample.drawn} that were drawn" if space.sample else "Every architecture",
+            architectures(space.architectures, headline),
+        ),
+        ("Picked, and not drawn", architectures(space.sample.picked if space.sample else (), headline, shrunken=False)),
         ("What a block is worth", effects(space)),
         (
             f"The claims of Fang et al. 2023 ({whose(results.settings)})",

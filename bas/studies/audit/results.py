@@ -35,6 +35,7 @@ class RandomSearch:
     mean: float
     percentile: Estimate | None
     tried: float  # architectures trained, mean over draws
+    paid: float  # so many mean trainings the cost pays for, beside that of the pick; a sample may have fewer
     draws: int
 
 
@@ -57,7 +58,7 @@ class StrategyRow:
     strategy: str
     score: Spread | None  # of the picks, over seeds; of a blind draw, over architectures and seeds
     percentile: Estimate | None
-    regret: Estimate | None
+    regret: Estimate | None  # below 0 where a pick from outside the sample is better than its best
     cost: float  # multiply-adds of search, selection and retraining
     against_reference: Paired | None
     searched: Searched | None
@@ -104,12 +105,24 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The architectures that were drawn from a space to stand for it."""
+
+    drawn: int
+    seed: int
+    mean: Estimate  # of the space, with its interval for other draws
+    best: float  # with 95 % certainty, the best of them is among this best share of the space
+    picked: tuple[ArchitectureRow, ...]  # by searches, and not drawn: in no number about the space
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpaceAudit:
     """One space under the run's own settings, and under each variant."""
 
     space: str
-    size: int
-    architectures: tuple[ArchitectureRow, ...]  # best first
+    size: int  # of a space that was sampled, its architectures that are different networks
+    sample: Sample | None  # None: every architecture was trained
+    architectures: tuple[ArchitectureRow, ...]  # those that stand for the space, best first
     summary: Summary
     baselines: Mapping[str, Spread]
     learning: Mapping[str, tuple[float, ...]]  # by kind of loss, the tau of each epoch

@@ -1,7 +1,8 @@
-"""Train every architecture of a space alone, search with every strategy, and report: the jobs of an audit.
+"""Train the architectures of a space alone, search with every strategy, and report: the jobs of an audit.
 
 The run folder is like any other, with the same folds and seeds for all jobs. In it, `variants/SPEC/` holds the same
-architectures and baselines trained again under other settings, with fewer seeds.
+architectures and baselines trained again under other settings, with fewer seeds. Of a large space a sample is trained
+(`taken`), and then what the searches picked outside it.
 """
 
 from __future__ import annotations
@@ -19,20 +20,23 @@ from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import context, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.start import check_networks, start
+from bas.runs.start import check_networks, check_paths, start
 from bas.runs.workers import Workers
+from bas.search.search import PATHS, epochs_of
 from bas.search.search import STRATEGIES as SUPERNETS
-from bas.search.search import epochs_of
-from bas.stats import limits_of_difference, ranking
+from bas.stats import ranking
 from bas.studies.audit import page
 from bas.studies.audit.results import Audit, Variant
+from bas.studies.audit.taken import take, with_picks
 from bas.studies.audit.trained import load_searches, load_truth, write_table
-from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, claims, judge
+from bas.studies.audit.verdicts import GOOD_ENOUGH, baselines, blocks, judge
 from bas.training.settings import STRATEGIES, Settings, search_settings, variant
 from bas.util.files import write_text
 
 VARIANT_SEEDS = 1  # the first of the plan's: each variant trains every architecture again
-LARGEST = 300  # architectures of a space, each of which is trained alone
+LARGEST = 300  # architectures of a space or a sample, each of which is trained alone
+LARGE = ("race", "gumbel")
+"""The default strategies where a space has more than PATHS architectures: those that the presets search it with."""
 OTHER_RESIDUAL = {"block": "residual=every", "every": "residual=block"}
 OTHER_OPTIMISER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optimiser=adamw+lr=0.001"}
 """The default variants: by the value of a setting, the other one; the rates are those of the presets."""
@@ -47,40 +51,48 @@ def measure(
     workers: int,
     console: Console,
     memory: float | None,
+    sample: int | None = None,
 ) -> Audit:
     """Do the trainings and searches that are missing under `folder`; write the report and the tables, show the report.
 
-    strategies: specs for `settings.search_settings`; None: those that train a supernet. variants: specs for
-    `settings.variant`, or "none"; None: skip connections the other way, and the other optimiser. memory: see the study
-    `compare`. The caller holds the folder's lock.
+    strategies: specs for `settings.search_settings`; None: those that train a supernet, and in a space whose paths are
+    too many to score LARGE. variants: specs for `settings.variant`, or "none"; None: skip connections the other way,
+    and the other optimiser. memory: see the study `compare`. sample: train so many architectures of a larger space,
+    drawn at random; a run with another number has those of the smaller one done. The caller holds the folder's lock.
     Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
-    space or a number of seeds out of range, and for what `start.start` refuses.
+    space, a sample or a number of seeds out of range, and for what `start.start` refuses.
     """
     plan = inputs.plan
-    chosen = tuple(dict.fromkeys(strategies or SUPERNETS))
-    settings_of = _variant_settings(inputs, chosen, variants)
+    usual = LARGE if any(file.space.size > PATHS for file in inputs.spaces) else tuple(SUPERNETS)
+    chosen = tuple(dict.fromkeys(strategies or usual))
+    settings_of = _variant_settings(inputs, chosen, variants, sample)
     with Workers(workers, console) as pool:
         run = start(folder, inputs, protocol)
         announce(run, workers, console)
         if len(plan.seeds) < 2:
             console.print("note: with one seed nothing is ranked, and random search is not judged", style="yellow")
-        _train(run, pool, memory, chosen)
+        for file in inputs.spaces:
+            if sample and not take(file.space, sample).sampled:
+                console.print(f"note: {file.name} has no more than {sample} architectures: all are trained")
+        _train(run, pool, memory, chosen, sample)
         variant_runs = {}
         for spec, settings in settings_of.items():
             part = folder / "variants" / spec
             variant_run = start(part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
             console.print(str(part), style="bold")
-            _train(variant_run, pool, memory, ())
+            _train(variant_run, pool, memory, (), sample)
             variant_runs[spec] = variant_run
         console.print("statistics: minutes where the units are many", style="dim")
-        results = report(run, chosen, variant_runs)
+        results = report(run, chosen, variant_runs, sample)
         write_results(folder, results)
         write_text(folder / "table.md", page.markdown(results))
     page.show(results, console)
     return results
 
 
-def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None) -> dict[str, Settings]:
+def _variant_settings(
+    inputs: Inputs, strategies: Sequence[str], variants: Sequence[str] | None, sample: int | None
+) -> dict[str, Settings]:
     """The settings of each variant, by spec. Raises UserError for what cannot be audited."""
     plan, files = inputs.plan, inputs.spaces
     if len(plan.seeds) > ranking.MOST_SEEDS:
@@ -88,10 +100,14 @@ def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Seque
     for spec in strategies:
         if not spec:
             raise UserError(f"strategy '': must be one of {', '.join(STRATEGIES)}")
-        search_settings(plan.settings, spec)
+        check_paths(files, search_settings(plan.settings, spec), "name another, such as --strategy gumbel")
+    if sample is not None and not 2 <= sample <= LARGEST:
+        raise UserError(f"--sample {sample}: an audit takes 2 to {LARGEST}")
     for file in files:
-        if not 2 <= file.space.size <= LARGEST:
-            raise UserError(f"space {file.name}: {file.space.size} architectures; an audit takes 2 to {LARGEST}")
+        size = file.space.size
+        if size < 2 or (size > LARGEST and not take(file.space, sample).sampled):
+            of_them = f", or so many of them: --sample {min(40, file.space.different - 1)}" if size > LARGEST else ""
+            raise UserError(f"space {file.name}: {size} architectures; an audit takes 2 to {LARGEST}{of_them}")
     settings = {}
     for spec in variants or (OTHER_RESIDUAL[plan.settings.residual], OTHER_OPTIMISER[plan.settings.optimiser]):
         if spec != "none":
@@ -103,7 +119,7 @@ def _variant_settings(inputs: Inputs, strategies: Sequence[str], variants: Seque
     return settings
 
 
-def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[str]) -> None:
+def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[str], sample: int | None) -> None:
     """Do the missing jobs of one run. strategies: empty for a variant, which searches nothing."""
     placement, line = place_features(run, pool.count, memory)
     pool.console.print(line)
@@ -121,20 +137,24 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     for spec in strategies:
         longest = max(epochs_of(search_settings(plan.settings, spec), space) for space in spaces.values())
         do([Job(Kind.SEARCH, n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
-    alone = [Job(Kind.ALONE, n, f, s, i) for f, s in pairs for n, space in spaces.items() for i in range(space.size)]
+    taken = {name: with_picks(run, name, strategies, sample) for name in spaces}
+    alone = [Job(Kind.ALONE, n, f, s, i) for f, s in pairs for n, of in taken.items() for i in of.numbers]
     do(alone, epochs, "architectures")
+    picks = [(n, i, plan.seeds[place]) for n, of in taken.items() for i, places in of.picks.items() for place in places]
+    if picks:
+        do([Job(Kind.ALONE, n, f, s, i) for f in folds for n, i, s in picks], epochs, "picks outside the sample")
 
 
-def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> Audit:
+def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run], sample: int | None) -> Audit:
     """Every number of the report; also writes the tables of architectures. All jobs must be done."""
     spaces = []
     for name in run.spaces:
-        truth = load_truth(run, name)
-        searches = [load_searches(run, name, spec) for spec in strategies]
+        taken = with_picks(run, name, strategies, sample)
+        truth = load_truth(run, name, taken)
+        searches = [load_searches(run, name, spec, taken) for spec in strategies]
         write_table(run, truth, searches, run.folder)
-        spaces.append(
-            judge(run, truth, searches, {spec: _variant(variant, name) for spec, variant in variants.items()})
-        )
+        of_variants = {spec: _variant(variant, name, sample) for spec, variant in variants.items()}
+        spaces.append(judge(run, truth, searches, of_variants))
     return Audit(
         **context(run),
         variant_seeds=run.plan.seeds[:VARIANT_SEEDS],
@@ -143,16 +163,13 @@ def report(run: Run, strategies: Sequence[str], variants: Mapping[str, Run]) -> 
     )
 
 
-def _variant(run: Run, name: str) -> Variant:
+def _variant(run: Run, name: str, sample: int | None) -> Variant:
     """The results on blocks and claims of a variant's run."""
-    truth, (targets_N, units_N) = load_truth(run, name), tested(run)
-    metric = run.metrics[run.headline]
-    sampled = ranking.sample_all(targets_N, truth.predictions_ASN, truth.folds_N, units_N, metric)
+    truth, (targets_N, _) = load_truth(run, name, take(run.spaces[name].space, sample)), tested(run)
     write_table(run, truth, (), run.folder)
     return Variant(
         seeds=run.plan.seeds,
-        mean=float(sampled.whole.mean()),
+        mean=float(truth.accuracy(targets_N, run.metrics[run.headline]).mean()),
         baselines=baselines(run),
-        effects=ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric)),
-        claims=claims(run, sampled, truth.designs),
+        **blocks(run, truth),
     )

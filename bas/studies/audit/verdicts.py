@@ -8,6 +8,9 @@ Axes as in `bas.studies.audit.trained`. A strategy is judged in two ways:
   and its cost is counted for all. With one seed there is none: random and exhaustive search are not judged then.
 - by how it ranks: percentile, regret and tau compare architectures by their means over seeds. Where these means may be
   noise alone (`Ceiling.ranks`), there is nothing to compare with, and no number.
+
+Where a sample stands for the space (`Taken`), every number about the space rests on it alone, random and exhaustive
+search choose in it, and what a strategy picked outside it is judged by it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -22,6 +26,7 @@ from scipy.stats import t as student_t
 from bas.runs.baselines import SIMPLE
 from bas.runs.results import pooled, results_of, tested
 from bas.runs.run import Run
+from bas.space import told
 from bas.stats import (
     ANY,
     CORRELATION,
@@ -38,17 +43,20 @@ from bas.stats import (
     paired,
     ranking,
 )
+from bas.stats.reference import NOTHING_DRAWN, Drawn, Reference
 from bas.studies.audit.results import (
     ArchitectureRow,
     Claim,
     Conclusion,
     RandomSearch,
+    Sample,
     Searched,
     SpaceAudit,
     StrategyRow,
     Summary,
     Variant,
 )
+from bas.studies.audit.taken import SEED
 from bas.studies.audit.trained import Searches, Truth
 
 DRAWS = 10  # random searches, each over all folds and seeds
@@ -62,42 +70,57 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     of the baselines too.
     """
     targets_N, units_N = tested(run)
-    metric = run.metrics[run.headline]
+    metric, of = run.metrics[run.headline], truth.taken.reference
     accuracy_AS = truth.accuracy(targets_N, metric)
-    sampled = ranking.sample_all(targets_N, truth.predictions_ASN, truth.folds_N, units_N, metric)
-    every = [truth.row(number) for number in range(len(truth.architectures))]
-    summary = summarise(accuracy_AS)
+    every = [truth.row(index) for index in range(of.drawn)]
+    summary = summarise(accuracy_AS[: of.drawn])
+    rows = _architectures(truth, accuracy_AS, summary)
+    best_first = sorted(rows[: of.drawn], key=lambda row: -row.score.mean)
+    sample = None
+    if truth.taken.sampled:
+        mean = of.mean(accuracy_AS)
+        sample = Sample(drawn=of.drawn, seed=SEED, mean=mean, best=of.best, picked=rows[of.drawn :])
     return SpaceAudit(
         space=truth.space,
-        size=len(truth.architectures),
-        architectures=_architectures(truth, accuracy_AS, summary),
+        size=of.size,
+        sample=sample,
+        architectures=tuple(best_first),
         summary=summary,
         baselines=baselines(run),
-        learning=_learning(truth, accuracy_AS.mean(1)) if summary.ranks else {},
+        learning=_learning(truth, accuracy_AS[: of.drawn].mean(1)) if summary.ranks else {},
         strategies=strategies(run, truth, searches, summary.ranks),
-        effects=ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric)),
-        claims=claims(run, sampled, truth.designs),
+        **blocks(run, truth),
         decisions={s.strategy: s.decided for s in searches},
         false_verdicts=a_against_a(targets_N, every, units_N, metric),
         variants=variants,
     )
 
 
+def blocks(run: Run, truth: Truth) -> dict[str, Any]:
+    """The fields `effects` and `claims` of an audit: what each block is worth, and the paper's claims."""
+    (targets_N, units_N), metric, of = tested(run), run.metrics[run.headline], truth.taken.reference
+    predictions_ASN = truth.predictions_ASN[: of.drawn]
+    sampled = ranking.sample_all(targets_N, predictions_ASN, truth.folds_N, units_N, metric)
+    effects = ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric), of)
+    everywhere = all(len(effects[part].means) == len(row) for part, row in truth.taken.space.searched.items())
+    return {"effects": effects, "claims": claims(run, sampled, truth.designs if everywhere else [], of)}
+
+
 def _architectures(truth: Truth, accuracy_AS: np.ndarray, summary: Summary) -> tuple[ArchitectureRow, ...]:
-    """A row for each architecture, best first."""
+    """A row for each architecture that was trained, the picks beside a sample last."""
     of = summary.ceiling
-    shrunken_A = ranking.shrink(accuracy_AS.mean(1), of.reliability) if of else None
+    shrunken_A = ranking.shrink(accuracy_AS[: truth.drawn].mean(1), of.reliability) if of else None
     return tuple(
         ArchitectureRow(
             number=number,
-            architecture=str(truth.architectures[number]),
-            score=Spread.of(accuracy_AS[number].tolist()),
-            shrunken=None if shrunken_A is None else float(shrunken_A[number]),
-            valid_score=float(truth.scores_AFS[number].mean()),
-            cost=float(truth.cost_AF[number].mean()),
-            parameters=int(truth.parameters_A[number]),
+            architecture=told(architecture.to_dict()),
+            score=Spread.of(accuracy_AS[index, truth.trained_AS[index]].tolist()),
+            shrunken=None if shrunken_A is None or index >= truth.drawn else float(shrunken_A[index]),
+            valid_score=float(np.nanmean(truth.scores_AFS[index])),
+            cost=float(truth.cost_AF[index].mean()),
+            parameters=int(truth.parameters_A[index]),
         )
-        for number in np.argsort(-accuracy_AS.mean(1), kind="stable").tolist()
+        for index, (number, architecture) in enumerate(zip(truth.taken.every, truth.architectures, strict=True))
     )
 
 
@@ -129,7 +152,7 @@ def _learning(truth: Truth, truth_A: np.ndarray) -> dict[str, tuple[float, ...]]
 
     Where it is negative, the fastest learners end worst, and a search that trusts that loss is misled.
     """
-    losses = {"training": truth.training_AE, "validation": truth.validation_AE}
+    losses = {"training": truth.training_AE[: truth.drawn], "validation": truth.validation_AE[: truth.drawn]}
     return {name: tuple(ranking.tau(-loss_A, truth_A) for loss_A in loss_AE.T) for name, loss_AE in losses.items()}
 
 
@@ -141,7 +164,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
     targets_N, units_N = tested(run)
     metric = run.metrics[run.headline]
     accuracy_AS = truth.accuracy(targets_N, metric)
-    size, folds, seeds = truth.scores_AFS.shape
+    (_, folds, seeds), of = truth.scores_AFS.shape, truth.taken.reference
     several = [truth.accuracy(targets_N, metric, f) for f in range(folds)] if ranks and folds > 1 else [accuracy_AS]
     without_FAS = np.array(several)
     fresh = seeds > 1  # a training that no search has seen
@@ -149,24 +172,31 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
     reference = pooled(results_of(run, run.reference))
     reference = Predictions(reference.rows_SN[:, :, None], reference.folds_N)
 
-    def mean(values: Callable[[np.ndarray], np.ndarray], limits: Limits) -> Estimate | None:
-        return ranking.over_searches(values, accuracy_AS, without_FAS, limits) if ranks else None
+    def mean(
+        values: Callable[[np.ndarray], np.ndarray], limits: Limits, drawn: Drawn = NOTHING_DRAWN
+    ) -> Estimate | None:
+        return ranking.over_searches(values, accuracy_AS, without_FAS, limits, drawn=drawn) if ranks else None
 
-    def percentile(picks_DFS: np.ndarray) -> Estimate | None:
-        return mean(partial(ranking.percentiles, picks_DFS=picks_DFS), FRACTION)
+    def percentile(picks_DFS: np.ndarray, chosen: bool) -> Estimate | None:
+        values = partial(ranking.percentiles, picks_DFS=picks_DFS, of=of, chosen=chosen)
+        return mean(values, FRACTION, of.of_percentile(accuracy_AS, picks_DFS)) if ranks else None
 
     def ahead(ours_DFS: np.ndarray, theirs_DFS: np.ndarray) -> Estimate | None:
         def values(of_AS: np.ndarray) -> np.ndarray:
-            ahead_FS: np.ndarray = ranking.percentiles(of_AS, ours_DFS) - ranking.percentiles(of_AS, theirs_DFS)
+            theirs_FS = ranking.percentiles(of_AS, theirs_DFS, of, chosen=True)
+            ahead_FS: np.ndarray = ranking.percentiles(of_AS, ours_DFS, of) - theirs_FS
             return ahead_FS
 
-        return mean(values, CORRELATION)
+        return mean(values, CORRELATION, of.of_difference(accuracy_AS, ours_DFS, theirs_DFS)) if ranks else None
 
     def regret(picks_DFS: np.ndarray) -> Estimate | None:
-        return mean(partial(ranking.regrets, picks_DFS=picks_DFS), ANY)
+        return mean(partial(ranking.regrets, picks_DFS=picks_DFS, of=of), ANY)
 
     def tau(scores_FSA: np.ndarray | None) -> Estimate | None:
-        return None if scores_FSA is None else mean(partial(ranking.taus, scores_FSA=scores_FSA), CORRELATION)
+        if scores_FSA is None or not ranks:
+            return None
+        scores_FSA = scores_FSA[:, :, : of.drawn]
+        return mean(partial(ranking.taus, scores_FSA=scores_FSA), CORRELATION, of.of_tau(accuracy_AS, scores_FSA))
 
     def against(picks_DFS: np.ndarray, other: Predictions) -> Paired:
         return paired(targets_N, truth.compose(picks_DFS), other, units_N, mean_metric)
@@ -176,7 +206,7 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
         return StrategyRow(
             strategy=name,
             score=Spread.of([mean_metric(targets_N, p_ND) for p_ND in rows_SND]) if scored else None,
-            percentile=percentile(picks_DFS),
+            percentile=percentile(picks_DFS, chosen=searched is None),
             regret=regret(picks_DFS),
             cost=cost,
             against_reference=against(picks_DFS, reference) if scored else None,
@@ -187,27 +217,28 @@ def strategies(run: Run, truth: Truth, searches: Sequence[Searches], ranks: bool
     for search in searches:
         picks_DFS, cost = search.picks_FS[None], search.cost + _training(truth, search.picks_FS)
         drawn_DFS, tried = random_search(truth, cost)
+        paid = max(1.0, cost / float(truth.cost_AF[: of.drawn].mean()) - 1)
         drawn = truth.compose(drawn_DFS)
         score = float(np.mean([mean_metric(targets_N, p_ND) for p_ND in drawn.rows_SN]))
         searched = Searched(
             seconds=search.seconds,
-            random=RandomSearch(score, percentile(drawn_DFS), tried, DRAWS) if fresh else None,
+            random=RandomSearch(score, percentile(drawn_DFS, chosen=True), tried, paid, DRAWS) if fresh else None,
             against_random=against(picks_DFS, drawn) if fresh else None,
             ahead=ahead(picks_DFS, drawn_DFS),
             paths=tau(search.paths_FSA),
             beliefs=tau(search.beliefs_FSA),
         )
         rows.append(row(search.strategy, picks_DFS, cost, True, searched))
-    exhaustive_FS = truth.scores_AFS.argmax(0)
-    whole = float(truth.cost_AF.mean(1).sum()) + _training(truth, exhaustive_FS)
+    exhaustive_FS = truth.scores_AFS[: of.drawn].argmax(0)
+    whole = float(truth.cost_AF[: of.drawn].mean(1).sum()) + _training(truth, exhaustive_FS)
     rows.append(row("exhaustive", exhaustive_FS[None], whole, fresh, None))
-    every_DFS = np.arange(size)[:, None, None] + np.zeros((size, folds, seeds), int)
+    every_DFS = np.arange(of.drawn)[:, None, None] + np.zeros((of.drawn, folds, seeds), int)
     blind = StrategyRow(
         strategy="one drawn blindly",
-        score=Spread.of(accuracy_AS.ravel().tolist()),
+        score=Spread.of(accuracy_AS[: of.drawn].ravel().tolist()),
         percentile=Estimate(0.5, 0.5, 0.5) if ranks else None,
         regret=regret(every_DFS),
-        cost=float(truth.cost_AF.mean()),
+        cost=float(truth.cost_AF[: of.drawn].mean()),
         against_reference=None,
         searched=None,
     )
@@ -226,12 +257,12 @@ def random_search(truth: Truth, budget: float) -> tuple[np.ndarray, float]:
     and trains it once more; it tries as many as leave enough for that. It tries at least one, and trains it once: there
     was nothing to choose.
     """
-    size, folds, seeds = truth.scores_AFS.shape
+    _, folds, seeds = truth.scores_AFS.shape
     rng = np.random.default_rng(0)
     picks_DFS = np.empty((DRAWS, folds, seeds), int)
     tried = []
     for d, f, s in np.ndindex(picks_DFS.shape):
-        order = rng.permutation(size)
+        order = rng.permutation(truth.drawn)
         costs = truth.cost_AF[order, f]
         spent = costs.cumsum() + np.maximum.accumulate(costs)
         afforded = max(1, int((spent <= budget).sum()))
@@ -246,7 +277,7 @@ LATER = "attention comes later"
 ENOUGH = "a simple FFN is good enough"
 
 
-def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]]) -> dict[str, Claim]:
+def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]], of: Reference) -> dict[str, Claim]:
     """Test the conclusions of Fang et al. 2023 on this corpus.
 
     FIRST: an FFN in the first slot minus the other blocks there. LATER: blocks with attention in the later slots minus
@@ -256,7 +287,7 @@ def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]]) -> 
     """
     limits = limits_of_difference(run.metrics[run.headline])
     if SIMPLE not in run.baselines:
-        return block_claims(sampled, designs, limits)
+        return block_claims(sampled, designs, limits, of)
     targets_N, units_N = tested(run)
     simple_row, reference = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
     simple = paired(targets_N, simple_row, reference, units_N, run.metrics[run.headline])
@@ -268,7 +299,7 @@ def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]]) -> 
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
     enough = Claim(simple.difference, simple.low, simple.high, _p_of(simple), simple.units, simple.by_fold, conclusion)
-    return {**block_claims(sampled, designs, limits), ENOUGH: enough}
+    return {**block_claims(sampled, designs, limits, of), ENOUGH: enough}
 
 
 def _p_of(simple: Paired) -> float:
@@ -278,9 +309,15 @@ def _p_of(simple: Paired) -> float:
     return float(2 * student_t.sf(abs(simple.difference + GOOD_ENOUGH) / simple.se, simple.degrees))
 
 
-def block_claims(sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY) -> dict[str, Claim]:
-    """The claims FIRST and LATER; empty where the space lacks the paper's blocks. limits: of a difference."""
-    slots = [part for part in designs[0] if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
+def block_claims(
+    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY, of: Reference | None = None
+) -> dict[str, Claim]:
+    """The claims FIRST and LATER; empty where the space, or a sample of it, lacks one of the paper's blocks in a slot.
+
+    designs: empty where some block of the space is not in the sample. limits, of: see `ranking.contrast`.
+    """
+    parts = designs[0] if designs else ()
+    slots = [part for part in parts if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
         return {}
 
@@ -300,6 +337,6 @@ def block_claims(sampled: Sampled, designs: Sequence[Mapping[str, str]], limits:
     }
     claims = {}
     for name, weights_A in weights.items():
-        of = ranking.contrast(sampled, weights_A, limits=limits)
-        claims[name] = Claim(of.value, of.low, of.high, of.p, of.units, of.by_fold, conclusions[of.verdict])
+        it = ranking.contrast(sampled, weights_A, limits=limits, of=of)
+        claims[name] = Claim(it.value, it.low, it.high, it.p, it.units, it.by_fold, conclusions[it.verdict])
     return claims
