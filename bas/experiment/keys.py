@@ -324,6 +324,13 @@ class Experiment:
         "--labels",
         choices=tuple(SCHEMES),
     )
+    headline: str | None = key(
+        "the metric that choices and verdicts go by, one of the task's, such as WA, UA, WF1 or MF1; default: the "
+        "corpus's own, else the task's first",
+        TRAINED,
+        "--headline",
+        metavar="METRIC",
+    )
     device: Literal["auto", "cpu", "cuda"] = key(
         "auto: cuda where there is one", ("extract", *TRAINED, "dynamics"), "--device", default="auto"
     )

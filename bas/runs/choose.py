@@ -156,7 +156,7 @@ def inputs_of(
     check_networks(files, info.dim, settings)
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
-    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels)
+    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels, choice.headline)
     return Inputs(plan, opened.store, opened.corpus, files)
 
 
