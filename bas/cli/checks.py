@@ -20,13 +20,16 @@ def check_encoder(arguments: argparse.Namespace, console: Console) -> int:
     """As `check_space`."""
     from bas.testing import ENCODER_CONTRACTS, EncoderSubject
 
-    return _hold(EncoderSubject.load(arguments.file), ENCODER_CONTRACTS, arguments.file, console)
+    return _hold(EncoderSubject.load(arguments.file), ENCODER_CONTRACTS, arguments.file, console, needed="shape")
 
 
-def _hold(subject: Any, contracts: Mapping[str, Callable[[Any], None]], file: str, console: Console) -> int:
+def _hold(
+    subject: Any, contracts: Mapping[str, Callable[[Any], None]], file: str, console: Console, needed: str = ""
+) -> int:
+    """needed: the contract without which the later ones would say the same again."""
     from bas.testing import BrokenContractError
 
-    broken = 0
+    broken = tried = 0
     for name, contract in contracts.items():
         assert contract.__doc__ is not None
         try:
@@ -35,9 +38,13 @@ def _hold(subject: Any, contracts: Mapping[str, Callable[[Any], None]], file: st
         except BrokenContractError as error:
             broken += 1
             line = f"FAIL {name:10} {error}"
+        tried += 1
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if broken and name == needed:
+            break
     if broken:
-        message = f"{file}: {broken} of {len(contracts)} contracts broken"
+        untried = f"; {len(contracts) - tried} not tried, which need {needed}" if tried < len(contracts) else ""
+        message = f"{file}: {broken} of {len(contracts)} contracts broken{untried}"
         console.print(message, highlight=False, markup=False, soft_wrap=True)
     return int(broken > 0)
 
