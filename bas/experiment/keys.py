@@ -75,7 +75,9 @@ class CorpusTable:
     """[corpus]"""
 
     reader: str | None = key(f"which reader: {', '.join(READERS)}", CORPUS, "--corpus")
-    root: str | None = key("the corpus's folder; for manifest: the file", CORPUS, "--root")
+    root: str | None = key(
+        "the corpus's folder, for manifest the file; like every path, from the working directory", CORPUS, "--root"
+    )
     accept_truncated: bool = key(
         "take recordings that break off as far as they go; default: skip and list them",
         ("extract", "import", "dynamics", "protocol", "check"),

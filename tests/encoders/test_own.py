@@ -323,6 +323,17 @@ def test_a_model_runs_the_file_only_where_the_user_names_it(
     table = {"corpus": {"reader": "manifest", "root": "cups.csv"}, "encoder": {"name": "mine.py"}, "settings": small}
     store = bas.extract(table)
     assert FeatureStore(store).info.encoder["name"] == "mine.py"
+    capsys.readouterr()
+    assert main(["features", "verify", str(store)]) == 0, "what cannot be checked is no fault of the store"
+    said = capsys.readouterr().out
+    assert "not checked  encoder: mine.py is Python, which is run only if you name it" in said
+    assert "name it: --encoder mine.py" in said
+    assert main(["features", "verify", str(store), "--encoder", "mine.py"]) == 0
+    said = capsys.readouterr().out
+    assert "ok     encoder: 3 utterances encoded again" in said
+    assert "not checked" not in said
+    assert main(["features", "verify", str(store), "--sample", "0"]) == 0
+    assert "not checked" not in capsys.readouterr().out, "it was not asked for"
     bas.compare(table, name="own", seeds=1, workers=1, layer=[1], protocol={"rule": "speaker:2"})
     capsys.readouterr()
     assert main(["export", "runs/own", "--row", "logistic regression", "--into", "model"]) == 0
@@ -408,7 +419,15 @@ def test_the_verb_says_which(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["pass", name] for name in ENCODER_CONTRACTS]
     assert main(["check-encoder", write(Path("mine.py"), INIT, "self.encode = None")]) == 1
-    assert "mine.py: 6 of 6 contracts broken" in capsys.readouterr().out
+    fault, end = capsys.readouterr().out.splitlines()
+    assert fault.startswith("FAIL shape")
+    assert end == "mine.py: 1 of 6 contracts broken; 5 not tried, which need shape"
+    assert main(["check-encoder", write(Path("mine.py"), RETURN, "return states + np.random.randn(2, 1, 1)")]) == 1
+    *_, fault, end = capsys.readouterr().out.splitlines()
+    assert fault.startswith("FAIL again")
+    assert end == "mine.py: 1 of 6 contracts broken; 1 not tried, which need again"
+    assert main(["check-encoder", write(Path("mine.py"), RETURN, "return states / wave.std()")]) == 1
+    assert capsys.readouterr().out.endswith("mine.py: 1 of 6 contracts broken\n"), "all were tried"
     assert main(["check-encoder", "log-mel"]) == 2
     assert "encoder 'log-mel': must be a Python file" in capsys.readouterr().err
     assert isinstance(load_encoder(write(Path("mine.py")), CPU), Own)
