@@ -69,7 +69,7 @@ class Clock:
         wall, median = self.now - self.begun, statistics.median(t.whole for t in self.times)
         return (
             f"{counted(len(self.times), 'recording')}, {speech:.1f} s of speech in {wall:.1f} s on {self.on}: "
-            f"{speech / wall:.3g} times real time; median {median:.3g} s each, {100 * encoder / whole:.0f} % of all in "
+            f"{speech / wall:,.{0 if speech > 10 * wall else 1}f} times real time; median {median:.3g} s each, {100 * encoder / whole:.0f} % of all in "
             "the encoder"
         )
 

@@ -118,7 +118,7 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 0.5rem; border-top: 1px solid #bbb; pa
 .answer { font-size: 1.1rem; border-left: 0.3rem solid #0072b2; padding: 0.5rem 0 0.5rem 1rem; }
 /* Shadows at the edges behind which a table goes on; white that moves with the table covers them at its ends. */
 .scroll { overflow-x: auto; margin: 1rem 0; background-color: #fff; background-repeat: no-repeat;
-  background-image: linear-gradient(to right, #fff, #fff0), linear-gradient(to left, #fff, #fff0),
+  background-image: linear-gradient(to right, #fff 35%, #fff0), linear-gradient(to left, #fff 35%, #fff0),
     linear-gradient(to right, #0005, #0000), linear-gradient(to left, #0005, #0000);
   background-position: left, right, left, right; background-attachment: local, local, scroll, scroll;
   background-size: 2.5rem 100%, 2.5rem 100%, 0.8rem 100%, 0.8rem 100%; }

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
+from bas.blocks import MeanPool
 from bas.runs import run as runs
 from bas.runs.fit import fit, fit_row, search_fold
 from bas.runs.linear import fit_linear_row
@@ -182,7 +183,7 @@ def test_weights_are_of_the_fit_part_of_each_training(
     assert seen[-1] == training, "an ensemble is weighed on all that was held out"
     seen.clear()
     slots: Any = {"layer1": dict(list(space.slots["layer1"].items())[:2])}
-    small = SearchSpace(slots, space.pool["mean"])
+    small = SearchSpace(slots, MeanPool)
     search_fold(session, small, replace(run.plan.settings, strategy="gumbel"), 0, 0, lambda record: None)
     assert seen == [counts(parts.fit)]
 
