@@ -67,10 +67,11 @@ class Clock:
             return ""
         speech, whole, encoder = (sum(getattr(t, n) for t in self.times) for n in ("speech", "whole", "encoder"))
         wall, median = self.now - self.begun, statistics.median(t.whole for t in self.times)
+        pace = speech / wall
         return (
             f"{counted(len(self.times), 'recording')}, {speech:.1f} s of speech in {wall:.1f} s on {self.on}: "
-            f"{speech / wall:,.{0 if speech > 10 * wall else 1}f} times real time; median {median:.3g} s each, {100 * encoder / whole:.0f} % of all in "
-            "the encoder"
+            f"{pace:,.{0 if pace > 10 else 1}f} times real time; median {median:.3g} s each, "
+            f"{100 * encoder / whole:.0f} % of all in the encoder"
         )
 
 
