@@ -161,7 +161,7 @@ def test_a_table_that_goes_on_has_a_shadow_there(tmp_path: Path) -> None:
         words.append((tmp_path / f"{name}.html").as_uri())
         subprocess.run(["chromium", *words], capture_output=True, timeout=120, check=True)
         grey_YX = np.asarray(Image.open(picture).convert("L"))
-        rows_Y = grey_YX[20:60]  # of the table; its margins are 16 pixels wide
+        rows_Y = grey_YX[40:60]  # of the table; its margins are 32 and 16 pixels wide
         dark[name] = [bool((rows_Y[:, at] < 250).all()) for at in (17, 582)]
     assert dark == {"wide": [False, True], "narrow": [False, False]}
 
