@@ -18,6 +18,7 @@ from reading import ratio, take_turns
 
 from bas.errors import UserError
 from bas.features.store import FeatureStore
+from bas.runs.losses import Losses
 from bas.studies.probe.heads import input_names
 from bas.studies.probe.jobs import train_heads
 from bas.tasks import EMOTION
@@ -55,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> str:
     def probe(some: tuple[int, ...]) -> None:
         """Read these states from the store, train their heads and mixes."""
         data = load(store, ids, some, chosen.stride, targets, "memory", torch.device("cpu"))
-        train_heads(data, some, EMOTION.loss, CLASSES, fit, valid, chosen, (0, 0), lambda: None)
+        train_heads(data, some, Losses(EMOTION.loss, EMOTION.loss), CLASSES, fit, valid, chosen, (0, 0), lambda: None)
 
     def every_state() -> None:
         for state in states:

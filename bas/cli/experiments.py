@@ -64,13 +64,12 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
 
 
 def take(result: Comparison) -> list[str]:
-    """The command that makes a model of the row to take; the board where there is none, or features were imported."""
-    from bas.features.store import IMPORTED
+    """The command that makes a model of the row to take; the board where there is none, or recordings do not do."""
     from bas.report.answer import answer
     from bas.runs.choose import RUNS
 
     row = answer(result).row
-    if row is None or result.encoder.model_type == IMPORTED:
+    if row is None or not result.from_recordings:
         return ["board"]
     return ["export", str(RUNS / result.run), "--row", row]
 

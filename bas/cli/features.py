@@ -38,6 +38,8 @@ def verify(arguments: argparse.Namespace, console: Console) -> int:
     wrong: list[str] = []
     for finding in check(folder, console, device, arguments.sample, arguments.seed, encoder):
         verdict, style = ("WRONG", "red") if finding.problems else ("ok", "green")
+        if not finding.checked:
+            verdict, style = "not checked", "yellow"
         console.print(Text.assemble((f"{verdict:5}  ", style), f"{finding.check}: {finding.summary}"), soft_wrap=True)
         list_lines(finding.problems, console)
         if finding.advice:

@@ -53,6 +53,8 @@ def predict(arguments: argparse.Namespace, console: Console) -> int:
     else:
         outcome = table.write(model, found, out, identity(arguments.model), crew, aside)
         console.print(f"predictions: {out}", highlight=False, markup=False, soft_wrap=True)
+    if outcome.pace:
+        aside.print(outcome.pace, highlight=False)
     if outcome.short:
         shortest = f"the shortest utterance of the training ({model.description.shortest:.2f} s)"
         note = f"note: {outcome.short} lines are of speech shorter than {shortest}: the model knows nothing of such"

@@ -75,7 +75,9 @@ class CorpusTable:
     """[corpus]"""
 
     reader: str | None = key(f"which reader: {', '.join(READERS)}", CORPUS, "--corpus")
-    root: str | None = key("the corpus's folder; for manifest: the file", CORPUS, "--root")
+    root: str | None = key(
+        "the corpus's folder, for manifest the file; like every path, from the working directory", CORPUS, "--root"
+    )
     accept_truncated: bool = key(
         "take recordings that break off as far as they go; default: skip and list them",
         ("extract", "import", "dynamics", "protocol", "check"),
@@ -331,6 +333,13 @@ class Experiment:
         (*TRAINED, "dynamics", "corpus", "protocol", "check"),
         "--labels",
         choices=tuple(SCHEMES),
+    )
+    headline: str | None = key(
+        "the metric that choices and verdicts go by, one of the task's, such as WA, UA, WF1 or MF1; default: the "
+        "corpus's own, else the task's first",
+        TRAINED,
+        "--headline",
+        metavar="METRIC",
     )
     device: Literal["auto", "cpu", "cuda"] = key(
         "auto: cuda where there is one", ("extract", *TRAINED, "dynamics"), "--device", default="auto"

@@ -172,6 +172,9 @@ def _array(where: str, shape: tuple[int, ...], dtype: str, rows: Callable[[Any],
     """rows: takes an index of the first axis, or a slice."""
     if dtype not in FLOATS:
         raise UserError(f"{where}: values of kind {dtype}; must be one of {', '.join(FLOATS)}")
+    if len(shape) == 1:
+        message = "one vector, without frames; import the frames that it was pooled from, as (frames, width)"
+        raise UserError(f"{where}: shape {tuple(shape)}; {message}")
     if len(shape) not in (2, 3) or not all(shape):
         message = "must be (frames, width) for one state, or (states, frames, width), each 1 or more"
         raise UserError(f"{where}: shape {tuple(shape)}; {message}")

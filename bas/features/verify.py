@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import torch
 from rich.console import Console
 
 from bas.corpora import Corpus, Utterance
+from bas.encoders import is_own
 from bas.encoders.again import load_again
 from bas.encoders.base import frames_fault
 from bas.errors import UserError
@@ -50,6 +52,7 @@ class Finding:
     summary: str
     problems: tuple[str, ...] = ()
     advice: str = ""
+    checked: bool = True  # False: it could not be, and that is no fault of the store
 
 
 def verify(
@@ -321,6 +324,9 @@ def _encode_again(
     folder: Path, info: StoreInfo, chosen: list[Utterance], place: str | None, device: torch.device, console: Console
 ) -> Finding:
     """Compare the states of some utterances with what the encoder computes now."""
+    if place is None and is_own(name := info.encoder["name"]):
+        advice = f"to encode some again, read that file and name it: --encoder {shlex.quote(name)}"
+        return Finding("encoder", f"{name} is Python, which is run only if you name it", advice=advice, checked=False)
     if not chosen:
         return Finding("encoder", "nothing encoded again", ("no utterance is left to encode: see above",))
     try:

@@ -7,7 +7,7 @@ import shlex
 
 from bas.encoders import is_own
 from bas.models.description import Description
-from bas.report.format import encoder_name, ends, spread
+from bas.report.format import counted, encoder_name, ends, spread
 from bas.search.ensemble import made_of
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
@@ -18,7 +18,6 @@ def card(of: Description) -> str:
     shown, file = encoder_name(encoder.name), is_own(encoder.name)
     states = f"state {of.layers[0]}" if len(of.layers) == 1 else f"states {', '.join(map(str, of.layers))}"
     own = ", and has no score of its own" if honest.folds > 1 else ""
-    seeds = "1 seed" if honest.seeds == 1 else f"{honest.seeds} seeds"
     return "\n".join(
         [
             *_head(of),
@@ -50,8 +49,8 @@ def card(of: Description) -> str:
                 f"This model was fitted on all {of.trained['utterances']:,} utterances that the folds of the "
                 f"comparison train on{own}. Below is that of models of the same procedure, each "
                 f"tested on values of {honest.unit} that it was not trained on: {honest.folds} folds, "
-                f"{seeds}, {honest.utterances:,} utterances of {honest.units} units ({honest.unit}); "
-                f"protocol {honest.protocol.description}."
+                f"{counted(honest.seeds, 'seed')}, {honest.utterances:,} utterances of {honest.units} units "
+                f"({honest.unit}); protocol {honest.protocol.description}."
             ),
             "",
             *markdown_table(["metric", "mean over seeds"], [[n, spread(v)] for n, v in honest.metrics.items()]),
@@ -73,9 +72,11 @@ def card(of: Description) -> str:
                     f"Corpus: {of.trained['corpus']}, {of.trained['utterances']:,} utterances of "
                     f"{of.trained['units']} units ({honest.unit}), {of.shortest:.1f} to {of.longest:.1f} s long; "
                     "longer speech is cut into windows.",
+                    *_noted(of),
                     *_unheard(of),
                     f"Encoder: {shown}, revision {encoder.revision}, {encoder.precision}.",
                     *_own_file(of),
+                    *_size(of),
                     f"Run {honest.run}, row {honest.row}, seed {of.trained['seed']}; "
                     f"bas {of.trained['versions']['bas']}.",
                     *(f"Licence of the {part}: {text}" for part, text in of.license.items()),
@@ -93,10 +94,23 @@ def _architecture(of: Description) -> str:
     return ("an ensemble: " if len(of.members) > 1 else "") + made_of(of.members)
 
 
+def _noted(of: Description) -> list[str]:
+    """What the corpus's reader says of its labels and recordings."""
+    note = of.trained.get("note")  # models of bas 0.9 have none
+    return [f"Of the corpus: {note}."] if note else []
+
+
 def _unheard(of: Description) -> list[str]:
     """What the run has tested and no fold has trained on."""
     count = of.trained["unheard"]
     return [f"{count:,} utterances of the test part it was not trained on."] if count else []
+
+
+def _size(of: Description) -> list[str]:
+    """What the network costs; the encoder, which costs far more, is not loaded by an export."""
+    if of.size is None:
+        return []
+    return [f"Network on the encoder's states: {of.size}."]
 
 
 def _own_file(of: Description) -> list[str]:
@@ -109,17 +123,32 @@ def _own_file(of: Description) -> list[str]:
 def _calibrated(of: Description) -> list[str]:
     if of.calibration is None:
         return []
+    return [_log_loss(of), *_shifted(of)]
+
+
+def _shifted(of: Description) -> list[str]:
+    """What class weights do to probabilities."""
+    if of.trained["settings"].get("class_weights", "none") == "none":
+        return []
+    return [
+        "It was trained with class weights, as if all classes were equally frequent: its probabilities are of such "
+        "speech, too high for rare classes, and a temperature does not undo that."
+    ]
+
+
+def _log_loss(of: Description) -> str:
+    assert of.calibration is not None
     before, after = of.calibration.uncalibrated, of.calibration.calibrated
     line = f"On the folds' test parts the log loss is {before.loss:.3f}, the expected calibration error "
     line += f"{100 * before.error:.1f} points"
     if after is None:
-        return [f"{line}. No temperature: with one fold there is no other to fit it on."]
+        return f"{line}. No temperature: with one fold there is no other to fit it on."
     line += (
         f"; with a temperature, that of each fold fitted on the others, {after.loss:.3f} and {100 * after.error:.1f}"
     )
     if of.temperature == 1:
-        return [f"{line}: no gain, so logits are taken as they are."]
-    return [f"{line}. Logits are divided by {of.temperature:.2f}, fitted on all folds."]
+        return f"{line}: no gain, so logits are taken as they are."
+    return f"{line}. Logits are divided by {of.temperature:.2f}, fitted on all folds."
 
 
 def _head(of: Description) -> list[str]:

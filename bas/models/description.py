@@ -60,6 +60,19 @@ class Honest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a model's network is and costs, without its encoder. multiply_adds: of `seconds` of speech in one window."""
+
+    parameters: int
+    multiply_adds: int  # see `bas.networks.costs`
+    seconds: float
+
+    def __str__(self) -> str:
+        cost = f"{self.multiply_adds:,} multiply-adds for {self.seconds:g} s of speech"
+        return f"{self.parameters:,} parameters, {cost}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """A model. Probabilities are `activation(outputs / temperature)`. Raises UserError for values that cannot be."""
 
@@ -81,8 +94,9 @@ class Description:
     shortest: float  # seconds of the shortest utterance of the training
     longest: float  # seconds of the longest utterance of the training: longer speech is cut into windows
     honest: Honest
-    trained: Mapping[str, Any]  # corpus, its utterances and units, seed, settings, versions, date
+    trained: Mapping[str, Any]  # corpus, its note, utterances and units, seed, settings, versions, date
     license: Mapping[str, str]  # by part (encoder, corpus), what is known of its licence
+    size: Size | None = None  # None: of a model of bas 0.9
 
     def __post_init__(self) -> None:
         encoder, layers = self.encoder, self.layers

@@ -5,6 +5,7 @@ Axes: S seeds, N test utterances, O classes.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,8 +22,9 @@ from bas.encoders import EncoderInfo, files_of
 from bas.errors import UserError
 from bas.features.store import StoreInfo
 from bas.models import folder as on_disk
-from bas.models.description import FORMAT, Activation, Calibration, Description, Honest
+from bas.models.description import FORMAT, Activation, Calibration, Description, Honest, Size
 from bas.models.layout import Block, Layout, layout_of, modules
+from bas.networks.costs import multiply_adds
 from bas.protocols import field_of
 from bas.report.answer import answer
 from bas.report.closely import Said
@@ -43,6 +45,10 @@ from bas.util.versions import versions
 
 WORK = "exporting"
 """In a run's folder: what an export has trained so far; deleted when its model is complete."""
+
+
+SPEECH = 5.0
+"""Seconds for which multiply-adds are counted."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,7 @@ def describe(
         ),
         trained={
             "corpus": run.corpus.name,
+            "note": run.corpus.note,
             "utterances": len(ids),
             "units": len(units),
             "unheard": len(run.protocol.test_ids) - len({*run.protocol.test_ids} & {*ids}),
@@ -172,7 +179,15 @@ def describe(
             "date": date.today().isoformat(),
         },
         license=licenses(info),
+        size=_size(fitted, info),
     )
+
+
+def _size(fitted: Whole, info: StoreInfo) -> Size:
+    frames = math.ceil(math.ceil(SPEECH * info.encoder["frame_rate"]) / fitted.stride)
+    width = info.dim * (len(info.layers) if fitted.layer == MIX else 1)
+    parameters = sum(p.numel() for p in fitted.network.parameters())
+    return Size(parameters=parameters, multiply_adds=multiply_adds(fitted.network, width, frames), seconds=SPEECH)
 
 
 def _layout(fitted: Whole, run: Run) -> Layout:

@@ -10,6 +10,7 @@ Axes: L states, T frames, D width, O outputs.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from bas.corpora import Utterance
 from bas.encoders import Encoder
 from bas.encoders.again import load_again
-from bas.encoders.base import pieces
+from bas.encoders.base import Graphed, pieces
 from bas.errors import UserError
 from bas.models import folder as on_disk
 from bas.models.description import Description
@@ -46,6 +47,15 @@ class Prediction:
     end: float
     label: str
     values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that a recording took. speech: of sound. whole: from its file to what is said of it, of that encoder."""
+
+    speech: float
+    whole: float
+    encoder: float
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,12 @@ class Model:
 
     def __repr__(self) -> str:
         of = self.description
-        return f"<bas.Model {of.name}: {of.task} ({', '.join(of.outputs)}) on {of.encoder.name}>"
+        parts = [f"<bas.Model {of.name}: {of.task} ({', '.join(of.outputs)}) on {of.encoder.name}"]
+        if "encoder" in self.__dict__ and self.encoder_parameters is not None:
+            parts.append(f"encoder {self.encoder_parameters:,} parameters")
+        if of.size is not None:
+            parts.append(f"network {of.size}")
+        return "; ".join(parts) + ">"
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -94,17 +109,31 @@ class Model:
             remedy = "" if "--encoder" in str(error) else "; name its place with --encoder"
             raise UserError(f"{error}{remedy}") from error
 
+    @property
+    def encoder_parameters(self) -> int | None:
+        """Of the encoder, which is loaded for it; None of one in a Python file, into which bas does not look."""
+        if not isinstance(self.encoder, Graphed):
+            return None
+        return sum(p.numel() for p in self.encoder.graph(self.description.layers).parameters())
+
     def predict(self, source: Source) -> list[Prediction]:
         """What the model says of a recording, window after window; of a short one that is one.
 
         source: a file of any format that soundfile reads, or an utterance of a corpus. Raises UserError for one that
         cannot be read, or is too short for the encoder.
         """
+        return self.timed(source)[0]
+
+    def timed(self, source: Source) -> tuple[list[Prediction], Timing]:
+        """As `predict`, and how long it took."""
+        begun = time.perf_counter()
         utterance = source if isinstance(source, Utterance) else Utterance(os.fspath(source), Path(source))
         if not utterance.audio.is_file():
             why = "a folder; `bas predict` takes those" if utterance.audio.is_dir() else "no such file"
             raise UserError(f"{utterance.audio}: {why}")
-        return self._of_wave(load(utterance), utterance.id, utterance.start)
+        wave = load(utterance)
+        said, encoder = self._of_wave(wave, utterance.id, utterance.start)
+        return said, Timing(len(wave) / SAMPLE_RATE, time.perf_counter() - begun, encoder)
 
     def predict_wave(self, wave: np.ndarray, rate: int) -> list[Prediction]:
         """As `predict`, of samples `(N,)` in -1 to 1 at `rate` Hz."""
@@ -116,7 +145,7 @@ class Model:
             )
         if not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise UserError(f"rate {rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}")
-        return self._of_wave(resample(wave.astype(np.float32), rate), "wave", 0.0)
+        return self._of_wave(resample(wave.astype(np.float32), rate), "wave", 0.0)[0]
 
     def outputs(self, states_LTD: Tensor) -> Tensor:
         """The network's outputs `(O,)` for the states that the model reads, `(L, T, D)`: logits, for classes.
@@ -146,16 +175,22 @@ class Model:
             scaled = scaled.sigmoid()
         return np.asarray(scaled.numpy())
 
-    def _of_wave(self, wave: Wave, source: str, begin: float) -> list[Prediction]:
+    def _of_wave(self, wave: Wave, source: str, begin: float) -> tuple[list[Prediction], float]:
+        """What is said of each window, and the seconds that the encoder took for all."""
         if len(wave) < self.encoder.min_samples:
             seconds = len(wave) / SAMPLE_RATE
             least = f"it takes {self.encoder.min_samples / SAMPLE_RATE:.3f} s"
             raise UserError(f"{source}: {seconds:.3f} s are too short for encoder {self.encoder.info.name}: {least}")
         longest = round(self.description.longest * SAMPLE_RATE) + 1  # which resampling may have rounded up
-        return [self._window(wave[a:b], source, begin, a, b) for a, b in pieces(len(wave), longest)]
+        windows = [self._window(wave[a:b], source, begin, a, b) for a, b in pieces(len(wave), longest)]
+        return [said for said, _ in windows], sum(seconds for _, seconds in windows)
 
-    def _window(self, wave: Wave, source: str, begin: float, a: int, b: int) -> Prediction:
+    def _window(self, wave: Wave, source: str, begin: float, a: int, b: int) -> tuple[Prediction, float]:
+        begun = time.perf_counter()
         (states_LTD,) = self.encoder.encode([self.encoder.prepare(wave)])
+        if states_LTD.is_cuda:
+            torch.cuda.synchronize(states_LTD.device)  # else the encoder's seconds would be spent in what waits for it
+        seconds = time.perf_counter() - begun
         try:
             values = self.values(self.outputs(states_LTD[list(self.description.layers)]))
         except UserError as error:
@@ -163,27 +198,31 @@ class Model:
         names = self.description.outputs
         label = names[int(values.argmax())] if self.description.activation == "softmax" else ""
         by_name = dict(zip(names, values.tolist(), strict=True))
-        return Prediction(source, begin + a / SAMPLE_RATE, begin + b / SAMPLE_RATE, label, by_name)
+        return Prediction(source, begin + a / SAMPLE_RATE, begin + b / SAMPLE_RATE, label, by_name), seconds
+
+
+Worked = tuple[list[Prediction], Timing] | tuple[Failure, None]
 
 
 def predict_all(
-    model: Model, sources: Iterable[Utterance], crew: int, done: Callable[[], None] = lambda: None
+    model: Model, sources: Iterable[Utterance], crew: int, done: Callable[[Timing | None], None] = lambda timing: None
 ) -> Iterator[list[Prediction] | Failure]:
     """The predictions of each recording, in order; of one that cannot be read, why.
 
-    crew: threads, each of which decodes, encodes and predicts on one core. done: is called after each recording.
+    crew: threads, each of which decodes, encodes and predicts on one core. done: is called after each recording with
+    how long it took; of a failure, None.
     Raises UserError where the encoder cannot be loaded.
     """
     model.encoder  # noqa: B018  a missing one is refused here, once
 
-    def work(utterance: Utterance) -> list[Prediction] | Failure:
+    def work(utterance: Utterance) -> Worked:
         try:
-            return model.predict(utterance)
+            return model.timed(utterance)
         except UserError as error:
-            return Failure(utterance.id, str(error))
+            return Failure(utterance.id, str(error)), None
 
     before = torch.get_num_threads()
-    running: deque[Future[list[Prediction] | Failure]] = deque()
+    running: deque[Future[Worked]] = deque()
     with ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for utterance in sources:
@@ -197,7 +236,7 @@ def predict_all(
             torch.set_num_threads(before)
 
 
-def _next(running: deque[Future[list[Prediction] | Failure]], done: Callable[[], None]) -> list[Prediction] | Failure:
-    result = running.popleft().result()
-    done()
+def _next(running: deque[Future[Worked]], done: Callable[[Timing | None], None]) -> list[Prediction] | Failure:
+    result, timing = running.popleft().result()
+    done(timing)
     return result

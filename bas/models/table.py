@@ -6,6 +6,8 @@ import csv
 import hashlib
 import json
 import os
+import statistics
+import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -22,7 +24,8 @@ from bas.corpora.intervals import AUDIO
 from bas.corpora.manifest import SUFFIXES
 from bas.errors import UserError
 from bas.models.description import Description
-from bas.models.predict import Failure, Model, Prediction, predict_all
+from bas.models.predict import Failure, Model, Prediction, Timing, predict_all
+from bas.report.format import counted
 from bas.speech.audio import SLACK
 from bas.util.files import hold, replacing
 from bas.util.progress import bar
@@ -34,10 +37,42 @@ FORMATS = (".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Recordings that could not be predicted, and how many lines are of speech shorter than any in the training."""
+    """What became of recordings, and how fast.
+
+    short: lines of speech shorter than any in the training. pace: how fast; "" where nothing was predicted.
+    """
 
     failures: list[Failure]
     short: int
+    pace: str
+
+
+class Clock:
+    """How long recordings take, measured from here on."""
+
+    def __init__(self, model: Model, crew: int) -> None:
+        threads = f"{crew} threads" if crew > 1 else "one thread"
+        self.on = threads if model.device.type == "cpu" else model.device.type
+        self.begun = self.now = time.perf_counter()
+        self.times: list[Timing] = []
+
+    def add(self, timing: Timing | None) -> None:
+        """Of a recording that is done; None of one that failed."""
+        self.now = time.perf_counter()
+        self.times += [timing] if timing else []
+
+    def line(self) -> str:
+        """The pace of all, and of one recording; "" of none."""
+        if not self.times:
+            return ""
+        speech, whole, encoder = (sum(getattr(t, n) for t in self.times) for n in ("speech", "whole", "encoder"))
+        wall, median = self.now - self.begun, statistics.median(t.whole for t in self.times)
+        pace = speech / wall
+        return (
+            f"{counted(len(self.times), 'recording')}, {speech:.1f} s of speech in {wall:.1f} s on {self.on}: "
+            f"{pace:,.{0 if pace > 10 else 1}f} times real time; median {median:.3g} s each, "
+            f"{100 * encoder / whole:.0f} % of all in the encoder"
+        )
 
 
 def sources(places: Sequence[Path]) -> list[Utterance]:
@@ -88,7 +123,7 @@ def write(
     """
     model.encoder  # noqa: B018  a missing one is refused before anything is written
     part, head = out.with_name(f"{out.name}.part"), {"bas predict": _digest(identity, utterances)}
-    failures: list[Failure] = []
+    failures, clock = list[Failure](), Clock(model, crew)
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("a", encoding="utf-8") as kept:
         if not hold(kept) or not _is_still(part, kept):
@@ -99,7 +134,7 @@ def write(
         if not length:
             kept.write(json.dumps(head) + "\n")
         todo = [utterance for utterance in utterances if utterance.id not in done]
-        with closing(_each(model, todo, crew, console, len(done))) as results:
+        with closing(_each(model, todo, crew, console, clock, len(done))) as results:
             for utterance, result in zip(todo, results, strict=True):
                 if isinstance(result, Failure):
                     failures.append(result)
@@ -112,7 +147,7 @@ def write(
             for row in (one for utterance in utterances for one in done.get(utterance.id, ())):
                 table.add(row)
         part.unlink()
-    return Outcome(failures, table.short)
+    return Outcome(failures, table.short, clock.line())
 
 
 def _is_still(part: Path, kept: TextIO) -> bool:
@@ -142,23 +177,28 @@ def show(
     model: Model, utterances: Sequence[Utterance], stream: TextIO, as_json: bool, crew: int, console: Console
 ) -> Outcome:
     """Predict the recordings onto a stream, one after the other."""
-    table, failures = Table(stream, model.description, as_json), []
-    with closing(_each(model, utterances, crew, console, 0)) as results:
+    table, failures, clock = Table(stream, model.description, as_json), list[Failure](), Clock(model, crew)
+    with closing(_each(model, utterances, crew, console, clock)) as results:
         for result in results:
             if isinstance(result, Failure):
                 failures.append(result)
             else:
                 for row in result:
                     table.add(row)
-    return Outcome(failures, table.short)
+    return Outcome(failures, table.short, clock.line())
 
 
 def _each(
-    model: Model, utterances: Sequence[Utterance], crew: int, console: Console, before: int
+    model: Model, utterances: Sequence[Utterance], crew: int, console: Console, clock: Clock, before: int = 0
 ) -> Generator[list[Prediction] | Failure, None, None]:
     with bar(console, "recordings") as progress:
         task = progress.add_task("predict", total=before + len(utterances), completed=before)
-        yield from predict_all(model, utterances, crew, lambda: progress.advance(task))
+
+        def done(timing: Timing | None) -> None:
+            progress.advance(task)
+            clock.add(timing)
+
+        yield from predict_all(model, utterances, crew, done)
 
 
 def _done(part: Path, head: dict[str, str]) -> tuple[dict[str, list[Prediction]], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bas.report.format import difference, points
+from bas.report.format import counted, difference, points
 from bas.report.notes import corrected
 from bas.report.results import Comparison
 from bas.runs.results import LAST_EPOCH, NOT_ABOVE_CHANCE
@@ -44,7 +44,8 @@ def answer(results: Comparison) -> Answer:
     against = [(row.row, row.against_linear) for row in results.rows if row.against_linear]
     known = [(row, of) for row, of in against if of.significant is not None]
     if not known:
-        why = f"with {results.units} units ({results.unit}), {results.folds} folds and {len(results.seeds)} seeds"
+        seeds = counted(len(results.seeds), "seed")
+        why = f"with {results.units} units ({results.unit}), {results.folds} folds and {seeds}"
         text = f"This table tells no row from another, for there is no verdict {why}."
         return Answer(linear, f"{text} Until one does, take the {linear}, the simplest row.")
     stay = corrected(compared(results).values())

@@ -7,7 +7,7 @@ from collections import Counter
 from rich.console import Console
 
 from bas.report.answer import answer, compared
-from bas.report.format import encoder_name, ends, points, spread, verdict
+from bas.report.format import encoder_name, ends, over_seeds, points, spread, verdict
 from bas.report.notes import (
     about,
     ceiling_line,
@@ -65,7 +65,7 @@ def differences(results: Comparison) -> Table:
 def _metrics_line(results: Comparison) -> str:
     return (
         f"Metrics in points on {results.tested} test utterances {over_folds(results)} "
-        f"(protocol {results.protocol.description}), mean ± sd over {len(results.seeds)} seeds; "
+        f"(protocol {results.protocol.description}), {over_seeds(len(results.seeds))}; "
         f"the {results.linear} has no seed."
     )
 

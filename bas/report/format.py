@@ -31,6 +31,16 @@ def spread(of: Spread) -> str:
     return points(of.mean) + (f" ± {points(of.sd)}" if of.sd else "")
 
 
+def over_seeds(count: int) -> str:
+    """What a cell of several seeds shows; of one there is no deviation."""
+    return f"mean ± sd over {count} seeds" if count > 1 else "one seed"
+
+
+def counted(count: int, name: str) -> str:
+    """1 seed, 3 seeds."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def ends(of: Ends, sign: str = "", *, scale: float = 100.0, digits: int = 1) -> str:
     """Of an interval, see `stats.between`."""
     return between(of.low, of.high, sign, scale=scale, digits=digits)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bas.protocols import Protocol
-from bas.report.format import points
+from bas.report.format import counted, points
 from bas.runs.plan import BEST, MIX
 from bas.runs.results import Context
 from bas.runs.run import Run
@@ -46,7 +46,7 @@ def announce(run: Run, workers: int, console: Console) -> None:
         )
     )
     console.print(
-        f"protocol {run.protocol.description}: {len(run.protocol.folds)} folds x {len(plan.seeds)} seeds; "
+        f"protocol {run.protocol.description}: {len(run.protocol.folds)} folds x {counted(len(plan.seeds), 'seed')}; "
         f"{workers} workers of one thread on {plan.device}"
     )
     console.print("settings: " + ", ".join(f"{k}={v}" for k, v in settings.to_dict().items()))

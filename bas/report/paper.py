@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bas.report.answer import compared
-from bas.report.format import encoder_name, ends, spread, verdict
+from bas.report.format import encoder_name, ends, over_seeds, spread, verdict
 from bas.report.notes import corrected
 from bas.report.results import Comparison
 from bas.util.files import replacing, write_text
@@ -44,12 +44,11 @@ def latex(results: Comparison) -> str:
         [row.row, *(spread(row.metrics[name]) for name in names), ends(row.interval), verdict(row.against_linear, stay)]
         for row in results.rows
     ]
-    seeds = f"mean ± sd over {len(results.seeds)} seeds" if len(results.seeds) > 1 else "one seed"
     caption = (
         f"{results.corpus}, {encoder_name(results.encoder.name)}, layer {results.layer}: metrics in points on "
-        f"{results.tested} test utterances, {results.folds} folds, {seeds}; 95 % intervals for other units "
-        f"({results.unit}) and other trainings; uncorrected: not once all comparisons are corrected (Holm). Protocol "
-        f"{results.protocol.description}."
+        f"{results.tested} test utterances, {results.folds} folds, {over_seeds(len(results.seeds))}; 95 % intervals "
+        f"for other units ({results.unit}) and other trainings; uncorrected: not once all comparisons are corrected "
+        f"(Holm). Protocol {results.protocol.description}."
     )
     caption += "".join(f" Mark: {mark}." for mark in results.protocol.marks)
     return "\n".join(

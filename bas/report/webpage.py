@@ -107,6 +107,7 @@ def _settings(run: Run) -> dict[str, object]:
         "encoder": info.encoder["name"],
         "features": f"{plan.features} ({info.identity})",
         "layer": plan.layer,
+        "headline": run.headline,
         "seeds": ", ".join(map(str, plan.seeds)),
         "device": plan.device,
         "spaces": ", ".join(f"{name} ({file.digest})" for name, file in run.spaces.items()),

@@ -158,7 +158,7 @@ def inputs_of(
         check_paths(files, settings, "name another, such as --set strategy=gumbel")
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
-    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels)
+    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels, choice.headline)
     return Inputs(plan, opened.store, opened.corpus, files)
 
 

@@ -24,6 +24,7 @@ from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
 from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
 from bas.training.settings import Settings
+from bas.training.stack import Loss
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,17 @@ def fit(
     dims = data.dim, settings.width or data.dim, len(session.run.outputs)
     made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
     network = made.to(session.device)
+    fit_part = session.members(parts.fit)
     if settings.normalise != "none":
-        network.standardise.set(*data.moments(session.members(parts.fit)))
+        network.standardise.set(*data.moments(fit_part))
+    loss = session.run.losses(settings, fit_part)
 
     def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         out: Tensor = network(x_BTD, mask_BT)
         return out
 
     def record(epoch: Epoch) -> Record:
-        scores = valid_scores(session, network, data, valid)
+        scores = valid_scores(session, network, data, valid, loss.held)
         result = {"epoch": epoch.index, "loss": epoch.loss, "valid": scores, "score": -scores["loss"]}
         result |= session.mix(network)
         after_epoch(result)
@@ -163,9 +166,9 @@ def fit(
     records, seconds = optimise(
         network,
         forward,
-        session.run.task.loss,
+        loss.fit,
         data,
-        session.members(parts.fit),
+        fit_part,
         replace(settings, warmup=0),  # only for a search: here a layer mix learns from the first step
         seed_of(fold, seed, member),
         record,
@@ -206,9 +209,10 @@ def search_fold(
     supernet = made.to(session.device)
     if settings.normalise != "none":
         supernet.standardise.set(*data.moments(fit_part))
+    loss = session.run.losses(settings, fit_part)
 
     def score(network: Network) -> dict[str, float]:
-        return valid_scores(session, network, data, valid)
+        return valid_scores(session, network, data, valid, loss.held)
 
     def record(epoch: Record) -> Record:
         leader = epoch["architecture"]
@@ -219,7 +223,7 @@ def search_fold(
 
     outcome = search(
         supernet,
-        session.run.task.loss,
+        loss.fit,
         data,
         fit_part,
         settings,
@@ -232,8 +236,8 @@ def search_fold(
     return supernet, outcome
 
 
-def valid_scores(session: Session, network: Network, data: Data, valid: Tensor) -> dict[str, float]:
+def valid_scores(session: Session, network: Network, data: Data, valid: Tensor, loss: Loss) -> dict[str, float]:
     """Loss and metrics on the valid part; `network` is in eval mode."""
     outputs_BO = outputs(network, data, valid)
-    loss = float(session.run.task.loss(outputs_BO, data.targets_U[valid]))
-    return {"loss": loss, **session.metrics(session.run.task.predict(outputs_BO), valid)}
+    value = float(loss(outputs_BO, data.targets_U[valid]))
+    return {"loss": value, **session.metrics(session.run.task.predict(outputs_BO), valid)}

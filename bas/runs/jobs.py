@@ -104,13 +104,14 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
     run = session.run
     x_ULD, targets_U, units_U = session.training_means(job.fold)
     metric = run.metrics[run.headline]
-    scores = cross_validate(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric)
+    weights = run.plan.settings.class_weights
+    scores = cross_validate(x_ULD, targets_U, units_U, run.store.info.layers, run.task, metric, weights)
     return LayerResult(best(scores), scores)
 
 
 def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
     """Its strength is chosen as the other rows stop: on the valid part, or on inner folds and fitted on them all."""
-    run, linear = session.run, session.run.task.linears[job.row]
+    run, linear = session.run, session.run.linears[job.row]
     row = fit_linear_row(session, job.row, job.fold)
     held = [session.score(make(linear, row.strength).fit(*fit).predict(x), y) for fit, (x, y) in row.splits]
     units = np.array([field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in row.parts.fit])

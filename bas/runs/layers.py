@@ -19,8 +19,10 @@ from sklearn.preprocessing import StandardScaler
 
 from bas.errors import UserError
 from bas.runs import inner
+from bas.runs.losses import weighted
 from bas.stats import Metric
 from bas.tasks import Task, join_parts
+from bas.training.settings import ClassWeights
 
 FOLDS = 5
 STRENGTH = 0.03
@@ -33,7 +35,13 @@ def middle(states: Sequence[int]) -> int:
 
 
 def cross_validate(
-    x_ULD: np.ndarray, targets_U: np.ndarray, units_U: np.ndarray, states: Sequence[int], task: Task, metric: Metric
+    x_ULD: np.ndarray,
+    targets_U: np.ndarray,
+    units_U: np.ndarray,
+    states: Sequence[int],
+    task: Task,
+    metric: Metric,
+    class_weights: ClassWeights = "none",
 ) -> dict[int, float]:
     """Each state's score on utterances whose unit its model has not seen, pooled over the folds.
 
@@ -47,7 +55,7 @@ def cross_validate(
     if not splits:
         unit = task.disjoint[0] if task.disjoint else "utterance"
         raise UserError(f"the best layer cannot be estimated: each training {unit} is of one class")
-    linear = next(iter(task.linears.values()))
+    linear = weighted(next(iter(task.linears.values())), class_weights)
     held_U = np.concatenate([held for _, held in splits])
     parts_U = np.repeat(np.arange(len(splits)), [len(held) for _, held in splits])
     targets = join_parts(task, targets_U[held_U], parts_U)

@@ -65,7 +65,7 @@ def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
             if not splits:
                 why = f"in fold {fold} every inner fold trains on one {run.task.classes} alone"
                 raise UserError(f"setting committee={settings.committee}: {why}; give committee=1, or more speakers")
-    linear = run.task.linears[row]
+    linear = run.linears[row]
     strength = choose_strength(linear, run.metrics[run.headline], splits)
     training = means(session, fold, parts, parts.fit)
     model = make(linear, strength).fit(*training)

@@ -27,6 +27,7 @@ class Plan:
     seeds: tuple[int, ...]
     device: str  # cpu | cuda
     labels: str | None = None  # a scheme of bas.corpora.labels; None: the corpus's own words
+    headline: str | None = None  # one of the task's metrics; None: the corpus's own, see `Run.headline`
 
     def with_seeds(self, seeds: tuple[int, ...]) -> Plan:
         """The same plan with other seeds."""

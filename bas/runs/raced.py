@@ -115,8 +115,9 @@ def race_fold(
     every = [*solved, *(a for a in finalists if a not in solved)] if ensemble else []
     if every:
         held_MNO = [torch.cat([held[a, r] for r in range(len(inner))]) for a in every]
-        targets_N = data.targets_U.cpu()[session.members(tuple(i for parts in inner for i in parts.valid))]
-        weights = weigh(held_MNO, lambda outputs_NO: session.run.task.loss(outputs_NO, targets_N))
+        held_out = session.members(tuple(i for parts in inner for i in parts.valid))  # each training utterance once
+        targets_N, loss = data.targets_U.cpu()[held_out], session.run.losses(settings, held_out).held
+        weights = weigh(held_MNO, lambda outputs_NO: loss(outputs_NO, targets_N))
         chosen = tuple(Member(a.to_dict(), w) for a, w in zip(every, weights, strict=True) if w)
     trained = [Architecture.of(trial.architecture) for trial in trials if not trial.solved]
     work = {a: multiply_adds(supernet.discrete(a), data.states * data.dim, frames) for a in set(trained)}

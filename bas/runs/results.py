@@ -249,6 +249,7 @@ class Context:
     pooled: bool  # over the folds, or within each
     reference: str  # the baseline that differences are against
     linear: str  # the task's linear row
+    from_recordings: bool = True  # whether a recording alone gives the features, as a model needs
 
 
 def context(run: Run) -> dict[str, Any]:
@@ -279,6 +280,7 @@ def context(run: Run) -> dict[str, Any]:
             pooled=run.task.pooled,
             reference=run.reference,
             linear=run.linear,
+            from_recordings=run.store.info.from_recordings,
         )
     )
 

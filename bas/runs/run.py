@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bas.corpora import Corpus, Utterance
 from bas.corpora.labels import relabel
 from bas.errors import UserError
@@ -23,11 +25,13 @@ from bas.features.corpus import corpus_of
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, read
 from bas.runs.baselines import common_baselines
+from bas.runs.losses import Losses, check_loss, losses, weighted
 from bas.runs.plan import MIX, Plan
 from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Metric
-from bas.tasks import EMOTION, Task
+from bas.tasks import EMOTION, Linear, Task
+from bas.training.settings import Settings
 from bas.util.files import read_record
 
 AGAIN = "delete it: the job is done again"
@@ -55,6 +59,13 @@ class Inputs:
         """The task of the spaces; UserError if they have several."""
         return common_task(self.spaces)
 
+    def check(self) -> None:
+        """Raise UserError for a headline that is no metric of the task, and for class weights without classes."""
+        check_loss(self.task, self.plan.settings)
+        if self.plan.headline is not None:
+            outputs = self.task.outputs(self.corpus.labelled(self.task.label))
+            _check_headline(self.plan.headline, self.task.metrics(outputs))
+
     def with_plan(self, **changes: Any) -> Inputs:
         """The same store, corpus and spaces, with these fields of the plan changed."""
         return replace(self, plan=replace(self.plan, **changes))
@@ -73,6 +84,8 @@ class Run:
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
+        if self.plan.headline is not None:
+            _check_headline(self.plan.headline, self.metrics)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -91,7 +104,12 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The metric of choices and verdicts: the corpus's headline if the task has it, else the task's first."""
+        """The metric of choices and verdicts: the plan's, else `usual_headline`."""
+        return self.plan.headline or self.usual_headline
+
+    @property
+    def usual_headline(self) -> str:
+        """The corpus's headline if the task has it, else the task's first metric."""
         return next((name for name in self.corpus.headlines if name in self.metrics), next(iter(self.metrics)))
 
     @property
@@ -108,6 +126,15 @@ class Run:
     def linear(self) -> str:
         """The task's linear row."""
         return next(iter(self.task.linears))
+
+    @property
+    def linears(self) -> Mapping[str, Linear]:
+        """The task's linear models by row, as the run's settings weigh classes."""
+        return {row: weighted(linear, self.plan.settings.class_weights) for row, linear in self.task.linears.items()}
+
+    def losses(self, settings: Settings, fit: Tensor) -> Losses:
+        """The losses of a training on the utterances `fit`, by their positions. settings: the run's, or others."""
+        return losses(self.task, settings, self.targets[fit.numpy()], len(self.outputs))
 
     @property
     def unit(self) -> str:
@@ -127,6 +154,11 @@ class Run:
 
     def result(self, job: str) -> dict[str, Any]:
         return read_record(self.job_path(job), AGAIN)
+
+
+def _check_headline(name: str, metrics: Mapping[str, Metric]) -> None:
+    if name not in metrics:
+        raise UserError(f"--headline {name}: must be one of {', '.join(metrics)}")
 
 
 def common_task(spaces: Iterable[SpaceFile]) -> Task:

@@ -106,7 +106,9 @@ class _Problem:
         # With more values than utterances, the same optimum in fewer dimensions: an L2 penalty does not see a rotation.
         self.basis_RK = _basis(z_UK) if z_UK.shape[1] > len(z_UK) else None
         self.z_UR = z_UK if self.basis_RK is None else z_UK @ self.basis_RK.T
-        self.targets_U = session.run.targets[session.members(parts.fit).numpy()]
+        fit_part = session.members(parts.fit)
+        self.targets_U, self.class_weights = session.run.targets[fit_part.numpy()], settings.class_weights
+        self.loss = session.run.losses(settings, fit_part).held
 
     def _of(self, ids: tuple[str, ...]) -> Tensor:
         if ids not in self._known:
@@ -118,7 +120,8 @@ class _Problem:
         if len(names_C) == 1:  # as where each speaker has one label: nothing to learn but that
             weight_CR, bias_C = np.zeros((1, self.z_UR.shape[1])), np.zeros(1)
         else:
-            model = LogisticRegression(C=strength, max_iter=2000).fit(self.z_UR, self.targets_U)
+            weight = None if self.class_weights == "none" else self.class_weights
+            model = LogisticRegression(C=strength, max_iter=2000, class_weight=weight).fit(self.z_UR, self.targets_U)
             weight_CR, bias_C = model.coef_, model.intercept_
         if len(names_C) == 2:  # one row, for the second class
             weight_CR, bias_C = np.vstack([0 * weight_CR, weight_CR]), np.array([0.0, bias_C[0]])
@@ -138,5 +141,5 @@ class _Problem:
     def scores(self, network: LinearModel, ids: tuple[str, ...]) -> Record:
         members, task = self.session.members(ids), self.session.run.task
         outputs_BO = network.of_summary(self._of(ids))
-        loss = float(task.loss(outputs_BO, self.data.targets_U[members]))
+        loss = float(self.loss(outputs_BO, self.data.targets_U[members]))
         return {"loss": loss, **self.session.metrics(task.predict(outputs_BO), members)}

@@ -40,7 +40,9 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
         if session.stackable(job):
             space, architecture = training_of(session.run, job)
             if not solvable(session, space, architecture):
-                same = architecture, session.layer(job.fold)
+                # Members of a stack have one loss; the class weights are those of a fold's fit part.
+                weighs = session.run.plan.settings.class_weights != "none"
+                same = architecture, session.layer(job.fold), job.fold if weighs else None
         groups.setdefault((job.kind, job.row, *same), []).append(job)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
@@ -89,7 +91,9 @@ def fit_stack(
     made = _members(session, space, architecture, settings, members)
     if any(hasattr(module, FACTOR) for module in made[0].network.modules()):
         raise NotStackableError("a module learns at a rate of its own")
-    loss, task = session.run.task.loss, session.run.task
+    if settings.class_weights != "none" and len({fold for fold, _ in members}) > 1:
+        raise NotStackableError("class weights differ from fold to fold")
+    loss, task = session.run.losses(settings, made[0].fit), session.run.task
     stack, feed = Stack([member.network for member in made]), Feed([member.data for member in made])
     update = Update(stack.flat_MP, settings)
     positions_M, valid_M = zip(
@@ -97,20 +101,20 @@ def fit_stack(
     )
     order_M = [torch.cat(positions).argsort() for positions in positions_M]
     valid = feed.steps(valid_M)
-    check(stack, [member.network for member in made], feed, feed.steps(orders_of(made, settings, 0)), loss)
+    check(stack, [member.network for member in made], feed, feed.steps(orders_of(made, settings, 0)), loss.fit)
     records_M: list[list[Record]] = [[] for _ in made]
     best_M, best_MP = torch.full((len(made),), -math.inf), stack.flat_MP.detach().clone()
     seconds = 0.0
     for epoch in range(settings.epochs):
         begun = time.monotonic()
-        losses = one_epoch(stack, update, feed, made, settings, epoch, loss)
+        losses = one_epoch(stack, update, feed, made, settings, epoch, loss.fit)
         seconds += time.monotonic() - begun
         if bad := [value for value in losses if not math.isfinite(value)]:
             raise Diverged(f"training diverged: loss {bad[0]} in epoch {epoch}; lower the setting lr={settings.lr}")
         out_SMBO = stack.outputs(feed, valid)
         for m, member in enumerate(made):
             outputs_BO = out_SMBO[:, m][valid.real_SMB[:, m]][order_M[m]]
-            value = float(loss(outputs_BO, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
+            value = float(loss.held(outputs_BO, member.data.targets_U[member.valid.to(member.data.device)].cpu()))
             scores = {"loss": value, **session.metrics(task.predict(outputs_BO), member.valid)}
             record = {"epoch": epoch, "loss": losses[m], "valid": scores, "score": -value}
             records_M[m].append(json.loads(json.dumps(record)))

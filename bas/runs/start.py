@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,11 @@ REMEDY = "delete it: the next run writes it again"
 
 
 def split(inputs: Inputs, rule: str | None, seed: int, allowed: Sequence[str] = ()) -> Protocol:
-    """The protocol of a run, see `protocols.make`; utterances that the store skipped are left out."""
+    """The protocol of a run, see `protocols.make`; utterances that the store skipped are left out.
+
+    Raises UserError also for what `Inputs.check` refuses.
+    """
+    inputs.check()
     return make(inputs.corpus, inputs.task, rule, seed, allowed=allowed, skipped=inputs.store.info.skipped)
 
 
@@ -69,7 +73,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
             added = name.startswith("space ") or (name.startswith("baseline ") and name not in old_baselines)
             if added and name not in earlier["made_of"]:
                 continue  # a space that is added, and what it is compared with
-            old = earlier["made_of"].get(name)
+            old = earlier["made_of"].get(name, _before(run).get(name))
             if old != value:
                 raise UserError(f"{folder}: made with {name} {old}, now {value}; give another --name")
         made_of = {**earlier["made_of"], **made_of}
@@ -103,10 +107,9 @@ def reopen(folder: Path, *, trains: bool = True) -> Run:
     if not isinstance(earlier, dict):
         raise UserError(f"{folder}/run.json: not written by this version of bas; run it again under another --name")
     for name, value in _made_of(run).items():
-        if earlier.get(name) != value and (trains or not name.startswith("version of ")):
-            raise UserError(
-                f"{folder}: made with {name} {earlier.get(name)}, now {value}; put that back, or run it anew"
-            )
+        old = earlier.get(name, _before(run).get(name))
+        if old != value and (trains or not name.startswith("version of ")):
+            raise UserError(f"{folder}: made with {name} {old}, now {value}; put that back, or run it anew")
     if trains:
         _check_recordings(Path(run.plan.features), run.corpus, run.store.info)
     check_jobs(folder / "jobs", run.protocol)
@@ -182,6 +185,7 @@ def _made_of(run: Run) -> dict[str, Any]:
         "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
         "task": repr(task),
         "label scheme": plan.labels,
+        "headline": run.headline,
         "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
         "device": plan.device,
@@ -192,6 +196,12 @@ def _made_of(run: Run) -> dict[str, Any]:
         **{f"baseline {name}": _digest(baseline) for name, baseline in run.baselines.items()},
         **{f"space {space.name}": space.digest for space in run.spaces.values()},
     }
+
+
+def _before(run: Run) -> dict[str, Any]:
+    """What a run was made with that does not say, being older than the choice."""
+    later = {f"setting {one.name}": one.default for one in fields(Settings) if one.default is not MISSING}
+    return {"headline": run.usual_headline, **later}
 
 
 def _digest(baseline: SearchSpace) -> str:

@@ -96,6 +96,7 @@ class Trained(Generic[Kind]):
 def train(
     heads: Kind,
     loss: Loss,
+    valid_loss: Loss,
     data: Batched,
     fit: Tensor,
     valid: Tensor,
@@ -108,8 +109,9 @@ def train(
 ) -> Trained[Kind]:
     """Train heads side by side on the utterances `fit` of `data`; each ends with the weights of its own best epoch.
 
-    targets_B: of `valid`, on the data's device. seed: fold and seed. tick: called after every epoch. path: of the
-    checkpoint. every: epochs between validations; the last epoch always has one.
+    loss: of batches that train. valid_loss: of `valid`. targets_B: of `valid`, on the data's device. seed: fold and
+    seed. tick: called after every epoch. path: of the checkpoint. every: epochs between validations; the last epoch
+    always has one.
     Raises Diverged when a training diverges.
     """
     watched = Watched(heads).to(data.device)
@@ -124,7 +126,7 @@ def train(
     def record(epoch: Epoch) -> Record:
         if (settings.epochs - 1 - epoch.index) % every == 0:
             out_BHO = outputs(watched, data, valid)
-            loss_H = torch.stack([loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)])
+            loss_H = torch.stack([valid_loss(out_BO, targets_B) for out_BO in out_BHO.unbind(1)])
             watched.keep(-loss_H)
         tick()
         return {"epoch": epoch.index, "loss": epoch.loss}

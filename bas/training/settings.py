@@ -31,6 +31,7 @@ Residual = Literal["block", "every"]
 Strategy = Literal["race", "gumbel", "bilevel", "hard", "single-path", "darts", "random-search", "random"]
 Noise = Literal["batch", "utterance"]
 Cost = Literal["multiply-adds", "parameters"]
+ClassWeights = Literal["none", "balanced"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 RACES: tuple[Strategy, ...] = ("race", "random-search")
 """Those that train architectures alone, without a supernet."""
@@ -41,6 +42,7 @@ LARGEST = 10**6
 PROBED = (
     *("stride", "normalise", "epochs", "batch_size"),
     *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
+    *("class_weights", "label_smoothing"),
 )
 """The settings that a probe of layers reads."""
 
@@ -88,6 +90,9 @@ class Settings:
     )
     #   and the linear models, weighted
     cost_weight: float  # added to the loss of a search for the most expensive architecture; 0: cost is ignored
+    # Of a task with classes, see `bas.runs.losses`; their defaults are also those of runs that were made without them.
+    class_weights: ClassWeights = "none"  # balanced: an utterance counts as n / (classes x utterances of its class)
+    label_smoothing: float = 0.0  # the share of a label that all classes have alike, in training; not of linear models
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
@@ -102,7 +107,7 @@ class Settings:
         for name in ("width", "stride", "epochs", "batch_size", "committee", "budget", "ensemble"):
             if (getattr(self, name) or 0) > LARGEST:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be at most {LARGEST:,}")
-        for name in ("momentum", "dropout"):
+        for name in ("momentum", "dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"setting {name}={getattr(self, name)}: must be from 0 to below 1")
         for name in ("weight_decay", "cost_weight"):

@@ -116,7 +116,12 @@ h1 { font-size: 1.4rem; line-height: 1.25; overflow-wrap: anywhere; }
 h3 { font-size: 1rem; margin: 2rem 0 0.3rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 0.5rem; border-top: 1px solid #bbb; padding-top: 1rem; }
 .answer { font-size: 1.1rem; border-left: 0.3rem solid #0072b2; padding: 0.5rem 0 0.5rem 1rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+/* Shadows at the edges behind which a table goes on; white that moves with the table covers them at its ends. */
+.scroll { overflow-x: auto; margin: 1rem 0; background-color: #fff; background-repeat: no-repeat;
+  background-image: linear-gradient(to right, #fff 35%, #fff0), linear-gradient(to left, #fff 35%, #fff0),
+    linear-gradient(to right, #0005, #0000), linear-gradient(to left, #0005, #0000);
+  background-position: left, right, left, right; background-attachment: local, local, scroll, scroll;
+  background-size: 2.5rem 100%, 2.5rem 100%, 0.8rem 100%, 0.8rem 100%; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25rem 1rem 0.25rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { border-bottom: 2px solid #888; }
@@ -129,7 +134,7 @@ figure img { width: 100%; height: auto; }
 figcaption, li, .note { font-size: 0.9rem; overflow-wrap: anywhere; }
 pre { background: #f2f2f2; padding: 0.7rem 1rem; overflow-x: auto; font-size: 0.9rem; }
 summary { cursor: pointer; margin: 1rem 0; }
-@media print { body { max-width: none; } .scroll { overflow: visible; } }
+@media print { body { max-width: none; } .scroll { overflow: visible; background: none; } }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """What the browser may load: nothing but what the page holds."""

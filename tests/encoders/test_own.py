@@ -275,15 +275,21 @@ def test_verify_runs_no_file_that_only_the_store_names(tmp_path: Path, capsys: p
         checks = verify(Path("store"), quiet(), CPU, sample=99, encoder=encoder)
         return next(one.problems for one in checks if one.check == "encoder")
 
-    message = (
-        "encoder 'mine.py': the store's encoder is Python, which is run only if you name it; read it, then name it"
-    )
-    assert found(None)[0].startswith(message)
+    assert found(None) == ()
+    capsys.readouterr()
+    assert main(["features", "verify", "store"]) == 0, "what bas may not check is no fault of the store"
+    said = capsys.readouterr().out
+    assert "not checked  encoder: mine.py is Python, which is run only if you name it" in said
+    assert "name it: --encoder mine.py" in said
+    assert main(["features", "verify", "store", "--sample", "0"]) == 0
+    assert "not checked" not in capsys.readouterr().out, "it was not asked for"
     assert runs() == before
     assert found("mine.py") == ()
-    assert main(["features", "verify", "store"]) == 2
-    assert main(["features", "verify", "store", "--encoder", "mine.py"]) == 0
-    assert main(["features", "verify", "cups.toml"]) == 0  # which names the file, and is the user's
+    for named in (["store", "--encoder", "mine.py"], ["cups.toml"]):  # which names the file, and is the user's
+        assert main(["features", "verify", *named]) == 0
+        said = capsys.readouterr().out
+        assert "ok     encoder: " in said
+        assert "not checked" not in said
     before = runs()
     write(Path("mine.py"), MORE, "# edited")
     assert re.search(r"edited since, or another: its hash is \w{16}, not \w{16}; not run", found("mine.py")[0])
@@ -408,7 +414,16 @@ def test_the_verb_says_which(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["pass", name] for name in ENCODER_CONTRACTS]
     assert main(["check-encoder", write(Path("mine.py"), INIT, "self.encode = None")]) == 1
-    assert "mine.py: 6 of 6 contracts broken" in capsys.readouterr().out
+    fault, end = capsys.readouterr().out.splitlines()
+    assert fault.startswith("FAIL shape")
+    assert end == "mine.py: 1 of 6 contracts broken; 5 not tried, which need shape"
+    assert main(["check-encoder", write(Path("mine.py"), RETURN, "return states + np.random.randn(2, 1, 1)")]) == 1
+    *_, fault, end = capsys.readouterr().out.splitlines()
+    assert fault.startswith("FAIL again")
+    assert end == "mine.py: 1 of 6 contracts broken; 1 not tried, which need again"
+    with np.errstate(all="ignore"):
+        assert main(["check-encoder", write(Path("mine.py"), RETURN, "return states / wave.std()")]) == 1
+    assert capsys.readouterr().out.endswith("mine.py: 1 of 6 contracts broken\n"), "all were tried"
     assert main(["check-encoder", "log-mel"]) == 2
     assert "encoder 'log-mel': must be a Python file" in capsys.readouterr().err
     assert isinstance(load_encoder(write(Path("mine.py")), CPU), Own)

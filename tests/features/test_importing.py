@@ -347,7 +347,10 @@ REFUSED: dict[str, tuple[Callable[[Path, Arrays], Path], str]] = {
     "width": (odd(lambda a: a.update(u4=a["u4"][..., :3])), "u4.npy: width 3, but "),
     "frames": (odd(lambda a: a.update(u4=a["u4"][:, :5])), "npy: u4: 5 frames, but 0.20 s make about 10 at --frame-r"),
     "integers": (odd(lambda a: a.update(u4=a["u4"].astype("int32"))), "u4.npy: values of kind int32; must be one of"),
-    "a vector": (odd(lambda a: a.update(u4=a["u4"][0, 0])), "u4.npy: shape (4,); must be (frames, width)"),
+    "a vector": (
+        odd(lambda a: a.update(u4=a["u4"][0, 0])),
+        "u4.npy: shape (4,); one vector, without frames; imp",
+    ),
     "no frame": (odd(lambda a: a.update(u4=a["u4"][:, :0])), "u4.npy: shape (3, 0, 4); must be (frames, width)"),
     "a pickle": (pickled, "u4.npy: not an array of floats in .npy"),
     "objects": (of_objects, "u4.npy: not an array of floats in .npy"),

@@ -32,6 +32,7 @@ SPECTROGRAM = "tests/encoders/test_encoders_spectrogram.py"
 IMPORTING = "tests/features/test_importing.py"
 ONNX = "tests/models/test_onnx.py"
 SAMPLE = "tests/studies/test_audit_sample.py"
+LOSSES = "tests/runs/test_losses.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -703,5 +704,54 @@ MUTANTS = [
         "where, used = rng.randrange(sum(filled)), 0",
         "where, used = 0, rng.randrange(len(filled))",
         "tests/runs/test_spaces.py -k uniform",
+    ),
+    Mutant(
+        "class weights count the utterances that are held out, too",
+        "bas/runs/fit.py",
+        "    loss = session.run.losses(settings, fit_part)\n\n    def forward",
+        "    loss = session.run.losses(settings, session.members((*parts.fit, *parts.valid)))\n\n    def forward",
+        f"{LOSSES} -k 'fit_part or validation'",
+    ),
+    Mutant(
+        "class weights are lost where utterances are summed one by one",
+        "bas/runs/losses.py",
+        "(weights_O.to(outputs_BO.device)[targets_B] * each_B).mean()",
+        "F.cross_entropy(outputs_BO, targets_B, weights_O, label_smoothing=smoothing) + 0 * each_B.mean()",
+        f"{LOSSES} -k whatever_is_beside",
+    ),
+    Mutant(
+        "the validation loss is smoothed as the training's",
+        "bas/runs/losses.py",
+        "_loss(weights_O, settings.label_smoothing), _loss(weights_O, 0.0))",
+        "*[_loss(weights_O, settings.label_smoothing)] * 2)",
+        f"{LOSSES} -k 'smoothing or validation'",
+    ),
+    Mutant(
+        "the linear row ignores class weights",
+        "bas/runs/linear.py",
+        "    linear = run.linears[row]\n",
+        "    linear = run.task.linears[row]\n",
+        f"{LOSSES} -k scikit_learns",
+    ),
+    Mutant(
+        "a headline that the user names is forgotten",
+        "bas/runs/run.py",
+        "return self.plan.headline or self.usual_headline",
+        "return self.usual_headline",
+        "tests/runs/test_headline.py",
+    ),
+    Mutant(
+        "a run goes on under another headline",
+        "bas/runs/start.py",
+        '        "headline": run.headline,\n',
+        "",
+        "tests/runs/test_headline.py -k another_headline",
+    ),
+    Mutant(
+        "the pace of predictions leaves out the encoder",
+        "bas/models/predict.py",
+        "        seconds = time.perf_counter() - begun\n",
+        "        seconds = 0.0\n",
+        f"{PREDICTING} -k how_fast",
     ),
 ]

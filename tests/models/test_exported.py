@@ -17,6 +17,7 @@ from heard import FEATURES, SHARES, heard
 import bas
 from bas.blocks import MeanPool
 from bas.cli.main import main
+from bas.models.card import card
 from bas.networks.linear import LinearModel
 from bas.report.answer import answer
 from bas.report.results import Comparison
@@ -130,9 +131,24 @@ def test_the_score_is_the_tables_and_never_the_models_own(folder: Path) -> None:
     assert honest["interval"] == row["interval"]
     assert (honest["seeds"], honest["folds"], honest["utterances"]) == (2, 2, 40)
     assert honest["protocol"]["hash"] == results["protocol"]["hash"]
-    card = Path("scored/README.md").read_text()
-    assert f"{100 * row['metrics']['WA']['mean']:.1f}" in card
-    assert "has no score of its own" in card
+    page = Path("scored/README.md").read_text()
+    assert f"{100 * row['metrics']['WA']['mean']:.1f}" in page
+    assert "has no score of its own" in page
+    assert "class weights" not in page
+
+
+def test_the_card_says_what_the_reader_says_and_what_weights_do(folder: Path) -> None:
+    """Of a corpus with a note, and of class weights, which a temperature does not undo."""
+    made = bas.load("scored", device="cpu").description
+    note = "listeners heard words alone"
+    assert f"- Of the corpus: {note}." in card(replace(made, trained={**made.trained, "note": note}))
+    assert "Of the corpus" not in card(replace(made, trained={**made.trained, "note": ""}))
+    weighted = {**made.trained["settings"], "class_weights": "balanced"}
+    assert "too high for rare classes" in card(replace(made, trained={**made.trained, "settings": weighted}))
+    older = {k: v for k, v in made.trained["settings"].items() if k != "class_weights"}
+    assert "too high for rare classes" not in card(replace(made, trained={**made.trained, "settings": older}))
+    run = Run.open(folder / "runs" / "race")
+    assert made.trained["note"] == run.corpus.note
 
 
 def test_a_killed_export_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

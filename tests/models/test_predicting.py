@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import math
 import os
+import re
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ from foreign import damaged
 
 import bas
 from bas.cli.main import main
+from bas.encoders.logmel import LogMel
 from bas.errors import UserError
 from bas.models import table
 from bas.models.predict import Model, predict_all
+from bas.networks.costs import multiply_adds
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +130,55 @@ def test_what_is_no_recording_is_said_in_python_too(model: Model, tmp_path: Path
     assert "bright, dull" in repr(model)
 
 
+def test_a_model_says_what_it_costs(model: Model, home: Path) -> None:
+    size = model.description.size
+    assert size is not None
+    assert size.parameters == sum(p.numel() for p in model.network.parameters())
+    frames = math.ceil(size.seconds * model.description.encoder.frame_rate / model.description.stride)
+    assert size.multiply_adds == multiply_adds(model.network, model.description.encoder.dim, frames)
+    assert f"; network {size.parameters:,} parameters, {size.multiply_adds:,} multiply-adds for 5 s" in repr(model)
+    assert f"{size.parameters:,} parameters" in Path("run-model/README.md").read_text()
+    assert "encoder" not in repr(model), "it is not loaded for this"
+    assert model.encoder_parameters == 0, "log-mel has none"
+    assert "encoder 0 parameters" in repr(model)
+
+
+def test_the_end_says_how_fast_it_was(home: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured: an encoder that waits shows in the median and in its share, and not in the table."""
+    capsys.readouterr()
+    assert main(["predict", "run-model", "u00.wav", "u01.wav", "--workers", "2", "--device", "cpu"]) == 0
+    plain = capsys.readouterr()
+    encode = LogMel.encode
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return encode(*arguments)
+
+    monkeypatch.setattr(LogMel, "encode", slowly)
+    assert main(["predict", "run-model", "u00.wav", "u01.wav", "--workers", "1", "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    assert said.out == plain.out
+    seconds = sum(len(soundfile.read(name)[0]) for name in ("u00.wav", "u01.wav")) / 16_000
+    found = re.search(
+        r"^2 recordings, (.+) s of speech in (.+) s on one thread: (.+) times real time; median (.+) s each, (.+) % of "
+        r"all in the encoder$",
+        said.err,
+        re.MULTILINE,
+    )
+    assert found, said.err
+    speech, wall, pace, median, share = map(float, found.groups())
+    assert speech == pytest.approx(seconds, abs=0.05)
+    assert 0.4 <= wall < 60
+    assert pace == pytest.approx(seconds / wall, rel=0.2)
+    assert 0.2 <= median <= wall
+    assert 50 < share <= 100
+    assert "s of speech in" in plain.err
+    assert "on 2 threads" in plain.err
+    out = tmp_path / "out.csv"
+    assert main(["predict", "run-model", "u00.wav", "--out", str(out)]) == 0
+    assert "\n1 recording, " in capsys.readouterr().err
+
+
 def test_what_cannot_be_read_is_left_out_and_told(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +202,7 @@ def files(home: Path) -> list[str]:
 def test_a_table_that_is_killed_twice_goes_on(
     files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, part, predict = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part", Model.predict
+    out, part, predict = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part", Model.timed
     words = ["predict", "run-model", *files, "--out", str(out), "--workers", "1"]
     heard_of: list[str] = []
 
@@ -165,7 +219,7 @@ def test_a_table_that_is_killed_twice_goes_on(
     for _ in range(2):
         heard_of.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(Model, "predict", dying)
+            patch.setattr(Model, "timed", dying)
             assert main(words) == 130
         assert not out.exists()
         assert not {*heard_of} & {*before}, "what is kept is not predicted again"

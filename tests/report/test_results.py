@@ -33,6 +33,15 @@ def test_a_table_as_a_data_frame(tmp_path: Path) -> None:
     assert frame["against_reference.verdict"].tolist()[1] == "better"
 
 
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    line = "mean ± sd over 2 seeds; the lr has no seed."
+    assert line in " ".join(markdown(comparison()).split())
+    page = " ".join(markdown(replace(comparison(), seeds=(0,))).split())
+    assert "one seed; the lr has no seed." in page
+    assert "1 seeds" not in page
+    assert "± sd over one" not in page
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from heard import FEATURES, SHARES, heard
+from PIL import Image
 from places import PATIENCE
 from webpages import Reader
 
@@ -145,6 +147,24 @@ def test_more_epochs_are_a_command_where_they_may_change_the_answer(
     page = to_html("", [Grid(["model"], [["a"], ["b"]], marked="b")])
     assert '<tr><td class="short">a</td></tr>' in page
     assert '<tr class=marked><td class="short">b</td></tr>' in page
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
+def test_a_table_that_goes_on_has_a_shadow_there(tmp_path: Path) -> None:
+    """On a phone nothing else shows that it can be scrolled; only the edge behind which there is more is dark."""
+    dark = {}
+    for name, columns in (("wide", 30), ("narrow", 1)):
+        html = to_html("", [Grid(["w" * 12] * columns, [[""] * columns])])
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+        picture = tmp_path / f"{name}.png"
+        words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/browser"]
+        words += ["--hide-scrollbars", "--no-first-run", "--window-size=600,300", f"--screenshot={picture}"]
+        words.append((tmp_path / f"{name}.html").as_uri())
+        subprocess.run(["chromium", *words], capture_output=True, timeout=120, check=True)
+        grey_YX = np.asarray(Image.open(picture).convert("L"))
+        rows_Y = grey_YX[40:60]  # of the table; its margins are 32 and 16 pixels wide
+        dark[name] = [bool((rows_Y[:, at] < 250).all()) for at in (17, 582)]
+    assert dark == {"wide": [False, True], "narrow": [False, False]}
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")

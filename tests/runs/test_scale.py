@@ -22,11 +22,14 @@ from torch.nn import functional as F
 
 from bas.networks.network import Standardise, varying
 from bas.runs.jobs import run_job
+from bas.runs.losses import Losses
 from bas.runs.plan import Job, Kind
 from bas.runs.session import Session
 from bas.studies.probe.jobs import train_heads
 from bas.training.batches import Data, by_speaker
 from bas.training.settings import PRESETS
+
+PLAIN = Losses(F.cross_entropy, F.cross_entropy)
 
 JOBS = [
     Job(Kind.LINEAR, "logistic regression", 0, 0),
@@ -123,7 +126,7 @@ def test_constants_of_each_speaker_leave_only_rounding_behind(factor: float) -> 
     moved = by_speaker(data_of(x_ND), everyone, list("abcd"))
     assert not moved.moments(everyone)[1].any()
     settings = replace(PRESETS["cpu"], epochs=1, width=4)
-    found = train_heads(moved, (0,), F.cross_entropy, 2, everyone, everyone, settings, (0, 0), lambda: None).heads
+    found = train_heads(moved, (0,), PLAIN, 2, everyone, everyone, settings, (0, 0), lambda: None).heads
     assert (found.standardise.scale_I == 1).all()
     assert (found.standardise_mean.scale_I == 1).all()
 
@@ -143,5 +146,5 @@ def test_the_mean_frames_of_constants_differ_by_rounding_alone() -> None:
     assert float(means_UD.std(0)[0] / 0.1) > 1e-6
     data = Data(frames_ND, lengths.cumsum(0) - lengths, lengths, torch.tensor([0, 1, 0, 1]), means_UD)
     settings, everyone = replace(PRESETS["cpu"], epochs=1, width=4), torch.arange(4)
-    found = train_heads(data, (0,), F.cross_entropy, 2, everyone, everyone, settings, (0, 0), lambda: None).heads
+    found = train_heads(data, (0,), PLAIN, 2, everyone, everyone, settings, (0, 0), lambda: None).heads
     assert (found.standardise_mean.scale_I == 1).all()

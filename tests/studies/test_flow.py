@@ -17,9 +17,13 @@ import bas.features.corpus
 import bas.runs.session
 import bas.runs.spaces
 import bas.runs.workers
+from bas.cli.experiments import take
 from bas.cli.main import main
 from bas.features.store import StoreInfo
+from bas.report.answer import Answer
+from bas.report.results import Comparison
 from bas.runs.run import Run
+from bas.studies import load_results
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +83,24 @@ def test_a_comparison_opens_each_of_its_inputs_once(features: str, counts: Count
     run += ["--set=budget=4", "--set=committee=2"]
     assert main([*run, "--workers", "1"]) == 0
     assert counts == {"corpus": 1, "store.json": 1, "space file": 1, "run": 1, "features": 1}
+
+
+def test_no_export_is_named_of_features_that_a_recording_does_not_give(
+    features: str, counts: Counter[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a derived store, which is not opened once more for it."""
+    assert main(["features", "derive", features, "--pooling", "mean", "--into", "words"]) == 0
+    monkeypatch.setattr("bas.report.answer.answer", lambda results: Answer("FFN", "take it", False))
+    for store_, following in (("words", "board"), (features, "export")):
+        counts.clear()
+        run = ["compare", "--features", store_, "--layer", "1", "--space", "two.py", "--seeds", "1", *SMALL]
+        run += ["--set=budget=4", "--set=committee=2", "--set=stride=1", "--protocol", "speaker:2"]
+        assert main([*run, "--workers", "1", "--name", following]) == 0
+        assert counts["store.json"] == 1
+        results = load_results(Path("runs") / following)
+        assert isinstance(results, Comparison)
+        assert take(results)[0] == following
+        assert f" {following}" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

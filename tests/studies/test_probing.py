@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bas.runs.jobs import run_job
+from bas.runs.losses import Losses
 from bas.runs.plan import BEST, Job, Kind, Plan
 from bas.runs.run import Run
 from bas.runs.session import Session
@@ -37,6 +38,7 @@ from bas.training.settings import settings
 pytestmark = pytest.mark.slow
 
 SPACE = str(ROOT / "search_spaces/ser_bas3.py")
+PLAIN = Losses(F.cross_entropy, F.cross_entropy)
 CHANGES = {"epochs": "4", "stride": "1", "lr": "0.01", "batch_size": "16"}
 
 
@@ -146,7 +148,7 @@ def test_every_head_ends_with_the_weights_of_its_own_best_epoch(run: Run, monkey
     monkeypatch.setattr(Watched, "keep", watch)
     hasty = settings("cpu", CHANGES | {"epochs": "8", "lr": "0.05", "schedule": "constant"})
     states = run.store.info.layers
-    trained = train_heads(data, states, F.cross_entropy, 2, fit, valid, hasty, (0, 0), lambda: None)
+    trained = train_heads(data, states, PLAIN, 2, fit, valid, hasty, (0, 0), lambda: None)
     loss_EH = -torch.stack(seen)
     best = loss_EH.argmin(0)
     assert len(set(best.tolist())) > 2, "they do not agree when to stop"
@@ -161,13 +163,13 @@ def test_standardised_by_the_fit_part_alone(run: Run) -> None:
     session, parts = Session(run.folder), run.protocol.folds[0]
     data, fit, valid = session.data("mix", 1), session.members(parts.fit), session.members(parts.valid)
     states, short = run.store.info.layers, replace(run.plan.settings, epochs=1)
-    heads = train_heads(data, states, F.cross_entropy, 2, fit, valid, short, (0, 0), lambda: None).heads
+    heads = train_heads(data, states, PLAIN, 2, fit, valid, short, (0, 0), lambda: None).heads
     frames_ND = torch.cat([data.batch(u[None])[0][0] for u in fit])
     means_UD = torch.stack([data.batch(u[None])[0][0].mean(0) for u in fit])
     for standardise, x_ND in ((heads.standardise, frames_ND), (heads.standardise_mean, means_UD)):
         torch.testing.assert_close(standardise.mean_I, x_ND.mean(0), rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(standardise.scale_I, 1 / x_ND.std(0, correction=0), rtol=1e-3, atol=1e-4)
-    bare = train_heads(data, states, F.cross_entropy, 2, fit, valid, replace(short, normalise="none"), (0, 0), int)
+    bare = train_heads(data, states, PLAIN, 2, fit, valid, replace(short, normalise="none"), (0, 0), int)
     assert (bare.heads.standardise.scale_I == 1).all()
     assert (bare.heads.standardise_mean.mean_I == 0).all()
 

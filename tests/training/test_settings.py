@@ -146,8 +146,8 @@ def test_a_value_of_the_wrong_kind(name: str, text: str, kind: Any) -> None:
             for name in ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start", "width")
         ],
         *[(name, "-1", "above 0") for name in ("stride", "epochs", "batch_size", "lr", "theta_lr", "tau_start")],
-        *[(name, "1", "below 1") for name in ("dropout", "momentum")],
-        *[(name, "-0.1", "below 1") for name in ("dropout", "momentum")],
+        *[(name, "1", "below 1") for name in ("dropout", "momentum", "label_smoothing")],
+        *[(name, "-0.1", "below 1") for name in ("dropout", "momentum", "label_smoothing")],
         ("weight_decay", "-1e-9", "negative"),
         ("tau_end", "0", "above 0"),
         ("tau_end", "-1", "above 0"),
@@ -161,6 +161,7 @@ def test_a_value_of_the_wrong_kind(name: str, text: str, kind: Any) -> None:
         *[("strategy", "snas", allowed) for allowed in STRATEGIES],
         *[("noise", "frame", allowed) for allowed in NOISES],
         *[("cost", "seconds", allowed) for allowed in COSTS],
+        ("class_weights", "equal", "must be one of none, balanced"),
         ("normalise", "true", "'true': must be one of none, corpus, speaker"),
         ("normalise", "Speaker", "must be one of none, corpus, speaker"),
     ],

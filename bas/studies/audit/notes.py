@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bas.report.format import ends, points, spread
+from bas.report.format import ends, over_seeds, points, spread
 from bas.report.notes import LEVEL, about, corrected, intervals_line, over_folds, preset_line, verdict_lines
 from bas.stats import MIN_UNITS, Paired, Spread, holm, verdict_sentence
 from bas.stats.ranking import NOISE
@@ -177,7 +177,7 @@ def refusal(results: Audit, space: SpaceAudit) -> str:
 def legend(results: Audit) -> list[str]:
     """Units, seeds, folds, the number of test utterances, and the meaning of the columns."""
     headline, seeds = results.headline, results.seeds
-    counted = "1 seed" if len(seeds) == 1 else f"mean ± sd over {len(seeds)} seeds"
+    counted = over_seeds(len(seeds))
     draws = next((s.random.draws for row in results.spaces[0].strategies if (s := row.searched) and s.random), 0)
     lines = [
         f"{headline} in points on {results.tested} test utterances {over_folds(results)} (protocol "

@@ -16,6 +16,7 @@ from bas.errors import UserError
 from bas.protocols import Protocol
 from bas.report.notes import announce
 from bas.report.results import write_results
+from bas.runs.losses import check_loss
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import context, tested
 from bas.runs.run import Inputs, Run
@@ -114,6 +115,7 @@ def _variant_settings(
             settings[spec] = variant(plan.settings, spec)
             try:
                 check_networks(files, inputs.store.info.dim, settings[spec])
+                check_loss(inputs.task, settings[spec])
             except UserError as error:
                 raise UserError(f"variant {spec!r}: {error}") from error
     return settings

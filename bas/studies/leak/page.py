@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, ends, points, spread
+from bas.report.format import NONE, counted, encoder_name, ends, over_seeds, points, spread
 from bas.report.notes import preset_line, settings_line, verdict_lines
 from bas.report.table import Table, rich_table
 from bas.studies.leak.results import Leak, LeakScore
@@ -42,17 +42,17 @@ def _cells(results: Leak, metrics: Collection[str]) -> Table:
 def _legend(results: Leak) -> list[str]:
     sides = {"clean": results.clean, "leaky": results.leaky}
     lines = [
-        f"Points on the {results.tested} of {results.of} utterances that both splits test; mean ± sd over "
-        f"{len(results.seeds)} seeds; a seed draws both splits, where their rules are random, and the initial "
+        f"Points on the {results.tested} of {results.of} utterances that both splits test; "
+        f"{over_seeds(len(results.seeds))}; a seed draws both splits, where their rules are random, and the initial "
         "weights.",
         *(
             f"{name}: {side.rule}, {side.fit:.0f} training utterances a fold, hashes {', '.join(side.hashes)}."
             for name, side in sides.items()
         ),
         f"Leak: leaky minus clean; sd: of the difference over seeds. Interval: 95 %, for other units ({results.units}: "
-        f"{results.unit}) and other trainings ({len(results.seeds)} seeds, each of which draws its own folds and so is "
-        "one training). Inflated or deflated: it excludes 0 (p below 0.05); a tie: these units and trainings do not "
-        "tell the two apart.",
+        f"{results.unit}) and other trainings ({counted(len(results.seeds), 'seed')}, each of which draws its own "
+        "folds and so is one training). Inflated or deflated: it excludes 0 (p below 0.05); a tie: these units and "
+        "trainings do not tell the two apart.",
         *([ONE_SEED] if len(results.seeds) == 1 else verdict_lines(results, results.compared, results.false_verdicts)),
         *(f"Mark of the leaky split: {mark}." for mark in results.leaky.marks),
         *(

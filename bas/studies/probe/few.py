@@ -37,7 +37,8 @@ def run_few(session: Session, job: Job) -> None:
     metric = run.metrics[run.headline]
 
     def estimate(drawn: np.ndarray) -> int:
-        return best(cross_validate(x_ULD[drawn], targets_U[drawn], units_U[drawn], states, run.task, metric))
+        drawn_from = x_ULD[drawn], targets_U[drawn], units_U[drawn]
+        return best(cross_validate(*drawn_from, states, run.task, metric, run.plan.settings.class_weights))
 
     layers: dict[str, list[int]] = {}
     most = int(np.unique(targets_U, return_counts=True)[1].max())

@@ -17,6 +17,7 @@ from torch import Tensor
 from bas.networks.network import varying
 from bas.protocols import thin
 from bas.runs.jobs import checkpoint, keep
+from bas.runs.losses import Losses
 from bas.runs.plan import MIX, Job, Kind
 from bas.runs.results import Tested
 from bas.runs.session import Session
@@ -26,7 +27,6 @@ from bas.training.batches import Data
 from bas.training.heads import Trained, train
 from bas.training.loop import outputs, seed_everything
 from bas.training.settings import Settings
-from bas.training.stack import Loss
 
 WHOLE = 100
 """Percent of the fit part."""
@@ -63,7 +63,7 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
     trained = train_heads(
         data,
         run.store.info.layers,
-        run.task.loss,
+        run.losses(settings, fit),
         len(run.outputs),
         fit,
         valid,
@@ -89,7 +89,7 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
 def train_heads(
     data: Data,
     states: Sequence[int],
-    loss: Loss,
+    loss: Losses,
     num_outputs: int,
     fit: Tensor,
     valid: Tensor,
@@ -116,4 +116,4 @@ def train_heads(
         apart_D = mean_BD.std(0, correction=0).where(std_D.cpu() > 0, 0.0)
         heads.standardise_mean.set(mean_BD.mean(0), varying(apart_D, mean_BD.square().mean(0).sqrt()))
     targets_B = data.targets_U[valid.to(data.device)]
-    return train(heads, loss, data, fit, valid, targets_B, settings, seed, tick, path, every)
+    return train(heads, loss.fit, loss.held, data, fit, valid, targets_B, settings, seed, tick, path, every)

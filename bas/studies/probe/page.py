@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, ends, estimate, points, spread, verdict
+from bas.report.format import NONE, counted, encoder_name, ends, estimate, over_seeds, points, spread, verdict
 from bas.report.notes import (
     about,
     corrected,
@@ -147,8 +147,8 @@ def _said(store: StoreProbe) -> list[str]:
 def _legend(store: StoreProbe) -> list[str]:
     count, compared = len(store.seeds), _compared(store)
     lines = [
-        f"Protocol {store.protocol.description}; {store.folds} folds, {count} seed{'s' if count > 1 else ''}, "
-        f"{store.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
+        f"Protocol {store.protocol.description}; {store.folds} folds, {counted(count, 'seed')}, "
+        f"{store.fit:.0f} training utterances a fold. Metrics in points, {over_seeds(count)}, on "
         f"{store.tested} test utterances.",
         intervals_line(store),
         *verdict_lines(store, compared, store.false_verdicts),

@@ -23,6 +23,7 @@ from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.protocols import field_of
 from bas.runs.layers import best, cross_validate
+from bas.runs.losses import losses
 from bas.runs.plan import Job, Kind
 from bas.runs.results import HEAD, UNKNOWN
 from bas.runs.run import AGAIN, OTHER, Run
@@ -257,7 +258,7 @@ def run_transfer(pool: Pool, job: Job) -> None:
     trained = train_heads(
         data,
         pool.states,
-        pool.task.loss,
+        losses(pool.task, pool.settings, pool.targets_U[fit.numpy()], len(pool.classes)),
         len(pool.classes),
         fit,
         valid,
@@ -283,13 +284,15 @@ def _layer(pool: Pool, data: Data, training: Tensor) -> int:
     x_ULD = data.mean_frames(training).reshape(len(training), len(pool.states), -1).numpy()
     units_U = np.array([pool.speaker_U[u] for u in training.tolist()])
     metric = pool.runs[0].metrics[pool.runs[0].headline]
-    return best(cross_validate(x_ULD, pool.targets_U[training.numpy()], units_U, pool.states, pool.task, metric))
+    training_of = x_ULD, pool.targets_U[training.numpy()], units_U
+    return best(cross_validate(*training_of, pool.states, pool.task, metric, pool.settings.class_weights))
 
 
 def tabulate(pool: Pool) -> Transfer:
     """By kind of head, source and target: UA of the layer estimated from the source's speakers, and of each state."""
     first = pool.runs[0]
-    metric = "UA" if "UA" in first.metrics else first.headline  # priors differ from corpus to corpus
+    usual = "UA" if "UA" in first.metrics else first.headline  # priors differ from corpus to corpus
+    metric = first.plan.headline or usual
     matrix: dict[str, dict[str, dict[str, TransferCell]]] = {kind: {} for kind in KINDS}
     for source in pool.sources():
         results = [[_result(pool, source, f, s) for f in range(pool.folds(source))] for s in first.plan.seeds]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
+from bas.report.format import NONE, counted, encoder_name, ends, points, spread, verdict
 from bas.report.notes import (
     about,
     ceiling_line,
@@ -125,7 +125,7 @@ def _legend(results: ShareStudy) -> list[str]:
     lines = [
         f"Metrics in points (hundredths of {store.headline} and the like) on {store.tested} test utterances over "
         f"{store.folds} folds (protocol {store.protocol.description}), taken within each fold; mean ± sd over "
-        f"{seeds} seed{'s' if seeds > 1 else ''}; linear rows have no seed. The headline is {store.headline}.",
+        f"{counted(seeds, 'seed')}; linear rows have no seed. The headline is {store.headline}.",
         intervals_line(store),
         *verdict_lines(store, compared, _from_themselves(results)),
         *uncorrected_line(compared.values()),

@@ -64,7 +64,7 @@ from bas.util.files import open_own
 
 HEADS = (2, 4, 8)
 RATE, TEMPERATURE = 10.0, 3.0  # a trial draws between the preset's value / factor and value * factor
-DROPOUT = 0.5  # the highest that is drawn
+DROPOUT, SMOOTHING = 0.5, 0.3  # the highest that are drawn
 BLOCK = "block "  # prefix of a slot's name; no setting's name begins with it
 STARTUP = 5  # complete trials before any is pruned; TPE draws its first ten at random
 GRACE = 0.25  # share of the epochs before a trial may be pruned: under one-cycle the rates still rise
@@ -83,7 +83,8 @@ def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> di
 
     Every distribution contains the preset's value. Heads and widths that some candidate of the space cannot take are
     left out. Heads are drawn only where all candidates that name them have the same number; otherwise the number of
-    heads is part of the choice of a block.
+    heads is part of the choice of a block. Label smoothing is drawn where the settings have some; the value of a trial
+    has none of it, so trials compare.
     """
     width, stride = settings.width or in_dim, settings.stride
     own = keyword_values(space, "num_heads")
@@ -97,6 +98,8 @@ def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> di
         "width": CategoricalDistribution(sorted([width, *others])),
         "stride": CategoricalDistribution(sorted({max(1, stride // 2), stride, stride * 2})),
     }
+    if settings.label_smoothing:
+        drawn["label_smoothing"] = FloatDistribution(0.0, max(SMOOTHING, settings.label_smoothing))
     if heads:
         drawn["num_heads"] = CategoricalDistribution(heads)
     if mode == "blocks":

@@ -240,7 +240,7 @@ def run_words(session: WordsSession, job: Job) -> None:
         heads.standardise.set(*reference.data.moments(fit))
     trained = train(
         heads,
-        run.task.loss,
+        *run.losses(settings, fit),
         placed,
         fit,
         valid,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from bas.report.format import NONE, encoder_name, ends, points, spread, verdict
+from bas.report.format import NONE, counted, encoder_name, ends, over_seeds, points, spread, verdict
 from bas.report.notes import about, corrected, intervals_line, preset_line, remark_lines, verdict_lines
 from bas.report.results import Score
 from bas.report.table import Table, rich_table
@@ -159,8 +159,8 @@ def _task_legend(task: TaskWords) -> list[str]:
     rate = task.encoder.frame_rate
     units = ", ".join(f"{name} {task.units_of[name]:.0f}" for name in INPUTS)
     return [
-        f"Protocol {task.protocol.description}; {task.folds} folds, {count} seed{'s' if count > 1 else ''}, "
-        f"{task.fit:.0f} training utterances a fold. Metrics in points, mean ± deviation over seeds, on "
+        f"Protocol {task.protocol.description}; {task.folds} folds, {counted(count, 'seed')}, "
+        f"{task.fit:.0f} training utterances a fold. Metrics in points, {over_seeds(count)}, on "
         f"{task.tested} test utterances. A constant answer gives {points(task.constant)}.",
         intervals_line(task),
         *verdict_lines(task, task.compared, task.false_verdicts),
