@@ -127,7 +127,7 @@ MUTANTS = [
     Mutant(
         "a training learns on the valid part too",
         "bas/runs/fit.py",
-        "        session.members(parts.fit),\n        replace(settings, warmup=0)",
+        "        fit_part,\n        replace(settings, warmup=0)",
         "        session.members(parts.fit + parts.valid),\n        replace(settings, warmup=0)",
         NO_CHOICE,
     ),
@@ -141,8 +141,9 @@ MUTANTS = [
     Mutant(
         "the moments are taken over all utterances",
         "bas/runs/fit.py",
-        "network.standardise.set(*data.moments(session.members(parts.fit)))",
-        "network.standardise.set(*data.moments(session.members(parts.fit + parts.valid + parts.test)))",
+        "network.standardise.set(*data.moments(fit_part))\n    loss = session.run.losses(settings, fit_part)\n\n    def forward(x_BTD: Tensor, mask_BT: Tensor, temp",
+        "network.standardise.set(*data.moments(session.members(parts.fit + parts.valid + parts.test)))\n"
+        "    loss = session.run.losses(settings, fit_part)\n\n    def forward(x_BTD: Tensor, mask_BT: Tensor, temp",
         NO_CHOICE,
     ),
     Mutant(
@@ -554,8 +555,8 @@ MUTANTS = [
     Mutant(
         "an export does not see that its run has changed",
         "bas/runs/start.py",
-        "        if earlier.get(name) != value and (trains or",
-        "        if earlier.get(name) != value and not name and (trains or",
+        "        if old != value and (trains or",
+        "        if old != value and not name and (trains or",
         f"{EXPORTED} -k has_changed",
     ),
     Mutant(
