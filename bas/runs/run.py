@@ -11,13 +11,13 @@ results.json      the table as data; table.md as text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bas.corpora import Corpus, Utterance
-from bas.corpora.labels import relabel
+from bas.corpora.labels import is_table, relabel
 from bas.errors import UserError
 from bas.features.corpus import corpus_of
 from bas.features.store import FeatureStore, StoreInfo
@@ -27,7 +27,7 @@ from bas.runs.plan import MIX, Plan
 from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Metric
-from bas.tasks import EMOTION, Task
+from bas.tasks import EMOTION, Task, labels_of
 from bas.util.files import read_record
 
 AGAIN = "delete it: the job is done again"
@@ -48,7 +48,7 @@ class Inputs:
     def open(cls, plan: Plan) -> Inputs:
         """Open what the plan names. Raises UserError for a store, a corpus or a space that cannot be read."""
         store = FeatureStore(Path(plan.features))
-        return cls(plan, store, open_labelled(store.info, plan.labels), tuple(map(load_space, plan.spaces)))
+        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep), tuple(map(load_space, plan.spaces)))
 
     @property
     def task(self) -> Task:
@@ -69,7 +69,7 @@ class Run:
         self.spaces: dict[str, SpaceFile] = {space.name: space for space in inputs.spaces}
         self.task = inputs.task
         self.baselines: Mapping[str, SearchSpace] = common_baselines(inputs.spaces)
-        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
+        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(*labels_of(self.task))
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
@@ -145,10 +145,13 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     return first
 
 
-def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
-    """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
-    corpus = corpus_of(info)
-    return corpus if labels is None else relabel(corpus, labels)
+def open_labelled(info: StoreInfo, labels: str | None, keep: Sequence[str] = ()) -> Corpus:
+    """The store's corpus. labels: as `bas.corpora.labels.relabel` takes them; None: unchanged.
+
+    keep: own columns of the table of labels, if they are of one, else of the corpus's.
+    """
+    corpus = corpus_of(info, () if is_table(labels) else keep)
+    return corpus if labels is None else relabel(corpus, labels, keep)
 
 
 def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:
