@@ -64,8 +64,8 @@ class Honest:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A model. Its values are `activation(outputs / temperature)`; range: an output of 0 is the middle of the range, 1 as
-    far above that as the range is wide. Raises UserError for values that cannot be.
+    """A model. Its values are `activation(outputs / temperature)`; range: an output of 0 is the middle of the range, 1
+    as far above that as the range is wide. Raises UserError for values that cannot be.
     """
 
     format: int
