@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ __all__ = [
     "Regression",
     "Shares",
     "Task",
+    "check_task",
     "has_logits",
     "join_parts",
     "labels_of",
@@ -84,6 +85,52 @@ class Task(Protocol):
 
         chosen_by: outputs by which the corpus selected its utterances, see `bas.corpora.Corpus`.
         """
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _are_callables(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(callable, value.values()))
+
+
+_MEMBERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a text", _is_text),
+    "label": ("a text, or a tuple of texts", lambda value: _is_text(value) or (_are_texts(value) and bool(value))),
+    "classes": ("a text or None", lambda value: value is None or _is_text(value)),
+    "disjoint": ("a tuple of texts", _are_texts),
+    "protocol": ("a text or None", lambda value: value is None or _is_text(value)),
+    "pooled": ("True or False", lambda value: isinstance(value, bool)),
+    "linears": ("a mapping of functions by name, one or more", _are_callables),
+    **dict.fromkeys(
+        ("metrics", "outputs", "targets", "loss", "predict", "remarks", "ceiling"), ("a function", callable)
+    ),
+}
+"""By member of `Task`, what it must be."""
+
+
+def check_task(task: object) -> None:
+    """UserError, one line of all that is amiss, unless the object has every member of `Task`, each of its kind."""
+    kind = f"a {type(task).__name__}"
+    if isinstance(task, type):
+        raise UserError(f"task: {task.__name__} is a class; make one: {task.__name__}(...)")
+    faults = (
+        []
+        if all(hasattr(task, member) for member in _MEMBERS)
+        else [f"it has no {', '.join(member for member in _MEMBERS if not hasattr(task, member))}"]
+    )
+    for member, (what, is_such) in _MEMBERS.items():
+        if hasattr(task, member) and not is_such(value := getattr(task, member)):
+            faults.append(f"{member} must be {what}, not {value!r:.40}")
+    if faults:
+        raise UserError(
+            f"task: {task!r:.60}, {kind}: {'; '.join(faults)}; it must be a task, as Classification(...) is"
+        )
 
 
 def has_logits(task: Task) -> bool:

@@ -27,7 +27,7 @@ from bas.runs.plan import MIX, Plan
 from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Metric
-from bas.tasks import EMOTION, Task, labels_of
+from bas.tasks import EMOTION, Task, check_task, labels_of
 from bas.util.files import read_record
 
 AGAIN = "delete it: the job is done again"
@@ -134,10 +134,10 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
     first = next(iter(tasks.values()))
     for name, task in tasks.items():
-        missing = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
-        if missing:
-            message = f"{task!r} has no {missing[0]}; it must be a task, such as Classification(...)"
-            raise UserError(f"space {name}: task: {message}")
+        try:
+            check_task(task)
+        except UserError as error:
+            raise UserError(f"space {name}: {error}") from None
         if repr(task) != repr(first):
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
