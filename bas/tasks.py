@@ -19,6 +19,7 @@ from bas.stats import Metric, macro_f1, shares, ua, wa, wf1
 
 __all__ = [
     "EMOTION",
+    "MEMBERS",
     "Classification",
     "Linear",
     "Regression",
@@ -99,7 +100,7 @@ def _are_callables(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(map(callable, value.values()))
 
 
-_MEMBERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+MEMBERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a text", _is_text),
     "label": ("a text, or a tuple of texts", lambda value: _is_text(value) or (_are_texts(value) and bool(value))),
     "classes": ("a text or None", lambda value: value is None or _is_text(value)),
@@ -121,10 +122,10 @@ def check_task(task: object) -> None:
         raise UserError(f"task: {task.__name__} is a class; make one: {task.__name__}(...)")
     faults = (
         []
-        if all(hasattr(task, member) for member in _MEMBERS)
-        else [f"it has no {', '.join(member for member in _MEMBERS if not hasattr(task, member))}"]
+        if all(hasattr(task, member) for member in MEMBERS)
+        else [f"it has no {', '.join(member for member in MEMBERS if not hasattr(task, member))}"]
     )
-    for member, (what, is_such) in _MEMBERS.items():
+    for member, (what, is_such) in MEMBERS.items():
         if hasattr(task, member) and not is_such(value := getattr(task, member)):
             faults.append(f"{member} must be {what}, not {value!r:.40}")
     if faults:

@@ -63,7 +63,7 @@ def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
     path = Path(labels).expanduser()
     if path.suffix.lower() not in manifest.SUFFIXES:
         allowed = f"a scheme, {' or '.join(SCHEMES)}, or a table: {', '.join(manifest.SUFFIXES)}"
-        raise UserError(f"labels {labels!r}: must be {allowed}")
+        raise UserError(f"--labels {labels}: must be {allowed}")
     heading, cells = manifest.open_heading(path, kept(keep), ("id",)), Cells()
     found: dict[str, dict[str, Any]] = {}
     columns: dict[str, None] = {}
