@@ -113,7 +113,8 @@ class Heading:
                     free = [column for column in COLUMNS if column not in matched]
                     near = get_close_matches(name, free, 1) or [one for one in ("label", *free) if one in free]
                     remedy += f", or say what it is, such as --map {shlex.quote(f'{near[0]}={name}')}"
-                remedy += f", or keep it as a column of your own: --keep {shlex.quote(name)}"
+                if _OWN.fullmatch(name):
+                    remedy += f", or keep it as a column of your own: --keep {shlex.quote(name)}"
                 raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
         for column, theirs in matched.items():
             if len(theirs) > 1 and not self.others:

@@ -124,6 +124,8 @@ def test_a_table_of_labels_stands_in_the_corpus_s_place(table: Path) -> None:
     assert (
         "labels of more.csv, which has no line for 2 of 4 utterances, and 1 for others, 'zz' the first" in corpus.note
     )
+    corpus = labelled(table, "id,speaker\na1,zoe\n")
+    assert [u.speaker for u in corpus.utterances] == ["zoe", None, None, None], "without a row nothing is known"
 
 
 def test_a_manifest_is_a_table_of_labels_and_its_recordings_are_not_read(table: Path) -> None:
