@@ -549,9 +549,9 @@ MUTANTS = [
     ),
     Mutant(
         "probabilities are taken without their temperature",
-        "bas/models/predict.py",
-        "scaled = outputs_O.double().cpu() / self.description.temperature",
-        "scaled = outputs_O.double().cpu()",
+        "bas/models/description.py",
+        "scaled_BO = outputs_BO / self.temperature",
+        "scaled_BO = outputs_BO",
         f"{PREDICTING} -k temperature",
     ),
     Mutant(
