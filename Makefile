@@ -195,7 +195,7 @@ check: docs  ## ruff, mypy, import contracts, the documentation | make check
 	$(BIN)/lint-imports
 
 test: check  ## the checks and all tests | make test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --durations 40
 
 golden: .venv/test  ## rewrite tests/golden/numbers.txt: every verb's numbers on a tiny corpus | make golden
 	$(BIN)/python tests/golden/verbs.py > tests/golden/numbers.new

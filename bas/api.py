@@ -77,7 +77,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.corpus.map)
+    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
     group = Group.of_torchrun()
     if group.rank:  # the first process speaks for all
         console = console_of(None)
@@ -95,9 +95,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     layers = None if of.layers == "all" else list(of.layers)
     truncated = choice.corpus.accept_truncated
-    request = Request(
-        reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.corpus.map or {}
-    )
+    request = Request(reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.columns)
     store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
     _say_skipped(store.info.skipped, console, "; the same command tries them again")
     say(console, f"features: {folder}, complete")
@@ -118,11 +116,11 @@ def import_features(experiment: Source, *, console: Console | None = None, **cha
     if len(choice.features) > 1:
         raise UserError(f"import: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.corpus.map)
+    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
     for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
         say(console, f"{corpus.name}: {line}")
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
-    truncated, columns = choice.corpus.accept_truncated, choice.corpus.map or {}
+    truncated, columns = choice.corpus.accept_truncated, choice.columns
     request = Request(reader, root, dtype=of.dtype, truncated=truncated, columns=columns)
     with open_source(Path(str(of.source)).expanduser()) as source:
         store = import_into(corpus, source, folder, request, str(of.name), float(of.frame_rate or 0), console)
@@ -317,6 +315,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
 
 def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Dynamics:
     """Fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint."""
+    from bas.corpora.labels import is_table
     from bas.runs import choose
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
     from bas.util.device import choose_device
@@ -343,7 +342,8 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         settings=settings,
         seed=of.seed,
         device=device,
-        columns=choice.corpus.map or {},
+        columns=choice.columns,
+        keep=choice.corpus.keep if is_table(choice.labels) else (),
     )
     folder = choose.tuning_folder(choice)
     values: dict[str, Any] = {

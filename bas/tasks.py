@@ -8,19 +8,28 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from sklearn.dummy import DummyRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
 from bas.corpora import Utterance
 from bas.errors import UserError
+from bas.reals import Linear, Regression, Shares
 from bas.stats import Metric, macro_f1, shares, ua, wa, wf1
 
-Linear = Callable[[float], Any]
-"""Makes a scikit-learn estimator with `fit` and `predict`, from an inverse regularisation."""
-
-OBJECTIVES = ("mse", "ccc")
+__all__ = [
+    "EMOTION",
+    "MEMBERS",
+    "Classification",
+    "Linear",
+    "Regression",
+    "Shares",
+    "Task",
+    "check_task",
+    "has_logits",
+    "join_parts",
+    "labels_of",
+]
 
 
 class Task(Protocol):
@@ -29,16 +38,16 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def label(self) -> str:
-        """The field of `Utterance` to predict; utterances without it are left out."""
+    def label(self) -> str | tuple[str, ...]:
+        """The field of `Utterance`, or the own column, to predict, or several; who has none of them is left out."""
 
     @property
     def classes(self) -> str | None:
-        """The field whose values are the classes; every training part must have them all. None: no classes."""
+        """The field or own column whose values are the classes; each training part must have them all. None: none."""
 
     @property
     def disjoint(self) -> tuple[str, ...]:
-        """Fields of `Utterance` whose values may not be on both sides of a split."""
+        """Fields and own columns whose values may not be on both sides of a split."""
 
     @property
     def protocol(self) -> str | None:
@@ -79,9 +88,60 @@ class Task(Protocol):
         """
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
+def _are_callables(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(callable, value.values()))
+
+
+MEMBERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a text", _is_text),
+    "label": ("a text, or a tuple of texts", lambda value: _is_text(value) or (_are_texts(value) and bool(value))),
+    "classes": ("a text or None", lambda value: value is None or _is_text(value)),
+    "disjoint": ("a tuple of texts", _are_texts),
+    "protocol": ("a text or None", lambda value: value is None or _is_text(value)),
+    "pooled": ("True or False", lambda value: isinstance(value, bool)),
+    "linears": ("a mapping of functions by name, one or more", _are_callables),
+    **dict.fromkeys(
+        ("metrics", "outputs", "targets", "loss", "predict", "remarks", "ceiling"), ("a function", callable)
+    ),
+}
+"""By member of `Task`, what it must be."""
+
+
+def check_task(task: object) -> None:
+    """UserError, one line of all that is amiss, unless the object has every member of `Task`, each of its kind."""
+    kind = f"a {type(task).__name__}"
+    if isinstance(task, type):
+        raise UserError(f"task: {task.__name__} is a class; make one: {task.__name__}(...)")
+    faults = (
+        []
+        if all(hasattr(task, member) for member in MEMBERS)
+        else [f"it has no {', '.join(member for member in MEMBERS if not hasattr(task, member))}"]
+    )
+    for member, (what, is_such) in MEMBERS.items():
+        if hasattr(task, member) and not is_such(value := getattr(task, member)):
+            faults.append(f"{member} must be {what}, not {value!r:.40}")
+    if faults:
+        raise UserError(
+            f"task: {task!r:.60}, {kind}: {'; '.join(faults)}; it must be a task, as Classification(...) is"
+        )
+
+
 def has_logits(task: Task) -> bool:
     """Whether the outputs of a task's models are logits, one for each class, and its targets the numbers of classes."""
     return isinstance(task, Classification)
+
+
+def labels_of(task: Task) -> tuple[str, ...]:
+    """The names of what a task predicts: of fields of `Utterance`, or of own columns of the corpus."""
+    return (task.label,) if isinstance(task.label, str) else tuple(task.label)
 
 
 def join_parts(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarray:
@@ -97,7 +157,8 @@ def join_parts(task: Task, targets: np.ndarray, part_N: np.ndarray) -> np.ndarra
 class Classification:
     """One class per utterance; cross-entropy (Fang et al. 2023, eq. 6); WA, UA, weighted and macro F1.
 
-    The default is emotion recognition: it predicts the label, and no speaker is on both sides of a split.
+    The default is emotion recognition: it predicts the label, and no speaker is on both sides of a split. The label may
+    be any field of an utterance, or a column that the corpus keeps (`--keep age_group`).
     """
 
     label: str = "label"
@@ -118,14 +179,14 @@ class Classification:
         return {"WA": wa, "UA": ua, "WF1": wf1, "MF1": macro_f1}
 
     def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
-        classes = sorted({getattr(u, self.label) for u in utterances})
+        classes = sorted({u.get(self.label) for u in utterances})
         if len(classes) < 2:
             raise UserError(f"task {self.name}: {self.label} has one value only ({classes[0]!r}); it needs two classes")
         return tuple(classes)
 
     def targets(self, utterances: Sequence[Utterance], outputs: Sequence[str]) -> np.ndarray:
         index = {name: i for i, name in enumerate(outputs)}
-        return np.array([index[getattr(u, self.label)] for u in utterances], dtype=np.int64)
+        return np.array([index[u.get(self.label)] for u in utterances], dtype=np.int64)
 
     def loss(self, outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
         return F.cross_entropy(outputs_BO, targets_B)
@@ -142,105 +203,8 @@ class Classification:
         return None
 
 
-@dataclass(frozen=True)
-class Shares:
-    """The share of an utterance's listeners that perceived each emotion, 0 to 1 (arXiv 2308.14359).
-
-    The network's outputs pass through a sigmoid. Metrics: Spearman's correlation, as a mean over emotions and for each;
-    Pearson's correlation and 1 - MAE, as means over emotions. Each is computed within each fold, then averaged over the
-    folds, weighted by their utterances.
-    """
-
-    emotions: tuple[str, ...] = ()  # some of the corpus's emotions; (): all
-    objective: str = "mse"  # or ccc: 1 - Lin's concordance over the batch, mean over emotions
-    disjoint: tuple[str, ...] = ("speaker",)
-    protocol: str | None = None
-    name: str = "emotion-share"
-    label: str = "shares"
-    pooled = False
-    classes = None
-
-    def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise UserError(f"task {self.name}: objective={self.objective!r} must be one of {', '.join(OBJECTIVES)}")
-
-    @property
-    def linears(self) -> Mapping[str, Linear]:
-        return {"ridge regression": _ridge, "mean share": _mean}
-
-    def metrics(self, outputs: Sequence[str]) -> Mapping[str, Metric]:
-        each = {f"Spearman {name}": shares.within(shares.spearman, o) for o, name in enumerate(outputs)}
-        return {
-            "Spearman": shares.within(shares.spearman),
-            **(each if len(outputs) > 1 else {}),
-            "Pearson": shares.within(shares.pearson),
-            "1-MAE": shares.within(shares.closeness),
-        }
-
-    def outputs(self, utterances: Sequence[Utterance]) -> tuple[str, ...]:
-        emotions = self.emotions or tuple(name for name, _ in utterances[0].shares)
-        for utterance in utterances:
-            names = [name for name, _ in utterance.shares]
-            missing = set(emotions).difference(names)
-            if missing:
-                raise UserError(
-                    f"task {self.name}: utterance {utterance.id} has no share of {min(missing)!r}; "
-                    f"it has {', '.join(names)}"
-                )
-        return emotions
-
-    def targets(self, utterances: Sequence[Utterance], outputs: Sequence[str]) -> np.ndarray:
-        rows = [dict(u.shares) for u in utterances]
-        return np.array([[row[name] for name in outputs] for row in rows], dtype=np.float32)
-
-    def loss(self, outputs_BO: Tensor, targets_B: Tensor) -> Tensor:
-        predicted_BO = outputs_BO.sigmoid()
-        if self.objective == "mse":
-            return F.mse_loss(predicted_BO, targets_B)
-        return 1 - shares.concordance(predicted_BO, targets_B).mean()
-
-    def predict(self, outputs_BO: Tensor) -> np.ndarray:
-        return np.asarray(outputs_BO.sigmoid().cpu().numpy())
-
-    def remarks(self, outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.ndarray) -> tuple[str, ...]:
-        return shares.constant(outputs, targets, predictions_SN)
-
-    def ceiling(
-        self, utterances: Sequence[Utterance], outputs: Sequence[str], targets: np.ndarray, chosen_by: Collection[str]
-    ) -> shares.Ceiling | None:
-        raters = np.array([u.raters for u in utterances if u.raters is not None])
-        metrics = self.metrics(outputs)
-        if set(outputs).intersection(chosen_by):
-            # Votes cut off at a threshold do not show their noise, nor do means over emotions that include such votes.
-            kept = [f"Spearman {output}" for output in outputs if output not in chosen_by]
-            metrics = {name: metrics[name] for name in kept if name in metrics}
-        return shares.ceiling(targets, raters, metrics) if metrics and len(raters) == len(utterances) else None
-
-
 def _logistic(strength: float) -> Any:
     return LogisticRegression(C=strength, max_iter=2000)
-
-
-class _Ridge(Ridge):  # type: ignore[misc]  # scikit-learn has no types
-    """Predictions are `(N, O)` even for one output."""
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return np.reshape(super().predict(X), (len(X), -1))
-
-
-class _Mean(DummyRegressor):  # type: ignore[misc]
-    """Predictions are `(N, O)` even for one output."""
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        return np.reshape(super().predict(X), (len(X), -1))
-
-
-def _ridge(strength: float) -> Any:
-    return _Ridge(alpha=1 / strength)
-
-
-def _mean(strength: float) -> Any:
-    return _Mean()
 
 
 EMOTION = Classification()

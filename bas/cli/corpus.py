@@ -26,7 +26,8 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
     corpus = _open(arguments)
     utterances = corpus.utterances
     title = f"{corpus.name}: {len(utterances)} utterances in {len({u.audio for u in utterances})} recordings"
-    console.print(_table(title, ("field", "known for", "values", ""), [_field(corpus, name) for name in FIELDS]))
+    names = (*FIELDS, *corpus.own)
+    console.print(_table(title, ("field", "known for", "values", ""), [_field(corpus, name) for name in names]))
     console.print(_by_sex(corpus))
     for line in _lines(corpus):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -61,15 +62,13 @@ def write(arguments: argparse.Namespace, console: Console) -> int:
 def _open(arguments: argparse.Namespace) -> Corpus:
     choice = read_command(arguments, "corpus").experiment
     require(choice, "corpus", "corpus.reader", "corpus.root")
-    corpus = open_corpus(
-        str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser(), columns=choice.corpus.map
-    )
-    return relabel(corpus, choice.labels) if choice.labels else corpus
+    corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser(), columns=choice.columns)
+    return relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus
 
 
 def _field(corpus: Corpus, name: str) -> tuple[str, ...]:
     """A row of the table: a field's name, how many utterances have it, how many values it has, and a list of these."""
-    given = [value for u in corpus.utterances if (value := getattr(u, name)) not in (None, ())]
+    given = [value for u in corpus.utterances if (value := u.get(name)) not in (None, ())]
     if name in ("shares", "words", "end"):  # of each utterance alone
         return ("start or end" if name == "end" else name, str(len(given)), "", "")
     counts = Counter(given)

@@ -13,6 +13,7 @@ from rich.text import Text
 from bas import api
 from bas.cli.options import add_experiment, path, read_command, tell_next, whole_number
 from bas.corpora import READERS
+from bas.corpora.columns import kept
 from bas.errors import UserError
 from bas.experiment import KEYS, load_experiment
 from bas.util.device import DEVICES, choose_device
@@ -68,7 +69,7 @@ def merge(arguments: argparse.Namespace, console: Console) -> int:
 
     root = arguments.root and arguments.root.expanduser()
     folders = [arguments.folder, *arguments.others]
-    columns = arguments.map and KEYS["corpus.map"].parse(arguments.map)
+    columns = {**(KEYS["corpus.map"].parse(arguments.map) if arguments.map else {}), **kept(arguments.keep)}
     make(folders, arguments.into, console, corpus=arguments.corpus, root=root, columns=columns)
     console.print(f"features: {arguments.into}, complete", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -203,6 +204,8 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     p.add_argument("--corpus", choices=READERS, help="the reader that knows all; default: that of the stores")
     p.add_argument("--root", type=path, help="what it reads; default: that of the stores")
     p.add_argument("--map", metavar="FIELD=COLUMN,...", help="its columns of other names; default: that of the stores")
+    keep_help = "columns of your own in its table to keep; default: those of the stores"
+    p.add_argument("--keep", metavar="COLUMN", nargs="+", action="extend", default=[], help=keep_help)
     p.set_defaults(verb=merge)
 
     p = kind("append", "a new store with metadata beside each frame, one-hot; the same command goes on after a kill")

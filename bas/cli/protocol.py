@@ -100,8 +100,8 @@ def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
     require(choice, verb, "corpus.reader", "corpus.root")
     spaces = [load_space(name) for name in choice.spaces or SPACES[verb]]
     root = Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated, choice.corpus.map)
-    return relabel(corpus, choice.labels) if choice.labels else corpus, common_task(spaces)
+    corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated, choice.columns)
+    return relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus, common_task(spaces)
 
 
 def _tell_reading(corpus: Corpus, console: Console) -> None:

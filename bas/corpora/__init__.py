@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bas.corpora import audformat, manifest
 from bas.corpora.base import Corpus, Utterance, Word
+from bas.corpora.columns import COLUMNS
 from bas.corpora.readers import (
     aesdd,
     cafe,
@@ -59,7 +60,7 @@ def open_corpus(name: str, root: Path, truncated: bool = False, columns: Mapping
     """Read the corpus `name` from the folder `root` (for "manifest": from the file `root`).
 
     truncated: of every utterance, see `Utterance`. columns: by field the name of its column in a table of another form,
-    such as {"label": "mood"}; MAPPED readers alone take any.
+    such as {"label": "mood"}, and own columns to keep, see `bas.corpora.columns.kept`; MAPPED readers alone take any.
     UserError: an unknown name, a `root` that does not exist, a path that is not UTF-8 (records could not hold it), and
     whatever the reader itself refuses.
     """
@@ -70,8 +71,11 @@ def open_corpus(name: str, root: Path, truncated: bool = False, columns: Mapping
     for path in (root.absolute(), root.resolve()):
         check_name(path)
     if columns and name not in MAPPED:
-        given = ",".join(f"{field}={column}" for field, column in columns.items())
-        raise UserError(f"--map {given}: corpus {name} has columns of its own; it is for {' and '.join(MAPPED)}")
+        mapped = ",".join(f"{field}={column}" for field, column in columns.items() if field in COLUMNS)
+        if not mapped:
+            remedy = "it is for manifest and audformat; any other takes them of a table: --labels TABLE.csv"
+            raise UserError(f"--keep {' '.join(columns)}: corpus {name} has no columns of yours; {remedy}")
+        raise UserError(f"--map {mapped}: corpus {name} has columns of its own; it is for {' and '.join(MAPPED)}")
     corpus = READERS[name](root, columns) if columns else READERS[name](root)
     odd = {u.audio for u in corpus.utterances if not str(u.audio).isascii() and not is_utf8(u.audio)}
     if odd:

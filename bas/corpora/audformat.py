@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bas.corpora.base import Corpus, Utterance
-from bas.corpora.cells import PARSERS
+from bas.corpora.cells import PARSERS, own
 from bas.corpora.columns import describe_unread
 from bas.corpora.folders import Names
 from bas.corpora.intervals import Left
@@ -57,7 +57,8 @@ def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     values recognised as in a manifest, and the protocol is chosen likewise, see `bas.corpora.manifest.read`. A remark
     names the columns that are not read. A pickled table is never opened: a pickle can run any code.
 
-    columns: by field the name of the scheme or column that holds it, such as {"label": "mood"}.
+    columns: by field the name of the scheme or column that holds it, such as {"label": "mood"}; {"age": "age"} keeps a
+    column of the user's own.
     UserError: no db.yaml, a broken one, a broken table, no emotion column, an emotion that is no text, columns that
     disagree, a duplicate row or id, missing recordings.
     """
@@ -88,12 +89,13 @@ def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
         values["language"] = values["language"] or speaker.get("language") or language
         values["id"] = values["id"] or _name(key)
         try:
-            fields = {f: PARSERS[f](value) for f, value in values.items() if value is not None}
+            fields = {f: PARSERS[f](value) for f, value in values.items() if f in PARSERS and value is not None}
+            others = tuple(own(f, value) for f, value in values.items() if f not in PARSERS and value is not None)
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
         fields["words"] = left_out.keep(fields.get("words", ()))
         audio = recordings.find(file, f"{root}: table {table!r}")
-        utterance = Utterance(**fields, audio=audio, start=start or 0.0, end=end)
+        utterance = Utterance(**fields, audio=audio, start=start or 0.0, end=end, others=others)
         if utterances.setdefault(utterance.id, utterance) is not utterance:
             first = utterances[utterance.id].audio
             raise UserError(f"{where}: the id {utterance.id!r} is that of {first} already; each row needs its own")
@@ -114,9 +116,9 @@ def read(root: Path, columns: Mapping[str, str] | None = None) -> Corpus:
 
 
 def _name_fields(mapped: Mapping[str, str]) -> FieldNames:
-    """By our field, its names in a database: what the user has said, else NAMES."""
+    """By our field or own column, its names in a database: what the user has said, else NAMES."""
     for field, name in mapped.items():
-        if field not in NAMES:
+        if field not in NAMES and field != name:
             raise UserError(f"--map {field}={name}: no such field; allowed: {', '.join(NAMES)}")
     return {**NAMES, **{field: (name,) for field, name in mapped.items()}}
 
@@ -125,7 +127,8 @@ def _check_named(root: Path, db: Any, mapped: Mapping[str, str], matched: Mappin
     for field, name in mapped.items():
         if not matched[field]:
             there = dict.fromkeys(column for table in db.tables.values() for column in table.columns)
-            raise UserError(f"{root}: --map {field}={name}: no such scheme or column; it has: {', '.join(there)}")
+            said = f"--map {field}={name}" if field in NAMES else f"--keep {name}"
+            raise UserError(f"{root}: {said}: no such scheme or column; it has: {', '.join(there)}")
 
 
 def _load(root: Path) -> Any:
@@ -347,6 +350,7 @@ def _database(corpus: Corpus, rows: Sequence[tuple[str, float, float | None]]) -
         "shares": [_json(dict(u.shares)) for u in utterances],
         "raters": [None if u.raters is None else str(u.raters) for u in utterances],
         "words": [_json([[w.start, w.end, w.text] for w in u.words]) for u in utterances],
+        **{name: [u.get(name) for u in utterances] for name in corpus.own},
     }
     schemes: dict[str, Any] = {
         "speaker": {"dtype": "str", "labels": "speaker"},

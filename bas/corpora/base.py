@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Utterance:
     `script` is what several sessions play (IEMOCAP: the script or the scenario). `sex` is female or male. `split` is
     the part of the corpus's published split: train, valid or test. `shares` gives for each emotion the share of
     listeners (0 to 1) who perceived it; `raters` is the number of listeners. `truncated`: a recording that breaks off
-    is taken as far as it goes, and not refused.
+    is taken as far as it goes, and not refused. `others` are the values of the table's own columns that the user keeps,
+    by name, those that are known.
     """
 
     id: str
@@ -55,15 +56,25 @@ class Utterance:
     start: float = 0.0
     end: float | None = None
     truncated: bool = False
+    others: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str) -> Any:
+        """The value of a field or of an own column; None where it is not known."""
+        if name in KNOWN:
+            return getattr(self, name)
+        return next((value for other, value in self.others if other == name), None)
+
+
+KNOWN = frozenset(field.name for field in fields(Utterance))
 
 
 @dataclass(frozen=True)
 class Corpus:
     """A named list of utterances, sorted by id.
 
-    A value of a field in JOINED that is there in two spellings (`calm` and `Calm`, `3` and `3.0`; see
-    `bas.corpora.values`) becomes one of them, and the note says so. The name stands in folders and files: UserError for
-    one that is empty, longer than LONGEST_NAME bytes, or holds a character that cannot be shown.
+    A value of a field in JOINED, or of an own column, that is there in two spellings (`calm` and `Calm`, `3` and `3.0`;
+    see `bas.corpora.values`) becomes one of them, and the note says so. The name stands in folders and files: UserError
+    for one that is empty, longer than LONGEST_NAME bytes, or holds a character that cannot be shown.
 
     `protocol` is the rule this corpus is scored under in the literature for emotion, in the words of
     `bas.protocols`: `"speaker:5"` (five folds that never share a speaker), `"session"` (leave one
@@ -87,7 +98,7 @@ class Corpus:
         if not self.utterances:
             raise UserError(f"corpus {self.name}: no utterance found")
         object.__setattr__(self, "utterances", tuple(sorted(self.utterances, key=lambda u: u.id)))
-        for field in JOINED:
+        for field in (*JOINED, *self.own):
             self._join(field)
         for one, other in pairwise(self.utterances):
             if one.id == other.id:
@@ -96,10 +107,15 @@ class Corpus:
                 )
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """The names of the own columns of which any utterance has a value."""
+        return tuple(dict.fromkeys(name for u in self.utterances for name, _ in u.others))
+
+    @property
     def gaps(self) -> tuple[str, ...]:
         """What keeps it from being trained on, while its features can be extracted; empty for nothing."""
         labelled = self.labelled()
-        if not labelled and not self.labelled("shares"):
+        if not labelled and not self.labelled("shares", *self.own):
             return ("no utterance has a label; nothing is trained until they do, and extracted features stay",)
         without = sum(u.speaker is None for u in labelled)
         if without and not self.published:
@@ -118,20 +134,25 @@ class Corpus:
         """Give the values of a field that are there in two spellings one of them."""
 
         def count() -> Counter[str]:
-            return Counter(value for u in self.utterances if (value := getattr(u, field)) is not None)
+            return Counter(value for u in self.utterances if (value := u.get(field)) is not None)
 
-        values = {getattr(u, field) for u in self.utterances} - {None}
+        values = {u.get(field) for u in self.utterances} - {None}
         spellings = find_spellings(values, count)
         if not spellings:
             return
         note = describe_spellings(field, spellings, count())
         joined: list[Utterance] = []
         for u in self.utterances:
-            changes: dict[str, Any] = {field: spellings.get(getattr(u, field), getattr(u, field))}
+            changes: dict[str, Any] = (
+                {field: spellings.get(getattr(u, field), getattr(u, field))}
+                if field in KNOWN
+                else {"others": tuple((n, spellings.get(v, v) if n == field else v) for n, v in u.others)}
+            )
             joined.append(replace(u, **changes))
         object.__setattr__(self, "utterances", tuple(joined))
         object.__setattr__(self, "note", "; ".join(filter(None, (self.note, note))))
 
-    def labelled(self, field: str = "label") -> tuple[Utterance, ...]:
-        """The utterances whose `field` is known."""
-        return tuple(u for u in self.utterances if getattr(u, field) not in (None, ()))
+    def labelled(self, *names: str) -> tuple[Utterance, ...]:
+        """The utterances of which any of these fields or own columns is known; without a name: the label."""
+        names = names or ("label",)
+        return tuple(u for u in self.utterances if any(u.get(name) not in (None, ()) for name in names))

@@ -34,6 +34,14 @@ def _key(value: object) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)  # "é" has two spellings; macOS uses the other
 
 
+@lru_cache(maxsize=2**14, typed=True)
+def own(name: str, value: object) -> tuple[str, str]:
+    """The name and the text of an own column's value, a text or a number; ValueError for another."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is neither a text nor a number")
+    return name, str(value) if isinstance(value, float) and not value.is_integer() else _key(value)
+
+
 def _sentence(value: object) -> str:
     return sys.intern(_text(value))
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from bas.corpora.base import KNOWN
 from bas.corpora.values import fold_name
 from bas.errors import UserError
 
@@ -29,19 +30,30 @@ ALSO = "; ".join(f"for {column} also {', '.join(names[1:])}" for column, names i
 EMOBOX = {"id": ("key",), "audio": ("wav",), "label": ("emo",), "speaker": ("speaker", "spk"), "type": ("type",)}
 _UNNAMED = re.compile(r"(unnamed: ?\d+)?", re.IGNORECASE)  # an index that pandas wrote, and what it makes of it
 
+_OWN = re.compile(r"\w([\w .-]*[\w.-])?")  # in a rule or a list of names, a colon or a comma would end it
+
 Names = Mapping[str, tuple[str, ...]]
 Matched = dict[str, tuple[str, ...]]  # our column -> the file's columns that are read for it, the first first
 
 
 class Heading:
-    """Which of a file's columns are read. mapped: the file's names of some of ours, as the user has said."""
+    """Which of a file's columns are read.
 
-    def __init__(self, mapped: Mapping[str, str], in_json: bool) -> None:
-        self.in_json = in_json
-        for column in mapped:
-            if column not in COLUMNS:
-                raise UserError(f"--map {column}={mapped[column]}: no such field; allowed: {', '.join(COLUMNS)}")
-        self.mapped = {column: (theirs,) for column, theirs in mapped.items()}
+    columns: the file's names of some of ours, as the user has said; one of no field of ours under its own name is an
+    own column, see `kept`. required: our columns that every file must have.
+    """
+
+    def __init__(self, columns: Mapping[str, str], in_json: bool, required: Sequence[str] = REQUIRED) -> None:
+        self.in_json, self.required = in_json, required
+        self.mapped: dict[str, tuple[str]] = {}
+        self.own: dict[str, tuple[str]] = {}
+        for column, theirs in columns.items():
+            if column in COLUMNS:
+                self.mapped[column] = (theirs,)
+            elif column == theirs:
+                self.own[column] = (theirs,)
+            else:
+                raise UserError(f"--map {column}={theirs}: no such field; allowed: {', '.join(COLUMNS)}")
         self.others: Names | None = None  # the names of a foreign form; empty: our own form; None: no row was read
         self._seen: dict[str, None] = {}
         self._read: dict[str, None] = {}
@@ -75,12 +87,12 @@ class Heading:
     def _choose_form(self, folded: Mapping[str, str]) -> Names:
         if self.in_json and {"key", "wav"} <= folded.keys():
             return EMOBOX
-        own = set(REQUIRED) <= folded.keys() or not any(fold_name(name) in folded for name in OTHERS["audio"])
+        own = set(self.required) <= folded.keys() or not any(fold_name(name) in folded for name in OTHERS["audio"])
         return {} if own and not self.mapped else OTHERS
 
     def _names(self) -> Names:
         """By our column, the names under which a file of this form may have it."""
-        own = {column: (column,) for column in COLUMNS}
+        own = {column: (column,) for column in COLUMNS} | self.own
         if self.others is EMOBOX:
             return own | EMOBOX
         more = OTHERS if self.others else {c: names for c, names in OTHERS.items() if c not in REQUIRED}
@@ -101,12 +113,14 @@ class Heading:
                     free = [column for column in COLUMNS if column not in matched]
                     near = get_close_matches(name, free, 1) or [one for one in ("label", *free) if one in free]
                     remedy += f", or say what it is, such as --map {shlex.quote(f'{near[0]}={name}')}"
+                if _OWN.fullmatch(name):
+                    remedy += f", or keep it as a column of your own: --keep {shlex.quote(name)}"
                 raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
         for column, theirs in matched.items():
             if len(theirs) > 1 and not self.others:
                 remedy = f"say which one is meant: --map {shlex.quote(f'{column}={theirs[0]}')}"
                 raise UserError(f"{where}: {' and '.join(theirs)}: two columns for {column}; {remedy}")
-        for column in REQUIRED:
+        for column in self.required:
             if column not in matched and not (self.others is OTHERS and column == "id"):
                 if column in self.mapped:
                     self.check_mapped(where)
@@ -115,16 +129,34 @@ class Heading:
 
     def check_mapped(self, where: str) -> None:
         """UserError where the file has no column that the user has named."""
-        for column, (theirs,) in self.mapped.items():
+        for column, (theirs,) in (*self.mapped.items(), *self.own.items()):
             if fold_name(theirs) not in {fold_name(name) for name in self._seen}:
-                raise UserError(
-                    f"{where}: --map {column}={theirs}: no such column; it has: {', '.join(filter(None, self._seen))}"
-                )
+                said = f"--keep {theirs}" if column in self.own else f"--map {column}={theirs}"
+                raise UserError(f"{where}: {said}: no such column; it has: {', '.join(filter(None, self._seen))}")
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Which columns were not read, and of which the first with a value was."""
         return (*describe_unread([name for name in self._seen if name not in self._read]), *self._several)
+
+
+def kept(names: Sequence[str]) -> dict[str, str]:
+    """Own columns of a table, as `bas.corpora.open_corpus` takes them: each under its own name.
+
+    UserError for a name that is twice there, that a field has, or that a rule of a split could not name.
+    """
+    ours = {fold_name(name): name for name in (*COLUMNS, *KNOWN, "type")}
+    ours |= {fold_name(name): field for field, names in OTHERS.items() for name in names}
+    seen: set[str] = set()
+    for name in names:
+        if (field := ours.get(fold_name(name))) is not None:
+            raise UserError(f"--keep {name}: no own column, it is read for the field {field}; leave it out")
+        if not _OWN.fullmatch(name):
+            raise UserError(f"--keep {name!r}: the name of an own column must be of letters, digits, blanks, . _ and -")
+        if fold_name(name) in seen:
+            raise UserError(f"--keep {name}: there twice; name it once")
+        seen.add(fold_name(name))
+    return {name: name for name in names}
 
 
 def describe_unread(names: Sequence[str]) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ SUFFIXES = (".csv", ".jsonl")
 def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
     """Write the corpus as the manifest `path`, .csv or .jsonl; an existing file is replaced once all is written.
 
-    The columns are those of `bas.corpora.manifest.read` that any utterance has. The recordings' names are relative to
-    the file's folder where they are inside it, else absolute. Reading it gives equal utterances, except that an empty
-    text and what a table has for a missing value (see `bas.corpora.values`) become unknown. The corpus's name, protocol
-    and note are not kept: `read` names the corpus after the file and chooses a protocol.
+    The columns are those of `bas.corpora.manifest.read` that any utterance has, and the own ones that it keeps. The
+    recordings' names are relative to the file's folder where they are inside it, else absolute. Reading it gives equal
+    utterances, except that an empty text and what a table has for a missing value (see `bas.corpora.values`) become
+    unknown. The corpus's name, protocol and note are not kept: `read` names the corpus after the file and chooses a
+    protocol.
     Returns remarks on cells of a .csv that a spreadsheet would compute: they are kept, else `read` would give others.
     UserError: another extension, a name or text that cannot be written as UTF-8, in a .csv one of several lines.
     """
@@ -36,7 +37,7 @@ def write(corpus: Corpus, path: Path) -> tuple[str, ...]:
         try:
             if path.suffix == ".csv":
                 present = {column for u in corpus.utterances for column in _row(u, path)}
-                columns = [c for c in COLUMNS if c in present]
+                columns = [c for c in (*COLUMNS, *corpus.own) if c in present]
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 for u in corpus.utterances:
@@ -67,6 +68,7 @@ def _row(u: Utterance, path: Path) -> dict[str, Any]:
     row["audio"] = name_in(path.parent, u.audio)
     row["shares"] = dict(u.shares)
     row["words"] = [[word.start, word.end, word.text] for word in u.words]
+    row |= u.others
     return {column: value for column, value in row.items() if value or column in REQUIRED}
 
 

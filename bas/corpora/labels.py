@@ -1,4 +1,4 @@
-"""One vocabulary for the labels of all corpora, for comparisons across corpora.
+"""Other labels than the corpus's own: one vocabulary for all corpora, or those of a table by utterance.
 
 Readers keep the words of their distribution; nothing is renamed unless `relabel` is called.
 """
@@ -6,10 +6,15 @@ Readers keep the words of their distribution; nothing is renamed unless `relabel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeGuard
 
-from bas.corpora.base import Corpus
+from bas.corpora import manifest
+from bas.corpora.base import Corpus, Utterance
+from bas.corpora.columns import COLUMNS, kept
+from bas.corpora.values import Cells
 from bas.errors import UserError
 
 _WORDS = {
@@ -31,14 +36,68 @@ SCHEMES: Mapping[str, Mapping[str, str | None]] = {
 }
 
 
-def relabel(corpus: Corpus, scheme: str) -> Corpus:
-    """The corpus with the labels of `scheme`; its note names the scheme and counts the labels that were left out.
+# Columns of a table of labels that are not read: its recordings are those of the corpus, and its words.
+LEFT = ("audio", "start", "end", "words")
+_UNKNOWN = {field.name: field.default for field in fields(Utterance)}
 
-    An utterance that is left out stays in the corpus without a label. UserError: an unknown scheme, or a label that
-    the scheme does not know.
+
+def is_table(labels: str | None) -> TypeGuard[str]:
+    """Whether labels are those of a table, and not of a scheme, nor the corpus's own."""
+    return labels is not None and labels not in SCHEMES
+
+
+def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
+    """The corpus with other labels: of a scheme, or of the table with this path; its note says which.
+
+    Under a scheme, labels are renamed, and an utterance whose label has no counterpart stays without one.
+
+    A table has the form of a manifest, of which it needs the column id alone: a row for each utterance. Each of its
+    columns but LEFT stands in the place of the corpus's, and what it does not know is not known, also of an utterance
+    without a row, which the note counts. keep: its own columns, see `Utterance.others`.
+
+    UserError: neither a scheme nor a table, a label that the scheme does not know, what `manifest.read` refuses in a
+    table, and one without a row for any utterance.
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"labels: unknown scheme {scheme!r}; allowed: {', '.join(SCHEMES)}")
+    if labels in SCHEMES:
+        return _under_scheme(corpus, labels)
+    path = Path(labels).expanduser()
+    if path.suffix.lower() not in manifest.SUFFIXES:
+        allowed = f"a scheme, {' or '.join(SCHEMES)}, or a table: {', '.join(manifest.SUFFIXES)}"
+        raise UserError(f"--labels {labels}: must be {allowed}")
+    heading, cells = manifest.open_heading(path, kept(keep), ("id",)), Cells()
+    found: dict[str, dict[str, Any]] = {}
+    columns: dict[str, None] = {}
+    for number, raw, matched in manifest.rows(path, heading):
+        where, names = f"{path} line {number}", {c: theirs[0] for c, theirs in matched.items() if c not in LEFT}
+        columns |= dict.fromkeys(names)
+        row = manifest.parse(where, manifest.read_cells(raw, {c: matched[c] for c in names}, cells), names)
+        id_ = row.pop("id", None)
+        if id_ is None:
+            raise UserError(f"{where}: id: missing; a table of labels names each utterance by its id")
+        if id_ in found:
+            raise UserError(f"{where}: id: {id_!r} is there already; give each utterance one line")
+        found[id_] = row
+    heading.check_mapped(str(path))
+    ours = {u.id for u in corpus.utterances}
+    if not ours & found.keys():
+        first = corpus.utterances[0].id
+        raise UserError(f"{path}: none of its {len(found)} ids is of corpus {corpus.name}, whose first is {first!r}")
+    blank = {column: _UNKNOWN[column] for column in columns if column in COLUMNS and column != "id"}
+    utterances = []
+    for utterance in corpus.utterances:
+        row = found.get(utterance.id, {})
+        others = tuple((name, value) for name, value in utterance.others if name not in columns)
+        utterances.append(replace(utterance, **{**blank, **row, "others": (*others, *row.get("others", ()))}))
+    note = f"labels of {path.name}"
+    if without := len(ours - found.keys()):
+        note += f", which has no line for {without} of {len(ours)} utterances"
+    if foreign := found.keys() - ours:
+        note += f", and {len(foreign)} for others, {min(foreign)!r} the first"
+    notes, remarks = (corpus.note, note, cells.note), (*corpus.remarks, *heading.remarks, *cells.remarks)
+    return replace(corpus, utterances=tuple(utterances), note="; ".join(filter(None, notes)), remarks=remarks)
+
+
+def _under_scheme(corpus: Corpus, scheme: str) -> Corpus:
     table = SCHEMES[scheme]
     out: Counter[str] = Counter()
     utterances = []

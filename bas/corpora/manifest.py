@@ -7,13 +7,13 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bas.corpora import intervals
 from bas.corpora.base import Corpus, Utterance
-from bas.corpora.cells import OBJECTS, PARSERS
+from bas.corpora.cells import OBJECTS, PARSERS, own
 from bas.corpora.columns import COLUMNS, EMOBOX, REQUIRED, Heading, Matched
 from bas.corpora.intervals import Intervals
 from bas.corpora.recordings import Recordings, refuse_outside
@@ -52,7 +52,8 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     wav: emo is the label, the wav may be relative to any parent of the manifest's folder, and speaker or spk is read
     where it was added. Of several columns for one of ours the first that has a value counts, as a remark says.
 
-    columns: the file's names of some of our columns, such as {"label": "mood"}: a foreign form.
+    columns: the file's names of some of our columns, such as {"label": "mood"}: a foreign form. A name of none of ours
+    that stands for itself, {"age": "age"}, keeps that column for `Utterance.others`.
 
     The protocol is "own" if every row has a split, else "session" if every row has a session and there are 3 to 10 of
     them, else "speaker:5".
@@ -61,23 +62,14 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
     CTM file with words of no utterance, no row at all, a recording that is no readable file. Missing
     recordings are counted over all rows first.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
-    if not path.exists():
-        link = ": the link leads nowhere" if path.is_symlink() else ""
-        raise UserError(f"{path}: no such manifest file{link}")
-    check_regular(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+    heading, cells = open_heading(path, columns or {}), Cells()
     recordings, annotations = Recordings(path.parent), Intervals(path.parent)
-    in_json = path.suffix.lower() in JSON_LINES
-    heading, cells = Heading(columns or {}, in_json), Cells()
     utterances: list[Utterance] = []
     numbers = array("Q")
-    for number, raw, matched in (_json_rows if in_json else _table_rows)(path, heading):
+    for number, raw, matched in rows(path, heading):
         if heading.others is EMOBOX:
             recordings.folders = tuple(path.absolute().parents)
-        row = _read_cells(raw, matched, cells, recordings)
+        row = read_cells(raw, matched, cells, recordings.has_blanks)
         utterances.append(_utterance(f"{path} line {number}", row, matched, recordings, annotations))
         numbers.append(number)
     if not utterances:
@@ -107,6 +99,24 @@ def assemble(name: str, utterances: Sequence[Utterance], note: str = "", remarks
 
 
 Row = tuple[int, dict[str, Any], Matched]  # line, its cells by the file's columns
+
+
+def open_heading(path: Path, columns: Mapping[str, str], required: Sequence[str] = REQUIRED) -> Heading:
+    """The heading of a table or of JSON Lines, still to be read. UserError where the path is of no such file."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; a manifest is a file: {', '.join(SUFFIXES)}")
+    if not path.exists():
+        link = ": the link leads nowhere" if path.is_symlink() else ""
+        raise UserError(f"{path}: no such manifest file{link}")
+    check_regular(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path}: unknown extension {path.suffix!r}; allowed: {', '.join(SUFFIXES)}")
+    return Heading(columns, path.suffix.lower() in JSON_LINES, required)
+
+
+def rows(path: Path, heading: Heading) -> Iterator[Row]:
+    """The rows of a table or of JSON Lines. UserError for a malformed line, and columns that the heading refuses."""
+    return (_json_rows if heading.in_json else _table_rows)(path, heading)
 
 
 def _table_rows(path: Path, heading: Heading) -> Iterator[Row]:
@@ -182,13 +192,15 @@ def _json_rows(path: Path, heading: Heading) -> Iterator[Row]:
         yield number, raw, known[columns]
 
 
-def _read_cells(raw: Mapping[str, Any], matched: Matched, cells: Cells, recordings: Recordings) -> dict[str, Any]:
-    """The values that are known, by our columns."""
+def read_cells(
+    raw: Mapping[str, Any], matched: Matched, cells: Cells, has_blanks: Callable[[str], bool] = lambda name: False
+) -> dict[str, Any]:
+    """The values that are known, by our columns. has_blanks: whether a recording's name has blanks at its ends."""
     row = {}
     for column, theirs in matched.items():
         for name in theirs:
             value = raw[name]
-            if not (column == "audio" and isinstance(value, str) and recordings.has_blanks(value)):
+            if not (column == "audio" and isinstance(value, str) and has_blanks(value)):
                 value = cells.read(column, value)
             if value is not None:
                 row[column] = value
@@ -204,23 +216,33 @@ def _check_encodable(value: Any) -> None:
         raise ValueError("a NUL character")
 
 
+def parse(where: str, row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of an utterance, those that the row knows; own columns are in `others`. names: the file's, by ours."""
+    fields: dict[str, Any] = {}
+    others = []
+    for column, value in row.items():
+        try:
+            if column in PARSERS:
+                fields[column] = PARSERS[column](value)
+            else:
+                others.append(own(column, value))
+        except ValueError as error:
+            raise UserError(f"{where}: {names[column]}: {error}") from None
+        except TypeError:  # a JSON list or object, which has no hash
+            raise UserError(f"{where}: {names[column]}: {value!r} is not a text") from None
+    return fields | {"others": tuple(others)} if others else fields
+
+
 def _utterance(
     where: str, row: dict[str, Any], matched: Matched, recordings: Recordings, annotations: Intervals
 ) -> Utterance:
-    fields: dict[str, Any] = {}
     names = {column: theirs[0] for column, theirs in matched.items()}
     annotation = row.get("words")
     if isinstance(annotation, str) and annotation.lower().endswith(intervals.SUFFIXES):
         row = {column: value for column, value in row.items() if column != "words"}
     else:
         annotation = None
-    for column, value in row.items():
-        try:
-            fields[column] = PARSERS[column](value)
-        except ValueError as error:
-            raise UserError(f"{where}: {names[column]}: {error}") from None
-        except TypeError:  # a JSON list or object, which has no hash
-            raise UserError(f"{where}: {names[column]}: {value!r} is not a text") from None
+    fields = parse(where, row, names)
     for column in REQUIRED:
         if column in names and column not in fields:
             raise UserError(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from bas.corpora import READERS
-from bas.corpora.labels import SCHEMES
+from bas.corpora.columns import kept
+from bas.corpora.labels import SCHEMES, is_table
 from bas.experiment.key import Key, key
 from bas.training import settings as trainings
 from bas.training import tuning
@@ -89,6 +90,14 @@ class CorpusTable:
         CORPUS,
         "--map",
         metavar="FIELD=COLUMN,...",
+    )
+    keep: tuple[str, ...] = key(
+        "columns of your own to keep, for a task or a split that names them: of the table of manifest and audformat, "
+        "or of that of --labels; a store keeps those that it was made with",
+        CORPUS,
+        "--keep",
+        metavar="COLUMN",
+        default=(),
     )
 
 
@@ -329,10 +338,10 @@ class Experiment:
     preset: Literal["paper", "cpu"] = key("of the settings", (*TRAINED, "dynamics"), "--preset", default="cpu")
     seeds: int | None = key("how many; default: the verb's own", TRAINED, "--seeds", least=1)
     labels: str | None = key(
-        f"map them to a common scheme, one of {', '.join(SCHEMES)}; default: the corpus's own words",
+        f"map them to a common scheme, {' or '.join(SCHEMES)}; or take them of a table with the column id, such as "
+        "ages.csv: what it has stands in the corpus's place; default: the corpus's own words",
         (*TRAINED, "dynamics", "corpus", "protocol", "check"),
         "--labels",
-        choices=tuple(SCHEMES),
     )
     headline: str | None = key(
         "the metric that choices and verdicts go by, one of the task's, such as WA, UA, WF1 or MF1; default: the "
@@ -369,6 +378,11 @@ class Experiment:
     shares: SharesTable = field(default_factory=SharesTable)
     cost: CostTable = field(default_factory=CostTable)
     dynamics: DynamicsTable = field(default_factory=DynamicsTable)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Of the corpus, as `bas.corpora.open_corpus` takes them; a table of labels has the own columns itself."""
+        return {**(self.corpus.map or {}), **({} if is_table(self.labels) else kept(self.corpus.keep))}
 
 
 def _walk(table: type, prefix: str) -> Iterator[tuple[str, Key]]:

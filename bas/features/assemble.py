@@ -165,7 +165,7 @@ def merge(
     if corpus is not None and root is not None:
         named = corpus, str(root.resolve()), tuple(sorted((columns or {}).items()))
     elif columns:
-        raise UserError("--map: give --corpus and --root with it")
+        raise UserError("--map and --keep: give --corpus and --root with them")
     elif len(origins) == 1:
         (named,) = origins
     else:

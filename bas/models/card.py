@@ -25,7 +25,7 @@ def card(of: Description) -> str:
             section(1, of.name),
             "",
             paragraph(
-                f"Predicts {of.task} ({', '.join(of.outputs)}) from speech: {states} of the "
+                f"Predicts {of.task} ({', '.join(_outputs(of))}) from speech: {states} of the "
                 f"frozen encoder {shown}, and on that "
                 f"{_architecture(of)}. Made by bas from {of.trained['corpus']}."
             ),
@@ -85,6 +85,12 @@ def card(of: Description) -> str:
             "",
         ]
     )
+
+
+def _outputs(of: Description) -> list[str]:
+    """Names, and of numbers the ranges in which the training had them."""
+    ranges = [f" from {low:g} to {high:g}" for low, high in of.ranges] or [""] * len(of.outputs)
+    return [f"{name}{limits}" for name, limits in zip(of.outputs, ranges, strict=True)]
 
 
 def _architecture(of: Description) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
+from torch import Tensor
+
 from bas.encoders import EncoderInfo
 from bas.errors import UserError
 from bas.features.store import DTYPES
@@ -23,7 +25,8 @@ FORMAT = 1
 LEAST, MOST = 0.001, 86_400.0  # seconds
 WIDEST = 100_000  # numbers of a frame
 
-Activation = Literal["softmax", "sigmoid", "none"]
+Activation = Literal["softmax", "sigmoid", "range", "none"]
+"""none: outputs are values already, as of a linear model that predicts numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,9 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A model. Probabilities are `activation(outputs / temperature)`. Raises UserError for values that cannot be."""
+    """A model. Its values are `activation(outputs / temperature)`; range: an output of 0 is the middle of the range, 1
+    as far above that as the range is wide. Raises UserError for values that cannot be.
+    """
 
     format: int
     name: str
@@ -96,13 +101,21 @@ class Description:
     honest: Honest
     trained: Mapping[str, Any]  # corpus, its note, utterances and units, seed, settings, versions, date
     license: Mapping[str, str]  # by part (encoder, corpus), what is known of its licence
-    size: Size | None = None  # None: of a model of bas 0.9
+    size: Size | None = None  # None: of a model of bas 0.8
+    ranges: tuple[tuple[float, float], ...] = ()  # of numbers: what each output was trained on, in the corpus's units
 
     def __post_init__(self) -> None:
         encoder, layers = self.encoder, self.layers
+        ranges = (len(self.outputs),) if self.activation == "range" else (0, len(self.outputs))
         for field, sound, allowed in (
             ("outputs", len(set(self.outputs)) == len(self.outputs) > 0, "names, each once"),
             ("temperature", 0 < self.temperature < math.inf, "a number above 0"),
+            (
+                "ranges",
+                len(self.ranges) in ranges,
+                "one an output",
+            ),
+            ("ranges", all(-math.inf < low < high < math.inf for low, high in self.ranges), "numbers, the lower first"),
             ("stride", self.stride >= 1, "1 or more"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("longest", LEAST <= self.longest <= MOST, f"seconds from {LEAST} to {MOST:,}"),
@@ -113,3 +126,20 @@ class Description:
         ):
             if not sound:
                 raise UserError(f"{field}: must be {allowed}, not {str(attrgetter(field)(self))[:40]}")
+
+    @property
+    def values(self) -> str:
+        """What the values are: probabilities, shares or numbers."""
+        return "probabilities" if self.activation == "softmax" else "numbers" if self.ranges else "shares"
+
+    def activate(self, outputs_BO: Tensor) -> Tensor:
+        """The values of a network's outputs."""
+        scaled_BO = outputs_BO / self.temperature
+        if self.activation == "softmax":
+            return scaled_BO.softmax(-1)
+        if self.activation == "sigmoid":
+            return scaled_BO.sigmoid()
+        if self.activation == "range":
+            low_O, high_O = (outputs_BO.new_tensor(ends) for ends in zip(*self.ranges, strict=True))
+            return low_O + (high_O - low_O) * (scaled_BO + 0.5)
+        return scaled_BO

@@ -38,7 +38,7 @@ from bas.runs.whole import Whole, epochs, fit_whole, whole
 from bas.space import Architecture
 from bas.speech.audio import SAMPLE_RATE
 from bas.stats.calibration import before_and_after, temperature
-from bas.tasks import Classification, Shares, has_logits
+from bas.tasks import Classification, Regression, Shares, has_logits
 from bas.util.device import choose_device
 from bas.util.progress import bar
 from bas.util.versions import versions
@@ -71,7 +71,7 @@ def check(run: Run, comparison: Comparison, row: str | None, seed: int) -> Chose
     if run.store.info.imported:
         why = f"its features ({run.store.info.encoder['name']}) were imported, which a recording alone does not give"
         raise UserError(f"{run.folder}: cannot be exported: {why}")
-    if not isinstance(run.task, Classification | Shares):
+    if not isinstance(run.task, Classification | Regression | Shares):
         raise UserError(f"{run.folder}: cannot be exported: task {run.task.name} is not of bas")
     choose_device(run.plan.device)
     labels = [one.row for one in comparison.rows]
@@ -180,6 +180,7 @@ def describe(
         },
         license=licenses(info),
         size=_size(fitted, info),
+        ranges=tuple(run.task.ranges[name] for name in run.outputs) if isinstance(run.task, Regression) else (),
     )
 
 
@@ -204,7 +205,9 @@ def _layout(fitted: Whole, run: Run) -> Layout:
 def _activation(run: Run, row: str) -> Activation:
     if has_logits(run.task):
         return "softmax"
-    return "none" if row in run.task.linears else "sigmoid"
+    if row in run.task.linears:
+        return "none"
+    return "range" if isinstance(run.task, Regression) else "sigmoid"
 
 
 def calibrated(run: Run, row: str) -> tuple[float, Calibration | None]:

@@ -86,16 +86,11 @@ class Head(nn.Module):
 
     def __init__(self, network: nn.Module, of: Description) -> None:
         super().__init__()
-        self.network, self.temperature, self.activation = network, of.temperature, of.activation
+        self.network, self.of = network, of
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         outputs_BO = self.network(features, mask)
-        values_BO = outputs_BO / self.temperature
-        if self.activation == "softmax":
-            values_BO = values_BO.softmax(-1)
-        elif self.activation == "sigmoid":
-            values_BO = values_BO.sigmoid()
-        return outputs_BO, values_BO
+        return outputs_BO, self.of.activate(outputs_BO)
 
 
 class OfStates(nn.Module):
@@ -191,7 +186,7 @@ def _with_encoder(model: Model) -> Graph:
 
 
 def _outputs(of: Description) -> list[str]:
-    return ["outputs", "probabilities" if of.activation == "softmax" else "shares"]
+    return ["outputs", of.values]
 
 
 def _serialised(graph: Graph, of: Description, about: Mapping[str, Any]) -> bytes:
@@ -246,6 +241,7 @@ def _about(model: Model, longest: float) -> dict[str, Any]:
         "labels": of.outputs,
         "activation": of.activation,
         "temperature": of.temperature,
+        **({"ranges": of.ranges} if of.ranges else {}),
         "encoder": of.encoder.to_dict(),
         "layers": of.layers,
         "dtype": of.dtype,

@@ -1,4 +1,4 @@
-"""Predict speech: recordings in, classes with probabilities or shares out.
+"""Predict speech: recordings in, classes with probabilities, shares or numbers out.
 
 A recording is decoded, encoded and read as in the training: the same resampling, the same frozen encoder, its states
 rounded as the feature store rounded them. Speech longer than any utterance of the training is cut into windows of one
@@ -39,7 +39,8 @@ Source = str | os.PathLike[str] | Utterance
 class Prediction:
     """What a model says of a stretch of speech. start, end: seconds from the beginning of the recording.
 
-    label: the most probable class; "" where outputs are no classes. values: by output, a probability or a share.
+    label: the most probable class; "" where outputs are no classes. values: by output, a probability, a share, or a
+    number in the units of the corpus.
     """
 
     source: str
@@ -167,13 +168,8 @@ class Model:
         return outputs_1O[0].float()
 
     def values(self, outputs_O: Tensor) -> np.ndarray:
-        """Probabilities or shares, `(O,)` float64."""
-        scaled = outputs_O.double().cpu() / self.description.temperature
-        if self.description.activation == "softmax":
-            scaled = scaled.softmax(-1)
-        elif self.description.activation == "sigmoid":
-            scaled = scaled.sigmoid()
-        return np.asarray(scaled.numpy())
+        """Probabilities, shares, or numbers in the units of the corpus, `(O,)` float64."""
+        return np.asarray(self.description.activate(outputs_O.double().cpu()).numpy())
 
     def _of_wave(self, wave: Wave, source: str, begin: float) -> tuple[list[Prediction], float]:
         """What is said of each window, and the seconds that the encoder took for all."""

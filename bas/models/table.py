@@ -225,6 +225,7 @@ class Table:
 
     def __init__(self, stream: TextIO, of: Description, as_json: bool) -> None:
         self.stream, self.outputs, self.shortest, self.as_json = stream, of.outputs, of.shortest, as_json
+        self.form = ".9g" if of.ranges else ".6f"  # the unit of a number may be large or small
         self.short = 0
         if not as_json:
             self._line(["source", "start", "end", "label", *map(defuse, of.outputs)])
@@ -233,11 +234,13 @@ class Table:
         self.short += row.end - row.start < self.shortest - SLACK
         times = f"{row.start:.3f}", f"{row.end:.3f}"
         if self.as_json:
-            values = {name: round(value, 6) for name, value in row.values.items()}
+            values = {name: float(f"{value:{self.form}}") for name, value in row.values.items()}
             said = asdict(row) | {"start": round(row.start, 3), "end": round(row.end, 3), "values": values}
             self.stream.write(json.dumps(said, ensure_ascii=False) + "\n")
         else:
-            self._line([defuse(row.source), *times, defuse(row.label), *(f"{row.values[o]:.6f}" for o in self.outputs)])
+            self._line(
+                [defuse(row.source), *times, defuse(row.label), *(f"{row.values[o]:{self.form}}" for o in self.outputs)]
+            )
         self.stream.flush()
 
     def _line(self, cells: Sequence[object]) -> None:

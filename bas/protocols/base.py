@@ -181,8 +181,8 @@ def _fold(path: Path, index: int, raw: Any) -> Fold:
 
 
 def field_of(utterance: Utterance, name: str) -> str | None:
-    """The value of the utterance's field as text (`audio` is a path); None where it is not known."""
-    value = getattr(utterance, name)
+    """The value of the utterance's field or own column as text (`audio` is a path); None where it is not known."""
+    value = utterance.get(name)
     return None if value is None else str(value)
 
 

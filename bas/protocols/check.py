@@ -13,7 +13,7 @@ from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols.base import REPORTED, Fold, compared, field_of
 from bas.speech import audio
-from bas.tasks import Task
+from bas.tasks import Task, labels_of
 
 THREADS = 4
 SHORT = 40  # characters of an example that a message shows
@@ -40,7 +40,7 @@ def check(
     test part in a field that the task keeps disjoint, or such a field unknown, unless published or allowed; and in any
     case the same samples under two ids in two parts of a fold.
     """
-    utterances = corpus.labelled(task.label)
+    utterances = corpus.labelled(*labels_of(task))
     by_id = {u.id: u for u in utterances}
     for field in allowed:
         if field not in task.disjoint:
@@ -118,7 +118,7 @@ def _check_classes(task: Task, folds: Sequence[Fold], by_id: Mapping[str, Uttera
     notes = []
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     lacking: dict[str, list[str]] = defaultdict(list)
-    class_of = {i: getattr(by_id[i], task.classes) for i in used} if task.classes else {}
+    class_of = {i: by_id[i].get(task.classes) for i in used} if task.classes else {}
     for index, fold in enumerate(folds):
         for part, ids in fold.parts().items() if task.classes else ():
             missing = sorted(set(class_of.values()) - {class_of[i] for i in ids})

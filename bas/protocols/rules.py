@@ -22,12 +22,13 @@ from pathlib import Path
 from random import Random
 
 from bas.corpora import Corpus, Utterance
+from bas.corpora.base import KNOWN
 from bas.errors import UserError
 from bas.protocols import published
 from bas.protocols.allot import allot
 from bas.protocols.base import FIELDS, Fold, Protocol, compared, field_of, read, slug
 from bas.protocols.check import check, check_known
-from bas.tasks import Task
+from bas.tasks import Task, labels_of
 
 VALID_SHARE = 0.2  # of the training utterances
 FEW, LESS_VALID = 6, 0.1  # of fewer values to train on than this, a whole one would be too much for valid
@@ -58,22 +59,25 @@ def make(
     Raises UserError for an unknown rule, a list that is unreadable or of another corpus, unknown values of a field,
     fewer units than parts, and whatever `check` refuses.
     """
+    names = (*FIELDS, *corpus.own)
     for field in (task.classes, *task.disjoint):
-        if field and field not in FIELDS:
-            raise UserError(
-                f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(FIELDS)}"
-            )
+        if field and field not in names:
+            message = f"task {task.name}: an utterance has no field {field!r}; must be one of {', '.join(names)}"
+            raise UserError(f"{message}, or an own column of the corpus's table (--keep) or of a table of labels")
     rule = rule or default_rule(corpus, task, skipped)
-    usable = tuple(u for u in corpus.labelled(task.label) if u.id not in skipped)
-    target = task.label if task.classes is None else f"a {task.label}"
+    usable = tuple(u for u in corpus.labelled(*labels_of(task)) if u.id not in skipped)
+    label = " or ".join(labels_of(task))
+    target = label if task.classes is None else f"a {label}"
     if not usable:
-        raise UserError(f"corpus {corpus.name}: no utterance has {target}, which task {task.name} predicts")
+        unread = [name for name in labels_of(task) if name not in KNOWN]
+        remedy = f"; own columns are read where they are named: --keep {' '.join(unread)}" if unread else ""
+        raise UserError(f"corpus {corpus.name}: no utterance has {target}, which task {task.name} predicts{remedy}")
     unusable = {u.id for u in corpus.utterances}.union(skipped).difference(u.id for u in usable)
     path = Path(rule).expanduser() if rule.lower().endswith(".json") else None
     original = _from_rule(corpus, usable, task, rule, seed) if path is None else _from_file(corpus, task, path)
     left_out = unusable.intersection(i for fold in original.folds for ids in fold.parts().values() for i in ids)
     notes = (
-        [f"{len(left_out)} utterances are left out, without a {task.label} or features, e.g. {min(left_out)!r}"]
+        [f"{len(left_out)} utterances are left out, without a {label} or features, e.g. {min(left_out)!r}"]
         if left_out
         else []
     )
@@ -82,7 +86,7 @@ def make(
     kept = [fold.without(left_out) for fold in original.folds]
     for index, (before, after) in enumerate(zip(original.folds, kept, strict=True)):
         if before.valid and not after.valid:
-            raise UserError(f"protocol fold {index}: none of its valid utterances has a {task.label} and features")
+            raise UserError(f"protocol fold {index}: none of its valid utterances has a {label} and features")
     folds = tuple(fold.in_order() for fold in add_valid(used, task, kept, original.seed))
     protocol = replace(original, folds=folds)
     protocol = protocol if path is None else _restore_rule(corpus, used, task, original, protocol, path)
@@ -101,21 +105,22 @@ def default_rule(corpus: Corpus, task: Task, skipped: Collection[str] = ()) -> s
     name, _, count = rule.partition(":")
     if task.protocol or name not in FIELDS or not count.isdecimal():
         return rule
-    values = {field_of(u, name) for u in corpus.labelled(task.label) if u.id not in skipped} - {None}
+    values = {field_of(u, name) for u in corpus.labelled(*labels_of(task)) if u.id not in skipped} - {None}
     return name if 2 <= len(values) < int(count) else rule
 
 
 def _from_rule(corpus: Corpus, utterances: Sequence[Utterance], task: Task, rule: str, seed: int) -> Protocol:
     name, colon, rest = rule.partition(":")
     unit, own = corpus.unit, corpus.published
-    if len(rest) > LONGEST and name in FIELDS:
+    is_field = name in FIELDS or name in corpus.own
+    if len(rest) > LONGEST and is_field:
         raise UserError(f"protocol {rule[:LONGEST]}…: {len(rule)} characters are no rule; such as {name}:5")
     if rule == "own":
         folds = [_own(corpus, utterances)]
     elif name in LISTS and rest:
         folds, own = LISTS[name](corpus, Path(rest).expanduser()), True
         rule = name  # the lists' folder says nothing about the split
-    elif name in FIELDS and not (colon and not rest):
+    elif is_field and not (colon and not rest):
         folds, own = _by_field(corpus, utterances, task, name, rest, seed), False
         # Utterances of one speaker are not independent, even where the split is by utterance.
         unit = corpus.unit if name == "id" else name
@@ -156,7 +161,7 @@ def _restore_rule(
         return unnamed
     for of, expected, less in ((used, protocol, ""), (corpus, original, " less what is left out")):
         try:
-            made = _from_rule(of, of.labelled(task.label), task, original.rule, original.seed)
+            made = _from_rule(of, of.labelled(*labels_of(task)), task, original.rule, original.seed)
             made = replace(made, folds=add_valid(of, task, made.folds, made.seed))
         except UserError:  # no rule, or a rule that does not fit this corpus
             return unnamed

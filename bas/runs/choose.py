@@ -13,6 +13,8 @@ from typing import Any
 
 from bas import __version__
 from bas.corpora import Corpus, open_corpus
+from bas.corpora.columns import COLUMNS
+from bas.corpora.labels import is_table
 from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS, spaces_of
@@ -94,7 +96,7 @@ def stores_of(choice: Experiment, verb: str) -> dict[str, Path]:
         needs = "needs features (--features), a store made by extract, or corpus.reader, corpus.root and encoder.name"
         raise UserError(f"{verb}: {needs}; in the experiment's file, or as flags")
     else:
-        corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser(), columns=choice.corpus.map)
+        corpus = open_corpus(choice.corpus.reader, Path(choice.corpus.root).expanduser(), columns=choice.columns)
         folders = [store_folder(corpus, choice.encoder.name)]
     names = [folder.resolve().name for folder in folders]
     if doubled := [name for name in names if names.count(name) > 1]:
@@ -112,7 +114,7 @@ def open_store(choice: Experiment, verb: str, features: Path | None = None) -> O
     features = features.resolve()
     store = FeatureStore(features)
     _check_source(choice, features, store.info)
-    return OpenStore(features, store, open_labelled(store.info, choice.labels))
+    return OpenStore(features, store, open_labelled(store.info, choice.labels, choice.corpus.keep))
 
 
 def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
@@ -125,10 +127,9 @@ def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
     for name, (given, stored) in pairs.items():
         if given is not None and given != stored and Path(given).expanduser().resolve() != Path(stored).resolve():
             raise UserError(f"{name}={given}: but {features} was made of {stored}; leave it out, or name another store")
-    if choice.corpus.map is not None and dict(choice.corpus.map) != dict(info.columns):
-        asked, there = (
-            ",".join(f"{f}={c}" for f, c in of.items()) or "none" for of in (choice.corpus.map, info.columns)
-        )
+    mapped = {field: column for field, column in info.columns.items() if field in COLUMNS}
+    if choice.corpus.map is not None and dict(choice.corpus.map) != mapped:
+        asked, there = (",".join(f"{f}={c}" for f, c in of.items()) or "none" for of in (choice.corpus.map, mapped))
         remedy = f"the same `{info.first_command}` with it keeps the features and reads the corpus by it"
         raise UserError(f"--map {asked}: but {features} was made with {there}; {remedy}")
 
@@ -158,7 +159,9 @@ def inputs_of(
         check_paths(files, settings, "name another, such as --set strategy=gumbel")
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
-    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, choice.labels, choice.headline)
+    labels = str(Path(choice.labels).expanduser().resolve()) if is_table(choice.labels) else choice.labels
+    keep, headline = choice.corpus.keep, choice.headline
+    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, labels, keep, headline)
     return Inputs(plan, opened.store, opened.corpus, files)
 
 
@@ -224,6 +227,7 @@ def resolve(choice: Experiment, verb: str, folder: Path, runs: Sequence[Inputs])
         "layer": tuple(run.plan.layer for run in runs),
         "seeds": len(plan.seeds),
         "device": plan.device,
+        "labels": short_place(choice.labels) if is_table(choice.labels) else choice.labels,
         "name": folder.name,
         "protocol": replace(choice.protocol, rule=_with_short_path(rule)),
         "settings": {name: settings[name] for name in READ_SETTINGS[verb]},

@@ -26,7 +26,8 @@ class Plan:
     settings: Settings
     seeds: tuple[int, ...]
     device: str  # cpu | cuda
-    labels: str | None = None  # a scheme of bas.corpora.labels; None: the corpus's own words
+    labels: str | None = None  # a scheme of bas.corpora.labels, or a table's path; None: the corpus's own words
+    keep: tuple[str, ...] = ()  # own columns of the corpus's table, or of that of labels
     headline: str | None = None  # one of the task's metrics; None: the corpus's own, see `Run.headline`
 
     def with_seeds(self, seeds: tuple[int, ...]) -> Plan:
@@ -36,7 +37,7 @@ class Plan:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Plan:
         names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": Settings(**raw["settings"])}
-        return cls(**{**raw, **names})
+        return cls(**{**raw, **names, "keep": tuple(raw.get("keep", ()))})
 
 
 class Kind(StrEnum):

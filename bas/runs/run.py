@@ -11,7 +11,7 @@ results.json      the table as data; table.md as text
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from bas.corpora import Corpus, Utterance
-from bas.corpora.labels import relabel
+from bas.corpora.labels import is_table, relabel
 from bas.errors import UserError
 from bas.features.corpus import corpus_of
 from bas.features.store import FeatureStore, StoreInfo
@@ -30,7 +30,7 @@ from bas.runs.plan import MIX, Plan
 from bas.runs.spaces import SpaceFile, load_space
 from bas.space import SearchSpace
 from bas.stats import Metric
-from bas.tasks import EMOTION, Linear, Task
+from bas.tasks import EMOTION, Linear, Task, check_task, labels_of
 from bas.training.settings import Settings
 from bas.util.files import read_record
 
@@ -52,7 +52,7 @@ class Inputs:
     def open(cls, plan: Plan) -> Inputs:
         """Open what the plan names. Raises UserError for a store, a corpus or a space that cannot be read."""
         store = FeatureStore(Path(plan.features))
-        return cls(plan, store, open_labelled(store.info, plan.labels), tuple(map(load_space, plan.spaces)))
+        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep), tuple(map(load_space, plan.spaces)))
 
     @property
     def task(self) -> Task:
@@ -63,7 +63,7 @@ class Inputs:
         """Raise UserError for a headline that is no metric of the task, and for class weights without classes."""
         check_loss(self.task, self.plan.settings)
         if self.plan.headline is not None:
-            outputs = self.task.outputs(self.corpus.labelled(self.task.label))
+            outputs = self.task.outputs(self.corpus.labelled(*labels_of(self.task)))
             _check_headline(self.plan.headline, self.task.metrics(outputs))
 
     def with_plan(self, **changes: Any) -> Inputs:
@@ -80,7 +80,7 @@ class Run:
         self.spaces: dict[str, SpaceFile] = {space.name: space for space in inputs.spaces}
         self.task = inputs.task
         self.baselines: Mapping[str, SearchSpace] = common_baselines(inputs.spaces)
-        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(self.task.label)
+        self.utterances: tuple[Utterance, ...] = self.corpus.labelled(*labels_of(self.task))
         self.outputs = self.task.outputs(self.utterances)
         self.targets = self.task.targets(self.utterances, self.outputs)
         self.position = {u.id: i for i, u in enumerate(self.utterances)}
@@ -166,10 +166,10 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     tasks: dict[str, Task] = {s.name: s.task or EMOTION for s in spaces}
     first = next(iter(tasks.values()))
     for name, task in tasks.items():
-        missing = [part for part in dir(Task) if not part.startswith("_") and not hasattr(task, part)]
-        if missing:
-            message = f"{task!r} has no {missing[0]}; it must be a task, such as Classification(...)"
-            raise UserError(f"space {name}: task: {message}")
+        try:
+            check_task(task)
+        except UserError as error:
+            raise UserError(f"space {name}: {error}") from None
         if repr(task) != repr(first):
             raise UserError(
                 f"spaces {', '.join(tasks)}: {name} is for task {task.name}, not {first.name}; run them apart"
@@ -177,10 +177,13 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     return first
 
 
-def open_labelled(info: StoreInfo, labels: str | None) -> Corpus:
-    """The store's corpus. labels: a scheme of `bas.corpora.labels` to map its labels to; None: unchanged."""
-    corpus = corpus_of(info)
-    return corpus if labels is None else relabel(corpus, labels)
+def open_labelled(info: StoreInfo, labels: str | None, keep: Sequence[str] = ()) -> Corpus:
+    """The store's corpus. labels: as `bas.corpora.labels.relabel` takes them; None: unchanged.
+
+    keep: own columns of the table of labels, if they are of one, else of the corpus's.
+    """
+    corpus = corpus_of(info, () if is_table(labels) else keep)
+    return corpus if labels is None else relabel(corpus, labels, keep)
 
 
 def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bas import NUMBERS
 from bas.corpora import Corpus
+from bas.corpora.labels import is_table
 from bas.errors import UserError
 from bas.features.recordings import recording_hashes
 from bas.features.store import StoreInfo
@@ -24,7 +25,7 @@ from bas.runs.run import AGAIN, OTHER, Inputs, Run, without_skipped
 from bas.runs.spaces import SpaceFile, digest_of
 from bas.search.search import PATHS
 from bas.space import SearchSpace
-from bas.tasks import Task
+from bas.tasks import Task, labels_of
 from bas.training.loop import read_checkpoint
 from bas.training.settings import Settings
 from bas.util.files import read_record, write_json, write_text
@@ -165,7 +166,7 @@ def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
 
 def _check_speakers(corpus: Corpus, task: Task, protocol: Protocol) -> None:
     """Raise UserError unless features may be normalised by speaker."""
-    if task.label == "speaker":
+    if "speaker" in labels_of(task):
         raise UserError(f"setting normalise=speaker: task {task.name} predicts the speaker, which that would reveal")
     trained = {i for fold in protocol.folds for i in fold.fit}
     for utterance in corpus.utterances:
@@ -177,14 +178,14 @@ def _made_of(run: Run) -> dict[str, Any]:
     """Everything that changes a number, by name."""
     plan, info, corpus, task, protocol = run.plan, run.store.info, run.corpus, run.task, run.protocol
     by_speaker = ("speaker",) if plan.settings.normalise == "speaker" else ()
-    fields = dict.fromkeys((task.label, *task.disjoint, protocol.unit, *by_speaker))
-    labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(task.label)]
+    fields = dict.fromkeys((*labels_of(task), *task.disjoint, protocol.unit, *by_speaker))
+    labels = [[u.id, *(field_of(u, name) for name in fields)] for u in corpus.labelled(*labels_of(task))]
     return {
         "features": info.identity,
         # A layer added to the store later would be one more to choose from, or to mix.
         "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
         "task": repr(task),
-        "label scheme": plan.labels,
+        "label scheme": Path(plan.labels).name if is_table(plan.labels) else plan.labels,
         "headline": run.headline,
         "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],

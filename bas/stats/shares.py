@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +28,7 @@ Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Takes targets and predictions `(N, O)`, gives one number for each output, `(O,)`; larger is better."""
 
 DRAWS = 500
+Array = TypeVar("Array", np.ndarray, Tensor)
 FLAT = 1e-9  # A deviation below this is rounding: the values are all the same.
 
 
@@ -109,12 +111,26 @@ def constant(outputs: Sequence[str], targets: np.ndarray, predictions_SN: np.nda
     )
 
 
+@limited(CORRELATION)
+def ccc(targets_NO: np.ndarray, predictions_NO: np.ndarray) -> np.ndarray:
+    """Lin's concordance of each output, `(O,)`; 0 where targets or predictions are constant."""
+    both_O, spread_O = _agreement(predictions_NO.astype(float), targets_NO.astype(float))
+    flat_O = (predictions_NO.std(0) < FLAT) | (targets_NO.std(0) < FLAT)
+    concordance_O: np.ndarray = np.where(flat_O, 0.0, both_O / np.where(flat_O, 1.0, spread_O))
+    return concordance_O
+
+
 def concordance(predicted_BO: Tensor, targets_BO: Tensor) -> Tensor:
     """Lin's concordance of each output over a batch, `(O,)`; 0 where both are constant."""
+    both_O, spread_O = _agreement(predicted_BO, targets_BO)
+    return both_O / spread_O.clamp_min(1e-8)
+
+
+def _agreement(predicted_BO: Array, targets_BO: Array) -> tuple[Array, Array]:
+    """Numerator and denominator of Lin's concordance (1989, eq. 1), `(O,)`: twice the covariance, and the spread."""
     p_BO, t_BO = predicted_BO - predicted_BO.mean(0), targets_BO - targets_BO.mean(0)
-    apart_O = (predicted_BO.mean(0) - targets_BO.mean(0)).square()
-    spread_O = p_BO.square().mean(0) + t_BO.square().mean(0) + apart_O
-    return 2 * (p_BO * t_BO).mean(0) / spread_O.clamp_min(1e-8)
+    apart_O = (predicted_BO.mean(0) - targets_BO.mean(0)) ** 2
+    return 2 * (p_BO * t_BO).mean(0), (p_BO**2).mean(0) + (t_BO**2).mean(0) + apart_O
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from bas.corpora import Utterance
+from bas.corpora.base import KNOWN
 from bas.errors import UserError
 from bas.networks.network import build
 from bas.networks.supernet import Supernet
 from bas.runs.run import common_task
 from bas.runs.spaces import SpaceFile, load_space
 from bas.space import Architecture, SearchSpace
-from bas.tasks import Shares, Task
+from bas.tasks import Regression, Shares, Task, labels_of
 from bas.training.settings import settings
 
 IN_DIM, OUTPUTS = 12, 3
@@ -107,8 +108,13 @@ class Subject:
             yield f"baseline {name}", build(baseline, baseline.only(), IN_DIM, self.width, OUTPUTS).eval()
 
     def utterances(self) -> list[Utterance]:
-        """With every field known, of three labels, six speakers, two languages; shares of the emotions of the task."""
-        draw = random.Random(1)
+        """With every field known, of three labels, six speakers, two languages; shares of the emotions of the task.
+
+        Its own columns are known too: numbers in their ranges, else texts of six values.
+        """
+        draw, task = random.Random(1), self.task
+        ranges = task.ranges if isinstance(task, Regression) else {}
+        own = [name for name in dict.fromkeys((*labels_of(task), *task.disjoint)) if name not in KNOWN]
         emotions = (self.task.emotions if isinstance(self.task, Shares) else ()) or ("joy", "anger", "calm")
         return [
             Utterance(
@@ -124,6 +130,10 @@ class Subject:
                 sex=("female", "male")[number // 4 % 2],
                 shares=tuple((emotion, draw.randrange(11) / 10) for emotion in emotions),
                 raters=10,
+                others=tuple(
+                    (name, str(draw.uniform(*ranges[name])) if name in ranges else f"{name} {number // 4}")
+                    for name in own
+                ),
             )
             for number in range(UTTERANCES)
         ]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from difflib import get_close_matches
 
 import numpy as np
 import torch
 
-from bas.corpora import Utterance
-from bas.tasks import join_parts
+from bas.corpora.base import KNOWN
+from bas.tasks import join_parts, labels_of
 from bas.testing.subject import BrokenContractError, Subject, close
 
-FIELDS = tuple(field.name for field in fields(Utterance))
+ALIKE = 0.8  # of names, from 0 to 1
 
 
 def targets_depend_on_their_own_utterance(subject: Subject) -> None:
@@ -33,12 +33,12 @@ def targets_depend_on_their_own_utterance(subject: Subject) -> None:
 
 
 def splits_go_by_fields_of_an_utterance(subject: Subject) -> None:
-    """`label`, `classes` and `disjoint` are fields of an utterance."""
+    """`label`, `classes` and `disjoint` are fields of an utterance, or columns whose names are not almost those."""
     task = subject.task
-    named = {"label": task.label, "classes": task.classes, **{f"disjoint {name}": name for name in task.disjoint}}
-    for part, field in named.items():
-        if field is not None and field not in FIELDS:
-            raise BrokenContractError(f"{part}: {field!r} must be one of {', '.join(FIELDS)}")
+    named = {"classes": task.classes, **{f"label {name}": name for name in labels_of(task)}}
+    for part, field in (named | {f"disjoint {name}": name for name in task.disjoint}).items():
+        if field is not None and field not in KNOWN and (near := get_close_matches(field, KNOWN, 1, ALIKE)):
+            raise BrokenContractError(f"{part}: {field!r} must be {near[0]}, or a column of quite another name")
 
 
 def the_loss_is_a_mean(subject: Subject) -> None:

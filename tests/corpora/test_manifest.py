@@ -85,9 +85,15 @@ GOOD = "id,audio,label\na,wav/a.wav,joy\n"
         ),
         pytest.param("id,audio\ra,wav/a.wav\r", ("line 1", "carriage return (CR)", "LF"), id="old-mac"),
         pytest.param(GOOD + 'b,wav/b.wav,"j\roy"\n', ("line 3", "carriage return (CR)"), id="carriage-return"),
-        pytest.param("id,audio,a,b\na,wav/a.wav,1,2", ("line 1", "'a'", "such as --map label=a;"), id="unknown-column"),
         pytest.param(
-            "id,audio,my mood\na,wav/a.wav,1", ("line 1", "such as --map 'label=my mood';"), id="blank-in-column"
+            "id,audio,a,b\na,wav/a.wav,1,2",
+            ("line 1", "'a'", "such as --map label=a, or keep it", "--keep a;"),
+            id="unknown-column",
+        ),
+        pytest.param(
+            "id,audio,my mood\na,wav/a.wav,1",
+            ("line 1", "such as --map 'label=my mood', or", "--keep 'my mood';"),
+            id="blank-in-column",
         ),
         pytest.param(
             'id,audio,"a,b"\na,wav/a.wav,1', ("'a,b': unknown column, rename it; allowed",), id="comma-in-column"

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 import pytest
 
-from bas.corpora.labels import SCHEMES
 from bas.errors import UserError
 from bas.experiment import (
     KEYS,
@@ -77,7 +76,6 @@ def texts(*given: str) -> list[Text]:
 def test_every_word_of_a_choice_is_known_where_it_is_used() -> None:
     assert get_args(KEYS["preset"].kind) == tuple(settings.PRESETS) == tuple(tuning.PRESETS)
     assert get_args(KEYS["device"].kind) == DEVICES
-    assert KEYS["labels"].choices == tuple(SCHEMES)
 
 
 def test_every_setting_is_a_key_and_has_no_other_keys_name() -> None:
@@ -125,7 +123,6 @@ def test_a_file(emodb: Experiment) -> None:
         ("[corpora]\nroot = 'x'", "bad.toml: corpora: no such key, the nearest is corpus; allowed: features"),
         ("seeds = '3'", "bad.toml: seeds = '3': must be a whole number"),
         ("seeds = 0", "bad.toml: seeds = 0: must be 1 or more"),
-        ("labels = 'six'", "bad.toml: labels = 'six': must be one of common, four"),
         ("spaces = [1]", "bad.toml: spaces = [1]: must be a list, each a text"),
         ("corpus = 'emodb'", "bad.toml: corpus = 'emodb': is a table, [corpus]"),
         ("[settings]\nlr = 'x'", "bad.toml: settings.lr = 'x': must be a number"),

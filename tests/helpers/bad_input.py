@@ -30,6 +30,18 @@ from bas.space import SearchSpace
 
 space = SearchSpace(slots={"a": {"One": FFN, "Two": FFN}}, pool=MeanPool)
 """
+HALF = """
+class Half:
+    name = label = "half"
+    classes = protocol = None
+    disjoint = "speaker"
+    pooled = True
+    linears = {"none": len}
+    metrics = outputs = targets = predict = remarks = len
+
+task = Half()
+"""
+NUMBER = "from bas.tasks import Regression\ntask = Regression({'age': (0, 100)})\n"
 ENCODER = """class Encoder:
     num_states, dim, frame_rate, min_samples = 1, 4, 50.0, 320
 
@@ -41,6 +53,7 @@ ENCODER = """class Encoder:
 """
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 94\n"
 STORE = "runs/features/cups"
+SHOW = "corpus show --corpus manifest --root cups.csv"
 PLAIN = "--space mine.py --set epochs=2 --set width=16 --seeds 1 --workers 1"
 SMALL = f"{PLAIN} --set strategy=gumbel --set committee=1"
 EXTRACT = f"extract --corpus manifest --root cups.csv --features {STORE} --encoder"
@@ -181,6 +194,12 @@ def space(text: str) -> Case:
     return Case(f"{NEW} --space bad.py", lambda: write("bad.py", text))
 
 
+def old_age() -> None:
+    write("bad.py", SPACE + NUMBER)
+    ids = [line.partition(",")[0] for line in Path("cups.csv").read_text().splitlines()[1:]]
+    write("ages.csv", "\n".join(["id,age", *(f"{id_},{30 if i else 140}" for i, id_ in enumerate(ids))]))
+
+
 def trap(name: str) -> None:
     torch.save({"model": Trap()}, name)
 
@@ -217,6 +236,12 @@ CASES = {
         "a map to no column": Case("corpus show --corpus manifest --root cups.csv --map label=mood"),
         "a map of no field": Case("corpus show --corpus manifest --root cups.csv --map lable=label"),
         "a map for a distribution": Case("corpus show --corpus emodb --root wav --map label=mood"),
+        "an own column that is a field's": Case(f"{SHOW} --keep speaker"),
+        "an own column that is not there": Case(f"{SHOW} --keep age"),
+        "an own column of a distribution": Case("corpus show --corpus emodb --root wav --keep age"),
+        "a table of labels for another corpus": Case(
+            f"{SHOW} --labels ages.csv --keep age", lambda: write("ages.csv", "id,age\nzoe,3\n")
+        ),
         "a word file leaves the folder": row("a1,wav/a1.wav,../a1.TextGrid", "id,audio,words"),
         "an id that is missing": row("nan,wav/a1.wav,calm,anna"),
         "a name too long for a folder": manifest("id,audio\na1,wav/a1.wav\n", "x" * 101 + ".csv"),
@@ -373,6 +398,12 @@ CASES = {
         "an unknown space": Case(f"{NEW} --space ser_bas5"),
         "a syntax error": space("space = SearchSpace(\n"),
         "a file without a space": space("from bas.blocks import FFN\n"),
+        "a task that lacks members": space(SPACE + HALF),
+        "a range that is none": space(SPACE + NUMBER.replace("0, 100", "100, 0")),
+        "a column that no table has": Case(
+            f"{SPLIT} speaker:3 --space bad.py", lambda: write("bad.py", SPACE + NUMBER)
+        ),
+        "a number out of its range": Case(f"{SPLIT} speaker:3 --space bad.py --labels ages.csv --keep age", old_age),
         "a lambda in a space": space(SPACE.replace('"Two": FFN', '"Two": lambda dim: FFN(dim)')),
     },
     "Features of your own": {

@@ -141,9 +141,8 @@ MUTANTS = [
     Mutant(
         "the moments are taken over all utterances",
         "bas/runs/fit.py",
-        "network.standardise.set(*data.moments(fit_part))\n    loss = session.run.losses(settings, fit_part)\n\n    def forward(x_BTD: Tensor, mask_BT: Tensor, temp",
-        "network.standardise.set(*data.moments(session.members(parts.fit + parts.valid + parts.test)))\n"
-        "    loss = session.run.losses(settings, fit_part)\n\n    def forward(x_BTD: Tensor, mask_BT: Tensor, temp",
+        "network.standardise.set(*data.moments(fit_part))",
+        "network.standardise.set(*data.moments(session.members(parts.fit + parts.valid + parts.test)))",
         NO_CHOICE,
     ),
     Mutant(
@@ -575,9 +574,9 @@ MUTANTS = [
     ),
     Mutant(
         "probabilities are taken without their temperature",
-        "bas/models/predict.py",
-        "scaled = outputs_O.double().cpu() / self.description.temperature",
-        "scaled = outputs_O.double().cpu()",
+        "bas/models/description.py",
+        "scaled_BO = outputs_BO / self.temperature",
+        "scaled_BO = outputs_BO",
         f"{PREDICTING} -k temperature",
     ),
     Mutant(
@@ -754,5 +753,47 @@ MUTANTS = [
         "        seconds = time.perf_counter() - begun\n",
         "        seconds = 0.0\n",
         f"{PREDICTING} -k how_fast",
+    ),
+    Mutant(
+        "predictions of numbers are shares of the range",
+        "bas/reals.py",
+        "        return low_O + (high_O - low_O) * shares_BO\n",
+        "        return shares_BO\n",
+        "tests/test_reals.py -k units",
+    ),
+    Mutant(
+        "errors of numbers are in their unit",
+        "bas/reals.py",
+        "shares_NO: np.ndarray = (x_NO - low_O) / (high_O - low_O)",
+        "shares_NO: np.ndarray = np.asarray(x_NO)",
+        "tests/test_reals.py -k 'unit or metrics'",
+    ),
+    Mutant(
+        "Lin's concordance forgets the offset",
+        "bas/stats/shares.py",
+        "    apart_O = (predicted_BO.mean(0) - targets_BO.mean(0)) ** 2\n",
+        "    apart_O = 0 * predicted_BO.mean(0)\n",
+        "tests/test_reals.py -k lin_s",
+    ),
+    Mutant(
+        "an exported model gives numbers without their range",
+        "bas/models/description.py",
+        "return low_O + (high_O - low_O) * (scaled_BO + 0.5)",
+        "return scaled_BO + 0.5",
+        "tests/studies/test_regression_compare.py -k graph",
+    ),
+    Mutant(
+        "any column is an own column",
+        "bas/corpora/columns.py",
+        "for name in () if self.others else columns:",
+        "for name in ():",
+        "tests/corpora/test_own_columns.py -k misspelt",
+    ),
+    Mutant(
+        "who has no row in a table of labels keeps the corpus's",
+        "bas/corpora/labels.py",
+        "row = found.get(utterance.id, {})",
+        "row = found.get(utterance.id, {c: getattr(utterance, c) for c in blank})",
+        "tests/corpora/test_own_columns.py -k stands_in",
     ),
 ]

@@ -83,7 +83,7 @@ class Plan:
     encoder: str
     revision: str | None
     real_length: bool
-    labels: str | None  # a scheme of bas.corpora.labels; None: the labels of the corpus
+    labels: str | None  # as bas.corpora.labels.relabel takes them; None: the labels of the corpus
     protocol: str | None  # a rule; None: MANY_RULE, or FEW_RULE below FEW speakers
     protocol_seed: int
     loudness: float | None  # LUFS; None: as recorded
@@ -93,6 +93,7 @@ class Plan:
     seed: int
     device: str  # cpu | cuda
     columns: Mapping[str, str] = field(default_factory=dict)  # of the corpus, by field
+    keep: tuple[str, ...] = ()  # own columns of a table of labels
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
 
 
@@ -138,7 +139,7 @@ def carry_out(
 def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
     """Make the run's folder, or open it again. Raises UserError where it was made with other choices."""
     corpus = open_corpus(plan.corpus, Path(plan.root), plan.truncated, plan.columns)
-    corpus = relabel(corpus, plan.labels) if plan.labels else corpus
+    corpus = relabel(corpus, plan.labels, plan.keep) if plan.labels else corpus
     encoder = _load(plan, plan.encoder, plan.revision)
     rule, why = _rule(corpus, plan)
     protocol = make(corpus, EMOTION, rule, plan.protocol_seed)

@@ -100,7 +100,8 @@ def _random(run: Run) -> Protocol:
         drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
     except UserError as error:
         raise UserError(f"the random split, which is probed as well: {error}") from error
-    label = {u.id: field_of(u, task.label) or "" for u in run.utterances}
+    assert task.classes is not None  # others are refused above
+    label = {u.id: field_of(u, task.classes) or "" for u in run.utterances}
     size = min(len(fold.fit) for fold in run.protocol.folds)
     tests = [fold.test for fold in drawn.folds]
     folds = []
