@@ -28,7 +28,7 @@ from bas.runs.results import (
 )
 from bas.runs.run import Run
 from bas.space import SearchSpace
-from bas.stats import FalseVerdicts, Spread, a_against_a, paired, verdict_sentence
+from bas.stats import FalseVerdicts, Predictions, Spread, a_against_a, paired, verdict_sentence
 from bas.stats.decisions import Selection, summarise, warnings
 
 Jobs = Mapping[str, list[list[Scored]]]
@@ -105,6 +105,7 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
             metrics=metrics_of(run, predicted),
             interval=interval_of(run, predicted),
             remarks=(*remarks_of(run, predicted), *_unfinished(every)),
+            by_seed=_by_seed(run, predicted),
             fold_mean={name: float(np.mean([r.test.metrics[name] for r in every])) for name in run.metrics},
             parameters=float(np.median([r.parameters for r in every])),
             train_seconds=float(np.mean([r.seconds for r in every])),
@@ -114,6 +115,16 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
         )
 
     return tuple(row(label, of_row) for label, of_row in jobs.items())
+
+
+def _by_seed(run: Run, row: Predictions) -> dict[str, dict[str, float]]:
+    """Every metric by seed, on all tested utterances; a linear row has the first seed alone."""
+    targets_N, _ = tested(run)
+    seeds = list(map(str, run.plan.seeds[: len(row.rows_SN)]))
+    return {
+        name: dict(zip(seeds, (metric(targets_N, p_N) for p_N in row.rows_SN), strict=True))
+        for name, metric in run.metrics.items()
+    }
 
 
 def _unfinished(every: Sequence[Scored]) -> tuple[str, ...]:

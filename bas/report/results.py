@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -72,6 +72,7 @@ class Row(Score):
     search_seconds: float | None  # of one search, or the trials, of one fold
     against_reference: Paired | None  # None: it is the reference
     against_linear: Paired | None
+    by_seed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # metrics of each seed's trainings alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,3 +46,4 @@ def test_the_spreadsheet_has_every_number(tmp_path: Path) -> None:
     assert [line["row"] for line in lines] == ["'=4L", "'=lr"]
     assert float(lines[1]["against_linear.p"]) == 0.01
     assert float(lines[0]["metrics.WA.mean"]) == 0.5
+    assert [float(line["by_seed.WA.1"]) for line in lines] == [0.4, 0.4]

@@ -173,6 +173,7 @@ def test_table_is_what_the_predictions_say(inside: Path) -> None:
     row = next(r for r in results["rows"] if r["row"] == "BAS ser_bas3")
     assert row["metrics"]["WA"]["mean"] == pytest.approx(np.mean(accuracy))
     assert row["metrics"]["WA"]["sd"] == pytest.approx(np.std(accuracy, ddof=1))
+    assert row["by_seed"]["WA"] == pytest.approx({"0": accuracy[0], "1": accuracy[1]})
     page = (inside / "runs/whole/table.md").read_text()
     assert f"{100 * np.mean(accuracy):.1f} ± {100 * np.std(accuracy, ddof=1):.1f}" in page
 
