@@ -514,7 +514,7 @@ MUTANTS = [
         "bas/features/importing.py",
         "        if why := frames_fault(array.shape[1], samples, frame_rate, audio.SLACK):",
         "        if why := '':",
-        f"{IMPORTING} -k one_line_and_nothing",
+        "tests/features/test_importing_refusals.py -k one_line_and_nothing",
     ),
     Mutant(
         "a model of imported features is exported",
