@@ -315,7 +315,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
 
 def dynamics(experiment: Source, *, console: Console | None = None, **changes: Any) -> Dynamics:
     """Fine-tune an encoder and tell what becomes of its embeddings, checkpoint by checkpoint."""
-    from bas.corpora.labels import is_table
+    from bas.corpora.labels import is_table, place_of
     from bas.runs import choose
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
     from bas.util.device import choose_device
@@ -333,7 +333,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         encoder=encoder,
         revision=choice.encoder.revision,
         real_length=choice.encoder.real_length,
-        labels=choice.labels,
+        labels=place_of(choice.labels),
         protocol=choice.protocol.rule,
         protocol_seed=choice.protocol.seed,
         loudness=None if of.as_recorded else LOUDNESS,

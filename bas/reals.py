@@ -174,6 +174,10 @@ class Regression(RealOutputs):
             sound = isinstance(limits, Sequence) and len(limits) == 2 and all(map(_is_number, limits))
             if not sound or not limits[0] < limits[1]:
                 raise UserError(f"task {self.name}: range of {target}: {limits!r} must be two numbers, the lower first")
+        # A run knows its task by its description, in which 1 and 1.0 are two.
+        object.__setattr__(
+            self, "ranges", {target: (float(low), float(high)) for target, (low, high) in self.ranges.items()}
+        )
 
     @property
     def label(self) -> tuple[str, ...]:
@@ -214,7 +218,7 @@ class Regression(RealOutputs):
             remedy = "give it every target, or none, which leaves it out"
             raise UserError(f"{where} has {has} and no {target}; {remedy}")
         try:
-            number = float(value)
+            number = math.nan if "_" in str(value) else float(value)  # Python takes 1_0 for 10
         except (TypeError, ValueError):
             number = math.nan
         if not low <= number <= high:

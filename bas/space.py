@@ -26,13 +26,16 @@ Choices = Mapping[str, Factory]
 NO_BLOCK = "none"
 """What a space calls the candidate of an empty slot, so that pages leave it out."""
 
+NO_BLOCKS = "no block"
+"""What pages call an architecture whose slots are all empty."""
+
 
 def told(architecture: Mapping[str, str]) -> str:
     """A sequence of choices as pages show it, without empty slots: "none > FFN > none > mean" is "FFN > mean"."""
     blocks = [choice for part, choice in architecture.items() if part not in ("stem", "pool")]
     left = [choice for choice in blocks if choice != NO_BLOCK]
     stem, pool = ([architecture[part]] if part in architecture else [] for part in ("stem", "pool"))
-    return " > ".join([*stem, *(left or ["no block"] * bool(blocks)), *pool])
+    return " > ".join([*stem, *(left or [NO_BLOCKS] * bool(blocks)), *pool])
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def check_task(task: object) -> None:
             faults.append(f"{member} must be {what}, not {value!r:.40}")
     if faults:
         raise UserError(
-            f"task: {task!r:.60}, {kind}: {'; '.join(faults)}; it must be a task, as Classification(...) is"
+            f"task: {kind}: {'; '.join(faults)}; it must be a task, as Classification(...) is, or subclass one"
         )
 
 

@@ -30,6 +30,7 @@ ALSO = "; ".join(f"for {column} also {', '.join(names[1:])}" for column, names i
 EMOBOX = {"id": ("key",), "audio": ("wav",), "label": ("emo",), "speaker": ("speaker", "spk"), "type": ("type",)}
 _UNNAMED = re.compile(r"(unnamed: ?\d+)?", re.IGNORECASE)  # an index that pandas wrote, and what it makes of it
 
+RULES = ("own", "emobox", "superb")  # what a protocol names in the place of a field; so a file, x.json
 _OWN = re.compile(r"\w([\w .-]*[\w.-])?")  # in a rule or a list of names, a colon or a comma would end it
 
 Names = Mapping[str, tuple[str, ...]]
@@ -115,6 +116,7 @@ class Heading:
                     remedy += f", or say what it is, such as --map {shlex.quote(f'{near[0]}={name}')}"
                 if _OWN.fullmatch(name):
                     remedy += f", or keep it as a column of your own: --keep {shlex.quote(name)}"
+                self._check_kept(where, columns)
                 raise UserError(f"{where}: {name!r}: unknown column, {remedy}; {allowed}")
         for column, theirs in matched.items():
             if len(theirs) > 1 and not self.others:
@@ -126,6 +128,12 @@ class Heading:
                     self.check_mapped(where)
                 remedy = f"if it has another name: --map {column}=COLUMN"
                 raise UserError(f"{where}: {names[column][0]}: the required column is missing; {allowed}; {remedy}")
+
+    def _check_kept(self, where: str, columns: Sequence[str]) -> None:
+        """UserError for an own column that is not there, where another that is unknown may be what is meant."""
+        folded = {fold_name(name) for name in columns}
+        for theirs in (names[0] for names in self.own.values() if fold_name(names[0]) not in folded):
+            raise UserError(f"{where}: --keep {theirs}: no such column; it has: {', '.join(filter(None, columns))}")
 
     def check_mapped(self, where: str) -> None:
         """UserError where the file has no column that the user has named."""
@@ -151,6 +159,8 @@ def kept(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         if (field := ours.get(fold_name(name))) is not None:
             raise UserError(f"--keep {name}: no own column, it is read for the field {field}; leave it out")
+        if name in RULES or name.endswith(".json"):
+            raise UserError(f"--keep {name}: a rule of splits has that name; rename the column")
         if not _OWN.fullmatch(name):
             raise UserError(f"--keep {name!r}: the name of an own column must be of letters, digits, blanks, . _ and -")
         if fold_name(name) in seen:

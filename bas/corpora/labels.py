@@ -46,6 +46,11 @@ def is_table(labels: str | None) -> TypeGuard[str]:
     return labels is not None and labels not in SCHEMES
 
 
+def place_of(labels: str | None) -> str | None:
+    """Labels as a record holds them: of a table, its absolute path."""
+    return str(Path(labels).expanduser().resolve()) if is_table(labels) else labels
+
+
 def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
     """The corpus with other labels: of a scheme, or of the table with this path; its note says which.
 
@@ -53,7 +58,8 @@ def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
 
     A table has the form of a manifest, of which it needs the column id alone: a row for each utterance. Each of its
     columns but LEFT stands in the place of the corpus's, and what it does not know is not known, also of an utterance
-    without a row, which the note counts. keep: its own columns, see `Utterance.others`.
+    without a row, which the note counts. keep: its own columns, see `Utterance.others`. Where it gives another split,
+    speaker or session, the corpus is under the protocol of a manifest, and its split is no longer the published one.
 
     UserError: neither a scheme nor a table, a label that the scheme does not know, what `manifest.read` refuses in a
     table, and one without a row for any utterance.
@@ -61,6 +67,8 @@ def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
     if labels in SCHEMES:
         return _under_scheme(corpus, labels)
     path = Path(labels).expanduser()
+    if path.suffix.lower() in manifest.SUFFIXES and not path.exists():
+        raise UserError(f"--labels {labels}: no such table; put it back, or name its place today")
     if path.suffix.lower() not in manifest.SUFFIXES:
         allowed = f"a scheme, {' or '.join(SCHEMES)}, or a table: {', '.join(manifest.SUFFIXES)}"
         raise UserError(f"--labels {labels}: must be {allowed}")
@@ -91,10 +99,21 @@ def relabel(corpus: Corpus, labels: str, keep: Sequence[str] = ()) -> Corpus:
     note = f"labels of {path.name}"
     if without := len(ours - found.keys()):
         note += f", which has no line for {without} of {len(ours)} utterances"
+    if empty := sum(not row for id_, row in found.items() if id_ in ours):
+        note += f", and {empty} lines without a value"
     if foreign := found.keys() - ours:
         note += f", and {len(foreign)} for others, {min(foreign)!r} the first"
     notes, remarks = (corpus.note, note, cells.note), (*corpus.remarks, *heading.remarks, *cells.remarks)
-    return replace(corpus, utterances=tuple(utterances), note="; ".join(filter(None, notes)), remarks=remarks)
+    new = replace(corpus, utterances=tuple(utterances), note="; ".join(filter(None, notes)), remarks=remarks)
+    if all(_parted(u) == _parted(old) for u, old in zip(new.utterances, corpus.utterances, strict=True)):
+        return new
+    protocol, unit = manifest.protocol_of(new.utterances)
+    return replace(new, protocol=protocol, unit=unit, published=False)
+
+
+def _parted(utterance: Utterance) -> tuple[str | None, ...]:
+    """What a manifest's protocol goes by."""
+    return utterance.split, utterance.speaker, utterance.session
 
 
 def _under_scheme(corpus: Corpus, scheme: str) -> Corpus:

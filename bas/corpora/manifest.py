@@ -89,13 +89,18 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Corpus:
 
 def assemble(name: str, utterances: Sequence[Utterance], note: str = "", remarks: Sequence[str] = ()) -> Corpus:
     """A corpus of these utterances under the protocol that `read` describes."""
+    protocol, unit = protocol_of(utterances)
+    return Corpus(name, tuple(utterances), protocol=protocol, unit=unit, note=note, remarks=tuple(remarks))
+
+
+def protocol_of(utterances: Sequence[Utterance]) -> tuple[str, str]:
+    """The protocol that `read` describes, and the field of its units."""
     sessions = {u.session for u in utterances}
     if all(u.split for u in utterances):
         protocol = "own"
     else:
         protocol = "session" if None not in sessions and len(sessions) in SESSIONS else "speaker:5"
-    unit = "speaker" if protocol != "session" and all(u.speaker for u in utterances) else "session"
-    return Corpus(name, tuple(utterances), protocol=protocol, unit=unit, note=note, remarks=tuple(remarks))
+    return protocol, "speaker" if protocol != "session" and all(u.speaker for u in utterances) else "session"
 
 
 Row = tuple[int, dict[str, Any], Matched]  # line, its cells by the file's columns

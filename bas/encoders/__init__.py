@@ -135,7 +135,8 @@ def tunable(encoder: Encoder) -> Tunable:
     """The same encoder, typed as trainable. UserError for one that cannot be trained."""
     info = encoder.info
     if info.model_type in SPECTROGRAM_MODELS:
-        raise UserError(f"encoder {info.name!r}: {info.model_type} is encoded here, but not fine-tuned")
+        allowed = "whisper, wav2vec2, hubert, wavlm, unispeech or unispeech-sat"
+        raise UserError(f"encoder {info.name!r}: {info.model_type} is encoded here, but not fine-tuned; take {allowed}")
     if not isinstance(encoder, Waveform | Whisper):
         raise UserError(f"encoder {info.name!r}: it has no weights to train; name a speech encoder")
     if info.model_type in ("sew", "sew-d"):

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -110,7 +110,7 @@ class Encoder(Protocol):
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Each prepared wave's states `(L, T, D)`, in the encoder's precision, on its device; they may be views.
 
-        All waves have the same batch key.
+        Of a wave that went in pieces they may be on the CPU. All waves have the same batch key.
         """
 
 
@@ -158,6 +158,11 @@ def pieces(length: int, longest: int) -> list[tuple[int, int]]:
     """Where each of the fewest pieces begins and ends, of one length (but for one) and at most the longest."""
     count = max(1, -(-length // longest))
     return list(pairwise(i * length // count for i in range(count + 1)))
+
+
+def joined(states: Iterable[Tensor]) -> Tensor:
+    """The states `(L, T, D)` of a long wave's pieces, one after another, on the CPU: its memory is the larger one."""
+    return torch.cat([x_LTD.cpu() for x_LTD in states], 1)
 
 
 def filled(wave_1N: Tensor, samples: int) -> Tensor:

@@ -25,6 +25,7 @@ from bas.encoders.base import (
     LONGEST,
     EncoderInfo,
     freeze,
+    joined,
     load_extractor,
     load_weights,
     pieces,
@@ -85,7 +86,7 @@ class W2vBert:
 
     def prepare(self, wave: Wave) -> Tensor:
         """`(T, stride * M)` float32, as `SeamlessM4TFeatureExtractor`."""
-        return self._frames(self._exact(torch.from_numpy(wave).double()[None])).float()
+        return self._frames(self._exact.of_wave(wave)).float()
 
     @torch.inference_mode()
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -93,7 +94,7 @@ class W2vBert:
         cut = [[x_TM[a:b] for a, b in pieces(len(x_TM), longest)] for x_TM in inputs]
         if all(len(parts) == 1 for parts in cut):
             return self._together(inputs)
-        return [torch.cat([self._together([part])[0] for part in parts], 1) for parts in cut]
+        return [joined(self._together([part])[0] for part in parts) for parts in cut]
 
     def graph(self, layers: Sequence[int]) -> nn.Module:
         return BertGraph(self, layers)
@@ -180,7 +181,7 @@ class Spectrograms:
 
     def prepare(self, wave: Wave) -> Tensor:
         """`(F, M)` float32, normalised as by `ASTFeatureExtractor`, without its padding."""
-        mel_FM: Tensor = self._exact(torch.from_numpy(wave).double()[None])
+        mel_FM = self._exact.of_wave(wave)
         return ((mel_FM - self._mean) / self._scale).float()
 
     @torch.inference_mode()
@@ -195,7 +196,7 @@ class Spectrograms:
             states_LWTD = torch.stack([self._of_patches(x_WND) for x_WND in output.hidden_states])
             states += [states_LWTD[:, w, : self._frames(len(window_FM))] for w, window_FM in enumerate(some)]
         each = iter(states)
-        return [torch.cat([next(each) for _ in parts], 1) for parts in cut]
+        return [joined([next(each) for _ in parts]) if len(parts) > 1 else next(each) for parts in cut]
 
     def graph(self, layers: Sequence[int]) -> nn.Module:
         return PatchGraph(self, layers)

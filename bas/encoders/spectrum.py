@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
+from bas.speech.audio import Wave
+
 
 class Spectrum(nn.Module):
     """Samples `(1, N)`, padded already, to power `(K, F)`: K frequencies of each window, F windows a hop apart.
@@ -43,6 +45,7 @@ class KaldiEnergies(nn.Module):
     """
 
     WINDOW, HOP, SIZE = 400, 160, 512
+    AT_ONCE = 6_000  # frames of `of_wave`
     FLOOR = 1.192092955078125e-07  # float32's epsilon
     PREEMPHASIS = 0.97
 
@@ -62,6 +65,17 @@ class KaldiEnergies(nn.Module):
         before_NN[0, 0] = 1 - self.PREEMPHASIS  # the sample before the first is taken to be as the first
         window_N = torch.from_numpy(window_function(self.WINDOW, window, periodic=False)).to(dtype)
         self.spectrum = Spectrum(window_N, self.HOP, self.SIZE, scale * before_NN @ taken_NN)
+
+    def of_wave(self, wave: Wave) -> Tensor:
+        """`(F, M)` of a wave of any length; the spectra of a minute are in memory at a time."""
+        wave_1N = torch.from_numpy(wave)[None]
+        frames = (len(wave) - self.WINDOW) // self.HOP + 1
+        parts = []
+        for start in range(0, max(frames, 1), self.AT_ONCE):
+            end = min(start + self.AT_ONCE, frames)
+            part_1N = wave_1N[:, start * self.HOP : (end - 1) * self.HOP + self.WINDOW]
+            parts.append(self(part_1N.to(self.filters_MK.dtype)))
+        return torch.cat(parts)
 
     def forward(self, wave_1N: Tensor) -> Tensor:
         mel_MF: Tensor = (self.filters_MK @ self.spectrum(wave_1N)).clamp_min(self.FLOOR).log()

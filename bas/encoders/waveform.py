@@ -16,6 +16,7 @@ from bas.encoders.base import (
     LONGEST,
     EncoderInfo,
     freeze,
+    joined,
     load_extractor,
     load_weights,
     pieces,
@@ -95,7 +96,7 @@ class Waveform:
         cut = [self._pieces(x) for x in inputs]
         if all(len(parts) == 1 for parts in cut):
             return self._together(inputs)
-        return [torch.cat([self._together([part])[0] for part in parts], 1) for parts in cut]
+        return [joined(self._together([part])[0] for part in parts) for parts in cut]
 
     def _together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         frames, output = self._forward(inputs, states=True)

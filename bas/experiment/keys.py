@@ -16,7 +16,7 @@ from bas.corpora.labels import SCHEMES, is_table
 from bas.experiment.key import Key, key
 from bas.training import settings as trainings
 from bas.training import tuning
-from bas.training.settings import LAYERS, PROBED, SEARCH_ONLY
+from bas.training.settings import LAYERS, OF_CLASSES, PROBED, SEARCH_ONLY
 
 SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
 COMPARED = ("search", "retrain", "compare")
@@ -51,7 +51,7 @@ READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
     # Nothing is searched, and a layer mix learns at `theta_lr`.
-    "shares": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
+    "shares": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee", *OF_CLASSES)),
 }
 """By verb, the settings of a training that it reads."""
 

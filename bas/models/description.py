@@ -24,6 +24,7 @@ FORMAT = 1
 
 LEAST, MOST = 0.001, 86_400.0  # seconds
 WIDEST = 100_000  # numbers of a frame
+FARTHEST = 1e30  # from 0, of a range: float32 holds its width
 
 Activation = Literal["softmax", "sigmoid", "range", "none"]
 """none: outputs are values already, as of a linear model that predicts numbers."""
@@ -70,6 +71,10 @@ class Size:
     multiply_adds: int  # see `bas.networks.costs`
     seconds: float
 
+    @property
+    def sound(self) -> bool:
+        return self.parameters >= 0 and self.multiply_adds >= 0 and 0 < self.seconds < math.inf
+
     def __str__(self) -> str:
         cost = f"{self.multiply_adds:,} multiply-adds for {self.seconds:g} s of speech"
         return f"{self.parameters:,} parameters, {cost}"
@@ -106,16 +111,13 @@ class Description:
 
     def __post_init__(self) -> None:
         encoder, layers = self.encoder, self.layers
-        ranges = (len(self.outputs),) if self.activation == "range" else (0, len(self.outputs))
+        ranges = {"range": (len(self.outputs),), "none": (0, len(self.outputs))}.get(self.activation, (0,))
         for field, sound, allowed in (
             ("outputs", len(set(self.outputs)) == len(self.outputs) > 0, "names, each once"),
             ("temperature", 0 < self.temperature < math.inf, "a number above 0"),
-            (
-                "ranges",
-                len(self.ranges) in ranges,
-                "one an output",
-            ),
-            ("ranges", all(-math.inf < low < high < math.inf for low, high in self.ranges), "numbers, the lower first"),
+            ("ranges", len(self.ranges) in ranges, "one an output, of numbers alone"),
+            ("ranges", all(-FARTHEST < low < high < FARTHEST for low, high in self.ranges), "numbers, the lower first"),
+            ("size", self.size is None or self.size.sound, "numbers of at least 0, and seconds above 0"),
             ("stride", self.stride >= 1, "1 or more"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("longest", LEAST <= self.longest <= MOST, f"seconds from {LEAST} to {MOST:,}"),

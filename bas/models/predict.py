@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bas.corpora import Utterance
 from bas.encoders import Encoder
 from bas.encoders.again import load_again
-from bas.encoders.base import Graphed, pieces
+from bas.encoders.base import pieces
 from bas.errors import UserError
 from bas.models import folder as on_disk
 from bas.models.description import Description
@@ -95,8 +95,6 @@ class Model:
     def __repr__(self) -> str:
         of = self.description
         parts = [f"<bas.Model {of.name}: {of.task} ({', '.join(of.outputs)}) on {of.encoder.name}"]
-        if "encoder" in self.__dict__ and self.encoder_parameters is not None:
-            parts.append(f"encoder {self.encoder_parameters:,} parameters")
         if of.size is not None:
             parts.append(f"network {of.size}")
         return "; ".join(parts) + ">"
@@ -109,13 +107,6 @@ class Model:
         except UserError as error:
             remedy = "" if "--encoder" in str(error) else "; name its place with --encoder"
             raise UserError(f"{error}{remedy}") from error
-
-    @property
-    def encoder_parameters(self) -> int | None:
-        """Of the encoder, which is loaded for it; None of one in a Python file, into which bas does not look."""
-        if not isinstance(self.encoder, Graphed):
-            return None
-        return sum(p.numel() for p in self.encoder.graph(self.description.layers).parameters())
 
     def predict(self, source: Source) -> list[Prediction]:
         """What the model says of a recording, window after window; of a short one that is one.

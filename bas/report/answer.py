@@ -82,5 +82,9 @@ def _unfinished(results: Comparison) -> str:
 def _chance(results: Comparison) -> str:
     """A sentence where the linear row may have learnt nothing."""
     linear = next(row for row in results.rows if row.row == results.linear)
-    shown = not any(remark.startswith(NOT_ABOVE_CHANCE) for remark in linear.remarks)
-    return "" if shown else " It is itself not shown to be above chance."
+    if any(remark.startswith(NOT_ABOVE_CHANCE) for remark in linear.remarks):
+        return " It is itself not shown to be above chance."
+    for row in results.rows:
+        if row.parameters == 0 and (of := row.against_linear) and not (of.significant and of.difference < 0):
+            return f" It is itself not shown to be better than {row.row}, which says the same of every recording."
+    return ""

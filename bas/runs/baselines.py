@@ -33,7 +33,8 @@ def common_baselines(files: Sequence[SpaceFile]) -> Mapping[str, SearchSpace]:
 
     Raises UserError if a name is two baselines, or that of a space or of a linear row too.
     """
-    taken = {*(file.name for file in files), *(row for file in files for row in getattr(file.task, "linears", ()))}
+    tasks = [file.task for file in files if not isinstance(file.task, type)]  # a class is refused as a task
+    taken = {*(file.name for file in files), *(row for task in tasks for row in getattr(task, "linears", ()))}
     every: dict[str, SearchSpace] = {}
     owner: dict[str, tuple[str, str]] = {}  # of a name with hyphens, as jobs have it: the baseline and its space
     for file in files:

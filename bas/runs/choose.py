@@ -14,7 +14,7 @@ from typing import Any
 from bas import __version__
 from bas.corpora import Corpus, open_corpus
 from bas.corpora.columns import COLUMNS
-from bas.corpora.labels import is_table
+from bas.corpora.labels import is_table, place_of
 from bas.errors import Diverged, UserError
 from bas.experiment import FILE, SEEDS, Experiment, settings_of, write_experiment
 from bas.experiment.keys import READ_SETTINGS, spaces_of
@@ -159,7 +159,7 @@ def inputs_of(
         check_paths(files, settings, "name another, such as --set strategy=gumbel")
     device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
-    labels = str(Path(choice.labels).expanduser().resolve()) if is_table(choice.labels) else choice.labels
+    labels = place_of(choice.labels)
     keep, headline = choice.corpus.keep, choice.headline
     plan = Plan(str(opened.features), paths, layer, settings, seeds, device, labels, keep, headline)
     return Inputs(plan, opened.store, opened.corpus, files)

@@ -62,9 +62,9 @@ class Inputs:
     def check(self) -> None:
         """Raise UserError for a headline that is no metric of the task, and for class weights without classes."""
         check_loss(self.task, self.plan.settings)
-        if self.plan.headline is not None:
-            outputs = self.task.outputs(self.corpus.labelled(*labels_of(self.task)))
-            _check_headline(self.plan.headline, self.task.metrics(outputs))
+        labelled = self.corpus.labelled(*labels_of(self.task))
+        if self.plan.headline is not None and labelled:  # without any, the split is refused
+            _check_headline(self.plan.headline, self.task.metrics(self.task.outputs(labelled)))
 
     def with_plan(self, **changes: Any) -> Inputs:
         """The same store, corpus and spaces, with these fields of the plan changed."""

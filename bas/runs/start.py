@@ -185,10 +185,10 @@ def _made_of(run: Run) -> dict[str, Any]:
         # A layer added to the store later would be one more to choose from, or to mix.
         "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
         "task": repr(task),
-        "label scheme": Path(plan.labels).name if is_table(plan.labels) else plan.labels,
+        "label scheme": "of a table" if is_table(plan.labels) else plan.labels,
         "headline": run.headline,
-        "protocol": protocol.hash,
         "labels": hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:12],
+        "protocol": protocol.hash,
         "device": plan.device,
         "device of the features": info.device,
         "version of bas": NUMBERS,

@@ -304,27 +304,42 @@ class SlotEffects:
 
 
 def marginal_effects(
-    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY, of: Reference | None = None
+    sampled: Sampled,
+    designs: Sequence[Mapping[str, str]],
+    limits: Limits = ANY,
+    of: Reference | None = None,
+    models_D: np.ndarray | None = None,
 ) -> dict[str, SlotEffects]:
     """By slot, the main effect of every block over a complete grid, of `sample_all`; or over a sample of a space.
 
     designs: slot to block of each architecture, every combination once, so that all other slots are balanced. With K
     blocks, "b minus the rest" would be K / (K − 1) times "b minus the mean of the space". In a sample (of: see
     `contrast`) the other slots are balanced but for chance. limits: of a difference.
+
+    models_D: which model each of the D designs is, where several are the same network and one was trained for all:
+    in a grid an empty slot stands before a block as often as behind it. None: each is its own.
     """
+    models_D = np.arange(len(designs)) if models_D is None else models_D
     assert len({tuple(design) for design in designs}) == 1, "architectures of several spaces"
     slots = {slot: list(dict.fromkeys(design[slot] for design in designs)) for slot in designs[0]}
     distinct = len({tuple(design.values()) for design in designs})
-    assert len(sampled.whole) == len(designs) == distinct, "architectures and results are not the same"
+    assert len(models_D) == len(designs) == distinct, "an architecture is there twice"
+    assert set(models_D.tolist()) == set(range(len(sampled.whole))), "architectures and results are not the same"
     if of is None or of.drawn == of.size:
         assert distinct == math.prod(map(len, slots.values())), "not a complete grid"
 
     effects = {}
     for slot, blocks in slots.items():
         has = {block: np.array([design[slot] == block for design in designs]) for block in blocks}
-        share = {block: has_A / has_A.sum() for block, has_A in has.items()}
+        share = {block: by_model(has_D / has_D.sum(), models_D) for block, has_D in has.items()}
+        mean_A = by_model(np.full(len(designs), 1 / len(designs)), models_D)
         effects[slot] = SlotEffects(
             {b: float(sampled.whole @ share[b]) for b in blocks},
-            {b: contrast(sampled, share[b] - 1 / len(designs), limits=limits, of=of) for b in blocks},
+            {b: contrast(sampled, share[b] - mean_A, limits=limits, of=of) for b in blocks},
         )
     return effects
+
+
+def by_model(weights_D: np.ndarray, models_D: np.ndarray) -> np.ndarray:
+    """`(A,)`: the sum of the weights of all designs that are one model."""
+    return np.bincount(models_D, weights_D)

@@ -4,6 +4,7 @@ Axes: A architectures, the sample before all others, F folds, S seeds, D draws o
 
 References
     Agresti and Coull, *The American Statistician* 52(2):119, 1998: two more successes and failures for an interval.
+    Bonett and Price, *J. Educ. Behav. Stat.* 37(4):479, 2012: the same for the difference of two shares in one sample.
     Cochran, *Sampling Techniques*, 3rd ed., Wiley 1977, ch. 2: a mean over draws without replacement.
     Hoeffding, *Ann. Math. Statist.* 19(3):293, 1948: the variance of Kendall's tau, a mean over pairs.
 """
@@ -16,7 +17,8 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from bas.stats.intervals import Estimate
-from bas.stats.sampling import LEVEL
+from bas.stats.metrics import ANY, Limits
+from bas.stats.sampling import LEVEL, clip
 
 DIGITS = 12  # Means of the same terms in another order differ in the last bits: rounding keeps their ties.
 
@@ -45,13 +47,16 @@ class Reference:
         left = 1 - self.drawn / self.size
         return left * float(np.var(values_A, ddof=1)) / len(values_A) if left else 0.0, self.drawn - 1.0
 
-    def mean(self, accuracy_AS: np.ndarray) -> Estimate:
-        """The mean accuracy, with its interval for other draws: their architectures and the noise of their training."""
+    def mean(self, accuracy_AS: np.ndarray, limits: Limits = ANY) -> Estimate:
+        """The mean accuracy, with its interval for other draws: their architectures and the noise of their training.
+
+        limits: of the metric.
+        """
         mean_A = accuracy_AS[: self.drawn].mean(1)
         variance, degrees = self.variance(mean_A)
         value = float(mean_A.mean())
         half_width = float(student_t.ppf((1 + LEVEL) / 2, degrees)) * variance**0.5
-        return Estimate(value, value - half_width, value + half_width)
+        return Estimate(value, *clip(value - half_width, value + half_width, limits))
 
     @property
     def best(self) -> float:
@@ -67,8 +72,12 @@ class Reference:
         return self.variance(np.append(self._beaten_by(accuracy_AS, picks_DFS), [0, 0, 1, 1]))
 
     def of_difference(self, accuracy_AS: np.ndarray, ours_DFS: np.ndarray, theirs_DFS: np.ndarray) -> Drawn:
-        """Of the difference of two mean percentiles, in the same sample."""
-        return self.variance(self._beaten_by(accuracy_AS, ours_DFS) - self._beaten_by(accuracy_AS, theirs_DFS))
+        """Of the difference of two mean percentiles, in the same sample.
+
+        As if two more were beaten, one by all of ours alone and one by all of theirs alone (Bonett and Price 2012).
+        """
+        ahead_A = self._beaten_by(accuracy_AS, ours_DFS) - self._beaten_by(accuracy_AS, theirs_DFS)
+        return self.variance(np.append(ahead_A, [1, -1]))
 
     def of_tau(self, accuracy_AS: np.ndarray, scores_FSA: np.ndarray) -> Drawn:
         """Of a mean tau: four times that of an architecture's agreement with the others (Hoeffding 1948)."""

@@ -310,7 +310,7 @@ def conclude(
     of_trainings, of_cells = (sum(parts) for parts in zip(*variances, strict=True)) if variances else (0.0, 0.0)
     shared = units / (units - 1) * max(0.0, of_trainings - of_cells)
     variance = of_units + shared
-    if variance <= TOLERANCE**2:
+    if variance + drawn[0] <= TOLERANCE**2:
         p = 2.0 ** (1 - units) if abs(value) > TOLERANCE else 1.0
         if 1 - level < p < 1:
             return concluded(-math.inf, math.inf, p, math.inf, 0.0)

@@ -52,6 +52,9 @@ SEARCH_ONLY = (
 )
 """The settings that change a search and no other training."""
 
+OF_CLASSES = ("class_weights", "label_smoothing")
+"""The settings that a task without classes cannot have."""
+
 
 @dataclass(frozen=True)
 class Settings:

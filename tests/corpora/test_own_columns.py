@@ -198,3 +198,36 @@ def test_its_name_is_a_rule_only_where_the_corpus_has_it() -> None:
     task = Regression({"arousal": (1, 5)})
     assert make(houses("arousal", "house"), task, "house", recordings=False).rule == "house"
     assert "protocol 'house': must be" in refusal(lambda: make(houses("arousal"), task, "house"))
+
+
+def test_another_split_of_a_table_is_no_published_one(tmp_path: Path) -> None:
+    """A published split may share speakers, which no other may."""
+    utterances = tuple(Utterance(f"u{i}", tmp_path / "a.wav", "ab"[i % 2], f"s{i}", split="train") for i in range(6))
+    corpus = Corpus("meld", utterances, protocol="own", unit="session", published=True)
+    table = tmp_path / "labels.csv"
+
+    def under(rows: str) -> Corpus:
+        table.write_text(rows)
+        return relabel(corpus, str(table))
+
+    same = under("id,label,speaker\n" + "".join(f"u{i},c,s{i}\n" for i in range(6)))
+    assert (same.published, same.protocol, same.unit) == (True, "own", "session")
+    assert {u.label for u in same.utterances} == {"c"}
+    other = under("id,split\n" + "".join(f"u{i},{'train' if i else 'test'}\n" for i in range(6)))
+    assert (other.published, other.protocol, other.unit) == (False, "own", "speaker")
+    voices = under("id,speaker\n" + "".join(f"u{i},voice\n" for i in range(5)))
+    assert not voices.published
+    assert voices.utterances[5].speaker is None
+
+
+def test_lines_without_a_value_are_counted(tmp_path: Path) -> None:
+    utterances = tuple(Utterance(f"u{i}", tmp_path / "a.wav", "a", f"s{i}") for i in range(4))
+    table = tmp_path / "ages.csv"
+    table.write_text("id,age\nu0,20\nu1,\nu2,\n")
+    note = relabel(Corpus("cups", utterances), str(table), ("age",)).note
+    assert "which has no line for 1 of 4 utterances, and 2 lines without a value" in note
+
+
+@pytest.mark.parametrize("name", ["own", "emobox", "lists.json"])
+def test_a_column_with_the_name_of_a_rule(name: str) -> None:
+    assert f"--keep {name}: a rule of splits has that name" in refusal(kept, [name])

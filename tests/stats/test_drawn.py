@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+from bas.blocks import FFN, MSA, MeanPool, Skip, StatisticsPool
+from bas.space import SearchSpace
 from bas.stats import Estimate
 from bas.stats.metrics import CORRELATION, FRACTION, Limits
 from bas.stats.ranking import marginal_effects, over_searches, percentiles, regrets, taus
@@ -167,3 +169,33 @@ def test_the_interval_of_a_block_covers_its_effect_in_the_space() -> None:
         alone.append(effect.high - effect.low)
     assert 0.92 <= np.mean(covered) <= 0.995
     assert np.mean(alone) < 0.06
+
+
+def test_an_empty_slot_counts_before_a_block_as_behind_it() -> None:
+    """By one model for all that are the same network, effects are those of the grid of all architectures."""
+    layer = {"none": Skip, "FFN": FFN, "MSA": MSA}
+    space = SearchSpace({"one": layer, "two": layer, "three": layer}, {"mean": MeanPool, "statistics": StatisticsPool})
+    grid = list(space.architectures())
+    worth = {a: i**1.5 for i, a in enumerate(sorted({space.distinct(a) for a in grid}, key=str))}
+
+    def of(worth_A: list[float]) -> Sampled:
+        whole_A = np.array(worth_A)
+        return Sampled(whole_A, whole_A + np.linspace(-1, 1, 8)[:, None], np.full(8, 1 / 8), (), by_fold=False)
+
+    expected = marginal_effects(of([worth[space.distinct(a)] for a in grid]), [a.to_dict() for a in grid])
+    alike = [list(space.same(a)) for a in worth]
+    assert sum(map(len, alike)) == len(grid) > len(worth)
+    models_D = np.repeat(np.arange(len(worth)), [len(of_model) for of_model in alike])
+    designs = [a.to_dict() for of_model in alike for a in of_model]
+    effects = marginal_effects(of(list(worth.values())), designs, of=Reference(len(worth), 10**6), models_D=models_D)
+    for slot, there in expected.items():
+        assert effects[slot].means == pytest.approx(there.means)
+        assert {b: e.value for b, e in effects[slot].effects.items()} == pytest.approx(
+            {b: e.value for b, e in there.effects.items()}
+        )
+
+
+def test_the_mean_of_a_space_is_held_within_the_metric() -> None:
+    accuracy_AS = np.array([[1.0, 1.0], [1.0, 1.0], [0.8, 0.8]])
+    assert Reference(3, 100).mean(accuracy_AS).high > 1
+    assert Reference(3, 100).mean(accuracy_AS, FRACTION).high == 1

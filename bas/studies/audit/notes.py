@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bas.report.format import ends, over_seeds, points, spread
 from bas.report.notes import LEVEL, about, corrected, intervals_line, over_folds, preset_line, verdict_lines
+from bas.space import NO_BLOCKS
 from bas.stats import MIN_UNITS, Paired, Spread, holm, verdict_sentence
 from bas.stats.ranking import NOISE
 from bas.studies.audit.results import Audit, Sample, SpaceAudit
@@ -122,8 +123,8 @@ def sample_lines(results: Audit, space: SpaceAudit, sample: Sample, range_: str)
         "alone.",
         f"Mean {results.headline} of the space: {points(sample.mean.value)} ({ends(sample.mean)} for other samples). "
         f"The sample reaches {range_}.",
-        f"With 95 % certainty the best of the {drawn} is among the best {100 * sample.best:.2g} % of the space; the "
-        "best of the space may be better.",
+        f"With 95 % certainty the truly best of the {drawn}, whichever it is, is among the best "
+        f"{100 * sample.best:.2g} % of the space; the best of the space may be better.",
     ]
     if not space.summary.ranks:
         lines.append("The intervals of blocks are for other samples too.")
@@ -132,6 +133,11 @@ def sample_lines(results: Audit, space: SpaceAudit, sample: Sample, range_: str)
             f"Searches picked {picked} architecture{'s' * (picked > 1)} that {'were' if picked > 1 else 'was'} not "
             "drawn: trained alone too, with the seeds that judge a pick, and compared with the sample, but no part of "
             "it, as they were chosen for what they are."
+        )
+    if any(row.architecture.startswith(NO_BLOCKS) for row in sample.picked):
+        lines.append(
+            f'What has "{NO_BLOCKS}" is a linear model, solved where the task has classes: a race has all of these for '
+            "nothing, random search those that were drawn. A verdict between the two is of that, too."
         )
     if space.summary.ranks:
         lines.append(
@@ -144,7 +150,7 @@ def sample_lines(results: Audit, space: SpaceAudit, sample: Sample, range_: str)
         if random and random.paid >= drawn + 1:
             lines.append(
                 f"{row.strategy}: its cost pays for {random.paid:.0f} trainings of random search, which has only the "
-                f"{drawn} that were drawn: random search would find better in the space."
+                f"{drawn} that were drawn: random search could find better in the space."
             )
     if space.summary.ranks and any((s := row.searched) and s.beliefs and not s.paths for row in space.strategies):
         lines.append("No tau of paths: in a space as large as this, a search does not score the paths of its supernet.")

@@ -108,7 +108,10 @@ def _variant_settings(
         size = file.space.size
         if size < 2 or (size > LARGEST and not take(file.space, sample).sampled):
             of_them = f", or so many of them: --sample {min(40, file.space.different - 1)}" if size > LARGEST else ""
-            raise UserError(f"space {file.name}: {size} architectures; an audit takes 2 to {LARGEST}{of_them}")
+            networks = f" ({file.space.different} different)" if size > LARGEST else ""
+            raise UserError(
+                f"space {file.name}: {size} architectures{networks}; an audit takes 2 to {LARGEST}{of_them}"
+            )
     settings = {}
     for spec in variants or (OTHER_RESIDUAL[plan.settings.residual], OTHER_OPTIMISER[plan.settings.optimiser]):
         if spec != "none":

@@ -58,8 +58,17 @@ class Truth:
 
     @cached_property
     def designs(self) -> tuple[dict[str, str], ...]:
-        """By architecture of the reference, the block of each searched part."""
-        return tuple(a.to_dict() for a in self.architectures[: self.drawn])
+        """Of every architecture that one of the reference stands for, the block of each searched part."""
+        return tuple(a.to_dict() for of_model in self._alike for a in of_model)
+
+    @property
+    def models_D(self) -> np.ndarray:
+        """For each of the designs, which architecture of the reference stands for it."""
+        return np.repeat(np.arange(self.drawn), [len(of_model) for of_model in self._alike])
+
+    @cached_property
+    def _alike(self) -> tuple[tuple[Architecture, ...], ...]:
+        return tuple(self.taken.alike(a) for a in self.architectures[: self.drawn])
 
     def accuracy(self, targets_N: np.ndarray, metric: Metric, without: int | None = None) -> np.ndarray:
         """`(A, S)`: the metric pooled over the folds. without: a fold whose test utterances are left out."""

@@ -38,6 +38,7 @@ from bas.stats import (
     Sampled,
     Spread,
     a_against_a,
+    limits_of,
     limits_of_difference,
     over_models,
     paired,
@@ -78,7 +79,7 @@ def judge(run: Run, truth: Truth, searches: Sequence[Searches], variants: Mappin
     best_first = sorted(rows[: of.drawn], key=lambda row: -row.score.mean)
     sample = None
     if truth.taken.sampled:
-        mean = of.mean(accuracy_AS)
+        mean = of.mean(accuracy_AS, limits_of(metric))
         sample = Sample(drawn=of.drawn, seed=SEED, mean=mean, best=of.best, picked=rows[of.drawn :])
     return SpaceAudit(
         space=truth.space,
@@ -101,9 +102,10 @@ def blocks(run: Run, truth: Truth) -> dict[str, Any]:
     (targets_N, units_N), metric, of = tested(run), run.metrics[run.headline], truth.taken.reference
     predictions_ASN = truth.predictions_ASN[: of.drawn]
     sampled = ranking.sample_all(targets_N, predictions_ASN, truth.folds_N, units_N, metric)
-    effects = ranking.marginal_effects(sampled, truth.designs, limits_of_difference(metric), of)
+    designs, models_D = truth.designs, truth.models_D
+    effects = ranking.marginal_effects(sampled, designs, limits_of_difference(metric), of, models_D)
     everywhere = all(len(effects[part].means) == len(row) for part, row in truth.taken.space.searched.items())
-    return {"effects": effects, "claims": claims(run, sampled, truth.designs if everywhere else [], of)}
+    return {"effects": effects, "claims": claims(run, sampled, designs if everywhere else [], of, models_D)}
 
 
 def _architectures(truth: Truth, accuracy_AS: np.ndarray, summary: Summary) -> tuple[ArchitectureRow, ...]:
@@ -277,7 +279,9 @@ LATER = "attention comes later"
 ENOUGH = "a simple FFN is good enough"
 
 
-def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]], of: Reference) -> dict[str, Claim]:
+def claims(
+    run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]], of: Reference, models_D: np.ndarray
+) -> dict[str, Claim]:
     """Test the conclusions of Fang et al. 2023 on this corpus.
 
     FIRST: an FFN in the first slot minus the other blocks there. LATER: blocks with attention in the later slots minus
@@ -287,7 +291,7 @@ def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]], of:
     """
     limits = limits_of_difference(run.metrics[run.headline])
     if SIMPLE not in run.baselines:
-        return block_claims(sampled, designs, limits, of)
+        return block_claims(sampled, designs, limits, of, models_D)
     targets_N, units_N = tested(run)
     simple_row, reference = (pooled(results_of(run, name)) for name in (SIMPLE, run.reference))
     simple = paired(targets_N, simple_row, reference, units_N, run.metrics[run.headline])
@@ -299,7 +303,7 @@ def claims(run: Run, sampled: Sampled, designs: Sequence[Mapping[str, str]], of:
     else:
         conclusion = "rejected" if simple.high < -GOOD_ENOUGH else "undecided"
     enough = Claim(simple.difference, simple.low, simple.high, _p_of(simple), simple.units, simple.by_fold, conclusion)
-    return {**block_claims(sampled, designs, limits, of), ENOUGH: enough}
+    return {**block_claims(sampled, designs, limits, of, models_D), ENOUGH: enough}
 
 
 def _p_of(simple: Paired) -> float:
@@ -310,12 +314,18 @@ def _p_of(simple: Paired) -> float:
 
 
 def block_claims(
-    sampled: Sampled, designs: Sequence[Mapping[str, str]], limits: Limits = ANY, of: Reference | None = None
+    sampled: Sampled,
+    designs: Sequence[Mapping[str, str]],
+    limits: Limits = ANY,
+    of: Reference | None = None,
+    models_D: np.ndarray | None = None,
 ) -> dict[str, Claim]:
     """The claims FIRST and LATER; empty where the space, or a sample of it, lacks one of the paper's blocks in a slot.
 
-    designs: empty where some block of the space is not in the sample. limits, of: see `ranking.contrast`.
+    designs: empty where some block of the space is not in the sample. limits, of: see `ranking.contrast`. models_D:
+    see `ranking.marginal_effects`.
     """
+    models_D = np.arange(len(designs)) if models_D is None else models_D
     parts = designs[0] if designs else ()
     slots = [part for part in parts if {d[part] for d in designs} == {"MSA+FFN", "MSA", "FFN"}]
     if len(slots) < 2:
@@ -323,9 +333,8 @@ def block_claims(
 
     def contrast(slot: str, block: str) -> np.ndarray:
         """Weights of the mean with the block minus the mean without it."""
-        has_A = np.array([d[slot] == block for d in designs])
-        weights_A: np.ndarray = np.where(has_A, 1 / has_A.sum(), -1 / (~has_A).sum())
-        return weights_A
+        has_D = np.array([d[slot] == block for d in designs])
+        return ranking.by_model(np.where(has_D, 1 / has_D.sum(), -1 / (~has_D).sum()), models_D)
 
     first, later = slots[0], slots[1:]
     weights = {FIRST: contrast(first, "FFN"), LATER: np.mean([-contrast(slot, "FFN") for slot in later], axis=0)}

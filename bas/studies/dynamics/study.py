@@ -32,7 +32,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from bas import NUMBERS
 from bas.corpora import Corpus, Utterance, export, open_corpus
-from bas.corpora.labels import relabel
+from bas.corpora.labels import is_table, relabel
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.encoders.base import revision_of
 from bas.encoders.opening import cached_first
@@ -208,7 +208,7 @@ def _made_of(plan: Plan, corpus: Corpus, encoder: Tunable, protocol: Protocol) -
         "encoder": encoder.info.revision,
         "input": encoder.info.input,
         "recordings": _digest(recordings),
-        "label scheme": plan.labels,
+        "label scheme": "of a table" if is_table(plan.labels) else plan.labels,
         "labels": _digest(fields),
         "protocol": protocol.hash,
         "--accept-truncated": plan.truncated,
