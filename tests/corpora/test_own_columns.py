@@ -224,7 +224,7 @@ def test_lines_without_a_value_are_counted(tmp_path: Path) -> None:
     utterances = tuple(Utterance(f"u{i}", tmp_path / "a.wav", "a", f"s{i}") for i in range(4))
     table = tmp_path / "ages.csv"
     table.write_text("id,age\nu0,20\nu1,\nu2,\n")
-    note = relabel(Corpus("cups", utterances), str(table), ("age",)).note
+    note = relabel(Corpus("cups", utterances, "speaker:5", "speaker"), str(table), ("age",)).note
     assert "which has no line for 1 of 4 utterances, and 2 lines without a value" in note
 
 
