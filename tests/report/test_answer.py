@@ -24,10 +24,13 @@ def pair(difference: float, se: float = 0.01, units: int = 10) -> Paired:
 def table(remarks: tuple[str, ...] = (), **against_linear: Paired) -> Any:
     """Rows against the linear one; the reference, the first, against which nothing is known."""
     rows = [
-        SimpleNamespace(row=name, against_linear=of, against_reference=None, remarks=remarks)
+        SimpleNamespace(
+            row=name, against_linear=of, against_reference=None, remarks=remarks, parameters=0 if name == "mean" else 9
+        )
         for name, of in against_linear.items()
     ]
-    rows.append(SimpleNamespace(row="line", against_linear=None, against_reference=None, remarks=remarks))
+    line = SimpleNamespace(row="line", against_linear=None, against_reference=None, remarks=remarks, parameters=5)
+    rows.append(line)
     given = {"linear": "line", "reference": "T", "headline": "WA", "unit": "speaker", "units": 10, "folds": 5}
     return SimpleNamespace(rows=rows, seeds=(0, 1, 2), **given)
 
@@ -87,3 +90,11 @@ def test_rows_that_had_not_learnt_to_an_end_are_told() -> None:
     of.rows[0].remarks = ()
     assert "learnt" not in answer(of).text
     assert not answer(of).early
+
+
+def test_a_linear_row_that_says_no_more_than_the_mean_is_told() -> None:
+    """Of numbers, chance is a row of the table."""
+    said = "not shown to be better than mean, which says the same of every recording"
+    assert said in answer(table(T=pair(-0.1), mean=pair(0.03))).text
+    assert said in answer(table(T=pair(-0.1), mean=pair(-0.01))).text
+    assert said not in answer(table(T=pair(-0.1), mean=pair(-0.4))).text
