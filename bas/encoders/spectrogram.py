@@ -196,7 +196,7 @@ class Spectrograms:
             states_LWTD = torch.stack([self._of_patches(x_WND) for x_WND in output.hidden_states])
             states += [states_LWTD[:, w, : self._frames(len(window_FM))] for w, window_FM in enumerate(some)]
         each = iter(states)
-        return [joined([next(each) for _ in parts]) if len(parts) > 1 else next(each) for parts in cut]
+        return [next(each) if len(parts) == 1 else joined([next(each) for _ in parts]) for parts in cut]
 
     def graph(self, layers: Sequence[int]) -> nn.Module:
         return PatchGraph(self, layers)
