@@ -9,6 +9,7 @@ References
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ OBJECTIVES = ("mse", "ccc")
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
-class RealOutputs:
+class RealOutputs(ABC):
     """What tasks of several real numbers have in common: losses, linear rows, and metrics within each fold.
 
     Losses and metrics are of shares of each output's range, so that they do not depend on a unit. A subclass is a
@@ -51,9 +52,9 @@ class RealOutputs:
         if self.objective not in OBJECTIVES:
             raise UserError(f"task {self.name}: objective={self.objective!r} must be one of {', '.join(OBJECTIVES)}")
 
+    @abstractmethod
     def squash(self, outputs_BO: Tensor) -> Tensor:
         """A network's outputs as shares of each range."""
-        raise NotImplementedError
 
     def in_units(self, shares_BO: Tensor) -> Tensor:
         """Shares of each range in the targets' units."""

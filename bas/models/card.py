@@ -102,7 +102,7 @@ def _architecture(of: Description) -> str:
 
 def _noted(of: Description) -> list[str]:
     """What the corpus's reader says of its labels and recordings."""
-    note = of.trained.get("note")  # models of bas 0.9 have none
+    note = of.trained.get("note")  # models of bas 0.8 have none
     return [f"Of the corpus: {note}."] if note else []
 
 
