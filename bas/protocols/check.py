@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 from bas.corpora import Corpus, Utterance
@@ -198,13 +197,15 @@ def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) ->
 
 def _segments_by_file(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
     """The utterances of each recording that has several, sorted by start."""
-    by_file: dict[object, list[Utterance]] = defaultdict(list)
+    by_path: dict[Path, list[Utterance]] = defaultdict(list)
     for u in utterances:
-        by_file[_file(u.audio)].append(u)
+        by_path[u.audio].append(u)
+    by_file: dict[object, list[Utterance]] = defaultdict(list)
+    for path, segments in by_path.items():
+        by_file[_file(path)].extend(segments)
     return [sorted(segments, key=lambda u: u.start) for segments in by_file.values() if len(segments) > 1]
 
 
-@lru_cache(maxsize=4096)
 def _file(path: Path) -> object:
     """An identity that is equal for two names of one file."""
     try:

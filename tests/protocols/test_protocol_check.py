@@ -265,3 +265,19 @@ def test_overlaps_are_found_through_links_and_equal_stretches(tmp_path: Path) ->
     refused(lambda: make(corpus(rows), EMOTION, "speaker:6"), "'u000'", "'u011'", "overlap in time")
     short = {**near, "start": 0.5, "end": 0.54}
     make(corpus([{**own[0], **apart}, *own[1:11], {**own[11], **short}]), EMOTION, "speaker:6")
+
+
+def test_a_file_that_was_replaced_is_another_recording(tmp_path: Path) -> None:
+    """Inode numbers are given anew: what was a file's yesterday may be another's now, within one process too."""
+    own = [{"speaker": s, "label": c} for s in "abcdef" for c in "xy"]  # have no recordings
+    one, other = tone(tmp_path / "one.wav", 3.0, hertz=223.7), tone(tmp_path / "other.wav", 3.0, hertz=311.3)
+    first = {**own[0], "audio": one, "start": 0.0, "end": 1.0}
+    last = {**own[11], "audio": other, "start": 0.5, "end": 1.6}
+    rows = [first, *own[1:11], last]
+    make(corpus(rows), EMOTION, "speaker:6")
+    other.unlink()
+    other.hardlink_to(one)
+    refused(lambda: make(corpus(rows), EMOTION, "speaker:6"), "'u000'", "'u011'", "overlap in time")
+    other.unlink()
+    tone(other, 3.0, hertz=311.3)
+    make(corpus(rows), EMOTION, "speaker:6")

@@ -108,7 +108,7 @@ def _variant_settings(
         size = file.space.size
         if size < 2 or (size > LARGEST and not take(file.space, sample).sampled):
             of_them = f", or so many of them: --sample {min(40, file.space.different - 1)}" if size > LARGEST else ""
-            networks = f" ({file.space.different} different)" if size > LARGEST else ""
+            networks = f" ({file.space.different} different)" if file.space.different < size else ""
             raise UserError(
                 f"space {file.name}: {size} architectures{networks}; an audit takes 2 to {LARGEST}{of_them}"
             )
