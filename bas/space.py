@@ -23,6 +23,9 @@ Choices = Mapping[str, Factory]
 """Candidate factories by the name that tables and TensorBoard show."""
 
 
+AROUND = ("state", "stem", "pool")
+"""The parts of an architecture that are no slots."""
+
 NO_BLOCK = "none"
 """What a space calls the candidate of an empty slot, so that pages leave it out."""
 
@@ -32,10 +35,10 @@ NO_BLOCKS = "no block"
 
 def told(architecture: Mapping[str, str]) -> str:
     """A sequence of choices as pages show it, without empty slots: "none > FFN > none > mean" is "FFN > mean"."""
-    blocks = [choice for part, choice in architecture.items() if part not in ("stem", "pool")]
+    blocks = [choice for part, choice in architecture.items() if part not in AROUND]
     left = [choice for choice in blocks if choice != NO_BLOCK]
-    stem, pool = ([architecture[part]] if part in architecture else [] for part in ("stem", "pool"))
-    return " > ".join([*stem, *(left or [NO_BLOCKS] * bool(blocks)), *pool])
+    state, stem, pool = ([architecture[part]] if part in architecture else [] for part in AROUND)
+    return " > ".join([*state, *stem, *(left or [NO_BLOCKS] * bool(blocks)), *pool])
 
 
 @dataclass(frozen=True)
@@ -67,24 +70,27 @@ class SearchSpace:
     stem: `(x_BTI, mask_BT) -> x_BTD`, one factory or choices; `None` is a linear map of each frame to the run's width,
         or the identity where that width is the encoder's own.
     each_output: train a separate network for each output of the task. For baselines only: it cannot be searched.
+    state: the encoder's states to choose one from, before the stem, each a factory without arguments. A run whose layer
+        is `search` adds it (`bas.runs.spaces.over_states`); a file leaves it out.
     """
 
     slots: Mapping[str, Choices]
     pool: Factory | Choices
     stem: Factory | Choices | None = None
     each_output: bool = False
+    state: Choices | None = None
     searched: Mapping[str, Choices] = field(init=False, repr=False)
-    """Every part with choices: the slots, and stem and pool where they have several candidates."""
+    """Every part with choices: the slots, stem and pool where they have several candidates, and the state if any."""
 
     def __post_init__(self) -> None:
         if not self.slots:
             raise UserError("search space: slots is empty; it needs at least one slot of candidate blocks")
-        parts: dict[str, Choices] = {}
+        parts: dict[str, Choices] = {} if self.state is None else {"state": self.state}
         if isinstance(self.stem, Mapping):
             parts["stem"] = self.stem
         for name, choices in self.slots.items():
-            if not name.isidentifier() or name in ("stem", "pool"):
-                raise UserError(f"search space: slot {name!r} must be an identifier other than stem and pool")
+            if not name.isidentifier() or name in AROUND:
+                raise UserError(f"search space: slot {name!r} must be an identifier other than {', '.join(AROUND)}")
             parts[name] = choices
         if isinstance(self.pool, Mapping):
             parts["pool"] = self.pool
@@ -267,6 +273,7 @@ def with_keyword(space: SearchSpace, name: str, value: Any) -> SearchSpace:
         change_all(pool) if isinstance(pool, Mapping) else change(pool),
         change_all(stem) if isinstance(stem, Mapping) else stem and change(stem),
         space.each_output,
+        space.state,
     )
 
 

@@ -27,7 +27,7 @@ from scipy.stats import t as student_t
 from bas.errors import UserError
 from bas.features.store import FeatureStore
 from bas.report.format import verdict
-from bas.runs.plan import Job, Kind, Plan
+from bas.runs.plan import SEARCH, Job, Kind, Plan
 from bas.runs.results import pooled, results_of, searched, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -41,6 +41,8 @@ from bas.util.markdown import bullets, markdown_table, section
 
 PAGE = Path(__file__).with_suffix(".md")
 SPACE, COMMITTEE = "ser_wide", 4
+MIDDLE = "middle"
+ANY = " or `layer = search`, where each network of a row has its own (and the linear row all of them, side by side)"
 STRATEGIES = {"race": 2, "random-search": 1}
 """How many trained architectures the row of each averages; random search is that of Li and Talwalkar, one alone."""
 
@@ -52,9 +54,28 @@ class Measured:
     store: str
     run: Run  # of the first strategy
     rows: Mapping[str, Predictions]
-    choices: Mapping[str, Mapping[str, float]]  # by strategy, the mean weight of each architecture in its rows
-    seconds: Mapping[str, float]  # by strategy, of one search
-    work: Mapping[str, float]  # by strategy, multiply-adds of the trainings of one search
+    choices: Mapping[str, Mapping[str, float]]  # by arm, the mean weight of each architecture in its rows
+    seconds: Mapping[str, float]  # by arm, of one search
+    work: Mapping[str, float]  # by arm, multiply-adds of the trainings of one search
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy, and the states that it reads: the middle one, or each network's own, which is searched too."""
+
+    strategy: str
+    layer: str
+
+    def __str__(self) -> str:
+        return self.strategy + (", any state" if self.layer == SEARCH else "")
+
+    def linear(self, row: str) -> str:
+        """The name of the linear row of the same states."""
+        return row + (", all states" if self.layer == SEARCH else "")
+
+    @property
+    def folder(self) -> str:
+        return self.strategy + ("-states" if self.layer == SEARCH else "")
 
 
 def main() -> None:
@@ -65,42 +86,47 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=16, help="trainings of a search; default: %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--strategy", action="append", choices=STRATEGIES, help="default: all")
+    parser.add_argument(
+        "--layer", action="append", choices=(MIDDLE, SEARCH), help=f"may be repeated; default: {MIDDLE}"
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
     arguments = parser.parse_args()
-    strategies = arguments.strategy or [*STRATEGIES]
+    arms = [Arm(s, layer) for s in arguments.strategy or STRATEGIES for layer in arguments.layer or [MIDDLE]]
     try:
-        every = [measure(Path(folder), strategies, arguments) for folder in arguments.features]
+        every = [measure(Path(folder), arms, arguments) for folder in arguments.features]
     except UserError as error:
         sys.exit(f"benchmarks/search.py: {error}")
-    page = write(every, strategies, arguments)
+    page = write(every, arms, arguments)
     write_text(arguments.page, page)
     print(page, f"\nwritten: {arguments.page}", sep="")
 
 
-def measure(features: Path, strategies: Sequence[str], arguments: argparse.Namespace) -> Measured:
-    """Search, retrain and score one store by each strategy; what is done already stays."""
+def measure(features: Path, arms: Sequence[Arm], arguments: argparse.Namespace) -> Measured:
+    """Search, retrain and score one store by each arm; what is done already stays."""
     store = FeatureStore(features.resolve())
     layers = store.info.layers
     runs, rows, choices = [], dict[str, Predictions](), dict[str, dict[str, float]]()
     seconds, work = dict[str, float](), dict[str, float]()
-    for strategy in strategies:
-        changes = {"strategy": strategy, "budget": str(arguments.budget), "committee": str(COMMITTEE)}
-        changes |= {"ensemble": str(STRATEGIES[strategy])}
+    for arm in arms:
+        name = str(arm)
+        changes = {"strategy": arm.strategy, "budget": str(arguments.budget), "committee": str(COMMITTEE)}
+        changes |= {"ensemble": str(STRATEGIES[arm.strategy])}
         seeds = tuple(range(arguments.seeds))
         space = (str(load_space(SPACE).path),)
-        plan = Plan(str(features.resolve()), space, layers[len(layers) // 2], settings("cpu", changes), seeds, "cpu")
+        layer = SEARCH if arm.layer == SEARCH else layers[len(layers) // 2]
+        plan = Plan(str(features.resolve()), space, layer, settings("cpu", changes), seeds, "cpu")
         inputs = Inputs.open(plan)
-        run = start(arguments.runs / f"{features.name}-{strategy}", inputs, split(inputs, None, 0))
+        run = start(arguments.runs / f"{features.name}-{arm.folder}", inputs, split(inputs, None, 0))
         train(run, arguments.workers)
-        rows[strategy] = pooled(results_of(run, SPACE))
-        rows[run.linear] = pooled(results_of(run, run.linear))
+        rows[name] = pooled(results_of(run, SPACE))
+        rows[arm.linear(run.linear)] = pooled(results_of(run, run.linear))
         found = searched(run, SPACE).values()
-        choices[strategy] = defaultdict(float)
+        choices[name] = defaultdict(float)
         for member in (member for one in found for member in one.members):
-            name = " > ".join(block for block in member.architecture.values() if block != "none")
-            choices[strategy][name] += member.weight / len(found)
-        seconds[strategy] = float(np.mean([s.seconds for s in found]))
-        work[strategy] = float(np.mean([s.multiply_adds for s in found]))
+            blocks = " > ".join(block for block in member.architecture.values() if block != "none")
+            choices[name][blocks] += member.weight / len(found)
+        seconds[name] = float(np.mean([s.seconds for s in found]))
+        work[name] = float(np.mean([s.multiply_adds for s in found]))
         runs.append(run)
     return Measured(features.name, runs[0], rows, choices, seconds, work)
 
@@ -150,31 +176,34 @@ def over_corpora(gaps: Sequence[Paired]) -> str:
     return f"{100 * value:+.1f} ({100 * (value - half):+.1f} to {100 * (value + half):+.1f}), p {p:.2g}"
 
 
-def write(every: Sequence[Measured], strategies: Sequence[str], arguments: argparse.Namespace) -> str:
-    linear = every[0].run.linear
-    others = [row for row in (linear, "random-search") if row == linear or row in strategies]
-    heading = ["store", "metric", *strategies, linear, *(f"race against {other}" for other in others)]
+def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Namespace) -> str:
+    strategies, linear = [str(arm) for arm in arms], every[0].run.linear
+    linears = [*dict.fromkeys(arm.linear(linear) for arm in arms)]
+    lead = strategies[-1] if SEARCH in (arguments.layer or ()) else strategies[0]
+    others = [row for row in (*linears, *strategies) if row != lead]
+    heading = ["store", "metric", *strategies, *linears, *(f"{lead} against {other}" for other in others)]
     body = []
     for one in every:
         (targets_N, units_N), name = tested(one.run), one.run.headline
         metric = one.run.metrics[name]
         scores = [f"{100 * np.mean([metric(targets_N, p) for p in row.rows_SN]):.1f}" for row in one.rows.values()]
-        gaps = [paired(targets_N, one.rows["race"], one.rows[other], units_N, metric) for other in others]
+        gaps = [paired(targets_N, one.rows[lead], one.rows[other], units_N, metric) for other in others]
         order = dict(zip(one.rows, scores, strict=True))
         body.append(
-            [one.store, name, *(order[row] for row in (*strategies, linear)), *(verdict(g, set()) for g in gaps)]
+            [one.store, name, *(order[row] for row in (*strategies, *linears)), *(verdict(g, set()) for g in gaps)]
         )
     command = " ".join(["python benchmarks/search.py", *(f"--features {one.store}" for one in every)])
     lines = [
-        section(1, "Does the race pay?" if strategies == ["race"] else "The race against random search"),
+        section(1, title_of(arms)),
         "",
         f"`{command} --runs FOLDER --seeds {arguments.seeds} --budget {arguments.budget}"
         f"{''.join(f' --strategy {name}' for name in arguments.strategy or ())}"
+        f"{''.join(f' --layer {name}' for name in arguments.layer or ())}"
         f"{'' if arguments.page == PAGE else f' --page {arguments.page.name}'}`, {date.today().isoformat()}, commit "
         f"{commit()}, on {machine(torch.device('cpu'))}.",
         "",
-        f"Preset `cpu`, space `{SPACE}`, the middle state, committees of {COMMITTEE} (also the linear row chooses on "
-        f"inner folds and is fitted on all training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
+        f"Preset `cpu`, space `{SPACE}`, the middle state{ANY if len(linears) > 1 else ''}, committees "
+        f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
         f"linear models; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, "
         "and larger ones, for a race tries small ones first. Points of the metric; differences with 95 % intervals, "
@@ -187,21 +216,27 @@ def write(every: Sequence[Measured], strategies: Sequence[str], arguments: argpa
         *bullets(
             [
                 *(
-                    f"Pooled, race against {other}: {over_corpora(by_corpus(every, 'race', other))}."
+                    f"Pooled, {lead} against {other}: {over_corpora(by_corpus(every, lead, other))}."
                     for other in others
                 ),
-                *(chosen(one, strategy) for one in every for strategy in strategies),
+                *(chosen(one, name) for one in every for name in strategies),
             ]
         ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def chosen(one: Measured, strategy: str) -> str:
-    shares = sorted(one.choices[strategy].items(), key=lambda pair: -pair[1])[:6]
+def title_of(arms: Sequence[Arm]) -> str:
+    if any(arm.layer == SEARCH for arm in arms):
+        return "Does it pay to search the state?"
+    return "The race against random search" if len(arms) > 1 else "Does the race pay?"
+
+
+def chosen(one: Measured, name: str) -> str:
+    shares = sorted(one.choices[name].items(), key=lambda pair: -pair[1])[:6]
     top = ", ".join(f"{blocks} {100 * share:.0f} %" for blocks, share in shares)
-    spent = f"{one.seconds[strategy]:.0f} s and {one.work[strategy]:.2g} multiply-adds a search, on one thread"
-    return f"{one.store}, {strategy}: {spent}; made of {top}."
+    spent = f"{one.seconds[name]:.0f} s and {one.work[name]:.2g} multiply-adds a search, on one thread"
+    return f"{one.store}, {name}: {spent}; made of {top}."
 
 
 if __name__ == "__main__":

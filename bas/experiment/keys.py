@@ -328,9 +328,10 @@ class Experiment:
         "--space",
         default=(),
     )
-    layer: tuple[int | Literal["last", "middle", "best", "mix"], ...] = key(
-        "a stored state: a number, last, middle, or best (chosen in each fold); mix: all, with learned weights; for "
-        f"shares one for all stores, or one for each; default: {', '.join(f'{v} ({k})' for k, v in LAYERS.items())}",
+    layer: tuple[int | Literal["last", "middle", "best", "mix", "search"], ...] = key(
+        "a stored state: a number, last, middle, or best (chosen in each fold); mix: all, with learned weights; "
+        "search: a part of the space, each network of a search reads its own; for shares one for all stores, or one "
+        f"for each; default: {', '.join(f'{v} ({k})' for k, v in LAYERS.items())}",
         (*SEARCHES, "shares"),
         "--layer",
         default=(),

@@ -30,7 +30,7 @@ from bas.report.answer import answer
 from bas.report.closely import Said
 from bas.report.comparison import own_name
 from bas.report.results import Comparison
-from bas.runs.plan import MIX
+from bas.runs.plan import ALL
 from bas.runs.results import UNKNOWN, folds_of, results_of, tested
 from bas.runs.run import Run
 from bas.runs.start import check_jobs
@@ -146,7 +146,7 @@ def describe(
         calibration=calibration,
         device=run.plan.device,
         encoder=EncoderInfo(**info.encoder),
-        layers=tuple(info.layers) if fitted.layer == MIX else (int(fitted.layer),),
+        layers=tuple(info.layers) if fitted.layer in ALL else (int(fitted.layer),),
         dtype=info.dtype,
         stride=fitted.stride,
         network=layout,
@@ -186,7 +186,7 @@ def describe(
 
 def _size(fitted: Whole, info: StoreInfo) -> Size:
     frames = math.ceil(math.ceil(SPEECH * info.encoder["frame_rate"]) / fitted.stride)
-    width = info.dim * (len(info.layers) if fitted.layer == MIX else 1)
+    width = info.dim * (len(info.layers) if fitted.layer in ALL else 1)
     parameters = sum(p.numel() for p in fitted.network.parameters())
     return Size(parameters=parameters, multiply_adds=multiply_adds(fitted.network, width, frames), seconds=SPEECH)
 

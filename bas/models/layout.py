@@ -13,8 +13,8 @@ from torch import nn
 from bas import blocks
 from bas.errors import UserError, first_line
 from bas.networks.committee import Committee
-from bas.networks.linear import LinearModel
-from bas.networks.network import build
+from bas.networks.linear import LinearModel, OfState, Summary
+from bas.networks.network import State, build
 from bas.runs.spaces import SpaceFile
 from bas.space import Architecture, Choices, Factory, SearchSpace
 from bas.training.settings import Settings
@@ -41,7 +41,8 @@ class Layout:
     """A network and all that its weights fit into; one of the three, by `kind`.
 
     mean: of the outputs of `members`, by `weights`. linear: a linear model of the summary of the pool. network: stem,
-    slots (blocks by slot, from input to output) and pool, of this width; see `bas.networks.network.build`.
+    slots (blocks by slot, from input to output) and pool, of this width; see `bas.networks.network.build`. state: the
+    place, among those that the model reads, of the only one that this network sees; None: it sees them all.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Layout:
     dim: int = 0
     residual: bool = False
     each_output: bool = False
+    state: int | None = None
 
     @property
     def widest(self) -> int:
@@ -80,8 +82,9 @@ def layout_of(
         return None if factory is None else _describe(factory)
 
     pool = block("pool", space.pool)
+    state = None if space.state is None else space.state[chosen["state"]]().index
     if isinstance(network, LinearModel):
-        return Layout(kind="linear", pool=pool)
+        return Layout(kind="linear", pool=pool, state=state)
     slots = {slot: made for slot, choices in space.slots.items() if (made := block(slot, choices))}
     return Layout(
         kind="network",
@@ -91,6 +94,7 @@ def layout_of(
         dim=settings.width or dim,
         residual=settings.residual == "every",
         each_output=space.each_output,
+        state=state,
     )
 
 
@@ -115,18 +119,26 @@ def make(layout: Layout, in_dim: int, outputs: int, states: int, spaces: Collect
     if layout.pool is None or layout.kind not in ("linear", "network"):
         raise UserError(f"network: kind {layout.kind!r} with pool {layout.pool}; allowed: mean, linear, network")
     pool = _factory(layout.pool, spaces)
+    if layout.state is not None and not 0 <= layout.state < states:
+        raise UserError(f"network: state {layout.state}; allowed: 0 to {states - 1}, a place among those it reads")
     try:
         if layout.kind == "linear":
-            return LinearModel(pool.summary, states * in_dim, outputs)  # type: ignore[attr-defined]
+            summary: Summary = pool.summary  # type: ignore[attr-defined]
+            return LinearModel(_of_state(summary, layout.state, states), states * in_dim, outputs)
         slots: dict[str, Choices] = {slot: {"block": _factory(b, spaces)} for slot, b in (layout.slots or {}).items()}
         stem = None if layout.stem is None else _factory(layout.stem, spaces)
-        space = SearchSpace(slots, pool, stem, layout.each_output)
+        state = None if layout.state is None else {"state": partial(State, layout.state, states)}
+        space = SearchSpace(slots, pool, stem, layout.each_output, state)
         return build(space, space.only(), in_dim, layout.dim, outputs, 0.0, layout.residual, states)
     except UserError:
         raise
     except Exception as error:  # a class may refuse its arguments in any way
         what = ", ".join(map(str, layout.blocks))
         raise UserError(f"network: {what}: cannot be made: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _of_state(summary: Summary, state: int | None, states: int) -> Summary:
+    return summary if state is None else OfState(summary, state, states)
 
 
 def _factory(block: Block, spaces: Collection[SpaceFile]) -> Factory:

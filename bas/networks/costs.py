@@ -64,13 +64,13 @@ class Costs:
 def count(supernet: Supernet, measure: str, frames: int) -> Costs:
     """The costs of a supernet. measure: parameters, or multiply-adds over an utterance of `frames` frames."""
     width, dim = supernet.standardise.mean_I.numel(), supernet.head.in_features
-    in_dim = width if supernet.mix is None else width // len(supernet.mix.theta)
+    widths = {"state": width, "stem": supernet.in_dim}
 
     def of(module: nn.Module, dim_in: int) -> int:
         return count_parameters(module) if measure == "parameters" else multiply_adds(module, dim_in, frames)
 
     searched = {
-        name: {n: of(part.candidates[n], in_dim if name == "stem" else dim) for n in part.names}
+        name: {n: of(part.candidates[n], widths.get(name, dim)) for n in part.names}
         for name, part in supernet.mixed_parts().items()
     }
     first = next(supernet.space.architectures())

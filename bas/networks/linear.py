@@ -6,14 +6,28 @@ Axes: B utterances, T frames, I the features' width, K values of the summary, O 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bas.networks.network import Standardise
+from bas.networks.network import Standardise, State
 
 Summary = Callable[[Tensor, Tensor], Tensor]
 """Frames `(B, T, I)` and mask `(B, T)` to `(B, K)`, without parameters: the `summary` of a pool of `bas.blocks`."""
+
+
+@dataclass(frozen=True)
+class OfState:
+    """A summary of one of several states that are side by side. index: its place among `states` of them."""
+
+    summary: Summary
+    index: int
+    states: int
+
+    def __call__(self, x_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        """`(B, T, L * I)` and mask to `(B, K)`."""
+        return self.summary(State(self.index, self.states)(x_BTI), mask_BT)
 
 
 class LinearModel(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bas.errors import UserError
-from bas.space import Architecture, Choices, Factory, SearchSpace
+from bas.space import AROUND, Architecture, Choices, Factory, SearchSpace
 
 FLAT = 1e-6  # of a dimension's size: float32 rounds to 6e-8 of it, and some sums of it are rounded before
 
@@ -90,8 +90,26 @@ class Standardise(nn.Module):
         # A dimension that is constant in training stays unscaled: a huge factor would blow up its first change.
         self.scale_I.copy_(torch.where(std_I > 0, 1.0 / std_I, 1.0))
 
-    def forward(self, x_BTI: Tensor) -> Tensor:
-        return (x_BTI - self.mean_I) * self.scale_I
+    def forward(self, x_BTI: Tensor, state: State | None = None) -> Tensor:
+        """state: of several states side by side, the one to keep: what is not read is not computed."""
+        mean_I, scale_I = self.mean_I, self.scale_I
+        if state is not None:
+            x_BTI, mean_I, scale_I = state(x_BTI), state(mean_I), state(scale_I)
+        return (x_BTI - mean_I) * scale_I
+
+
+class State(nn.Module):
+    """One of several states of an encoder that are side by side. index: its place among `states` of them."""
+
+    def __init__(self, index: int, states: int) -> None:
+        super().__init__()
+        assert 0 <= index < states, (index, states)
+        self.index, self.states = index, states
+
+    def forward(self, x_BTI: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """`(..., L * I)` to `(..., I)`."""
+        dim = x_BTI.shape[-1] // self.states
+        return x_BTI[..., self.index * dim : (self.index + 1) * dim]
 
 
 class LayerMix(nn.Module):
@@ -126,11 +144,12 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Standardisation, layer mix, stem, slots, pool and linear head: the model that is trained, saved and scored.
+    """Standardisation, state or layer mix, stem, slots, pool and linear head: the model that is trained and scored.
 
     A part is a block, or in a supernet a `Mixed` of blocks, which needs gates.
     in_dim: the input width of the stem, that of one state. dropout: after the stem and before the head, the same for
-    every architecture. states: the number of encoder states side by side in the features; several are mixed.
+    every architecture. states: the number of encoder states side by side in the features; without a part `state`,
+    which takes one of them, several are mixed.
     """
 
     def __init__(
@@ -138,17 +157,19 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.standardise = Standardise(states * in_dim)
-        self.mix = LayerMix(states) if states > 1 else None
+        self.mix = LayerMix(states) if states > 1 and "state" not in parts else None
         self.parts = _by_name(parts)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, outputs)
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
         """Features `(B, T, I)`, or `(B, T, L * I)` of several states, and mask `(B, T)` to outputs `(B, O)`."""
-        x = self.standardise(x_BTI)
+        x = self.standardise(x_BTI, next((part for part in self.parts.values() if isinstance(part, State)), None))
         if self.mix is not None:
             x = self.mix(x)
         for name, part in self.parts.items():
+            if isinstance(part, State):
+                continue
             if isinstance(part, Mixed):
                 assert gates is not None, "a supernet is called with gates"
                 x = part(x, mask_BT, gates[name])
@@ -207,9 +228,10 @@ def build(
 
 
 def parts_of(space: SearchSpace) -> dict[str, Choices]:
-    """Stem, slots and pool, from input to output; a part that is not searched has one candidate, named ''."""
+    """State, stem, slots and pool, from input to output; a part that is not searched has one candidate, named ''."""
     stem = FrameLinear if space.stem is None else space.stem
-    fixed = {"stem": stem, **space.slots, "pool": space.pool}
+    state = {} if space.state is None else {"state": space.state}
+    fixed = {**state, "stem": stem, **space.slots, "pool": space.pool}
     return {name: value if isinstance(value, Mapping) else {"": value} for name, value in fixed.items()}
 
 
@@ -222,8 +244,8 @@ def _by_name(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
 
 
 def make(part: str, factory: Factory, in_dim: int, dim: int, residual: bool = False) -> nn.Module:
-    module: nn.Module = factory(in_dim, dim) if part == "stem" else factory(dim)
-    wrapped = residual and part not in ("stem", "pool") and not getattr(factory, "identity", False)
+    module: nn.Module = factory(in_dim, dim) if part == "stem" else factory() if part == "state" else factory(dim)
+    wrapped = residual and part not in AROUND and not getattr(factory, "identity", False)
     return Residual(module, dim) if wrapped else module
 
 
@@ -233,7 +255,7 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
     Raises UserError, naming part and candidate, for a factory that cannot be called as in `make`, a module that fails,
     an output of the wrong shape, and an output that depends on padding.
     """
-    for part, choices in parts_of(space).items():
+    for part, choices in parts_of(replace(space, state=None)).items():
         _by_name({name: nn.Identity() for name in choices if name})
         arguments = f"{in_dim}, {dim}" if part == "stem" else f"{dim}"
         for name, factory in choices.items():

@@ -36,7 +36,7 @@ class Supernet(Network):
         }
         assert not space.each_output, "a supernet has one network for all outputs"
         super().__init__(parts, in_dim, dim, outputs, dropout, states)
-        self.space = space
+        self.space, self.in_dim = space, in_dim
         self._dims = (in_dim, dim, outputs, dropout, states)
 
     def mixed_parts(self) -> dict[str, Mixed]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bas.errors import UserError
 from bas.report.results import Comparison, Ensembles, Races, Row
-from bas.runs.plan import MIX
+from bas.runs.plan import ALL
 from bas.runs.results import (
     LAST_EPOCH,
     Scored,
@@ -54,7 +54,7 @@ def tabulate(run: Run) -> Comparison:
         sequences={
             name: tuple(" > ".join(s.architecture.values()) for s in results) for name, results in of_space.items()
         },
-        mix=mixes_of(jobs) | _means(mixed) if run.plan.layer == MIX else {},
+        mix=mixes_of(jobs) | _means(mixed) if run.plan.layer in ALL else {},
         races={name: races for name, results in of_space.items() if (races := Races.of(results))},
         ensembles={name: Ensembles.of(results) for name, results in of_space.items()}
         if run.plan.settings.averages

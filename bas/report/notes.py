@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bas.protocols import Protocol
 from bas.report.format import counted, points
-from bas.runs.plan import BEST, MIX
+from bas.runs.plan import ALL, BEST, SEARCH
 from bas.runs.results import Context
 from bas.runs.run import Run
 from bas.stats import MIN_UNITS, FalseVerdicts, Paired, between, holm
@@ -87,12 +87,14 @@ def about(of: Context) -> list[str]:
     lines += [f"Of the split: {note}." for note in of.protocol.notes]
     if of.layer == BEST:
         lines.append(f"Layer {BEST}: by cross-validation over the training part, by fold {list(of.layers)}.")
-    if of.layer == MIX:
-        lines.append(
-            f"Layer mix of states {', '.join(map(str, of.layers))}: summed with softmax weights that are learned with "
-            f"each network, mean ± sd over folds and seeds where given; the {of.linear} sees the states' means side by "
-            "side."
+    if of.layer in ALL:
+        states = f"states {', '.join(map(str, of.layers))}"
+        mix = (
+            "summed with softmax weights that are learned with each network, mean ± sd over folds and seeds where "
+            f"given; the {of.linear} sees the states' means side by side."
         )
+        searched = f"Layer search: each search chooses of {states}; rows without a search read their mix: {mix}"
+        lines.append(searched if of.layer == SEARCH else f"Layer mix of {states}: {mix}")
     if of.note:
         lines.append(f"Note: {of.note}.")
     return lines

@@ -21,9 +21,10 @@ from bas.experiment.keys import READ_SETTINGS, spaces_of
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, default_rule
 from bas.protocols.rules import LISTS
-from bas.runs.plan import BEST, MIX, Plan
+from bas.runs.plan import ALL, BEST, MIX, Plan
 from bas.runs.run import OTHER, Inputs, open_labelled
-from bas.runs.spaces import load_space, shipped
+from bas.runs.run import spaces_of as run_spaces
+from bas.runs.spaces import shipped
 from bas.runs.start import check_networks, check_paths, split
 from bas.training.settings import LAYERS
 from bas.util.device import choose_device
@@ -153,7 +154,7 @@ def inputs_of(
             raise UserError(f"{verb}: takes one layer of {', '.join(map(str, choice.layer))}; name it with --layer")
         layer = choice.layer[0] if choice.layer else LAYERS[choice.preset]
     layer = _state(layer, info.layers, info.encoder["num_states"])
-    files = tuple(load_space(name) for name in spaces or choice.spaces or spaces_of(verb, choice.preset))
+    files = run_spaces(spaces or choice.spaces or spaces_of(verb, choice.preset), layer, info)
     check_networks(files, info.dim, settings)
     if "strategy" in READ_SETTINGS[verb]:
         check_paths(files, settings, "name another, such as --set strategy=gumbel")
@@ -288,13 +289,15 @@ def _restore(folder: Path, before: Mapping[Path, bytes]) -> None:
 
 def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
     """The layer by its number among the encoder's states (not among those stored); "best" and "mix" stay."""
-    if layer == MIX and len(stored) == 1:
-        raise UserError(f"--layer mix: only state {stored[0]} is stored, nothing to mix; extract more, or name it")
+    if layer in ALL and len(stored) == 1:
+        raise UserError(
+            f"--layer {layer}: only state {stored[0]} is stored, nothing to {layer}; extract more, or name it"
+        )
     named = {"last": states - 1, "middle": states // 2}
     if layer in named and named[str(layer)] not in stored:
         held = ", ".join(map(str, stored))
         raise UserError(f"--layer {layer}: state {named[str(layer)]} is not stored; there is {held}")
-    return layer if layer in (BEST, MIX) else named.get(str(layer), layer)
+    return layer if layer in (BEST, *ALL) else named.get(str(layer), layer)
 
 
 def _with_short_path(rule: str) -> str:

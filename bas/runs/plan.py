@@ -9,7 +9,10 @@ from typing import Any
 
 from bas.training.settings import Settings
 
-BEST, MIX = "best", "mix"
+BEST, MIX, SEARCH = "best", "mix", "search"
+
+ALL = (MIX, SEARCH)
+"""Layers that are all stored states side by side."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Plan:
     """The choices of a user.
 
     layer: the number of a stored state; "best": chosen in each fold by its training utterances; "mix": all stored
-        states, summed with learned weights.
+        states, summed with learned weights; "search": the state is a part of each space, and rows without a search read
+        the mix.
     """
 
     features: str

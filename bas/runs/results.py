@@ -11,7 +11,7 @@ import numpy as np
 
 from bas.encoders import EncoderInfo
 from bas.protocols import Protocol, field_of
-from bas.runs.plan import BEST, MIX, Job, Kind
+from bas.runs.plan import ALL, BEST, Job, Kind
 from bas.runs.run import AGAIN, Run
 from bas.search.ensemble import Member
 from bas.search.race import Choice, Trial
@@ -266,7 +266,7 @@ def context(run: Run) -> dict[str, Any]:
             note=run.corpus.note,
             encoder=EncoderInfo(**run.store.info.encoder),
             layer=run.plan.layer,
-            layers=tuple(run.store.info.layers if run.plan.layer == MIX else layers),
+            layers=tuple(run.store.info.layers if run.plan.layer in ALL else layers),
             protocol=Split.of(run.protocol),
             settings=run.plan.settings,
             device=run.plan.device,

@@ -26,8 +26,8 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, read
 from bas.runs.baselines import common_baselines
 from bas.runs.losses import Losses, check_loss, losses, weighted
-from bas.runs.plan import MIX, Plan
-from bas.runs.spaces import SpaceFile, load_space
+from bas.runs.plan import ALL, SEARCH, Plan
+from bas.runs.spaces import SpaceFile, load_space, over_states
 from bas.space import SearchSpace
 from bas.stats import Metric
 from bas.tasks import EMOTION, Linear, Task, check_task, labels_of
@@ -52,7 +52,8 @@ class Inputs:
     def open(cls, plan: Plan) -> Inputs:
         """Open what the plan names. Raises UserError for a store, a corpus or a space that cannot be read."""
         store = FeatureStore(Path(plan.features))
-        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep), tuple(map(load_space, plan.spaces)))
+        files = spaces_of(plan.spaces, plan.layer, store.info)
+        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep), files)
 
     @property
     def task(self) -> Task:
@@ -144,7 +145,7 @@ class Run:
     @property
     def states(self) -> int:
         """The number of encoder states that feed a network."""
-        return len(self.store.info.layers) if self.plan.layer == MIX else 1
+        return len(self.store.info.layers) if self.plan.layer in ALL else 1
 
     def job_path(self, job: str) -> Path:
         return self.folder / "jobs" / f"{job}.json"
@@ -159,6 +160,12 @@ class Run:
 def _check_headline(name: str, metrics: Mapping[str, Metric]) -> None:
     if name not in metrics:
         raise UserError(f"--headline {name}: must be one of {', '.join(metrics)}")
+
+
+def spaces_of(names: Iterable[str], layer: int | str, info: StoreInfo) -> tuple[SpaceFile, ...]:
+    """The space files of these names; of a run that searches the state, with that part."""
+    files = map(load_space, names)
+    return tuple(over_states(file, info.layers) for file in files) if layer == SEARCH else tuple(files)
 
 
 def common_task(spaces: Iterable[SpaceFile]) -> Task:

@@ -18,7 +18,7 @@ from bas.networks.linear import LinearModel
 from bas.networks.network import Network
 from bas.protocols import Fold, field_of
 from bas.runs import inner
-from bas.runs.plan import BEST, MIX, Job, Kind
+from bas.runs.plan import ALL, BEST, Job, Kind
 from bas.runs.run import Run
 from bas.training.batches import Data, by_speaker, load, sizes
 from bas.training.placement import Placement, place
@@ -43,6 +43,7 @@ class Session:
         self.placement = placement or place_features(self.run, 1)[0]
         self.run.store.mapped_bytes = self.placement.mapped
         self._data: dict[tuple[int | str, int], Data] = {}
+        self.solved: dict[tuple[Any, ...], tuple[LinearModel, dict[str, Any], float]] = {}  # see `bas.runs.solved`
 
     def data(self, layer: int | str, stride: int) -> Data:
         """The features as extracted, averaged by the stride."""
@@ -51,7 +52,7 @@ class Session:
             ids = [u.id for u in self.run.utterances]
             self._data = {}  # free the old layer before reading the new one
             where = self.placement.where
-            layers = self.run.store.info.layers if layer == MIX else [int(layer)]
+            layers = self.run.store.info.layers if layer in ALL else [int(layer)]
             self._data = {key: load(self.run.store, ids, layers, stride, self.run.targets, where, self.device)}
         return self._data[key]
 
@@ -68,7 +69,7 @@ class Session:
         run, parts = self.run, self.run.protocol.folds[fold]
         members = self.members((*parts.fit, *parts.valid))
         # One layer after another, unless all are loaded: memory may hold only one of many.
-        layers: Sequence[int | str] = [MIX] if run.plan.layer == MIX else run.store.info.layers
+        layers: Sequence[int | str] = [run.plan.layer] if run.plan.layer in ALL else run.store.info.layers
         means = [self.derived(layer, parts, run.plan.settings).mean_frames(members) for layer in layers]
         x_ULD = torch.cat(means, 1).reshape(len(members), len(run.store.info.layers), -1).numpy()
         return x_ULD, run.targets[members.numpy()], self._units_of(members)
@@ -94,7 +95,7 @@ class Session:
         return torch.tensor([self.run.position[i] for i in ids])
 
     def layer(self, fold: int) -> int | str:
-        """The state that this fold's rows read; MIX: all that are stored."""
+        """The state that this fold's rows read; one of ALL: all that are stored."""
         layer = self.run.plan.layer
         return int(self.run.result(Job(Kind.LAYER, BEST, fold, 0).name)["layer"]) if layer == BEST else layer
 

@@ -8,15 +8,22 @@ import importlib.util
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from bas.errors import UserError
-from bas.space import SearchSpace
+from bas.networks.network import State
+from bas.space import Choices, SearchSpace
 from bas.util.reading import read_text
+
+MOST_STATES = 9
+"""Odd, so that the middle one is among them. Each has linear models in a race, which take their time."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,18 @@ def load_space(name_or_path: str) -> SpaceFile:
             raise UserError(f"{path}: baselines: two names are alike but for blanks and hyphens")
     task, digest = getattr(module, "task", None), digest_of(source, _imports(source))
     return SpaceFile(path.stem, path.resolve(), source, space, task, digest, baselines)
+
+
+def over_states(file: SpaceFile, layers: Sequence[int]) -> SpaceFile:
+    """The file with one part more to search: which of the stored states a network reads.
+
+    layers: the numbers of these states. The middle one is the first candidate, and the others follow by their distance
+    from it: what is tied goes to the first. Of more than MOST_STATES so many are candidates, evenly first to last.
+    """
+    places = sorted({round(place) for place in np.linspace(0, len(layers) - 1, min(len(layers), MOST_STATES))})
+    places.sort(key=lambda place: abs(place - len(layers) // 2))
+    state: Choices = {f"state {layers[place]}": partial(State, place, len(layers)) for place in places}
+    return replace(file, space=replace(file.space, state=state))
 
 
 def digest_of(text: str, modules: Iterable[str] = ()) -> str:

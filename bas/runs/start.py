@@ -20,7 +20,7 @@ from bas.features.store import StoreInfo
 from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
 from bas.runs.baselines import common_baselines
-from bas.runs.plan import BEST, MIX, name_of
+from bas.runs.plan import ALL, BEST, name_of
 from bas.runs.run import AGAIN, OTHER, Inputs, Run, without_skipped
 from bas.runs.spaces import SpaceFile, digest_of
 from bas.search.search import PATHS
@@ -57,7 +57,7 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     _check_recordings(Path(plan.features), without_skipped(inputs.corpus, info), info)
     if len({s.name for s in spaces}) < len(spaces):
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
-    if plan.layer not in (BEST, MIX, *info.layers):
+    if plan.layer not in (BEST, *ALL, *info.layers):
         held = ", ".join(map(str, info.layers))
         raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
     run = Run(folder, inputs, protocol)  # refuses several tasks or baselines, and too few outputs
@@ -183,7 +183,7 @@ def _made_of(run: Run) -> dict[str, Any]:
     return {
         "features": info.identity,
         # A layer added to the store later would be one more to choose from, or to mix.
-        "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, MIX) else plan.layer,
+        "layer": f"{plan.layer} of {', '.join(map(str, info.layers))}" if plan.layer in (BEST, *ALL) else plan.layer,
         "task": repr(task),
         "label scheme": "of a table" if is_table(plan.labels) else plan.labels,
         "headline": run.headline,

@@ -37,7 +37,7 @@ class Whole:
     """A row fitted on all that the folds of a run train on.
 
     space, members: of what it is made; of the linear row None and none.
-    layer: the number of the state that it reads, or MIX. stride: frames that are averaged into one before it.
+    layer: the number of the state that it reads, or one of ALL. stride: frames that are averaged into one before it.
     """
 
     network: nn.Module

@@ -488,7 +488,10 @@ MORE = {
         ["'./encoder'", "preprocessor_config.json"],
     ),
     "a space that exits": (space("raise SystemExit(3)\n"), ["bad.py", "SystemExit: 3"]),
-    "a task that is none": (space(SPACE + "task = 'emotion'\n"), ["space bad: task: a str: it has no name, label", "Classification"]),
+    "a task that is none": (
+        space(SPACE + "task = 'emotion'\n"),
+        ["space bad: task: a str: it has no name, label", "Classification"],
+    ),
     "a file where the run is": (
         Case(f"{NEW} --name taken", lambda: write("runs/taken", "")),
         ["runs/taken", "name another folder"],

@@ -23,7 +23,7 @@ from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol
 from bas.report.notes import announce_study
 from bas.report.results import write_results
-from bas.runs.plan import BEST, MIX, Job, Kind
+from bas.runs.plan import ALL, BEST, Job, Kind
 from bas.runs.results import ceiling, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
@@ -155,7 +155,7 @@ def _pairs(run: Run) -> Pairs:
 def _with_metadata(folder: Path, choice: StoreChoice, fields: Sequence[str], console: Console) -> Run:
     """The run on the store with metadata. The store with metadata is made where it is missing."""
     features, layer = Path(choice.inputs.plan.features), choice.inputs.plan.layer
-    layers = None if layer in (BEST, MIX) else [int(layer)]
+    layers = None if layer in (BEST, *ALL) else [int(layer)]
     into = metadata.beside(features, fields, layers)
     metadata.append(features, into, fields, console, layers)
     inputs = choice.inputs.with_plan(features=str(into.resolve()))
