@@ -203,7 +203,8 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
         f"{commit()}, on {machine(torch.device('cpu'))}.",
         "",
         f"Preset `cpu`, space `{SPACE}`, the middle state{ANY if len(linears) > 1 else ''}, committees "
-        f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
+        f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all "
+        f"training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
         f"linear models; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, "
         "and larger ones, for a race tries small ones first. Points of the metric; differences with 95 % intervals, "

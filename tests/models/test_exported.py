@@ -21,7 +21,7 @@ from bas.models.card import card
 from bas.networks.linear import LinearModel
 from bas.report.answer import answer
 from bas.report.results import Comparison
-from bas.runs.plan import MIX, Job, Kind
+from bas.runs.plan import ALL, Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.whole import Whole, fit_whole, whole
@@ -33,13 +33,16 @@ SMALL = [f"--set={setting}" for setting in ("epochs=2", "width=8", "stride=2", "
 KINDS = {
     "race": ("--layer", "0"),
     "mix": ("--layer", "mix", "--set=strategy=gumbel", "--set=committee=1", "--space", "ser_bas3"),
+    "search": ("--layer", "search"),
     "best": ("--layer", "best", "--set=ensemble=1", "--set=normalise=speaker"),
     "shares": ("--layer", "1", "--space", "mine.py", "--set=committee=1", "--set=strategy=single-path"),
 }
-"""Runs: the default on one state; one supernet and one network on all states; the best state; no classes."""
+"""Runs: the default on one state; one supernet and one network on all states; each network its own state; the best
+state; no classes."""
 ROWS = [
     *(("race", row) for row in ("ser_wide", "4L transformer", "logistic regression")),
     *(("mix", row) for row in ("ser_bas3", "logistic regression")),
+    *(("search", row) for row in ("ser_wide", "simple FFN")),
     *(("best", row) for row in ("ser_wide", "simple FFN", "logistic regression")),
     *(("shares", row) for row in ("mine", "one each", "ridge regression", "mean share")),
 ]
@@ -107,7 +110,7 @@ def test_recordings_are_predicted_as_in_the_run(folder: Path, tmp_path: Path, na
     else:
         expected = found if row in run.task.linears else 1 / (1 + np.exp(-found))
     assert said == pytest.approx(expected, abs=1e-5)
-    assert model.description.layers == (tuple(run.store.info.layers) if made.layer == MIX else (made.layer,))
+    assert model.description.layers == (tuple(run.store.info.layers) if made.layer in ALL else (made.layer,))
     assert not (folder / "runs" / name / "exporting").exists()
 
 

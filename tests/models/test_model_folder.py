@@ -126,6 +126,8 @@ def test_parts_that_do_not_go_together_are_refused(copy: Path) -> None:
     refused(network | {"pool": of_bas | {"name": "Skip"}}, "network: ")
     refused(network | {"pool": None}, "network: kind 'network' with pool None")
     refused(network | {"kind": "other"}, "network: kind 'other'")
+    refused(network | {"state": 1}, "network: state 1; allowed: 0 to 0, a place among those it reads")
+    refused(network | {"state": -1}, "network: state -1; allowed: 0 to 0")
     refused({"kind": "mean", "members": [network], "weights": [0.5, 0.5]}, "network: 1 members with 2 weights")
     refused({"kind": "mean"}, "network: 0 members with 0 weights")
     huge = of_bas | {"name": "LSTM", "given": [8000]}

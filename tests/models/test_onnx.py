@@ -60,6 +60,15 @@ LAYOUTS = {
     ),
     "linear": Layout(kind="linear", pool=MEAN),
     "linear of moments": Layout(kind="linear", pool=block("StatisticsPool")),
+    "states of their own": Layout(
+        kind="mean",
+        members=(
+            network(MEAN, block("FFN"), state=1),
+            Layout(kind="linear", pool=block("QuantilePool"), state=0),
+            network(MEAN, block("FFN")),
+        ),
+        weights=(0.3, 0.5, 0.2),
+    ),
 }
 
 
@@ -95,7 +104,7 @@ def test_every_block_and_pool_is_in_a_layout() -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_graph_gives_the_models_numbers(name: str, model: Model, tmp_path: Path) -> None:
     """Whatever the batch, the number of frames, and what lies on padding."""
-    states = 2 if name in ("FFN, attention", "linear") else 1
+    states = 2 if name in ("FFN, attention", "linear", "states of their own") else 1
     encoder = replace(model.description.encoder, num_states=2)
     folder = model_of(tmp_path / "model", model, LAYOUTS[name], encoder, layers=tuple(range(states)), temperature=1.7)
     path = bas.to_onnx(folder)

@@ -19,10 +19,11 @@ from records import record
 from sounds import tone
 from stores import Fake, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from told_by_a_state import DIM, SETTINGS, SPACE, STATES, TOLD, accuracy, planted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bas.blocks import FFN, MSA, MeanPool
+from bas.blocks import FFN, MeanPool
 from bas.cli.main import main
 from bas.features.store import FeatureStore
 from bas.networks.costs import count, multiply_adds
@@ -37,33 +38,12 @@ from bas.runs.stacked import fit_stack
 from bas.search.search import search
 from bas.space import Architecture, SearchSpace
 from bas.studies.audit.trained import training_cost
-from bas.training.batches import CPU, Data, by_speaker, load, sizes
+from bas.training.batches import CPU, by_speaker, load, sizes
 from bas.training.loop import optimise, outputs, seed_everything
 from bas.training.placement import Placement
-from bas.training.settings import PRESETS
 from bas.training.stack import NotStackableError
 
-DIM, STATES, TOLD = 4, 3, 1
-SPACE = SearchSpace({"layer1": {"MSA": MSA, "FFN": FFN}}, MeanPool)
 ONE = Architecture((("layer1", "FFN"),))
-SETTINGS = replace(
-    PRESETS["cpu"], strategy="gumbel", width=8, epochs=6, batch_size=12, lr=0.02, theta_lr=0.1, dropout=0.0
-)
-
-
-def planted(seed: int, utterances: int = 112) -> Data:
-    """2 to 5 frames of three states; in state TOLD alone the first dimension's sign is the class, all else is noise."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths_U = torch.randint(2, 6, (utterances,), generator=generator)
-    targets_U = torch.randint(0, 2, (utterances,), generator=generator)
-    frames_ND = torch.randn(int(lengths_U.sum()), STATES * DIM, generator=generator)
-    frames_ND[:, TOLD * DIM] += (4.0 * targets_U - 2).repeat_interleave(lengths_U)
-    starts_U, means_UD = lengths_U.cumsum(0) - lengths_U, torch.zeros(utterances, STATES * DIM)
-    return Data(frames_ND, starts_U, lengths_U, targets_U, means_UD, states=STATES)
-
-
-def accuracy(network: nn.Module, data: Data, members: Tensor) -> float:
-    return float((outputs(network, data, members).argmax(1) == data.targets_U[members]).float().mean())
 
 
 def randomised(network: Network) -> Network:

@@ -198,6 +198,9 @@ def runs() -> Iterator[tuple[str, int, list[str]]]:
         way, no_supernet = changes(strategy=strategy, **rows), strategy in RACES
         yield f"best-{strategy}", 6 - no_supernet, ["retrain", *of, "--layer=best", *BY_SPEAKER, *way]
         yield f"mix-{strategy}", 5 - no_supernet, ["retrain", *of, "--layer=mix", *PLAIN, *way]
+    raced, gumbel = changes(strategy="race", committee=2, budget=5), changes(strategy="gumbel", committee=1)
+    yield "search-race", 4, ["retrain", *wide, "--layer=search", *PLAIN, *raced]
+    yield "search-gumbel", 5, ["retrain", *cups, "--layer=search", *PLAIN, *gumbel]
     yield "compare", 9, ["compare", *wide, "--layer=best", *BY_SPEAKER]
     committee = changes(strategy="single-path", committee=3)
     yield "committee", 10, ["compare", *cups, "--layer=best", *BY_SPEAKER, *committee]
