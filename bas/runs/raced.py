@@ -144,9 +144,11 @@ def _train(
 ) -> tuple[Trial, Tensor | None]:
     """A trial, and its outputs for the utterances that it held out; none if it diverged."""
     fold, seed, replication = which
+    solved = solvable(session, space, architecture) is not None
 
     def after(record: Record) -> None:
-        after_epoch()
+        if not solved:  # the budget does not count it either
+            after_epoch()
 
     parts = inner[replication % len(inner)]
     path = checkpoint and member_path(checkpoint, replication)
@@ -157,6 +159,5 @@ def _train(
         return Trial(architecture.to_dict(), replication, None, None, time.monotonic() - begun), None
     (kept,) = fitted.kept
     loss, headline = kept["valid"]["loss"], kept["valid"][session.run.headline]
-    solved = solvable(session, space, architecture) is not None
     trial = Trial(architecture.to_dict(), replication, loss, headline, fitted.seconds, solved)
     return trial, outputs(fitted.network, fitted.data, session.members(parts.valid)).cpu()

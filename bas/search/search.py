@@ -81,7 +81,8 @@ def epochs_of(settings: Settings, space: SearchSpace) -> int:
     if settings.strategy == "random":
         return 0
     drawn_alone = STRATEGIES[settings.strategy].draw is uniform_path
-    return settings.epochs * (max(map(len, space.searched.values()), default=1) if drawn_alone else 1)
+    rows = [len(row) for part, row in space.searched.items() if part != "state"]  # a state has nothing to learn
+    return settings.epochs * (max(rows, default=1) if drawn_alone else 1)
 
 
 @dataclass(frozen=True)
