@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -19,7 +20,11 @@ from bas.report.results import Comparison
 from bas.report.table import rich_table
 from bas.runs.results import metrics_of, pooled, results_of, tested
 from bas.runs.run import Run
+from bas.runs.start import recorded
 from bas.stats import Paired, Spread, paired
+
+ABSENT = "–"
+"""In place of what only the other run has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,27 @@ def between(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> tuple[Bet
     return tuple(rows)
 
 
+def differences(runs: Sequence[Run]) -> list[str]:
+    """What two runs were made of that is not the same, as "setting epochs: 20, 10"; of code and data, that it differs.
+
+    Folds, labels and tasks are the same, or the runs are not compared.
+    """
+    first, second = map(recorded, runs)
+    told = []
+    for name in dict.fromkeys((*first, *second)):
+        values = [str(one.get(name, ABSENT)) for one in (first, second)]
+        if values[0] == values[1] or name in ("protocol", "labels"):
+            continue
+        if name == "features":
+            stores = [f"{run.store.info.encoder['name']} in {Path(run.plan.features).name}" for run in runs]
+            told.append(f"{name}: {', '.join(stores)}")
+        elif name.startswith(("space ", "baseline ")):  # of which there are hashes
+            told.append(name + (" (in one of them)" if ABSENT in values else " (two versions)"))
+        else:
+            told.append(f"{name}: {', '.join(values)}")
+    return told
+
+
 def show(runs: Sequence[Run], comparisons: Sequence[Comparison], rows: Sequence[Between], console: Console) -> None:
     """The table on the terminal, and what its verdicts mean."""
     names, headline = [run.folder.name for run in runs], runs[0].headline
@@ -67,6 +93,9 @@ def show(runs: Sequence[Run], comparisons: Sequence[Comparison], rows: Sequence[
     lines = [[one.row, spread(one.first), spread(one.second), verdict(one.second_against_first, stay)] for one in rows]
     tell_protocol(runs[0].protocol, console)
     console.print(rich_table(f"protocol {runs[0].protocol.description}", heading, lines))
+    told = differences(runs)
+    made = f"{names[0]} and {names[1]} were made with: {'; '.join(told)}." if told else ""
+    console.print(made or "Nothing that changes a number differs between the two but their seeds.", highlight=False)
     fewest = min(comparisons, key=lambda one: len(one.seeds))
     meant = (
         intervals_line(fewest),

@@ -199,6 +199,12 @@ def _made_of(run: Run) -> dict[str, Any]:
     }
 
 
+def recorded(run: Run) -> dict[str, Any]:
+    """What a run was made of, as it wrote down: everything that changes a number, by name."""
+    made: dict[str, Any] = read_record(run.folder / "run.json", OTHER).get("made_of", {})
+    return made | {name: value for name, value in _before(run).items() if name not in made}
+
+
 def _before(run: Run) -> dict[str, Any]:
     """What a run was made with that does not say, being older than the choice."""
     later = {f"setting {one.name}": one.default for one in fields(Settings) if one.default is not MISSING}

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from heard import FEATURES, heard
+from records import record
 
 import bas
 from bas.cli.main import main
 from bas.errors import UserError
+from bas.report.between import differences
 from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
+from bas.util.files import write_json
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,31 @@ def test_rows_are_paired_over_the_same_utterances(home: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "two against one" in said
     assert "+0.0" in said.split("logistic regression")[1]
+    assert "one and two were made with: setting epochs: 1, 3.\n" in said
+    assert main(["runs", "compare", "runs/one", "runs/one"]) == 0
+    assert "Nothing that changes a number differs between the two but their seeds.\n" in capsys.readouterr().out
+
+
+def test_what_two_runs_were_made_of_is_told(home: Path) -> None:
+    """Codes and stores are named, not their hashes; what only one has is said to be."""
+    one, two = Run.open(Path("runs/one")), Run.open(Path("runs/two"))
+    path = Path("runs/two/run.json")
+    text = path.read_text()
+    written = record(path)
+    made = written["made_of"]
+    made |= {"features": "0", "layer": "mix of 0, 1", "headline": "UA", "space ser_bas3": "0", "space mine": "1"}
+    write_json(path, written)
+    try:
+        assert differences([one, two]) == [
+            f"features: log-mel in {Path(FEATURES).name}, log-mel in {Path(FEATURES).name}",
+            "layer: 0, mix of 0, 1",
+            "headline: WA, UA",
+            "setting epochs: 1, 3",
+            "space ser_bas3 (two versions)",
+            "space mine (in one of them)",
+        ]
+    finally:
+        path.write_text(text)
 
 
 def test_other_folds_or_labels_are_refused(home: Path) -> None:
