@@ -41,8 +41,12 @@ from bas.util.markdown import bullets, markdown_table, section
 
 PAGE = Path(__file__).with_suffix(".md")
 SPACE, COMMITTEE = "ser_wide", 4
+TOLD = {"race": "the race", "random-search": "random search"}
 MIDDLE = "middle"
-ANY = " or `layer = search`, where each network of a row has its own (and the linear row all of them, side by side)"
+READ = {
+    MIDDLE: "the middle state",
+    SEARCH: "`layer = search`, where each network of a row has its own state (and the linear row all, side by side)",
+}
 STRATEGIES = {"race": 2, "random-search": 1}
 """How many trained architectures the row of each averages; random search is that of Li and Talwalkar, one alone."""
 
@@ -179,7 +183,8 @@ def over_corpora(gaps: Sequence[Paired]) -> str:
 def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Namespace) -> str:
     strategies, linear = [str(arm) for arm in arms], every[0].run.linear
     linears = [*dict.fromkeys(arm.linear(linear) for arm in arms)]
-    lead = strategies[-1] if SEARCH in (arguments.layer or ()) else strategies[0]
+    lead = str(max(arms, key=lambda arm: (arm.strategy == "race", arm.layer == SEARCH)))
+    read = " or ".join(dict.fromkeys(READ[arm.layer] for arm in arms))
     others = [row for row in (*linears, *strategies) if row != lead]
     heading = ["store", "metric", *strategies, *linears, *(f"{lead} against {other}" for other in others)]
     body = []
@@ -202,7 +207,7 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
         f"{'' if arguments.page == PAGE else f' --page {arguments.page.name}'}`, {date.today().isoformat()}, commit "
         f"{commit()}, on {machine(torch.device('cpu'))}.",
         "",
-        f"Preset `cpu`, space `{SPACE}`, the middle state{ANY if len(linears) > 1 else ''}, committees "
+        f"Preset `cpu`, space `{SPACE}`, {read}, committees "
         f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all "
         f"training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
@@ -230,7 +235,8 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
 def title_of(arms: Sequence[Arm]) -> str:
     if any(arm.layer == SEARCH for arm in arms):
         return "Does it pay to search the state?"
-    return "The race against random search" if len(arms) > 1 else "Does the race pay?"
+    names = [*dict.fromkeys(arm.strategy for arm in arms)]
+    return "The race against random search" if len(names) > 1 else f"Does {TOLD[names[0]]} pay?"
 
 
 def chosen(one: Measured, name: str) -> str:

@@ -21,7 +21,7 @@ from bas.experiment.keys import READ_SETTINGS, spaces_of
 from bas.features.store import FeatureStore, StoreInfo
 from bas.protocols import Protocol, default_rule
 from bas.protocols.rules import LISTS
-from bas.runs.plan import ALL, BEST, MIX, Plan
+from bas.runs.plan import ALL, BEST, MIX, SEARCH, Plan
 from bas.runs.run import OTHER, Inputs, open_labelled
 from bas.runs.run import spaces_of as run_spaces
 from bas.runs.spaces import shipped
@@ -41,6 +41,8 @@ LOCK_LINKS = ("studies.journal.lock",)
 """The lock that Optuna sets on a study, which a killed process leaves: a link that is never followed, but deleted."""
 STUDY = "study.json"
 """In the folder of a study: the verb that made it."""
+SEARCHING_NOTHING = ("cost", "shares")
+"""Verbs that take a layer, but whose spaces have one architecture each."""
 NESTED = ("search", "retrain", "compare")
 """Verbs that share a folder: each includes the one before."""
 
@@ -153,6 +155,8 @@ def inputs_of(
         if len(choice.layer) > 1:
             raise UserError(f"{verb}: takes one layer of {', '.join(map(str, choice.layer))}; name it with --layer")
         layer = choice.layer[0] if choice.layer else LAYERS[choice.preset]
+    if layer == SEARCH and verb in SEARCHING_NOTHING:
+        raise UserError(f"--layer {SEARCH}: {words_of(verb)} searches nothing; name {MIX}, {BEST} or a state")
     layer = _state(layer, info.layers, info.encoder["num_states"])
     files = run_spaces(spaces or choice.spaces or spaces_of(verb, choice.preset), layer, info)
     check_networks(files, info.dim, settings)
@@ -288,7 +292,7 @@ def _restore(folder: Path, before: Mapping[Path, bytes]) -> None:
 
 
 def _state(layer: int | str, stored: Sequence[int], states: int) -> int | str:
-    """The layer by its number among the encoder's states (not among those stored); "best" and "mix" stay."""
+    """The layer by its number among the encoder's states (not among those stored); "best", "mix" and "search" stay."""
     if layer in ALL and len(stored) == 1:
         raise UserError(
             f"--layer {layer}: only state {stored[0]} is stored, nothing to {layer}; extract more, or name it"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A run open in this process, with the features of one layer, or of a mix; another layer replaces them.
+    """A run open in this process, with the features of one layer, or of all; another layer replaces them.
 
     source: a run, or the folder of one to open. placement: where the features are; None: as for a run with one process.
     """
@@ -44,6 +44,7 @@ class Session:
         self.run.store.mapped_bytes = self.placement.mapped
         self._data: dict[tuple[int | str, int], Data] = {}
         self.solved: dict[tuple[Any, ...], tuple[LinearModel, dict[str, Any], float]] = {}  # see `bas.runs.solved`
+        self.spared = 0.0  # seconds that taking them from there has spared
 
     def data(self, layer: int | str, stride: int) -> Data:
         """The features as extracted, averaged by the stride."""

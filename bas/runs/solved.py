@@ -28,6 +28,9 @@ from bas.training.batches import Data
 from bas.training.loop import Record, outputs
 from bas.training.settings import Settings
 
+KEPT = 2**25
+"""Weights of solved models that a process keeps for the seeds that follow: 128 MiB of them."""
+
 SMALLEST = 1e-10  # of the largest eigenvalue: below it there is rounding
 
 
@@ -59,16 +62,20 @@ def solve(
     """Logistic regression on a summary, fitted on the fit part of `whole`.
 
     Its inverse regularisation, of `linear.STRENGTHS`, has the lowest mean loss on the valid parts of `splits` when it
-    is fitted on their fit parts. No test part is used. Races of other seeds in this process have it from here, with the
-    seconds that it took.
+    is fitted on their fit parts. No test part is used. Where there are several seeds, those that follow in this process
+    have it from here, with the seconds that it took, which `session.spared` counts.
     """
     read = settings.stride, settings.normalise, settings.class_weights, settings.label_smoothing
     key = summary, read, fold, *splits, whole
-    if key not in session.solved:
-        solved = _solve(session, summary, settings, fold, splits, whole)
+    if key in session.solved:
+        network, record, seconds = session.solved[key]
+        session.spared += seconds
+        return Solved(network, session.derived(session.layer(fold), whole, settings), record, seconds)
+    solved = _solve(session, summary, settings, fold, splits, whole)
+    kept = sum(network.head.weight.numel() for network, _, _ in session.solved.values())
+    if len(session.run.plan.seeds) > 1 and kept + solved.network.head.weight.numel() <= KEPT:
         session.solved[key] = solved.network, solved.record, solved.seconds
-    network, record, seconds = session.solved[key]
-    return Solved(network, session.derived(session.layer(fold), whole, settings), record, seconds)
+    return solved
 
 
 def _solve(
@@ -112,8 +119,11 @@ class _Problem:
     """The summaries of one split, standardised by its fit part."""
 
     def __init__(self, session: Session, summary: Summary, settings: Settings, fold: int, parts: Fold) -> None:
-        self.session, self.parts, self.summary = session, parts, _Summaries(summary).eval()
+        self.session, self.parts, self.of = session, parts, summary
         self.data = session.derived(session.layer(fold), parts, settings)
+        # Of one of many states the others are not read.
+        self.read = self.data.of_state(summary.index) if isinstance(summary, OfState) else self.data
+        self.summary = _Summaries(summary.summary if isinstance(summary, OfState) else summary).eval()
         self._known: dict[tuple[str, ...], Tensor] = {}
         x_UK = self._of(parts.fit).cpu().double()
         size_K = x_UK.square().mean(0).sqrt()
@@ -129,7 +139,7 @@ class _Problem:
 
     def _of(self, ids: tuple[str, ...]) -> Tensor:
         if ids not in self._known:
-            self._known[ids] = outputs(self.summary, self.data, self.session.members(ids))
+            self._known[ids] = outputs(self.summary, self.read, self.session.members(ids))
         return self._known[ids]
 
     def solution(self, strength: float) -> LinearModel:
@@ -142,7 +152,7 @@ class _Problem:
             weight_CR, bias_C = model.coef_, model.intercept_
         if len(names_C) == 2:  # one row, for the second class
             weight_CR, bias_C = np.vstack([0 * weight_CR, weight_CR]), np.array([0.0, bias_C[0]])
-        network = LinearModel(self.summary.summary, self.data.states * self.data.dim, len(self.session.run.outputs))
+        network = LinearModel(self.of, self.data.states * self.data.dim, len(self.session.run.outputs))
         network.standardise.set(self.mean_K.float(), self.std_K.float())
         classes = torch.from_numpy(names_C)
         with torch.no_grad():

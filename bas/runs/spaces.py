@@ -82,10 +82,11 @@ def load_space(name_or_path: str) -> SpaceFile:
 def over_states(file: SpaceFile, layers: Sequence[int]) -> SpaceFile:
     """The file with one part more to search: which of the stored states a network reads.
 
-    layers: the numbers of these states. The middle one is the first candidate, and the others follow by their distance
-    from it: what is tied goes to the first. Of more than MOST_STATES so many are candidates, evenly first to last.
+    layers: the numbers of these states. The middle one of them is the first candidate, and the others follow by their
+    distance from it: what is tied goes to the first. Of more than MOST_STATES so many are candidates, evenly.
     """
-    places = sorted({round(place) for place in np.linspace(0, len(layers) - 1, min(len(layers), MOST_STATES))})
+    evenly = np.linspace(0, len(layers) - 1, min(len(layers), MOST_STATES))
+    places = sorted({int(place + 0.5) for place in evenly})  # a half goes up, as the middle of an even number does
     places.sort(key=lambda place: abs(place - len(layers) // 2))
     state: Choices = {f"state {layers[place]}": partial(State, place, len(layers)) for place in places}
     return replace(file, space=replace(file.space, state=state))

@@ -87,7 +87,8 @@ def fit_stack(
     when a training diverges.
     """
     if session.run.states > 1:
-        raise NotStackableError("a layer mix learns at a rate of its own")
+        mix = "a layer mix learns at a rate of its own"
+        raise NotStackableError(mix if space.state is None else "features of several states are not stacked")
     made = _members(session, space, architecture, settings, members)
     if any(hasattr(module, FACTOR) for module in made[0].network.modules()):
         raise NotStackableError("a module learns at a rate of its own")

@@ -59,7 +59,9 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
         raise UserError(f"spaces {', '.join(s.name for s in spaces)}: the same name twice; rename a file")
     if plan.layer not in (BEST, *ALL, *info.layers):
         held = ", ".join(map(str, info.layers))
-        raise UserError(f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, or {BEST}")
+        raise UserError(
+            f"--layer {plan.layer}: {plan.features} holds {held}; name one of these, {', '.join((BEST, *ALL))}"
+        )
     run = Run(folder, inputs, protocol)  # refuses several tasks or baselines, and too few outputs
     if plan.settings.normalise == "speaker":
         _check_speakers(run.corpus, run.task, protocol)

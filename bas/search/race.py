@@ -6,7 +6,8 @@ part, and architectures are compared within a replication. `budget` counts train
 
 1. Linear models, which are solved (`bas.runs.solved`), in every inner fold: the others must beat them. They take
    seconds, and the budget does not count them.
-2. The first round, in the first replication: the cheapest architecture, and all that differ from it in one part.
+2. The first round, in the first replication: the cheapest architecture, and all that differ from it in one part;
+   where the encoder's state is a part and nothing was solved for each, they read the states in turn.
 3. Each further round, in the next replication: the BEST so far by the posterior mean of the surrogate
    (`bas.search.surrogate`), and NEW ones by their expected improvement; where nothing was solved, the cheapest again,
    as a control.
@@ -109,7 +110,7 @@ class Race:
         ensemble: int = 0,
     ) -> None:
         self.budget, self.seed, self.inner_folds, self.ensemble = budget, seed, inner_folds, ensemble
-        near = _near_cheapest(space, costs)
+        near = _near_cheapest(space, costs, in_turn=not solved)
         if space.size <= LARGEST:
             others = map(space.distinct, space.architectures())
         else:
@@ -237,11 +238,24 @@ class Race:
         return posterior(self.codes_AP, *known, wanted, samples, self.seed)
 
 
-def _near_cheapest(space: SearchSpace, costs: Costs) -> list[Architecture]:
-    """The cheapest architecture and those that differ from it in one part."""
+def _near_cheapest(space: SearchSpace, costs: Costs, in_turn: bool) -> list[Architecture]:
+    """The cheapest architecture and those that differ from it in one part.
+
+    in_turn: where the encoder's state is a part, it does not differ alone, but each of the others reads the next state.
+    All states cost the same: where no linear model is solved for each, they would fill the first round.
+    """
     cheapest = {part: min(row, key=lambda name: row[name]) for part, row in costs.searched.items()}
-    near = [Architecture.of({**cheapest, part: name}) for part, row in space.searched.items() for name in row]
-    return list(dict.fromkeys(map(space.distinct, near)))
+    states = list(space.state or ()) if in_turn else []
+    near = [
+        space.distinct(Architecture.of({**cheapest, part: name}))
+        for part, row in space.searched.items()
+        for name in row
+        if not states or part != "state"
+    ]
+    different = list(dict.fromkeys(near))
+    if not states:
+        return different
+    return [Architecture.of({**one.to_dict(), "state": states[i % len(states)]}) for i, one in enumerate(different)]
 
 
 def improvement(of: Posterior, tried: np.ndarray) -> np.ndarray:

@@ -133,6 +133,15 @@ class Data:
     def device(self) -> torch.device:
         return self.targets_U.device
 
+    def of_state(self, index: int) -> Data:
+        """One of the states alone, by its place."""
+        here = slice(index * self.dim, (index + 1) * self.dim)
+        moved, given = self.moved, self.frames_ND
+        frames = replace(given, layers=(given.layers[index],)) if isinstance(given, Stored) else given[:, here]
+        if moved:
+            moved = Moved(moved.group_U, moved.scale_GD[:, here], moved.offset_GD[:, here])
+        return replace(self, frames_ND=frames, means_UD=self.means_UD[:, here], moved=moved, states=1)
+
     def batch(self, members_B: Tensor) -> Batch:
         lengths_B = self.lengths_U[members_B]
         within_T = torch.arange(int(lengths_B.max()))

@@ -368,6 +368,7 @@ CASES = {
         "unknown class weights": Case(f"{NEW} --set class_weights=equal"),
         "a headline that is no metric": Case(f"{NEW} --headline accuracy"),
         "a layer that is not stored": Case(f"{NEW} --layer 7"),
+        "a search of states where nothing is searched": Case(f"protocol cost --features {STORE} --layer search"),
         "nothing to mix": Case(f"{NEW} --layer mix"),
         "no such device": Case(f"{NEW} --device cuda"),
         "no worker": Case(f"{NEW} --workers 0"),

@@ -33,6 +33,7 @@ IMPORTING = "tests/features/test_importing.py"
 ONNX = "tests/models/test_onnx.py"
 SAMPLE = "tests/studies/test_audit_sample.py"
 LOSSES = "tests/runs/test_losses.py"
+STATES = "tests/runs/test_states.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -214,6 +215,34 @@ MUTANTS = [
         "    return theta - torch.empty_like(theta).exponential_().clamp_min(torch.finfo(theta.dtype).tiny).log()",
         "    return theta",
         SEARCH,
+    ),
+    Mutant(
+        "a linear model of a state reads another",
+        "bas/networks/linear.py",
+        "State(self.index, self.states)(x_BTI)",
+        "State(0, self.states)(x_BTI)",
+        STATES,
+    ),
+    Mutant(
+        "what was solved for one state is taken for all",
+        "bas/runs/solved.py",
+        "key = summary, read, fold, *splits, whole",
+        "key = read, fold, *splits, whole",
+        STATES,
+    ),
+    Mutant(
+        "all states of the cheapest fill the first round",
+        "bas/search/race.py",
+        "in_turn=not solved",
+        "in_turn=False",
+        f"{STATES} -k nothing_is_solved",
+    ),
+    Mutant(
+        "the state that is read is scaled as the first one is",
+        "bas/networks/network.py",
+        "state(x_BTI), state(mean_I), state(scale_I)",
+        "state(x_BTI), state(mean_I), scale_I[: state(scale_I).numel()]",
+        f"{STATES} -k standardised",
     ),
     Mutant(
         "the layer mix is frozen",
@@ -659,7 +688,7 @@ MUTANTS = [
     Mutant(
         "a pool is taken for a slot",
         "bas/space.py",
-        'for part, choice in architecture.items() if part not in ("stem", "pool")]',
+        "for part, choice in architecture.items() if part not in AROUND]",
         "for part, choice in architecture.items()]",
         "tests/runs/test_spaces.py -k leave_out",
     ),

@@ -25,8 +25,10 @@ from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.spaces import MOST_STATES, load_space, over_states
+from bas.search.race import Race
 from bas.search.search import search
 from bas.space import Architecture, SearchSpace, told
+from bas.training.batches import by_speaker
 from bas.training.loop import outputs, seed_everything
 from bas.training.placement import Placement
 
@@ -52,6 +54,11 @@ def test_the_middle_state_comes_first_and_a_large_encoder_gives_nine() -> None:
     assert sorted(int(name.split()[1]) for name in names) == list(range(0, 25, 3))
     assert len(names) == MOST_STATES
     assert OVER.signature != SPACE.signature
+    for stored in range(2, 50):
+        names = list(with_states(SPACE, tuple(range(stored))).searched["state"])
+        assert names[0] == f"state {stored // 2}", "the middle one"
+        assert {"state 0", f"state {stored - 1}"} <= {*names}
+        assert len(names) == min(stored, MOST_STATES)
 
 
 def test_pages_name_the_state_first() -> None:
@@ -113,6 +120,37 @@ def test_a_supernet_chooses_the_state_that_tells(strategy: str) -> None:
     outcome = search(supernet, F.cross_entropy, data, members, setting, 0, lambda epoch: {}, others, score)
     assert outcome.architecture["state"] == FOUND
     assert accuracy(supernet.discrete(outcome.architecture), data, others) > 0.9
+
+
+@pytest.mark.parametrize("name", ["ser_bas3", "ser_wide"])
+def test_where_nothing_is_solved_a_race_tries_every_block(name: str) -> None:
+    """All states cost the same: they would fill the first round with one network."""
+    space = with_states(load_space(str(ROOT / "search_spaces" / f"{name}.py")).space, tuple(range(13)))
+    costs = count(Supernet(space, DIM, 8, 2, states=13), "parameters", 10)
+    race, tried = Race(space, costs, 4, 16, 0, ensemble=2), []
+    while (following := race.next()) is not None:
+        tried.append(following[0])
+        race.add(*following, 1.0 + 0.01 * len(tried))
+    names = {of["layer1"] for of in tried} | {of["layer2"] for of in tried} | {of["layer3"] for of in tried}
+    assert names == {*space.slots["layer1"]}
+    assert len({of["state"] for of in tried}) > 4
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_data_of_one_state_are_that_state(moved: bool) -> None:
+    data = planted(0, 30)
+    if moved:
+        data = by_speaker(data, torch.arange(20), [f"s{u % 3}" for u in range(30)])
+    members = torch.tensor([3, 1, 25])
+    x_BTI, mask_BT, targets_B = data.batch(members)
+    for index in range(STATES):
+        alone, one = data.of_state(index), State(index, STATES)
+        assert (alone.dim, alone.states) == (DIM, 1)
+        found = alone.batch(members)
+        assert torch.equal(found[0], one(x_BTI))
+        assert torch.equal(found[1], mask_BT)
+        assert torch.equal(found[2], targets_B)
+        assert torch.equal(alone.mean_frames(members), one(data.mean_frames(members)))
 
 
 # --- whole runs ---
@@ -217,9 +255,29 @@ def test_a_job_alone_gives_what_it_gave_after_another(work: Path, tmp_path: Path
         run_job(session, chosen)
         assert timeless(record(session.run.job_path(chosen.name))) == timeless(before)
     solved = len(session.solved)
-    session.run.job_path(Job(Kind.SEARCH, "tiny", 1, 0).name).unlink()
-    run_job(session, Job(Kind.SEARCH, "tiny", 1, 0))
-    assert len(session.solved) == solved
+    for kind in (Kind.SEARCH, Kind.RETRAIN):
+        other = Job(kind, "tiny", 1, 0)
+        before = record(session.run.job_path(other.name))
+        session.run.job_path(other.name).unlink()
+        spared = session.spared
+        run_job(session, other)
+        now = record(session.run.job_path(other.name))
+        assert timeless(now) == timeless(before)
+        if kind == Kind.SEARCH:
+            assert session.spared > spared
+        elif session.spared > spared:
+            assert now["seconds"] > session.spared - spared, "as if they were solved for this seed"
+    assert len(session.solved) <= solved + STATES * 2, "what another seed's row has beside"
+
+
+@pytest.mark.slow
+def test_a_run_of_one_seed_keeps_no_solved_models(work: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    shutil.copytree(work / "runs/one", folder)
+    session = Session(folder)
+    session.run.job_path(Job(Kind.SEARCH, "tiny", 0, 0).name).unlink()
+    run_job(session, Job(Kind.SEARCH, "tiny", 0, 0))
+    assert session.solved == {}
 
 
 def timeless(value: Any) -> Any:
