@@ -42,6 +42,10 @@ from bas.util.markdown import bullets, markdown_table, section
 PAGE = Path(__file__).with_suffix(".md")
 SPACE, COMMITTEE = "ser_wide", 4
 TOLD = {"race": "the race", "random-search": "random search"}
+RANDOM = (
+    f"; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, and larger ones, "
+    "for a race tries small ones first"
+)
 MIDDLE = "middle"
 READ = {
     MIDDLE: "the middle state",
@@ -211,9 +215,8 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
         f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all "
         f"training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
-        f"linear models; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, "
-        "and larger ones, for a race tries small ones first. Points of the metric; differences with 95 % intervals, "
-        "uncorrected. Linear models and ensemble were chosen by losses out of fold on "
+        f"linear models{RANDOM if 'random-search' in {arm.strategy for arm in arms} else ''}. Points of the metric; "
+        "differences with 95 % intervals, uncorrected. Linear models and ensemble were chosen by losses out of fold on "
         "training speakers; but these are the corpora that everything here was developed on, and their figures were "
         "seen on the way.",
         "",
