@@ -28,17 +28,25 @@ def show(runs: Path, port: int, every: bool) -> int:
         os.execv(sys.executable, _command(runs, port))  # TensorBoard takes this process's place, and its signals
     with TemporaryDirectory(prefix="bas-board-") as view:
         link(runs, Path(view))
+        interrupted = False
+
+        def end(number: int, frame: object) -> None:
+            nonlocal interrupted
+            interrupted = interrupted or number == signal.SIGINT
+            board.terminate()
+
         board = subprocess.Popen(_command(Path(view), port))
         try:
-            for end in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(end, lambda *_: board.terminate())
+            # Not KeyboardInterrupt: raised within `wait`, it may leave a lock of Popen held, for which the next waits.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, end)
             while True:
                 try:
                     code = board.wait(EVERY)
-                    return code if code >= 0 else 128 - code
+                    return 0 if interrupted else code if code >= 0 else 128 - code
                 except subprocess.TimeoutExpired:
                     link(runs, Path(view))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # before the signals are taken
             return 0
         finally:
             board.terminate()

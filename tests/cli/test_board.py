@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import PATIENCE
 
 from bas.cli import board
 from bas.cli.main import main
@@ -107,7 +108,11 @@ def test_when_the_board_ends_nothing_is_left(tmp_path: Path, how: signal.Signals
     (tmp_path / "tensorboard" / "main.py").write_text(STAND_IN, encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH"), *sys.path[:1]])])
     command = [sys.executable, "-c", "from bas.cli.main import main; raise SystemExit(main())", "board"]
-    shown = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+
+    def heed() -> None:  # a shell that starts the suite with & has its processes ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    shown = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, preexec_fn=heed)
     try:
         deadline = time.monotonic() + 120
         while not (tmp_path / "seen").exists():
@@ -117,7 +122,7 @@ def test_when_the_board_ends_nothing_is_left(tmp_path: Path, how: signal.Signals
         number, view, *names = (tmp_path / "seen").read_text().split()
         assert names == ["done"]
         shown.send_signal(how)
-        assert shown.wait(60) == code
+        assert shown.wait(PATIENCE) == code
     finally:
         shown.kill()
         shown.wait()
