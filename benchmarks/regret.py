@@ -1,5 +1,8 @@
 """How good is what a search takes, by the trainings that it may spend? Regret against budget; writes regret.md.
 
+One arm is no strategy of `bas`: a race whose surrogate also sees how a supernet of single-path scores each architecture
+on held-out speakers, as a covariate with a slope of its own that may be negative (`Led`).
+
 Every architecture of a small space is trained on every inner fold of every fold, with two seeds. So a search is played
 by looking its trainings up: with those of one seed it chooses, and the committee of the other seed, scored on the
 fold's test part, says how good the choice was. Regret is what it loses to the architecture that has the best mean over
@@ -21,6 +24,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import matplotlib as mpl
 import numpy as np
@@ -51,6 +56,7 @@ from bas.runs.spaces import load_space
 from bas.runs.start import split, start
 from bas.search.race import Race, random_search
 from bas.search.search import PASSES
+from bas.search.surrogate import Posterior, similarity
 from bas.space import Architecture, Choices, SearchSpace
 from bas.training.loop import outputs
 from bas.training.settings import Strategy, settings
@@ -88,6 +94,7 @@ class Trained:
     loss_FSAR: np.ndarray  # of the held-out utterances
     test_FSA: np.ndarray  # the metric of the committee on the test part
     supernets: Mapping[str, tuple[np.ndarray, float]]  # the pick `(F, S)` of each, and its cost in trainings
+    path_FSA: np.ndarray  # the loss of each architecture with the weights of single-path
 
 
 def main() -> None:
@@ -144,6 +151,7 @@ def measure(features: Path, folder: Path, workers: int) -> Trained:
         picks = [number[str(SPACE.distinct(Architecture.of(one["architecture"])))] for one in found]
         cost = float(np.mean([one["cost"] for one in found]))
         supernets[name] = np.array(picks).reshape(folds, len(SEEDS)), cost
+    paths = [read[f, s, SUPERNETS[0]]["paths"] for f in range(folds) for s in SEEDS]
     return Trained(
         features.name,
         run.headline,
@@ -152,6 +160,7 @@ def measure(features: Path, folder: Path, workers: int) -> Trained:
         np.array([one["losses"] for one in of]).reshape(*shape, REPLICATIONS),
         100 * np.array([one["test"] for one in of]).reshape(shape),
         supernets,
+        np.array(paths).reshape(shape),
     )
 
 
@@ -197,7 +206,10 @@ def work(folder: Path, piece: Piece) -> None:
 def searched(session: Session, fold: int, seed: int, name: str) -> dict[str, object]:
     """What a supernet takes, and its cost in trainings: multiply-adds over those of the space's mean training."""
     of = settings("cpu", {**SETTINGS, "strategy": name})
-    _, outcome = search_fold(session, SPACE, of, fold, seed, lambda record: None, paths=False)
+    _, outcome = search_fold(session, SPACE, of, fold, seed, lambda record: None, paths=name == "single-path")
+    scores: dict[Architecture, list[float]] = {a: [] for a in EVERY}
+    for architecture, path in zip(SPACE.architectures(), outcome.paths or (), strict=False):
+        scores[SPACE.distinct(architecture)].append(path["loss"])
     data = session.data(session.layer(fold), of.stride)
     frames, supernet = int(data.lengths_U.median()), Supernet(SPACE, data.dim, of.width or data.dim, 2)
     trained = [a for a in EVERY if solvable(session, SPACE, a) is None]
@@ -205,7 +217,33 @@ def searched(session: Session, fold: int, seed: int, name: str) -> dict[str, obj
     parts = session.run.protocol.folds[fold]
     members = len(parts.fit) + len(parts.valid)
     training = one * of.epochs * members * (PASSES * (INNER - 1) + 1) / INNER
-    return {"architecture": outcome.architecture.to_dict(), "cost": outcome.multiply_adds / training}
+    return {"architecture": outcome.architecture.to_dict(), "cost": outcome.multiply_adds / training} | (
+        {"paths": [float(np.mean(scores[a])) for a in EVERY]} if outcome.paths else {}
+    )
+
+
+LED = "race, and single-path's scores"
+
+
+class Led(Race):
+    """A race whose surrogate also sees a score of every architecture, as a covariate.
+
+    A linear kernel of the standardised score, with the variance of what is shared: the slope is a part of the Gaussian
+    process, without a sign, and the likelihood says how much is shared at all.
+    """
+
+    def __init__(self, known: tuple[Any, ...], scores: Mapping[Architecture, float]) -> None:
+        super().__init__(*known)
+        score_A = np.array([scores[a] for a in self.candidates])
+        self.codes_AP = np.column_stack([self.codes_AP, (score_A - score_A.mean()) / score_A.std()])
+
+    def _posterior(self, wanted: np.ndarray, samples: int) -> Posterior:
+        with patch("bas.search.surrogate.similarity", self._similarity):
+            return super()._posterior(wanted, samples)
+
+    @staticmethod
+    def _similarity(left_AP: np.ndarray, right_BP: np.ndarray) -> np.ndarray:
+        return similarity(left_AP[:, :-1], right_BP[:, :-1]) + left_AP[:, -1:] * right_BP[:, -1]
 
 
 Regret = dict[str, dict[float, tuple[float, float]]]
@@ -227,8 +265,9 @@ def play(of: Trained) -> Regret:
         half = float(student_t.ppf(0.975, folds - 1)) * lost_F.std(ddof=1) / np.sqrt(folds)
         return float(lost_F.mean()), float(half)
 
-    def by_race(budget: int, f: int, s: int) -> list[int]:
-        race = Race(SPACE, of.costs, INNER, budget, s, of.solved)
+    def by_race(budget: int, f: int, s: int, led: bool = False) -> list[int]:
+        known = (SPACE, of.costs, INNER, budget, s, of.solved)
+        race = Led(known, dict(zip(EVERY, of.path_FSA[f, s], strict=True))) if led else Race(*known)
         while (following := race.next()) is not None and following[1] < REPLICATIONS:
             a = number[following[0]]
             race.add(*following, float(of.loss_FSAR[f, s, a, following[1]]))
@@ -249,6 +288,7 @@ def play(of: Trained) -> Regret:
     trained = len(EVERY) - len(solved)
     return {
         "race": {b: regret(partial(by_race, b)) for b in RACED},
+        LED: {b: regret(partial(by_race, b, led=True)) for b in RACED},
         "random search": {b: regret(partial(by_random, b)) for b in DRAWN},
         "all, on all inner folds": {trained * INNER: regret(exhaustive)},
         **{name: {cost: regret(partial(by_supernet, picks))} for name, (picks, cost) in of.supernets.items()},
@@ -309,7 +349,8 @@ def write(command: str, every: Sequence[Trained], played: Sequence[Regret]) -> s
                 "the best mean over all folds in the first seed, which only hindsight knows; in points, with 95 % "
                 "intervals over folds. Below 0: the search adapts to a fold better than that. The choice is one "
                 f"architecture: no ensemble. Random search: the mean of {DRAWS} draws. A race ends with "
-                f"{REPLICATIONS} replications; linear models cost it nothing. A supernet's cost is in "
+                f"{REPLICATIONS} replications; linear models cost it nothing. With single-path's scores as a "
+                "covariate its trainings come beside the supernet's. A supernet's cost is in "
                 "multiply-adds, over those of a mean training."
             ),
             "",

@@ -1,4 +1,4 @@
-"""Does the race pay? Against the linear row and random search of as many trainings, nested, pooled; writes a page.
+"""Does the race pay? Against the linear row and random search, of as many trainings or of as much work; writes a page.
 
 Each store is searched as `bas compare` does: for every fold its training speakers alone, and the test part is scored
 once. The same command with the same --runs goes on where it was stopped.
@@ -43,8 +43,8 @@ PAGE = Path(__file__).with_suffix(".md")
 SPACE, COMMITTEE = "ser_wide", 4
 TOLD = {"race": "the race", "random-search": "random search"}
 RANDOM = (
-    f"; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, and larger ones, "
-    "for a race tries small ones first"
+    f"; that of random search is its best architecture, trained as a committee: {COMMITTEE - 1} more, which "
+    "its work below leaves out. It draws large architectures as well as small ones, where a race tries small ones first"
 )
 MIDDLE = "middle"
 READ = {
@@ -72,10 +72,16 @@ class Arm:
     """A strategy, and the states that it reads: the middle one, or each network's own, which is searched too."""
 
     strategy: str
+    budget: int  # trainings of a search
     layer: str
+    alone: bool  # no other arm has this strategy
+
+    @property
+    def of(self) -> str:
+        return self.strategy if self.alone else f"{self.strategy} of {self.budget}"
 
     def __str__(self) -> str:
-        return self.strategy + (", any state" if self.layer == SEARCH else "")
+        return self.of + (", any state" if self.layer == SEARCH else "")
 
     def linear(self, row: str) -> str:
         """The name of the linear row of the same states."""
@@ -83,7 +89,7 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        return self.strategy + ("-states" if self.layer == SEARCH else "")
+        return f"{self.strategy}-{self.budget}" + ("-states" if self.layer == SEARCH else "")
 
 
 def main() -> None:
@@ -91,15 +97,22 @@ def main() -> None:
     parser.add_argument("--features", action="append", required=True, metavar="FOLDER", help="a store; may be repeated")
     parser.add_argument("--runs", required=True, type=Path, help="a folder for runs, which are kept")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--budget", type=int, default=16, help="trainings of a search; default: %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--strategy", action="append", choices=STRATEGIES, help="default: all")
+    parser.add_argument(
+        "--strategy",
+        action="append",
+        type=with_budget,
+        metavar="NAME:TRAININGS",
+        help="may be repeated; default: race:16",
+    )
     parser.add_argument(
         "--layer", action="append", choices=(MIDDLE, SEARCH), help=f"may be repeated; default: {MIDDLE}"
     )
     parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
     arguments = parser.parse_args()
-    arms = [Arm(s, layer) for s in arguments.strategy or STRATEGIES for layer in arguments.layer or [MIDDLE]]
+    asked = arguments.strategy or [("race", 16)]
+    names = [name for name, _ in asked]
+    arms = [Arm(s, b, layer, names.count(s) == 1) for s, b in asked for layer in arguments.layer or [MIDDLE]]
     try:
         every = [measure(Path(folder), arms, arguments) for folder in arguments.features]
     except UserError as error:
@@ -107,6 +120,14 @@ def main() -> None:
     page = write(every, arms, arguments)
     write_text(arguments.page, page)
     print(page, f"\nwritten: {arguments.page}", sep="")
+
+
+def with_budget(text: str) -> tuple[str, int]:
+    """A strategy and the trainings of one search, as "race:16"."""
+    name, _, budget = text.partition(":")
+    if name not in STRATEGIES or not budget.isdigit():
+        raise argparse.ArgumentTypeError(f"{text}: must be one of {', '.join(STRATEGIES)}, a colon and trainings")
+    return name, int(budget)
 
 
 def measure(features: Path, arms: Sequence[Arm], arguments: argparse.Namespace) -> Measured:
@@ -117,7 +138,7 @@ def measure(features: Path, arms: Sequence[Arm], arguments: argparse.Namespace) 
     seconds, work = dict[str, float](), dict[str, float]()
     for arm in arms:
         name = str(arm)
-        changes = {"strategy": arm.strategy, "budget": str(arguments.budget), "committee": str(COMMITTEE)}
+        changes = {"strategy": arm.strategy, "budget": str(arm.budget), "committee": str(COMMITTEE)}
         changes |= {"ensemble": str(STRATEGIES[arm.strategy])}
         seeds = tuple(range(arguments.seeds))
         space = (str(load_space(SPACE).path),)
@@ -188,6 +209,7 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
     strategies, linear = [str(arm) for arm in arms], every[0].run.linear
     linears = [*dict.fromkeys(arm.linear(linear) for arm in arms)]
     lead = str(max(arms, key=lambda arm: (arm.strategy == "race", arm.layer == SEARCH)))
+    most = " or ".join(dict.fromkeys(str(arm.budget) for arm in arms))
     read = " or ".join(dict.fromkeys(READ[arm.layer] for arm in arms))
     others = [row for row in (*linears, *strategies) if row != lead]
     heading = ["store", "metric", *strategies, *linears, *(f"{lead} against {other}" for other in others)]
@@ -205,15 +227,15 @@ def write(every: Sequence[Measured], arms: Sequence[Arm], arguments: argparse.Na
     lines = [
         section(1, title_of(arms)),
         "",
-        f"`{command} --runs FOLDER --seeds {arguments.seeds} --budget {arguments.budget}"
-        f"{''.join(f' --strategy {name}' for name in arguments.strategy or ())}"
+        f"`{command} --runs FOLDER --seeds {arguments.seeds}"
+        f"{''.join(f' --strategy {name}:{budget}' for name, budget in arguments.strategy or ())}"
         f"{''.join(f' --layer {name}' for name in arguments.layer or ())}"
         f"{'' if arguments.page == PAGE else f' --page {arguments.page.name}'}`, {date.today().isoformat()}, commit "
         f"{commit()}, on {machine(torch.device('cpu'))}.",
         "",
         f"Preset `cpu`, space `{SPACE}`, {read}, committees "
         f"of {COMMITTEE} (also the linear row chooses on inner folds and is fitted on all "
-        f"training speakers), {arguments.seeds} seed(s), at most {arguments.budget} "
+        f"training speakers), {arguments.seeds} seed(s), at most {most} "
         f"trainings a search. The row of the race averages at most {STRATEGIES['race']} trained architectures and the "
         f"linear models{RANDOM if 'random-search' in {arm.strategy for arm in arms} else ''}. Points of the metric; "
         "differences with 95 % intervals, uncorrected. Linear models and ensemble were chosen by losses out of fold on "
