@@ -17,6 +17,7 @@ RUN :=
 ROW :=
 MODEL :=
 SOURCES :=
+CLUSTER :=
 PROCESSES := 1
 PORT := 6006
 ALL :=
@@ -31,6 +32,8 @@ environment := PYTHON TORCH
 experiment := $(environment) EXPERIMENT SET
 verbs := search retrain compare audit tune probe words shares dynamics cost
 $(foreach target,$(verbs),$(eval reads_$(target) := $(experiment)))
+shared := search retrain compare audit
+$(foreach target,$(shared),$(eval reads_$(target) += CLUSTER))
 reads_help :=
 reads_setup := $(environment)
 reads_demo := $(environment)
@@ -113,6 +116,8 @@ demo: .venv/demo  ## the main job on synthetic speech, no data needed, about 3 m
 	$(BIN)/bas demo
 
 READ = $(if $(EXPERIMENT),"$(EXPERIMENT)") $(SET:%=--set '%')
+SHARED = $(READ) $(if $(CLUSTER),--cluster "$(CLUSTER)")
+$(shared): $(if $(CLUSTER),.venv/slurm)
 
 corpus: .venv/run  ## what a corpus holds and what is missing; with TO, write it as a table | make corpus SET="corpus.reader=emodb corpus.root=~/emodb" TO=emodb.csv
 	$(BIN)/bas corpus $(if $(TO),export,show) $(READ) $(if $(TO),--to "$(TO)")
@@ -131,16 +136,16 @@ features: .venv/run  ## what an experiment's feature store is, and whether it is
 	$(BIN)/bas features verify "$(EXPERIMENT)"
 
 search: .venv/run  ## search the spaces in every fold | make search EXPERIMENT=emodb.toml SET="spaces=ser_bas4"
-	$(BIN)/bas search $(READ)
+	$(BIN)/bas search $(SHARED)
 
 retrain: .venv/run  ## search, then train what was chosen and score it | make retrain EXPERIMENT=emodb.toml SET="layer=best"
-	$(BIN)/bas retrain $(READ)
+	$(BIN)/bas retrain $(SHARED)
 
-compare: .venv/run  ## search, retrain, baselines: the table | make compare EXPERIMENT=emodb.toml SET="preset=paper epochs=50"
-	$(BIN)/bas compare $(READ)
+compare: .venv/run  ## search, retrain, baselines: the table | make compare EXPERIMENT=emodb.toml SET="preset=paper epochs=50" CLUSTER=slurm
+	$(BIN)/bas compare $(SHARED)
 
 audit: .venv/run  ## every architecture trained: did the search work, did the choice matter? | make audit EXPERIMENT=emodb.toml SET="audit.strategies=gumbel,bilevel"
-	$(BIN)/bas audit $(READ)
+	$(BIN)/bas audit $(SHARED)
 
 tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for the search | make tune EXPERIMENT=emodb.toml SET="tune.trials=100"
 	$(BIN)/bas tune $(READ)
@@ -221,9 +226,9 @@ clean:  ## delete the environment; runs/ stays | make clean
 
 # One a kind of installation. Each looks every time whether .venv is as constraints.txt says, and mends it where not.
 BUILD = $(if $(filter command,$(origin TORCH)),--torch "$(TORCH)")
-.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/test python-runs
+.PHONY: .venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/slurm .venv/test python-runs
 python-runs:
 	@$(PYTHON) -c "" >/dev/null 2>&1 || \
 		{ echo "make: PYTHON=$(PYTHON) does not run; name Python 3.11, 3.12 or 3.13, such as PYTHON=python3.12" >&2; exit 2; }
-.venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/test: python-runs
+.venv/run .venv/demo .venv/dynamics .venv/nano .venv/onnx .venv/slurm .venv/test: python-runs
 	@$(PYTHON) tools/environment.py install $(@F) $(BUILD) $(if $(filter command,$(origin PYTHON)),--this-python)

@@ -6,7 +6,7 @@ among them, for `bas.search` is the room of the search: it is `bas.api.search`.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 NUMBERS = __version__.rpartition(".")[0]
 """While this stays, the same command gives the same numbers and files: a run of another is not gone on with."""
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         load,
         load_experiment,
         load_results,
+        prepare,
         probe,
         retrain,
         shares,
         to_onnx,
         tune,
         words,
+        work,
     )
     from bas.errors import UserError
 
@@ -47,12 +49,14 @@ __all__ = [
     "load",
     "load_experiment",
     "load_results",
+    "prepare",
     "probe",
     "retrain",
     "shares",
     "to_onnx",
     "tune",
     "words",
+    "work",
 ]
 
 

@@ -11,7 +11,7 @@ Imports nothing heavy: each function does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from bas.begun import work
 from bas.errors import UserError
-from bas.experiment import SPACES, Experiment, Source, change, load_experiment, read_experiment, require, tuning_of
+from bas.experiment import (
+    SHARED,
+    SPACES,
+    Experiment,
+    Source,
+    change,
+    load_experiment,
+    read_experiment,
+    require,
+    tuning_of,
+)
 from bas.finished import between, export, load, load_results, to_onnx
 from bas.util.places import short_name, short_place
 from bas.util.terminal import console_of, say
@@ -29,7 +40,9 @@ if TYPE_CHECKING:
     from bas.report.results import Comparison
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
+    from bas.runs.workers import Workers
     from bas.studies.audit.results import Audit
+    from bas.studies.audit.study import Begun
     from bas.studies.dynamics.results import Dynamics
     from bas.studies.leak.results import Leak
     from bas.studies.probe.results import Probe
@@ -50,6 +63,7 @@ __all__ = [
     "load",
     "load_experiment",
     "load_results",
+    "prepare",
     "probe",
     "retrain",
     "search",
@@ -57,20 +71,27 @@ __all__ = [
     "to_onnx",
     "tune",
     "words",
+    "work",
 ]
 
 
-def extract(experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
-    """A frozen encoder over a corpus, into the shards of a feature store; its folder. What is there stays."""
+def extract(experiment: Source, *, part: str | None = None, console: Console | None = None, **changes: Any) -> Path:
+    """A frozen encoder over a corpus, into the shards of a feature store; its folder. What is there stays.
+
+    part: "i/N": the i-th of N fixed shares of the shards alone, i from 0, on any host that sees the folder; the last
+    part, or a call without one, completes the store.
+    """
     from bas.corpora import open_corpus
     from bas.encoders import Encoder, Padded, load_encoder
-    from bas.features.extract import Group
-    from bas.features.extract import extract as extract_into
+    from bas.features.extract import Group, fill
     from bas.features.plan import Request
+    from bas.features.store import FeatureStore
     from bas.runs import choose
     from bas.util.device import choose_device
+    from bas.util.part import Part
 
     choice, console = _choice("extract", experiment, changes), console_of(console)
+    share = None if part is None else Part.of_text(part)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
     if choice.encoder.source is not None:
         raise UserError("extract: encoder.source names features that are there already: use `bas features import`")
@@ -78,7 +99,7 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
     corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
-    group = Group.of_torchrun()
+    group = Group.of_torchrun() if share is None else Group.of_torchrun().of_part(share)
     if group.rank:  # the first process speaks for all
         console = console_of(None)
     for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
@@ -96,8 +117,10 @@ def extract(experiment: Source, *, console: Console | None = None, **changes: An
     layers = None if of.layers == "all" else list(of.layers)
     truncated = choice.corpus.accept_truncated
     request = Request(reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.columns)
-    store = extract_into(corpus, encoder, folder, request, console, batch_seconds=of.batch_seconds, group=group)
-    _say_skipped(store.info.skipped, console, "; the same command tries them again")
+    if not fill(corpus, encoder, folder, request, console, group, of.batch_seconds):
+        say(console, f"features: {folder}, part {part} is done; the last part, or the command without it, completes it")
+        return folder
+    _say_skipped(FeatureStore(folder).info.skipped, console, "; the same command tries them again")
     say(console, f"features: {folder}, complete")
     return folder
 
@@ -136,8 +159,8 @@ def search(
     from bas.runs.results import searched
     from bas.studies.compare import study
 
-    with _run("search", experiment, console, changes) as (run, how):
-        study.search(run, *how)
+    with _run("search", experiment, console, changes) as (run, do, _):
+        do(lambda pool, memory: study.train(run, "search", pool, memory))
         return {space: searched(run, space) for space in run.spaces}
 
 
@@ -147,9 +170,11 @@ def retrain(
     """Search, then make the row of what was found and score it: by space, then by fold and seed, the trainings."""
     from bas.runs.results import retrained
     from bas.studies.compare import study
+    from bas.studies.compare.page import show_retrained
 
-    with _run("retrain", experiment, console, changes) as (run, how):
-        study.retrain(run, *how)
+    with _run("retrain", experiment, console, changes) as (run, do, console):
+        do(lambda pool, memory: study.train(run, "retrain", pool, memory))
+        show_retrained(run, console)
         return {space: retrained(run, space) for space in run.spaces}
 
 
@@ -158,45 +183,90 @@ def compare(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.report.webpage import FILE
     from bas.studies.compare import study
 
-    with _run("compare", experiment, console, changes) as (run, how):
-        results = study.compare(run, *how)
-    say(console_of(console), f"report: {run.folder}/{FILE}, which a browser opens; its numbers: results.json beside it")
+    with _run("compare", experiment, console, changes) as (run, do, console):
+        do(lambda pool, memory: study.train(run, "compare", pool, memory))
+        results = study.conclude(run, console)
+    say(console, f"report: {run.folder}/{FILE}, which a browser opens; its numbers: results.json beside it")
     return results
+
+
+Do = Callable[[Callable[["Workers", float | None], None]], None]
+"""Has trainings done: takes what does them with a pool of workers and the GiB that features may take."""
 
 
 @contextmanager
 def _run(
     verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]
-) -> Iterator[tuple[Run, tuple[int, Console, float | None]]]:
-    """A verb's run, begun or gone on with, under its folder's lock; processes, where to show progress, and memory."""
+) -> Iterator[tuple[Run, Do, Console]]:
+    """A verb's run, begun or gone on with, under its folder's lock; what has its jobs done; where to show progress."""
     from bas.runs import choose
     from bas.runs.start import start
+    from bas.studies.compare.study import jobs_in_all
 
     choice, inputs, console = _open(verb, experiment, console, changes)
     folder = choose.run_folder(choice, "", inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
-        yield run, (choose.workers_of(choice.workers, inputs.plan.device), console, choice.memory)
+        yield run, _doing(choice, run, jobs_in_all(run, verb), console), console
+
+
+def _doing(choice: Experiment, run: Run, jobs: int, console: Console) -> Do:
+    """By the processes of this machine, or by tasks of a cluster. jobs: how many there are."""
+    from bas.runs import choose
+    from bas.runs.workers import Workers
+
+    def do(train: Callable[[Workers, float | None], None]) -> None:
+        if choice.cluster.kind is not None:
+            from bas import cluster
+
+            return cluster.carry_out(run.folder, choice.cluster, jobs, choice.memory, console)
+        with Workers(choose.workers_of(choice.workers, run.plan.device), console) as pool:
+            train(pool, choice.memory)
+
+    return do
 
 
 def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Audit:
     """Train every architecture of a space: did the search work, and did the choice matter?"""
+    from bas.studies.audit import study
+
+    with _audit(experiment, console, changes) as (begun, do, console):
+        do(lambda pool, memory: study.train(begun, pool, memory))
+        result = study.conclude(begun, console)
+    folder = begun.run.folder
+    say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
+    for name in begun.run.spaces:
+        say(console, f"every architecture, fold and seed: {folder}/{name}.parquet and .csv")
+    return result
+
+
+@contextmanager
+def _audit(experiment: Source, console: Console | None, changes: dict[str, Any]) -> Iterator[tuple[Begun, Do, Console]]:
+    """As `_run`, of an audit."""
     from bas.runs import choose
-    from bas.studies.audit.study import measure
+    from bas.studies.audit.study import begin, jobs_in_all
 
     choice, inputs, console = _open("audit", experiment, console, changes)
-    folder, protocol = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs)
-    strategies, variants = choice.audit.strategies or None, choice.audit.variants or None
-    workers = choose.workers_of(choice.workers, inputs.plan.device)
+    folder, protocol, of = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs), choice.audit
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
-        result = measure(
-            folder, inputs, protocol, strategies, variants, workers, console, choice.memory, choice.audit.sample
-        )
-    say(console, f"report: {folder}/table.md, as data: {folder}/results.json")
-    for space in inputs.spaces:
-        say(console, f"every architecture, fold and seed: {folder}/{space.name}.parquet and .csv")
-    return result
+        begun = begin(folder, inputs, protocol, of.strategies or None, of.variants or None, of.sample)
+        yield begun, _doing(choice, begun.run, jobs_in_all(begun), console), console
+
+
+def prepare(verb: str, experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
+    """Begin the run of search, retrain, compare or audit and train nothing; its folder. `work` does its jobs, on any
+    hosts; then the verb itself makes the table."""
+    if verb not in SHARED:
+        raise UserError(f"prepare {verb!r}: must be one of {', '.join(SHARED)}")
+    if verb == "audit":
+        with _audit(experiment, console, changes) as (begun, _, console):
+            folder = begun.run.folder
+    else:
+        with _run(verb, experiment, console, changes) as (run, _, console):
+            folder = run.folder
+    say(console, f"{folder}: begun")
+    return folder
 
 
 def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Tuning:

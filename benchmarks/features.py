@@ -33,6 +33,7 @@ from bas.errors import UserError
 from bas.features.extract import BATCH_SECONDS, CREW, Group, extract
 from bas.features.plan import Request, batches, make_plan
 from bas.speech import audio
+from bas.util.device import model_of
 
 PAGE = Path(__file__).with_suffix(".md")
 QUIET = Console(file=StringIO())
@@ -158,12 +159,9 @@ def deviation(encoder: Encoder, exact: Encoder, corpus: Corpus) -> float:
 
 
 def machine(device: torch.device) -> str:
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
+    cpu = model_of(torch.device("cpu"))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    gpu = f", {model_of(device)}" if device.type == "cuda" else ""
     software = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{Group().cores} cores of {cpu}, {memory:.0f} GiB{gpu}; {software}"
 

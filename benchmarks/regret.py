@@ -243,7 +243,7 @@ class Led(Race):
 
     @staticmethod
     def _similarity(left_AP: np.ndarray, right_BP: np.ndarray) -> np.ndarray:
-        return similarity(left_AP[:, :-1], right_BP[:, :-1]) + left_AP[:, -1:] * right_BP[:, -1]
+        return np.asarray(similarity(left_AP[:, :-1], right_BP[:, :-1]) + left_AP[:, -1:] * right_BP[:, -1])
 
 
 Regret = dict[str, dict[float, tuple[float, float]]]

@@ -34,7 +34,8 @@ EXTRAS = {
     "dynamics": ["dynamics"],
     "nano": ["nano"],
     "onnx": ["onnx"],
-    "test": ["demo", "dev", "docs", "dynamics", "nano", "onnx"],
+    "slurm": ["slurm"],
+    "test": ["demo", "dev", "docs", "dynamics", "nano", "onnx", "slurm"],
 }
 CPU = "# TORCH=cpu: "
 OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # packages that another build of torch may need in other versions

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bas import api
 from bas.cli.options import Command, Work, add_experiment, read_command, tell_next
-from bas.experiment import SPACES
+from bas.experiment import SHARED, SPACES
 
 if TYPE_CHECKING:
     from bas.report.results import Comparison
@@ -33,13 +33,20 @@ COST = "train the same models under a leaky and a clean split: what was the leak
 
 def carry_out(verb: str, arguments: argparse.Namespace, console: Console) -> int:
     command = read_command(arguments, verb)
-    result = getattr(api, verb)(command.experiment, console=console)
+    if getattr(arguments, "prepare", False):
+        folder = api.prepare(verb, command.experiment, console=console)
+        tell_next(console, ["work", str(folder)])
+        return 0
+    more = {"part": arguments.part} if verb == "extract" else {}
+    result = getattr(api, verb)(command.experiment, console=console, **more)
     tell_next(console, _next(verb, command, result))
     return 0
 
 
 def _next(verb: str, command: Command, result: Any) -> list[str]:
     """The command to run next."""
+    if verb == "extract" and not (result / "store.json").exists():
+        return command.words("extract")
     if verb == "extract":
         return command.words("compare") if command.file else ["compare", "--features", str(result)]
     if verb in ("search", "retrain"):
@@ -79,6 +86,11 @@ def add_verbs(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     for verb, text in VERBS.items():
         p = add(verb, text)
         add_experiment(p, verb)
+        if verb == "extract":
+            part = "the i-th of N fixed shares of the shards, i from 0, on any host; the last one completes the store"
+            p.add_argument("--part", metavar="i/N", help=part)
+        if verb in SHARED:
+            p.add_argument("--prepare", action="store_true", help="begin the run and train nothing: `bas work` does it")
         p.set_defaults(verb=partial(carry_out, verb))
 
 

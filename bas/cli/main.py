@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bas import __version__, api
-from bas.cli import checks, corpus, experiments, features, models, protocol, runs
+from bas.cli import checks, corpus, experiments, features, models, protocol, runs, work
 from bas.cli.options import Parser, path, tell_next
 from bas.cli.streams import close_output, complain, settle
 from bas.errors import UserError
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, help=text, description=text, allow_abbrev=False)
 
-    for room in (corpus, features, protocol, experiments, models, runs, checks):
+    for room in (corpus, features, protocol, experiments, work, models, runs, checks):
         room.add_verbs(add)
     p = add("board", "TensorBoard over all runs")
     p.add_argument("--runs", type=path, default=Path("runs"), help="default: %(default)s")

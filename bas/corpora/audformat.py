@@ -21,8 +21,8 @@ from bas.corpora.recordings import Recordings, name_in
 from bas.corpora.values import Cells, fold_name
 from bas.errors import UserError
 from bas.util.faults import naming
-from bas.util.files import sweep_beside
 from bas.util.reading import read_bytes
+from bas.util.temporary import sweep_beside, temporary_of
 
 HEADER = "db.yaml"
 # Our field -> its names in a database. The first name that is there counts, as a scheme's before a column's.
@@ -296,7 +296,7 @@ def write(corpus: Corpus, folder: Path) -> None:
             raise UserError(f"corpus {corpus.name}: {message}, which audformat cannot hold; export a .csv or .jsonl")
         if u.label is not None and len(u.label.splitlines()) > 1:  # which YAML would fold
             raise UserError(f"corpus {corpus.name}: {u.id!r} has the label {u.label!r}; a label is one line")
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(folder)
     sweep_beside(folder)
     try:
         with naming(folder):

@@ -12,8 +12,9 @@ from bas.corpora.base import Corpus, Utterance
 from bas.corpora.columns import COLUMNS, REQUIRED
 from bas.corpora.recordings import name_in
 from bas.errors import UserError
-from bas.util.files import replacing, sweep_beside
+from bas.util.files import replacing
 from bas.util.spreadsheet import is_formula
+from bas.util.temporary import sweep_beside
 
 SUFFIXES = (".csv", ".jsonl")
 

@@ -30,6 +30,7 @@ from bas.encoders.opening import cached_first
 from bas.errors import UserError, first_line
 from bas.speech.audio import SAMPLE_RATE, Wave
 from bas.util.faults import naming, raise_memory
+from bas.util.temporary import temporary_of
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 LONGEST = 120 * SAMPLE_RATE
@@ -185,7 +186,7 @@ def spans(length: int, share: float, span: int, least: int) -> Tensor:
 def save_as(folder: Path, model: Any, state: dict[str, Tensor], extractor: Any) -> None:
     """Write `state` and the configurations of `model` and `extractor` as the new folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(folder)
     try:
         with naming(folder):
             model.save_pretrained(temporary, state_dict=state)

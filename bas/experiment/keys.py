@@ -282,6 +282,29 @@ class CostTable:
     )
 
 
+SHARED = (*COMPARED, "audit")
+"""The verbs whose jobs any number of hosts can do, see `bas.begun`."""
+
+
+@dataclass(frozen=True)
+class ClusterTable:
+    """[cluster]"""
+
+    kind: Literal["slurm", "local"] | None = key(
+        "have the jobs done by tasks of a scheduler, or local: by tasks of this machine, in the same way; default: by "
+        "this process and its workers",
+        SHARED,
+        "--cluster",
+    )
+    tasks: int = key("how many at once", SHARED, "--tasks", default=4, least=1)
+    cores: int = key("of a task, each with a process of one thread", SHARED, default=1, least=1)
+    gpus: int = key("of a task, which trains on one", SHARED, default=0, least=0)
+    memory: float | None = key("of a task, in GB; default: the scheduler's", SHARED, above_0=True)
+    minutes: int = key("a task may take; out of time, it is put into the queue again", SHARED, default=240, least=1)
+    partition: str | None = key("of SLURM; default: its own", SHARED)
+    options: Mapping[str, str] | None = key("others of sbatch, such as account=speech,constraint=a100", SHARED)
+
+
 def _settings(module: Any) -> Any:
     """The changes to a preset: one key a setting."""
     return field(default_factory=dict, metadata={"settings": module})
@@ -379,6 +402,7 @@ class Experiment:
     shares: SharesTable = field(default_factory=SharesTable)
     cost: CostTable = field(default_factory=CostTable)
     dynamics: DynamicsTable = field(default_factory=DynamicsTable)
+    cluster: ClusterTable = field(default_factory=ClusterTable)
 
     @property
     def columns(self) -> Mapping[str, str]:

@@ -22,8 +22,9 @@ from bas.errors import UserError
 from bas.features.recordings import recording_hashes
 from bas.features.shard import Contents, Shard, offsets, shard_path, write_shard
 from bas.features.store import FeatureStore, StoreInfo
-from bas.util.files import locked, sweep, write_json
+from bas.util.files import locked, write_json
 from bas.util.progress import bar
+from bas.util.temporary import sweep
 
 LEFT_OUT = "left out by subset"
 ELSEWHERE = "not in the merged stores"

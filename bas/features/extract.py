@@ -33,8 +33,11 @@ from bas.features.shard import Shard, shard_path
 from bas.features.spool import Encoded, Spool, missing_layers
 from bas.features.store import FeatureStore, StoreInfo
 from bas.speech import audio
-from bas.util.files import alone, hold, locked, open_own, sweep
+from bas.util.claims import forget
+from bas.util.files import alone, hold, locked, open_own
+from bas.util.part import Part
 from bas.util.progress import bar
+from bas.util.temporary import sweep
 
 BATCH_SECONDS = {"cpu": 4.0, "cuda": 480.0}
 """Audio in a batch. On the CPU an utterance by itself is fastest; only short ones, such as words, share a batch."""
@@ -50,13 +53,18 @@ LEVELS = {
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that share an extraction: one alone, or those that one torchrun started on this machine."""
+    """The processes that share an extraction: one alone, those that one torchrun started on this machine, or those of
+    several parts, on any machines.
+
+    token: equal in all that share it. part: of the shards, do these alone; None: all.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    token: str = ""  # equal in all processes that were started together
+    token: str = ""
+    part: Part | None = None
 
     @classmethod
     def of_torchrun(cls) -> Group:
@@ -69,6 +77,10 @@ class Group:
             int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         )
         return cls(rank, size, local_rank, local_size, ":".join(started))
+
+    def of_part(self, part: Part) -> Group:
+        """The same processes as those of one part: the others' are none that they see."""
+        return replace(self, size=self.size * part.count, token=f"{part.count} parts", part=part)
 
     @property
     def cores(self) -> int:
@@ -87,7 +99,23 @@ def extract(
     batch_seconds: float | None = None,
     group: Group | None = None,
 ) -> FeatureStore:
-    """Fill `folder` with hidden states of every utterance of the corpus, or add those that are missing.
+    """Fill `folder` with hidden states of every utterance of the corpus, or add those that are missing; see `fill`."""
+    group = group or Group.of_torchrun()
+    assert group.part is None, "a part may leave the store incomplete"
+    fill(corpus, encoder, folder, request, console, group, batch_seconds)
+    return FeatureStore(folder)
+
+
+def fill(
+    corpus: Corpus,
+    encoder: Encoder,
+    folder: Path,
+    request: Request,
+    console: Console,
+    group: Group,
+    batch_seconds: float | None = None,
+) -> bool:
+    """Do the group's share of an extraction. Returns whether the store is complete: False where other parts are behind.
 
     Prints the cost in disk first. Memory is bounded by two batches a thread, whatever the size of the corpus. An
     utterance that cannot be read or encoded is left out and listed in the store's `skipped` with the reason; the next
@@ -97,16 +125,23 @@ def extract(
     Raises UserError for what the plan refuses (see `make_plan`), too little disk, a value that the dtype cannot hold,
     and a folder in use by another extraction; OSError for a disk that fills up. Finished batches are kept.
     """
-    group = group or Group.of_torchrun()
     shared = bool(group.token)
     with locked(folder, "extracting", shared=shared), open_own(folder / ".session", "a+", encoding="utf-8") as session:
         info = _agree(corpus, encoder, folder, request, console, group, session)
         seconds = BATCH_SECONDS[encoder.device.type] if batch_seconds is None else batch_seconds
         encoded = _carry_out(corpus, encoder, folder, info, console, seconds, group)
         with alone(folder / ".planning"):
-            _seal(folder, info)
+            complete = group.part is None or not _behind(folder, info)
+            if complete:
+                _seal(folder, info)
+                forget(folder)
         _tell_levels(encoded, console)
-    return FeatureStore(folder)
+    return complete
+
+
+def _behind(folder: Path, info: StoreInfo) -> list[int]:
+    """The shards that parts have not yet filled."""
+    return [i for i in range(len(info.shards)) if missing_layers(folder, i, info)]
 
 
 def _agree(
@@ -196,7 +231,9 @@ def _carry_out(
         bar(console, "utterances") as progress,
         ThreadPoolExecutor(crew, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
     ):
-        task = progress.add_task("extract", total=info.num_utterances)
+        mine = list(range(len(info.shards)) if group.part is None else group.part.of(range(len(info.shards))))
+        total = sum(len(info.shards[i]) for i in mine)
+        task = progress.add_task("extract", total=total)
 
         def work(ids: list[str], layers: tuple[int, ...]) -> list[Encoded]:
             return _encode([utterances[i] for i in ids], encoder, layers, info, turn)
@@ -218,7 +255,7 @@ def _carry_out(
                 del spools[spool.index]
 
         try:
-            for spool in _claims(folder, info, lambda ids: progress.advance(task, ids)):
+            for spool in _claims(folder, info, mine, lambda ids: progress.advance(task, ids)):
                 if spool is None:  # other processes have the remaining shards
                     write_finished() if running else time.sleep(POLL_SECONDS)
                     continue
@@ -232,7 +269,7 @@ def _carry_out(
                     running[pool.submit(work, ids, spool.layers)] = spool.index
             while running:
                 write_finished()
-            progress.update(task, completed=info.num_utterances)  # other processes' last shards were not counted
+            progress.update(task, completed=total)  # other processes' last shards were not counted
         except BaseException:
             pool.shutdown(cancel_futures=True)
             for future, index in running.items():  # keep the batches finished in the meantime
@@ -257,12 +294,14 @@ def _tell_levels(levels: dict[str, str], console: Console) -> None:
             console.print(message, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _claims(folder: Path, info: StoreInfo, on_complete: Callable[[int], None]) -> Iterator[Spool | None]:
-    """Yields shards claimed by this process until all are complete; None while other processes have all the others.
+def _claims(
+    folder: Path, info: StoreInfo, mine: Sequence[int], on_complete: Callable[[int], None]
+) -> Iterator[Spool | None]:
+    """Yields shards claimed by this process until all of `mine` are complete; None while others have all the rest.
 
     on_complete: called with the number of utterances of each shard that is complete already.
     """
-    left = list(range(len(info.shards)))
+    left = list(mine)
     while left and (folder / "plan.json").exists():  # without plan.json another process has completed the store
         claimed = False
         for index in list(left):

@@ -1,9 +1,8 @@
 """A shard that is being filled: raw states in `.spool`, and in `.journal` one line a finished batch.
 
 A journal line begins with a checksum of itself, has one of every block of bytes that it names, and counts only if the
-bytes are there. So nothing
-needs to be flushed to the disk, even against a kill or a power failure. The journal is also the claim: a process holds
-its lock while it fills the shard, and the lock of a process that dies is released.
+bytes are there. So nothing needs to be flushed to the disk, even against a kill or a power failure. A process claims
+the shard that it fills, for all hosts, and holds the lock of its journal, for the processes of this one.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy as np
 from bas.errors import UserError
 from bas.features.shard import Contents, Shard, States, as_bytes, checksum, offsets, shard_path, write_shard
 from bas.features.store import StoreInfo
+from bas.util.claims import HEART, Claim, claims_on
 from bas.util.files import hold, open_own
 from bas.util.versions import versions
 
@@ -82,13 +82,15 @@ class Spool:
     def claim(cls, folder: Path, index: int, info: StoreInfo) -> Spool | None:
         """The spool of the shard; None when another process fills the shard, or it is complete."""
         layers = missing_layers(folder, index, info)
-        if not layers:
+        claim = claims_on(folder).take(shard_path(folder, index).name) if layers else None
+        if claim is None:
             return None
         journal = open_own(shard_path(folder, index).with_suffix(".journal"), "a+b", buffering=0)
         if not hold(journal):
             journal.close()
+            HEART.release(claim)
             return None
-        spool = cls(folder, index, info, layers, journal)
+        spool = cls(folder, index, info, layers, journal, claim)
         # Another process may have completed the shard before the lock was taken.
         if missing_layers(folder, index, info) != layers:
             spool._remove()
@@ -96,12 +98,14 @@ class Spool:
         spool._recover()
         return spool
 
-    def __init__(self, folder: Path, index: int, info: StoreInfo, layers: tuple[int, ...], journal: FileIO) -> None:
+    def __init__(
+        self, folder: Path, index: int, info: StoreInfo, layers: tuple[int, ...], journal: FileIO, claim: Claim
+    ) -> None:
         self.index, self.info, self.layers = index, info, layers
         self.path = shard_path(folder, index)
         self.skipped: dict[str, str] = {}
         self._places: dict[str, _Place] = {}
-        self._journal = journal
+        self._journal, self._claim = journal, claim
         self._data_path = self.path.with_suffix(".spool")
         self._data = open_own(self._data_path, "a+b", buffering=0)
         self._end = 0
@@ -117,7 +121,9 @@ class Spool:
         return len(self._places) + len(self.skipped) == len(self.info.shards[self.index])
 
     def append(self, batch: Sequence[Encoded]) -> None:
-        """Write a batch. UserError for an utterance without states where layers are added to a complete shard."""
+        """Write a batch. UserError for an utterance without states where layers are added to a complete shard, and
+        where another host fills the shard by now, as this one was silent for so long."""
+        self._check_claim()
         done, skipped = [], {e.id: e.skipped for e in batch if e.states is None}
         if skipped and self.path.exists():
             id_, why = next(iter(skipped.items()))
@@ -142,6 +148,7 @@ class Spool:
     def finish(self) -> None:
         """Write the shard. An existing shard keeps its layers: only the new ones were encoded."""
         assert self.full, "every utterance of the shard is in the journal"
+        self._check_claim()
         old = Shard(self.path, self.info.encoder) if self.path.exists() else None
         ids = old.contents.ids if old else tuple(i for i in self.info.shards[self.index] if i in self._places)
         places = [self._places[i] for i in ids]
@@ -184,6 +191,11 @@ class Spool:
         """Release the shard; another extraction can resume it."""
         self._data.close()
         self._journal.close()
+        HEART.release(self._claim)
+
+    def _check_claim(self) -> None:
+        if self._claim.lost:
+            raise UserError(f"{self.path}: another host goes on with it: this one had stopped; give the command again")
 
     def _remove(self) -> None:
         self._data_path.unlink(missing_ok=True)

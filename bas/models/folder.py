@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from bas.models.layout import make
 from bas.runs.spaces import SpaceFile, load_space
 from bas.util.files import read_record, write_json, write_text
 from bas.util.reading import read_bytes
+from bas.util.temporary import temporary_of
 from bas.util.typed import from_plain, to_plain
 
 JSON, WEIGHTS, CARD = "model.json", "model.safetensors", "README.md"
@@ -30,7 +30,7 @@ def prepare(folder: Path) -> None:
     """Raise UserError where there is something already, OSError where nothing can be written."""
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it, or give another --into")
-    temporary = _temporary(folder)
+    temporary = temporary_of(folder)
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this one's number
     temporary.mkdir(parents=True)
     temporary.rmdir()
@@ -43,7 +43,7 @@ def write(folder: Path, description: Description, network: nn.Module, spaces: Se
     such a block that cannot be made again from its name.
     """
     prepare(folder)
-    temporary = _temporary(folder)
+    temporary = temporary_of(folder)
     try:
         temporary.mkdir(parents=True)
         state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
@@ -54,10 +54,6 @@ def write(folder: Path, description: Description, network: nn.Module, spaces: Se
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
 
 
 def read(folder: Path, spaces: Sequence[str | Path] = ()) -> tuple[Description, nn.Module]:

@@ -26,7 +26,8 @@ from typing import Any
 from bas.corpora import Utterance
 from bas.corpora.values import find_spellings
 from bas.errors import UserError
-from bas.util.files import read_json, sweep_beside, write_text
+from bas.util.files import read_json, write_text
+from bas.util.temporary import sweep_beside
 
 FORMAT = 1
 PARTS = ("fit", "valid", "test")

@@ -104,7 +104,7 @@ def rows_of(run: Run, jobs: Jobs, search_seconds: Mapping[str, float]) -> tuple[
             seeds=len(of_row),
             metrics=metrics_of(run, predicted),
             interval=interval_of(run, predicted),
-            remarks=(*remarks_of(run, predicted), *_unfinished(every)),
+            remarks=(*remarks_of(run, predicted), *_unfinished(every), *_several_models(every)),
             by_seed=_by_seed(run, predicted),
             fold_mean={name: float(np.mean([r.test.metrics[name] for r in every])) for name in run.metrics},
             parameters=float(np.median([r.parameters for r in every])),
@@ -134,6 +134,16 @@ def _unfinished(every: Sequence[Scored]) -> tuple[str, ...]:
     if not curves or 2 * last < len(curves):
         return ()
     return (f"{last} of {len(curves)} {LAST_EPOCH}; more epochs may change what it is worth",)
+
+
+def _several_models(every: Sequence[Scored]) -> tuple[str, ...]:
+    """A remark where a row's networks are of several kinds of processors."""
+    models = sorted({of.device for of in every})
+    if len(models) < 2:
+        return ()
+    return (
+        f"trained on several kinds of processors, whose numbers may differ in their last digits: {', '.join(models)}",
+    )
 
 
 def told_from_itself(run: Run, jobs: Jobs) -> FalseVerdicts | None:

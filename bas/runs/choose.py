@@ -27,10 +27,12 @@ from bas.runs.run import spaces_of as run_spaces
 from bas.runs.spaces import shipped
 from bas.runs.start import check_networks, check_paths, split
 from bas.training.settings import LAYERS
+from bas.util.claims import forget
 from bas.util.device import choose_device
-from bas.util.files import locked, read_record, replacing, sweep, write_json
+from bas.util.files import locked, read_record, replacing, write_json
 from bas.util.places import short_place
 from bas.util.reading import check_own
+from bas.util.temporary import sweep
 from bas.util.terminal import printable
 
 RUNS = Path("runs")
@@ -162,12 +164,19 @@ def inputs_of(
     check_networks(files, info.dim, settings)
     if "strategy" in READ_SETTINGS[verb]:
         check_paths(files, settings, "name another, such as --set strategy=gumbel")
-    device, paths = choose_device(choice.device).type, tuple(str(file.path) for file in files)
+    device, paths = _device(choice), tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
     labels = place_of(choice.labels)
     keep, headline = choice.corpus.keep, choice.headline
     plan = Plan(str(opened.features), paths, layer, settings, seeds, device, labels, keep, headline)
     return Inputs(plan, opened.store, opened.corpus, files)
+
+
+def _device(choice: Experiment) -> str:
+    """Where to train: on tasks with GPUs that is not a question to this machine, which may have none."""
+    if choice.cluster.gpus and choice.device != "cpu":
+        return "cuda"
+    return choose_device(choice.device).type
 
 
 def split_of(choice: Experiment, inputs: Inputs) -> Protocol:
@@ -264,6 +273,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
         try:
             yield
             sweep(folder, beneath=True)  # a worker may outlive its killed parent by half a second
+            forget(folder)
         except Diverged:
             raise
         except UserError:

@@ -34,6 +34,7 @@ from bas.runs.results import (
     Curve,
     LayerResult,
     LinearResult,
+    Scored,
     SearchEpoch,
     SearchResult,
     Tested,
@@ -51,6 +52,7 @@ from bas.space import Architecture, SearchSpace, told
 from bas.tasks import has_logits
 from bas.training.loop import Record, outputs, seed_of
 from bas.training.settings import RACES, SEARCH_ONLY, Settings, search_settings
+from bas.util.device import model_of
 from bas.util.files import replacing, write_json
 from bas.util.typed import from_plain, to_plain
 
@@ -63,6 +65,8 @@ def run_job(session: Session, job: Job) -> None:
 
 def keep(session: Session, job: Job, result: object) -> None:
     """Write a job's result and delete its checkpoints, but the trainings of a search that its retrained row needs."""
+    if isinstance(result, Scored | SearchResult):
+        result = replace(result, device=model_of(session.device))
     head = {"job": asdict(job), "protocol": session.run.protocol.hash}
     write_json(session.run.job_path(job.name), {**head, **to_plain(result)})
     checkpoint(session, job).unlink(missing_ok=True)

@@ -59,6 +59,7 @@ class Scored:
     seconds: float
     test: Tested
     mix: Mapping[str, float] | None = None  # the weight of each state, where a layer mix is trained
+    device: str = ""  # the model of the processor, see `bas.util.device.model_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,7 @@ class SearchResult:
     mix: Mapping[str, float] | None = None
     trials: tuple[Trial, ...] | None = None  # of a race: its trainings in order; of random-search too
     choice: Choice | None = None  # of a race: how sure it is
+    device: str = ""
 
 
 def read_result(run: Run, job: Job, kind: type[R]) -> R:

@@ -16,6 +16,7 @@ from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
+from bas.util.claims import HEART
 from bas.util.faults import os_error, raise_memory
 
 REFRESH_SECONDS = 0.5
@@ -31,15 +32,15 @@ def begin(parent: int, stop: c_byte, ticks: Synchronized[int]) -> None:
     _ticks = ticks
 
 
-def carry_out(task: bytes) -> None:
-    """Do one piece of work: a pickle of its place, the function and the piece."""
+def carry_out(task: bytes) -> bool:
+    """Do one piece of work: a pickle of its place, the function and the piece. False: another process has it."""
     global _open
     try:
         place, work, piece = pickle.loads(task)
         if _open is None or _open[0] != place:
             _open = None  # free the old session before opening the new one
             _open = place, place.open(place.folder, _tick, place.placement)
-        in_one_thread(work, _open[1], piece)
+        return in_one_thread(work, _open[1], piece) is not False
     except Exception as error:
         raise_memory(error)
         fault = os_error(error)
@@ -48,17 +49,18 @@ def carry_out(task: bytes) -> None:
         raise fault from error  # the parent sees an error without those that led to it
 
 
-def in_one_thread(work: Callable[[Any, Any], None], session: Any, piece: Any) -> None:
+def in_one_thread(work: Callable[[Any, Any], Any], session: Any, piece: Any) -> Any:
     """Work with one thread, in BLAS too: numbers must not depend on what else runs, or on how many cores."""
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        work(session, piece)
+        return work(session, piece)
 
 
 def _tick() -> None:
+    HEART.check()
     assert _ticks is not None
     with _ticks.get_lock():
         _ticks.value += 1

@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from ctypes import c_byte
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -33,15 +33,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bas.errors import UserError, first_line
+from bas.runs.claimed import do_claimed, result_path, stack_claimed
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
 from bas.runs.run import AGAIN
 from bas.runs.session import Session
-from bas.runs.stacked import run_stack, stacks
+from bas.runs.stacked import stacks
 from bas.runs.worker import REFRESH_SECONDS, begin, carry_out, in_one_thread
 from bas.training.placement import Placement
 from bas.training.stack import NotStackableError
+from bas.util.claims import HEART, claims_on
 from bas.util.files import read_record
+from bas.util.part import Part
 from bas.util.progress import bar
 
 AFTER = "the same command goes on from here"
@@ -59,8 +62,9 @@ class Source(Protocol):
 Open = Callable[[Any, Callable[[], None], Placement | None], Any]
 """Opens a session. Takes a source or its folder, a function to call after every epoch, and the features' placement."""
 
-Work = Callable[[Any, Any], None]
-"""Does one job in a session and writes its result. A function at module level, so that a process can import it."""
+Work = Callable[[Any, Any], Any]
+"""Does one job in a session and writes its result. A function at module level, so that a process can import it. What it
+returns is nothing to anyone, unless it is False: another process has the job."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,12 @@ class _Crew:
 class Workers:
     """The processes of one verb; with one worker, this process.
 
-    stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU.
+    stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU. part: of the jobs of
+    each `run`, do these alone; None: all.
     """
 
-    def __init__(self, count: int, console: Console, stacked: bool | None = None) -> None:
-        self.count, self.console, self.stacked = count, console, stacked
+    def __init__(self, count: int, console: Console, stacked: bool | None = None, part: Part | None = None) -> None:
+        self.count, self.console, self.stacked, self.part = count, console, stacked, part
         self._here: tuple[Place, Any] | None = None
         self._ticks_here = 0
         self._show: Callable[[], None] = lambda: None
@@ -130,17 +135,22 @@ class Workers:
         placement: Placement | None = None,
         work: Work = run_job,
         open: Open = Session,
+        shared: bool = False,
     ) -> None:
-        """Run the jobs that have no result yet, in this order. A failed job ends the rest; finished jobs keep results.
+        """Run the jobs that have no result yet, in this order; those that another process has claimed, also of another
+        host, are its own, unless it dies. A failed job ends the rest; finished jobs keep results.
 
         A table before and after shows what is done. epochs: of one job, for the progress bar. placement, open: of the
-        session of the jobs, which stays open for further jobs in the same place.
+        session of the jobs, which stays open for further jobs in the same place. shared: every part needs their
+        results, and does all of them that nobody else does.
         """
         folder = source.folder
-        todo = [job for job in jobs if not _path(folder, job).exists()]
+        jobs = jobs if shared or self.part is None else self.part.of(jobs)
+        todo = [job for job in jobs if not result_path(folder, job).exists()]
         if 0 < len(todo) < len(jobs):
             self.console.print(table_of_done(folder, jobs))
-        self._do(source, Place(folder, open, placement), [[job] for job in todo], work, what, len(jobs), epochs)
+        claimed = partial(do_claimed, folder, work)
+        self._do(source, Place(folder, open, placement), [[job] for job in todo], claimed, what, len(jobs), epochs)
         if todo:
             self.console.print(table_of_done(folder, jobs))
 
@@ -184,56 +194,68 @@ class Workers:
             if not todo:
                 return
             if self.count == 1:
-                stackable = epochs is not None  # jobs, not the pieces of chains, which wait for one another
                 pieces = [piece for chain in chains for piece in chain]
-                self._run_here(source, place, pieces, work, each, stackable, show)
+                # Jobs may be stacked, not the pieces of chains, which wait for one another.
+                (self._run_jobs if epochs else self._run_pieces)(source, place, pieces, work, each, show)
             else:
                 self._run_over(place, chains, work, show)
 
-    def _run_here(
+    def _run_pieces(
         self,
         source: Source,
         place: Place,
         pieces: Sequence[Any],
         work: Work,
         epochs: int,
-        stackable: bool,
         show: Callable[[int, int], None],
     ) -> None:
-        finished = self._ticks_here = 0
-        self._show = lambda: show(finished, self._ticks_here)
+        session = self._session(source, place)
+        for finished, piece in enumerate(pieces, 1):
+            in_one_thread(work, session, piece)
+            show(finished, 0)
+
+    def _run_jobs(
+        self,
+        source: Source,
+        place: Place,
+        jobs: Sequence[Job],
+        work: Work,
+        epochs: int,
+        show: Callable[[int, int], None],
+    ) -> None:
+        self._ticks_here, total = 0, len(jobs)
+        left = held = 0  # jobs without a result, and of these what other processes have
+        self._show = lambda: show(total - left, self._ticks_here)
         session = self._session(source, place)
         stacked = self.stacked if self.stacked is not None else session.device.type == "cuda"
-        if stackable and stacked and isinstance(session, Session):  # several runs as one have no stacks
-            queue = deque(stacks(session, pieces, STACK))
-        else:
-            queue = deque([piece] for piece in pieces)
-        printed = {""}
-        while queue:
-            stack = queue.popleft()
-            message, smaller = "", False
-            if len(stack) > 1:
-                try:
-                    in_one_thread(run_stack, session, stack)
-                except NotStackableError as error:
-                    message = f"{stack[0].row}: trained one by one ({error})"
-                except torch.OutOfMemoryError:
-                    smaller = True  # act after this clause, which keeps the memory alive
-                    message = f"{len(stack)} trainings together do not fit into the GPU's memory: half as many"
-            if message not in printed:
-                printed.add(message)
-                self.console.print(message, markup=False)
-            if smaller:
-                left = [*stack, *(job for later in queue for job in later)]
-                queue = deque(stacks(session, left, (len(stack) + 1) // 2))
-                self._ticks_here = finished * epochs
-                continue
-            for piece in stack:
-                if not (len(stack) > 1 and _path(place.folder, piece).exists()):  # the stack has done it
-                    in_one_thread(work, session, piece)
-                finished += 1
-                self._ticks_here = max(self._ticks_here, finished * epochs)
-                self._show()
+        size = STACK if stacked and isinstance(session, Session) else 1  # several runs as one have no stacks
+        printed, waiting = {""}, Waiting(self.console, place.folder)
+        while todo := [job for job in jobs if not result_path(place.folder, job).exists()]:
+            left, held = len(todo), 0
+            for stack in stacks(session, todo, size) if size > 1 else [[job] for job in todo]:
+                message, smaller = "", False
+                if len(stack) > 1:
+                    try:
+                        in_one_thread(partial(stack_claimed, place.folder), session, stack)
+                    except NotStackableError as error:
+                        message = f"{stack[0].row}: trained one by one ({error})"
+                    except torch.OutOfMemoryError:
+                        smaller = True  # act after this clause, which keeps the memory alive
+                        message = f"{len(stack)} trainings together do not fit into the GPU's memory: half as many"
+                if message not in printed:
+                    printed.add(message)
+                    self.console.print(message, markup=False)
+                if smaller:
+                    size = (len(stack) + 1) // 2
+                    break
+                for job in stack:
+                    done = in_one_thread(work, session, job)
+                    left, held = left - done, held + (not done)
+                    self._ticks_here = max(self._ticks_here, (total - left) * epochs)
+                    self._show()
+            else:
+                if held:
+                    waiting.wait(todo)
 
     def _session(self, source: Source, place: Place) -> Any:
         """The session of this place: the open one, or a new one after the old one is freed."""
@@ -243,6 +265,7 @@ class Workers:
         return self._here[1]
 
     def _tick(self) -> None:
+        HEART.check()
         self._ticks_here += 1
         self._show()
 
@@ -252,32 +275,55 @@ class Workers:
         self._crew = self._crew or _Crew.start(self.count)
         pool, ticks, finished = self._crew.pool, self._crew.ticks.get_obj(), 0
         before = ticks.value
-        running: dict[Future[None], Iterator[Any]] = {}
+        running: dict[Future[bool], tuple[Any, Iterator[Any]]] = {}
+        held: list[tuple[Any, Iterator[Any]]] = []  # what other processes have
+        waiting = Waiting(self.console, place.folder)
 
-        def submit(chain: Iterator[Any]) -> None:
-            for piece in chain:
-                with _hide_main():
-                    running[pool.submit(carry_out, pickle.dumps((place, work, piece)))] = chain
-                return
+        def submit(piece: Any, chain: Iterator[Any]) -> None:
+            with _hide_main():
+                running[pool.submit(carry_out, pickle.dumps((place, work, piece)))] = piece, chain
 
         with _ignore_interrupts():  # workers inherit this, so Ctrl-C prints no traceback while they still import
-            for chain in chains:
-                submit(iter(chain))
+            for chain in map(iter, chains):
+                submit(next(chain), chain)
         processes = multiprocessing.active_children()
         try:
-            while running:
+            while running or held:
+                if held and len(running) < self.count:
+                    waiting.wait([piece for piece, _ in held])
+                    for one in held:
+                        submit(*one)
+                    held.clear()
                 done, _ = wait(running, REFRESH_SECONDS, FIRST_COMPLETED)
                 for future in done:
-                    future.result()
-                    finished += 1
-                    submit(running.pop(future))
+                    piece, chain = running.pop(future)
+                    if future.result():
+                        finished += 1
+                        for following in chain:
+                            submit(following, chain)
+                            break
+                    else:
+                        held.append((piece, chain))
                 show(finished, ticks.value - before)
         except BrokenProcessPool as error:
             raise UserError(f"{place.folder}: {_why_broken(processes)}; {AFTER}") from error
 
 
-def _path(folder: Path, job: Job) -> Path:
-    return folder / "jobs" / f"{job.name}.json"
+class Waiting:
+    """The wait for jobs that other processes have; said once."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        self.said = False
+
+    def wait(self, jobs: Sequence[Job]) -> None:
+        """Wait a moment."""
+        if not self.said:
+            self.said = True
+            of = [(job.name, owner) for job in jobs if (owner := claims_on(self.folder).owner(job.name))]
+            for name, owner in of[:1]:
+                self.console.print(f"waiting for what other processes have, such as {name}: {owner}", highlight=False)
+        time.sleep(REFRESH_SECONDS)
 
 
 def _why_broken(processes: Sequence[BaseProcess]) -> str:
@@ -304,7 +350,7 @@ def table_of_done(folder: Path, jobs: Iterable[Job]) -> Table:
     jobs = list(jobs)
     table = Table("jobs", "row", "done", "of", "s each")
     for kind, row in dict.fromkeys((job.kind, job.row) for job in jobs):
-        paths = [_path(folder, job) for job in jobs if (job.kind, job.row) == (kind, row)]
+        paths = [result_path(folder, job) for job in jobs if (job.kind, job.row) == (kind, row)]
         results = [read_record(path, AGAIN) for path in paths if path.exists()]
         seconds = [result["seconds"] for result in results if "seconds" in result]
         each = f"{sum(seconds) / len(seconds):.1f}" if seconds else "–"

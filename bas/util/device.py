@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bas.errors import UserError
@@ -10,6 +13,20 @@ if TYPE_CHECKING:
     import torch  # seconds to import: --help does without
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+@cache
+def model_of(device: torch.device) -> str:
+    """The model of the processor that computes: numbers of one may differ from another's in their last digits."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpu = platform.processor() or platform.machine()
+    if (told := Path("/proc/cpuinfo")).exists():
+        lines = told.read_text(errors="replace").splitlines()
+        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
+    return cpu.strip()
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:

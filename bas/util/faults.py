@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bas.errors import UserError
 from bas.util.reading import LOCALE
+from bas.util.temporary import TEMPORARY
 
 AGAIN = "give the same command again: what is finished is kept"
 REMEDIES = {
@@ -43,7 +44,6 @@ MEMORY = re.compile(
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"tried to allocate [\d.]+ ?\w+|unable to allocate [\d.]+ ?\w+", re.IGNORECASE)
-TEMPORARY = re.compile(r"\.\d+\.tmp$")
 
 
 def describe(error: BaseException) -> str | None:

@@ -8,20 +8,19 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 from bas.errors import UserError
-from bas.util.faults import TEMPORARY, naming
+from bas.util.faults import naming
 from bas.util.reading import distinct, read_bytes
+from bas.util.temporary import temporary_of
 
 CHECKSUM = "sha256"
 """The last field of a record."""
@@ -40,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OSError, with the file's name, for what the machine refuses, whichever library writes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     temporary.unlink(missing_ok=True)  # a link that lies in wait there would be written through
     try:
         with naming(path):
@@ -51,41 +50,6 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the error above says more
             temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path, *, beneath: bool = False) -> None:
-    """Remove the temporary files that killed processes left in a folder whose lock the caller holds.
-
-    beneath: in the folders beneath it too, which its lock covers.
-    """
-    for parent, folders, files in os.walk(folder):
-        for name in filter(TEMPORARY.search, (*folders, *files)):
-            _remove(Path(parent, name))
-        if not beneath:
-            return
-
-
-def sweep_beside(path: Path) -> None:
-    """Remove the temporary files that killed processes left of writing this file, which no lock guards."""
-    for left in path.parent.glob(f"{escape(path.name)}.*.tmp"):
-        process = int(left.name.split(".")[-2]) if TEMPORARY.search(left.name) else os.getppid()
-        if process == os.getpid() or not _lives(process):
-            _remove(left)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
-
-
-def _remove(left: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from sounds import tone
 from stores import Fake, store
+
+from bas.protocols import Protocol
+from bas.runs.run import Inputs
+from bas.runs.workers import Workers
+from bas.studies.audit.results import Audit
+from bas.studies.audit.study import begin, conclude, train
 
 
 def two_pitches(root: Path) -> str:
@@ -22,3 +30,21 @@ def two_pitches(root: Path) -> str:
                     writer.writerow([id_, f"{id_}.wav", label, f"s{s}"])
     store(root / "cups.csv", root / "store", Fake())
     return str(root / "store")
+
+
+def measure(
+    folder: Path,
+    inputs: Inputs,
+    protocol: Protocol,
+    strategies: Sequence[str] | None,
+    variants: Sequence[str] | None,
+    workers: int,
+    console: Console,
+    memory: float | None,
+    sample: int | None = None,
+) -> Audit:
+    """A whole audit."""
+    begun = begin(folder, inputs, protocol, strategies, variants, sample)
+    with Workers(workers, console) as pool:
+        train(begun, pool, memory)
+    return conclude(begun, console)

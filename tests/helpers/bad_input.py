@@ -443,6 +443,11 @@ CASES = {
         "store.json is cut off": Case(NEW, lambda: halve(f"{STORE}/store.json")),
         "a shard is cut off": Case(NEW, lambda: halve(f"{STORE}/shard-00000.h5")),
     },
+    "Many hosts": {
+        "a share that is none": Case("work runs/old --part 3/3"),
+        "no run to work on": Case("work wav"),
+        "a part of an extraction that is none": Case(f"{EXTRACT} log-mel --part 2"),
+    },
     "Model": {
         "a run that is not complete": Case("export runs/old"),
         "the folder of no model": Case("predict wav wav/a1.wav"),

@@ -211,15 +211,21 @@ def kill(name: str, kills: int, base: Path, chance: random.Random) -> None:
     print(f"{name}: {seconds:.1f} s, {made} kills in {runs} runs left {temporary} *.tmp, the ends none", flush=True)
 
 
-def kill_all(root: Path, kills: int, seed: int) -> None:
+def begin(root: Path) -> Path:
+    """Load everything, and make what the verbs work on; its folder."""
     for module in pkgutil.walk_packages(bas.__path__, "bas."):  # once, here
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     prepare(root / "work")
     save(root / "work" / "encoder", "hubert-layer")
     (root / "work").rename(root / "base")  # what lies there is used under the name `work`
+    return root / "base"
+
+
+def kill_all(root: Path, kills: int, seed: int) -> None:
+    base = begin(root)
     for name in VERBS:
-        kill(name, -(-kills // len(VERBS)), root / "base", random.Random(f"{seed} {name}"))
+        kill(name, -(-kills // len(VERBS)), base, random.Random(f"{seed} {name}"))
 
 
 if __name__ == "__main__":

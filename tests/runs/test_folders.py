@@ -147,7 +147,7 @@ def test_a_training_that_diverges_is_no_refusal(work: Path, monkeypatch: pytest.
     def diverge(*_: object) -> None:
         raise Diverged("training diverged")
 
-    monkeypatch.setattr("bas.studies.compare.study.compare", diverge)
+    monkeypatch.setattr("bas.studies.compare.study.train", diverge)
     with pytest.raises(Diverged):
         bas.compare("runs/again/experiment.toml", name="again", seeds=2)
     assert tomllib.loads(Path("runs/again/experiment.toml").read_text())["seeds"] == 2

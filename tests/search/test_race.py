@@ -305,10 +305,9 @@ def trained(space: SearchSpace, task: tuple[Data, Tensor], seed: int, setting: S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_attention_in_the_one_slot_that_needs_it_is_found_by_training(seed: int) -> None:
-    data, members, _ = planted(seed)
-    assert " > ".join(trained(PLANTED, (data, members), seed).architecture.values()) == RIGHT
+def test_attention_in_the_one_slot_that_needs_it_is_found_by_training_in_nine_of_ten_seeds() -> None:
+    found = [" > ".join(trained(PLANTED, planted(seed)[:2], seed).architecture.values()) for seed in range(10)]
+    assert found.count(RIGHT) >= 9, found
 
 
 LONG = replace(SETTINGS, epochs=30, lr=0.1)  # a linear model has to converge, too
@@ -332,15 +331,15 @@ def noisy(seed: int, spread: bool) -> tuple[Data, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_statistics_are_found_by_training_where_the_mean_says_nothing(seed: int) -> None:
-    assert trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture["pool"] == "statistics"
+def test_statistics_are_found_by_training_where_the_mean_says_nothing_in_nine_of_ten_seeds() -> None:
+    found = [trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture for seed in range(10)]
+    assert sum(of["pool"] == "statistics" for of in found) >= 9, found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_no_block_is_taken_by_training_where_the_mean_says_all(seed: int) -> None:
-    assert blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) == []
+def test_no_block_is_taken_by_training_where_the_mean_says_all_in_nine_of_ten_seeds() -> None:
+    found = [blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) for seed in range(10)]
+    assert found.count([]) >= 9, found
 
 
 # Architectures that are the same network

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from audited import two_pitches
+from audited import measure, two_pitches
 from refusals import refusal
 from running import begin
 from stores import quiet
@@ -24,13 +24,13 @@ from bas.runs.plan import Job, Kind, Plan
 from bas.runs.results import search_of
 from bas.runs.run import Inputs, Run
 from bas.runs.start import split
+from bas.runs.workers import Workers
 from bas.stats import Estimate
 from bas.studies import load_results
 from bas.studies.audit.notes import refusal as refusal_of_ranks
 from bas.studies.audit.page import markdown
 from bas.studies.audit.page import strategies as strategies_table
 from bas.studies.audit.results import Audit
-from bas.studies.audit.study import measure
 from bas.studies.audit.taken import take
 from bas.studies.audit.trained import load_searches, load_truth
 from bas.studies.audit.verdicts import (
@@ -131,10 +131,11 @@ def test_a_strategy_is_worth_what_its_picks_reach(folder: Path) -> None:
 
 
 def test_a_pick_retrained_by_compare_is_its_row_in_the_audit(plan: Plan, folder: Path, tmp_path: Path) -> None:
-    from bas.studies.compare.study import retrain
+    from bas.studies.compare.study import train
 
     run = begin(tmp_path / "compared", replace(plan, seeds=(1,)), "speaker:3")
-    retrain(run, 1, quiet())
+    with Workers(1, quiet()) as pool:
+        train(run, "retrain", pool, None)
     numbers = {str(a): i for i, a in enumerate(run.spaces["nine"].space.architectures())}
     for fold in range(3):
         retrained = run.result(Job(Kind.RETRAIN, "nine", fold, 1).name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from audited import two_pitches
+from audited import measure, two_pitches
 from refusals import refusal
 from stores import quiet
 
@@ -25,7 +25,7 @@ from bas.studies.audit.notes import legend, sample_lines
 from bas.studies.audit.page import markdown
 from bas.studies.audit.page import strategies as strategies_table
 from bas.studies.audit.results import Audit, SpaceAudit
-from bas.studies.audit.study import LARGE, measure
+from bas.studies.audit.study import LARGE
 from bas.studies.audit.taken import judges, take, with_picks
 from bas.studies.audit.trained import load_searches, load_truth
 from bas.studies.audit.verdicts import random_search, strategies, summarise

@@ -45,7 +45,7 @@ from bas.studies.dynamics.finetune import (
 )
 from bas.tasks import EMOTION
 from bas.training.tuning import PRESETS, Tuning, settings
-from bas.util.files import sweep
+from bas.util.temporary import sweep
 from bas.util.typed import to_plain
 
 pytestmark = pytest.mark.slow

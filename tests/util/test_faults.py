@@ -25,7 +25,7 @@ from bas.studies.shares.attention import _read
 from bas.studies.words.jobs import read_lexicon
 from bas.training.loop import read_checkpoint
 from bas.util.faults import describe, judging, naming
-from bas.util.files import hold, locked, read_json, replacing, sweep, sweep_beside
+from bas.util.files import hold, locked, read_json, replacing
 
 KEPT = "what is finished is kept"
 
@@ -170,26 +170,6 @@ def test_short_memory_blames_no_file(tmp_path: Path) -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
         with pytest.raises(MemoryError), judging(path, "damaged; delete it"):
             raise error
-
-
-def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
-    gone, living = 2**22 + 1, os.getppid()  # above the largest number of a process
-    (tmp_path / "jobs/step.5.tmp").mkdir(parents=True)
-    (tmp_path / "jobs/step.5.tmp/model").write_text("half")
-    for name in (f"table.md.{gone}.tmp", f"jobs/a.json.{living}.tmp", "notes.tmp", "jobs/my.tmp"):
-        (tmp_path / name).write_text("half")
-    sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["jobs", "notes.tmp"]
-    assert (tmp_path / "jobs/step.5.tmp").exists()
-    sweep(tmp_path, beneath=True)
-    assert [p.name for p in (tmp_path / "jobs").iterdir()] == ["my.tmp"]
-
-
-def test_a_living_process_keeps_what_it_writes_where_no_lock_is(tmp_path: Path) -> None:
-    for name in ("split.json", f"split.json.{2**22 + 1}.tmp", f"split.json.{os.getppid()}.tmp", "other.json.1.tmp"):
-        (tmp_path / name).write_text("half")
-    sweep_beside(tmp_path / "split.json")
-    assert {p.name for p in tmp_path.iterdir()} == {"split.json", f"split.json.{os.getppid()}.tmp", "other.json.1.tmp"}
 
 
 @pytest.mark.parametrize("move", ["delete", "move", "replace"])

@@ -16,6 +16,7 @@ from bas.corpora import Corpus
 from bas.errors import UserError
 from bas.studies.tune.trials import JOURNAL, begin
 from bas.util.files import alone, locked, open_own, replacing, write_text
+from bas.util.temporary import temporary_of
 
 MINE = "years of work\n"
 
@@ -76,7 +77,7 @@ def test_a_second_name_of_a_file_is_not_emptied_either(tmp_path: Path, mine: Pat
 
 
 def test_a_link_in_wait_for_a_temporary_file_is_not_written_through(tmp_path: Path, mine: Path) -> None:
-    (tmp_path / f"table.md.{os.getpid()}.tmp").symlink_to(mine)
+    temporary_of(tmp_path / "table.md").symlink_to(mine)
     write_text(tmp_path / "table.md", "new")
     assert mine.read_text() == MINE
     assert (tmp_path / "table.md").read_text() == "new"

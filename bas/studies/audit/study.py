@@ -8,6 +8,7 @@ architectures and baselines trained again under other settings, with fewer seeds
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,8 @@ from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import context, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
-from bas.runs.start import check_networks, check_paths, start
+from bas.runs.spaces import SpaceFile
+from bas.runs.start import check_networks, check_paths, reopen, start
 from bas.runs.workers import Workers
 from bas.search.search import PATHS, epochs_of
 from bas.search.search import STRATEGIES as SUPERNETS
@@ -43,52 +45,106 @@ OTHER_OPTIMISER = {"adamw": "optimiser=sgd+lr=0.005+momentum=0.9", "sgd": "optim
 """The default variants: by the value of a setting, the other one; the rates are those of the presets."""
 
 
-def measure(
+@dataclass(frozen=True)
+class Begun:
+    """The runs of an audit: that of the plan, and those of the variants by spec."""
+
+    run: Run
+    variants: Mapping[str, Run]
+    strategies: Sequence[str]
+    sample: int | None
+
+
+def begin(
     folder: Path,
     inputs: Inputs,
     protocol: Protocol,
     strategies: Sequence[str] | None,
     variants: Sequence[str] | None,
-    workers: int,
-    console: Console,
-    memory: float | None,
     sample: int | None = None,
-) -> Audit:
-    """Do the trainings and searches that are missing under `folder`; write the report and the tables, show the report.
+) -> Begun:
+    """Begin an audit under `folder`, or continue in one that was made of the same things.
 
     strategies: specs for `settings.search_settings`; None: those that train a supernet, and in a space whose paths are
     too many to score LARGE. variants: specs for `settings.variant`, or "none"; None: skip connections the other way,
-    and the other optimiser. memory: see the study `compare`. sample: train so many architectures of a larger space,
-    drawn at random; a run with another number has those of the smaller one done. The caller holds the folder's lock.
+    and the other optimiser. sample: train so many architectures of a larger space, drawn at random; a run with another
+    number has those of the smaller one done. The caller holds the folder's lock.
     Raises UserError, before anything is written, for an unknown spec, a variant that some architecture cannot have, a
     space, a sample or a number of seeds out of range, and for what `start.start` refuses.
     """
-    plan = inputs.plan
-    usual = LARGE if any(file.space.size > PATHS for file in inputs.spaces) else tuple(SUPERNETS)
-    chosen = tuple(dict.fromkeys(strategies or usual))
+    chosen = _strategies(inputs.spaces, strategies)
     settings_of = _variant_settings(inputs, chosen, variants, sample)
-    with Workers(workers, console) as pool:
-        run = start(folder, inputs, protocol)
-        announce(run, workers, console)
-        if len(plan.seeds) < 2:
-            console.print("note: with one seed nothing is ranked, and random search is not judged", style="yellow")
-        for file in inputs.spaces:
-            if sample and not take(file.space, sample).sampled:
-                console.print(f"note: {file.name} has no more than {sample} architectures: all are trained")
-        _train(run, pool, memory, chosen, sample)
-        variant_runs = {}
-        for spec, settings in settings_of.items():
-            part = folder / "variants" / spec
-            variant_run = start(part, inputs.with_plan(settings=settings, seeds=plan.seeds[:VARIANT_SEEDS]), protocol)
-            console.print(str(part), style="bold")
-            _train(variant_run, pool, memory, (), sample)
-            variant_runs[spec] = variant_run
-        console.print("statistics: minutes where the units are many", style="dim")
-        results = report(run, chosen, variant_runs, sample)
-        write_results(folder, results)
-        write_text(folder / "table.md", page.markdown(results))
+    run = start(folder, inputs, protocol)
+    seeds = inputs.plan.seeds[:VARIANT_SEEDS]
+    variant_runs = {
+        spec: start(_of_variant(folder, spec), inputs.with_plan(settings=settings, seeds=seeds), protocol)
+        for spec, settings in settings_of.items()
+    }
+    return Begun(run, variant_runs, chosen, sample)
+
+
+def join(
+    folder: Path, strategies: Sequence[str] | None, variants: Sequence[str] | None, sample: int | None = None
+) -> Begun:
+    """Open an audit that `begin` began with the same arguments, to do some of its trainings. Writes nothing."""
+    run = reopen(folder)
+    files = tuple(run.spaces.values())
+    specs = [spec for spec in variants or _usual_variants(run.plan.settings) if spec != "none"]
+    return Begun(
+        run, {spec: reopen(_of_variant(folder, spec)) for spec in specs}, _strategies(files, strategies), sample
+    )
+
+
+def train(begun: Begun, pool: Workers, memory: float | None) -> None:
+    """Do the trainings and searches that are missing, or the pool's part of them. memory: see the study `compare`.
+
+    Any number of processes may do so at a time, on any hosts: each job is claimed. Needs no lock.
+    """
+    run, console, sample = begun.run, pool.console, begun.sample
+    announce(run, pool.count, console)
+    if len(run.plan.seeds) < 2:
+        console.print("note: with one seed nothing is ranked, and random search is not judged", style="yellow")
+    for file in run.spaces.values():
+        if sample and not take(file.space, sample).sampled:
+            console.print(f"note: {file.name} has no more than {sample} architectures: all are trained")
+    _train(run, pool, memory, begun.strategies, sample)
+    for variant_run in begun.variants.values():
+        console.print(str(variant_run.folder), style="bold")
+        _train(variant_run, pool, memory, (), sample)
+
+
+def jobs_in_all(begun: Begun) -> int:
+    """How many jobs there are, but for what searches will pick outside a sample."""
+    total = 0
+    for run in (begun.run, *begun.variants.values()):
+        alone = sum(len(take(file.space, begun.sample).numbers) for file in run.spaces.values())
+        each = alone + len(run.baselines) + len(run.spaces) * len(begun.strategies if run is begun.run else ())
+        once = (run.plan.layer == BEST) + len(run.task.linears)
+        total += len(run.protocol.folds) * (len(run.plan.seeds) * each + once)
+    return total
+
+
+def conclude(begun: Begun, console: Console) -> Audit:
+    """The report and the tables, written and shown. All jobs must be done."""
+    console.print("statistics: minutes where the units are many", style="dim")
+    results = report(begun.run, begun.strategies, begun.variants, begun.sample)
+    write_results(begun.run.folder, results)
+    write_text(begun.run.folder / "table.md", page.markdown(results))
     page.show(results, console)
     return results
+
+
+def _of_variant(folder: Path, spec: str) -> Path:
+    return folder / "variants" / spec
+
+
+def _strategies(spaces: Sequence[SpaceFile], asked: Sequence[str] | None) -> tuple[str, ...]:
+    usual = LARGE if any(file.space.size > PATHS for file in spaces) else tuple(SUPERNETS)
+    return tuple(dict.fromkeys(asked or usual))
+
+
+def _usual_variants(settings: Settings) -> tuple[str, str]:
+    return OTHER_RESIDUAL[settings.residual], OTHER_OPTIMISER[settings.optimiser]
 
 
 def _variant_settings(
@@ -113,7 +169,7 @@ def _variant_settings(
                 f"space {file.name}: {size} architectures{networks}; an audit takes 2 to {LARGEST}{of_them}"
             )
     settings = {}
-    for spec in variants or (OTHER_RESIDUAL[plan.settings.residual], OTHER_OPTIMISER[plan.settings.optimiser]):
+    for spec in variants or _usual_variants(plan.settings):
         if spec != "none":
             settings[spec] = variant(plan.settings, spec)
             try:
@@ -130,11 +186,11 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     pool.console.print(line)
     plan, folds, epochs = run.plan, range(len(run.protocol.folds)), run.plan.settings.epochs
 
-    def do(jobs: list[Job], epochs: int, what: str) -> None:
-        pool.run(run, jobs, epochs, what, placement)
+    def do(jobs: list[Job], epochs: int, what: str, shared: bool = False) -> None:
+        pool.run(run, jobs, epochs, what, placement, shared=shared)
 
     if plan.layer == BEST:
-        do([Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers")
+        do([Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", shared=True)
     spaces = {name: file.space for name, file in run.spaces.items()}
     pairs = [(f, s) for s in plan.seeds for f in folds]
     do([Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds], 1, "linear rows")
@@ -142,7 +198,9 @@ def _train(run: Run, pool: Workers, memory: float | None, strategies: Sequence[s
     for spec in strategies:
         longest = max(epochs_of(search_settings(plan.settings, spec), space) for space in spaces.values())
         do([Job(Kind.SEARCH, n, f, s, searcher=spec) for n in spaces for f, s in pairs], longest, f"searches: {spec}")
-    taken = {name: with_picks(run, name, strategies, sample) for name in spaces}
+    # Whoever does a part has not all searches: what they picked outside a sample is trained by who does all.
+    picked = strategies if pool.part is None else ()
+    taken = {name: with_picks(run, name, picked, sample) for name in spaces}
     alone = [Job(Kind.ALONE, n, f, s, i) for f, s in pairs for n, of in taken.items() for i in of.numbers]
     do(alone, epochs, "architectures")
     picks = [(n, i, plan.seeds[place]) for n, of in taken.items() for i, places in of.picks.items() for place in places]

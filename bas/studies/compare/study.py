@@ -17,41 +17,25 @@ from bas.runs.run import Run
 from bas.runs.session import place_features
 from bas.runs.workers import Workers
 from bas.search.search import epochs_of
-from bas.studies.compare.page import show_choices, show_retrained
+from bas.studies.compare.page import show_choices
 from bas.training.placement import Placement
 from bas.training.settings import RACES
 from bas.util.files import write_text
 
 
-def search(run: Run, workers: int, console: Console, memory: float | None = None) -> None:
-    """Search every space in every fold, with every seed. What is done already stays; so it does in the verbs below.
-
-    The caller holds the folder's lock. Every job is of one fold and seed.
+def compare(run: Run, workers: int, console: Console, memory: float | None = None) -> Comparison:
+    """Search, retrain, train the baselines; the table with its statistics, written and shown. What is done stays.
 
     memory: GiB that features may take in all processes together; None: half of what is free. It changes no number.
-    Raises UserError when that is too little.
+    The caller holds the folder's lock. Raises UserError where the memory is too little.
     """
     with Workers(workers, console) as pool:
-        _search(run, pool, memory)
+        train(run, "compare", pool, memory)
+    return conclude(run, console)
 
 
-def retrain(run: Run, workers: int, console: Console, memory: float | None = None) -> None:
-    """`search`, then make the row of what each search found and score it on its fold's test part."""
-    with Workers(workers, console) as pool:
-        _retrain(run, pool, _search(run, pool, memory))
-    show_retrained(run, console)
-
-
-def compare(run: Run, workers: int, console: Console, memory: float | None = None) -> Comparison:
-    """`retrain`, then the linear rows and the baselines; the table with its statistics, written and shown."""
-    plan, folds = run.plan, range(len(run.protocol.folds))
-    linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
-    baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
-    with Workers(workers, console) as pool:
-        placement = _search(run, pool, memory)
-        _retrain(run, pool, placement)
-        pool.run(run, linear, 1, "linear rows", placement)
-        pool.run(run, baselines, plan.settings.epochs * plan.settings.committee, "baselines", placement)
+def conclude(run: Run, console: Console) -> Comparison:
+    """The table with its statistics, written and shown. All jobs must be done."""
     results = tabulate(run)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
@@ -62,6 +46,33 @@ def compare(run: Run, workers: int, console: Console, memory: float | None = Non
     board.write(run, results, jobs, answer(results).row)
     show(results, console)
     return results
+
+
+def train(run: Run, verb: str, pool: Workers, memory: float | None) -> None:
+    """Do the jobs of search, retrain or compare that are missing, or the pool's part of them; each includes those of
+    the verb before. Every job is of one fold and seed. memory: see `compare`.
+
+    Any number of processes may do so at a time, on any hosts: each job is claimed. Needs no lock.
+    """
+    placement = _search(run, pool, memory)
+    if verb == "search":
+        return
+    _retrain(run, pool, placement)
+    if verb == "retrain":
+        return
+    plan, folds = run.plan, range(len(run.protocol.folds))
+    linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
+    baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
+    pool.run(run, linear, 1, "linear rows", placement)
+    pool.run(run, baselines, plan.settings.epochs * plan.settings.committee, "baselines", placement)
+
+
+def jobs_in_all(run: Run, verb: str) -> int:
+    """How many jobs a verb has."""
+    folds, seeds, spaces = len(run.protocol.folds), len(run.plan.seeds), len(run.spaces)
+    each = {"search": spaces, "retrain": 2 * spaces, "compare": 2 * spaces + len(run.baselines)}[verb]
+    once = (run.plan.layer == BEST) + (len(run.task.linears) if verb == "compare" else 0)
+    return folds * (seeds * each + once)
 
 
 def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
@@ -77,20 +88,21 @@ def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
         line = f"at most {budget} trainings in each of {len(jobs)} searches, {budget * len(jobs):,} in all"
         pool.console.print(f"{plan.settings.strategy}: {line} (setting budget)", highlight=False)
     if plan.layer == BEST:
-        pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement)
+        pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement, shared=True)
     pool.run(run, jobs, longest, "searches", placement)
-    show_choices(run, pool.console)
+    if pool.part is None:
+        show_choices(run, pool.console)
     return placement
 
 
 def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
     jobs = [Job(Kind.RETRAIN, name, f, s) for name in run.spaces for s in plan.seeds for f in folds]
-    for job in jobs:
+    for job in jobs if pool.part is None else pool.part.of(jobs):
         chosen = search_of(run, job.row, job.fold, job.seed)
         done = read_result(run, job, TrainingResult) if run.done(job.name) else None
         if done and (done.architecture, done.members) != (chosen.architecture, chosen.members):
-            run.job_path(job.name).unlink()  # of a search that was done again since, and chose otherwise
+            run.job_path(job.name).unlink(missing_ok=True)  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
     pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)
     for job in jobs:

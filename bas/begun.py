@@ -1,0 +1,66 @@
+"""What is done with a run that is begun: its jobs, by any number of processes on any hosts that share its folder.
+
+Part of `bas.api`. Imports nothing heavy: each function does.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from bas.errors import UserError
+from bas.experiment.keys import SHARED
+from bas.util.terminal import console_of, say
+
+
+def work(
+    run: str | os.PathLike[str],
+    *,
+    part: str | None = None,
+    workers: int | None = None,
+    memory: float | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Do the jobs of a run that have no result, beside all others who do so, and return its folder.
+
+    Each job is claimed by a file in the folder, which needs neither file locks nor clocks that agree; what a process
+    leaves that dies is taken up. Without `part` it ends when all jobs have a result, and waits for what others do.
+
+    run: the folder that `prepare`, or the verb itself, has begun. part: "i/N": the i-th of N fixed shares, i from 0,
+    and nothing else, for schedulers that number their tasks. workers: processes; None: one a core. memory: GiB that
+    features may take in all of these; None: half of what is free.
+    Raises UserError for a folder that is no run of search, retrain, compare or audit, or is of other things than now.
+    """
+    from bas.experiment import FILE, load_experiment
+    from bas.runs.choose import STUDY, words_of, workers_of
+    from bas.runs.run import OTHER, Run
+    from bas.runs.start import reopen
+    from bas.runs.workers import Workers
+    from bas.studies.audit import study as audit
+    from bas.studies.compare import study as compare
+    from bas.util.files import read_record
+    from bas.util.part import Part
+
+    folder, console = Path(run), console_of(console)
+    share = None if part is None else Part.of_text(part)
+    if not (folder / STUDY).is_file() or not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: no run that is begun; `bas compare EXPERIMENT.toml --prepare` begins one")
+    verb = read_record(folder / STUDY, OTHER).get("verb")
+    if verb not in SHARED:
+        raise UserError(f"{folder}: holds what `bas {words_of(str(verb))}` made; work does that of {', '.join(SHARED)}")
+    if verb == "audit":
+        of = load_experiment(folder / FILE).audit
+        begun = audit.join(folder, of.strategies or None, of.variants or None, of.sample)
+        opened: Run = begun.run
+    else:
+        opened = reopen(folder)
+    with Workers(workers_of(workers, opened.plan.device), console, part=share) as pool:
+        if verb == "audit":
+            audit.train(begun, pool, memory)
+        else:
+            compare.train(opened, verb, pool, memory)
+    done = "all jobs have a result" if share is None else f"part {part} is done"
+    say(console, f"{folder}: {done}")
+    return folder
