@@ -99,6 +99,9 @@ endif
 ifneq ($(filter-out 0 1,$(REAL_LENGTH) $(ALL)),)
 $(error REAL_LENGTH=$(REAL_LENGTH) ALL=$(ALL): must be 1 or 0)
 endif
+ifneq ($(filter-out slurm local,$(CLUSTER)),)
+$(error CLUSTER=$(CLUSTER): must be slurm or local)
+endif
 ifneq ($(shell case "$(PROCESSES)" in (''|0*|*[!0-9]*) echo no;; esac),)
 $(error PROCESSES=$(PROCESSES): must be a number, 1 or more)
 endif

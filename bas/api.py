@@ -201,18 +201,18 @@ def _run(
     """A verb's run, begun or gone on with, under its folder's lock; what has its jobs done; where to show progress."""
     from bas.runs import choose
     from bas.runs.start import start
-    from bas.studies.compare.study import jobs_in_all
+    from bas.studies.compare.study import expected
 
     choice, inputs, console = _open(verb, experiment, console, changes)
     folder = choose.run_folder(choice, "", inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
-        yield run, _doing(choice, run, jobs_in_all(run, verb), console), console
+        yield run, _doing(choice, run, expected(run, verb), True, console), console
 
 
-def _doing(choice: Experiment, run: Run, jobs: int, console: Console) -> Do:
-    """By the processes of this machine, or by tasks of a cluster. jobs: how many there are."""
+def _doing(choice: Experiment, run: Run, results: list[Path], every: bool, console: Console) -> Do:
+    """By the processes of this machine, or by tasks of a cluster. results: of the jobs; every: of all of them."""
     from bas.runs import choose
     from bas.runs.workers import Workers
 
@@ -220,7 +220,7 @@ def _doing(choice: Experiment, run: Run, jobs: int, console: Console) -> Do:
         if choice.cluster.kind is not None:
             from bas import cluster
 
-            return cluster.carry_out(run.folder, choice.cluster, jobs, choice.memory, console)
+            return cluster.carry_out(run.folder, choice.cluster, results, every, choice.memory, console)
         with Workers(choose.workers_of(choice.workers, run.plan.device), console) as pool:
             train(pool, choice.memory)
 
@@ -245,13 +245,13 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
 def _audit(experiment: Source, console: Console | None, changes: dict[str, Any]) -> Iterator[tuple[Begun, Do, Console]]:
     """As `_run`, of an audit."""
     from bas.runs import choose
-    from bas.studies.audit.study import begin, jobs_in_all
+    from bas.studies.audit.study import begin, expected
 
     choice, inputs, console = _open("audit", experiment, console, changes)
     folder, protocol, of = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs), choice.audit
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         begun = begin(folder, inputs, protocol, of.strategies or None, of.variants or None, of.sample)
-        yield begun, _doing(choice, begun.run, jobs_in_all(begun), console), console
+        yield begun, _doing(choice, begun.run, expected(begun), of.sample is None, console), console
 
 
 def prepare(verb: str, experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:

@@ -34,19 +34,26 @@ def work(
     Raises UserError for a folder that is no run of search, retrain, compare or audit, or is of other things than now.
     """
     from bas.experiment import FILE, load_experiment
-    from bas.runs.choose import STUDY, words_of, workers_of
+    from bas.runs.choose import LOCK_LINKS, STUDY, TASKS, words_of, workers_of
     from bas.runs.run import OTHER, Run
     from bas.runs.start import reopen
     from bas.runs.workers import Workers
     from bas.studies.audit import study as audit
     from bas.studies.compare import study as compare
+    from bas.util.device import choose_device
     from bas.util.files import read_record
     from bas.util.part import Part
+    from bas.util.reading import check_own
 
     folder, console = Path(run), console_of(console)
     share = None if part is None else Part.of_text(part)
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise UserError(f"workers={workers}: must be a whole number, 1 or more")
+    if memory is not None and not 0 < memory < float("inf"):
+        raise UserError(f"memory={memory}: must be a number above 0")
     if not (folder / STUDY).is_file() or not (folder / "run.json").is_file():
         raise UserError(f"{folder}: no run that is begun; `bas compare EXPERIMENT.toml --prepare` begins one")
+    check_own(folder, "move it away, or name another folder", LOCK_LINKS, [TASKS])
     verb = read_record(folder / STUDY, OTHER).get("verb")
     if verb not in SHARED:
         raise UserError(f"{folder}: holds what `bas {words_of(str(verb))}` made; work does that of {', '.join(SHARED)}")
@@ -56,6 +63,7 @@ def work(
         opened: Run = begun.run
     else:
         opened = reopen(folder)
+    choose_device(opened.plan.device)
     with Workers(workers_of(workers, opened.plan.device), console, part=share) as pool:
         if verb == "audit":
             audit.train(begun, pool, memory)

@@ -6,30 +6,29 @@ scheduler may preempt, end or start tasks at any time. What is watched is result
 
 from __future__ import annotations
 
-import getpass
 import os
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from bas.begun import work
-from bas.errors import UserError
-from bas.util.faults import describe
+from bas.errors import EndedError, UserError
+from bas.runs.choose import TASKS
 from bas.util.progress import bar
 from bas.util.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from bas.experiment.keys import ClusterTable
 
-FOLDER = "cluster"
-"""In the run's folder: what submitit writes, and the logs of the tasks."""
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 15.0  # from when a task is seen to have ended until its last word must be there, on a disk that lags
-LIVES = 3  # so many tasks may die without any job done meanwhile
+LIVES = 3  # so often tasks may die without any job done meanwhile
 
 
 class Task:
@@ -39,16 +38,16 @@ class Task:
         self.folder, self.workers, self.memory = folder, workers, memory
 
     def __call__(self) -> str | None:
-        """None: all jobs have a result. Else what is wrong, in one line; it is wrong for other tasks too."""
+        """None: all jobs have a result. Else what is wrong with the run, in one line: it is so for all tasks.
+
+        What is wrong with this task, or its machine, is raised: another task takes its place.
+        """
         try:
             work(self.folder, workers=self.workers, memory=self.memory, console=Terminal(soft_wrap=True))
+        except EndedError:
+            raise
         except UserError as error:
             return str(error)
-        except Exception as error:
-            line = describe(error)
-            if line is None:
-                raise
-            return line
         return None
 
     def checkpoint(self) -> Any:
@@ -57,35 +56,60 @@ class Task:
         return DelayedSubmission(self)
 
 
-def carry_out(folder: Path, of: ClusterTable, jobs: int, memory: float | None, console: Console) -> None:
-    """Have all jobs of a run done, and return when they have results. jobs: about how many there are.
+def carry_out(
+    folder: Path, of: ClusterTable, results: Sequence[Path], every: bool, memory: float | None, console: Console
+) -> None:
+    """Have all jobs of a run done, and return when they have results. results: of its jobs; every: of all of them.
 
     Whoever stops it (Ctrl-C) stops its tasks; the same command goes on. Raises UserError where submitit or the
     scheduler is missing, where a task refuses the run, and where tasks die again and again.
     """
+    missing = _missing(results)
+    if every and not missing:
+        return
+    count = min(of.tasks, max(missing, 1))
     tasks = Tasks(folder, of, memory)
-    say(console, f"{of.kind}: {of.tasks} tasks; their logs: {folder / FOLDER}")
-    done, lives = _results(folder), LIVES
+    tasks.submit(count)
+    say(console, f"{of.kind}: {count} tasks; their logs: {tasks.folder}")
+    lives, lost, total = LIVES, 0, len(results)
     with bar(console, "jobs") as progress:
-        shown = progress.add_task("jobs", total=max(jobs, done), completed=done)
+        shown = progress.add_task("jobs", total=total, completed=total - missing)
         try:
-            tasks.submit(of.tasks)
             while True:
                 died, finished = tasks.ended()
-                before, done = done, _results(folder)
-                progress.update(shown, completed=min(done, jobs))
+                before, missing = missing, _missing(results)
+                progress.update(shown, completed=total - missing)
                 if finished:
-                    progress.update(shown, completed=jobs)
+                    tasks.wait()
                     return
-                lives = LIVES if done > before else lives - len(died)
+                lives = LIVES if missing < before else lives - bool(died)
                 if lives <= 0:
                     raise UserError(f"{folder}: tasks die and do nothing; the last: {died[-1]}")
-                if died:
-                    say(console, f"a task died, another takes its place: {died[-1]}")
-                    tasks.submit(len(died))
+                for words in died:
+                    say(console, f"a task died, another takes its place: {words}")
+                lost += len(died)
+                if lost and _replaced(tasks, lost):
+                    lost = 0
                 time.sleep(POLL_SECONDS)
         finally:
             tasks.cancel()
+
+
+def _replaced(tasks: Tasks, lost: int) -> bool:
+    """Whether so many new tasks could be submitted; while others work, a scheduler that is away is asked again."""
+    try:
+        tasks.submit(lost)
+    except UserError:
+        if not tasks.running:
+            raise
+        return False
+    return True
+
+
+def _missing(results: Sequence[Path]) -> int:
+    """How many results are not there."""
+    there = {path for folder in {one.parent for one in results} for path in folder.glob("*.json")}
+    return sum(path not in there for path in results)
 
 
 class Tasks:
@@ -97,9 +121,11 @@ class Tasks:
             import submitit
         except ImportError:
             raise UserError(f"cluster.kind={of.kind}: needs submitit: pip install 'bas[slurm]'") from None
+        (folder / TASKS).mkdir(exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder / TASKS))
         self.task = Task(str(folder), None if of.gpus else of.cores, memory)
         try:
-            self.executor = submitit.AutoExecutor(folder / FOLDER, cluster=of.kind)
+            self.executor = submitit.AutoExecutor(self.folder, cluster=of.kind)
         except RuntimeError as error:  # no sbatch here
             raise UserError(f"cluster.kind={of.kind}: {error}") from None
         slurm: dict[str, Any] = {
@@ -115,8 +141,9 @@ class Tasks:
         self.absent: dict[str, float] = {}
 
     def submit(self, count: int) -> None:
+        """Raises UserError for what the scheduler refuses."""
         try:
-            with self.executor.batch():
+            with _errors_into(self.folder / "local.log", self.kind == "local"), self.executor.batch():
                 made = [self.executor.submit(self.task) for _ in range(count)]
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             # submitit raises its own kinds, with what sbatch said on several lines.
@@ -131,7 +158,7 @@ class Tasks:
                 self.running.remove(job)
                 error = job.exception()
                 if error is not None:
-                    died.append(_last_line(job, str(error)))
+                    died.append(f"{_last_line(str(error))} ({job.paths.stderr})")
                 elif (refusal := job.result()) is None:
                     return died, True
                 else:
@@ -140,7 +167,8 @@ class Tasks:
                 self.absent.pop(job.job_id, None)
             elif time.monotonic() - self.absent.setdefault(job.job_id, time.monotonic()) > GRACE_SECONDS:
                 self.running.remove(job)
-                died.append(_last_line(job, "it was ended"))
+                job.cancel(check=False)  # should it not be so
+                died.append(f"it was ended ({job.paths.stderr})")
         return died, False
 
     def _alive(self) -> set[str]:
@@ -148,26 +176,44 @@ class Tasks:
         every = {job.job_id for job in self.running}
         if self.kind != "slurm":
             return {job.job_id for job in self.running if not job.done()}
-        command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i"]
-        asked = subprocess.run(command, capture_output=True, text=True)
-        return every & set(asked.stdout.split()) if asked.returncode == 0 else every  # the controller is away
+        command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i"]
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.SubprocessError):  # the controller is away
+            return every
+        return every & set(asked.stdout.split())
+
+    def wait(self) -> None:
+        """Wait until all have seen that nothing is left, or for a while."""
+        end = time.monotonic() + GRACE_SECONDS
+        while self.running and time.monotonic() < end:
+            self.running = [job for job in self.running if not job.paths.result_pickle.exists()]
+            time.sleep(0.1)
 
     def cancel(self) -> None:
         for job in self.running:
             job.cancel(check=False)
 
 
-def _last_line(job: Any, otherwise: str) -> str:
-    """The last words of a task, and where they are."""
-    paths: Sequence[Path] = (job.paths.stderr, job.paths.stdout)
-    for path in paths:
-        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-        if words := [line for line in lines if line.strip()]:
-            return f"{words[-1].strip()} ({path})"
-    return f"{otherwise.strip().splitlines()[-1]} ({paths[0]})"
+@contextmanager
+def _errors_into(path: Path, asked: bool) -> Iterator[None]:
+    """Let what is started in the block write its errors into a file: submitit's own process of a local task says a
+    traceback where it is interrupted."""
+    if not asked:
+        yield
+        return
+    before, into = os.dup(2), os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o666)
+    try:
+        os.dup2(into, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(into)
 
 
-def _results(folder: Path) -> int:
-    """The number of results in a run, and in the runs within it."""
-    jobs = [folder / "jobs", *folder.glob("variants/*/jobs")]
-    return sum(name.endswith(".json") for one in jobs if one.is_dir() for name in os.listdir(one))
+def _last_line(error: str) -> str:
+    """What a task raised, of the trace that submitit wraps it in."""
+    trace = error.partition("-" * 10)[2].rpartition("-" * 10)[0] or error
+    lines = [line.strip() for line in trace.splitlines() if line.strip(" -")]
+    return lines[-1] if lines else "it failed"

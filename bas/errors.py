@@ -15,6 +15,10 @@ class Diverged(UserError):
     """A training whose loss, score or weights are not finite: with these settings it cannot be had."""
 
 
+class EndedError(UserError):
+    """A process was ended from outside, such as by the system where memory is short: the same command goes on."""
+
+
 def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -129,7 +129,9 @@ def _kind(name: str, key: Key, verb: str) -> dict[str, Any]:
     """The options of `add_argument`: argparse takes the flag as text, which the key then reads."""
     if key.kind is bool:
         return {"action": "store_const", "const": "true"}
-    words = get_args(key.kind) if get_origin(key.kind) is Literal else key.choices
+    kinds = [kind for kind in get_args(key.kind) if kind is not type(None)]
+    kind = kinds[0] if len(kinds) == 1 else key.kind  # without the None of what may be left out
+    words = get_args(kind) if get_origin(kind) is Literal else key.choices
     metavar = key.metavar or (f"{{{','.join(words)}}}" if words else key.flag.strip("-").upper())
     if not key.several or verb not in SEVERAL.get(name, (verb,)):
         return {"metavar": metavar}

@@ -134,7 +134,7 @@ def fill(
             complete = group.part is None or not _behind(folder, info)
             if complete:
                 _seal(folder, info)
-                forget(folder)
+                forget(folder, lambda store, name: True)
         _tell_levels(encoded, console)
     return complete
 

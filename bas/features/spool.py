@@ -194,7 +194,9 @@ class Spool:
         HEART.release(self._claim)
 
     def _check_claim(self) -> None:
-        if self._claim.lost:
+        """Before each write: a heart that has stopped with its process notices too late."""
+        self._claim.beat()
+        if self._claim.lost or os.fstat(self._data.fileno()).st_size != self._end:
             raise UserError(f"{self.path}: another host goes on with it: this one had stopped; give the command again")
 
     def _remove(self) -> None:

@@ -41,6 +41,8 @@ OTHERS = ("corpora", "features", "protocols")
 LONGEST = 200  # bytes of a folder's name; file systems take 255
 LOCK_LINKS = ("studies.journal.lock",)
 """The lock that Optuna sets on a study, which a killed process leaves: a link that is never followed, but deleted."""
+TASKS = "cluster"
+"""In the folder of a run: what submitit writes, and the logs of tasks, a folder a call."""
 STUDY = "study.json"
 """In the folder of a study: the verb that made it."""
 SEARCHING_NOTHING = ("cost", "shares")
@@ -173,10 +175,15 @@ def inputs_of(
 
 
 def _device(choice: Experiment) -> str:
-    """Where to train: on tasks with GPUs that is not a question to this machine, which may have none."""
-    if choice.cluster.gpus and choice.device != "cpu":
-        return "cuda"
-    return choose_device(choice.device).type
+    """Where to train: what tasks of a cluster have is no question to this machine.
+
+    Raises UserError for a device that is not there.
+    """
+    if choice.cluster.kind is None:
+        return choose_device(choice.device).type
+    if choice.device == "cuda" and not choice.cluster.gpus:
+        raise UserError("device=cuda: the tasks have no GPU; give cluster.gpus=1")
+    return "cuda" if choice.cluster.gpus and choice.device != "cpu" else "cpu"
 
 
 def split_of(choice: Experiment, inputs: Inputs) -> Protocol:
@@ -260,7 +267,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     Raises UserError while another process works in the folder, and for the folder of another study.
     """
     with locked(folder, "at work"):
-        check_own(folder, "move it away, or give another --name", LOCK_LINKS)
+        check_own(folder, "move it away, or give another --name", LOCK_LINKS, [TASKS])
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):
@@ -273,7 +280,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
         try:
             yield
             sweep(folder, beneath=True)  # a worker may outlive its killed parent by half a second
-            forget(folder)
+            forget(folder, lambda run, name: (run / "jobs" / f"{name}.json").exists())
         except Diverged:
             raise
         except UserError:

@@ -26,7 +26,7 @@ from bas.runs.spaces import SpaceFile, digest_of
 from bas.search.search import PATHS
 from bas.space import SearchSpace
 from bas.tasks import Task, labels_of
-from bas.training.loop import read_checkpoint
+from bas.training.loop import find_checkpoint
 from bas.training.settings import Settings
 from bas.util.files import read_record, write_json, write_text
 from bas.util.versions import versions
@@ -146,7 +146,7 @@ def check_jobs(jobs: Path, protocol: Protocol) -> None:
         if result.get("protocol") != protocol.hash:
             raise UserError(f"{path}: of another protocol than {protocol.hash}; {AGAIN}")
     for path in sorted(jobs.glob("*.checkpoint")):
-        read_checkpoint(path)
+        find_checkpoint(path)
 
 
 def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:

@@ -32,7 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bas.errors import UserError, first_line
+from bas.errors import EndedError, UserError, first_line
 from bas.runs.claimed import do_claimed, result_path, stack_claimed
 from bas.runs.jobs import run_job
 from bas.runs.plan import Job
@@ -306,7 +306,7 @@ class Workers:
                         held.append((piece, chain))
                 show(finished, ticks.value - before)
         except BrokenProcessPool as error:
-            raise UserError(f"{place.folder}: {_why_broken(processes)}; {AFTER}") from error
+            raise EndedError(f"{place.folder}: {_why_broken(processes)}; {AFTER}") from error
 
 
 class Waiting:

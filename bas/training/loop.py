@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bas.errors import Diverged
+from bas.errors import Diverged, UserError
 from bas.networks.network import LayerMix, Mixed
 from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.training.settings import Settings
@@ -91,8 +91,7 @@ def optimise(
     records: list[Record] = []
     best: dict[str, Any] = {}
     seconds = 0.0
-    if checkpoint and checkpoint.exists():
-        state = read_checkpoint(checkpoint)
+    if checkpoint and (state := find_checkpoint(checkpoint)) is not None:
         with judging(checkpoint, DAMAGED):
             if state["of"] != of:
                 raise ValueError("trained on other utterances, or from another seed")
@@ -136,6 +135,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         check_archive(path)
         state = torch.load(path, weights_only=True, map_location="cpu")  # AdamW keeps its step counts on the CPU
         return {name: state[name] for name in CHECKPOINT}
+
+
+def find_checkpoint(path: Path) -> dict[str, Any] | None:
+    """`read_checkpoint`; None where there is none, or none any more: another process may just have ended its job."""
+    if not path.exists():
+        return None
+    try:
+        return read_checkpoint(path)
+    except UserError:
+        if path.exists():
+            raise
+        return None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -158,12 +158,16 @@ class Claims:
         return None
 
 
-def forget(folder: Path) -> None:
-    """Remove all claims on work in a folder and in those in it: nothing is left to do there."""
+def forget(folder: Path, done: Callable[[Path, str], bool]) -> None:
+    """Remove the claims on work that is done, in a folder and in those in it.
+
+    done: takes the folder of a piece of work, and its name.
+    """
     for claims in [path for path in folder.rglob(FOLDER) if path.is_dir() and not path.is_symlink()]:
         for path in claims.glob(f"*{SUFFIX}"):
-            path.unlink(missing_ok=True)
-        with suppress(OSError):  # one has just been made
+            if done(claims.parent, path.name.removesuffix(SUFFIX).rpartition(".")[0]):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # some are left
             claims.rmdir()
 
 

@@ -21,7 +21,7 @@ class Part:
     @classmethod
     def of_text(cls, text: str) -> Part:
         """The part that "i/N" names. Raises UserError for anything else."""
-        index, slash, count = text.partition("/")
+        index, slash, count = str(text).partition("/")
         ascii_digits = slash and (index + count).isascii() and index.isdecimal() and count.isdecimal()
         if not ascii_digits or not int(index) < int(count):
             raise UserError(f"--part {text}: must be i/N, with i from 0 to N - 1, such as 0/4")

@@ -28,7 +28,7 @@ NEEDED = {
     "MODEL": "model-canary",
     "SOURCES": "one-canary two-canary",
 }
-SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1", "ALL": "1"}
+SPECIAL = {"PROCESSES": "7", "REAL_LENGTH": "1", "ALL": "1", "CLUSTER": "local"}
 SHOWN = {"REAL_LENGTH": "--real-length", "ALL": "--all"}
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -92,7 +92,7 @@ def test_what_is_no_target_is_left_to_make() -> None:
     assert "No rule to make target 'compar'" in make("compar", "EXPERIMENT=x").stderr
 
 
-@pytest.mark.parametrize("word", ["PYTHON=", "PROCESSES=0", "PROCESSES=two", "REAL_LENGTH=yes", "ALL=2"])
+@pytest.mark.parametrize("word", ["PYTHON=", "PROCESSES=0", "PROCESSES=two", "REAL_LENGTH=yes", "ALL=2", "CLUSTER=lsf"])
 def test_a_value_that_cannot_be_is_refused_before_anything_is_installed(word: str) -> None:
     target = "nano" if word.startswith("REAL_LENGTH") else "extract"
     done = make(target, *given_needed(reads(target)), word)

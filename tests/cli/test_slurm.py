@@ -121,6 +121,9 @@ def test_an_audit_over_both_nodes_is_that_of_one_machine(nodes: Environment, wor
     said = done([*AUDIT, "--name", "audited-over", *ON_BOTH], nodes)
     assert "slurm: 2 tasks" in said
     same("audited", "audited-over")
+    next(Path("runs/audited-over/jobs").glob("alone-*")).unlink()
+    done([*AUDIT, "--name", "audited-over", *ON_BOTH], nodes)  # beside what submitit has left there
+    same("audited", "audited-over")
 
 
 def test_what_every_task_would_refuse_is_said_in_one_line(nodes: Environment, work: Path) -> None:

@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from golden.verbs import SPACE, WIDE, corpus
+from killing_tasks import tasks_of
 from killing_verbs import timeless
 from places import PATIENCE, ROOT
 
 import bas
 from bas.cli.main import main
+from bas.cluster import Task
+from bas.errors import EndedError
 from bas.features.store import FeatureStore
+from bas.runs.plan import Job
 from bas.util.claims import Owner
 from bas.util.part import Part
 
@@ -116,13 +121,17 @@ def test_three_processes_share_a_comparison(work: Path) -> None:
     assert not Path("runs/shared/claims").exists()
 
 
-def test_parts_in_any_order_are_the_whole_and_each_ends_by_itself(work: Path) -> None:
+def test_parts_in_any_order_are_the_whole_and_each_ends_by_itself(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[Job] = []
+    monkeypatch.setattr("bas.studies.compare.study.drop_checkpoints", lambda run, job: dropped.append(job))
     bas.prepare("compare", EXPERIMENT, name="parts")
     counts = []
     for i in (2, 0, 1):
         assert bas.work("runs/parts", part=f"{i}/3", workers=1) == Path("runs/parts")
         counts.append(len(results("parts")))
+        assert all(name in results("parts") for name in (f"jobs/{job.name}.json" for job in dropped)), "nobody else's"
     assert counts[0] < counts[1] < counts[2]
+    assert len(dropped) == len(set(dropped)) == 6
     assert results("parts") == results("alone")
 
 
@@ -148,6 +157,54 @@ def test_a_host_without_locks_with_another_clock_and_no_home_shares_it_too(work:
     said, _ = refused.communicate(timeout=PATIENCE)
     assert refused.returncode == 2
     assert "runs/hosts: its disk has no file locks" in said.splitlines()[-1]
+
+
+def test_a_complete_run_submits_nothing(work: Path) -> None:
+    bas.compare("runs/alone/experiment.toml", cluster={"kind": "local"})
+    bas.audit("runs/audited/experiment.toml", cluster={"kind": "local"})
+    assert not list(Path("runs").glob("a*/cluster"))
+
+
+def test_tasks_of_this_machine_do_the_jobs_and_are_replaced(work: Path) -> None:
+    process = begin("compare", "runs/alone/experiment.toml", "--name", "tasks", "--cluster", "local", "--tasks", "2")
+    end = time.monotonic() + PATIENCE
+    while not (victims := tasks_of()) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(victims[0], signal.SIGKILL)
+    said = ended(process)
+    assert said.count("a task died, another takes its place: ") == 1
+    assert "Traceback" not in said
+    assert results("tasks") == results("alone")
+    assert table("tasks") == table("alone")
+
+
+def test_what_is_wrong_with_a_task_is_raised_and_what_is_wrong_with_the_run_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(error: Exception) -> None:
+        def work(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("bas.cluster.work", work)
+
+    task = Task("runs/x", 1, None)
+    fails(bas.UserError("runs/x: made with labels a, now b"))
+    assert task() == "runs/x: made with labels a, now b"
+    for error in (EndedError("a worker was killed"), OSError(28, "No space left on device")):
+        fails(error)
+        with pytest.raises(type(error)):
+            task()
+
+
+def test_where_to_train_is_what_the_tasks_have(work: Path) -> None:
+    with pytest.raises(bas.UserError, match=r"device=cuda: the tasks have no GPU; give cluster.gpus=1"):
+        bas.prepare("compare", {**EXPERIMENT, "device": "cuda"}, name="never", cluster={"kind": "local"})
+    given = {**EXPERIMENT, "device": "auto", "cluster": {"kind": "local", "gpus": 1}}
+    bas.prepare("compare", given, name="gpu")
+    assert json.loads(Path("runs/gpu/run.json").read_text())["plan"]["device"] == "cuda"
+    if not torch.cuda.is_available():
+        with pytest.raises(bas.UserError, match="--device cuda: torch finds no CUDA device here"):
+            bas.work("runs/gpu")
 
 
 def test_what_a_killed_process_had_is_taken_up_and_what_another_host_has_is_left(work: Path) -> None:
@@ -201,9 +258,11 @@ def test_a_part_says_what_comes_next_and_the_plain_command_completes(work: Path)
     words = ["extract", "--corpus", "manifest", "--root", "cups.csv", "--encoder", "log-mel", "--features", "rest"]
     said = ended(begin(*words, "--part", "0/4"))
     assert "features: rest, part 0/4 is done; the last part, or the command without it, completes it" in said
-    assert said.splitlines()[-1].endswith(
-        " extract --corpus manifest --root cups.csv --encoder log-mel --features rest"
-    )
+    following = said.splitlines()[-1]
+    assert following.startswith("next: ")
+    assert " extract " in following
+    assert "--features rest" in following
+    assert "--part" not in following
     assert not Path("rest/store.json").exists()
     assert "features: rest, complete" in ended(begin(*words))
 
@@ -223,5 +282,14 @@ def test_what_is_no_run_to_work_on_is_refused(work: Path) -> None:
         bas.work("runs/tuned")
     with pytest.raises(bas.UserError, match="prepare 'tune': must be one of search, retrain, compare, audit"):
         bas.prepare("tune", EXPERIMENT)
+    for wrong in ({"workers": 0}, {"workers": 1.5}, {"memory": -1.0}, {"part": 3}):
+        with pytest.raises(bas.UserError, match=f"{next(iter(wrong))}.* must be "):
+            bas.work("runs/alone", **wrong)
+    (Path("runs/alone/tb")).rename("elsewhere")
+    Path("runs/alone/tb").symlink_to(work / "elsewhere")
+    with pytest.raises(bas.UserError, match="runs/alone/tb: a link"):
+        bas.work("runs/alone")
+    Path("runs/alone/tb").unlink()
+    Path("elsewhere").rename("runs/alone/tb")
     run = json.loads(Path("runs/alone/run.json").read_text())
     assert run["made_of"]["version of bas"] == bas.NUMBERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -278,6 +279,9 @@ def test_random_search_keeps_the_lowest_of_as_many_as_the_budget_has() -> None:
 
 # Trainings
 
+SEEDS = int(os.environ.get("BAS_SEEDS", "3"))
+"""Of each planted task; with BAS_SEEDS=10 they take a quarter of an hour."""
+
 
 def trained(space: SearchSpace, task: tuple[Data, Tensor], seed: int, setting: Settings = SETTINGS) -> Choice:
     """A race whose losses are those of trainings, as in a run: three inner folds, the best epoch of each."""
@@ -305,9 +309,9 @@ def trained(space: SearchSpace, task: tuple[Data, Tensor], seed: int, setting: S
 
 
 @pytest.mark.slow
-def test_attention_in_the_one_slot_that_needs_it_is_found_by_training_in_nine_of_ten_seeds() -> None:
-    found = [" > ".join(trained(PLANTED, planted(seed)[:2], seed).architecture.values()) for seed in range(10)]
-    assert found.count(RIGHT) >= 9, found
+def test_attention_in_the_one_slot_that_needs_it_is_found_by_training() -> None:
+    found = [" > ".join(trained(PLANTED, planted(seed)[:2], seed).architecture.values()) for seed in range(SEEDS)]
+    assert found.count(RIGHT) >= 0.9 * SEEDS, found
 
 
 LONG = replace(SETTINGS, epochs=30, lr=0.1)  # a linear model has to converge, too
@@ -331,15 +335,15 @@ def noisy(seed: int, spread: bool) -> tuple[Data, Tensor]:
 
 
 @pytest.mark.slow
-def test_statistics_are_found_by_training_where_the_mean_says_nothing_in_nine_of_ten_seeds() -> None:
-    found = [trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture for seed in range(10)]
-    assert sum(of["pool"] == "statistics" for of in found) >= 9, found
+def test_statistics_are_found_by_training_where_the_mean_says_nothing() -> None:
+    found = [trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture for seed in range(SEEDS)]
+    assert sum(of["pool"] == "statistics" for of in found) >= 0.9 * SEEDS, found
 
 
 @pytest.mark.slow
-def test_no_block_is_taken_by_training_where_the_mean_says_all_in_nine_of_ten_seeds() -> None:
-    found = [blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) for seed in range(10)]
-    assert found.count([]) >= 9, found
+def test_no_block_is_taken_by_training_where_the_mean_says_all() -> None:
+    found = [blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) for seed in range(SEEDS)]
+    assert found.count([]) >= 0.9 * SEEDS, found
 
 
 # Architectures that are the same network

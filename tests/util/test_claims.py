@@ -14,7 +14,7 @@ import pytest
 from places import PATIENCE
 
 from bas.util import claims as module
-from bas.util.claims import HEART, Claims, LostError, Owner
+from bas.util.claims import HEART, Claims, LostError, Owner, forget
 from bas.util.hosts import machine
 
 OTHER = "0123ab"
@@ -164,6 +164,17 @@ def test_the_heart_beats_for_all_that_are_held_and_rests_when_none_is(
     assert mine.take("c")
     assert heart._thread is not None
     heart._held.clear()
+
+
+def test_claims_on_what_is_not_done_are_kept(tmp_path: Path) -> None:
+    for folder, name in ((tmp_path, "done.json"), (tmp_path / "variants/a", "done.json"), (tmp_path, "open")):
+        folder.mkdir(parents=True, exist_ok=True)
+        of_another_host(folder / "claims", name, generation=2)
+    forget(tmp_path, lambda folder, name: name == "done.json")
+    assert os.listdir(tmp_path / "claims") == ["open.2.claim"]
+    assert not (tmp_path / "variants/a/claims").exists()
+    forget(tmp_path, lambda folder, name: folder == tmp_path and name == "open")
+    assert not (tmp_path / "claims").exists()
 
 
 def test_a_claim_that_is_only_begun_is_waited_for(tmp_path: Path, clock: Clock) -> None:

@@ -113,15 +113,21 @@ def train(begun: Begun, pool: Workers, memory: float | None) -> None:
         _train(variant_run, pool, memory, (), sample)
 
 
-def jobs_in_all(begun: Begun) -> int:
-    """How many jobs there are, but for what searches will pick outside a sample."""
-    total = 0
+def expected(begun: Begun) -> list[Path]:
+    """The results of all jobs, but for those of what searches will pick outside a sample."""
+    paths = []
     for run in (begun.run, *begun.variants.values()):
-        alone = sum(len(take(file.space, begun.sample).numbers) for file in run.spaces.values())
-        each = alone + len(run.baselines) + len(run.spaces) * len(begun.strategies if run is begun.run else ())
-        once = (run.plan.layer == BEST) + len(run.task.linears)
-        total += len(run.protocol.folds) * (len(run.plan.seeds) * each + once)
-    return total
+        taken = {name: take(file.space, begun.sample).numbers for name, file in run.spaces.items()}
+        for f in range(len(run.protocol.folds)):
+            jobs = [Job(Kind.LINEAR, row, f, run.plan.seeds[0]) for row in run.task.linears]
+            jobs += [Job(Kind.LAYER, BEST, f, 0)] if run.plan.layer == BEST else []
+            for s in run.plan.seeds:
+                jobs += [Job(Kind.BASELINE, row, f, s) for row in run.baselines]
+                jobs += [Job(Kind.ALONE, name, f, s, i) for name, numbers in taken.items() for i in numbers]
+                specs = begun.strategies if run is begun.run else ()
+                jobs += [Job(Kind.SEARCH, name, f, s, searcher=spec) for name in run.spaces for spec in specs]
+            paths += [run.job_path(job.name) for job in jobs]
+    return paths
 
 
 def conclude(begun: Begun, console: Console) -> Audit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from bas.report import board, closely, paper, webpage
@@ -67,12 +69,17 @@ def train(run: Run, verb: str, pool: Workers, memory: float | None) -> None:
     pool.run(run, baselines, plan.settings.epochs * plan.settings.committee, "baselines", placement)
 
 
-def jobs_in_all(run: Run, verb: str) -> int:
-    """How many jobs a verb has."""
-    folds, seeds, spaces = len(run.protocol.folds), len(run.plan.seeds), len(run.spaces)
-    each = {"search": spaces, "retrain": 2 * spaces, "compare": 2 * spaces + len(run.baselines)}[verb]
-    once = (run.plan.layer == BEST) + (len(run.task.linears) if verb == "compare" else 0)
-    return folds * (seeds * each + once)
+def expected(run: Run, verb: str) -> list[Path]:
+    """The results of a verb's jobs."""
+    kinds = [Kind.SEARCH] if verb == "search" else [Kind.SEARCH, Kind.RETRAIN]
+    rows = [(kind, name) for kind in kinds for name in run.spaces]
+    rows += [(Kind.BASELINE, row) for row in run.baselines] if verb == "compare" else []
+    once = [(Kind.LINEAR, row) for row in run.task.linears] if verb == "compare" else []
+    jobs = [Job(Kind.LAYER, BEST, f, 0) for f in range(len(run.protocol.folds)) if run.plan.layer == BEST]
+    for fold in range(len(run.protocol.folds)):
+        jobs += [Job(kind, row, fold, seed) for kind, row in rows for seed in run.plan.seeds]
+        jobs += [Job(kind, row, fold, run.plan.seeds[0]) for kind, row in once]
+    return [run.job_path(job.name) for job in jobs]
 
 
 def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
@@ -98,12 +105,13 @@ def _search(run: Run, pool: Workers, memory: float | None) -> Placement:
 def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
     plan, folds = run.plan, range(len(run.protocol.folds))
     jobs = [Job(Kind.RETRAIN, name, f, s) for name in run.spaces for s in plan.seeds for f in folds]
-    for job in jobs if pool.part is None else pool.part.of(jobs):
+    mine = jobs if pool.part is None else pool.part.of(jobs)
+    for job in mine:
         chosen = search_of(run, job.row, job.fold, job.seed)
         done = read_result(run, job, TrainingResult) if run.done(job.name) else None
         if done and (done.architecture, done.members) != (chosen.architecture, chosen.members):
             run.job_path(job.name).unlink(missing_ok=True)  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
     pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)
-    for job in jobs:
+    for job in mine:
         drop_checkpoints(run, search_job(job))  # of a search that was done again, while its row stayed
