@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bas.experiment.keys import ClusterTable
 
 POLL_SECONDS = 1.0
-GRACE_SECONDS = 15.0  # from when a task is seen to have ended until its last word must be there, on a disk that lags
+GRACE_SECONDS = {"slurm": 15.0, "local": 1.0}
+"""From when a task is seen to have ended until its last word must be there: another host's disk lags."""
 LIVES = 3  # so often tasks may die without any job done meanwhile
 
 
@@ -136,7 +137,7 @@ class Tasks:
         asked = {"timeout_min": of.minutes, "cpus_per_task": of.cores, "mem_gb": of.memory, "gpus_per_node": of.gpus}
         given = {name: value for name, value in (asked | slurm).items() if value}
         self.executor.update_parameters(name=f"bas-{folder.name}", **given)
-        self.kind = of.kind
+        self.kind = str(of.kind)
         self.running: list[Any] = []
         self.absent: dict[str, float] = {}
 
@@ -165,7 +166,7 @@ class Tasks:
                     raise UserError(refusal)
             elif job.job_id in alive:
                 self.absent.pop(job.job_id, None)
-            elif time.monotonic() - self.absent.setdefault(job.job_id, time.monotonic()) > GRACE_SECONDS:
+            elif time.monotonic() - self.absent.setdefault(job.job_id, time.monotonic()) > GRACE_SECONDS[self.kind]:
                 self.running.remove(job)
                 job.cancel(check=False)  # should it not be so
                 died.append(f"it was ended ({job.paths.stderr})")
@@ -185,7 +186,7 @@ class Tasks:
 
     def wait(self) -> None:
         """Wait until all have seen that nothing is left, or for a while."""
-        end = time.monotonic() + GRACE_SECONDS
+        end = time.monotonic() + max(GRACE_SECONDS.values())
         while self.running and time.monotonic() < end:
             self.running = [job for job in self.running if not job.paths.result_pickle.exists()]
             time.sleep(0.1)

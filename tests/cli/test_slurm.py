@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = ["--device", "cpu", "--seeds", "1", "--set", "width=8", "--set", "epochs=12"]
 COMPARE = ["compare", "--features", "store", "--layer", "best", *SMALL, "--set", "budget=6", "--set", "committee=2"]
+COMPARE += ["--set", "epochs=120"]  # long enough for a task to be ended and replaced
 AUDIT = ["audit", "--features", "store", "--space", "four.py", "--strategy", "gumbel", "--variant", "none", *SMALL]
 ON_BOTH = ["--cluster", "slurm", "--tasks", "2"]
 Environment = dict[str, str]
