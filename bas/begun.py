@@ -62,7 +62,7 @@ def work(
         begun = audit.join(folder, of.strategies or None, of.variants or None, of.sample)
         opened: Run = begun.run
     else:
-        opened = reopen(folder)
+        opened = reopen(folder, beside=True)
     choose_device(opened.plan.device)
     with Workers(workers_of(workers, opened.plan.device), console, part=share) as pool:
         if verb == "audit":

@@ -100,10 +100,11 @@ def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
     return run
 
 
-def reopen(folder: Path, *, trains: bool = True) -> Run:
+def reopen(folder: Path, *, trains: bool = True, beside: bool = False) -> Run:
     """Open a run to take it further. Raises UserError, naming it, for whatever has changed since it was made.
 
-    trains: something is to be trained: versions of libraries must be the same, too, and recordings.
+    trains: something is to be trained: versions of libraries must be the same, too, and recordings. beside: others work
+    on it; the verb that began it has compared recordings and results, which may take hours, and does so at its end.
     """
     run = Run.open(folder)
     earlier = read_record(folder / "run.json", OTHER).get("made_of")
@@ -113,9 +114,10 @@ def reopen(folder: Path, *, trains: bool = True) -> Run:
         old = earlier.get(name, _before(run).get(name))
         if old != value and (trains or not name.startswith("version of ")):
             raise UserError(f"{folder}: made with {name} {old}, now {value}; put that back, or run it anew")
-    if trains:
+    if trains and not beside:
         _check_recordings(Path(run.plan.features), run.corpus, run.store.info)
-    check_jobs(folder / "jobs", run.protocol)
+    if not beside:
+        check_jobs(folder / "jobs", run.protocol)
     return run
 
 

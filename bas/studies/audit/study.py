@@ -87,11 +87,14 @@ def join(
     folder: Path, strategies: Sequence[str] | None, variants: Sequence[str] | None, sample: int | None = None
 ) -> Begun:
     """Open an audit that `begin` began with the same arguments, to do some of its trainings. Writes nothing."""
-    run = reopen(folder)
+    run = reopen(folder, beside=True)
     files = tuple(run.spaces.values())
     specs = [spec for spec in variants or _usual_variants(run.plan.settings) if spec != "none"]
     return Begun(
-        run, {spec: reopen(_of_variant(folder, spec)) for spec in specs}, _strategies(files, strategies), sample
+        run,
+        {spec: reopen(_of_variant(folder, spec), beside=True) for spec in specs},
+        _strategies(files, strategies),
+        sample,
     )
 
 
