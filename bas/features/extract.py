@@ -133,8 +133,8 @@ def fill(
         with alone(folder / ".planning"):
             complete = group.part is None or not _behind(folder, info)
             if complete:
-                _seal(folder, info)
                 forget(folder, lambda store, name: True)
+                _seal(folder, info)
         _tell_levels(encoded, console)
     return complete
 

@@ -17,7 +17,7 @@ from running import run_jobs
 from stacking import alone, compare, eight_speakers, new_run, results
 from stores import quiet
 
-import bas.runs.workers
+import bas.runs.claimed
 from bas.errors import UserError
 from bas.runs.baselines import BASELINES
 from bas.runs.plan import BEST, Job, Kind
@@ -304,7 +304,7 @@ def test_divergence_is_told(features: Path, tmp_path: Path) -> None:
 
 def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, console, sizes = new_run(tmp_path / "run", features), quiet(), []
-    run_stack = bas.runs.workers.run_stack
+    run_stack = bas.runs.claimed.run_stack
 
     def small(session: Session, jobs: list[Job]) -> None:
         sizes.append(len(jobs))
@@ -312,7 +312,7 @@ def test_too_little_memory_halves_the_stacks(features: Path, tmp_path: Path, mon
             raise torch.OutOfMemoryError
         run_stack(session, jobs)
 
-    monkeypatch.setattr(bas.runs.workers, "run_stack", small)
+    monkeypatch.setattr(bas.runs.claimed, "run_stack", small)
     run_jobs(run, alone(run, 26, 25), 3, 1, console, "audit", stacked=True)
     assert sizes == [10, 5, 3, 3, 3, 3, 3, 3]  # and the tenth of each architecture alone
     assert "10 trainings together do not fit" in console.file.getvalue()

@@ -324,9 +324,9 @@ def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
     meet, fit = threading.Barrier(2, timeout=PATIENCE), bas.studies.tune.trials.fit
 
-    def do(task: bytes) -> None:
+    def do(task: bytes) -> bool:
         place, work, piece = pickle.loads(task)
-        work(TuneSession(place.folder), piece)
+        return work(TuneSession(place.folder), piece) is not False
 
     def beside_another(*arguments: Any) -> Any:
         if len(arguments) == 7:  # a trial: no checkpoint
