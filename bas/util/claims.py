@@ -1,10 +1,10 @@
 """Who does which piece of work in a folder that many hosts share: claims, without file locks and without clocks.
 
-A claim is a file that only one process can make (O_EXCL, which NFS and Lustre keep too). While the process works, its
-heart beats: a number in the file rises. Another process that has seen the same number for STALE_SECONDS of its own
-clock takes the claim over; on the same machine it sees at once that a process is gone. The file of another is never
-replaced: the next generation of the claim is made beside it, which again only one process can, and an owner that finds
-a younger generation knows that it has lost.
+A claim is a file that only one process can make: a link to what it has written already, which fails where the name is
+there, on NFS and Lustre too. While the process works, its heart beats: a number in the file rises. Another process that
+has seen the same number for STALE_SECONDS of its own clock takes the claim over; on the same machine it sees at once
+that a process is gone. The file of another is never replaced: the next generation of the claim is made beside it, which
+again only one process can, and an owner that finds a younger generation knows that it has lost.
 
 Whoever was only slow, not dead, may thus do a piece at the same time as its heir. So a piece must be written as a whole
 (`bas.util.files.replacing`) and be the same whoever does it: claims spare work, they guard nothing.
@@ -12,6 +12,7 @@ Whoever was only slow, not dead, may thus do a piece at the same time as its hei
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -23,9 +24,11 @@ from glob import escape
 from pathlib import Path
 
 from bas.util.hosts import host, machine, started
+from bas.util.temporary import sweep, temporary_of
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 150.0  # NFS may show what a file was up to 60 seconds ago
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK)
 FOLDER = "claims"
 SUFFIX = ".claim"
 
@@ -81,10 +84,8 @@ class Claim:
         """Show that this process lives, and see whether another has taken the claim over."""
         self.lost = self.lost or _path(self.stem, self.generation + 1).exists()
         self._beats += 1
-        if not self.lost:
-            self.write()
-
-    def write(self) -> None:
+        if self.lost:
+            return
         with suppress(OSError):  # a disk that is away for a moment: others wait for STALE_SECONDS
             descriptor = os.open(_path(self.stem, self.generation), os.O_WRONLY | os.O_NOFOLLOW)
             try:
@@ -125,17 +126,15 @@ class Claims:
 
     def _make(self, stem: Path, generation: int) -> Claim | None:
         self._seen.pop(stem.name, None)
+        claim = Claim(stem, generation, Owner.here())
         try:
             self.folder.mkdir(exist_ok=True)
-            _path(stem, generation).open("x").close()
-        except FileExistsError:
-            return None
+            if not _make_once(_path(stem, generation), claim.owner.line(0)):
+                return None
         except FileNotFoundError:  # `forget` was at work between the two
             if not self.folder.parent.is_dir():
                 raise
             return None
-        claim = Claim(stem, generation, Owner.here())
-        claim.write()
         HEART.hold(claim)
         return claim
 
@@ -167,6 +166,7 @@ def forget(folder: Path, done: Callable[[Path, str], bool]) -> None:
         for path in claims.glob(f"*{SUFFIX}"):
             if done(claims.parent, path.name.removesuffix(SUFFIX).rpartition(".")[0]):
                 path.unlink(missing_ok=True)
+        sweep(claims)
         with suppress(OSError):  # some are left
             claims.rmdir()
 
@@ -181,6 +181,10 @@ class Heart:
     """The thread that beats for all claims of this process; it ends when none is held."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Hold nothing, as a process does that was just begun, or forked: no thread lives on in a child."""
         self._held: set[Claim] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -216,6 +220,30 @@ class Heart:
 
 
 HEART = Heart()
+os.register_at_fork(after_in_child=HEART.begin)
+
+
+def _make_once(path: Path, line: str) -> bool:
+    """Make a file that says this from its first moment on, unless it is there."""
+    temporary = temporary_of(path)
+    try:
+        temporary.write_text(line)
+        os.link(temporary, path)
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            return temporary.stat().st_nlink == 2  # NFS may ask twice, and be told of its own link
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            with path.open("x") as stream:  # who is killed now leaves an empty file, which is waited for
+                stream.write(line)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _path(stem: Path, generation: int) -> Path:

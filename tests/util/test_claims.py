@@ -87,6 +87,45 @@ def test_a_process_of_this_machine_that_is_gone_is_seen_at_once(tmp_path: Path) 
     assert os.listdir(tmp_path / "claims") == []
 
 
+def test_a_claim_says_whose_it_is_from_its_first_moment_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def seen(temporary: Path, path: Path) -> None:
+        assert Owner.of(temporary.read_text()) == Owner.here()
+        assert not path.exists()
+        link(temporary, path)
+
+    monkeypatch.setattr(os, "link", seen)
+    assert Claims(tmp_path).take("job")
+    assert Claims(tmp_path).owner("job") == Owner.here()
+    assert os.listdir(tmp_path / "claims") == ["job.0.claim"]
+
+
+def test_a_link_that_was_made_and_is_said_to_be_there_is_this_process_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def asked_twice(temporary: Path, path: Path) -> None:
+        link(temporary, path)
+        link(temporary, path)
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    assert Claims(tmp_path).take("job")
+    assert Claims(tmp_path).take("job") is None
+
+
+def test_where_there_are_no_links_a_claim_is_one_process_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(95, os.strerror(95))
+
+    monkeypatch.setattr(os, "link", none)
+    assert Claims(tmp_path).take("job")
+    assert Claims(tmp_path).take("job") is None
+    assert Claims(tmp_path).owner("job") == Owner.here()
+    assert os.listdir(tmp_path / "claims") == ["job.0.claim"]
+
+
 def test_a_number_given_anew_is_not_the_process(tmp_path: Path) -> None:
     living = Owner.here()
     assert not living.gone
