@@ -206,11 +206,11 @@ def test_half_written_files_are_never_read_and_go(complete: bool, corpus: Corpus
     folder, encoder = tmp_path / "store", Fake()
     if complete:  # killed between the shard's renaming and the removal of its spool
         extract(corpus, folder, shard_bytes=ONE)
-        for left in ("shard-00000.spool", "shard-00000.journal", "shard-00001.h5", "shard-00000.h5.123.tmp"):
+        for left in ("shard-00000.spool", "shard-00000.journal", "shard-00001.h5", "shard-00000.h5.4194305.tmp"):
             (folder / left).write_bytes(b"left")
     else:
         interrupted(corpus, folder, after=2)
-        for left in ("shard-00000.h5.123.tmp", "store.json.123.tmp"):
+        for left in ("shard-00000.h5.4194305.tmp", "store.json.4194305.tmp"):
             (folder / left).write_bytes(b"left")
     extract(corpus, folder, encoder, shard_bytes=ONE)
     assert (encoder.seen == []) == complete

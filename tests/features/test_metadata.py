@@ -98,7 +98,7 @@ def test_the_same_command_goes_on_and_finds_everything_there(parent: FeatureStor
     # As a kill leaves it: one shard missing, one half written, no store.json.
     (into / "plan.json").write_text((into / "store.json").read_text())
     (into / "store.json").unlink()
-    shard_path(into, 1).rename(into / "shard-00001.h5.1.tmp")
+    shard_path(into, 1).rename(into / "shard-00001.h5.4194305.tmp")
     assert "incomplete, " in refusal(StoreInfo.read, into)
     assert "`bas features append`" in refusal(StoreInfo.read, into)
     again = append(parent.folder, into, ["sex"], quiet())
