@@ -196,7 +196,7 @@ class Workers:
             if self.count == 1:
                 pieces = [piece for chain in chains for piece in chain]
                 # Jobs may be stacked, not the pieces of chains, which wait for one another.
-                (self._run_jobs if epochs else self._run_pieces)(source, place, pieces, work, each, show)
+                (self._run_pieces if epochs is None else self._run_jobs)(source, place, pieces, work, each, show)
             else:
                 self._run_over(place, chains, work, show)
 
