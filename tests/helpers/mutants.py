@@ -84,7 +84,7 @@ MUTANTS = [
         "bas/runs/claimed.py",
         "    return not others",
         "    return True",
-        "tests/cli/test_work.py -k three_processes",
+        "tests/runs/test_claimed.py",
     ),
     Mutant(
         "a part does all jobs",
