@@ -106,7 +106,7 @@ def _scoring(corpus: Corpus) -> str:
 
     task = Shares() if corpus.labelled("shares") and not corpus.labelled() else EMOTION
     try:
-        protocol = make(corpus, task, recordings=False)
+        protocol = make(corpus, task, compare=None)
     except UserError as error:
         return f"not scored yet: {error}"
     field, _, folds = protocol.rule.partition(":")

@@ -17,12 +17,13 @@ from rich.console import Console
 from bas.corpora import Corpus, Utterance
 from bas.encoders import Encoder, Padded
 from bas.errors import UserError
-from bas.features.recordings import in_threads, recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Shard, shard_path
 from bas.features.spool import journaled, missing_layers
 from bas.features.store import DTYPES, StoreInfo
 from bas.speech import audio
 from bas.util.progress import bar
+from bas.util.threads import in_threads
 
 SHARD_BYTES = 256 * 2**20
 SHARDS_EACH = 8  # at least, for each of several processes, so that none waits long for the last one

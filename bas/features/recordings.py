@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from bas.corpora import Utterance
-
-READERS = 8  # threads that hash recordings; they wait more for the disk than for a core
-
-T = TypeVar("T")
-R = TypeVar("R")
+from bas.util.threads import in_threads
 
 
 def recording_hashes(utterances: Iterable[Utterance], tick: Callable[[], None]) -> dict[str, str]:
@@ -32,13 +26,6 @@ def recording_hash(utterance: Utterance) -> str | None:
     """The hash of one utterance, free of cost where its file was read before and is unchanged; None if unreadable."""
     digest = _digest(utterance.audio)
     return None if digest is None else _with_times(utterance, digest)
-
-
-def in_threads(work: Callable[[T], R], items: Iterable[T], tick: Callable[[], None]) -> Iterator[R]:
-    with ThreadPoolExecutor(READERS) as pool:
-        for done in pool.map(work, items):
-            tick()
-            yield done
 
 
 def _with_times(utterance: Utterance, digest: str) -> str:

@@ -5,6 +5,7 @@
     segments.json    of a derived store: the parent store, and the segments of each utterance
     metadata.json    of a store with metadata: the parent store, and the columns of each utterance
     source.json      of an imported store: where the arrays lay
+    compared.json    what runs have found of the recordings, see `bas.features.compared`
     shard-00000.h5   see `bas.features.shard`
 
 While layers or utterances are added, the store stays readable in its old state.
@@ -17,6 +18,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ class StoreInfo:
     #   digest of the columns (`bas.features.metadata`); "": the encoder's frames
     columns: Mapping[str, str] = field(default_factory=dict)  # of the corpus, by field, see `bas.corpora.open_corpus`
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """A short hash of what the features depend on, whichever layers are stored and however shards are cut."""
         held = sorted((id_, self.recordings[id_][0]) for ids in self.shards for id_ in ids)

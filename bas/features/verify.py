@@ -31,13 +31,14 @@ from bas.features.corpus import corpus_of
 from bas.features.derive import frame_times, origin, pooled, spans
 from bas.features.importing import difference_from
 from bas.features.metadata import Columns
-from bas.features.recordings import in_threads, recording_hashes
+from bas.features.recordings import recording_hashes
 from bas.features.shard import Shard, States, shard_path
 from bas.features.sources import open_source
 from bas.features.store import FeatureStore, StoreInfo, open_shard, source_of
 from bas.speech import audio
 from bas.speech.words import Segments
 from bas.util.progress import bar
+from bas.util.threads import in_threads
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.01}
 """Of `difference`, by the encoder's precision. An utterance of a batch then is encoded alone now. That makes
@@ -285,7 +286,7 @@ def _labels(info: StoreInfo, corpus: Corpus, console: Console) -> tuple[Finding,
     wrong += [f"{id_}: held, but the corpus has it no more" for id_ in gone]
     wrong += [f"{u.id}: {_changed(u, now)}" for u in changed]
     unchanged = {u.id for u in common} - {u.id for u in changed}
-    reasons = dict(in_threads(lambda u: (u.id, _unusable(u)), [u for u in common if u.id in unchanged], lambda: None))
+    reasons = dict(in_threads(lambda u: (u.id, _unusable(u)), [u for u in common if u.id in unchanged]))
     cut = [f"{id_}: {why}" for id_, why in reasons.items() if why]
     wrong += cut
     summary = (

@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Protocol:
     marks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """A short hash of every id in every part of every fold: equal splits have equal hashes."""
         text = json.dumps([{part: sorted(ids) for part, ids in fold.parts().items()} for fold in self.folds])

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bas.corpora import Corpus, Utterance
 from bas.errors import UserError
 from bas.protocols.base import REPORTED, Fold, compared, field_of
+from bas.protocols.same import Compare, same_samples
 from bas.speech import audio
 from bas.tasks import Task, labels_of
 
-THREADS = 4
 SHORT = 40  # characters of an example that a message shows
 
 
@@ -25,14 +24,15 @@ def check(
     *,
     published: str = "",
     allowed: Sequence[str] = (),
-    recordings: bool = True,
+    compare: Compare | None = same_samples,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Marks and notes of these folds over the utterances that have the task's label.
 
     published: what the marks call a published split, which may share what the task forbids; empty for another split.
-    allowed: fields in which the user allows overlap; it is marked. recordings: compare these as well. Overlap that the
-    task does not forbid is noted, and so are a class missing from a valid or test part, and overlap of fit and valid
-    alone: what is chosen on valid may then suit its speakers, while no test speaker was seen.
+    allowed: fields in which the user allows overlap; it is marked. compare: finds the recordings that are the same;
+    None: they are not compared. Overlap that the task does not forbid is noted, and so are a class missing from a valid
+    or test part, and overlap of fit and valid alone: what is chosen on valid may then suit its speakers, while no test
+    speaker was seen.
 
     UserError: an id that is unknown, or twice in a fold; an empty part; labels that the task cannot be trained on, such
     as one class alone; a class missing from a fit part; overlap of a
@@ -50,8 +50,8 @@ def check(
     used = {i for fold in folds for ids in fold.parts().values() for i in ids}
     marks: list[str] = []
     notes = _check_classes(task, folds, by_id)
-    if recordings:
-        notes += _check_recordings(folds, utterances)
+    if compare is not None:
+        notes += _check_recordings(folds, utterances, compare)
     for field in dict.fromkeys((*task.disjoint, *REPORTED)):
         excuse = "allowed by --allow-overlap" if field in allowed else published
         forbidden = field in task.disjoint
@@ -174,8 +174,8 @@ def _find_shared(folds: Sequence[Fold], value: Mapping[str, str | None]) -> dict
     return shared
 
 
-def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
-    groups, unread = same_samples(utterances)
+def _check_recordings(folds: Sequence[Fold], utterances: Sequence[Utterance], compare: Compare) -> list[str]:
+    groups, unread = compare(utterances)
     segments = _segments_by_file(utterances)
     for index, fold in enumerate(folds):
         part_of = {i: part for part, ids in fold.parts().items() for i in ids}
@@ -230,24 +230,3 @@ def _check_overlap(index: int, segments: Sequence[Utterance], part_of: Mapping[s
                     f"recording; leave one of them out, or split by a field that keeps them together"
                 )
         latest[part] = max(latest.get(part, (own, u.id)), (own, u.id))
-
-
-def same_samples(utterances: Iterable[Utterance]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Groups of ids with equal samples, whatever file or lossless format; and the ids that cannot be read.
-
-    Only utterances of equal length are decoded.
-    """
-    by_size: dict[tuple[int, int] | None, list[Utterance]] = defaultdict(list)
-    with ThreadPoolExecutor(THREADS) as pool:
-        utterances = list(utterances)
-        for u, size in zip(utterances, pool.map(audio.size, utterances), strict=True):
-            by_size[size].append(u)
-        unread = [u.id for u in by_size.pop(None, [])]
-        alike = [u for same in by_size.values() if len(same) > 1 for u in same]
-        by_fingerprint: dict[str, list[str]] = defaultdict(list)
-        for u, digest in zip(alike, pool.map(audio.fingerprint, alike), strict=True):
-            if digest is None:
-                unread.append(u.id)
-            else:
-                by_fingerprint[digest].append(u.id)
-    return sorted(tuple(sorted(ids)) for ids in by_fingerprint.values() if len(ids) > 1), sorted(unread)

@@ -28,6 +28,7 @@ from bas.protocols import published
 from bas.protocols.allot import allot
 from bas.protocols.base import FIELDS, Fold, Protocol, compared, field_of, read, slug
 from bas.protocols.check import check, check_known
+from bas.protocols.same import Compare, same_samples
 from bas.tasks import Task, labels_of
 
 VALID_SHARE = 0.2  # of the training utterances
@@ -47,14 +48,14 @@ def make(
     *,
     allowed: Sequence[str] = (),
     skipped: Collection[str] = (),
-    recordings: bool = True,
+    compare: Compare | None = same_samples,
 ) -> Protocol:
     """Split the utterances that have the task's label.
 
     rule: see the module; None: see `default_rule`. seed: decides which units are in one fold, and
     which are held out as valid. allowed: fields in which the user allows overlap, see `check`. skipped: ids to leave
     out, for instance because they have no features; lists and files may name them, and a note says so.
-    recordings: see `check`.
+    compare: see `check`.
 
     Raises UserError for an unknown rule, a list that is unreadable or of another corpus, unknown values of a field,
     fewer units than parts, and whatever `check` refuses.
@@ -91,7 +92,7 @@ def make(
     protocol = replace(original, folds=folds)
     protocol = protocol if path is None else _restore_rule(corpus, used, task, original, protocol, path)
     name = "published split" + SOURCES.get(protocol.rule.partition(" ")[0], "") if protocol.published else ""
-    marks, more = check(used, task, folds, published=name, allowed=allowed, recordings=recordings)
+    marks, more = check(used, task, folds, published=name, allowed=allowed, compare=compare)
     return replace(protocol, marks=marks, notes=(*notes, *more))
 
 

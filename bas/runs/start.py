@@ -15,7 +15,7 @@ from bas import NUMBERS
 from bas.corpora import Corpus
 from bas.corpora.labels import is_table
 from bas.errors import UserError
-from bas.features.recordings import recording_hashes
+from bas.features.compared import same_samples, unlike
 from bas.features.store import StoreInfo
 from bas.networks.network import check
 from bas.protocols import Protocol, field_of, make, read
@@ -40,7 +40,8 @@ def split(inputs: Inputs, rule: str | None, seed: int, allowed: Sequence[str] = 
     Raises UserError also for what `Inputs.check` refuses.
     """
     inputs.check()
-    return make(inputs.corpus, inputs.task, rule, seed, allowed=allowed, skipped=inputs.store.info.skipped)
+    skipped, compare = inputs.store.info.skipped, partial(same_samples, inputs.store.folder)
+    return make(inputs.corpus, inputs.task, rule, seed, allowed=allowed, skipped=skipped, compare=compare)
 
 
 def start(folder: Path, inputs: Inputs, protocol: Protocol) -> Run:
@@ -159,8 +160,7 @@ def _check_recordings(features: Path, corpus: Corpus, info: StoreInfo) -> None:
             f"{features}: {len(missing)} utterances of {corpus.name} are not in the store, {missing[0]} the first; "
             "run the same `bas extract` again: it adds them"
         )
-    now = recording_hashes(corpus.utterances, lambda: None)
-    others = [id_ for id_, digest in now.items() if digest != info.recordings[id_][0]]
+    others = unlike(features, info, corpus.utterances)
     if others:
         raise UserError(
             f"{features}: {len(others)} utterances of {corpus.name} have another recording than was extracted, "

@@ -75,17 +75,21 @@ def is_cut(utterance: Utterance) -> bool:
     return part.stop + SLACK * part.of.rate < whole.stop
 
 
-def fingerprint(utterance: Utterance) -> str | None:
+def fingerprint(utterance: Utterance, seconds: float | None = None) -> str | None:
     """A hash of the utterance's samples, channels averaged, and rate: equal for equal sound, whatever the file's name
     or lossless format. None where it cannot be decoded. Two silent utterances differ: silence identifies nothing.
+
+    seconds: of that much at its beginning, where silence is taken as what it is.
     """
     try:
         part = _part(utterance)
+        if seconds is not None:
+            part = replace(part, stop=min(part.stop, part.start + round(seconds * part.of.rate)))
         mono = _decode(part)
     except (UserError, soundfile.SoundFileError, RuntimeError, MemoryError):
         return None
     mono = mono + np.float32(0)  # a minus zero becomes zero
-    alone = utterance.id if _is_silent(mono) else ""
+    alone = utterance.id if seconds is None and _is_silent(mono) else ""
     return hashlib.sha256(repr((part.of.rate, mono.size, alone)).encode() + mono.tobytes()).hexdigest()
 
 

@@ -184,11 +184,11 @@ def houses(*names: str) -> Corpus:
 def test_splits_and_tasks_name_them() -> None:
     corpus = houses("house", "group", "arousal")
     task = Classification("group", ("house",), name="of groups")
-    protocol = make(corpus, task, "house", recordings=False)
+    protocol = make(corpus, task, "house", compare=None)
     assert (protocol.unit, len(protocol.folds), task.outputs(corpus.utterances)) == ("house", 3, ("a", "b"))
-    told = refusal(lambda: make(corpus, task, "speaker:3", recordings=False))
+    told = refusal(lambda: make(corpus, task, "speaker:3", compare=None))
     assert "house on both sides: " in told
-    told = refusal(lambda: make(houses("group"), task, "speaker:3", recordings=False))
+    told = refusal(lambda: make(houses("group"), task, "speaker:3", compare=None))
     assert "task of groups: an utterance has no field 'house'; must be one of id, audio, label" in told
     told = refusal(lambda: make(houses("house"), Regression({"arousal": (1, 5)}), "speaker:3"))
     assert "no utterance has arousal, which task regression predicts; own columns are read where they are named" in told
@@ -196,7 +196,7 @@ def test_splits_and_tasks_name_them() -> None:
 
 def test_its_name_is_a_rule_only_where_the_corpus_has_it() -> None:
     task = Regression({"arousal": (1, 5)})
-    assert make(houses("arousal", "house"), task, "house", recordings=False).rule == "house"
+    assert make(houses("arousal", "house"), task, "house", compare=None).rule == "house"
     assert "protocol 'house': must be" in refusal(lambda: make(houses("arousal"), task, "house"))
 
 
