@@ -32,7 +32,7 @@ environment := PYTHON TORCH
 experiment := $(environment) EXPERIMENT SET
 verbs := search retrain compare audit tune probe words shares dynamics cost
 $(foreach target,$(verbs),$(eval reads_$(target) := $(experiment)))
-shared := search retrain compare audit
+shared := search retrain compare audit tune
 $(foreach target,$(shared),$(eval reads_$(target) += CLUSTER))
 reads_help :=
 reads_setup := $(environment)
@@ -151,7 +151,7 @@ audit: .venv/run  ## every architecture trained: did the search work, did the ch
 	$(BIN)/bas audit $(SHARED)
 
 tune: .venv/run  ## Optuna over blocks and settings: an independent baseline for the search | make tune EXPERIMENT=emodb.toml SET="tune.trials=100"
-	$(BIN)/bas tune $(READ)
+	$(BIN)/bas tune $(SHARED)
 
 probe: .venv/run  ## which layer: every hidden state and their mixes, probed | make probe EXPERIMENT=emodb.toml SET="probe.percents=10,30"
 	$(BIN)/bas probe $(READ)

@@ -37,6 +37,7 @@ from bas.util.places import short_name, short_place
 from bas.util.terminal import console_of, say
 
 if TYPE_CHECKING:
+    from bas.experiment.keys import TuneTable
     from bas.report.results import Comparison
     from bas.runs.results import SearchResult, TrainingResult
     from bas.runs.run import Inputs, Run
@@ -255,13 +256,16 @@ def _audit(experiment: Source, console: Console | None, changes: dict[str, Any])
 
 
 def prepare(verb: str, experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
-    """Begin the run of search, retrain, compare or audit and train nothing; its folder. `work` does its jobs, on any
-    hosts; then the verb itself makes the table."""
+    """Begin the run of search, retrain, compare, audit or tune, and train nothing; its folder. `work` does its jobs, on
+    any hosts; then the verb itself makes the table."""
     if verb not in SHARED:
         raise UserError(f"prepare {verb!r}: must be one of {', '.join(SHARED)}")
     if verb == "audit":
         with _audit(experiment, console, changes) as (begun, _, console):
             folder = begun.run.folder
+    elif verb == "tune":
+        with _tune(experiment, console, changes) as (run, _, _, console):
+            folder = run.folder
     else:
         with _run(verb, experiment, console, changes) as (run, _, console):
             folder = run.folder
@@ -271,22 +275,30 @@ def prepare(verb: str, experiment: Source, *, console: Console | None = None, **
 
 def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Tuning:
     """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
+    from bas.studies.tune import study
+
+    with _tune(experiment, console, changes) as (run, of, do, console):
+        do(lambda pool, memory: study.train(run, of.choose, of.trials, pool, memory))
+        result = study.conclude(run, of.choose, console)
+    say(console, f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
+    return result
+
+
+@contextmanager
+def _tune(
+    experiment: Source, console: Console | None, changes: dict[str, Any]
+) -> Iterator[tuple[Run, TuneTable, Do, Console]]:
+    """As `_run`, of a tuning."""
     from bas.runs import choose
-    from bas.runs.start import start
-    from bas.studies.tune.study import carry_out, check_mode
+    from bas.studies.tune.study import begin, check_mode, expected
 
     choice, inputs, console = _open("tune", experiment, console, changes)
-    mode, trials = choice.tune.choose, choice.tune.trials
-    check_mode(mode, inputs.plan.settings)
-    folder = choose.run_folder(choice, "tune-" if mode == "blocks" else f"tune-{mode}-", inputs)
-    resolved = choose.resolve(choice, "tune", folder, [inputs])
-    with choose.work_in(folder, "tune", resolved):
-        run = start(folder, inputs, choose.split_of(choice, inputs))
-        result = carry_out(
-            run, mode, trials, choose.workers_of(choice.workers, inputs.plan.device), console, choice.memory
-        )
-    say(console, f"table: {folder}/table.md, as data: {folder}/results.json")
-    return result
+    of = choice.tune
+    check_mode(of.choose, inputs.plan.settings)
+    folder = choose.run_folder(choice, "tune-" if of.choose == "blocks" else f"tune-{of.choose}-", inputs)
+    with choose.work_in(folder, "tune", choose.resolve(choice, "tune", folder, [inputs])):
+        run = begin(folder, inputs, choose.split_of(choice, inputs), of.choose)
+        yield run, of, _doing(choice, run, expected(run, of.trials), False, console), console
 
 
 def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Leak:

@@ -6,6 +6,8 @@ Part of `bas.api`. Imports nothing heavy: each function does.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -31,15 +33,17 @@ def work(
     run: the folder that `prepare`, or the verb itself, has begun. part: "i/N": the i-th of N fixed shares, i from 0,
     and nothing else, for schedulers that number their tasks. workers: processes; None: one a core. memory: GiB that
     features may take in all of these; None: half of what is free.
-    Raises UserError for a folder that is no run of search, retrain, compare or audit, or is of other things than now.
+    Raises UserError for a folder that is no run of search, retrain, compare, audit or tune, or is of other things than
+    now.
     """
     from bas.experiment import FILE, load_experiment
     from bas.runs.choose import LOCK_LINKS, STUDY, TASKS, words_of, workers_of
-    from bas.runs.run import OTHER, Run
+    from bas.runs.run import OTHER
     from bas.runs.start import reopen
     from bas.runs.workers import Workers
     from bas.studies.audit import study as audit
     from bas.studies.compare import study as compare
+    from bas.studies.tune import study as tune
     from bas.util.device import choose_device
     from bas.util.files import read_record
     from bas.util.part import Part
@@ -57,18 +61,21 @@ def work(
     verb = read_record(folder / STUDY, OTHER).get("verb")
     if verb not in SHARED:
         raise UserError(f"{folder}: holds what `bas {words_of(str(verb))}` made; work does that of {', '.join(SHARED)}")
+    train: Callable[[Workers, float | None], None]
     if verb == "audit":
         of = load_experiment(folder / FILE).audit
         begun = audit.join(folder, of.strategies or None, of.variants or None, of.sample)
-        opened: Run = begun.run
+        opened, train = begun.run, partial(audit.train, begun)
+    elif verb == "tune":
+        tuned = load_experiment(folder / FILE).tune
+        opened = tune.join(folder, tuned.choose)
+        train = partial(tune.train, opened, tuned.choose, tuned.trials)
     else:
         opened = reopen(folder, beside=True)
+        train = partial(compare.train, opened, verb)
     choose_device(opened.plan.device)
     with Workers(workers_of(workers, opened.plan.device), console, part=share) as pool:
-        if verb == "audit":
-            audit.train(begun, pool, memory)
-        else:
-            compare.train(opened, verb, pool, memory)
+        train(pool, memory)
     done = "all jobs have a result" if share is None else f"part {part} is done"
     say(console, f"{folder}: {done}")
     return folder

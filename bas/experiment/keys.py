@@ -282,7 +282,7 @@ class CostTable:
     )
 
 
-SHARED = (*COMPARED, "audit")
+SHARED = (*COMPARED, "audit", "tune")
 """The verbs whose jobs any number of hosts can do, see `bas.begun`."""
 
 

@@ -39,8 +39,9 @@ RUNS = Path("runs")
 OTHERS = ("corpora", "features", "protocols")
 """What else lies under RUNS."""
 LONGEST = 200  # bytes of a folder's name; file systems take 255
-LOCK_LINKS = ("studies.journal.lock",)
-"""The lock that Optuna sets on a study, which a killed process leaves: a link that is never followed, but deleted."""
+LOCK_LINKS = (".journal.lock",)
+"""How the lock is called that Optuna sets on a study, and a killed process leaves: a link that is deleted, and never
+followed."""
 TASKS = "cluster"
 """In the folder of a run: what submitit writes, and the logs of tasks, a folder a call."""
 STUDY = "study.json"

@@ -37,6 +37,7 @@ from bas.runs.results import (
     Scored,
     SearchEpoch,
     SearchResult,
+    StudyResult,
     Tested,
     TrainingEpoch,
     TrainingResult,
@@ -65,7 +66,7 @@ def run_job(session: Session, job: Job) -> None:
 
 def keep(session: Session, job: Job, result: object) -> None:
     """Write a job's result and delete its checkpoints, but the trainings of a search that its retrained row needs."""
-    if isinstance(result, Scored | SearchResult):
+    if isinstance(result, Scored | SearchResult | StudyResult):
         result = replace(result, device=model_of(session.device))
     head = {"job": asdict(job), "protocol": session.run.protocol.hash}
     write_json(session.run.job_path(job.name), {**head, **to_plain(result)})

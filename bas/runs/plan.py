@@ -53,6 +53,7 @@ class Kind(StrEnum):
     SEARCH = "search"
     RETRAIN = "retrain"  # the row of what a search found: an ensemble, or its choice trained from scratch
     ALONE = "alone"  # one architecture of a space, by its number
+    STUDY = "study"  # an Optuna study of a space, of so many trials as its number says
     TUNED = "tuned"  # the best trial of a study, by its number
     PROBE = "probe"
     FEW = "few"  # estimate a layer from few labels

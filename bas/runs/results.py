@@ -121,6 +121,15 @@ class TunedResult(TrainingResult):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """Of an Optuna study; its trials are in its journal."""
+
+    best: int  # the trial's number
+    seconds: float  # of all trials
+    device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchEpoch(Epoch):
     rate: float
     temperature: float

@@ -277,11 +277,12 @@ def test_what_is_no_run_to_work_on_is_refused(work: Path) -> None:
     for name, why in {"none": "no run that is begun", "mel": "no run that is begun"}.items():
         with pytest.raises(bas.UserError, match=f"^{name}: {why}; `bas compare EXPERIMENT.toml --prepare` begins one"):
             bas.work(name)
-    bas.tune({**EXPERIMENT, "layer": [0], "tune": {"trials": 1}, "settings": {"epochs": 1, "width": 8}}, name="tuned")
-    with pytest.raises(bas.UserError, match="runs/tuned: holds what `bas tune` made; work does that of search, "):
-        bas.work("runs/tuned")
-    with pytest.raises(bas.UserError, match="prepare 'tune': must be one of search, retrain, compare, audit"):
-        bas.prepare("tune", EXPERIMENT)
+    probed = {name: EXPERIMENT[name] for name in ("features", "workers", "device", "protocol")}
+    bas.probe({**probed, "spaces": ["four.py"], "seeds": 1, "settings": {"epochs": 1, "width": 8}}, name="probed")
+    with pytest.raises(bas.UserError, match="runs/probed: holds what `bas probe` made; work does that of search, "):
+        bas.work("runs/probed")
+    with pytest.raises(bas.UserError, match="prepare 'probe': must be one of search, retrain, compare, audit, tune"):
+        bas.prepare("probe", EXPERIMENT)
     for wrong in ({"workers": 0}, {"workers": 1.5}, {"memory": -1.0}, {"part": 3}):
         with pytest.raises(bas.UserError, match=f"{next(iter(wrong))}.* must be "):
             bas.work("runs/alone", **wrong)

@@ -32,7 +32,7 @@ from bas.runs.session import Session
 from bas.studies.dynamics.analysis import AnalysisSettings
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.studies.probe import few
-from bas.studies.tune.trials import open_journal, study_of
+from bas.studies.tune.trials import study_of
 from bas.training.batches import Data, by_speaker
 from bas.training.settings import RACES, STRATEGIES
 from bas.training.tuning import Tuning
@@ -162,8 +162,8 @@ def _of_fold_0(run: Path) -> Iterator[tuple[str, object]]:
                 yield name, _without_test(json.loads(path.read_text()))
             elif path.suffix == ".pt":
                 yield name, path.read_bytes()
-        elif path.name == "studies.journal":
-            study = study_of(open_journal(run), "four", 0)
+        elif path.name == "four-fold0.journal":
+            study = study_of(run, "four", 0)
             for trial in study.trials:
                 yield f"trial {trial.number}", (trial.params, trial.values, trial.intermediate_values, trial.state)
         elif name.startswith("rotation0/checkpoints/") or path.name == "finetune.json":

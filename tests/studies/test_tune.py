@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,15 +31,15 @@ import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.run import Run
+from bas.runs.session import Session
 from bas.runs.tensorboard import FACTS
 from bas.runs.workers import Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
 from bas.studies.tune.trials import (
     Attempt,
-    TuneSession,
     begin,
     best_of,
-    open_journal,
+    journal_path,
     ranges,
     recorded_ranges,
     run_attempt,
@@ -89,9 +86,9 @@ def tune(name: str, *more: str, trials: int = 4) -> list[str]:
 def trials_of(name: str, space: str = "ser_bas3") -> list[list[FrozenTrial]]:
     """The trials of every fold that were made, in their order."""
     run = Run.open(Path("runs") / name)
-    journal, folds = open_journal(run.folder), range(len(run.protocol.folds))
+    folds = range(len(run.protocol.folds))
     states = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [study_of(journal, space, fold).get_trials(states=states) for fold in folds]
+    return [study_of(run.folder, space, fold).get_trials(states=states) for fold in folds]
 
 
 def outcomes(name: str) -> list[list[Any]]:
@@ -187,26 +184,26 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
 ) -> None:
     made: list[Attempt] = []
 
-    def dies_at_the_third(session: TuneSession, attempt: Attempt) -> None:
+    def dies_at_the_third(session: Session, attempt: Attempt) -> None:
         made.append(attempt)
         if attempt == Attempt("ser_bas3", 1, 2):
             monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
         run_attempt(session, attempt)
 
     with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.tune.study.run_attempt", dies_at_the_third)
+        patch.setattr("bas.studies.tune.trials.run_attempt", dies_at_the_third)
         with pytest.raises(ZeroDivisionError):
             main(tune("cut", "--seeds", "2"))
     monkeypatch.undo()
     monkeypatch.chdir(work)
     assert made == [Attempt("ser_bas3", 0, n) for n in range(4)] + [Attempt("ser_bas3", 1, n) for n in range(3)]
-    journal = open_journal(Path("runs/cut"))
-    (running,) = study_of(journal, "ser_bas3", 1).get_trials(states=(TrialState.RUNNING,))
-    with Path("runs/cut/studies.journal").open("ab") as stream:
+    journal = journal_path(Path("runs/cut"), "ser_bas3", 1)
+    (running,) = study_of(Path("runs/cut"), "ser_bas3", 1).get_trials(states=(TrialState.RUNNING,))
+    with journal.open("ab") as stream:
         stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
-    Path("runs/cut/studies.journal.lock").symlink_to("studies.journal")  # and its lock
+    journal.with_name(f"{journal.name}.lock").symlink_to(journal.name)  # and its lock
     made.clear()
-    monkeypatch.setattr("bas.studies.tune.study.run_attempt", lambda *a: (made.append(a[-1]), run_attempt(*a)))
+    monkeypatch.setattr("bas.studies.tune.trials.run_attempt", lambda *a: (made.append(a[-1]), run_attempt(*a)))
     assert main(tune("cut", "--seeds", "2")) == 0
     assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
@@ -216,7 +213,15 @@ def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     before = {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()}
     assert main(tune("cut", "--seeds", "2", trials=3)) == 0  # fewer than there are
     assert made == []
-    assert {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()} == before
+    after = {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()}
+    assert {p.name for p in after.keys() - before.keys()} == {
+        f"study-ser_bas3-003-fold{f}-seed0.json" for f in range(3)
+    }
+    assert before.items() <= after.items(), "the best of a study is of all its trials"
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
 def is_there(group: int) -> bool:
@@ -232,9 +237,8 @@ def test_killed_outright_and_taken_up_by_one_process(work: Path) -> None:
     command = [sys.executable, "-m", "bas", *tune("killed", "--seeds", "2", "--workers", "2")]
     none = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=none, stderr=none, start_new_session=True)
-    journal = Path("runs/killed/studies.journal")
     started = time.monotonic()
-    while not (journal.exists() and journal.read_text().count('"seconds"') >= 5):
+    while sum(p.read_text().count('"seconds"') for p in Path("runs/killed/studies").glob("*.journal")) < 5:
         assert time.monotonic() - started < 300
         assert process.poll() is None
         time.sleep(0.02)
@@ -245,11 +249,7 @@ def test_killed_outright_and_taken_up_by_one_process(work: Path) -> None:
         time.sleep(0.05)
     assert main(tune("killed", "--seeds", "2")) == 0
     assert outcomes("killed") == outcomes("whole"), "whatever the number of processes"
-    timeless = [
-        [{k: v for k, v in row.items() if "seconds" not in k} for row in results(name)["rows"]]
-        for name in ("killed", "whole")
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(results("killed")["rows"]) == timeless(results("whole")["rows"])
 
 
 def test_more_trials_are_told_where_the_test_part_was_scored_before(work: Path) -> None:
@@ -276,23 +276,25 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Data, "batches", spied_batches)
     monkeypatch.setattr(Data, "moments", spied_moments)
-    session = begun(fresh("spied"), "blocks")
+    session = begun(fresh("spied"), "blocks", 2)
     fold = session.run.protocol.folds[2]
     for ordinal in range(2):
         run_attempt(session, Attempt("ser_bas3", 2, ordinal))
     assert seen == set(session.members((*fold.fit, *fold.valid)).tolist())
 
 
-def begun(folder: Path, mode: str) -> TuneSession:
-    """The folder's studies, made, and a session in which to make trials."""
-    begin(Run.open(folder), mode)
-    return TuneSession(folder)
+def begun(folder: Path, mode: str, fold: int = 0) -> Session:
+    """A study, made, and a session in which to make trials."""
+    session = Session(folder)
+    begin(session.run, mode, "ser_bas3", fold)
+    return session
 
 
 def fresh(name: str, *more: str) -> Path:
     """A run's folder that holds no study yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bas.studies.tune.study.carry_out", lambda *_: None)
+        patch.setattr("bas.studies.tune.study.train", lambda *_: None)
+        patch.setattr("bas.studies.tune.study.conclude", lambda *_: None)
         assert main(tune(name, *more)) == 0
     return Path("runs") / name
 
@@ -301,7 +303,7 @@ def fresh(name: str, *more: str) -> Path:
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
     session = begun(fresh("pruned", "--set", "epochs=4"), "blocks")
-    study, given = study_of(session.journal, "ser_bas3", 0), bas.studies.tune.trials.apply_params
+    study, given = study_of(session.run.folder, "ser_bas3", 0), bas.studies.tune.trials.apply_params
     for lr in (None, None, 1e-12, 1e30):
         study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
         if lr:
@@ -317,37 +319,37 @@ def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeyp
     assert list(slow.intermediate_values) == [0, 1]  # the first quarter is spared
     assert broken.state == TrialState.PRUNED
     assert broken.user_attrs["broken"].startswith("training diverged")
-    assert best_of(session.journal, "ser_bas3", 0).number == preset.number
+    assert best_of(session.run.folder, "ser_bas3", 0).number == preset.number
 
 
-def test_a_study_is_shared(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Threads, each with its own session and journal, for processes: two of those took longer than all the rest.
-    meet, fit = threading.Barrier(2, timeout=PATIENCE), bas.studies.tune.trials.fit
+def test_studies_are_shared_by_processes_and_end_as_of_one(work: Path) -> None:
+    assert main(tune("shared", "--seeds", "2", "--prepare")) == 0
+    assert not Path("runs/shared/studies").exists()
+    command = [sys.executable, "-m", "bas", "work", "runs/shared", "--workers", "1"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=PATIENCE)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    made = {job.name: job.read_bytes() for job in Path("runs/shared/jobs").glob("*.json")}
+    assert main(tune("shared", "--seeds", "2")) == 0
+    assert {job.name: job.read_bytes() for job in Path("runs/shared/jobs").glob("*.json")} == made, "nothing was left"
+    assert outcomes("shared") == outcomes("whole")
+    assert timeless(results("shared")["rows"]) == timeless(results("whole")["rows"])
 
-    def do(task: bytes) -> bool:
-        place, work, piece = pickle.loads(task)
-        return work(TuneSession(place.folder), piece) is not False
 
-    def beside_another(*arguments: Any) -> Any:
-        if len(arguments) == 7:  # a trial: no checkpoint
-            meet.wait()
-        return fit(*arguments)
-
-    monkeypatch.setattr("bas.runs.workers.ProcessPoolExecutor", lambda workers, *_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr("bas.runs.workers.carry_out", do)
-    monkeypatch.setattr(bas.studies.tune.trials, "fit", beside_another)
-    assert main(tune("shared", *ONE_FOLD, "--workers", "2")) == 0
-    (trials,) = trials_of("shared")
-    assert [t.number for t in trials] == list(range(4))
-    note = "trials of one study ran side by side"
-    assert note in Path("runs/shared/table.md").read_text()
-    assert note not in Path("runs/whole/table.md").read_text()
+def test_parts_of_a_tuning_make_the_whole(work: Path) -> None:
+    assert main(tune("parts", "--prepare")) == 0
+    for part in ("1/2", "0/2"):
+        assert main(["work", "runs/parts", "--part", part, "--workers", "1"]) == 0
+    before = sorted(os.listdir("runs/parts/jobs"))
+    assert main(tune("parts")) == 0
+    assert sorted(os.listdir("runs/parts/jobs")) == before
+    assert outcomes("parts") == outcomes("whole")
 
 
 def test_on_a_gpu_trials_are_made_one_after_another_and_baselines_together(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bas.studies.tune.study.Workers", partial(Workers, stacked=True))
+    monkeypatch.setattr("bas.runs.workers.Workers", partial(Workers, stacked=True))
     assert main(tune("stacked")) == 0
     assert outcomes("stacked") == outcomes("whole")
 
@@ -364,7 +366,7 @@ def test_the_search_can_choose_the_blocks(work: Path) -> None:
 def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
     session = begun(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"), "search")
     run_attempt(session, Attempt("ser_bas3", 0, 0))
-    trial = best_of(session.journal, "ser_bas3", 0)
+    trial = best_of(session.run.folder, "ser_bas3", 0)
     assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
     assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
 
@@ -381,16 +383,18 @@ def test_a_layer_mix_is_tuned_too(work: Path) -> None:
 
 def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree("runs/whole", "runs/again"))
-    searched, journal = tune("again", "--seeds", "2", "--tune", "search", trials=1), folder / "studies.journal"
+    searched, journals = tune("again", "--seeds", "2", "--tune", "search", trials=1), folder / "studies"
     for left in ("", '{"op_code":6,"worker_'):  # gone, or cut off in its first line
-        journal.unlink(missing_ok=True)
-        if left:
-            journal.write_text(left)
+        for journal in list(journals.iterdir()):
+            journal.unlink()
+            if left:
+                journal.write_text(left)
         assert main(searched) == 2
         line = capsys.readouterr().err.strip()
-        assert line.startswith("bas: runs/again: jobs/tuned-* belong to a studies.journal that is gone; put that back")
+        message = "study-ser_bas3-004-fold0-seed0.json belongs to studies/ser_bas3-fold0.journal, which is gone"
+        assert line.startswith(f"bas: runs/again/jobs: {message}; put that back, or give another --name")
         assert "\n" not in line
-    for path in (folder / "jobs").glob("tuned-*"):
+    for path in [*(folder / "jobs").glob("tuned-*"), *(folder / "jobs").glob("study-*")]:
         path.unlink()
     assert main(searched) == 0
     for job in (folder / "jobs").glob("tuned-*.json"):
@@ -442,11 +446,14 @@ def test_refused_while_another_is_at_work_or_with_other_ranges(
 
 @pytest.mark.parametrize("junk", [b"junk\n", b'{"op_code": 4}\n', b'[]\n{"worker_id": 1}\n'])
 def test_a_damaged_journal_is_refused(work: Path, capsys: pytest.CaptureFixture[str], junk: bytes) -> None:
-    (fresh("damaged") / "studies.journal").write_bytes(junk)
-    assert main(tune("damaged")) == 2
+    name = f"damaged{len(junk)}"
+    journal = journal_path(fresh(name), "ser_bas3", 1)
+    journal.parent.mkdir(exist_ok=True)
+    journal.write_bytes(junk)
+    assert main(tune(name)) == 2
     line = capsys.readouterr().err
-    assert "runs/damaged/studies.journal: damaged, or no journal" in line
-    assert "delete it and jobs/tuned-*" in line
+    assert f"runs/{name}/studies/ser_bas3-fold1.journal: damaged, or no journal" in line
+    assert "delete it, and jobs/study-* and jobs/tuned-* of ser_bas3-fold1: it is tuned again" in line
 
 
 def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
@@ -512,8 +519,7 @@ def test_what_is_killed_while_its_parameters_are_written_is_made_as_it_would_hav
     folder = fresh("half")
 
     def opened() -> optuna.Study:
-        begin(Run.open(folder), "blocks")
-        return study_of(open_journal(folder), "ser_bas3", 0)
+        return begin(Run.open(folder), "blocks", "ser_bas3", 0)
 
     def waiting(study: optuna.Study) -> list[dict[str, Any]]:
         return [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]

@@ -14,7 +14,7 @@ from extracting import extract as extract_quietly
 
 from bas.corpora import Corpus
 from bas.errors import UserError
-from bas.studies.tune.trials import JOURNAL, begin
+from bas.studies.tune.trials import begin, journal_path
 from bas.util.files import alone, locked, open_own, replacing, write_text
 from bas.util.temporary import temporary_of
 
@@ -102,10 +102,12 @@ def test_an_extraction_into_such_a_folder_is_refused(tmp_path: Path, mine: Path,
 
 def test_a_journal_of_trials_is_not_cut_off_through_a_link(tmp_path: Path, mine: Path) -> None:
     mine.write_text(MINE + "and an unfinished line")
-    (tmp_path / JOURNAL).symlink_to(mine)
+    journal = journal_path(tmp_path, "four", 0)
+    journal.parent.mkdir()
+    journal.symlink_to(mine)
     run: Any = SimpleNamespace(folder=tmp_path)
-    with pytest.raises(UserError, match=JOURNAL):
-        begin(run, "blocks")
+    with pytest.raises(UserError, match=journal.name):
+        begin(run, "blocks", "four", 0)
     assert mine.read_text() == MINE + "and an unfinished line"
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.storages import JournalStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
 from bas.runs.baselines import SIMPLE
@@ -24,9 +22,9 @@ from bas.studies.tune.trials import FINISHED, best_of, planned_params, recorded_
 FEW = 10  # complete trials: with fewer, importances are not computed
 
 
-def tabulate(run: Run, journal: JournalStorage, mode: Mode) -> Tuning:
+def tabulate(run: Run, mode: Mode) -> Tuning:
     """Every number of the page: a comparison of the tuned rows, and the cost and outcome of every study."""
-    tuning = {space: _tuning(run, journal, space) for space in run.spaces}
+    tuning = {space: _tuning(run, space) for space in run.spaces}
     labels = {space: f"tuned {space}" for space in run.spaces}
     jobs: dict[str, list[list[Scored]]] = {
         labels[space]: [
@@ -64,13 +62,13 @@ def baselines_of(run: Run) -> tuple[str, ...]:
     return (first, *([SIMPLE] if SIMPLE in others else others[-1:]))
 
 
-def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
+def _tuning(run: Run, space: str) -> SpaceTuning:
     """The ranges of one space, and for every fold the counts, seconds and best trial of its study."""
     folds = []
     importances: list[Mapping[str, float]] = []
     for fold in range(len(run.protocol.folds)):
-        study = study_of(journal, space, fold)
-        best, trials = best_of(journal, space, fold), study.get_trials(deepcopy=False)
+        study = study_of(run.folder, space, fold)
+        best, trials = best_of(run.folder, space, fold), study.get_trials(deepcopy=False)
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
         made = [t for t in trials if t.state in FINISHED]
         jobs = (run.folder / "jobs").glob(f"tuned-{space}-*-fold{fold}-seed*.json")
@@ -81,7 +79,6 @@ def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
                 complete=len(complete),
                 broken=sum("broken" in t.user_attrs for t in made),
                 cut_off=sum(t.state == TrialState.FAIL for t in trials),
-                side_by_side=_overlap(made),
                 seconds=sum(t.user_attrs["seconds"] for t in made),
                 best=best.number,
                 value=float(best.values[0]),
@@ -96,18 +93,12 @@ def _tuning(run: Run, journal: JournalStorage, space: str) -> SpaceTuning:
             with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
                 evaluator = optuna.importance.PedAnovaImportanceEvaluator()
                 importances.append(optuna.importance.get_param_importances(study, evaluator=evaluator))
-    drawn = recorded_ranges(study_of(journal, space, 0))
+    drawn = recorded_ranges(study_of(run.folder, space, 0))
     return SpaceTuning(
         ranges={name: _in_words(distribution) for name, distribution in drawn.items()},
         folds=tuple(folds),
         importances={n: statistics.fmean(i.get(n, 0.0) for i in importances) for n in drawn if importances},
     )
-
-
-def _overlap(trials: Sequence[FrozenTrial]) -> bool:
-    """Whether any two trials ran at the same time."""
-    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
-    return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 
 
 def _in_words(distribution: BaseDistribution) -> str:

@@ -52,9 +52,6 @@ def _legend(results: Tuning) -> list[str]:
             + "."
         )
         lines.append(f"{space}, drawn from: {'; '.join(f'{n} {of}' for n, of in tuned.ranges.items())}.")
-        if any(fold.side_by_side for fold in folds):
-            note = "more workers than studies: trials of one study ran side by side, and another run may draw others"
-            lines.append(f"{space}: {note}.")
         if tuned.importances:
             order = sorted(tuned.importances.items(), key=lambda item: -item[1])
             shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in order)

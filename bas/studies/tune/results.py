@@ -21,7 +21,6 @@ class FoldTuning:
     complete: int
     broken: int  # diverged or too large
     cut_off: int  # trials that a kill cut off; they were made again
-    side_by_side: bool  # whether any two trials ran at the same time
     seconds: float  # of all trials
     best: int  # the trial's number
     value: float  # its validation loss

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import JournalStorage
 from rich.console import Console
 
 from bas.errors import UserError
+from bas.protocols import Protocol
 from bas.report.notes import announce
 from bas.report.results import write_results
 from bas.runs.plan import BEST, Job, Kind
-from bas.runs.run import Run
+from bas.runs.results import StudyResult, read_result
+from bas.runs.run import Inputs, Run
+from bas.runs.start import reopen, start
 from bas.runs.workers import Workers
 from bas.search.search import STRATEGIES
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import MODES, markdown, show
 from bas.studies.tune.results import Mode, Tuning
-from bas.studies.tune.trials import (
-    FINISHED,
-    Attempt,
-    TuneSession,
-    begin,
-    best_of,
-    recorded_ranges,
-    run_attempt,
-    score,
-    study_of,
-)
+from bas.studies.tune.trials import check_studies, ranges, run_study, score
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
 from bas.training.settings import RACES, Settings
@@ -43,49 +36,84 @@ def check_mode(mode: Mode, settings: Settings) -> None:
         raise UserError(f"setting strategy={settings.strategy}: tune.choose=search tunes a supernet's search; {wanted}")
 
 
-def carry_out(run: Run, mode: Mode, trials: int, workers: int, console: Console, memory: float | None = None) -> Tuning:
-    """Make the missing trials, score the best of each study and the baselines; write and show the page.
+def begin(folder: Path, inputs: Inputs, protocol: Protocol, mode: Mode) -> Run:
+    """Begin a tuning in the folder, or go on with it. The caller holds the folder's lock.
 
-    trials: how many in every fold, for every space. memory: see the study `compare`. The caller holds the folder's
-    lock.
+    Raises UserError for what `start.start` refuses, and where studies there were made with another mode.
     """
-    announce(run, workers, console)
-    journal = begin(run, mode)
-    placement, line = _place(run, journal, workers, memory)
-    console.print(line)
-    folds, seeds, epochs = range(len(run.protocol.folds)), run.plan.seeds, run.plan.settings.epochs
-    committee = run.plan.settings.committee
-    studies = [(space, fold) for space in run.spaces for fold in folds]
-    linear = [Job(Kind.LINEAR, row, f, seeds[0]) for row in run.task.linears for f in folds]
-    baselines = [Job(Kind.BASELINE, row, f, s) for row in baselines_of(run) for s in seeds for f in folds]
-    with Workers(workers, console) as pool:
-        if run.plan.layer == BEST:
-            pool.run(run, [Job(Kind.LAYER, BEST, f, 0) for f in folds], 1, "layers", placement, open=TuneSession)
-        console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
-        chains: list[Sequence[Attempt]] = []
-        beside = -(-workers // len(studies))  # trials of one study at a time
-        for space, fold in studies:
-            made = len(study_of(journal, space, fold).get_trials(deepcopy=False, states=FINISHED))
-            left = [Attempt(space, fold, ordinal) for ordinal in range(made, trials)]
-            chains += [left[i::beside] for i in range(beside)]
-        pool.run_chains(run, chains, trials * len(studies), "trials", placement, run_attempt, TuneSession)
-        best = {study: best_of(journal, *study).number for study in studies}
-        scores = [Job(Kind.TUNED, space, f, seed, best[space, f]) for seed in seeds for space, f in studies]
-        pool.run(run, scores, epochs * committee, "trainings", placement, score, TuneSession)
-        pool.run(run, linear, 1, "linear rows", placement, open=TuneSession)
-        pool.run(run, baselines, epochs * committee, "baselines", placement, open=TuneSession)
-    results = tabulate(run, journal, mode)
+    run = start(folder, inputs, protocol)
+    check_studies(run, mode)
+    return run
+
+
+def join(folder: Path, mode: Mode) -> Run:
+    """Open a tuning that is begun, to do some of its jobs."""
+    run = reopen(folder, beside=True)
+    check_studies(run, mode)
+    return run
+
+
+def train(run: Run, mode: Mode, trials: int, pool: Workers, memory: float | None) -> None:
+    """Make the missing trials, train the best of each study with every seed, and the baselines; or the pool's part of
+    them. memory: see the study `compare`.
+
+    trials: how many in every fold, for every space. Any number of processes may do so at a time, on any hosts: each
+    study and each training is claimed. Needs no lock.
+    """
+    announce(run, pool.count, pool.console)
+    placement, line = _place(run, mode, pool.count, memory)
+    pool.console.print(line)
+    seeds, committee = run.plan.seeds, run.plan.settings.committee
+    studies, once, baselines = _studies(run, trials), _once(run), _baselines(run)
+    layers = [job for job in once if job.kind == Kind.LAYER]
+    pool.run(run, layers, 1, "layers", placement, shared=True)
+    pool.console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
+    # Every part trains the best of any study.
+    pool.run(run, studies, trials, "studies", placement, partial(run_study, mode), shared=True)
+    best = [(job, read_result(run, job, StudyResult).best) for job in studies]
+    scores = [Job(Kind.TUNED, job.row, job.fold, seed, number) for seed in seeds for job, number in best]
+    epochs = run.plan.settings.epochs * committee
+    pool.run(run, scores, epochs, "trainings", placement, score)
+    pool.run(run, [job for job in once if job not in layers], 1, "linear rows", placement)
+    pool.run(run, baselines, epochs, "baselines", placement)
+
+
+def expected(run: Run, trials: int) -> list[Path]:
+    """The results of all jobs, but for the trainings of what the studies choose."""
+    return [run.job_path(job.name) for job in (*_studies(run, trials), *_once(run), *_baselines(run))]
+
+
+def conclude(run: Run, mode: Mode, console: Console) -> Tuning:
+    """Write and show the page. All jobs must be done."""
+    results = tabulate(run, mode)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
     show(results, console)
     return results
 
 
-def _place(run: Run, journal: JournalStorage, workers: int, memory: float | None) -> tuple[Placement, str]:
+def _studies(run: Run, trials: int) -> list[Job]:
+    folds = range(len(run.protocol.folds))
+    return [Job(Kind.STUDY, space, f, run.plan.seeds[0], trials) for space in run.spaces for f in folds]
+
+
+def _once(run: Run) -> list[Job]:
+    """Jobs of one seed."""
+    folds = range(len(run.protocol.folds))
+    layers = [Job(Kind.LAYER, BEST, f, 0) for f in folds if run.plan.layer == BEST]
+    return [*layers, *(Job(Kind.LINEAR, row, f, run.plan.seeds[0]) for row in run.task.linears for f in folds)]
+
+
+def _baselines(run: Run) -> list[Job]:
+    folds = range(len(run.protocol.folds))
+    return [Job(Kind.BASELINE, row, f, s) for row in baselines_of(run) for s in run.plan.seeds for f in folds]
+
+
+def _place(run: Run, mode: Mode, workers: int, memory: float | None) -> tuple[Placement, str]:
     """As `session.place_features`, for the smallest stride that a trial may draw."""
     strides = [run.plan.settings.stride]
-    for space in run.spaces:
-        drawn = recorded_ranges(study_of(journal, space, 0))["stride"]
+    for file in run.spaces.values():
+        drawn = ranges(run.plan.settings, file.space, run.store.info.dim, mode)["stride"]
         assert isinstance(drawn, CategoricalDistribution)
         strides += [s for s in drawn.choices if isinstance(s, int)]
     ids = [u.id for u in run.utterances]

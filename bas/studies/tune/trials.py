@@ -6,9 +6,9 @@ ties. The first trial is the preset with the first candidate in every slot (in `
 chosen trial is never worse than that on valid. No trial sees a test part: the best trial of each study is trained again
 with every seed of the plan, and scored on the test part once.
 
-The studies are in one journal in the run's folder, which all worker processes share. A trial that a kill cut off is
-made again. What a trial draws depends only on the earlier trials of its study. With no more workers than studies, each
-study runs one trial at a time, and the numbers repeat exactly; with more, they depend on the order in which trials end.
+Each study is a job, and has a journal of its own in the run's folder, which only the process writes that has claimed
+the job: one trial after another, so that numbers repeat exactly, whatever processes and hosts share the run. A trial
+that a kill cut off is made again.
 
 References
     Akiba et al., *Optuna*, KDD 2019. Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, NeurIPS 2011: TPE.
@@ -21,11 +21,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
-import warnings
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -49,15 +47,14 @@ from bas.report.format import encoder_name
 from bas.runs import tensorboard
 from bas.runs.fit import fit, fit_row, search_fold
 from bas.runs.jobs import checkpoint, finish, keep
-from bas.runs.plan import Job
-from bas.runs.results import TunedResult
+from bas.runs.plan import Job, Kind
+from bas.runs.results import StudyResult, TunedResult
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.search.gates import softmax
 from bas.search.search import STRATEGIES
 from bas.space import Architecture, SearchSpace, keyword_values, told, with_keyword
 from bas.training.loop import Record
-from bas.training.placement import Placement
 from bas.training.settings import Settings
 from bas.util.faults import naming
 from bas.util.files import open_own
@@ -71,7 +68,8 @@ GRACE = 0.25  # share of the epochs before a trial may be pruned: under one-cycl
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 CHECKSUM = "crc32"
-JOURNAL = "studies.journal"
+STUDIES = "studies"
+"""The folder of the journals."""
 
 
 def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> dict[str, BaseDistribution]:
@@ -169,10 +167,20 @@ def _checksum(log: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(log).encode()):08x}"
 
 
-def open_journal(folder: Path) -> JournalStorage:
-    """Open the journal of the run's studies. Raises UserError where the file is damaged or no journal."""
+def journal_path(folder: Path, space: str, fold: int) -> Path:
+    return folder / STUDIES / f"{_name(space, fold)}.journal"
+
+
+def study_of(folder: Path, space: str, fold: int, **how: Any) -> optuna.Study:
+    """A study of the run in `folder`, as far as its journal goes; how: its sampler and its pruner.
+
+    Raises UserError where the journal is damaged or none.
+    """
+    return optuna.load_study(study_name=_name(space, fold), storage=_open(journal_path(folder, space, fold)), **how)
+
+
+def _open(path: Path) -> JournalStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar shows all trials
-    path = folder / JOURNAL
     try:
         journal = JournalStorage(CheckedJournal(path))
         with path.open("rb") as stream:
@@ -182,47 +190,70 @@ def open_journal(folder: Path) -> JournalStorage:
         return journal
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         reason = f"damaged, or no journal ({type(error).__name__})"
-        raise UserError(f"{path}: {reason}; delete it and jobs/tuned-*: all is tuned again") from error
+        remedy = f"delete it, and jobs/study-* and jobs/tuned-* of {path.stem}: it is tuned again"
+        raise UserError(f"{path}: {reason}; {remedy}") from error
 
 
-def begin(run: Run, mode: str) -> JournalStorage:
-    """Create the studies, or open them again. The caller holds the folder's lock: no other process writes the journal.
+def check_studies(run: Run, mode: str) -> None:
+    """Raise UserError where studies that were begun were made with another mode or other ranges, or their journal is
+    gone and results of it are left: new trials would have the same numbers. Writes nothing."""
+    for space in run.spaces:
+        made_of = _made_of(run, mode, space)
+        for fold in range(len(run.protocol.folds)):
+            path = journal_path(run.folder, space, fold)
+            # A journal that was cut off in its first line has no study.
+            if path.is_file() and b"\n" in path.read_bytes():
+                _compare(run.folder, study_of(run.folder, space, fold), made_of)
+            elif left := _results_of(run.folder, space, fold):
+                reason = f"{left[0].name} belongs to {STUDIES}/{path.name}, which is gone"
+                raise UserError(f"{run.folder}/jobs: {reason}; put that back, or give another --name")
 
-    Raises UserError where the studies were made with another mode or other ranges, and where the journal is gone but
-    trainings of its trials are left: new trials would have the same numbers.
-    """
-    path = run.folder / JOURNAL
-    if os.path.lexists(path):  # a killed process leaves an unfinished last line, and its lock
+
+def _results_of(folder: Path, space: str, fold: int) -> list[Path]:
+    jobs = folder / "jobs"
+    kinds = (Kind.STUDY, Kind.TUNED)
+    return [path for kind in kinds for path in sorted(jobs.glob(f"{kind}-{space}-*-fold{fold}-seed*.json"))]
+
+
+def _made_of(run: Run, mode: str, space: str) -> dict[str, str]:
+    drawn = ranges(run.plan.settings, run.spaces[space].space, run.store.info.dim, mode)
+    return {"tune": mode, **{f"range of {n}": distribution_to_json(d) for n, d in drawn.items()}}
+
+
+def _compare(folder: Path, study: optuna.Study, made_of: Mapping[str, str]) -> None:
+    recorded = study.user_attrs.get("made_of", made_of)
+    for name in {**made_of, **recorded}:
+        if recorded.get(name) != made_of.get(name):
+            reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
+            raise UserError(f"{folder}: {reason}; give another --name")
+
+
+def begin(run: Run, mode: str, space: str, fold: int) -> optuna.Study:
+    """Create a study, or take it up. The caller has claimed its job: no other process writes the journal."""
+    path = journal_path(run.folder, space, fold)
+    path.parent.mkdir(exist_ok=True)
+    if path.is_symlink() or path.exists():  # a killed process leaves an unfinished last line, and its lock
         with open_own(path, "r+b") as stream:
             stream.truncate(stream.read().rfind(b"\n") + 1)
-        for left in path.parent.glob(f"{JOURNAL}.lock*"):
-            left.unlink()
-    if not (path.exists() and path.stat().st_size) and any((run.folder / "jobs").glob("tuned-*")):
-        reason = f"jobs/tuned-* belong to a {JOURNAL} that is gone"
-        raise UserError(f"{run.folder}: {reason}; put that back, or give another --name")
-    journal, settings, in_dim = open_journal(run.folder), run.plan.settings, run.store.info.dim
-    for space, file in run.spaces.items():
-        drawn = ranges(settings, file.space, in_dim, mode)
-        made_of = {"tune": mode, **{f"range of {n}": distribution_to_json(d) for n, d in drawn.items()}}
-        for fold in range(len(run.protocol.folds)):
-            study = optuna.create_study(
-                study_name=_name(space, fold), storage=journal, direction="minimize", load_if_exists=True
-            )
-            recorded = study.user_attrs.get("made_of", made_of)
-            for name in {**made_of, **recorded}:
-                if recorded.get(name) != made_of.get(name):
-                    reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
-                    raise UserError(f"{run.folder}: {reason}; give another --name")
-            study.set_user_attr("made_of", made_of)
-            waiting = [planned_params(t) for t in study.get_trials(states=(TrialState.WAITING,))]
-            for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                params = planned_params(trial)
-                if params.keys() == drawn.keys() and params not in waiting:  # else the same ones are drawn again
-                    study.enqueue_trial(params)
-                study.tell(trial.number, state=TrialState.FAIL)
-            if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(preset_params(settings, file.space, in_dim, drawn))
-    return journal
+        for left in path.parent.glob(f"{path.name}.lock*"):
+            left.unlink(missing_ok=True)
+    storage, made_of = _open(path), _made_of(run, mode, space)
+    study = optuna.create_study(
+        study_name=_name(space, fold), storage=storage, direction="minimize", load_if_exists=True
+    )
+    _compare(run.folder, study, made_of)
+    study.set_user_attr("made_of", made_of)
+    drawn = recorded_ranges(study)
+    waiting = [planned_params(t) for t in study.get_trials(states=(TrialState.WAITING,))]
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        params = planned_params(trial)
+        if params.keys() == drawn.keys() and params not in waiting:  # else the same ones are drawn again
+            study.enqueue_trial(params)
+        study.tell(trial.number, state=TrialState.FAIL)
+    if not study.get_trials(deepcopy=False):
+        given = run.spaces[space].space
+        study.enqueue_trial(preset_params(run.plan.settings, given, run.store.info.dim, drawn))
+    return study
 
 
 def _name(space: str, fold: int) -> str:
@@ -235,19 +266,15 @@ def planned_params(trial: FrozenTrial) -> dict[str, Any]:
     return params
 
 
-def study_of(journal: JournalStorage, space: str, fold: int) -> optuna.Study:
-    return optuna.load_study(study_name=_name(space, fold), storage=journal)
-
-
 def recorded_ranges(study: optuna.Study) -> dict[str, BaseDistribution]:
     """The ranges that the study was made with."""
     made_of = study.user_attrs["made_of"].items()
     return {n.removeprefix("range of "): json_to_distribution(v) for n, v in made_of if n.startswith("range of ")}
 
 
-def best_of(journal: JournalStorage, space: str, fold: int) -> FrozenTrial:
+def best_of(folder: Path, space: str, fold: int) -> FrozenTrial:
     """The complete trial with the lowest validation loss. Raises UserError where every trial diverged."""
-    study = study_of(journal, space, fold)
+    study = study_of(folder, space, fold)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise UserError(f"{space}, fold {fold}: every trial diverged; lower the setting lr")
     return study.best_trial
@@ -262,25 +289,24 @@ class Attempt:
     ordinal: int
 
 
-class TuneSession(Session):
-    """A run that is tuned, open in this process, with the journal of its studies."""
+def run_study(mode: str, session: Session, job: Job) -> None:
+    """Make the trials of a study that are missing of `job.number`. The result says which trial is the best."""
+    assert job.number is not None
+    study = begin(session.run, mode, job.row, job.fold)
+    made = len(study.get_trials(deepcopy=False, states=FINISHED))
+    for ordinal in range(made, job.number):
+        run_attempt(session, Attempt(job.row, job.fold, ordinal))
+        session.tick()
+    best, study = best_of(session.run.folder, job.row, job.fold), study_of(session.run.folder, job.row, job.fold)
+    seconds = sum(t.user_attrs["seconds"] for t in study.get_trials(deepcopy=False, states=FINISHED))
+    keep(session, job, StudyResult(best=best.number, seconds=seconds))
 
-    def __init__(
-        self, source: Run | Path, tick: Callable[[], None] = lambda: None, placement: Placement | None = None
-    ) -> None:
-        super().__init__(source, tick, placement)
-        self.journal = open_journal(self.run.folder)
 
-
-def run_attempt(session: TuneSession, attempt: Attempt) -> None:
+def run_attempt(session: Session, attempt: Attempt) -> None:
     """Draw the parameters of a trial, train, and report the outcome to the study. The test part is not touched."""
     run, begun = session.run, time.monotonic()
-    study = optuna.load_study(
-        study_name=_name(attempt.space, attempt.fold),
-        storage=session.journal,
-        sampler=_sampler(attempt),
-        pruner=optuna.pruners.MedianPruner(STARTUP, math.ceil(GRACE * run.plan.settings.epochs)),
-    )
+    pruner = optuna.pruners.MedianPruner(STARTUP, math.ceil(GRACE * run.plan.settings.epochs))
+    study = study_of(run.folder, attempt.space, attempt.fold, sampler=_sampler(attempt), pruner=pruner)
     trial = study.ask(recorded_ranges(study))
     settings, space = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
     seed = run.plan.seeds[0]
@@ -318,9 +344,7 @@ def run_attempt(session: TuneSession, attempt: Attempt) -> None:
 
 def _sampler(attempt: Attempt) -> optuna.samplers.TPESampler:
     seed = hashlib.sha256(repr((attempt.space, attempt.fold, attempt.ordinal)).encode()).digest()[:4]
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # before Optuna 5
-        # Trials that run beside this one count as bad ones, so that no parameters are tried twice.
-        return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"), constant_liar=True)
+    return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"))
 
 
 def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
@@ -348,10 +372,10 @@ def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
         tensorboard.write_hparams(board, facts, settings, metrics, run.metrics)
 
 
-def score(session: TuneSession, job: Job) -> None:
+def score(session: Session, job: Job) -> None:
     """Train a study's best trial with this seed and score it once on the test part. The result is like `run_job`'s."""
     run = session.run
-    trial = best_of(session.journal, job.row, job.fold)
+    trial = best_of(run.folder, job.row, job.fold)
     assert trial.number == job.number
     settings, space = apply_params(run.plan.settings, run.spaces[job.row].space, trial.params)
     architecture = Architecture.of(trial.user_attrs["architecture"])
