@@ -3,12 +3,14 @@
 `python benchmarks/scale.py --utterances 10000 100000 --folder FOLDER` writes scale.md. The corpus is made here, once
 for each number: a manifest, recordings of noise of 0.05 to 0.2 s, and a store of one state of width 8 in shards of
 4,096 utterances. So steps that go by utterance, file or shard are measured at their full number, and those that go by
-hours of audio or bytes of features are not. Each step is a process of its own; a step is run with a warm disk cache.
+hours of audio or bytes of features are not. Each step is a process of its own, and the disk's cache is warm. What was
+measured stays in FOLDER, and is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -16,10 +18,11 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,14 +130,23 @@ def begin_step(manifest: Path) -> None:
     import bas
 
     os.chdir(manifest.parent)  # a run is a folder in runs/
-    spaces = Path(__file__).parents[1] / "search_spaces"
-    bas.prepare(
-        "compare",
-        {"features": [str(manifest.parent / "store")], "spaces": [str(spaces / "ser_bas3.py")]},
-        name="run",
-        preset="paper",
-        protocol={"rule": "speaker:5"},
-    )
+    bas.prepare("compare", _experiment(manifest))
+
+
+def _experiment(manifest: Path) -> dict[str, Any]:
+    """The smallest networks, for one epoch: what is measured is what surrounds them."""
+    space = Path(__file__).parents[1] / "search_spaces" / "ser_bas3.py"
+    settings = {"epochs": 1, "width": 8, "batch_size": 256, "strategy": "gumbel", "committee": 1}
+    given = {"features": [str(manifest.parent / "store")], "spaces": [str(space)], "seeds": 2, "device": "cpu"}
+    return {**given, "name": "run", "preset": "cpu", "settings": settings, "protocol": {"rule": "speaker:5"}}
+
+
+def compare_step(manifest: Path) -> None:
+    """The trainings and the table; once all is done, the table alone."""
+    import bas
+
+    os.chdir(manifest.parent)
+    bas.compare(_experiment(manifest))
 
 
 def join_step(manifest: Path) -> None:
@@ -158,14 +170,20 @@ STEPS: dict[str, tuple[Step, str]] = {
     "open": (open_step, "open the store"),
     "verify": (verify_step, "`bas features verify`: every byte of features, every recording"),
     "protocol": (protocol_step, "`bas protocol`: split by speaker, and compare all recordings"),
-    "begin": (begin_step, "begin a run of `compare`"),
+    "begin": (begin_step, "begin the first run of `compare` on the store"),
     "again": (begin_step, "go on with it: what each verb does before its first training"),
     "join": (join_step, "open it in one more worker"),
     "load": (read_step, "open it and load a state of all utterances"),
+    "train": (compare_step, "its 50 trainings and searches, as small as they get"),
+    "table": (compare_step, "`compare` with everything done: the table and the report"),
 }
+TRAINED = 100_000  # utterances; more would take hours, of networks alone
 
 
 # The page
+
+
+Figures = dict[str, tuple[float, float]]
 
 
 def measure(name: str, manifest: Path) -> tuple[float, float]:
@@ -188,9 +206,9 @@ def run_step(name: str, manifest: Path) -> None:
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
-def page(figures: dict[int, dict[str, tuple[float, float]]], given: Sequence[int]) -> str:
+def page(figures: dict[int, Figures]) -> str:
     """The page: a row a step."""
-    counts = " ".join(map(str, given))
+    counts = " ".join(map(str, figures))
     head = " | ".join(f"{count:,} utterances" for count in figures)
     lines = [
         "# What a large corpus costs before anything is trained",
@@ -205,7 +223,7 @@ def page(figures: dict[int, dict[str, tuple[float, float]]], given: Sequence[int
         f"| --- |{' --- |' * len(figures)}",
     ]
     for name, (_, words) in STEPS.items():
-        cells = (f"{of[name][0]:,.1f} s, {of[name][1]:.1f} GiB" for of in figures.values())
+        cells = (f"{of[name][0]:,.1f} s, {of[name][1]:.1f} GiB" if name in of else "–" for of in figures.values())
         lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -215,23 +233,27 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, nargs="+", default=[10_000, 100_000], help="default: %(default)s")
     parser.add_argument("--folder", type=Path, required=True, help="for corpora and stores, kept for the next time")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=STEPS, nargs="+", help="print these steps, and write no page")
+    parser.add_argument("--only", choices=STEPS, nargs="+", help="measure these steps alone, again")
     arguments = parser.parse_args()
     if arguments.step:
         return run_step(arguments.step, arguments.folder)
-    figures: dict[int, dict[str, tuple[float, float]]] = {}
+    figures: dict[int, Figures] = {}
     for count in arguments.utterances:
-        manifest = make_corpus(arguments.folder / str(count), count)
+        manifest = make_corpus(arguments.folder / str(count), count).resolve()
         make_store(manifest)
-        if not arguments.only or "begin" in arguments.only:
-            shutil.rmtree(manifest.parent / "runs", ignore_errors=True)
-        figures[count] = {}
-        for name in arguments.only or STEPS:
-            figures[count][name] = measure(name, manifest.resolve())
-            print(f"{count} {name}: {figures[count][name][0]:.1f} s, {figures[count][name][1]:.2f} GiB", flush=True)
-    if not arguments.only:
-        PAGE.write_text(page(figures, arguments.utterances), encoding="utf-8")
-        print(f"written: {PAGE}")
+        there = manifest.parent / "figures.json"
+        figures[count] = json.loads(there.read_text()) if there.exists() else {}
+        for name in arguments.only or [name for name in STEPS if name not in figures[count]]:
+            if name in ("train", "table") and count > TRAINED:
+                continue
+            if name == "begin":
+                shutil.rmtree(manifest.parent / "runs", ignore_errors=True)
+                (manifest.parent / "store" / "compared.json").unlink(missing_ok=True)
+            figures[count][name] = measure(name, manifest)
+            there.write_text(json.dumps(figures[count]))
+            print(f"{count} {name}: {figures[count][name]}", flush=True)
+    PAGE.write_text(page(figures), encoding="utf-8")
+    print(f"written: {PAGE}")
 
 
 if __name__ == "__main__":
