@@ -2,9 +2,10 @@
 
     {"same": {STATE: [[id, id], ...]}, "extracted": {STATE: identity}}
 
-A finding holds while the files stay as they are. STATE is a digest over the utterances, their times, and the size and
-times of change of each file, by which also git and make know theirs; a file that changed within FRESH seconds may
-change once more within a tick of its disk's clock, and nothing is kept of it. `bas features verify` reads every byte.
+A finding holds while the files stay as they are. STATE is a digest over the utterances, their times, and the size,
+number and times of change of each file, by which also git knows its own; a file that was written within FRESH seconds
+may be written once more within a tick of its disk's clock, and nothing is kept of it. `bas features verify` reads every
+byte.
 A folder that cannot be written keeps nothing. Hosts that share one may each keep what they found, and the last stays.
 """
 
@@ -62,11 +63,12 @@ def unlike(folder: Path, info: StoreInfo, utterances: Sequence[Utterance]) -> li
 
 
 def _state(utterances: Sequence[Utterance]) -> str:
-    """See the module; empty where a file is not there, or was changed just now."""
+    """See the module; empty where a file is not there, or was written just now."""
     paths = sorted({u.audio for u in utterances})
     some = (paths[i : i + TOGETHER] for i in range(0, len(paths), TOGETHER))
     versions = [version for of_some in in_threads(_versions, some) for version in of_some]
-    if not all(versions) or time.time() - max((max(one[1:]) for one in versions), default=0) / 1e9 < FRESH:
+    # By the time of its inode's change, which unlike that of its content nobody can set.
+    if not all(versions) or time.time() - max((changed for *_, changed in versions), default=0) / 1e9 < FRESH:
         return ""
     digest = hashlib.sha256(repr((NUMBERS, versions)).encode())
     for u in utterances:
@@ -75,7 +77,7 @@ def _state(utterances: Sequence[Utterance]) -> str:
 
 
 def _versions(paths: Sequence[Path]) -> list[tuple[int, ...]]:
-    """Size, times of modification and of change of each file; empty where it is not there."""
+    """Number, size, times of modification and of change of each file; empty where it is not there."""
     return [_version(path) for path in paths]
 
 
@@ -84,12 +86,12 @@ def _version(path: Path) -> tuple[int, ...]:
         status = path.stat()
     except OSError:
         return ()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(folder: Path, kind: str) -> Mapping[str, Any]:
-    """The findings of a kind; none where the file is missing or damaged: they are made again."""
-    with suppress(UserError):
+    """The findings of a kind; none where the file is missing, damaged or another user's alone: they are made again."""
+    with suppress(UserError, OSError):
         kept = read_record(folder / FILE, "delete it").get(kind)
         return kept if isinstance(kept, dict) else {}
     return {}

@@ -161,7 +161,35 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(table: Path, monkeypat
     assert not Path("store", FILE).exists()
 
 
-@pytest.mark.parametrize("harm", ["damaged", "a folder", "unwritable"])
+def test_a_date_in_the_future_does_no_harm(table: Path, read: Callable[[], tuple[int, int]]) -> None:
+    os.utime("s0low0.wav", (2 * OLD, 2 * OLD))  # as a recorder with a wrong clock leaves it
+    begin("one")
+    read()
+    begin("other")
+    assert read() == (0, 0)
+
+
+def test_another_file_in_its_place_is_seen_though_all_its_times_are_the_same(
+    table: Path, read: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a link in a corpus leads to another object of its store, written within one tick of the disk's clock."""
+    begin("one")
+    stat = Path.stat
+
+    def same_times(path: Path, **how: Any) -> Any:
+        nanoseconds = dict.fromkeys(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), OLD * 10**9)
+        return os.stat_result([*tuple(stat(path, **how))[:7], OLD, OLD, OLD], nanoseconds)
+
+    monkeypatch.setattr(Path, "stat", same_times)
+    begin("two")
+    read()
+    os.replace("s0low0.wav", "kept.wav")
+    shutil.copy("s0low1.wav", "s0low0.wav")
+    with pytest.raises(bas.UserError, match=r"same recording|another recording"):
+        begin("three")
+
+
+@pytest.mark.parametrize("harm", ["damaged", "a folder", "unwritable", "unreadable"])
 def test_without_its_file_recordings_are_read_again(
     table: Path, read: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
@@ -176,7 +204,7 @@ def test_without_its_file_recordings_are_read_again(
         def refused(*_: Any) -> None:
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr(compared, "write_json", refused)
+        monkeypatch.setattr(compared, "write_json" if harm == "unwritable" else "read_record", refused)
     for _ in range(2 if harm != "damaged" else 1):
         read()
         begin("one")
