@@ -55,12 +55,15 @@ def work(
         raise UserError(f"workers={workers}: must be a whole number, 1 or more")
     if memory is not None and not 0 < memory < float("inf"):
         raise UserError(f"memory={memory}: must be a number above 0")
-    if not (folder / STUDY).is_file() or not (folder / "run.json").is_file():
-        raise UserError(f"{folder}: no run that is begun; `bas compare EXPERIMENT.toml --prepare` begins one")
+    begins = f"{folder}: no run that is begun; `bas compare EXPERIMENT.toml --prepare` begins one"
+    if not (folder / STUDY).is_file():
+        raise UserError(begins)
     check_own(folder, "move it away, or name another folder", LOCK_LINKS, [TASKS])
     verb = read_record(folder / STUDY, OTHER).get("verb")
     if verb not in SHARED:
         raise UserError(f"{folder}: holds what `bas {words_of(str(verb))}` made; work does that of {', '.join(SHARED)}")
+    if not (folder / "run.json").is_file():
+        raise UserError(begins)
     train: Callable[[Workers, float | None], None]
     if verb == "audit":
         of = load_experiment(folder / FILE).audit

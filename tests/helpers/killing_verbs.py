@@ -33,6 +33,7 @@ from golden import verbs
 
 import bas
 from bas.cli.main import main
+from bas.features import compared
 from bas.features.store import FeatureStore
 
 TABLE = "--corpus=manifest --root=cups.csv"
@@ -137,7 +138,7 @@ def state(work: Path) -> dict[str, Any]:
         name = path.relative_to(work).as_posix()
         name = re.sub(r"(/tb/.*)events\.out\.tfevents\.[\d.]+\w+\.\d+\.\d+$", r"\1events", name)
         name = re.sub(r"(tuned-four|trials/four-fold\d)-\d+", r"\1", name)
-        if path.is_file():
+        if path.is_file() and path.name != compared.FILE:  # whether it is kept depends on how old recordings are
             values[name] = content(path)
     return values
 
