@@ -279,7 +279,7 @@ def tune(experiment: Source, *, console: Console | None = None, **changes: Any) 
 
     with _tune(experiment, console, changes) as (run, of, do, console):
         do(lambda pool, memory: study.train(run, of.choose, of.trials, pool, memory))
-        result = study.conclude(run, of.choose, console)
+        result = study.conclude(run, of.choose, of.trials, console)
     say(console, f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
     return result
 
@@ -298,7 +298,7 @@ def _tune(
     folder = choose.run_folder(choice, "tune-" if of.choose == "blocks" else f"tune-{of.choose}-", inputs)
     with choose.work_in(folder, "tune", choose.resolve(choice, "tune", folder, [inputs])):
         run = begin(folder, inputs, choose.split_of(choice, inputs), of.choose)
-        yield run, of, _doing(choice, run, expected(run, of.trials), False, console), console
+        yield run, of, _doing(choice, run, *expected(run, of.trials), console), console
 
 
 def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Leak:

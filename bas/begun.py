@@ -37,7 +37,7 @@ def work(
     now.
     """
     from bas.experiment import FILE, load_experiment
-    from bas.runs.choose import LOCK_LINKS, STUDY, TASKS, words_of, workers_of
+    from bas.runs.choose import STUDY, TASKS, words_of, workers_of
     from bas.runs.run import OTHER
     from bas.runs.start import reopen
     from bas.runs.workers import Workers
@@ -58,7 +58,7 @@ def work(
     begins = f"{folder}: no run that is begun; `bas compare EXPERIMENT.toml --prepare` begins one"
     if not (folder / STUDY).is_file():
         raise UserError(begins)
-    check_own(folder, "move it away, or name another folder", LOCK_LINKS, [TASKS])
+    check_own(folder, "move it away, or name another folder", [TASKS])
     verb = read_record(folder / STUDY, OTHER).get("verb")
     if verb not in SHARED:
         raise UserError(f"{folder}: holds what `bas {words_of(str(verb))}` made; work does that of {', '.join(SHARED)}")

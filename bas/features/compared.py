@@ -32,7 +32,6 @@ from bas.util.threads import in_threads
 FILE = "compared.json"
 KEPT = 16  # findings of each kind: a store serves several tasks, each with its own utterances
 FRESH = 2.0  # the coarsest clock of a disk, FAT's
-TOGETHER = 256  # files that a thread looks up at a time: each takes microseconds, or a millisecond over a network
 
 
 def same_samples(folder: Path, utterances: Sequence[Utterance]) -> Found:
@@ -64,9 +63,7 @@ def unlike(folder: Path, info: StoreInfo, utterances: Sequence[Utterance]) -> li
 
 def _state(utterances: Sequence[Utterance]) -> str:
     """See the module; empty where a file is not there, or was written just now."""
-    paths = sorted({u.audio for u in utterances})
-    some = (paths[i : i + TOGETHER] for i in range(0, len(paths), TOGETHER))
-    versions = [version for of_some in in_threads(_versions, some) for version in of_some]
+    versions = list(in_threads(_version, sorted({u.audio for u in utterances})))
     # By the time of its inode's change, which unlike that of its content nobody can set.
     if not all(versions) or time.time() - max((changed for *_, changed in versions), default=0) / 1e9 < FRESH:
         return ""
@@ -76,12 +73,8 @@ def _state(utterances: Sequence[Utterance]) -> str:
     return digest.hexdigest()
 
 
-def _versions(paths: Sequence[Path]) -> list[tuple[int, ...]]:
-    """Number, size, times of modification and of change of each file; empty where it is not there."""
-    return [_version(path) for path in paths]
-
-
 def _version(path: Path) -> tuple[int, ...]:
+    """Number, size, times of modification and of change of a file; empty where it is not there."""
     try:
         status = path.stat()
     except OSError:

@@ -34,7 +34,7 @@ def same_samples(utterances: Sequence[Utterance]) -> Found:
     for look in looks:
         members = [(index, u) for index, group in enumerate(alike) for u in group]
         found: dict[tuple[int, Hashable], list[Utterance]] = defaultdict(list)
-        answers = in_threads(look, (u for _, u in members), threads=THREADS)
+        answers = in_threads(look, [u for _, u in members], threads=THREADS)
         for (index, u), answer in zip(members, answers, strict=True):
             if answer is None:
                 unread.append(u.id)

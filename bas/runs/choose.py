@@ -39,9 +39,6 @@ RUNS = Path("runs")
 OTHERS = ("corpora", "features", "protocols")
 """What else lies under RUNS."""
 LONGEST = 200  # bytes of a folder's name; file systems take 255
-LOCK_LINKS = (".journal.lock",)
-"""How the lock is called that Optuna sets on a study, and a killed process leaves: a link that is deleted, and never
-followed."""
 TASKS = "cluster"
 """In the folder of a run: what submitit writes, and the logs of tasks, a folder a call."""
 STUDY = "study.json"
@@ -268,7 +265,7 @@ def work_in(folder: Path, verb: str, experiment: Experiment) -> Iterator[None]:
     Raises UserError while another process works in the folder, and for the folder of another study.
     """
     with locked(folder, "at work"):
-        check_own(folder, "move it away, or give another --name", LOCK_LINKS, [TASKS])
+        check_own(folder, "move it away, or give another --name", [TASKS])
         sweep(folder, beneath=True)
         earlier = read_record(folder / STUDY, OTHER)["verb"] if (folder / STUDY).exists() else verb
         if earlier != verb and not {earlier, verb} <= set(NESTED):

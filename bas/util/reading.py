@@ -76,12 +76,12 @@ def check_folder(folder: Path) -> None:
             check_regular(path)
 
 
-def check_own(folder: Path, remedy: str, links: tuple[str, ...] = (), but: Collection[str] = ()) -> None:
+def check_own(folder: Path, remedy: str, but: Collection[str] = ()) -> None:
     """UserError unless all that lies in a folder of ours, however deep, are files and folders of its own.
 
     A folder from elsewhere may hold a link that leads what is written, or deleted, to any file of the user's, or a pipe
-    that would be waited for. links: how names of links end that are never followed. but: folders directly in it which
-    nothing is read from, or written to, but in folders that are new there.
+    that would be waited for. but: folders directly in it which nothing is read from, or written to, but in folders that
+    are new there.
     """
     for within, folders, files in os.walk(folder):
         inside = list(folders)
@@ -93,7 +93,7 @@ def check_own(folder: Path, remedy: str, links: tuple[str, ...] = (), but: Colle
                 mode = path.lstat().st_mode
             except FileNotFoundError:  # of another process that is at work there
                 continue
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and name.endswith(links))):
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
                 raise UserError(f"{path}: {kind}, where a file or folder belongs that is this folder's own; {remedy}")
 

@@ -178,6 +178,17 @@ def test_tasks_of_this_machine_do_the_jobs_and_are_replaced(work: Path) -> None:
     assert table("tasks") == table("alone")
 
 
+def test_tasks_tune_too_and_submit_nothing_once_all_is_made(work: Path) -> None:
+    tuned = {**AUDIT, "tune": {"trials": 2}, "audit": {}}
+    bas.tune(tuned, name="tuned")
+    over = {**tuned, "cluster": {"kind": "local", "tasks": 2}}
+    for _ in range(2):
+        bas.tune(over, name="tuned-over")
+        assert len(os.listdir("runs/tuned-over/cluster")) == 1
+    assert results("tuned-over") == results("tuned")
+    assert table("tuned-over") == table("tuned")
+
+
 def test_what_is_wrong_with_a_task_is_raised_and_what_is_wrong_with_the_run_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

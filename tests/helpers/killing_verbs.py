@@ -60,13 +60,8 @@ VERBS = {
     "shares": f"shares --features mel {RUN} --set=width=8 --protocol=speaker:2 --layer=0",
     "dynamics": f"dynamics {TABLE} {NEW} --encoder=encoder {THREE} --rotations=1 {TUNING} --set=lr=0.001",
 }
-TIMES = re.compile(r"seconds|^(sha256|commit|cut_off|best|number)$")
-"""Fields that hold times, a checksum over these, the commit at work, and the numbers of Optuna's trials: one that was
-cut off has one too."""
-
-
-verbs.TIMES = (*verbs.TIMES, "trial")
-"""Of a page's columns, likewise."""
+TIMES = re.compile(r"seconds|^(sha256|commit)$")
+"""Fields that hold times, a checksum over these, and the commit at work."""
 
 
 def prepare(work: Path) -> None:
@@ -137,7 +132,6 @@ def state(work: Path) -> dict[str, Any]:
     for path in sorted(work.rglob("*")):
         name = path.relative_to(work).as_posix()
         name = re.sub(r"(/tb/.*)events\.out\.tfevents\.[\d.]+\w+\.\d+\.\d+$", r"\1events", name)
-        name = re.sub(r"(tuned-four|trials/four-fold\d)-\d+", r"\1", name)
         if path.is_file() and path.name != compared.FILE:  # whether it is kept depends on how old recordings are
             values[name] = content(path)
     return values
@@ -151,7 +145,7 @@ def content(path: Path) -> Any:
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as stream:
             return [timeless(row) for row in csv.DictReader(stream)]
-    timed = path.suffix in (".parquet", ".journal") or path.name in ("report.html", "seconds.svg")
+    timed = path.suffix == ".parquet" or path.name in ("report.html", "seconds.svg")
     if "/tb/" in str(path) or timed:  # a CSV, results.json and table.md say the rest
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

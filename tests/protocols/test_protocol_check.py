@@ -239,6 +239,19 @@ def test_silence_is_no_copy_of_silence(tmp_path: Path) -> None:
     make(c, EMOTION, "speaker:6")
 
 
+@pytest.mark.parametrize("beginning", ["silence", "a tone"])
+def test_what_begins_as_another_recording_is_no_copy_and_what_goes_on_as_it_is(tmp_path: Path, beginning: str) -> None:
+    """They differ, if at all, after the excerpt by which most are told apart."""
+    chance, c = np.random.default_rng(0), recorded(tmp_path)
+    waves = chance.uniform(-0.3, 0.3, (3, 16000))
+    waves[:, :9600] = 0.0 if beginning == "silence" else 0.3 * np.sin(np.arange(9600))
+    for i, wave in zip((0, 7, 11), waves, strict=True):
+        soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
+    assert not any("several names" in note for note in make(c, EMOTION, "speaker:6").notes)
+    soundfile.write(tmp_path / "11.wav", waves[0], 16000)
+    refused(lambda: make(c, EMOTION, "speaker:6"), "'u000'", "'u011'", "same recording")
+
+
 def test_recordings_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     c = recorded(tmp_path)
     assert notes(make(c, EMOTION, "speaker:3")) == make(c, EMOTION, "speaker:3").notes

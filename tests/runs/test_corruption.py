@@ -38,7 +38,7 @@ FILES = {
             *("jobs/baseline-simple-FFN-fold0-seed0.json", "jobs/logistic.json", "jobs/retrain-four-fold1-seed0.pt"),
         )
     },
-    **{f"runs/tune/{name}": "tune" for name in ("studies/four-fold0.journal", "jobs/tuned.json")},
+    **{f"runs/tune/{name}": "tune" for name in ("studies/four/fold0/001.json", "jobs/tuned.json")},
 }
 
 

@@ -32,7 +32,6 @@ from bas.runs.session import Session
 from bas.studies.dynamics.analysis import AnalysisSettings
 from bas.studies.dynamics.study import Plan, carry_out
 from bas.studies.probe import few
-from bas.studies.tune.trials import study_of
 from bas.training.batches import Data, by_speaker
 from bas.training.settings import RACES, STRATEGIES
 from bas.training.tuning import Tuning
@@ -162,10 +161,9 @@ def _of_fold_0(run: Path) -> Iterator[tuple[str, object]]:
                 yield name, _without_test(json.loads(path.read_text()))
             elif path.suffix == ".pt":
                 yield name, path.read_bytes()
-        elif path.name == "four-fold0.journal":
-            study = study_of(run, "four", 0)
-            for trial in study.trials:
-                yield f"trial {trial.number}", (trial.params, trial.values, trial.intermediate_values, trial.state)
+        elif name.startswith("studies/four/fold0/"):
+            trial = json.loads(path.read_text())
+            yield name, (trial["params"], trial["value"], trial["losses"], trial["valid"])
         elif name.startswith("rotation0/checkpoints/") or path.name == "finetune.json":
             yield name, _without_test(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
         elif name.startswith("rotation0/analysis/"):
@@ -208,7 +206,7 @@ def runs() -> Iterator[tuple[str, int, list[str]]]:
     searches = ["--strategy=single-path", "--strategy=gumbel", "--variant=residual=every"]
     yield "audit", 24, ["audit", *cups, "--layer=best", *BY_SPEAKER, *searches]
     for mode in ("blocks", "search"):
-        yield f"tune-{mode}", 11, ["tune", *cups, "--layer=best", *BY_SPEAKER, f"--tune={mode}", "--trials=4"]
+        yield f"tune-{mode}", 12, ["tune", *cups, "--layer=best", *BY_SPEAKER, f"--tune={mode}", "--trials=4"]
     heads = ["--seeds=1", "--workers=1", *changes(epochs=2, batch_size=8, stride=8)]
     both = ["--features", "cups", "mugs", "--protocol=own", "--labels=common"]
     yield "probe", 12, ["probe", *both, *heads, *BY_SPEAKER, "--percent=50"]

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
 from places import PATIENCE
 from sounds import tone
 from stores import Fake, store
@@ -30,21 +30,14 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 import bas.studies.tune.trials
 from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
+from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
 from bas.runs.session import Session
+from bas.runs.stacked import run_stack
 from bas.runs.tensorboard import FACTS
 from bas.runs.workers import Workers
 from bas.space import Choices, SearchSpace, keyword_values, with_keyword
-from bas.studies.tune.trials import (
-    Attempt,
-    begin,
-    best_of,
-    journal_path,
-    ranges,
-    recorded_ranges,
-    run_attempt,
-    study_of,
-)
+from bas.studies.tune.trials import TrialRecord, best_of, make_trial, ranges, record_path, records_of, run_study
 from bas.training.batches import Data
 from bas.training.settings import PRESETS, RACES, STRATEGIES, settings
 from bas.util.files import locked
@@ -83,16 +76,14 @@ def tune(name: str, *more: str, trials: int = 4) -> list[str]:
     return ["tune", *features, *SMALL, "--protocol", "speaker:3", *rest, *more]
 
 
-def trials_of(name: str, space: str = "ser_bas3") -> list[list[FrozenTrial]]:
+def trials_of(name: str, space: str = "ser_bas3") -> list[list[TrialRecord]]:
     """The trials of every fold that were made, in their order."""
     run = Run.open(Path("runs") / name)
-    folds = range(len(run.protocol.folds))
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [study_of(run.folder, space, fold).get_trials(states=states) for fold in folds]
+    return [records_of(run.folder, space, fold) for fold in range(len(run.protocol.folds))]
 
 
-def outcomes(name: str) -> list[list[Any]]:
-    return [[(t.params, t.state, t.value, t.intermediate_values) for t in of_fold] for of_fold in trials_of(name)]
+def outcomes(name: str) -> list[list[TrialRecord]]:
+    return [[replace(trial, seconds=0.0) for trial in of_fold] for of_fold in trials_of(name)]
 
 
 def results(name: str) -> dict[str, Any]:
@@ -107,10 +98,10 @@ def test_the_first_trial_is_the_preset_and_the_best_is_chosen(work: Path) -> Non
             **{"lr": 0.001, "dropout": 0.0, "width": 16, "stride": 4, "num_heads": 8},
             **{f"block layer{i}": "MSA+FFN" for i in (1, 2, 3)},
         }
-        values = [t.value for t in trials if t.state == TrialState.COMPLETE]
+        values = [t.value for t in trials if t.value is not None]
         tuned = results("whole")["tuning"]["ser_bas3"]["folds"][fold]
         assert tuned["value"] == min(values) <= tuned["preset"] == trials[0].value
-        assert trials[0].value == min(trials[0].intermediate_values.values())
+        assert trials[0].value == min(trials[0].losses.values())
         for seed in (0, 1):
             job = json.loads(
                 (work / f"runs/whole/jobs/tuned-ser_bas3-{tuned['best']:03}-fold{fold}-seed{seed}.json").read_text()
@@ -160,7 +151,7 @@ def test_the_table_is_of_the_predictions(work: Path) -> None:
     assert "| tuned ser_bas3 |" in page
     assert "## ser_bas3: the best trial of each fold" in page
     assert "ser_bas3: 12 trials over 3 folds" in page
-    assert "Note: ser_bas3: trials were added" not in page
+    assert "another number of trials" not in page
     assert all(verdict in page for verdict in table["verdicts"])
 
 
@@ -182,42 +173,64 @@ def test_tensorboard_shows_every_trial_and_no_test_figure(work: Path) -> None:
 def test_a_trial_that_was_cut_off_is_made_again_and_only_what_is_missing(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Attempt] = []
+    made: list[tuple[int, int]] = []
 
-    def dies_at_the_third(session: Session, attempt: Attempt) -> None:
-        made.append(attempt)
-        if attempt == Attempt("ser_bas3", 1, 2):
-            monkeypatch.setattr("bas.studies.tune.trials.fit", lambda *_: 1 / 0)
-        run_attempt(session, attempt)
+    def spied(session: Session, mode: str, space: str, fold: int, before: Sequence[TrialRecord]) -> TrialRecord:
+        made.append((fold, len(before)))
+        trial = make_trial(session, mode, space, fold, before)
+        if dies and made[-1] == (1, 2):
+            raise ZeroDivisionError  # it is trained, and not yet written down
+        return trial
 
-    with monkeypatch.context() as patch:
-        patch.setattr("bas.studies.tune.trials.run_attempt", dies_at_the_third)
-        with pytest.raises(ZeroDivisionError):
-            main(tune("cut", "--seeds", "2"))
-    monkeypatch.undo()
-    monkeypatch.chdir(work)
-    assert made == [Attempt("ser_bas3", 0, n) for n in range(4)] + [Attempt("ser_bas3", 1, n) for n in range(3)]
-    journal = journal_path(Path("runs/cut"), "ser_bas3", 1)
-    (running,) = study_of(Path("runs/cut"), "ser_bas3", 1).get_trials(states=(TrialState.RUNNING,))
-    with journal.open("ab") as stream:
-        stream.write(b'{"op_code":6,"worker_')  # a line that a killed process did not finish
-    journal.with_name(f"{journal.name}.lock").symlink_to(journal.name)  # and its lock
+    monkeypatch.setattr("bas.studies.tune.trials.make_trial", spied)
+    dies = True
+    with pytest.raises(ZeroDivisionError):
+        main(tune("cut", "--seeds", "2"))
+    assert made == [(0, n) for n in range(4)] + [(1, n) for n in range(3)]
     made.clear()
-    monkeypatch.setattr("bas.studies.tune.trials.run_attempt", lambda *a: (made.append(a[-1]), run_attempt(*a)))
+    dies = False
     assert main(tune("cut", "--seeds", "2")) == 0
-    assert made == [Attempt("ser_bas3", 1, n) for n in (2, 3)] + [Attempt("ser_bas3", 2, n) for n in range(4)]
+    assert made == [(1, n) for n in (2, 3)] + [(2, n) for n in range(4)]
     assert outcomes("cut") == outcomes("whole")
-    assert trials_of("cut")[1][2].params == running.params
-    assert "1 more were cut off and made again" in Path("runs/cut/table.md").read_text()
-    made.clear()
-    before = {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()}
-    assert main(tune("cut", "--seeds", "2", trials=3)) == 0  # fewer than there are
-    assert made == []
-    after = {p: p.stat().st_mtime_ns for p in Path("runs/cut/jobs").iterdir()}
-    assert {p.name for p in after.keys() - before.keys()} == {
-        f"study-ser_bas3-003-fold{f}-seed0.json" for f in range(3)
-    }
-    assert before.items() <= after.items(), "the best of a study is of all its trials"
+
+
+def test_a_process_that_was_only_slow_writes_what_its_heir_has_written(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heirs: list[Session] = []
+
+    def slow(session: Session, mode: str, space: str, fold: int, before: Sequence[TrialRecord]) -> TrialRecord:
+        if (fold, len(before)) == (1, 2) and not heirs:
+            heirs.append(Session(session.run.folder))
+            run_study(mode, heirs[0], Job(Kind.STUDY, space, fold, 0, 4))
+            assert len(records_of(session.run.folder, space, fold)) == 4
+        return make_trial(session, mode, space, fold, before)
+
+    monkeypatch.setattr("bas.studies.tune.trials.make_trial", slow)
+    assert main(tune("slow", "--seeds", "2")) == 0
+    assert heirs
+    assert outcomes("slow") == outcomes("whole")
+    assert timeless(results("slow")["rows"]) == timeless(results("whole")["rows"])
+
+
+def test_the_first_trials_count_whatever_was_made_before_or_since(work: Path) -> None:
+    """Also after a tuning with more trials that was killed."""
+    assert main(tune("few", trials=2)) == 0
+    two = timeless(results("few")["rows"]), results("few")["tuning"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bas.studies.tune.study.score", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(tune("few", trials=4))
+    assert [len(trials) for trials in trials_of("few")] == [4, 4, 4]
+    for path in Path("runs/few/jobs").glob("*.json"):
+        if path.name.startswith("study-ser_bas3-004-fold2"):
+            path.unlink()
+    assert main(tune("few", trials=2)) == 0
+    assert (timeless(results("few")["rows"]), results("few")["tuning"]) == two
+    assert main(tune("few", "--seeds", "2", trials=2)) == 0
+    assert main(tune("few", "--seeds", "2")) == 0
+    assert timeless(results("few")["rows"]) == timeless(results("whole")["rows"])
+    assert outcomes("few") == outcomes("whole")
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -238,7 +251,7 @@ def test_killed_outright_and_taken_up_by_one_process(work: Path) -> None:
     none = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=none, stderr=none, start_new_session=True)
     started = time.monotonic()
-    while sum(p.read_text().count('"seconds"') for p in Path("runs/killed/studies").glob("*.journal")) < 5:
+    while len(list(Path("runs/killed/studies").glob("*/*/*.json"))) < 5:
         assert time.monotonic() - started < 300
         assert process.poll() is None
         time.sleep(0.02)
@@ -258,7 +271,8 @@ def test_more_trials_are_told_where_the_test_part_was_scored_before(work: Path) 
     changed = [f for f in results("more")["tuning"]["ser_bas3"]["folds"] if f["best"] != 0]
     assert changed, "the preset learns nothing"
     assert all(fold["scored_before"] for fold in changed)
-    assert "Note: ser_bas3: trials were added after the test parts" in Path("runs/more/table.md").read_text()
+    note = "Note: ser_bas3: the best of another number of trials was scored on the test parts of folds "
+    assert note in Path("runs/more/table.md").read_text()
 
 
 def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,18 +290,11 @@ def test_no_trial_reads_a_test_utterance(work: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Data, "batches", spied_batches)
     monkeypatch.setattr(Data, "moments", spied_moments)
-    session = begun(fresh("spied"), "blocks", 2)
+    session = Session(fresh("spied"))
     fold = session.run.protocol.folds[2]
-    for ordinal in range(2):
-        run_attempt(session, Attempt("ser_bas3", 2, ordinal))
+    first = make_trial(session, "blocks", "ser_bas3", 2, [])
+    make_trial(session, "blocks", "ser_bas3", 2, [first])
     assert seen == set(session.members((*fold.fit, *fold.valid)).tolist())
-
-
-def begun(folder: Path, mode: str, fold: int = 0) -> Session:
-    """A study, made, and a session in which to make trials."""
-    session = Session(folder)
-    begin(session.run, mode, "ser_bas3", fold)
-    return session
 
 
 def fresh(name: str, *more: str) -> Path:
@@ -302,24 +309,29 @@ def fresh(name: str, *more: str) -> Path:
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 def test_what_learns_nothing_is_pruned_and_what_diverges_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bas.studies.tune.trials, "STARTUP", 2)
-    session = begun(fresh("pruned", "--set", "epochs=4"), "blocks")
-    study, given = study_of(session.run.folder, "ser_bas3", 0), bas.studies.tune.trials.apply_params
-    for lr in (None, None, 1e-12, 1e30):
-        study.enqueue_trial(study.get_trials()[0].system_attrs["fixed_params"])
-        if lr:
-            monkeypatch.setattr(
-                bas.studies.tune.trials,
-                "apply_params",
-                lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
-            )
-        run_attempt(session, Attempt("ser_bas3", 0, 0))
-    preset, same, slow, broken = study.get_trials(states=bas.studies.tune.trials.FINISHED)
-    assert preset.state == same.state == TrialState.COMPLETE
-    assert slow.state == TrialState.PRUNED
-    assert list(slow.intermediate_values) == [0, 1]  # the first quarter is spared
-    assert broken.state == TrialState.PRUNED
-    assert broken.user_attrs["broken"].startswith("training diverged")
-    assert best_of(session.run.folder, "ser_bas3", 0).number == preset.number
+    session, given = Session(fresh("pruned", "--set", "epochs=4")), bas.studies.tune.trials.apply_params
+    preset = make_trial(session, "blocks", "ser_bas3", 0, [])
+    records = [preset, preset]
+    for lr in (1e-12, 1e30):
+        monkeypatch.setattr(
+            bas.studies.tune.trials,
+            "apply_params",
+            lambda *a, lr=lr: (settings("cpu", {"lr": str(lr), "width": "16"}), given(*a)[1]),
+        )
+        records.append(make_trial(session, "blocks", "ser_bas3", 0, records))
+    slow, broken = records[2:]
+    assert preset.value is not None
+    assert (slow.value, broken.value) == (None, None)
+    assert list(slow.losses) == ["0", "1"]  # the first quarter is spared
+    assert broken.broken.startswith("training diverged")
+    assert best_of([preset, slow, broken], "") == 0
+
+
+def test_equal_losses_choose_the_first_trial() -> None:
+    trials = [
+        TrialRecord(made_of={}, params={}, losses={}, value=value, seconds=0.0) for value in (None, 2.0, 1.0, 1.0)
+    ]
+    assert best_of(trials, "") == 2
 
 
 def test_studies_are_shared_by_processes_and_end_as_of_one(work: Path) -> None:
@@ -349,8 +361,11 @@ def test_parts_of_a_tuning_make_the_whole(work: Path) -> None:
 def test_on_a_gpu_trials_are_made_one_after_another_and_baselines_together(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stacked: list[int] = []
     monkeypatch.setattr("bas.runs.workers.Workers", partial(Workers, stacked=True))
+    monkeypatch.setattr("bas.runs.claimed.run_stack", lambda *a: (stacked.append(len(a[1])), run_stack(*a)))
     assert main(tune("stacked")) == 0
+    assert stacked == [3, 3], "a baseline's folds"
     assert outcomes("stacked") == outcomes("whole")
 
 
@@ -359,16 +374,16 @@ def test_the_search_can_choose_the_blocks(work: Path) -> None:
     (trials,) = trials_of("searched")
     names = {"lr", "dropout", "width", "stride", "num_heads", *THETA, *TEMPERATURES}
     assert set(trials[0].params) == names
-    assert list(trials[1].user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+    assert list(trials[1].architecture or ()) == ["layer1", "layer2", "layer3"]
     assert "blocks by the search in each trial" in Path("runs/searched/table.md").read_text()
 
 
 def test_without_architecture_parameters_nothing_of_the_search_is_drawn(work: Path) -> None:
-    session = begun(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"), "search")
-    run_attempt(session, Attempt("ser_bas3", 0, 0))
-    trial = best_of(session.run.folder, "ser_bas3", 0)
+    session = Session(fresh("paths", *ONE_FOLD, "--set", "strategy=single-path", "--tune", "search"))
+    trial = make_trial(session, "search", "ser_bas3", 0, [])
+    assert trial.architecture is not None
     assert set(trial.params) == {"lr", "dropout", "width", "stride", "num_heads"}
-    assert list(trial.user_attrs["architecture"]) == ["layer1", "layer2", "layer3"]
+    assert list(trial.architecture) == ["layer1", "layer2", "layer3"]
 
 
 def test_a_layer_mix_is_tuned_too(work: Path) -> None:
@@ -381,24 +396,35 @@ def test_a_layer_mix_is_tuned_too(work: Path) -> None:
     assert "Layer mix, tuned ser_bas3: state 0" in Path("runs/mixed/table.md").read_text()
 
 
-def test_trainings_outlive_no_journal(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_depends_on_a_trial_outlives_it_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree("runs/whole", "runs/again"))
-    searched, journals = tune("again", "--seeds", "2", "--tune", "search", trials=1), folder / "studies"
-    for left in ("", '{"op_code":6,"worker_'):  # gone, or cut off in its first line
-        for journal in list(journals.iterdir()):
-            journal.unlink()
-            if left:
-                journal.write_text(left)
-        assert main(searched) == 2
-        line = capsys.readouterr().err.strip()
-        message = "study-ser_bas3-004-fold0-seed0.json belongs to studies/ser_bas3-fold0.journal, which is gone"
-        assert line.startswith(f"bas: runs/again/jobs: {message}; put that back, or give another --name")
-        assert "\n" not in line
+    record_path(folder, "ser_bas3", 1, 3).unlink()
+    assert main(tune("again", "--seeds", "2")) == 2
+    line = capsys.readouterr().err.strip()
+    gone, left = "runs/again/studies/ser_bas3/fold1/003.json", "study-ser_bas3-004-fold1-seed0.json"
+    assert line == f"bas: {gone}: gone, and {left} depends on it; put it back, or delete that too"
+    searched = tune("again", "--seeds", "2", "--tune", "search", trials=1)
+    assert main(searched) == 2
+    assert "made with tune blocks, now search" in capsys.readouterr().err
+    shutil.rmtree(folder / "studies")
     for path in [*(folder / "jobs").glob("tuned-*"), *(folder / "jobs").glob("study-*")]:
         path.unlink()
     assert main(searched) == 0
     for job in (folder / "jobs").glob("tuned-*.json"):
         assert set(json.loads(job.read_text())["params"]) >= THETA
+
+
+def test_a_space_is_not_taken_for_another_that_its_name_begins(work: Path) -> None:
+    for name in ("one", "one-2"):
+        Path(f"{name}.py").write_text(
+            "from bas.blocks import FFN, MeanPool\nfrom bas.space import SearchSpace\n"
+            'space = SearchSpace({"a": {"FFN": FFN}}, MeanPool)\n'
+        )
+    words = [word if word != "ser_bas3" else "one-2.py" for word in tune("names", *ONE_FOLD, trials=1)]
+    assert main(words) == 0
+    at = words.index("one-2.py")
+    assert main([*words[:at], "one-2.py", "one.py", *words[at + 1 :]]) == 0
+    assert not results("names")["tuning"]["one"]["folds"][0]["scored_before"]
 
 
 def test_a_mark_is_on_the_page(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -444,16 +470,17 @@ def test_refused_while_another_is_at_work_or_with_other_ranges(
     assert "made with range of dropout" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("junk", [b"junk\n", b'{"op_code": 4}\n', b'[]\n{"worker_id": 1}\n'])
-def test_a_damaged_journal_is_refused(work: Path, capsys: pytest.CaptureFixture[str], junk: bytes) -> None:
+@pytest.mark.parametrize("junk", [b"junk\n", b'{"value": 4}\n', b"[]\n"])
+def test_a_damaged_trial_is_refused(work: Path, capsys: pytest.CaptureFixture[str], junk: bytes) -> None:
     name = f"damaged{len(junk)}"
-    journal = journal_path(fresh(name), "ser_bas3", 1)
-    journal.parent.mkdir(exist_ok=True)
-    journal.write_bytes(junk)
+    path = record_path(fresh(name), "ser_bas3", 1, 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(junk)
     assert main(tune(name)) == 2
     line = capsys.readouterr().err
-    assert f"runs/{name}/studies/ser_bas3-fold1.journal: damaged, or no journal" in line
-    assert "delete it, and jobs/study-* and jobs/tuned-* of ser_bas3-fold1: it is tuned again" in line
+    assert line.startswith(f"bas: runs/{name}/studies/ser_bas3/fold1/000.json: ")
+    assert line.endswith("delete it, and what depends on it in jobs/: it is made again\n")
+    assert line.count("\n") == 1
 
 
 def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
@@ -512,31 +539,3 @@ def test_studies_that_all_diverge_are_told(work: Path, capsys: pytest.CaptureFix
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     assert main(tune("hot", "--set", "lr=1e30", *ONE_FOLD, trials=1)) == 2
     assert "ser_bas3, fold 0: every trial diverged; lower the setting lr" in capsys.readouterr().err
-
-
-def test_what_is_killed_while_its_parameters_are_written_is_made_as_it_would_have_been(work: Path) -> None:
-    """The preset whole; of parameters that were drawn in part nothing stays: they are drawn again."""
-    folder = fresh("half")
-
-    def opened() -> optuna.Study:
-        return begin(Run.open(folder), "blocks", "ser_bas3", 0)
-
-    def waiting(study: optuna.Study) -> list[dict[str, Any]]:
-        return [t.system_attrs["fixed_params"] for t in study.get_trials(states=(TrialState.WAITING,))]
-
-    def ask(study: optuna.Study, parameters: int) -> None:
-        study.ask(dict(list(recorded_ranges(study).items())[:parameters]))
-
-    (preset,) = waiting(opened())
-    for parameters in (0, 1, len(preset)):
-        ask(opened(), parameters)
-        assert waiting(opened()) == [preset]
-    study = opened()
-    ask(study, len(preset))
-    study.enqueue_trial(preset)  # killed in `begin`, between two lines
-    assert waiting(opened()) == [preset]
-    study = opened()
-    ask(study, len(preset))
-    study.tell(study.get_trials()[-1].number, 1.0)
-    ask(study, 1)  # drawn, none waits
-    assert waiting(opened()) == []

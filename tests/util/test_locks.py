@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from extracting import Fake
@@ -14,7 +12,6 @@ from extracting import extract as extract_quietly
 
 from bas.corpora import Corpus
 from bas.errors import UserError
-from bas.studies.tune.trials import begin, journal_path
 from bas.util.files import alone, locked, open_own, replacing, write_text
 from bas.util.temporary import temporary_of
 
@@ -98,17 +95,6 @@ def test_an_extraction_into_such_a_folder_is_refused(tmp_path: Path, mine: Path,
     with pytest.raises(UserError, match=r"\.lock|\.planning|\.session|holds shards"):
         extract_quietly(corpus, tmp_path / "store", Fake())
     assert mine.read_text() == MINE
-
-
-def test_a_journal_of_trials_is_not_cut_off_through_a_link(tmp_path: Path, mine: Path) -> None:
-    mine.write_text(MINE + "and an unfinished line")
-    journal = journal_path(tmp_path, "four", 0)
-    journal.parent.mkdir()
-    journal.symlink_to(mine)
-    run: Any = SimpleNamespace(folder=tmp_path)
-    with pytest.raises(UserError, match=journal.name):
-        begin(run, "blocks", "four", 0)
-    assert mine.read_text() == MINE + "and an unfinished line"
 
 
 def test_a_lock_is_held_as_before(tmp_path: Path) -> None:

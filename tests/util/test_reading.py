@@ -115,9 +115,7 @@ def test_a_folder_of_ours_holds_its_own_files(kind: str, tmp_path: Path) -> None
     check_own(folder, "move it away")
     path = folder / "a/b/x"
     path.symlink_to(tmp_path) if kind == "a link" else KINDS[kind](path)
-    if kind == "a link":
-        check_own(folder, "move it", links=("x",))
-    assert refusal(check_own, folder, "move it", links=("y",)).startswith(f"{path}: {kind}, where a file")
+    assert refusal(check_own, folder, "move it").startswith(f"{path}: {kind}, where a file")
     linked = tmp_path / "linked"
     linked.symlink_to(tmp_path / "other")
     (tmp_path / "other").mkdir()

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState
 
 from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
 from bas.runs.baselines import SIMPLE
@@ -17,14 +16,17 @@ from bas.runs.plan import Job, Kind
 from bas.runs.results import Scored, TunedResult, ceiling, context, majority_of, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
-from bas.studies.tune.trials import FINISHED, best_of, planned_params, recorded_ranges, study_of
+from bas.studies.tune.trials import best_of, recorded_ranges, records_of, scored, study_of
 
 FEW = 10  # complete trials: with fewer, importances are not computed
 
 
-def tabulate(run: Run, mode: Mode) -> Tuning:
-    """Every number of the page: a comparison of the tuned rows, and the cost and outcome of every study."""
-    tuning = {space: _tuning(run, space) for space in run.spaces}
+def tabulate(run: Run, mode: Mode, trials: int) -> Tuning:
+    """Every number of the page: a comparison of the tuned rows, and the cost and outcome of every study.
+
+    trials: of each study, the first that count.
+    """
+    tuning = {space: _tuning(run, space, trials) for space in run.spaces}
     labels = {space: f"tuned {space}" for space in run.spaces}
     jobs: dict[str, list[list[Scored]]] = {
         labels[space]: [
@@ -62,38 +64,35 @@ def baselines_of(run: Run) -> tuple[str, ...]:
     return (first, *([SIMPLE] if SIMPLE in others else others[-1:]))
 
 
-def _tuning(run: Run, space: str) -> SpaceTuning:
+def _tuning(run: Run, space: str, trials: int) -> SpaceTuning:
     """The ranges of one space, and for every fold the counts, seconds and best trial of its study."""
     folds = []
     importances: list[Mapping[str, float]] = []
     for fold in range(len(run.protocol.folds)):
-        study = study_of(run.folder, space, fold)
-        best, trials = best_of(run.folder, space, fold), study.get_trials(deepcopy=False)
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        made = [t for t in trials if t.state in FINISHED]
-        jobs = (run.folder / "jobs").glob(f"tuned-{space}-*-fold{fold}-seed*.json")
-        others = {path.name for path in jobs if f"-{best.number:03}-fold" not in path.name}
+        records = records_of(run.folder, space, fold, trials)
+        number = best_of(records, f"{space}, fold {fold}")
+        best, complete = records[number], sum(record.value is not None for record in records)
+        assert best.value is not None, "complete"
         folds.append(
             FoldTuning(
-                trials=len(made),
-                complete=len(complete),
-                broken=sum("broken" in t.user_attrs for t in made),
-                cut_off=sum(t.state == TrialState.FAIL for t in trials),
-                seconds=sum(t.user_attrs["seconds"] for t in made),
-                best=best.number,
-                value=float(best.values[0]),
-                valid=best.user_attrs["valid"],
-                preset=next((t.value for t in complete if t.params == planned_params(trials[0])), None),
+                trials=len(records),
+                complete=complete,
+                broken=sum(bool(record.broken) for record in records),
+                seconds=sum(record.seconds for record in records),
+                best=number,
+                value=best.value,
+                valid=best.valid or {},
+                preset=records[0].value,
                 params=best.params,
-                architecture=best.user_attrs["architecture"],
-                scored_before=bool(others),
+                architecture=best.architecture or {},
+                scored_before=any(other != number for other in scored(run.folder, space, fold)),
             )
         )
-        if len(complete) >= FEW:
+        if complete >= FEW:
             with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
                 evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-                importances.append(optuna.importance.get_param_importances(study, evaluator=evaluator))
-    drawn = recorded_ranges(study_of(run.folder, space, 0))
+                importances.append(optuna.importance.get_param_importances(study_of(records), evaluator=evaluator))
+    drawn = recorded_ranges(records[0])
     return SpaceTuning(
         ranges={name: _in_words(distribution) for name, distribution in drawn.items()},
         folds=tuple(folds),

@@ -44,12 +44,10 @@ def _legend(results: Tuning) -> list[str]:
     for space, tuned in results.tuning.items():
         folds = tuned.folds
         trials, complete = sum(fold.trials for fold in folds), sum(fold.complete for fold in folds)
-        broken, cut_off = sum(fold.broken for fold in folds), sum(fold.cut_off for fold in folds)
+        broken = sum(fold.broken for fold in folds)
         lines.append(
             f"{space}: {trials} trials over {len(folds)} folds in {sum(fold.seconds for fold in folds):,.0f} s: "
-            f"{complete} complete, {trials - complete - broken} pruned, {broken} diverged or too large"
-            + (f"; {cut_off} more were cut off and made again" if cut_off else "")
-            + "."
+            f"{complete} complete, {trials - complete - broken} pruned, {broken} diverged or too large."
         )
         lines.append(f"{space}, drawn from: {'; '.join(f'{n} {of}' for n, of in tuned.ranges.items())}.")
         if tuned.importances:
@@ -58,8 +56,8 @@ def _legend(results: Tuning) -> list[str]:
             lines.append(f"{space}, what mattered (PED-ANOVA over the complete trials, mean over folds): {shares}.")
         before = [str(index) for index, fold in enumerate(folds) if fold.scored_before]
         if before:
-            note = f"trials were added after the test parts of folds {', '.join(before)} had been scored"
-            lines.append(f"Note: {space}: {note}; the earlier scores are in jobs/.")
+            note = f"the best of another number of trials was scored on the test parts of folds {', '.join(before)}"
+            lines.append(f"Note: {space}: {note}; those scores are in jobs/.")
     return lines
 
 

@@ -20,7 +20,6 @@ class FoldTuning:
     trials: int
     complete: int
     broken: int  # diverged or too large
-    cut_off: int  # trials that a kill cut off; they were made again
     seconds: float  # of all trials
     best: int  # the trial's number
     value: float  # its validation loss

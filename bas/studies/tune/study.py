@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from bas.search.search import STRATEGIES
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import MODES, markdown, show
 from bas.studies.tune.results import Mode, Tuning
-from bas.studies.tune.trials import check_studies, ranges, run_study, score
+from bas.studies.tune.trials import check_studies, ranges, record_path, run_study, score
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
 from bas.training.settings import RACES, Settings
@@ -63,29 +64,30 @@ def train(run: Run, mode: Mode, trials: int, pool: Workers, memory: float | None
     announce(run, pool.count, pool.console)
     placement, line = _place(run, mode, pool.count, memory)
     pool.console.print(line)
-    seeds, committee = run.plan.seeds, run.plan.settings.committee
     studies, once, baselines = _studies(run, trials), _once(run), _baselines(run)
     layers = [job for job in once if job.kind == Kind.LAYER]
     pool.run(run, layers, 1, "layers", placement, shared=True)
     pool.console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
     # Every part trains the best of any study.
     pool.run(run, studies, trials, "studies", placement, partial(run_study, mode), shared=True)
-    best = [(job, read_result(run, job, StudyResult).best) for job in studies]
-    scores = [Job(Kind.TUNED, job.row, job.fold, seed, number) for seed in seeds for job, number in best]
-    epochs = run.plan.settings.epochs * committee
-    pool.run(run, scores, epochs, "trainings", placement, score)
+    epochs = run.plan.settings.epochs * run.plan.settings.committee
+    pool.run(run, _trainings(run, studies), epochs, "trainings", placement, score)
     pool.run(run, [job for job in once if job not in layers], 1, "linear rows", placement)
     pool.run(run, baselines, epochs, "baselines", placement)
 
 
-def expected(run: Run, trials: int) -> list[Path]:
-    """The results of all jobs, but for the trainings of what the studies choose."""
-    return [run.job_path(job.name) for job in (*_studies(run, trials), *_once(run), *_baselines(run))]
+def expected(run: Run, trials: int) -> tuple[list[Path], bool]:
+    """Trials and results of jobs, and whether these are all: what a study chooses is known once it is made."""
+    studies = _studies(run, trials)
+    paths = [record_path(run.folder, job.row, job.fold, n) for job in studies for n in range(trials)]
+    made = [job for job in studies if run.done(job.name)]
+    jobs = [*studies, *_once(run), *_baselines(run), *_trainings(run, made)]
+    return [*paths, *(run.job_path(job.name) for job in jobs)], len(made) == len(studies)
 
 
-def conclude(run: Run, mode: Mode, console: Console) -> Tuning:
+def conclude(run: Run, mode: Mode, trials: int, console: Console) -> Tuning:
     """Write and show the page. All jobs must be done."""
-    results = tabulate(run, mode)
+    results = tabulate(run, mode, trials)
     write_results(run.folder, results)
     write_text(run.folder / "table.md", markdown(results))
     show(results, console)
@@ -95,6 +97,12 @@ def conclude(run: Run, mode: Mode, console: Console) -> Tuning:
 def _studies(run: Run, trials: int) -> list[Job]:
     folds = range(len(run.protocol.folds))
     return [Job(Kind.STUDY, space, f, run.plan.seeds[0], trials) for space in run.spaces for f in folds]
+
+
+def _trainings(run: Run, studies: Sequence[Job]) -> list[Job]:
+    """Of the best of each of these studies, which are made."""
+    best = [(job, read_result(run, job, StudyResult).best) for job in studies]
+    return [Job(Kind.TUNED, job.row, job.fold, seed, number) for seed in run.plan.seeds for job, number in best]
 
 
 def _once(run: Run) -> list[Job]:

@@ -6,9 +6,10 @@ ties. The first trial is the preset with the first candidate in every slot (in `
 chosen trial is never worse than that on valid. No trial sees a test part: the best trial of each study is trained again
 with every seed of the plan, and scored on the test part once.
 
-Each study is a job, and has a journal of its own in the run's folder, which only the process writes that has claimed
-the job: one trial after another, so that numbers repeat exactly, whatever processes and hosts share the run. A trial
-that a kill cut off is made again.
+Each study is a job, which makes one trial after another; each trial leaves a record, and the study is built of these
+anew. What a trial draws depends only on the trials before it, so that numbers repeat exactly, whatever processes and
+hosts share the run: an heir of a process that was only slow writes the same records. Of a larger number of trials than
+asked for, as after another command, the first ones count.
 
 References
     Akiba et al., *Optuna*, KDD 2019. Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, NeurIPS 2011: TPE.
@@ -19,11 +20,11 @@ References
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import math
+import re
 import time
-import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,7 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from bas.errors import Diverged, UserError
 from bas.networks.network import check
@@ -56,8 +55,8 @@ from bas.search.search import STRATEGIES
 from bas.space import Architecture, SearchSpace, keyword_values, told, with_keyword
 from bas.training.loop import Record
 from bas.training.settings import Settings
-from bas.util.faults import naming
-from bas.util.files import open_own
+from bas.util.files import read_record, write_json
+from bas.util.typed import from_plain, to_plain
 
 HEADS = (2, 4, 8)
 RATE, TEMPERATURE = 10.0, 3.0  # a trial draws between the preset's value / factor and value * factor
@@ -66,10 +65,8 @@ BLOCK = "block "  # prefix of a slot's name; no setting's name begins with it
 STARTUP = 5  # complete trials before any is pruned; TPE draws its first ten at random
 GRACE = 0.25  # share of the epochs before a trial may be pruned: under one-cycle the rates still rise
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-CHECKSUM = "crc32"
 STUDIES = "studies"
-"""The folder of the journals."""
+MADE_AGAIN = "delete it, and what depends on it in jobs/: it is made again"
 
 
 def ranges(settings: Settings, space: SearchSpace, in_dim: int, mode: str) -> dict[str, BaseDistribution]:
@@ -144,75 +141,61 @@ def apply_params(settings: Settings, space: SearchSpace, params: Mapping[str, An
     return replace(settings, **{name: value for name, value in params.items() if name in names}), space
 
 
-class CheckedJournal(JournalFileBackend):
-    """Optuna's journal, whose every line has a checksum of its content."""
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        with naming(self.path):
-            super().append_logs([{**log, CHECKSUM: _checksum(log)} for log in logs])
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        for log in super().read_logs(log_number_from):
-            checksum = log.pop(CHECKSUM, None)
-            if checksum != _checksum(log):
-                raise ValueError("a line is not as it was written")
-            yield log
+    made_of: Mapping[str, str]  # the mode, and what each parameter was drawn from
+    params: Mapping[str, float | int | str]
+    losses: Mapping[str, float]  # by epoch, of the validation part
+    value: float | None  # None: pruned
+    seconds: float
+    architecture: Mapping[str, str] | None = None  # None: it was pruned in its search
+    valid: Mapping[str, float] | None = None  # loss and metrics of the kept epoch
+    kept_epoch: int | None = None
+    broken: str = ""  # why it diverged, or was too large
 
 
-def _checksum(log: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(log).encode()):08x}"
+def record_path(folder: Path, space: str, fold: int, number: int) -> Path:
+    return folder / STUDIES / space / f"fold{fold}" / f"{number:03}.json"
 
 
-def journal_path(folder: Path, space: str, fold: int) -> Path:
-    return folder / STUDIES / f"{_name(space, fold)}.journal"
-
-
-def study_of(folder: Path, space: str, fold: int, **how: Any) -> optuna.Study:
-    """A study of the run in `folder`, as far as its journal goes; how: its sampler and its pruner.
-
-    Raises UserError where the journal is damaged or none.
-    """
-    return optuna.load_study(study_name=_name(space, fold), storage=_open(journal_path(folder, space, fold)), **how)
-
-
-def _open(path: Path) -> JournalStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # one progress bar shows all trials
-    try:
-        journal = JournalStorage(CheckedJournal(path))
-        with path.open("rb") as stream:
-            for line in stream:  # Optuna skips a last line that is not JSON
-                if line.endswith(b"\n"):
-                    json.loads(line)
-        return journal
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        reason = f"damaged, or no journal ({type(error).__name__})"
-        remedy = f"delete it, and jobs/study-* and jobs/tuned-* of {path.stem}: it is tuned again"
-        raise UserError(f"{path}: {reason}; {remedy}") from error
+def records_of(folder: Path, space: str, fold: int, count: int | None = None) -> list[TrialRecord]:
+    """The trials of a study that are made, in their order, at most `count`. Raises UserError where one is damaged."""
+    paths = (record_path(folder, space, fold, number) for number in itertools.count())
+    there = itertools.takewhile(Path.exists, itertools.islice(paths, count))
+    return [from_plain(TrialRecord, read_record(path, MADE_AGAIN), path, MADE_AGAIN) for path in there]
 
 
 def check_studies(run: Run, mode: str) -> None:
-    """Raise UserError where studies that were begun were made with another mode or other ranges, or their journal is
-    gone and results of it are left: new trials would have the same numbers. Writes nothing."""
+    """Raise UserError where studies that were begun were made with another mode or other ranges, or trials are gone
+    that results depend on."""
     for space in run.spaces:
         made_of = _made_of(run, mode, space)
         for fold in range(len(run.protocol.folds)):
-            path = journal_path(run.folder, space, fold)
-            # A journal that was cut off in its first line has no study.
-            if path.is_file() and b"\n" in path.read_bytes():
-                _compare(run.folder, study_of(run.folder, space, fold), made_of)
-            elif left := _results_of(run.folder, space, fold):
-                reason = f"{left[0].name} belongs to {STUDIES}/{path.name}, which is gone"
-                raise UserError(f"{run.folder}/jobs: {reason}; put that back, or give another --name")
+            records = records_of(run.folder, space, fold)
+            for record in records[:1]:
+                for name in {**made_of, **record.made_of}:
+                    if record.made_of.get(name) != made_of.get(name):
+                        reason = f"made with {name} {record.made_of.get(name)}, now {made_of.get(name)}"
+                        raise UserError(f"{run.folder}: {reason}; give another --name")
+            for path, number in _numbers(run.folder / "jobs", space, fold):
+                if number > len(records):
+                    gone = record_path(run.folder, space, fold, len(records))
+                    raise UserError(f"{gone}: gone, and {path.name} depends on it; put it back, or delete that too")
 
 
-def _results_of(folder: Path, space: str, fold: int) -> list[Path]:
-    jobs = folder / "jobs"
-    kinds = (Kind.STUDY, Kind.TUNED)
-    return [path for kind in kinds for path in sorted(jobs.glob(f"{kind}-{space}-*-fold{fold}-seed*.json"))]
+def _numbers(jobs: Path, space: str, fold: int) -> Iterator[tuple[Path, int]]:
+    """The results of a study, and of what was chosen in it, and the number of trials that each was made of."""
+    pattern = re.compile(rf"({Kind.STUDY}|{Kind.TUNED})-{re.escape(space)}-(\d+)-fold{fold}-seed\d+\.json")
+    for path in sorted(jobs.glob("*.json")):
+        if match := pattern.fullmatch(path.name):
+            yield path, int(match[2]) + (match[1] == Kind.TUNED)
+
+
+def scored(folder: Path, space: str, fold: int) -> list[int]:
+    """The numbers of the trials whose best was scored on the test part, for this number of trials or another."""
+    return [count - 1 for path, count in _numbers(folder / "jobs", space, fold) if path.name.startswith(Kind.TUNED)]
 
 
 def _made_of(run: Run, mode: str, space: str) -> dict[str, str]:
@@ -220,153 +203,126 @@ def _made_of(run: Run, mode: str, space: str) -> dict[str, str]:
     return {"tune": mode, **{f"range of {n}": distribution_to_json(d) for n, d in drawn.items()}}
 
 
-def _compare(folder: Path, study: optuna.Study, made_of: Mapping[str, str]) -> None:
-    recorded = study.user_attrs.get("made_of", made_of)
-    for name in {**made_of, **recorded}:
-        if recorded.get(name) != made_of.get(name):
-            reason = f"made with {name} {recorded.get(name)}, now {made_of.get(name)}"
-            raise UserError(f"{folder}: {reason}; give another --name")
-
-
-def begin(run: Run, mode: str, space: str, fold: int) -> optuna.Study:
-    """Create a study, or take it up. The caller has claimed its job: no other process writes the journal."""
-    path = journal_path(run.folder, space, fold)
-    path.parent.mkdir(exist_ok=True)
-    if path.is_symlink() or path.exists():  # a killed process leaves an unfinished last line, and its lock
-        with open_own(path, "r+b") as stream:
-            stream.truncate(stream.read().rfind(b"\n") + 1)
-        for left in path.parent.glob(f"{path.name}.lock*"):
-            left.unlink(missing_ok=True)
-    storage, made_of = _open(path), _made_of(run, mode, space)
-    study = optuna.create_study(
-        study_name=_name(space, fold), storage=storage, direction="minimize", load_if_exists=True
-    )
-    _compare(run.folder, study, made_of)
-    study.set_user_attr("made_of", made_of)
-    drawn = recorded_ranges(study)
-    waiting = [planned_params(t) for t in study.get_trials(states=(TrialState.WAITING,))]
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        params = planned_params(trial)
-        if params.keys() == drawn.keys() and params not in waiting:  # else the same ones are drawn again
-            study.enqueue_trial(params)
-        study.tell(trial.number, state=TrialState.FAIL)
-    if not study.get_trials(deepcopy=False):
-        given = run.spaces[space].space
-        study.enqueue_trial(preset_params(run.plan.settings, given, run.store.info.dim, drawn))
+def study_of(records: Sequence[TrialRecord], **how: Any) -> optuna.Study:
+    """The study of these trials, in memory. how: its sampler and its pruner."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a progress bar shows the trials
+    study = optuna.create_study(direction="minimize", **how)
+    for record in records:
+        attributes = {
+            name: value
+            for name, value in vars(record).items()
+            if name in ("seconds", "architecture", "valid", "kept_epoch", "broken") and value not in (None, "")
+        }
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED if record.value is None else TrialState.COMPLETE,
+                value=record.value,
+                params=dict(record.params),
+                distributions=recorded_ranges(record),
+                user_attrs=attributes,
+                intermediate_values={int(epoch): loss for epoch, loss in record.losses.items()},
+            )
+        )
     return study
 
 
-def _name(space: str, fold: int) -> str:
-    return f"{space}-fold{fold}"
-
-
-def planned_params(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters that a trial was begun with, where they are not drawn, else those that it has drawn."""
-    params: dict[str, Any] = trial.system_attrs.get("fixed_params") or trial.params
-    return params
-
-
-def recorded_ranges(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """The ranges that the study was made with."""
-    made_of = study.user_attrs["made_of"].items()
+def recorded_ranges(record: TrialRecord) -> dict[str, BaseDistribution]:
+    """The ranges that the trial was made with."""
+    made_of = record.made_of.items()
     return {n.removeprefix("range of "): json_to_distribution(v) for n, v in made_of if n.startswith("range of ")}
 
 
-def best_of(folder: Path, space: str, fold: int) -> FrozenTrial:
-    """The complete trial with the lowest validation loss. Raises UserError where every trial diverged."""
-    study = study_of(folder, space, fold)
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        raise UserError(f"{space}, fold {fold}: every trial diverged; lower the setting lr")
-    return study.best_trial
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One trial to make. ordinal: its index in its study, from 0; with the study's name it seeds the sampler."""
-
-    space: str
-    fold: int
-    ordinal: int
+def best_of(records: Sequence[TrialRecord], where: str) -> int:
+    """The number of the trial with the lowest validation loss. Raises UserError where every trial diverged; where: the
+    study, for the message."""
+    values = {number: record.value for number, record in enumerate(records) if record.value is not None}
+    if not values:
+        raise UserError(f"{where}: every trial diverged; lower the setting lr")
+    return min(values, key=lambda number: (values[number], number))
 
 
 def run_study(mode: str, session: Session, job: Job) -> None:
-    """Make the trials of a study that are missing of `job.number`. The result says which trial is the best."""
-    assert job.number is not None
-    study = begin(session.run, mode, job.row, job.fold)
-    made = len(study.get_trials(deepcopy=False, states=FINISHED))
-    for ordinal in range(made, job.number):
-        run_attempt(session, Attempt(job.row, job.fold, ordinal))
+    """Make the trials of a study that are missing of the first `job.number`. The result says which is the best."""
+    folder, space, fold, count = session.run.folder, job.row, job.fold, job.number
+    assert count is not None
+    while len(records := records_of(folder, space, fold, count)) < count:
+        path = record_path(folder, space, fold, len(records))
+        made = make_trial(session, mode, space, fold, records)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, to_plain(made))
         session.tick()
-    best, study = best_of(session.run.folder, job.row, job.fold), study_of(session.run.folder, job.row, job.fold)
-    seconds = sum(t.user_attrs["seconds"] for t in study.get_trials(deepcopy=False, states=FINISHED))
-    keep(session, job, StudyResult(best=best.number, seconds=seconds))
+    best = best_of(records, f"{space}, fold {fold}")
+    keep(session, job, StudyResult(best=best, seconds=sum(record.seconds for record in records)))
 
 
-def run_attempt(session: Session, attempt: Attempt) -> None:
-    """Draw the parameters of a trial, train, and report the outcome to the study. The test part is not touched."""
-    run, begun = session.run, time.monotonic()
-    pruner = optuna.pruners.MedianPruner(STARTUP, math.ceil(GRACE * run.plan.settings.epochs))
-    study = study_of(run.folder, attempt.space, attempt.fold, sampler=_sampler(attempt), pruner=pruner)
-    trial = study.ask(recorded_ranges(study))
-    settings, space = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
-    seed = run.plan.seeds[0]
+def make_trial(session: Session, mode: str, space: str, fold: int, before: Sequence[TrialRecord]) -> TrialRecord:
+    """Draw the parameters of the trial that follows these, and train it. The test part is not touched."""
+    run, begun, seed, number = session.run, time.monotonic(), session.run.plan.seeds[0], len(before)
+    given, plain = run.spaces[space].space, run.plan.settings
+    drawn = ranges(plain, given, run.store.info.dim, mode)
+    pruner = optuna.pruners.MedianPruner(STARTUP, math.ceil(GRACE * plain.epochs))
+    study = study_of(before, sampler=_sampler(space, fold, number), pruner=pruner)
+    if not before:
+        study.enqueue_trial(preset_params(plain, given, run.store.info.dim, drawn))
+    trial = study.ask(drawn)
+    settings, searched = apply_params(plain, given, trial.params)
+    losses: dict[str, float] = {}
 
     def after_epoch(record: Record) -> None:
+        losses[str(record["epoch"])] = float(record["valid"]["loss"])
         trial.report(float(record["valid"]["loss"]), record["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    outcome: dict[str, Any] = {}
-    value = None
+    outcome: dict[str, Any] = {"value": None}
     try:
         if any(name.startswith(BLOCK) for name in trial.params):
-            architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in space.searched})
+            architecture = Architecture.of({slot: trial.params[BLOCK + slot] for slot in searched.searched})
         else:
             # Epochs of the search are not reported: only the training that follows may be pruned.
-            _, searched = search_fold(session, space, settings, attempt.fold, seed, lambda record: None, paths=False)
-            architecture = searched.architecture
+            _, found = search_fold(session, searched, settings, fold, seed, lambda record: None, paths=False)
+            architecture = found.architecture
         outcome["architecture"] = architecture.to_dict()
-        fitted = fit(session, space, architecture, settings, attempt.fold, seed, after_epoch)
+        fitted = fit(session, searched, architecture, settings, fold, seed, after_epoch)
         (kept,) = fitted.kept
-        value = kept["valid"]["loss"]
-        outcome |= {"valid": kept["valid"], "kept_epoch": kept["epoch"]}
+        outcome |= {"value": kept["valid"]["loss"], "valid": kept["valid"], "kept_epoch": kept["epoch"]}
     except optuna.TrialPruned:
         pass
     except (Diverged, torch.OutOfMemoryError) as error:
         # Recorded as pruned: TPE learns from a pruned trial to avoid such parameters; it ignores a failed one.
         outcome["broken"] = " ".join(str(error).split())
-    outcome["seconds"] = time.monotonic() - begun
-    for name, attribute in outcome.items():
-        trial.set_user_attr(name, attribute)
-    study.tell(trial, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
-    _show_trial(run, attempt, study.get_trials(deepcopy=False)[trial.number])
+    seconds = time.monotonic() - begun
+    made_of = _made_of(run, mode, space)
+    made = TrialRecord(made_of=made_of, params=trial.params, losses=losses, seconds=seconds, **outcome)
+    _show_trial(run, space, fold, number, made)
+    return made
 
 
-def _sampler(attempt: Attempt) -> optuna.samplers.TPESampler:
-    seed = hashlib.sha256(repr((attempt.space, attempt.fold, attempt.ordinal)).encode()).digest()[:4]
+def _sampler(space: str, fold: int, number: int) -> optuna.samplers.TPESampler:
+    seed = hashlib.sha256(repr((space, fold, number)).encode()).digest()[:4]
     return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"))
 
 
-def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
+def _show_trial(run: Run, space: str, fold: int, number: int, trial: TrialRecord) -> None:
     """Write one HParams entry to TensorBoard, with validation figures only."""
-    protocol, attributes = run.protocol, trial.user_attrs
-    settings, _ = apply_params(run.plan.settings, run.spaces[attempt.space].space, trial.params)
+    protocol = run.protocol
+    settings, _ = apply_params(run.plan.settings, run.spaces[space].space, trial.params)
     facts = {
-        "row": f"trial {trial.number}",
-        "architecture": told(attributes.get("architecture", {})),
+        "row": f"trial {number}",
+        "architecture": told(trial.architecture or {}),
         "run": run.folder.name,
         "encoder": encoder_name(run.store.info.encoder["name"]),
         "layer": str(run.plan.layer),
         "corpus": run.corpus.name,
         "protocol": protocol.description,
-        "space": attempt.space,
-        "fold": str(attempt.fold),
+        "space": space,
+        "fold": str(fold),
         "num_heads": str(trial.params.get("num_heads", "")),
-        "state": trial.state.name.lower(),
+        "state": "pruned" if trial.value is None else "complete",
     }
-    losses = list(filter(math.isfinite, trial.intermediate_values.values()))
-    values = attributes.get("valid") or ({"loss": min(losses)} if losses else {})
-    name = f"trials/{_name(attempt.space, attempt.fold)}-{trial.number:03}"
+    losses = list(filter(math.isfinite, trial.losses.values()))
+    values = trial.valid or ({"loss": min(losses)} if losses else {})
+    name = f"trials/{space}-fold{fold}-{number:03}"
     with tensorboard.writer(run.folder, name, protocol.description, protocol.marks) as board:
         metrics = {f"valid/{metric}": value for metric, value in values.items()}
         tensorboard.write_hparams(board, facts, settings, metrics, run.metrics)
@@ -375,10 +331,11 @@ def _show_trial(run: Run, attempt: Attempt, trial: FrozenTrial) -> None:
 def score(session: Session, job: Job) -> None:
     """Train a study's best trial with this seed and score it once on the test part. The result is like `run_job`'s."""
     run = session.run
-    trial = best_of(run.folder, job.row, job.fold)
-    assert trial.number == job.number
+    assert job.number is not None
+    trial = records_of(run.folder, job.row, job.fold, job.number + 1)[job.number]
+    assert trial.architecture is not None, "complete"
     settings, space = apply_params(run.plan.settings, run.spaces[job.row].space, trial.params)
-    architecture = Architecture.of(trial.user_attrs["architecture"])
+    architecture = Architecture.of(trial.architecture)
     with tensorboard.writer(run.folder, job.name, run.protocol.description, run.protocol.marks) as board:
 
         def after_epoch(record: Record) -> None:
