@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from bas.corpora import Utterance
@@ -20,20 +20,12 @@ Compare = Callable[[Sequence[Utterance]], Found]
 
 
 def same_samples(utterances: Sequence[Utterance]) -> Found:
-    """Compare the utterances' samples.
-
-    The beginning is decoded of utterances of equal length alone, and the whole of those alone that begin alike.
-    """
+    """Compare the utterances' samples: length and beginning of all, and the whole of those that are alike so far."""
     unread: list[str] = []
     alike: list[Sequence[Utterance]] = [utterances]
-    looks: tuple[Callable[[Utterance], Hashable], ...] = (
-        audio.size,
-        partial(audio.fingerprint, seconds=EXCERPT),
-        audio.fingerprint,
-    )
-    for look in looks:
+    for look in (partial(audio.fingerprint, seconds=EXCERPT), audio.fingerprint):
         members = [(index, u) for index, group in enumerate(alike) for u in group]
-        found: dict[tuple[int, Hashable], list[Utterance]] = defaultdict(list)
+        found: dict[tuple[int, str], list[Utterance]] = defaultdict(list)
         answers = in_threads(look, [u for _, u in members], threads=THREADS)
         for (index, u), answer in zip(members, answers, strict=True):
             if answer is None:

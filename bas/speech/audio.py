@@ -54,15 +54,6 @@ def duration(utterance: Utterance) -> float:
     return (part.stop - part.start) / part.of.rate
 
 
-def size(utterance: Utterance) -> tuple[int, int] | None:
-    """Number of samples and their rate in the file, as `duration` has them; None where that cannot be read."""
-    try:
-        part = _part(utterance)
-    except UserError:
-        return None
-    return part.stop - part.start, part.of.rate
-
-
 def is_cut(utterance: Utterance) -> bool:
     """Whether the recording breaks off, and is taken nonetheless (`Utterance.truncated`)."""
     if not utterance.truncated:
@@ -79,10 +70,11 @@ def fingerprint(utterance: Utterance, seconds: float | None = None) -> str | Non
     """A hash of the utterance's samples, channels averaged, and rate: equal for equal sound, whatever the file's name
     or lossless format. None where it cannot be decoded. Two silent utterances differ: silence identifies nothing.
 
-    seconds: of that much at its beginning, where silence is taken as what it is.
+    seconds: of that much at its beginning, where silence is taken as what it is, and of the length of the whole.
     """
     try:
         part = _part(utterance)
+        whole = 0 if seconds is None else part.stop - part.start
         if seconds is not None:
             part = replace(part, stop=min(part.stop, part.start + round(seconds * part.of.rate)))
         mono = _decode(part)
@@ -90,7 +82,7 @@ def fingerprint(utterance: Utterance, seconds: float | None = None) -> str | Non
         return None
     mono = mono + np.float32(0)  # a minus zero becomes zero
     alone = utterance.id if seconds is None and _is_silent(mono) else ""
-    return hashlib.sha256(repr((part.of.rate, mono.size, alone)).encode() + mono.tobytes()).hexdigest()
+    return hashlib.sha256(repr((part.of.rate, mono.size, whole, alone)).encode() + mono.tobytes()).hexdigest()
 
 
 def load(utterance: Utterance) -> Wave:

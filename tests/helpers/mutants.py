@@ -68,11 +68,8 @@ MUTANTS = [
     Mutant(
         "recordings that begin alike are taken to be the same",
         "bas/protocols/same.py",
-        """        partial(audio.fingerprint, seconds=EXCERPT),
-        audio.fingerprint,
-""",
-        """        partial(audio.fingerprint, seconds=EXCERPT),
-""",
+        "(partial(audio.fingerprint, seconds=EXCERPT), audio.fingerprint)",
+        "(partial(audio.fingerprint, seconds=EXCERPT),)",
         "tests/protocols -k begins_as_another",
     ),
     Mutant(

@@ -81,7 +81,7 @@ def test_what_no_recorder_makes_is_refused_by_its_header(tmp_path: Path, rate: i
     for call in (audio.duration, audio.load):
         message = refusal(call, Utterance("the-id", path))
         assert f"its header says {rate:,} Hz; expected a sample rate from 1,000 to 768,000 Hz" in message
-    assert audio.size(Utterance("the-id", path)) is None
+    assert audio.fingerprint(Utterance("the-id", path)) is None
     assert audio.fingerprint(Utterance("the-id", path)) is None
 
 
