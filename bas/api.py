@@ -11,24 +11,21 @@ Imports nothing heavy: each function does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from bas.begin import begin_audit, begin_run, begin_tuning, choice_of, open_one, prepare
 from bas.begun import work
 from bas.errors import UserError
 from bas.experiment import (
-    SHARED,
     SPACES,
     Experiment,
     Source,
-    change,
     load_experiment,
-    read_experiment,
     require,
     tuning_of,
 )
@@ -37,13 +34,9 @@ from bas.util.places import short_name, short_place
 from bas.util.terminal import console_of, say
 
 if TYPE_CHECKING:
-    from bas.experiment.keys import TuneTable
     from bas.report.results import Comparison
     from bas.runs.results import SearchResult, TrainingResult
-    from bas.runs.run import Inputs, Run
-    from bas.runs.workers import Workers
     from bas.studies.audit.results import Audit
-    from bas.studies.audit.study import Begun
     from bas.studies.dynamics.results import Dynamics
     from bas.studies.leak.results import Leak
     from bas.studies.probe.results import Probe
@@ -91,7 +84,7 @@ def extract(experiment: Source, *, part: str | None = None, console: Console | N
     from bas.util.device import choose_device
     from bas.util.part import Part
 
-    choice, console = _choice("extract", experiment, changes), console_of(console)
+    choice, console = choice_of("extract", experiment, changes), console_of(console)
     share = None if part is None else Part.of_text(part)
     require(choice, "extract", "corpus.reader", "corpus.root", "encoder.name")
     if choice.encoder.source is not None:
@@ -134,7 +127,7 @@ def import_features(experiment: Source, *, console: Console | None = None, **cha
     from bas.features.sources import open_source
     from bas.runs import choose
 
-    choice, console = _choice("import", experiment, changes), console_of(console)
+    choice, console = choice_of("import", experiment, changes), console_of(console)
     needed = ("corpus.reader", "corpus.root", "encoder.name", "encoder.source", "encoder.frame_rate")
     require(choice, "import", *needed)
     if len(choice.features) > 1:
@@ -160,7 +153,7 @@ def search(
     from bas.runs.results import searched
     from bas.studies.compare import study
 
-    with _run("search", experiment, console, changes) as (run, do, _):
+    with begin_run("search", experiment, console, changes) as (run, do, _):
         do(lambda pool, memory: study.train(run, "search", pool, memory))
         return {space: searched(run, space) for space in run.spaces}
 
@@ -173,7 +166,7 @@ def retrain(
     from bas.studies.compare import study
     from bas.studies.compare.page import show_retrained
 
-    with _run("retrain", experiment, console, changes) as (run, do, console):
+    with begin_run("retrain", experiment, console, changes) as (run, do, console):
         do(lambda pool, memory: study.train(run, "retrain", pool, memory))
         show_retrained(run, console)
         return {space: retrained(run, space) for space in run.spaces}
@@ -184,55 +177,18 @@ def compare(experiment: Source, *, console: Console | None = None, **changes: An
     from bas.report.webpage import FILE
     from bas.studies.compare import study
 
-    with _run("compare", experiment, console, changes) as (run, do, console):
+    with begin_run("compare", experiment, console, changes) as (run, do, console):
         do(lambda pool, memory: study.train(run, "compare", pool, memory))
         results = study.conclude(run, console)
     say(console, f"report: {run.folder}/{FILE}, which a browser opens; its numbers: results.json beside it")
     return results
 
 
-Do = Callable[[Callable[["Workers", float | None], None]], None]
-"""Has trainings done: takes what does them with a pool of workers and the GiB that features may take."""
-
-
-@contextmanager
-def _run(
-    verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]
-) -> Iterator[tuple[Run, Do, Console]]:
-    """A verb's run, begun or gone on with, under its folder's lock; what has its jobs done; where to show progress."""
-    from bas.runs import choose
-    from bas.runs.start import start
-    from bas.studies.compare.study import expected
-
-    choice, inputs, console = _open(verb, experiment, console, changes)
-    folder = choose.run_folder(choice, "", inputs)
-    resolved = choose.resolve(choice, verb, folder, [inputs])
-    with choose.work_in(folder, verb, resolved):
-        run = start(folder, inputs, choose.split_of(choice, inputs))
-        yield run, _doing(choice, run, expected(run, verb), True, console), console
-
-
-def _doing(choice: Experiment, run: Run, results: list[Path], every: bool, console: Console) -> Do:
-    """By the processes of this machine, or by tasks of a cluster. results: of the jobs; every: of all of them."""
-    from bas.runs import choose
-    from bas.runs.workers import Workers
-
-    def do(train: Callable[[Workers, float | None], None]) -> None:
-        if choice.cluster.kind is not None:
-            from bas import cluster
-
-            return cluster.carry_out(run.folder, choice.cluster, results, every, choice.memory, console)
-        with Workers(choose.workers_of(choice.workers, run.plan.device), console) as pool:
-            train(pool, choice.memory)
-
-    return do
-
-
 def audit(experiment: Source, *, console: Console | None = None, **changes: Any) -> Audit:
     """Train every architecture of a space: did the search work, and did the choice matter?"""
     from bas.studies.audit import study
 
-    with _audit(experiment, console, changes) as (begun, do, console):
+    with begin_audit(experiment, console, changes) as (begun, do, console):
         do(lambda pool, memory: study.train(begun, pool, memory))
         result = study.conclude(begun, console)
     folder = begun.run.folder
@@ -242,63 +198,15 @@ def audit(experiment: Source, *, console: Console | None = None, **changes: Any)
     return result
 
 
-@contextmanager
-def _audit(experiment: Source, console: Console | None, changes: dict[str, Any]) -> Iterator[tuple[Begun, Do, Console]]:
-    """As `_run`, of an audit."""
-    from bas.runs import choose
-    from bas.studies.audit.study import begin, expected
-
-    choice, inputs, console = _open("audit", experiment, console, changes)
-    folder, protocol, of = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs), choice.audit
-    with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
-        begun = begin(folder, inputs, protocol, of.strategies or None, of.variants or None, of.sample)
-        yield begun, _doing(choice, begun.run, expected(begun), of.sample is None, console), console
-
-
-def prepare(verb: str, experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:
-    """Begin the run of search, retrain, compare, audit or tune, and train nothing; its folder. `work` does its jobs, on
-    any hosts; then the verb itself makes the table."""
-    if verb not in SHARED:
-        raise UserError(f"prepare {verb!r}: must be one of {', '.join(SHARED)}")
-    if verb == "audit":
-        with _audit(experiment, console, changes) as (begun, _, console):
-            folder = begun.run.folder
-    elif verb == "tune":
-        with _tune(experiment, console, changes) as (run, _, _, console):
-            folder = run.folder
-    else:
-        with _run(verb, experiment, console, changes) as (run, _, console):
-            folder = run.folder
-    say(console, f"{folder}: begun")
-    return folder
-
-
 def tune(experiment: Source, *, console: Console | None = None, **changes: Any) -> Tuning:
     """Optuna over blocks and settings, chosen on valid in every fold: a baseline for the search."""
     from bas.studies.tune import study
 
-    with _tune(experiment, console, changes) as (run, of, do, console):
+    with begin_tuning(experiment, console, changes) as (run, of, do, console):
         do(lambda pool, memory: study.train(run, of.choose, of.trials, pool, memory))
         result = study.conclude(run, of.choose, of.trials, console)
     say(console, f"table: {run.folder}/table.md, as data: {run.folder}/results.json")
     return result
-
-
-@contextmanager
-def _tune(
-    experiment: Source, console: Console | None, changes: dict[str, Any]
-) -> Iterator[tuple[Run, TuneTable, Do, Console]]:
-    """As `_run`, of a tuning."""
-    from bas.runs import choose
-    from bas.studies.tune.study import begin, check_mode, expected
-
-    choice, inputs, console = _open("tune", experiment, console, changes)
-    of = choice.tune
-    check_mode(of.choose, inputs.plan.settings)
-    folder = choose.run_folder(choice, "tune-" if of.choose == "blocks" else f"tune-{of.choose}-", inputs)
-    with choose.work_in(folder, "tune", choose.resolve(choice, "tune", folder, [inputs])):
-        run = begin(folder, inputs, choose.split_of(choice, inputs), of.choose)
-        yield run, of, _doing(choice, run, *expected(run, of.trials), console), console
 
 
 def cost(experiment: Source, *, console: Console | None = None, **changes: Any) -> Leak:
@@ -306,7 +214,7 @@ def cost(experiment: Source, *, console: Console | None = None, **changes: Any) 
     from bas.runs import choose
     from bas.studies.leak.study import measure
 
-    choice, inputs, console = _open("cost", experiment, console, changes)
+    choice, inputs, console = open_one("cost", experiment, console, changes)
     folder, workers = choose.run_folder(choice, "leak-", inputs), choose.workers_of(choice.workers, inputs.plan.device)
     with choose.work_in(folder, "cost", choose.resolve(choice, "cost", folder, [inputs])):
         result = measure(folder, inputs, choice.cost.clean, choice.cost.leaky, workers, console, choice.memory)
@@ -319,7 +227,7 @@ def probe(experiment: Source, *, console: Console | None = None, **changes: Any)
     from bas.runs import choose
     from bas.studies.probe.study import StoreChoice, carry_out
 
-    choice, console = _choice("probe", experiment, changes), console_of(console)
+    choice, console = choice_of("probe", experiment, changes), console_of(console)
     stores = []
     for name, features in choose.stores_of(choice, "probe").items():
         opened = choose.open_store(choice, "probe", features)
@@ -340,7 +248,7 @@ def words(experiment: Source, *, console: Console | None = None, **changes: Any)
     from bas.studies.words.study import StoreChoice, carry_out
     from bas.studies.words.tasks import tasks_of
 
-    choice, console = _choice("words", experiment, changes), console_of(console)
+    choice, console = choice_of("words", experiment, changes), console_of(console)
     require(choice, "words", "words.text_encoder")
     text_encoder = short_name(str(choice.words.text_encoder))
     stores, left_out = [], []
@@ -373,7 +281,7 @@ def shares(experiment: Source, *, console: Console | None = None, **changes: Any
     from bas.runs import choose
     from bas.studies.shares.study import StoreChoice, carry_out
 
-    choice, console = _choice("shares", experiment, changes), console_of(console)
+    choice, console = choice_of("shares", experiment, changes), console_of(console)
     of_name = choose.stores_of(choice, "shares")
     layers = choice.layer or (None,)
     if len(layers) not in (1, len(of_name)):
@@ -402,7 +310,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     from bas.studies.dynamics.study import LOUDNESS, Plan, carry_out
     from bas.util.device import choose_device
 
-    choice, console = _choice("dynamics", experiment, changes), console_of(console)
+    choice, console = choice_of("dynamics", experiment, changes), console_of(console)
     require(choice, "dynamics", "corpus.reader", "corpus.root", "encoder.name")
     of, reader, encoder = choice.dynamics, str(choice.corpus.reader), str(choice.encoder.name)
     root = Path(str(choice.corpus.root)).expanduser().resolve()
@@ -438,20 +346,6 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         result = carry_out(folder, plan, console, rotations=of.rotations, keep_weights=of.keep_weights)
     say(console, f"table: {folder}/table.md, figures: {folder}/figures/, as data: {folder}/results.json")
     return result
-
-
-def _choice(verb: str, experiment: Source, changes: dict[str, Any]) -> Experiment:
-    return change(read_experiment(experiment), verb, changes)
-
-
-def _open(
-    verb: str, experiment: Source, console: Console | None, changes: dict[str, Any]
-) -> tuple[Experiment, Inputs, Console]:
-    """What a verb on one store needs: the experiment, its inputs, where to show what is done."""
-    from bas.runs import choose
-
-    choice = _choice(verb, experiment, changes)
-    return choice, choose.inputs_of(choice, verb, choose.open_store(choice, verb)), console_of(console)
 
 
 def _say_skipped(skipped: Mapping[str, str], console: Console, remedy: str = "") -> None:
