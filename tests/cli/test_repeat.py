@@ -29,7 +29,7 @@ SMALL = [*PLAIN, "--set", "strategy=gumbel"]
 MEANT = {
     "compare": ("compare.study.train", ["--preset", "paper", *SMALL, "--layer", "middle", "--protocol-seed", "3"]),
     "audit": ("audit.study.train", [*PLAIN, "--strategy", "gumbel+warmup=1", "--variant", "none"]),
-    "tune": ("tune.study.carry_out", [*SMALL, "--trials", "3", "--tune", "search"]),
+    "tune": ("tune.study.train", [*SMALL, "--trials", "3", "--tune", "search"]),
     "protocol cost": ("leak.study.measure", [*PLAIN, "--clean", "speaker:3", "--leaky", "id:3"]),
     "probe": ("probe.study.carry_out", [*QUICK, "--percent", "50"]),
     "dynamics": (
@@ -88,8 +88,8 @@ def test_a_runs_own_file_means_the_same(verb: str, work: Path, monkeypatch: pyte
     study, flags = MEANT[verb]
     given: list[Any] = []
     monkeypatch.setattr(f"bas.studies.{study}", lambda *values, **more: given.append((meaning(values), more)))
-    for name in ("compare", "audit"):  # nothing is trained
-        monkeypatch.setattr(f"bas.studies.{name}.study.conclude", lambda begun, console: None)
+    for name in ("compare", "audit", "tune"):  # nothing is trained
+        monkeypatch.setattr(f"bas.studies.{name}.study.conclude", lambda *begun: None)
     monkeypatch.setattr("bas.cli.experiments.take", lambda result: ["board"])  # there is no result
     name = verb.replace(" ", "-")
     assert main([*verb.split(), "cups.toml", *flags, "--name", name]) == 0
