@@ -17,6 +17,7 @@ from bas.experiment import SHARED, Experiment, Source, change, read_experiment
 from bas.util.terminal import console_of, say
 
 if TYPE_CHECKING:
+    from bas.cluster import Expected
     from bas.experiment.keys import TuneTable
     from bas.runs.run import Inputs, Run
     from bas.runs.workers import Workers
@@ -40,11 +41,11 @@ def begin_run(
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
-        yield run, _doing(choice, run, expected(run, verb), True, console), console
+        yield run, _doing(choice, run, lambda: (expected(run, verb), True), console), console
 
 
-def _doing(choice: Experiment, run: Run, results: list[Path], every: bool, console: Console) -> Do:
-    """By the processes of this machine, or by tasks of a cluster. results: of the jobs; every: of all of them."""
+def _doing(choice: Experiment, run: Run, expected: Expected, console: Console) -> Do:
+    """By the processes of this machine, or by tasks of a cluster."""
     from bas.runs import choose
     from bas.runs.workers import Workers
 
@@ -52,7 +53,7 @@ def _doing(choice: Experiment, run: Run, results: list[Path], every: bool, conso
         if choice.cluster.kind is not None:
             from bas import cluster
 
-            return cluster.carry_out(run.folder, choice.cluster, results, every, choice.memory, console)
+            return cluster.carry_out(run.folder, choice.cluster, expected, choice.memory, console)
         with Workers(choose.workers_of(choice.workers, run.plan.device), console) as pool:
             train(pool, choice.memory)
 
@@ -71,7 +72,7 @@ def begin_audit(
     folder, protocol, of = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs), choice.audit
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         begun = begin(folder, inputs, protocol, of.strategies or None, of.variants or None, of.sample)
-        yield begun, _doing(choice, begun.run, expected(begun), of.sample is None, console), console
+        yield begun, _doing(choice, begun.run, lambda: (expected(begun), of.sample is None), console), console
 
 
 @contextmanager
@@ -88,7 +89,7 @@ def begin_tuning(
     folder = choose.run_folder(choice, "tune-" if of.choose == "blocks" else f"tune-{of.choose}-", inputs)
     with choose.work_in(folder, "tune", choose.resolve(choice, "tune", folder, [inputs])):
         run = begin(folder, inputs, choose.split_of(choice, inputs), of.choose)
-        yield run, of, _doing(choice, run, *expected(run, of.trials), console), console
+        yield run, of, _doing(choice, run, lambda: expected(run, of.trials), console), console
 
 
 def prepare(verb: str, experiment: Source, *, console: Console | None = None, **changes: Any) -> Path:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,14 +57,17 @@ class Task:
         return DelayedSubmission(self)
 
 
-def carry_out(
-    folder: Path, of: ClusterTable, results: Sequence[Path], every: bool, memory: float | None, console: Console
-) -> None:
-    """Have all jobs of a run done, and return when they have results. results: of its jobs; every: of all of them.
+Expected = Callable[[], tuple[Sequence[Path], bool]]
+"""The results of a run's jobs as far as they can be told now, and whether these are all."""
+
+
+def carry_out(folder: Path, of: ClusterTable, expected: Expected, memory: float | None, console: Console) -> None:
+    """Have all jobs of a run done, and return when they have results.
 
     Whoever stops it (Ctrl-C) stops its tasks; the same command goes on. Raises UserError where submitit or the
     scheduler is missing, where a task refuses the run, and where tasks die again and again.
     """
+    results, every = expected()
     missing = _missing(results)
     if every and not missing:
         return
@@ -72,18 +75,19 @@ def carry_out(
     tasks = Tasks(folder, of, memory)
     tasks.submit(count)
     say(console, f"{of.kind}: {count} tasks; their logs: {tasks.folder}")
-    lives, lost, total = LIVES, 0, len(results)
+    lives, lost, made = LIVES, 0, len(results) - missing
     with bar(console, "jobs") as progress:
-        shown = progress.add_task("jobs", total=total, completed=total - missing)
+        shown = progress.add_task("jobs", total=len(results), completed=made)
         try:
             while True:
                 died, finished = tasks.ended()
-                before, missing = missing, _missing(results)
-                progress.update(shown, completed=total - missing)
+                results, _ = expected()
+                before, made = made, len(results) - _missing(results)
+                progress.update(shown, total=len(results), completed=made)
                 if finished:
                     tasks.wait()
                     return
-                lives = LIVES if missing < before else lives - bool(died)
+                lives = LIVES if made > before else lives - bool(died)
                 if lives <= 0:
                     raise UserError(f"{folder}: tasks die and do nothing; the last: {died[-1]}")
                 for words in died:

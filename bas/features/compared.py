@@ -1,6 +1,6 @@
 """What was found when a store's recordings were compared, kept in the store: compared.json. No start reads them twice.
 
-    {"same": {STATE: [[id, id], ...]}, "extracted": {STATE: identity}}
+    {"same": {STATE: [[[id, id], ...], [ids that cannot be read]]}, "extracted": {STATE: identity}}
 
 A finding holds while the files stay as they are. STATE is a digest over the utterances, their times, and the size,
 number and times of change of each file, by which also git knows its own; a file that was written within FRESH seconds
@@ -37,13 +37,12 @@ FRESH = 2.0  # the coarsest clock of a disk, FAT's
 def same_samples(folder: Path, utterances: Sequence[Utterance]) -> Found:
     """As `bas.protocols.same.same_samples`; what was found before of these files is not looked for again."""
     state = _state(utterances)
-    kept = _read(folder, "same").get(state)
-    if isinstance(kept, list):
-        return [tuple(map(str, ids)) for ids in kept], []
-    groups, unread = compare_samples(utterances)
-    if not unread:
-        _keep(folder, "same", state, utterances, groups)
-    return groups, unread
+    if kept := _read(folder, "same").get(state):
+        groups, unread = kept
+        return [tuple(ids) for ids in groups], list(unread)
+    found = compare_samples(utterances)
+    _keep(folder, "same", state, utterances, found)
+    return found
 
 
 def unlike(folder: Path, info: StoreInfo, utterances: Sequence[Utterance]) -> list[str]:
@@ -56,16 +55,16 @@ def unlike(folder: Path, info: StoreInfo, utterances: Sequence[Utterance]) -> li
         return []
     now = recording_hashes(utterances, lambda: None)
     others = [id_ for id_, digest in now.items() if digest != info.recordings[id_][0]]
-    if not others and len(now) == len(utterances):
+    if not others:
         _keep(folder, "extracted", state, utterances, info.identity)
     return others
 
 
 def _state(utterances: Sequence[Utterance]) -> str:
-    """See the module; empty where a file is not there, or was written just now."""
+    """See the module; empty where a file was written just now. That one is not there is a state as well."""
     versions = list(in_threads(_version, sorted({u.audio for u in utterances})))
     # By the time of its inode's change, which unlike that of its content nobody can set.
-    if not all(versions) or time.time() - max((changed for *_, changed in versions), default=0) / 1e9 < FRESH:
+    if time.time() - max((changed for *_, changed in versions), default=0) / 1e9 < FRESH:
         return ""
     digest = hashlib.sha256(repr((NUMBERS, versions)).encode())
     for u in utterances:
@@ -74,11 +73,11 @@ def _state(utterances: Sequence[Utterance]) -> str:
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """Number, size, times of modification and of change of a file; empty where it is not there."""
+    """Number, size, times of modification and of change of a file; zeros where it is not there."""
     try:
         status = path.stat()
     except OSError:
-        return ()
+        return 0, 0, 0, 0
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

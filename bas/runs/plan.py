@@ -86,13 +86,17 @@ def name_of(raw: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """row: BEST, the linear row, a baseline, or a search space by name; of a study's own kinds what it says."""
+    """row: BEST, the linear row, a baseline, or a search space by name; of a study's own kinds what it says.
+
+    number: of an architecture, in the order of `SearchSpace.architectures`; of a tuned row, its trial's; of a study,
+    how many trials.
+    """
 
     kind: Kind
     row: str
     fold: int
     seed: int
-    number: int | None = None  # in the order of `SearchSpace.architectures`
+    number: int | None = None
     searcher: str = ""  # of a search: what `settings.search_settings` reads; "": the run's settings
 
     @property

@@ -122,7 +122,7 @@ class TunedResult(TrainingResult):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """Of an Optuna study; its trials are in its journal."""
+    """Of an Optuna study; its trials are in studies/."""
 
     best: int  # the trial's number
     seconds: float  # of all trials

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from golden.verbs import SPACE, WIDE, corpus
 from killing_tasks import tasks_of
 from killing_verbs import timeless
 from places import PATIENCE, ROOT
+from rich.console import Console
 
 import bas
+from bas import cluster
 from bas.cli.main import main
 from bas.cluster import Task
 from bas.errors import EndedError
+from bas.experiment.keys import ClusterTable
 from bas.features.store import FeatureStore
 from bas.runs.plan import Job
 from bas.util.claims import Owner
@@ -187,6 +191,46 @@ def test_tasks_tune_too_and_submit_nothing_once_all_is_made(work: Path) -> None:
         assert len(os.listdir("runs/tuned-over/cluster")) == 1
     assert results("tuned-over") == results("tuned")
     assert table("tuned-over") == table("tuned")
+
+
+def test_tasks_that_die_now_and_then_end_nothing_while_jobs_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also jobs that were not known at the beginning, as the trainings of what studies choose."""
+    looks, submitted = iter(range(10)), list[int]()
+
+    class Stub:
+        folder, running = tmp_path, (1,)
+
+        def __init__(self, *_: Any) -> None:
+            pass
+
+        def submit(self, count: int) -> None:
+            submitted.append(count)
+
+        def ended(self) -> tuple[list[str], bool]:
+            look = next(looks)
+            (tmp_path / f"{look}.json").touch()
+            return (["shot"] if look % 3 == 0 else []), look == 9
+
+        def wait(self) -> None:
+            pass
+
+        cancel = wait
+
+    monkeypatch.setattr(cluster, "Tasks", Stub)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "LIVES", 2)
+
+    def expected() -> tuple[list[Path], bool]:
+        made = len(list(tmp_path.glob("*.json")))
+        return [tmp_path / f"{i}.json" for i in range(made + 1)], made == 10
+
+    of = ClusterTable(kind="local", tasks=3)
+    cluster.carry_out(tmp_path, of, expected, None, Console(file=StringIO()))
+    assert submitted == [1, 1, 1, 1]
+    cluster.carry_out(tmp_path, of, lambda: ([tmp_path / "1.json"], True), None, Console(file=StringIO()))
+    assert submitted == [1, 1, 1, 1], "all is made"
 
 
 def test_what_is_wrong_with_a_task_is_raised_and_what_is_wrong_with_the_run_is_said(

@@ -13,10 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from bas.report.comparison import mixes_of, rows_of, told_from_itself, verdicts_on
 from bas.runs.baselines import SIMPLE
 from bas.runs.plan import Job, Kind
-from bas.runs.results import Scored, TunedResult, ceiling, context, majority_of, read_result, results_of
+from bas.runs.results import Scored, StudyResult, TunedResult, ceiling, context, majority_of, read_result, results_of
 from bas.runs.run import Run
 from bas.studies.tune.results import FoldTuning, Mode, SpaceTuning, Tuning
-from bas.studies.tune.trials import best_of, recorded_ranges, records_of, scored, study_of
+from bas.studies.tune.trials import recorded_ranges, records_of, scored, study_of
 
 FEW = 10  # complete trials: with fewer, importances are not computed
 
@@ -70,7 +70,7 @@ def _tuning(run: Run, space: str, trials: int) -> SpaceTuning:
     importances: list[Mapping[str, float]] = []
     for fold in range(len(run.protocol.folds)):
         records = records_of(run.folder, space, fold, trials)
-        number = best_of(records, f"{space}, fold {fold}")
+        number = read_result(run, Job(Kind.STUDY, space, fold, run.plan.seeds[0], trials), StudyResult).best
         best, complete = records[number], sum(record.value is not None for record in records)
         assert best.value is not None, "complete"
         folds.append(

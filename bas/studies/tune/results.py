@@ -27,7 +27,7 @@ class FoldTuning:
     preset: float | None  # validation loss of the preset; None: its trial is not complete
     params: Mapping[str, Drawn]  # of the best
     architecture: Mapping[str, str]
-    scored_before: bool  # whether trials were added after the test part had been scored
+    scored_before: bool  # whether the best of another number of trials was scored on the test part
 
 
 @dataclass(frozen=True, kw_only=True)

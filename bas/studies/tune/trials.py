@@ -7,9 +7,9 @@ chosen trial is never worse than that on valid. No trial sees a test part: the b
 with every seed of the plan, and scored on the test part once.
 
 Each study is a job, which makes one trial after another; each trial leaves a record, and the study is built of these
-anew. What a trial draws depends only on the trials before it, so that numbers repeat exactly, whatever processes and
-hosts share the run: an heir of a process that was only slow writes the same records. Of a larger number of trials than
-asked for, as after another command, the first ones count.
+anew. What a trial draws depends only on the trials before it, so that on equal processors numbers repeat exactly,
+whatever processes and hosts share the run: an heir of a process that was only slow writes the same records. Of a larger
+number of trials than asked for, as after another command, the first ones count.
 
 References
     Akiba et al., *Optuna*, KDD 2019. Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, NeurIPS 2011: TPE.
@@ -24,6 +24,7 @@ import itertools
 import math
 import re
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ from bas.search.search import STRATEGIES
 from bas.space import Architecture, SearchSpace, keyword_values, told, with_keyword
 from bas.training.loop import Record
 from bas.training.settings import Settings
+from bas.util.claims import HEART
 from bas.util.files import read_record, write_json
 from bas.util.typed import from_plain, to_plain
 
@@ -164,7 +166,11 @@ def records_of(folder: Path, space: str, fold: int, count: int | None = None) ->
     """The trials of a study that are made, in their order, at most `count`. Raises UserError where one is damaged."""
     paths = (record_path(folder, space, fold, number) for number in itertools.count())
     there = itertools.takewhile(Path.exists, itertools.islice(paths, count))
-    return [from_plain(TrialRecord, read_record(path, MADE_AGAIN), path, MADE_AGAIN) for path in there]
+    return [_read(path) for path in there]
+
+
+def _read(path: Path) -> TrialRecord:
+    return from_plain(TrialRecord, read_record(path, MADE_AGAIN), path, MADE_AGAIN)
 
 
 def check_studies(run: Run, mode: str) -> None:
@@ -173,16 +179,19 @@ def check_studies(run: Run, mode: str) -> None:
     for space in run.spaces:
         made_of = _made_of(run, mode, space)
         for fold in range(len(run.protocol.folds)):
-            records = records_of(run.folder, space, fold)
-            for record in records[:1]:
+            # Results first: others may be at work, and write a trial before what depends on it.
+            depend = list(_numbers(run.folder / "jobs", space, fold))
+            there = {path.name: _read(path) for path in record_path(run.folder, space, fold, 0).parent.glob("*.json")}
+            for record in there.values():
                 for name in {**made_of, **record.made_of}:
                     if record.made_of.get(name) != made_of.get(name):
                         reason = f"made with {name} {record.made_of.get(name)}, now {made_of.get(name)}"
                         raise UserError(f"{run.folder}: {reason}; give another --name")
-            for path, number in _numbers(run.folder / "jobs", space, fold):
-                if number > len(records):
-                    gone = record_path(run.folder, space, fold, len(records))
-                    raise UserError(f"{gone}: gone, and {path.name} depends on it; put it back, or delete that too")
+            needed = max((number for _, number in depend), default=0)
+            paths = (record_path(run.folder, space, fold, number) for number in range(needed))
+            if gone := [path for path in paths if path.name not in there]:
+                names = ", ".join(path.name for path, number in depend if number > int(gone[0].stem))
+                raise UserError(f"{gone[0]}: gone; put it back, or delete what depends on it in jobs/: {names}")
 
 
 def _numbers(jobs: Path, space: str, fold: int) -> Iterator[tuple[Path, int]]:
@@ -200,7 +209,11 @@ def scored(folder: Path, space: str, fold: int) -> list[int]:
 
 def _made_of(run: Run, mode: str, space: str) -> dict[str, str]:
     drawn = ranges(run.plan.settings, run.spaces[space].space, run.store.info.dim, mode)
-    return {"tune": mode, **{f"range of {n}": distribution_to_json(d) for n, d in drawn.items()}}
+    return {
+        "tune": mode,
+        "optuna": optuna.__version__,
+        **{f"range of {n}": distribution_to_json(d) for n, d in drawn.items()},
+    }
 
 
 def study_of(records: Sequence[TrialRecord], **how: Any) -> optuna.Study:
@@ -208,18 +221,12 @@ def study_of(records: Sequence[TrialRecord], **how: Any) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a progress bar shows the trials
     study = optuna.create_study(direction="minimize", **how)
     for record in records:
-        attributes = {
-            name: value
-            for name, value in vars(record).items()
-            if name in ("seconds", "architecture", "valid", "kept_epoch", "broken") and value not in (None, "")
-        }
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.PRUNED if record.value is None else TrialState.COMPLETE,
                 value=record.value,
                 params=dict(record.params),
                 distributions=recorded_ranges(record),
-                user_attrs=attributes,
                 intermediate_values={int(epoch): loss for epoch, loss in record.losses.items()},
             )
         )
@@ -233,11 +240,12 @@ def recorded_ranges(record: TrialRecord) -> dict[str, BaseDistribution]:
 
 
 def best_of(records: Sequence[TrialRecord], where: str) -> int:
-    """The number of the trial with the lowest validation loss. Raises UserError where every trial diverged; where: the
-    study, for the message."""
+    """The number of the trial with the lowest validation loss. Raises UserError where none is complete, as where all
+    diverge; where: the study, for the message."""
     values = {number: record.value for number, record in enumerate(records) if record.value is not None}
     if not values:
-        raise UserError(f"{where}: every trial diverged; lower the setting lr")
+        reason = next((record.broken for record in records if record.broken), "pruned")
+        raise UserError(f"{where}: no trial was completed ({reason}); lower lr or batch_size, under another --name")
     return min(values, key=lambda number: (values[number], number))
 
 
@@ -248,9 +256,10 @@ def run_study(mode: str, session: Session, job: Job) -> None:
     while len(records := records_of(folder, space, fold, count)) < count:
         path = record_path(folder, space, fold, len(records))
         made = make_trial(session, mode, space, fold, records)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, to_plain(made))
         session.tick()
+        if not path.exists():  # where processors differ, an heir's may be another, on which later ones depend
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, to_plain(made))
     best = best_of(records, f"{space}, fold {fold}")
     keep(session, job, StudyResult(best=best, seconds=sum(record.seconds for record in records)))
 
@@ -269,8 +278,12 @@ def make_trial(session: Session, mode: str, space: str, fold: int, before: Seque
     losses: dict[str, float] = {}
 
     def after_epoch(record: Record) -> None:
-        losses[str(record["epoch"])] = float(record["valid"]["loss"])
-        trial.report(float(record["valid"]["loss"]), record["epoch"])
+        HEART.check()
+        loss = float(record["valid"]["loss"])
+        if not math.isfinite(loss):
+            raise Diverged(f"training diverged: validation loss {loss} in epoch {record['epoch']}")
+        losses[str(record["epoch"])] = loss
+        trial.report(loss, record["epoch"])
         if trial.should_prune():
             raise optuna.TrialPruned
 
@@ -300,7 +313,8 @@ def make_trial(session: Session, mode: str, space: str, fold: int, before: Seque
 
 def _sampler(space: str, fold: int, number: int) -> optuna.samplers.TPESampler:
     seed = hashlib.sha256(repr((space, fold, number)).encode()).digest()[:4]
-    return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"))
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):  # before Optuna 5
+        return optuna.samplers.TPESampler(seed=int.from_bytes(seed, "big"), multivariate=True)
 
 
 def _show_trial(run: Run, space: str, fold: int, number: int, trial: TrialRecord) -> None:
