@@ -129,8 +129,9 @@ class Claims:
         claim = Claim(stem, generation, Owner.here())
         try:
             self.folder.mkdir(exist_ok=True)
-            if not _make_once(_path(stem, generation), claim.owner.line(0)):
-                return None
+            with HEART.making:
+                if not _make_once(_path(stem, generation), claim.owner.line(0)):
+                    return None
         except FileNotFoundError:  # `forget` was at work between the two
             if not self.folder.parent.is_dir():
                 raise
@@ -186,6 +187,7 @@ class Heart:
     def begin(self) -> None:
         """Hold nothing, as a process does that was just begun, or forked: no thread lives on in a child."""
         self._held: set[Claim] = set()
+        self.making = threading.Lock()  # the threads of a process have one name for what is not yet made
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
