@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from places import PATIENCE
 from sounds import tone
 from stores import Fake, store
@@ -28,7 +27,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import bas.studies.tune.trials
-from bas.blocks import FFN, MSA, MeanPool
 from bas.cli.main import main
 from bas.runs.plan import Job, Kind
 from bas.runs.run import Run
@@ -36,10 +34,9 @@ from bas.runs.session import Session
 from bas.runs.stacked import run_stack
 from bas.runs.tensorboard import FACTS
 from bas.runs.workers import Workers
-from bas.space import Choices, SearchSpace, keyword_values, with_keyword
-from bas.studies.tune.trials import TrialRecord, best_of, make_trial, ranges, record_path, records_of, run_study
+from bas.studies.tune.trials import TrialRecord, best_of, make_trial, record_path, records_of, run_study
 from bas.training.batches import Data
-from bas.training.settings import PRESETS, RACES, STRATEGIES, settings
+from bas.training.settings import PRESETS, settings
 from bas.util.files import locked, write_json
 from bas.util.typed import to_plain
 
@@ -501,7 +498,7 @@ def test_refused_while_another_is_at_work_or_with_other_ranges(
     with locked(Path("runs/whole"), "tuning"):
         assert main(tune("whole")) == 2
     assert "another process is" in capsys.readouterr().err
-    monkeypatch.setattr(bas.studies.tune.trials, "DROPOUT", 0.6)
+    monkeypatch.setattr("bas.studies.tune.ranges.DROPOUT", 0.6)
     assert main(tune("whole")) == 2
     assert "made with range of dropout" in capsys.readouterr().err
 
@@ -517,48 +514,6 @@ def test_a_damaged_trial_is_refused(work: Path, capsys: pytest.CaptureFixture[st
     assert line.startswith(f"bas: runs/{name}/studies/ser_bas3/fold1/000.json: ")
     assert line.endswith("delete it, and what depends on it in jobs/: it is made again\n")
     assert line.count("\n") == 1
-
-
-def test_ranges_hold_the_preset_and_only_what_the_space_can_be() -> None:
-    layer: Choices = {"MSA": partial(MSA, num_heads=8), "FFN": FFN}
-    space = SearchSpace({"a": layer, "b": layer}, MeanPool)
-    cpu = settings("cpu")
-    drawn = ranges(cpu, space, 80, "blocks")
-    assert drawn["width"] == CategoricalDistribution([64, 128, 256])
-    assert drawn["stride"] == CategoricalDistribution([4, 8, 16])
-    assert drawn["num_heads"] == CategoricalDistribution([2, 4, 8])
-    assert drawn["block a"] == drawn["block b"] == CategoricalDistribution(["MSA", "FFN"])
-    assert drawn["lr"] == FloatDistribution(1e-4, 1e-2, log=True)
-    # 8 heads do not divide half of 40; the paper's width is the encoder's, its stride one frame.
-    paper = ranges(settings("paper"), space, 40, "search")
-    assert paper["width"] == CategoricalDistribution([40, 80])
-    assert paper["stride"] == CategoricalDistribution([1, 2])
-    assert "tau_rate" in paper
-    assert "block a" not in paper
-    for plain in (
-        SearchSpace({"a": {"FFN": FFN}}, MeanPool),
-        SearchSpace({"a": {"2": partial(MSA, num_heads=2), "4": partial(MSA, num_heads=4)}}, MeanPool),
-    ):
-        assert "num_heads" not in ranges(cpu, plain, 80, "blocks")
-    own: dict[str, set[str]] = {
-        strategy: set(ranges(settings("cpu", {"strategy": strategy}), space, 80, "search")) for strategy in STRATEGIES
-    }
-    shared = {"lr", "dropout", "width", "stride", "num_heads"}
-    for name in ("single-path", "random", *RACES):
-        assert own.pop(name) == shared
-    assert own.pop("darts") == shared | THETA
-    assert own == dict.fromkeys(("gumbel", "bilevel", "hard"), shared | THETA | TEMPERATURES)
-
-
-def test_a_keyword_is_changed_wherever_it_was_given() -> None:
-    layer: Choices = {"MSA": partial(MSA, num_heads=8), "plain": MSA, "FFN": FFN}
-    space = SearchSpace({"a": layer, "b": layer}, {"mean": MeanPool})
-    changed = with_keyword(space, "num_heads", 2)
-    assert keyword_values(space, "num_heads") == (8,)
-    assert keyword_values(changed, "num_heads") == (2,)
-    assert with_keyword(changed, "num_heads", 8).signature == space.signature != changed.signature
-    assert with_keyword(space, "kernel", 3).signature == space.signature
-    assert [*changed.searched] == [*space.searched]
 
 
 def test_a_space_without_heads(work: Path) -> None:

@@ -8,8 +8,8 @@ from bas.report import comparison_page
 from bas.report.format import NONE
 from bas.report.table import Table, rich_table
 from bas.space import told
+from bas.studies.tune.ranges import BLOCK
 from bas.studies.tune.results import Tuning
-from bas.studies.tune.trials import BLOCK
 from bas.util.pages import Grid, Heading, Items, to_markdown
 
 MODES = {

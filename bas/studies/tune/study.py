@@ -22,8 +22,9 @@ from bas.runs.workers import Workers
 from bas.search.search import STRATEGIES
 from bas.studies.tune.numbers import baselines_of, tabulate
 from bas.studies.tune.page import MODES, markdown, show
+from bas.studies.tune.ranges import ranges
 from bas.studies.tune.results import Mode, Tuning
-from bas.studies.tune.trials import check_studies, ranges, record_path, run_study, score
+from bas.studies.tune.trials import check_studies, record_path, run_study, score
 from bas.training.batches import sizes
 from bas.training.placement import Placement, place
 from bas.training.settings import RACES, Settings
