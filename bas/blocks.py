@@ -23,11 +23,13 @@ References
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bas.errors import UserError
@@ -53,9 +55,26 @@ class Attention(nn.Module):
         q_BHTK, k_BHTK, v_BHTK = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x_BTD).chunk(3, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, attn_mask=mask_BT[:, None, None, :])
+        attended = attend(q_BHTK, k_BHTK, v_BHTK, mask_BT[:, None, None, :])
         out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
+
+
+ALIGNED = 8  # 16 bytes of bfloat16
+
+
+def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_B11T: Tensor) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) over the frames of the mask, `(B, H, T, K)`.
+
+    On a GPU the kernel is the memory-efficient one, which never writes the scores `(B, H, T, T)`, so that memory does
+    not grow with the square of an utterance's length. It takes heads of a width that is a multiple of ALIGNED.
+    """
+    if q_BHTK.is_cuda:
+        with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if q_BHTK.shape[-1] % ALIGNED == 0 else nullcontext():
+            return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_B11T)
+    # In float32 under autocast too: backwards, the CPU's kernel is eight times as slow in bfloat16.
+    with torch.autocast(q_BHTK.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q_BHTK.float(), k_BHTK.float(), v_BHTK.float(), mask_B11T)
 
 
 def feed_forward(dim: int) -> nn.Sequential:
@@ -157,8 +176,10 @@ class LSTM(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         with torch.autocast(x_BTD.device.type, enabled=False):
-            # A graph has no packed sequences. Without packing, padding is computed too, after all real frames.
-            states_BTD = self.lstm(x_BTD)[0] if torch.compiler.is_exporting() else self._packed(x_BTD.float(), mask_BT)
+            # Without packing, padding is computed too, after all real frames. A graph has no packed sequences, and a
+            # GPU would wait for their lengths, which must be on the CPU.
+            whole = x_BTD.is_cuda or torch.compiler.is_exporting()
+            states_BTD = self.lstm(x_BTD.float())[0] if whole else self._packed(x_BTD.float(), mask_BT)
         out: Tensor = self.norm(states_BTD)
         return out
 

@@ -377,7 +377,12 @@ class Experiment:
     device: Literal["auto", "cpu", "cuda"] = key(
         "auto: cuda where there is one", ("extract", *TRAINED, "dynamics"), "--device", default="auto"
     )
-    workers: int | None = key("processes of one thread each; default: one a core", TRAINED, "--workers", least=1)
+    workers: int | None = key(
+        "processes of one thread each, which share a GPU; default: one a core, or one on a GPU",
+        TRAINED,
+        "--workers",
+        least=1,
+    )
     memory: float | None = key(
         "that features may take in all processes, else they are streamed; default: half of what is free",
         TRAINED,

@@ -196,13 +196,9 @@ def every_state(opened: OpenStore) -> int | str:
 
 
 def workers_of(asked: int | None, device: str) -> int:
-    """The number of training processes: one on a GPU, else as many as are asked for, or one for each core."""
-    if device == "cuda":
-        if asked and asked > 1:
-            raise UserError(f"--workers {asked}: one process has the GPU to itself; leave it out or give 1")
-        return 1
-    if asked:
-        return asked
+    """The number of training processes: as many as are asked for; else one on a GPU, or one for each core."""
+    if asked or device == "cuda":
+        return asked or 1
     # The cores this process may use, where the system says: in a container there may be fewer than in the machine.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

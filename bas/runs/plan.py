@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import torch
+
 from bas.training.settings import Settings
+from bas.util.device import products_of
 
 BEST, MIX, SEARCH = "best", "mix", "search"
 
@@ -34,13 +37,21 @@ class Plan:
     keep: tuple[str, ...] = ()  # own columns of the corpus's table, or of that of labels
     headline: str | None = None  # one of the task's metrics; None: the corpus's own, see `Run.headline`
 
+    def __post_init__(self) -> None:
+        if self.settings.precision == "auto":
+            precision = products_of(torch.device(self.device))
+            object.__setattr__(self, "settings", replace(self.settings, precision=precision))
+
     def with_seeds(self, seeds: tuple[int, ...]) -> Plan:
         """The same plan with other seeds."""
         return replace(self, seeds=seeds)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Plan:
-        names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": Settings(**raw["settings"])}
+        # Before 0.12: bfloat16 on a GPU alone.
+        before = {"precision": "bfloat16" if raw["device"] == "cuda" else "float32"}
+        settings = Settings(**before | raw["settings"])
+        names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": settings}
         return cls(**{**raw, **names, "keep": tuple(raw.get("keep", ()))})
 
 

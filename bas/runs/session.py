@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bas.runs.fit import Fitted  # which is made of a session
 
 
+NARROW = 256  # the width to which networks are trained together on a GPU; wider ones fill it alone
+
+
 class Session:
     """A run open in this process, with the features of one layer, or of all; another layer replaces them.
 
@@ -116,6 +119,11 @@ class Session:
     def stackable(self, job: Job) -> bool:
         """Whether the job can train in a stack with others of its shape."""
         return job.kind.stackable and (job.kind == Kind.ALONE or self.run.plan.settings.committee == 1)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether one network of this run leaves a GPU waiting for its next kernel."""
+        return (self.run.plan.settings.width or self.run.store.info.dim) <= NARROW
 
     def keep_beside(self, job: Job, fitted: Fitted) -> None:
         """Write what a training keeps beside its result, before the result; here nothing."""

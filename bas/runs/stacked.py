@@ -9,10 +9,12 @@ Axes: M members, S steps of an epoch, B utterances of a batch, O outputs, P para
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,15 +23,26 @@ from bas.errors import Diverged
 from bas.networks.network import build
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted
-from bas.runs.jobs import board_of, finish, keep, training_of
+from bas.runs.jobs import board_of, checkpoint, finish, keep, training_of
 from bas.runs.plan import Job
 from bas.runs.session import Session
 from bas.runs.solved import solvable
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import SCORED, Data, scoring_batches
-from bas.training.loop import FACTOR, Record, seed_everything, seed_of
+from bas.training.loop import (
+    CHECKPOINT,
+    DAMAGED,
+    FACTOR,
+    Record,
+    find_checkpoint,
+    pause,
+    seed_everything,
+    seed_of,
+    write_checkpoint,
+)
 from bas.training.settings import Settings
 from bas.training.stack import Feed, Member, NotStackableError, Stack, Update, check, fill, one_epoch, orders_of
+from bas.util.faults import judging
 
 
 def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
@@ -50,7 +63,8 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
 def run_stack(session: Session, jobs: Sequence[Job]) -> None:
     """Do the jobs of one stack and write the same results as `jobs.run_job`, each with its share of the seconds.
 
-    Jobs that have a result are left out. Results are written once all jobs are trained: a killed stack starts again.
+    Jobs that have a result are left out. A stack that was killed goes on from its checkpoint, which is the first job's
+    and goes with it; so that job's result is written last.
     Raises NotStackableError before anything is written.
     """
     todo = [job for job in jobs if not session.run.done(job.name)]
@@ -63,8 +77,9 @@ def run_stack(session: Session, jobs: Sequence[Job]) -> None:
         for _ in todo:
             session.tick()
 
-    fitted = fit_stack(session, space, architecture, session.run.plan.settings, members, after_epoch)
-    for job, one in zip(todo, fitted, strict=True):
+    path = checkpoint(session, todo[0]).with_suffix(".stack.checkpoint")
+    fitted = fit_stack(session, space, architecture, session.run.plan.settings, members, after_epoch, path)
+    for job, one in reversed(list(zip(todo, fitted, strict=True))):
         with board_of(session, job) as board:
             if board:
                 for record in one.curves[0]:
@@ -79,9 +94,13 @@ def fit_stack(
     settings: Settings,
     members: Sequence[tuple[int, int]],
     after_epoch: Callable[[], None],
+    checkpoint: Path | None = None,
 ) -> list[Fitted]:
     """`fit.fit` for each (fold, seed) at once; all folds must read the same layer. Each gets an equal share of the
     seconds.
+
+    checkpoint: a file to resume from and to write now and then, as in `loop.optimise`; the caller deletes it. One of
+    more members serves those of them that are left; one that lacks a member is not used.
 
     Raises NotStackableError if the features are not on the device, or a block or the loss cannot be stacked; Diverged
     when a training diverges.
@@ -105,8 +124,18 @@ def fit_stack(
     check(stack, [member.network for member in made], feed, feed.steps(orders_of(made, settings, 0)), loss.fit)
     records_M: list[list[Record]] = [[] for _ in made]
     best_M, best_MP = torch.full((len(made),), -math.inf), stack.flat_MP.detach().clone()
-    seconds = 0.0
-    for epoch in range(settings.epochs):
+    seconds, written, cost = 0.0, time.monotonic(), 0.0
+    of = [digest_of(member) for member in made]
+    state = find_checkpoint(checkpoint) if checkpoint else None
+    if checkpoint and state and set(of) <= set(state["of"]):
+        with judging(checkpoint, DAMAGED):
+            rows = [state["of"].index(one) for one in of]
+            stack.restore(state["model"]["flat"][rows])
+            update.restore({name: value[rows] for name, value in state["optimiser"].items()})
+            best_M, best_MP = state["best"]["score"][rows], state["best"]["flat"][rows].to(best_MP.device)
+            records_M = [state["records"][row] for row in rows]
+        seconds = state["seconds"] * len(made) / len(state["of"])
+    for epoch in range(len(records_M[0]), settings.epochs):
         begun = time.monotonic()
         losses = one_epoch(stack, update, feed, made, settings, epoch, loss.fit)
         seconds += time.monotonic() - begun
@@ -124,6 +153,13 @@ def fit_stack(
             raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         better_M1 = (score_M > best_M)[:, None].to(best_MP.device)
         best_M, best_MP = best_M.maximum(score_M), torch.where(better_M1, stack.flat_MP.detach(), best_MP)
+        if checkpoint and (epoch + 1 == settings.epochs or time.monotonic() - written > pause(cost)):
+            begun, best = time.monotonic(), {"score": best_M, "flat": best_MP}
+            model = {"flat": stack.flat_MP.detach()}
+            values = (of, model, update.state(), records_M, best, seconds)
+            write_checkpoint(checkpoint, dict(zip(CHECKPOINT, values, strict=True)))
+            written = time.monotonic()
+            cost = written - begun
         after_epoch()
     if not best_MP.isfinite().all():
         raise Diverged(f"training diverged in its last step; lower the setting lr={settings.lr}")
@@ -131,6 +167,12 @@ def fit_stack(
         fill(member.network, values_P)
     share = seconds / len(made)
     return [Fitted(m.network.eval(), m.data, (records,), share) for m, records in zip(made, records_M, strict=True)]
+
+
+def digest_of(member: Member) -> str:
+    """What tells a member of a stack from others: its seed and the utterances it is trained and validated on."""
+    seen = member.seed, member.fit.tolist(), member.valid.tolist()
+    return hashlib.sha256(repr(seen).encode()).hexdigest()
 
 
 def _members(

@@ -1,8 +1,9 @@
 """Many small resumable trainings: in single-threaded processes, whose number changes no result, or stacked.
 
 A verb has one `Workers`: its processes start with the first job and stay until the last, and each keeps what it opened.
-On a GPU, trainings of one shape train together (`bas.runs.stacked`). On a CPU, processes share the jobs: arithmetic is
-the limit there, and stacking would only add to it.
+On a GPU that one process has, narrow trainings of one shape train together (`bas.runs.stacked`); several processes
+share a GPU as they share the cores, whatever they train. On a CPU, arithmetic is the limit, and stacking would only add
+to it.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ class _Crew:
 class Workers:
     """The processes of one verb; with one worker, this process.
 
-    stacked: with one worker, train jobs of one shape together, shape after shape; None: on a GPU. part: of the jobs of
-    each `run`, do these alone; None: all.
+    stacked: with one worker, train jobs of one shape together, shape after shape; None: narrow ones on a GPU. part: of
+    the jobs of each `run`, do these alone; None: all.
     """
 
     def __init__(self, count: int, console: Console, stacked: bool | None = None, part: Part | None = None) -> None:
@@ -227,7 +228,7 @@ class Workers:
         left = held = 0  # jobs without a result, and of these what other processes have
         self._show = lambda: show(total - left, self._ticks_here)
         session = self._session(source, place)
-        stacked = self.stacked if self.stacked is not None else session.device.type == "cuda"
+        stacked = self.stacked if self.stacked is not None else session.device.type == "cuda" and session.narrow
         size = STACK if stacked and isinstance(session, Session) else 1  # several runs as one have no stacks
         printed, waiting = {""}, Waiting(self.console, place.folder)
         while todo := [job for job in jobs if not result_path(place.folder, job).exists()]:

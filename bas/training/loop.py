@@ -37,6 +37,7 @@ FACTOR = "learning_rate_factor"
 """An attribute of a module: a factor on the learning rate of its own parameters."""
 
 CHECKPOINT_SECONDS = 5.0
+WRITING_SHARE = 0.05  # of the time, at most, goes into checkpoints: a large network's are rarer
 DAMAGED = "damaged, or not of this job; delete it: the job starts over"
 CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
@@ -99,7 +100,7 @@ def optimise(
             if len(state["records"]) < settings.epochs:
                 optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
-    written = time.monotonic()
+    written, cost = time.monotonic(), 0.0
     for epoch in range(len(records), settings.epochs):
         begun = time.monotonic()
         seed_everything(seed, "epoch", epoch)
@@ -116,17 +117,28 @@ def optimise(
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
         last = epoch + 1 == settings.epochs
-        if checkpoint and (keep_checkpoint if last else time.monotonic() - written > CHECKPOINT_SECONDS):
+        if checkpoint and (keep_checkpoint if last else time.monotonic() - written > pause(cost)):
             states = model.state_dict(), {} if last else optimiser.state_dict()  # the end needs less disk
-            with replacing(checkpoint) as temporary, temporary.open("wb") as stream:
-                torch.save(dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)), stream)
+            begun = time.monotonic()
+            write_checkpoint(checkpoint, dict(zip(CHECKPOINT, (of, *states, records, best, seconds), strict=True)))
             written = time.monotonic()
+            cost = written - begun
     if keep_best:
         model.load_state_dict(best["model"])
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise Diverged(f"training diverged in its last step; lower the setting lr={settings.lr}")
     model.eval()
     return records, seconds
+
+
+def pause(cost: float) -> float:
+    """Seconds between two checkpoints. cost: those that writing the last one took."""
+    return max(CHECKPOINT_SECONDS, cost / WRITING_SHARE)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -196,7 +208,7 @@ def _one_epoch(
             tau = settings.temperature(epoch, index, len(steps))
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["full_lr"]
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 outputs_BO = forward(x_BTD, mask_BT, tau)
             value = loss(outputs_BO.float(), targets_B)
             optimiser.zero_grad(set_to_none=True)
@@ -229,13 +241,16 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     if theta:
         groups.append({"name": "theta", "params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
 @torch.inference_mode()
 def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED) -> Tensor:
-    """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout."""
+    """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout.
+
+    On a CPU products are float32 whatever the setting `precision`, on a GPU bfloat16: so the batch changes no score.
+    """
     assert not model.training
     device = data.device
     positions, batches = zip(*scoring_batches(data, members, size), strict=True)

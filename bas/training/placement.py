@@ -45,7 +45,7 @@ def place(
     room = _room(free_memory(), memory)
     placement = Placement("store", room // processes)
     frames = placement.share - placement.mapped
-    if device.type == "cuda" and whole <= _room(torch.cuda.mem_get_info(device)[0], memory):
+    if device.type == "cuda" and processes * whole <= _room(torch.cuda.mem_get_info(device)[0], memory):
         placement = Placement("gpu", placement.share)
     elif whole <= frames:
         placement = Placement("memory", placement.share)

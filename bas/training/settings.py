@@ -32,6 +32,7 @@ Strategy = Literal["race", "gumbel", "bilevel", "hard", "single-path", "darts", 
 Noise = Literal["batch", "utterance"]
 Cost = Literal["multiply-adds", "parameters"]
 ClassWeights = Literal["none", "balanced"]
+Precision = Literal["auto", "float32", "bfloat16"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 RACES: tuple[Strategy, ...] = ("race", "random-search")
 """Those that train architectures alone, without a supernet."""
@@ -42,7 +43,7 @@ LARGEST = 10**6
 PROBED = (
     *("stride", "normalise", "epochs", "batch_size"),
     *("optimiser", "lr", "theta_lr", "momentum", "weight_decay", "schedule"),
-    *("class_weights", "label_smoothing"),
+    *("class_weights", "label_smoothing", "precision"),
 )
 """The settings that a probe of layers reads."""
 
@@ -96,6 +97,9 @@ class Settings:
     # Of a task with classes, see `bas.runs.losses`; their defaults are also those of runs that were made without them.
     class_weights: ClassWeights = "none"  # balanced: an utterance counts as n / (classes x utterances of its class)
     label_smoothing: float = 0.0  # the share of a label that all classes have alike, in training; not of linear models
+    # Of the products of a training's steps, not of its scores; weights and their sums stay float32. auto: bfloat16
+    # where the device multiplies it, see `bas.util.device`. A run has one of the other two, chosen when it begins.
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():

@@ -9,7 +9,8 @@ Axes: M members, S steps of an epoch, B utterances of a batch, T frames, D width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bas.networks.network import Network
-from bas.training.batches import Data, training_batches
+from bas.training.batches import Data, gathered, training_batches
 from bas.training.loop import seed_everything
 from bas.training.settings import Settings
 
@@ -66,6 +67,11 @@ class Stack:
         rest = [{**dict(n.named_parameters()), **dict(n.named_buffers())} for n in networks]
         self.fixed = {k: torch.stack([r[k].detach() for r in rest]) for k in rest[0] if k not in self.shapes}
 
+    @torch.no_grad()
+    def restore(self, flat_MP: Tensor) -> None:
+        """Take these weights."""
+        self.flat_MP.copy_(flat_MP)
+
     def __call__(self, x_MBTD: Tensor, mask_MBT: Tensor) -> Tensor:
         """`outputs_MBO`."""
 
@@ -76,7 +82,8 @@ class Stack:
         pieces = torch.split(self.flat_MP, [shape.numel() for shape in self.shapes.values()], dim=1)
         named = zip(self.shapes.items(), pieces, strict=True)
         weights = {name: piece.reshape(len(piece), *shape) for (name, shape), piece in named}
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of the CPU would be called member by member
+        # The fused kernel of the CPU would be called member by member; that of a GPU takes members as more utterances.
+        with nullcontext() if x_MBTD.is_cuda else sdpa_kernel(SDPBackend.MATH):
             out_MBO: Tensor = vmap(one, randomness="error")({**weights, **self.fixed}, x_MBTD, mask_MBT)
         return out_MBO
 
@@ -86,13 +93,11 @@ class Stack:
         self.network.eval()
         parts = []
         for x_MBTD, mask_MBT, _, _ in feed.batches(steps):
-            with _autocast(x_MBTD.device):
+            with torch.autocast(
+                x_MBTD.device.type, torch.bfloat16, enabled=x_MBTD.device.type == "cuda"
+            ):  # as in `loop`
                 parts.append(self(x_MBTD, mask_MBT).float())
         return torch.stack(parts).cpu()
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # as in `loop`
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,7 @@ class Feed:
         for ids_MB, real_MB, longest in zip(ids_SMB, real_SMB, steps.longest_S, strict=True):
             within_T = torch.arange(longest, device=ids_MB.device)
             mask_MBT = within_T < self.lengths[ids_MB][..., None]
-            frame_MBT = (self.starts[ids_MB][..., None] + within_T).masked_fill_(~mask_MBT, 0)
-            x_MBTD = self.frames_ND[frame_MBT].float()
+            x_MBTD = gathered(self.frames_ND, self.starts[ids_MB], mask_MBT)
             for m, moved in enumerate(self.moved_M):
                 if moved:
                     x_MBTD[m] = moved(x_MBTD[m], ids_MB[m])
@@ -171,7 +175,7 @@ def one_epoch(
     lr_SM1 = torch.tensor(rate_SM, dtype=torch.float64, device=device)[..., None]
     total_M = torch.zeros(len(members), device=device)
     for lr_M1, (x_MBTD, mask_MBT, targets_MB, real_MB) in zip(lr_SM1, feed.batches(steps), strict=True):
-        with _autocast(device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             out_MBO = stack(x_MBTD, mask_MBT)
         loss_M = _mean_losses(loss, out_MBO.float(), targets_MB, real_MB)
         (grad_MP,) = torch.autograd.grad(loss_M.sum(), stack.flat_MP)
@@ -202,6 +206,15 @@ class Update:
         self.settings = settings
         self.first_MP, self.second_MP = (torch.zeros_like(like_MP, requires_grad=False) for _ in range(2))
         self.count_M1 = torch.zeros((len(like_MP), 1), dtype=torch.float64, device=like_MP.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step depends on, a row for each member."""
+        return {"first": self.first_MP, "second": self.second_MP, "count": self.count_M1}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` gave."""
+        for name, value in self.state().items():
+            value.copy_(state[name])
 
     @torch.no_grad()
     def __call__(self, flat_MP: Tensor, grad_MP: Tensor, lr_M1: Tensor, moves_M1: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bas.errors import UserError
 
@@ -27,6 +27,22 @@ def model_of(device: torch.device) -> str:
         lines = told.read_text(errors="replace").splitlines()
         cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
     return cpu.strip()
+
+
+def products_of(device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The precision in which this machine's device multiplies fastest: bfloat16 where it has instructions for it.
+
+    On a CPU these are AVX512-BF16 or AMX; without them bfloat16 is computed by converting, slower than float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        # Where a cluster's tasks will have the GPU, this machine has none to ask.
+        native = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        can = torch.cpu.get_capabilities()
+        native = can.get("avx512_bf16", False) or can.get("amx_bf16", False)
+    return "bfloat16" if native else "float32"
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:

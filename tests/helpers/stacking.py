@@ -36,7 +36,7 @@ def eight_speakers(root: Path) -> Path:
 
 
 def new_run(folder: Path, features: Path, space: Path = SPACES / "ser_bas3.py", **changes: str) -> Run:
-    given = {"epochs": "3", "width": "16", "stride": "1", "batch_size": "7", **changes}
+    given = {"epochs": "3", "width": "16", "stride": "1", "batch_size": "7", "precision": "float32", **changes}
     plan = Plan(str(features), (str(space),), 1, settings("cpu", given), (0, 1), "cpu")
     return begin(folder, plan)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from bas.runs.baselines import BASELINES
 from bas.runs.plan import BEST, Job, Kind
 from bas.runs.results import SearchResult
 from bas.runs.session import Session
-from bas.runs.stacked import _members, stacks
+from bas.runs.stacked import _members, run_stack, stacks
 from bas.search.ensemble import Member
 from bas.space import SearchSpace
 from bas.studies.audit.taken import take
@@ -346,3 +347,83 @@ def test_a_killed_stack_goes_on(features: Path, tmp_path: Path, monkeypatch: pyt
         ["alone", "ser_bas3", "13", "20"],
         ["alone", "ser_bas3", "20", "20"],
     ]
+
+
+@pytest.mark.parametrize("sgd", [False, True])
+def test_a_stack_that_was_killed_in_training(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sgd: bool
+) -> None:
+    """Each member ends with the same bits, and no epoch before the kill is trained again."""
+    more = SGD if sgd else {}
+    run, whole = new_run(tmp_path / "run", features, **more), new_run(tmp_path / "whole", features, **more)
+    jobs, epochs = alone(run, 26)[:4], []
+    run_jobs(whole, jobs, 3, 1, quiet(), "audit", stacked=True)
+    one_epoch, one_training = bas.runs.stacked.one_epoch, run.plan.settings.epochs
+    assert one_training > 2
+
+    def counted(*arguments: Any) -> list[float]:
+        epochs.append(arguments[5])
+        return one_epoch(*arguments)
+
+    def dies() -> None:
+        if epochs[-1] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(bas.runs.stacked, "one_epoch", counted)
+    monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(bas.training.loop, "WRITING_SHARE", math.inf)
+    with pytest.raises(KeyboardInterrupt):
+        run_stack(Session(run, dies), jobs)
+    assert epochs == [0, 1]
+    assert not results(run)
+    run_stack(Session(run), jobs)
+    assert epochs == list(range(one_training))
+    assert not list((run.folder / "jobs").glob("*.checkpoint"))
+    assert _numbers(run) == _numbers(whole)
+
+
+def test_a_stack_that_was_killed_while_it_wrote(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no result yet gets it from the checkpoint of all; more members than that has are trained anew."""
+    run, whole = new_run(tmp_path / "run", features), new_run(tmp_path / "whole", features)
+    jobs = alone(run, 26)[:4]
+    run_jobs(whole, jobs, 3, 1, quiet(), "audit", stacked=True)
+    keep = bas.runs.stacked.keep
+    kept: list[Job] = []
+
+    def dies(session: Session, job: Job, result: Any) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept.append(job)
+        keep(session, job, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bas.runs.stacked, "keep", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_stack(Session(run), jobs)
+    assert kept == [jobs[3], jobs[2]]
+    with monkeypatch.context() as patch:
+        patch.delattr(bas.runs.stacked, "one_epoch")
+        run_stack(Session(run), jobs)
+    assert _numbers(run) == _numbers(whole)
+
+
+def test_a_checkpoint_of_fewer_members_is_not_used(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, whole = new_run(tmp_path / "run", features), new_run(tmp_path / "whole", features)
+    jobs = alone(run, 26)[:4]
+    run_jobs(whole, jobs, 3, 1, quiet(), "audit", stacked=True)
+    with monkeypatch.context() as patch:
+        patch.delattr(bas.runs.stacked, "keep")
+        with pytest.raises(NameError):
+            run_stack(Session(run), jobs[:2])
+    assert len(list((run.folder / "jobs").glob("*.stack.checkpoint"))) == 1
+    run_stack(Session(run), jobs)
+    assert _numbers(run) == _numbers(whole)
+
+
+def _numbers(run: Any) -> dict[str, Any]:
+    """All that results hold but the time."""
+    return {name: {**result, "seconds": None} for name, result in results(run).items()}
