@@ -73,8 +73,10 @@ def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_B11T: Tensor) ->
         with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if q_BHTK.shape[-1] % ALIGNED == 0 else nullcontext():
             return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_B11T)
     # In float32 under autocast too: backwards, the CPU's kernel is eight times as slow in bfloat16.
+    if q_BHTK.dtype == torch.bfloat16:
+        q_BHTK, k_BHTK, v_BHTK = q_BHTK.float(), k_BHTK.float(), v_BHTK.float()
     with torch.autocast(q_BHTK.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q_BHTK.float(), k_BHTK.float(), v_BHTK.float(), mask_B11T)
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_B11T)
 
 
 def feed_forward(dim: int) -> nn.Sequential:

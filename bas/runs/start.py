@@ -212,7 +212,8 @@ def recorded(run: Run) -> dict[str, Any]:
 def _before(run: Run) -> dict[str, Any]:
     """What a run was made with that does not say, being older than the choice."""
     later = {f"setting {one.name}": one.default for one in fields(Settings) if one.default is not MISSING}
-    return {"headline": run.usual_headline, **later}
+    # `Plan` knows in what precision an earlier version computed there.
+    return {"headline": run.usual_headline, **later, "setting precision": run.plan.settings.precision}
 
 
 def _digest(baseline: SearchSpace) -> str:

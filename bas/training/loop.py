@@ -37,7 +37,7 @@ FACTOR = "learning_rate_factor"
 """An attribute of a module: a factor on the learning rate of its own parameters."""
 
 CHECKPOINT_SECONDS = 5.0
-WRITING_SHARE = 0.05  # of the time, at most, goes into checkpoints: a large network's are rarer
+CHEAP_SECONDS = 0.25  # A checkpoint that takes longer to write, of a large network, is written as much more rarely.
 DAMAGED = "damaged, or not of this job; delete it: the job starts over"
 CHECKPOINT = ("of", "model", "optimiser", "records", "best", "seconds")
 
@@ -133,7 +133,7 @@ def optimise(
 
 def pause(cost: float) -> float:
     """Seconds between two checkpoints. cost: those that writing the last one took."""
-    return max(CHECKPOINT_SECONDS, cost / WRITING_SHARE)
+    return CHECKPOINT_SECONDS * max(1.0, cost / CHEAP_SECONDS)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -371,7 +370,6 @@ def test_a_stack_that_was_killed_in_training(
 
     monkeypatch.setattr(bas.runs.stacked, "one_epoch", counted)
     monkeypatch.setattr(bas.training.loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(bas.training.loop, "WRITING_SHARE", math.inf)
     with pytest.raises(KeyboardInterrupt):
         run_stack(Session(run, dies), jobs)
     assert epochs == [0, 1]
