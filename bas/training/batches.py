@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -25,6 +26,8 @@ from bas.networks.network import varying
 
 AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
+LEAST, LARGEST = 0.25, 2.0  # utterances in a batch that trains, as shares of the setting
+UNEVEN = 0.01  # what a batch of twice the setting counts, beside its own frames: sizes differ where it spares padding
 PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
 CPU = torch.device("cpu")
 
@@ -276,7 +279,7 @@ def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int,
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
     means = 4 * dim * len(ids)
-    batch = 4 * dim * max(lengths) * max(batch_size + 1, SCORED)
+    batch = 4 * dim * max(lengths) * max(int(LARGEST * batch_size), SCORED)
     # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, and one in the making.
     # A piece of several layers is there twice: before and after they are put side by side.
     reading = (4 + (states > 1)) * max(PIECE_BYTES, frame_bytes * max(frames))
@@ -307,19 +310,50 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 
 
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    """The batches of one epoch in random order, each of utterances of similar length, so that there is little padding.
+    """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    The order depends on the generator alone. A single utterance that is left over joins the batch before it, unless it
-    is the only one or `size` is 1.
+    Those of like length that are together change from epoch to epoch; the batches' sizes do not, see `sizes_of`. All
+    depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
-    batches: list[Tensor] = []
-    for pool in torch.split(shuffled, size * 8):
-        batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
-    if len(batches) > 1 and len(batches[-1]) == 1 < size:
-        batches[-2:] = [torch.cat(batches[-2:])]
+    ordered = shuffled[data.lengths_U[shuffled].argsort(stable=True)]
+    batches = torch.split(ordered, sizes_of(data.lengths_U[ordered].numpy().tobytes(), size))
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
+
+
+@lru_cache(256)
+def sizes_of(lengths: bytes, size: int) -> list[int]:
+    """How many utterances each batch has, from the shortest on, so that least is padded; `size` on average.
+
+    lengths: int64, ascending. A batch has at most LARGEST times `size` utterances and, where there are others, at least
+    LEAST of it: a mean over few utterances is a poor gradient, and one of a single one has no mates. By dynamic
+    programming over the batches; UNEVEN settles what padding leaves open.
+    """
+    length_U = np.frombuffer(lengths, np.int64)
+    count = len(length_U)
+    least, most = max(min(2, size), int(LEAST * size)), int(LARGEST * size)
+    number = max(1, min(round(count / size), count // least))
+    if number == 1:
+        return [count]
+    each_W = np.arange(least, most + 1)
+    # Frames of the first j utterances in so many batches: the last batch has w, of the length of its longest.
+    frames_J = np.full(count + 1, np.inf)
+    frames_J[0] = 0.0
+    before_JW = np.arange(count + 1)[:, None] - each_W
+    uneven_W = UNEVEN * length_U.mean() * size * (each_W / size - 1) ** 2
+    last_JW = np.concatenate([[0], length_U])[:, None] * each_W + uneven_W
+    taken: list[np.ndarray] = []
+    for _ in range(number):
+        sum_JW = np.where(before_JW >= 0, frames_J[before_JW.clip(0)] + last_JW, np.inf)
+        taken.append(each_W[sum_JW.argmin(1)])
+        frames_J = sum_JW.min(1)
+    made, left = [], count
+    for taken_J in reversed(taken):
+        made.append(int(taken_J[left]))
+        left -= made[-1]
+    assert left == 0
+    return made[::-1]
 
 
 def scoring_batches(data: Batched, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

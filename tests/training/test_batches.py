@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
+import bas.training.batches
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.tasks import EMOTION, Classification
-from bas.training.batches import CPU, Data, average, load, scoring_batches, training_batches
+from bas.training.batches import CPU, Data, average, load, scoring_batches, sizes_of, training_batches
 
 DIM = 3
 
@@ -182,9 +185,10 @@ def test_an_epoch_holds_each_member_once(count: int, size: int, seed: int) -> No
     epoch = training_batches(data, members, size, generator(seed))
     assert sorted(flat(epoch)) == sorted(members.tolist())
     sizes = [len(batch) for batch in epoch]
-    assert max(sizes) <= size + 1
+    assert len(sizes) == 1 or max(sizes) <= 2 * size
     if size > 1 and count > 1:
         assert min(sizes) > 1, "no batch of one"
+    assert len(sizes) == max(1, min(round(count / size), count // min(2, size))), "the setting is their mean"
 
 
 def test_an_epoch_depends_on_the_generator_alone() -> None:
@@ -205,12 +209,46 @@ def test_epochs_differ_in_order_and_in_company() -> None:
     assert len({frozenset(frozenset(batch.tolist()) for batch in epoch) for epoch in epochs}) == 5
 
 
+def padded(lengths: list[int], sizes: Iterable[int]) -> int:
+    """The frames that batches of these sizes compute."""
+    ends = np.cumsum(list(sizes))
+    return sum(size * lengths[end - 1] for size, end in zip(sizes, ends, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=13), st.integers(1, 5))
+def test_no_other_sizes_have_less_padding(lengths: list[int], size: int) -> None:
+    lengths.sort()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bas.training.batches, "UNEVEN", 0.0)
+        sizes_of.cache_clear()
+        found = sizes_of(np.array(lengths, np.int64).tobytes(), size)
+    sizes_of.cache_clear()
+    assert sum(found) == len(lengths)
+    if len(found) > 1:
+        allowed = range(max(min(2, size), size // 4), 2 * size + 1)
+        every = [c for c in itertools.product(allowed, repeat=len(found)) if sum(c) == len(lengths)]
+        assert padded(lengths, found) == min(padded(lengths, sizes) for sizes in every)
+
+
+def test_sizes_are_the_settings_where_lengths_are_even() -> None:
+    assert sizes_of(np.full(320, 50, np.int64).tobytes(), 32) == [32] * 10
+
+
+def test_there_is_hardly_any_padding_in_a_large_corpus() -> None:
+    """Lengths like IEMOCAP's, at 50 frames a second."""
+    chance = np.random.default_rng(0)
+    lengths = np.sort((50 * np.clip(chance.gamma(2.1, 4.5 / 2.1, 4400), 0.6, 34.0)).astype(np.int64))
+    computed = padded(lengths.tolist(), sizes_of(lengths.tobytes(), 32))
+    assert 1 - lengths.sum() / computed < 0.03
+
+
 def test_like_lengths_stand_together() -> None:
     lengths = np.random.default_rng(0).integers(1, 400, 256).tolist()
     data = Data(torch.zeros(0, DIM), torch.zeros(256), torch.tensor(lengths), torch.zeros(256), torch.zeros(256, DIM))
     epoch = training_batches(data, torch.arange(256), 32, generator(0))
-    padded = sum(len(batch) * int(data.lengths_U[batch].max()) for batch in epoch)
-    assert padded < 1.2 * sum(lengths)
+    computed = sum(len(batch) * int(data.lengths_U[batch].max()) for batch in epoch)
+    assert computed < 1.12 * sum(lengths)
     in_order = [int(data.lengths_U[batch].max()) for batch in epoch]
     assert in_order != sorted(in_order)
 
