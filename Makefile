@@ -25,6 +25,7 @@ SPEECH :=
 TEACHER :=
 REAL_LENGTH :=
 STEPS :=
+DEVICE :=
 BIN := .venv/bin
 
 # What each target reads of them; with anything else on the command line nothing runs.
@@ -48,7 +49,7 @@ reads_onnx := $(environment) MODEL TO
 reads_check-space := $(environment) SPACE
 reads_check-encoder := $(environment) ENCODER
 reads_board := $(environment) PORT ALL
-reads_bench := $(environment)
+reads_bench := $(environment) DEVICE
 reads_nano := $(environment) SPEECH TEACHER REAL_LENGTH STEPS
 reads_docs := $(environment)
 reads_check := $(environment)
@@ -186,8 +187,9 @@ check-encoder: .venv/run  ## hold the file of an encoder of your own to its cont
 board: .venv/run  ## TensorBoard over all runs | make board PORT=6007 ALL=1
 	$(BIN)/bas board --port $(PORT) $(if $(filter-out 0,$(ALL)),--all)
 
-bench: .venv/run  ## how fast features are extracted and read: benchmarks/features.md | make bench
-	$(BIN)/python benchmarks/features.py
+bench: .venv/run  ## how fast features are extracted and read, and what steps of trainings cost: benchmarks/{features,steps}.md | make bench DEVICE=cuda
+	$(BIN)/python benchmarks/steps.py $(if $(DEVICE),--device "$(DEVICE)")
+	$(BIN)/python benchmarks/features.py $(if $(DEVICE),--device "$(DEVICE)")
 
 nano: .venv/nano  ## train bas-hubert-nano again, an hour and a half on two cores | make nano SPEECH=path/to/LibriSpeech TEACHER=openai/whisper-tiny.en REAL_LENGTH=1
 	$(BIN)/python tools/nano/recipe.py --speech "$(SPEECH)" $(if $(TEACHER),--teacher "$(TEACHER)") \
