@@ -38,6 +38,34 @@ NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
     Mutant(
+        "a run is gone on with in the precision of the machine that does it",
+        "bas/runs/plan.py",
+        '        settings = Settings(**before | raw["settings"])',
+        '        settings = Settings(**raw["settings"] | {"precision": "auto"})',
+        "tests/training/test_precision.py -k auto",
+    ),
+    Mutant(
+        "a stack goes on with the weights of another member",
+        "bas/runs/stacked.py",
+        '            rows = [state["of"].index(one) for one in of]',
+        '            rows = [state["of"].index(one) for one in sorted(of)]',
+        "tests/runs/test_stacked.py -k 'killed_in_training'",
+    ),
+    Mutant(
+        "batches pad more than they must",
+        "bas/training/batches.py",
+        "        taken.append(each_W[sum_JW.argmin(1)])",
+        "        taken.append(each_W[sum_JW[:, ::-1].argmin(1)])",
+        "tests/training/test_batches.py -k 'sizes'",
+    ),
+    Mutant(
+        "attention on a GPU keeps its scores",
+        "bas/blocks.py",
+        "with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if q_BHTK.shape[-1] % ALIGNED == 0 else nullcontext():",
+        "with nullcontext():",
+        "tests/training/test_precision.py -k keeps_no_scores",
+    ),
+    Mutant(
         "a checkpoint is deleted before its job begins",
         "bas/runs/jobs.py",
         "    others = {Kind.LAYER",
@@ -117,8 +145,8 @@ MUTANTS = [
     Mutant(
         "attention drops its mask",
         "bas/blocks.py",
-        "attn_mask=mask_BT[:, None, None, :]",
-        "attn_mask=None",
+        "attend(q_BHTK, k_BHTK, v_BHTK, mask_BT[:, None, None, :])",
+        "attend(q_BHTK, k_BHTK, v_BHTK, mask_BT[:, None, None, :] | True)",
         f"{CONTRACTS} -k 'ser_bas3 and padding'",
     ),
     Mutant(
