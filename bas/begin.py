@@ -38,6 +38,7 @@ def begin_run(
 
     choice, inputs, console = open_one(verb, experiment, console, changes)
     folder = choose.run_folder(choice, "", inputs)
+    inputs = choose.gone_on(choice, folder, inputs)
     resolved = choose.resolve(choice, verb, folder, [inputs])
     with choose.work_in(folder, verb, resolved):
         run = start(folder, inputs, choose.split_of(choice, inputs))
@@ -70,6 +71,7 @@ def begin_audit(
 
     choice, inputs, console = open_one("audit", experiment, console, changes)
     folder, protocol, of = choose.run_folder(choice, "audit-", inputs), choose.split_of(choice, inputs), choice.audit
+    inputs = choose.gone_on(choice, folder, inputs)
     with choose.work_in(folder, "audit", choose.resolve(choice, "audit", folder, [inputs])):
         begun = begin(folder, inputs, protocol, of.strategies or None, of.variants or None, of.sample)
         yield begun, _doing(choice, begun.run, lambda: (expected(begun), of.sample is None), console), console
@@ -87,6 +89,7 @@ def begin_tuning(
     of = choice.tune
     check_mode(of.choose, inputs.plan.settings)
     folder = choose.run_folder(choice, "tune-" if of.choose == "blocks" else f"tune-{of.choose}-", inputs)
+    inputs = choose.gone_on(choice, folder, inputs)
     with choose.work_in(folder, "tune", choose.resolve(choice, "tune", folder, [inputs])):
         run = begin(folder, inputs, choose.split_of(choice, inputs), of.choose)
         yield run, of, _doing(choice, run, lambda: expected(run, of.trials), console), console

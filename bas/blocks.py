@@ -23,13 +23,11 @@ References
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bas.errors import UserError
@@ -60,18 +58,14 @@ class Attention(nn.Module):
         return out
 
 
-ALIGNED = 8  # 16 bytes of bfloat16
-
-
 def attend(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_B11T: Tensor) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) over the frames of the mask, `(B, H, T, K)`.
 
-    On a GPU the kernel is the memory-efficient one, which never writes the scores `(B, H, T, T)`, so that memory does
-    not grow with the square of an utterance's length. It takes heads of a width that is a multiple of ALIGNED.
+    A mask of one row, which PyTorch expands without memory, leaves it the kernels that never write the scores
+    `(B, H, T, T)`: on a GPU memory does not grow with the square of an utterance's length.
     """
     if q_BHTK.is_cuda:
-        with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if q_BHTK.shape[-1] % ALIGNED == 0 else nullcontext():
-            return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_B11T)
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_B11T)
     # In float32 under autocast too: backwards, the CPU's kernel is eight times as slow in bfloat16.
     if q_BHTK.dtype == torch.bfloat16:
         q_BHTK, k_BHTK, v_BHTK = q_BHTK.float(), k_BHTK.float(), v_BHTK.float()

@@ -208,8 +208,10 @@ def remark_lines(remarks: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def preset_line(settings: Settings) -> str:
-    """The preset, and what was changed of it."""
+    """The preset, and what was changed of it; a precision that the preset leaves to the machine is no change."""
     preset = PRESETS[settings.preset].to_dict()
+    if preset["precision"] == "auto":
+        preset["precision"] = settings.precision
     changes = [f"{name}={value}" for name, value in settings.to_dict().items() if preset[name] != value]
     return f"preset {settings.preset}" + (f" with {', '.join(changes)}" if changes else "")
 

@@ -172,6 +172,18 @@ def inputs_of(
     return Inputs(plan, opened.store, opened.corpus, files)
 
 
+def gone_on(choice: Experiment, folder: Path, inputs: Inputs) -> Inputs:
+    """The inputs with the precision of the run that is there: "auto" was settled when it began, on whatever machine."""
+    path = folder / "run.json"
+    if choice.settings.get("precision", "auto") != "auto" or not path.exists():
+        return inputs
+    try:
+        there = read_record(path, OTHER)["plan"]["settings"]["precision"]
+    except (KeyError, TypeError):  # of before 0.12, or damaged: who goes on with it says so
+        return inputs
+    return replace(inputs, plan=replace(inputs.plan, settings=replace(inputs.plan.settings, precision=there)))
+
+
 def _device(choice: Experiment) -> str:
     """Where to train: what tasks of a cluster have is no question to this machine.
 

@@ -228,8 +228,10 @@ class Workers:
         left = held = 0  # jobs without a result, and of these what other processes have
         self._show = lambda: show(total - left, self._ticks_here)
         session = self._session(source, place)
-        stacked = self.stacked if self.stacked is not None else session.device.type == "cuda" and session.narrow
-        size = STACK if stacked and isinstance(session, Session) else 1  # several runs as one have no stacks
+        size = 1  # several runs as one have no stacks
+        if isinstance(session, Session):
+            usual = session.device.type == "cuda" and session.narrow
+            size = STACK if (usual if self.stacked is None else self.stacked) else 1
         printed, waiting = {""}, Waiting(self.console, place.folder)
         while todo := [job for job in jobs if not result_path(place.folder, job).exists()]:
             left, held = len(todo), 0

@@ -27,6 +27,8 @@ from bas.networks.network import varying
 AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
 LEAST, LARGEST = 0.25, 2.0  # utterances in a batch that trains, as shares of the setting
+JITTER = 0.04  # of a length
+POOL = 64  # batches that are made at once
 UNEVEN = 0.01  # what a batch of twice the setting counts, beside its own frames: sizes differ where it spares padding
 PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
 CPU = torch.device("cpu")
@@ -312,25 +314,39 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    Those of like length that are together change from epoch to epoch; the batches' sizes do not, see `sizes_of`. All
-    depends on the generator alone.
+    Who is together changes from epoch to epoch: each length counts as up to JITTER / 2 more or less. The batches' sizes
+    do not, see `sizes_of`. All depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
-    ordered = shuffled[data.lengths_U[shuffled].argsort(stable=True)]
-    batches = torch.split(ordered, sizes_of(data.lengths_U[ordered].numpy().tobytes(), size))
+    lengths_B = data.lengths_U[shuffled]
+    moved_B = lengths_B * (1 + JITTER * (torch.rand(len(shuffled), generator=generator) - 0.5))
+    sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size)
+    batches = torch.split(shuffled[moved_B.argsort(stable=True)], sizes)
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
 
 
-@lru_cache(256)
+def shares(batches: Sequence[Tensor]) -> list[float]:
+    """The utterances of each batch, as a share of a batch's mean: by what its loss counts."""
+    mean = sum(map(len, batches)) / len(batches)
+    return [len(batch) / mean for batch in batches]
+
+
+@lru_cache(64)
 def sizes_of(lengths: bytes, size: int) -> list[int]:
     """How many utterances each batch has, from the shortest on, so that least is padded; `size` on average.
 
     lengths: int64, ascending. A batch has at most LARGEST times `size` utterances and, where there are others, at least
-    LEAST of it: a mean over few utterances is a poor gradient, and one of a single one has no mates. By dynamic
-    programming over the batches; UNEVEN settles what padding leaves open.
+    LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut into so many
+    pools, which adds next to nothing.
     """
     length_U = np.frombuffer(lengths, np.int64)
+    pools = np.array_split(length_U, -(-len(length_U) // (POOL * size)))
+    return [number for pool_U in pools for number in _least_padding(pool_U, size)]
+
+
+def _least_padding(length_U: np.ndarray, size: int) -> list[int]:
+    """By dynamic programming over the batches; UNEVEN settles what padding leaves open."""
     count = len(length_U)
     least, most = max(min(2, size), int(LEAST * size)), int(LARGEST * size)
     number = max(1, min(round(count / size), count // least))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bas.errors import Diverged, UserError
 from bas.networks.network import LayerMix, Mixed
-from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
+from bas.training.batches import SCORED, Batched, scoring_batches, shares, training_batches
 from bas.training.settings import Settings
 from bas.util.faults import judging
 from bas.util.files import check_archive, replacing
@@ -145,7 +145,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of `optimise`. Raises UserError for any other file; no code in the file is run."""
     with judging(path, DAMAGED), warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
         check_archive(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")  # AdamW keeps its step counts on the CPU
+        state = torch.load(path, weights_only=True, map_location="cpu")
         return {name: state[name] for name in CHECKPOINT}
 
 
@@ -163,10 +163,11 @@ def find_checkpoint(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch, and the groups of parameters that it moves."""
+    """One batch, the groups of parameters that it moves, and its share of an epoch, 1 on average."""
 
     members_B: Tensor
     moves: tuple[str, ...]
+    share: float
 
 
 def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
@@ -180,13 +181,14 @@ def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Se
         moves: tuple[str, ...] = ("weights",)
     else:
         moves = ("weights", "theta")
-    steps = [Step(batch, moves) for batch in batches]
+    steps = [Step(batch, moves, share) for batch, share in zip(batches, shares(batches), strict=True)]
     if epoch < settings.warmup or held_out is None:
         return steps
-    others: list[Tensor] = []
+    others: list[Step] = []
     while len(others) < len(batches):
-        others.extend(training_batches(data, held_out, settings.batch_size, torch.default_generator))
-    return [step for other, own in zip(others, steps, strict=False) for step in (Step(other, ("theta",)), own)]
+        batches_of = training_batches(data, held_out, settings.batch_size, torch.default_generator)
+        others.extend(Step(b, ("theta",), share) for b, share in zip(batches_of, shares(batches_of), strict=True))
+    return [step for pair in zip(others, steps, strict=False) for step in pair]
 
 
 def _one_epoch(
@@ -215,7 +217,8 @@ def _one_epoch(
             # Parameters that this step does not move get no gradient, so no momentum and no decay either.
             groups = [group["params"] for group in optimiser.param_groups if group["name"] in step.moves]
             moved = [p for params in groups for p in params if p.requires_grad]  # a block's own may be frozen
-            value.backward(inputs=moved)  # type: ignore[no-untyped-call]
+            # By its share, an utterance of a large batch counts as much as one of a small batch.
+            (step.share * value).backward(inputs=moved)  # type: ignore[no-untyped-call]
             optimiser.step()
             if "weights" in step.moves:
                 total += value.detach() * len(targets_B)
@@ -241,7 +244,8 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     if theta:
         groups.append({"name": "theta", "params": theta, "weight_decay": 0.0, "full_lr": settings.theta_lr})
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+        # Not fused: that fails where a parameter, of a candidate that was not drawn, has had no gradient yet.
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
@@ -249,7 +253,8 @@ def _optimiser(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
 def outputs(model: nn.Module, data: Batched, members: Tensor, size: int = SCORED) -> Tensor:
     """`(len(members), O)` outputs in the order of `members`, float32, without gradient or dropout.
 
-    On a CPU products are float32 whatever the setting `precision`, on a GPU bfloat16: so the batch changes no score.
+    On a CPU products are float32 whatever the setting `precision`, so that no other utterance changes a score; on a GPU
+    they are bfloat16.
     """
     assert not model.training
     device = data.device

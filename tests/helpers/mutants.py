@@ -61,9 +61,9 @@ MUTANTS = [
     Mutant(
         "attention on a GPU keeps its scores",
         "bas/blocks.py",
-        "with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION) if q_BHTK.shape[-1] % ALIGNED == 0 else nullcontext():",
-        "with nullcontext():",
-        "tests/training/test_precision.py -k keeps_no_scores",
+        "attend(q_BHTK, k_BHTK, v_BHTK, mask_BT[:, None, None, :])",
+        "attend(q_BHTK, k_BHTK, v_BHTK, mask_BT[:, None, None, :] | torch.zeros_like(mask_BT)[:, None, :, None])",
+        "tests/training/test_precision.py -k asks_for_no_scores",
     ),
     Mutant(
         "a checkpoint is deleted before its job begins",

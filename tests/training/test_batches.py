@@ -21,7 +21,7 @@ import bas.training.batches
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.tasks import EMOTION, Classification
-from bas.training.batches import CPU, Data, average, load, scoring_batches, sizes_of, training_batches
+from bas.training.batches import CPU, Data, average, load, scoring_batches, shares, sizes_of, training_batches
 
 DIM = 3
 
@@ -239,8 +239,38 @@ def test_there_is_hardly_any_padding_in_a_large_corpus() -> None:
     """Lengths like IEMOCAP's, at 50 frames a second."""
     chance = np.random.default_rng(0)
     lengths = np.sort((50 * np.clip(chance.gamma(2.1, 4.5 / 2.1, 4400), 0.6, 34.0)).astype(np.int64))
-    computed = padded(lengths.tolist(), sizes_of(lengths.tobytes(), 32))
+    none_U = torch.zeros(4400)
+    data = Data(torch.zeros(0, DIM), none_U, torch.from_numpy(lengths), none_U, torch.zeros(4400, DIM))
+    epoch = training_batches(data, torch.arange(4400), 32, generator(0))
+    computed = sum(len(batch) * int(data.lengths_U[batch].max()) for batch in epoch)
     assert 1 - lengths.sum() / computed < 0.03
+
+
+def test_company_changes_where_no_two_are_equally_long() -> None:
+    lengths = torch.arange(200, 600)
+    data = Data(torch.zeros(0, DIM), torch.zeros(400), lengths, torch.zeros(400), torch.zeros(400, DIM))
+    one = generator(0)
+    epochs = [training_batches(data, torch.arange(400), 16, one) for _ in range(4)]
+    with_first = [next(set(batch.tolist()) for batch in epoch if 200 in batch.tolist()) for epoch in epochs]
+    assert len(set.intersection(*with_first)) < min(map(len, with_first)) / 2
+
+
+def test_shares_make_utterances_count_alike() -> None:
+    """Over an epoch, the batches' mean losses by their shares add up to that of all utterances, but for a factor."""
+    value_U = torch.arange(10.0) ** 2
+    batches = torch.split(torch.arange(10), [2, 5, 3])
+    of = shares(batches)
+    total = sum(share * value_U[batch].mean() for share, batch in zip(of, batches, strict=True))
+    assert float(total) == pytest.approx(3 * float(value_U.mean()))
+    assert sum(of) == pytest.approx(3)
+
+
+def test_a_large_corpus_is_cut_into_pools() -> None:
+    lengths = np.sort(np.random.default_rng(0).integers(50, 1700, 40_000))
+    sizes = sizes_of(lengths.tobytes(), 32)
+    assert sum(sizes) == 40_000
+    assert abs(len(sizes) - 1250) < 20
+    assert 1 - lengths.sum() / padded(lengths.tolist(), sizes) < 0.01
 
 
 def test_like_lengths_stand_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bas.report.format import ends, over_seeds, points, spread
 from bas.report.notes import LEVEL, about, corrected, intervals_line, over_folds, preset_line, verdict_lines
@@ -19,7 +20,7 @@ NOTHING = ("undecided", "tie", "no claim")
 
 def whose(settings: Settings) -> str:
     """Under which settings a search or a training was done, and whether they are the paper's."""
-    paper = settings == PRESETS["paper"]
+    paper = replace(settings, precision="auto") == PRESETS["paper"]
     return f"{preset_line(settings)}, {AS_PAPER if paper else NOT_PAPER}"
 
 
