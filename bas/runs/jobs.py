@@ -155,6 +155,7 @@ def _search(session: Session, job: Job, fold: Fold) -> SearchResult:
         tensorboard.write_choice(board, outcome.architecture, paths, len(outcome.records))
         mix = session.mix(supernet) if outcome.records else {}  # a random choice trains nothing
         tensorboard.write_mix(board, mix)
+    save(session, job, supernet)
     kept = ("loss", run.headline)
     return SearchResult(
         architecture=outcome.architecture.to_dict(),

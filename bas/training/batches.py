@@ -334,7 +334,8 @@ def shares(batches: Sequence[Tensor]) -> list[float]:
 
 @lru_cache(64)
 def sizes_of(lengths: bytes, size: int) -> list[int]:
-    """How many utterances each batch has, from the shortest on, so that least is padded; `size` on average.
+    """How many utterances each batch has, from the shortest on, so that least is padded; as many
+    batches as if each had `size`, but none for a single utterance that is left over.
 
     lengths: int64, ascending. A batch has at most LARGEST times `size` utterances and, where there are others, at least
     LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut into so many
@@ -349,7 +350,7 @@ def _least_padding(length_U: np.ndarray, size: int) -> list[int]:
     """By dynamic programming over the batches; UNEVEN settles what padding leaves open."""
     count = len(length_U)
     least, most = max(min(2, size), int(LEAST * size)), int(LARGEST * size)
-    number = max(1, min(round(count / size), count // least))
+    number = max(1, min(-(-count // size) - (count % size == 1 < size), count // least))
     if number == 1:
         return [count]
     each_W = np.arange(least, most + 1)

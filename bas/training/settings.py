@@ -97,9 +97,9 @@ class Settings:
     # Of a task with classes, see `bas.runs.losses`; their defaults are also those of runs that were made without them.
     class_weights: ClassWeights = "none"  # balanced: an utterance counts as n / (classes x utterances of its class)
     label_smoothing: float = 0.0  # the share of a label that all classes have alike, in training; not of linear models
-    # Of the products of a training's steps, not of its scores; weights and their sums stay float32. auto: bfloat16
-    # where the device multiplies it, see `bas.util.device`. A run has one of the other two, chosen when it begins.
-    precision: Precision = "auto"
+    # In float32 or bfloat16; weights, sums and a CPU's scores are float32. A run has one of the two from its beginning
+    # on; without a run, as in tests of the engine, auto is float32.
+    precision: Precision = "auto"  # of the products in a training; auto: bfloat16 where the processor multiplies it
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():

@@ -297,7 +297,7 @@ def inner_folds_with_the_test_part(patch: pytest.MonkeyPatch) -> None:
         (valid_with_the_test_part, "jobs/linear-logistic-regression-fold0-seed0.json"),
         (layer_by_all, "jobs/layer-best-fold0-seed0.json"),
         (speakers_of_all_parts, "jobs/retrain-four-fold0-seed0.pt"),
-        (moments_of_all_parts, "jobs/retrain-four-fold0-seed0.pt"),
+        (moments_of_all_parts, "jobs/search-four-fold0-seed0.pt"),
         (inner_folds_with_the_test_part, "jobs/search-wide-fold0-seed0.json"),
     ],
 )

@@ -188,7 +188,8 @@ def test_an_epoch_holds_each_member_once(count: int, size: int, seed: int) -> No
     assert len(sizes) == 1 or max(sizes) <= 2 * size
     if size > 1 and count > 1:
         assert min(sizes) > 1, "no batch of one"
-    assert len(sizes) == max(1, min(round(count / size), count // min(2, size))), "the setting is their mean"
+    few = -(-count // size) - (count % size == 1 < size)
+    assert len(sizes) == max(1, min(few, count // min(2, size))), "as many as if each had the setting's size"
 
 
 def test_an_epoch_depends_on_the_generator_alone() -> None:
