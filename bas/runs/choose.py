@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bas import __version__
 from bas.corpora import Corpus, open_corpus
@@ -26,7 +26,7 @@ from bas.runs.run import OTHER, Inputs, open_labelled
 from bas.runs.run import spaces_of as run_spaces
 from bas.runs.spaces import shipped
 from bas.runs.start import check_networks, check_paths, split
-from bas.training.settings import LAYERS
+from bas.training.settings import LAYERS, Precision
 from bas.util.claims import forget
 from bas.util.device import choose_device
 from bas.util.files import locked, read_record, replacing, write_json
@@ -180,6 +180,8 @@ def gone_on(choice: Experiment, folder: Path, inputs: Inputs) -> Inputs:
     try:
         there = read_record(path, OTHER)["plan"]["settings"]["precision"]
     except (KeyError, TypeError):  # of before 0.12, or damaged: who goes on with it says so
+        return inputs
+    if there not in get_args(Precision):
         return inputs
     return replace(inputs, plan=replace(inputs.plan, settings=replace(inputs.plan.settings, precision=there)))
 

@@ -314,8 +314,9 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    Who is together changes from epoch to epoch: each length counts as up to JITTER / 2 more or less. The batches' sizes
-    do not, see `sizes_of`. All depends on the generator alone.
+    Each length counts as up to JITTER / 2 more or less, another time differently: so who is together changes from epoch
+    to epoch, but hardly where utterances are few or their frames are averaged into few. The batches' sizes do not, see
+    `sizes_of`. All depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
     lengths_B = data.lengths_U[shuffled]
@@ -332,10 +333,10 @@ def shares(batches: Sequence[Tensor]) -> list[float]:
     return [len(batch) / mean for batch in batches]
 
 
-@lru_cache(64)
+@lru_cache(16)
 def sizes_of(lengths: bytes, size: int) -> list[int]:
     """How many utterances each batch has, from the shortest on, so that least is padded; as many
-    batches as if each had `size`, but none for a single utterance that is left over.
+    batches (of each pool) as if each had `size`, but none for a single utterance that is left over.
 
     lengths: int64, ascending. A batch has at most LARGEST times `size` utterances and, where there are others, at least
     LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut into so many
@@ -353,18 +354,19 @@ def _least_padding(length_U: np.ndarray, size: int) -> list[int]:
     number = max(1, min(-(-count // size) - (count % size == 1 < size), count // least))
     if number == 1:
         return [count]
-    each_W = np.arange(least, most + 1)
-    # Frames of the first j utterances in so many batches: the last batch has w, of the length of its longest.
+    # Frames of the first j utterances in so many batches: the last batch has `last`, of the length of its longest.
     frames_J = np.full(count + 1, np.inf)
     frames_J[0] = 0.0
-    before_JW = np.arange(count + 1)[:, None] - each_W
-    uneven_W = UNEVEN * length_U.mean() * size * (each_W / size - 1) ** 2
-    last_JW = np.concatenate([[0], length_U])[:, None] * each_W + uneven_W
     taken: list[np.ndarray] = []
     for _ in range(number):
-        sum_JW = np.where(before_JW >= 0, frames_J[before_JW.clip(0)] + last_JW, np.inf)
-        taken.append(each_W[sum_JW.argmin(1)])
-        frames_J = sum_JW.min(1)
+        fewest_J, taken_J = np.full(count + 1, np.inf), np.zeros(count + 1, np.int32)
+        for last in range(least, min(most, count) + 1):
+            uneven = UNEVEN * length_U.mean() * size * (last / size - 1) ** 2
+            sum_J = frames_J[:-last] + (last * length_U[last - 1 :] + uneven)
+            better_J = sum_J < fewest_J[last:]
+            fewest_J[last:][better_J], taken_J[last:][better_J] = sum_J[better_J], last
+        frames_J = fewest_J
+        taken.append(taken_J)
     made, left = [], count
     for taken_J in reversed(taken):
         made.append(int(taken_J[left]))

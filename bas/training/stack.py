@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bas.networks.network import Network
@@ -88,14 +89,13 @@ class Stack:
 
     @torch.no_grad()
     def outputs(self, feed: Feed, steps: Steps) -> Tensor:
-        """`(S, M, B, O)` on the CPU, float32, without dropout."""
+        """`(S, M, B, O)` on the CPU, float32, without dropout; 0 in rows that no member needs."""
         self.network.eval()
         parts = []
         for x_MBTD, mask_MBT, _, _ in feed.batches(steps):
-            with torch.autocast(
-                x_MBTD.device.type, torch.bfloat16, enabled=x_MBTD.device.type == "cuda"
-            ):  # as in `loop`
-                parts.append(self(x_MBTD, mask_MBT).float())
+            unneeded = steps.real_SMB.shape[2] - x_MBTD.shape[1]
+            with torch.autocast(x_MBTD.device.type, torch.bfloat16, enabled=x_MBTD.is_cuda):  # as in `loop`
+                parts.append(F.pad(self(x_MBTD, mask_MBT).float(), (0, 0, 0, unneeded)))
         return torch.stack(parts).cpu()
 
 
@@ -106,6 +106,7 @@ class Steps:
     ids_SMB: Tensor
     real_SMB: Tensor  # false: the row is filler with weight 0
     longest_S: list[int]
+    size_S: list[int]  # rows that some member needs; the rest of a step is not computed
 
 
 class Feed:
@@ -130,12 +131,15 @@ class Feed:
             ids_SMB[:, m] = every[self.lengths_U[every].argmin()]
             for s, batch in enumerate(batches):
                 ids_SMB[s, m, : len(batch)], real_SMB[s, m, : len(batch)] = batch, True
-        return Steps(ids_SMB, real_SMB, self.lengths_U[ids_SMB].amax((1, 2)).tolist())
+        size_S = real_SMB.sum(2).amax(1).tolist()
+        longest_S = [int(self.lengths_U[ids_MB[:, :rows]].max()) for ids_MB, rows in zip(ids_SMB, size_S, strict=True)]
+        return Steps(ids_SMB, real_SMB, longest_S, size_S)
 
     def batches(self, steps: Steps) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """`x_MBTD` float32 with zeros on padding, `mask_MBT`, targets, `real_MB`; nothing waits for the device."""
         ids_SMB, real_SMB = steps.ids_SMB.to(self.starts.device), steps.real_SMB.to(self.starts.device)
-        for ids_MB, real_MB, longest in zip(ids_SMB, real_SMB, steps.longest_S, strict=True):
+        for each_MB, are_MB, longest, rows in zip(ids_SMB, real_SMB, steps.longest_S, steps.size_S, strict=True):
+            ids_MB, real_MB = each_MB[:, :rows], are_MB[:, :rows]
             within_T = torch.arange(longest, device=ids_MB.device)
             mask_MBT = within_T < self.lengths[ids_MB][..., None]
             x_MBTD = gathered(self.frames_ND, self.starts[ids_MB], mask_MBT)
