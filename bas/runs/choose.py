@@ -175,7 +175,8 @@ def inputs_of(
 def gone_on(choice: Experiment, folder: Path, inputs: Inputs) -> Inputs:
     """The inputs with the precision of the run that is there: "auto" was settled when it began, on whatever machine."""
     path = folder / "run.json"
-    if choice.settings.get("precision", "auto") != "auto" or not path.exists():
+    ours = path.is_file() and not path.is_symlink()  # of anything else `work_in` tells
+    if choice.settings.get("precision", "auto") != "auto" or not ours:
         return inputs
     try:
         there = read_record(path, OTHER)["plan"]["settings"]["precision"]
