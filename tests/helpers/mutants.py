@@ -49,7 +49,7 @@ MUTANTS = [
         "bas/runs/stacked.py",
         '            rows = [state["of"].index(one) for one in of]',
         '            rows = [state["of"].index(one) for one in sorted(of)]',
-        "tests/runs/test_stacked.py -k 'killed_in_training'",
+        "tests/runs/test_stacked_killed.py -k in_training",
     ),
     Mutant(
         "batches pad more than they must",

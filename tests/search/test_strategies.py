@@ -270,6 +270,15 @@ def test_only_drawn_blocks_are_computed_and_counted(strategy: str, computed: int
     assert outcome.multiply_adds == trained + scored
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_a_candidate_may_have_no_gradient_until_it_is_drawn(strategy: str, optimiser: str) -> None:
+    """Of momentum, some parameters then have none: an optimiser has to take that."""
+    given = {"strategy": strategy, "optimiser": optimiser, "momentum": 0.9, "lr": 0.01}
+    _, outcome = find(replace(SHORT, **given), 0)
+    assert all(math.isfinite(record["loss"]) for record in outcome.records)
+
+
 def test_noise_is_drawn_once_a_batch_or_for_each_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: set[tuple[int, ...]] = set()
     distinct: list[int] = []
