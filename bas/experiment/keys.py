@@ -16,7 +16,7 @@ from bas.corpora.labels import SCHEMES, is_table
 from bas.experiment.key import Key, key
 from bas.training import settings as trainings
 from bas.training import tuning
-from bas.training.settings import LAYERS, OF_CLASSES, PROBED, SEARCH_ONLY
+from bas.training.settings import LAYERS, OF_CLASSES, OF_ROWS, PROBED, SEARCH_ONLY
 
 SEARCHES = ("search", "retrain", "compare", "audit", "tune", "cost")
 COMPARED = ("search", "retrain", "compare")
@@ -45,13 +45,13 @@ def spaces_of(verb: str, preset: str) -> tuple[str, ...]:
 READ_SETTINGS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(SEARCHES, tuple(trainings.KINDS)),
     # It has audit.strategies, and is about single trainings.
-    "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "committee", "ensemble")),
-    "tune": tuple(name for name in trainings.KINDS if name not in ("budget", "ensemble")),
-    "cost": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee")),
+    "audit": tuple(name for name in trainings.KINDS if name not in ("strategy", "ensemble", *OF_ROWS)),
+    "tune": tuple(name for name in trainings.KINDS if name not in ("budget", "ensemble", "refit")),
+    "cost": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, *OF_ROWS)),
     "probe": PROBED,
     "words": tuple(name for name in PROBED if name != "theta_lr"),
     # Nothing is searched, and a layer mix learns at `theta_lr`.
-    "shares": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, "committee", *OF_CLASSES)),
+    "shares": tuple(n for n in trainings.KINDS if n == "theta_lr" or n not in (*SEARCH_ONLY, *OF_ROWS, *OF_CLASSES)),
 }
 """By verb, the settings of a training that it reads."""
 
@@ -359,7 +359,13 @@ class Experiment:
         "--layer",
         default=(),
     )
-    preset: Literal["paper", "cpu"] = key("of the settings", (*TRAINED, "dynamics"), "--preset", default="cpu")
+    preset: Literal["paper", "cpu", "decoding-emotions", "word-embeddings", "emotion-shares"] = key(
+        "of the settings: paper, that of Fang et al., of dynamics that of its own paper; cpu; or that of the paper of "
+        "probe, words or shares",
+        (*TRAINED, "dynamics"),
+        "--preset",
+        default="cpu",
+    )
     seeds: int | None = key("how many; default: the verb's own", TRAINED, "--seeds", least=1)
     labels: str | None = key(
         f"map them to a common scheme, {' or '.join(SCHEMES)}; or take them of a table with the column id, such as "

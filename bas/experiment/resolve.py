@@ -10,10 +10,11 @@ from typing import Any
 import tomli_w
 
 from bas import __version__
+from bas.errors import UserError
 from bas.experiment.keys import OWN, READ_SETTINGS, SEVERAL, Experiment, keys_of
 from bas.experiment.read import values_of
 from bas.training import tuning
-from bas.training.settings import PRESETS, RACES, Settings
+from bas.training.settings import OF_ROWS, PRESETS, RACES, Settings
 from bas.training.tuning import Tuning
 from bas.util.files import write_text
 
@@ -25,14 +26,15 @@ def settings_of(experiment: Experiment, verb: str) -> Settings:
     own = OWN.get((verb, experiment.preset), {})
     if experiment.settings.get("strategy", "race") not in RACES:
         own = {name: value for name, value in own.items() if name not in ("budget", "ensemble")}
-    if "committee" not in READ_SETTINGS[verb]:
-        own = {**own, "committee": 1}
+    own = {**own, **{name: value for name, value in OF_ROWS.items() if name not in READ_SETTINGS[verb]}}
     read = {name: value for name, value in experiment.settings.items() if name in READ_SETTINGS[verb]}
     return replace(PRESETS[experiment.preset], **{**own, **read})
 
 
 def tuning_of(experiment: Experiment) -> Tuning:
     """The numbers of a fine-tuning; raises UserError for values that do not go together."""
+    if experiment.preset not in tuning.PRESETS:
+        raise UserError(f"preset {experiment.preset!r}: of dynamics must be one of {', '.join(tuning.PRESETS)}")
     return replace(tuning.PRESETS[experiment.preset], **experiment.dynamics.settings)
 
 

@@ -52,6 +52,10 @@ class Fold:
         """The fold with the ids of each part sorted, so that equal splits are equal folds."""
         return Fold(**{part: tuple(sorted(ids)) for part, ids in self.parts().items()})
 
+    def joined(self) -> Fold:
+        """The fold with its valid part among its fit part, for what is trained after every choice."""
+        return Fold((*self.fit, *self.valid), (), self.test)
+
     def without(self, ids: Collection[str]) -> Fold:
         """The fold without these utterances; a part may become empty."""
         return Fold(**{part: tuple(i for i in old if i not in ids) for part, old in self.parts().items()})

@@ -78,6 +78,11 @@ def legend(results: Comparison) -> list[str]:
         f"{results.headline} by fold: the mean over folds. s: seconds of one training of one fold "
         f"({results.device}, one thread); a searched row adds its search. params: median over folds and seeds.",
     ]
+    if results.settings.refit:
+        lines.append(
+            "Refit: each row is trained once more from its beginning, on fit and valid part together, for as many "
+            f"epochs as the valid part chose; the {results.linear} is fitted on both with the strength that it chose."
+        )
     if results.majority:
         reached = ", ".join(f"{name} {points(value)}" for name, value in results.majority.items())
         lines.append(f"Knowing nothing of the recordings, the most frequent class of each training part: {reached}.")

@@ -16,13 +16,14 @@ from bas.networks.linear import LinearModel
 from bas.networks.network import Network, build
 from bas.networks.supernet import Supernet
 from bas.protocols import Fold
+from bas.runs.losses import Losses
 from bas.runs.session import Session
 from bas.runs.solved import Solved, solvable, solve
 from bas.search.ensemble import Member
 from bas.search.search import SearchOutcome, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
-from bas.training.loop import Epoch, Record, optimise, outputs, seed_everything, seed_of
+from bas.training.loop import Epoch, Forward, Record, optimise, outputs, seed_everything, seed_of
 from bas.training.settings import Settings
 from bas.training.stack import Loss
 
@@ -57,16 +58,17 @@ def fit_row(
 ) -> Fitted:
     """Train one architecture as a row of a table is: `settings.committee` networks, each kept by another inner fold.
 
-    A committee of one is `fit`. What has no block is one model in place of a committee: its regularisation is chosen on
-    the inner folds, and it is fitted on all training units, as the linear row is. after_epoch: as in `fit`; the record
-    also says which `member` it is of. checkpoint: each network's has its number in its name, and stays when it is done.
+    A committee of one is `fit`, or `fit_again` where the settings say `refit`. What has no block is one model in place
+    of a committee: its regularisation is chosen on the inner folds, and it is fitted on all training units, as the
+    linear row is. after_epoch: as in `fit`; the record also says which `member` it is of. checkpoint: each network's
+    has its number in its name, and stays when it is done.
     """
     if settings.committee == 1:
-        return fit(session, space, architecture, settings, fold, seed, after_epoch, checkpoint)
+        one = fit_again if settings.refit else fit
+        return one(session, space, architecture, settings, fold, seed, after_epoch, checkpoint)
     inner = session.inner_folds(fold, settings.committee)
     if summary := solvable(session, space, architecture):
-        parts = session.run.protocol.folds[fold]
-        whole = Fold((*parts.fit, *parts.valid), (), parts.test)
+        whole = session.run.protocol.folds[fold].joined()
         return _solved(solve(session, summary, settings, fold, inner, whole), after_epoch)
     members = []
     for number, parts in enumerate(inner):
@@ -129,6 +131,7 @@ def fit(
     checkpoint: Path | None = None,
     parts: Fold | None = None,
     member: int = 0,
+    keep_checkpoint: bool = False,
 ) -> Fitted:
     """Train one architecture on a fold's fit part; the epoch of the lowest validation loss is kept (early stopping).
 
@@ -136,25 +139,14 @@ def fit(
 
     settings: the run's, or others (`tune`). after_epoch: takes each epoch's record: epoch, loss (training), valid
     (loss and metrics), score (negative validation loss); if it raises, the training ends. The test part is not used.
-    parts: an inner fold to train and stop on instead; its checkpoint stays when it is done. member: another number is
-    another seed.
+    parts: an inner fold to train and stop on instead; its checkpoint stays when it is done, as with keep_checkpoint.
+    member: another number is another seed.
     """
     inner, parts = parts is not None, parts or session.run.protocol.folds[fold]
     if summary := solvable(session, space, architecture):
         return _solved(solve(session, summary, settings, fold, [parts], parts), after_epoch)
-    data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)
-    seed_everything(seed, fold, *([member] if member else []), "initial weights")
-    dims = data.dim, settings.width or data.dim, len(session.run.outputs)
-    made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
-    network = made.to(session.device)
-    fit_part = session.members(parts.fit)
-    if settings.normalise != "none":
-        network.standardise.set(*data.moments(fit_part))
-    loss = session.run.losses(settings, fit_part)
-
-    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
-        out: Tensor = network(x_BTD, mask_BT)
-        return out
+    network, data, loss = _begin(session, space, architecture, settings, fold, seed, parts, member)
+    valid = session.members(parts.valid)
 
     def record(epoch: Epoch) -> Record:
         scores = valid_scores(session, network, data, valid, loss.held)
@@ -165,18 +157,90 @@ def fit(
 
     records, seconds = optimise(
         network,
-        forward,
+        _forward(network),
         loss.fit,
         data,
-        fit_part,
+        session.members(parts.fit),
         replace(settings, warmup=0),  # only for a search: here a layer mix learns from the first step
         seed_of(fold, seed, member),
         record,
         checkpoint,
         keep_best="score",
-        keep_checkpoint=inner,
+        keep_checkpoint=inner or keep_checkpoint,
     )
     return Fitted(network, data, (records,), seconds)
+
+
+def _begin(
+    session: Session,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    parts: Fold,
+    member: int = 0,
+) -> tuple[Network, Data, Losses]:
+    """A network with its initial weights, standardised by the fit part of `parts`; its data; its losses."""
+    data, fit_part = session.derived(session.layer(fold), parts, settings), session.members(parts.fit)
+    seed_everything(seed, fold, *([member] if member else []), "initial weights")
+    dims = data.dim, settings.width or data.dim, len(session.run.outputs)
+    made = build(space, architecture, *dims, settings.dropout, settings.residual == "every", data.states)
+    network = made.to(session.device)
+    if settings.normalise != "none":
+        network.standardise.set(*data.moments(fit_part))
+    return network, data, session.run.losses(settings, fit_part)
+
+
+def _forward(network: Network) -> Forward:
+    def forward(x_BTD: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
+        out: Tensor = network(x_BTD, mask_BT)
+        return out
+
+    return forward
+
+
+def fit_again(
+    session: Session,
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: Settings,
+    fold: int,
+    seed: int,
+    after_epoch: Callable[[Record], None],
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """`fit`, then the same from its initial weights on fit and valid part together, for as many epochs as were kept.
+
+    So everything but the test part trains, as where a paper has no valid part, and nothing is chosen on what trained.
+    The curves are those of `fit`; after_epoch also takes the later records, which say `refit` and have no score. The
+    checkpoint of `fit` stays when it is done. The rates of a schedule are those of all the epochs.
+    """
+    whole = session.run.protocol.folds[fold].joined()
+    if summary := solvable(session, space, architecture):
+        parts = session.run.protocol.folds[fold]
+        return _solved(solve(session, summary, settings, fold, [parts], whole), after_epoch)
+    first = fit(session, space, architecture, settings, fold, seed, after_epoch, checkpoint, keep_checkpoint=True)
+    network, data, loss = _begin(session, space, architecture, settings, fold, seed, whole)
+
+    def record(epoch: Epoch) -> Record:
+        result = {"epoch": epoch.index, "loss": epoch.loss, "refit": True}
+        after_epoch(result)
+        return result
+
+    _, seconds = optimise(
+        network,
+        _forward(network),
+        loss.fit,
+        data,
+        session.members(whole.fit),
+        replace(settings, warmup=0),
+        seed_of(fold, seed),
+        record,
+        checkpoint and checkpoint.with_suffix(f".refit{checkpoint.suffix}"),
+        epochs=first.kept[0]["epoch"] + 1,
+    )
+    return Fitted(network, data, first.curves, first.seconds + seconds)
 
 
 def _solved(solved: Solved, after_epoch: Callable[[Record], None]) -> Fitted:

@@ -51,16 +51,17 @@ class LinearRow:
 def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
     """The linear row of this name in a fold of a run; the test part is not used.
 
-    Its strength is chosen as the other rows stop: on the valid part, or where they are committees on inner folds, and
-    it is then fitted on them all. Raises UserError where every inner fold trains on one class alone.
+    Its strength is chosen as the other rows stop: on the valid part, or where they are committees on inner folds. Where
+    they train on both parts in the end (committees, the setting `refit`), it is then fitted on both. Raises UserError
+    where every inner fold trains on one class alone.
     """
     run, parts = session.run, session.run.protocol.folds[fold]
     settings, begun = run.plan.settings, time.monotonic()
     inner = session.inner_folds(fold, settings.committee) if settings.committee > 1 else []
     splits = [(means(session, fold, p, p.fit), means(session, fold, p, p.valid)) for p in inner or [parts]]
-    if inner:
-        parts = Fold((*parts.fit, *parts.valid), (), parts.test)
-        if run.task.classes is not None:
+    if inner or settings.refit:
+        parts = parts.joined()
+        if inner and run.task.classes is not None:
             splits = [split for split in splits if len(np.unique(split[0][1])) > 1]
             if not splits:
                 why = f"in fold {fold} every inner fold trains on one {run.task.classes} alone"

@@ -118,7 +118,8 @@ class Session:
 
     def stackable(self, job: Job) -> bool:
         """Whether the job can train in a stack with others of its shape."""
-        return job.kind.stackable and (job.kind == Kind.ALONE or self.run.plan.settings.committee == 1)
+        settings = self.run.plan.settings
+        return job.kind.stackable and (job.kind == Kind.ALONE or (settings.committee == 1 and not settings.refit))
 
     @property
     def narrow(self) -> bool:

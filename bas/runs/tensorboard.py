@@ -109,9 +109,9 @@ def scalars_of(loss: float, valid: Mapping[str, float]) -> dict[str, float]:
 def train_epoch(board: SummaryWriter, record: Record) -> None:
     """Write training and validation loss, and validation metrics and layer-mix weights if there are any.
 
-    The curves of a committee's networks are apart, by number.
+    The curves of a committee's networks are apart, by number, and so is that of a network trained once more.
     """
-    own = f" {record['member']}" if "member" in record else ""
+    own = f" {record['member']}" if "member" in record else " refit" if record.get("refit") else ""
     values = scalars_of(record["loss"], record.get("valid", {}))
     write_scalars(board, {f"{name}{own}": value for name, value in values.items()}, record["epoch"])
     write_scalars(board, {f"mix/state {state}{own}": w for state, w in record.get("mix", {}).items()}, record["epoch"])

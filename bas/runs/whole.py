@@ -81,7 +81,7 @@ def epochs(run: Run, row: str) -> int:
     if row in run.task.linears:
         return 1
     search = epochs_of(settings, run.spaces[row].space) if row in run.spaces else 0
-    return search + (0 if settings.strategy in RACES and search else settings.epochs * settings.committee)
+    return search + (0 if settings.strategy in RACES and search else settings.row_epochs)
 
 
 def _fit(session: Session, row: str, seed: int) -> Whole:

@@ -70,6 +70,7 @@ def optimise(
     keep_best: str | None = None,
     held_out: Tensor | None = None,
     keep_checkpoint: bool = False,
+    epochs: int | None = None,
 ) -> tuple[list[Record], float]:
     """Train `model` in place on the utterances `members`; return the record of each epoch and the seconds it took.
 
@@ -82,10 +83,11 @@ def optimise(
     keep_checkpoint: write it at the end too, so that the same call then returns at once.
     held_out: utterances on which the architecture parameters move, alternating with the weights (bi-level, first
         order: DARTS, Liu et al. 2019, algorithm 1 with xi = 0). None: they move with the weights, on `members`.
+    epochs: end after so many of `settings.epochs`, which the schedules are made for; None: after them all.
     Raises Diverged if the training loss, the score or a weight is not finite; UserError if the checkpoint is of another
     training.
     """
-    optimiser = _optimiser(model, settings)
+    optimiser, count = _optimiser(model, settings), epochs or settings.epochs
     # The utterances it trains on: weights that have seen the test part of another split must not be resumed here.
     seen = [part.tolist() for part in (members, held_out) if part is not None]
     of = hashlib.sha256(repr((seed, *seen)).encode()).hexdigest()
@@ -97,11 +99,11 @@ def optimise(
             if state["of"] != of:
                 raise ValueError("trained on other utterances, or from another seed")
             model.load_state_dict(state["model"])
-            if len(state["records"]) < settings.epochs:
+            if len(state["records"]) < count:
                 optimiser.load_state_dict(state["optimiser"])
         records, best, seconds = state["records"], state["best"], state["seconds"]
     written, cost = time.monotonic(), 0.0
-    for epoch in range(len(records), settings.epochs):
+    for epoch in range(len(records), count):
         begun = time.monotonic()
         seed_everything(seed, "epoch", epoch)
         steps = _steps(data, members, held_out, settings, epoch)
@@ -116,7 +118,7 @@ def optimise(
             raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
         if keep_best and (not best or records[-1][keep_best] > best["score"]):
             best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
-        last = epoch + 1 == settings.epochs
+        last = epoch + 1 == count
         if checkpoint and (keep_checkpoint if last else time.monotonic() - written > pause(cost)):
             states = model.state_dict(), {} if last else optimiser.state_dict()  # the end needs less disk
             begun = time.monotonic()

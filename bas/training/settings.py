@@ -1,6 +1,7 @@
 """Every number that a training depends on, in one place. A preset names a set of them; a run records all.
 
-`paper` follows Fang et al. 2023; what the paper leaves open is marked "ours". Also ours, in every preset:
+`paper` follows Fang et al. 2023, and each of the last three the paper of a study; what a paper leaves open is marked
+"ours". Also ours, in every preset:
 LayerNorm after each sub-module and ReLU (`blocks`); batches of like length (`batches`); about a fifth of the training
 utterances held out, in whole units, as the valid part (`protocols`), and the weights of the epoch with the lowest loss
 there kept (`train`).
@@ -53,6 +54,9 @@ SEARCH_ONLY = (
 )
 """The settings that change a search and no other training."""
 
+OF_ROWS: Mapping[str, Any] = {"committee": 1, "refit": False}
+"""What makes a row of one training more than that training, and what it is where a verb does not read it."""
+
 OF_CLASSES = ("class_weights", "label_smoothing")
 """The settings that a task without classes cannot have."""
 
@@ -100,6 +104,7 @@ class Settings:
     # In float32 or bfloat16; weights, sums and a CPU's scores are float32. A run has one of the two from its beginning
     # on; without a run, as in tests of the engine, auto is float32.
     precision: Precision = "auto"  # of the products in a training; auto: bfloat16 where the processor multiplies it
+    refit: bool = False  # a row's network once more, on fit and valid part, for as many epochs as the valid part chose
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
@@ -127,6 +132,9 @@ class Settings:
                 raise UserError(f"setting {name}={getattr(self, name)!r}: must be {describe(kind)}")
         if self.strategy == "single-path" and self.noise == "utterance":
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
+        if self.refit and self.committee > 1:
+            reason = "the networks of a committee train on every training unit already"
+            raise UserError(f"setting refit=true: needs committee=1; {reason}")
         if self.averages:
             if self.committee == 1:
                 raise UserError(f"setting ensemble={self.ensemble}: needs committee above 1, or ensemble=1")
@@ -143,6 +151,11 @@ class Settings:
     def averages(self) -> bool:
         """Whether the row of a search is an ensemble, not its choice alone."""
         return self.strategy in RACES and self.ensemble > 1
+
+    @property
+    def row_epochs(self) -> int:
+        """Epochs that a row's training takes, at most."""
+        return self.epochs * (self.committee + self.refit)
 
     def temperature(self, epoch: int, step: int, steps_per_epoch: int) -> float:
         """The temperature of the Gumbel-softmax at step `step` of epoch `epoch`, both from 0."""
@@ -168,34 +181,40 @@ class Settings:
 KINDS: Mapping[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name != "preset"}
 """The kind of each setting's value, see `bas.util.values`."""
 
+PAPER = Settings(
+    preset="paper",
+    width=None,
+    stride=1,
+    normalise="none",  # ours
+    epochs=100,
+    batch_size=32,
+    optimiser="sgd",
+    lr=0.005,
+    theta_lr=0.005,  # one optimiser for both
+    momentum=0.9,  # ours
+    weight_decay=0.0,  # ours
+    schedule="constant",  # ours
+    committee=1,
+    dropout=0.0,  # ours
+    residual="block",
+    tau_start=5.0,  # FBNet (Wu et al. 2019)
+    tau_rate=0.045,  # FBNet
+    tau_end=None,
+    strategy="gumbel",
+    warmup=0,
+    noise="batch",
+    cost="multiply-adds",
+    budget=40,
+    ensemble=1,
+    cost_weight=0.0,
+    refit=True,  # ours: the paper's training part is all but the session left out, and it names no other
+)
+
+ADAM: Mapping[str, Any] = {"optimiser": "adamw", "weight_decay": 0.0, "momentum": 0.0, "refit": False}
+"""Adam: AdamW without decay."""
+
 PRESETS: Mapping[str, Settings] = {
-    "paper": Settings(
-        preset="paper",
-        width=None,
-        stride=1,
-        normalise="none",  # ours
-        epochs=100,
-        batch_size=32,
-        optimiser="sgd",
-        lr=0.005,
-        theta_lr=0.005,  # one optimiser for both
-        momentum=0.9,  # ours
-        weight_decay=0.0,  # ours
-        schedule="constant",  # ours
-        committee=1,
-        dropout=0.0,  # ours
-        residual="block",
-        tau_start=5.0,  # FBNet (Wu et al. 2019)
-        tau_rate=0.045,  # FBNet
-        tau_end=None,
-        strategy="gumbel",
-        warmup=0,
-        noise="batch",
-        cost="multiply-adds",
-        budget=40,
-        ensemble=1,
-        cost_weight=0.0,
-    ),
+    "paper": PAPER,
     "cpu": Settings(
         preset="cpu",
         width=128,
@@ -223,10 +242,26 @@ PRESETS: Mapping[str, Settings] = {
         ensemble=1,
         cost_weight=0.0,
     ),
+    # Singh and Gupta 2023 (arXiv 2308.08713), for `probe`. The text at hand names no optimiser, rate, batch or epochs:
+    # these are the defaults of their code (95anantsingh/Decoding-Emotions). Ours: the epoch of the lowest valid loss is
+    # kept, theirs has the best valid accuracy; linear heads learn at ten times the rate (`probe.heads`).
+    "decoding-emotions": replace(PAPER, preset="decoding-emotions", lr=1e-3, batch_size=32, epochs=20, **ADAM),
+    # Saliba et al. 2024 (arXiv 2402.02617), for `words`. The text at hand names none of them: all ours.
+    "word-embeddings": replace(PAPER, preset="word-embeddings", lr=1e-3, batch_size=32, epochs=50, **ADAM),
+    # Mohapatra et al. 2023 (arXiv 2308.14359), for `shares`. Adam and early stopping are the paper's; rate, batch and
+    # epochs those of their code (payalmohapatra/EmotionShare_ACMMM23), which writes every epoch's weights and the valid
+    # part's Spearman. Ours: the epoch of the lowest valid loss is kept.
+    "emotion-shares": replace(PAPER, preset="emotion-shares", lr=1e-4, batch_size=128, epochs=150, **ADAM),
 }
 
 
-LAYERS: Mapping[str, str] = {"paper": "last", "cpu": "middle"}
+LAYERS: Mapping[str, str] = {
+    "paper": "last",
+    "cpu": "middle",
+    "decoding-emotions": "best",
+    "word-embeddings": "middle",  # ours: the paper reads every state
+    "emotion-shares": "last",
+}
 """The hidden state that a preset's run reads unless it names another."""
 
 

@@ -74,7 +74,8 @@ def texts(*given: str) -> list[Text]:
 
 
 def test_every_word_of_a_choice_is_known_where_it_is_used() -> None:
-    assert get_args(KEYS["preset"].kind) == tuple(settings.PRESETS) == tuple(tuning.PRESETS)
+    assert get_args(KEYS["preset"].kind) == tuple(settings.PRESETS) == tuple(settings.LAYERS)
+    assert set(tuning.PRESETS) < set(settings.PRESETS)
     assert get_args(KEYS["device"].kind) == DEVICES
 
 

@@ -43,6 +43,18 @@ def test_presets_are_named_and_survive_a_file(name: str) -> None:
     assert Settings(**json.loads(json.dumps(preset.to_dict()))) == preset
 
 
+@pytest.mark.parametrize(
+    ("preset", "lr", "batch_size", "epochs"),
+    [("decoding-emotions", 1e-3, 32, 20), ("word-embeddings", 1e-3, 32, 50), ("emotion-shares", 1e-4, 128, 150)],
+)
+def test_the_papers_of_studies_have_presets(preset: str, lr: float, batch_size: int, epochs: int) -> None:
+    of = settings(preset)
+    assert of.preset == preset
+    assert (of.lr, of.batch_size, of.epochs) == (lr, batch_size, epochs)
+    assert (of.optimiser, of.weight_decay, of.schedule) == ("adamw", 0, "constant"), "Adam"
+    assert (of.width, of.stride, of.normalise, of.committee, of.refit) == (None, 1, "none", 1, False)
+
+
 def test_paper_is_the_papers() -> None:
     paper = settings("paper")
     assert (paper.width, paper.stride, paper.normalise) == (None, 1, "none")
@@ -50,6 +62,7 @@ def test_paper_is_the_papers() -> None:
     assert paper.lr == paper.theta_lr == 0.005
     assert paper.dropout == 0
     assert (paper.strategy, paper.warmup, paper.noise, paper.cost_weight) == ("gumbel", 0, "batch", 0)
+    assert paper.refit, "all but the session left out trains"
     for epoch in range(100):
         for step in (0, 6):
             assert paper.temperature(epoch, step, 7) == pytest.approx(5 * math.exp(-0.045 * epoch), rel=1e-12)

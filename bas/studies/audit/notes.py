@@ -20,7 +20,8 @@ NOTHING = ("undecided", "tie", "no claim")
 
 def whose(settings: Settings) -> str:
     """Under which settings a search or a training was done, and whether they are the paper's."""
-    paper = replace(settings, precision="auto") == PRESETS["paper"]
+    # Of one training: an audit refits no row.
+    paper = replace(settings, precision="auto") == replace(PRESETS["paper"], refit=False)
     return f"{preset_line(settings)}, {AS_PAPER if paper else NOT_PAPER}"
 
 

@@ -66,7 +66,7 @@ def train(run: Run, verb: str, pool: Workers, memory: float | None) -> None:
     linear = [Job(Kind.LINEAR, row, f, plan.seeds[0]) for row in run.task.linears for f in folds]
     baselines = [Job(Kind.BASELINE, row, f, s) for row in run.baselines for s in plan.seeds for f in folds]
     pool.run(run, linear, 1, "linear rows", placement)
-    pool.run(run, baselines, plan.settings.epochs * plan.settings.committee, "baselines", placement)
+    pool.run(run, baselines, plan.settings.row_epochs, "baselines", placement)
 
 
 def expected(run: Run, verb: str) -> list[Path]:
@@ -112,6 +112,6 @@ def _retrain(run: Run, pool: Workers, placement: Placement) -> None:
         if done and (done.architecture, done.members) != (chosen.architecture, chosen.members):
             run.job_path(job.name).unlink(missing_ok=True)  # of a search that was done again since, and chose otherwise
             pool.console.print(f"{job.name}: its search was done again and chose other blocks: trained again")
-    pool.run(run, jobs, plan.settings.epochs * plan.settings.committee, "retrains", placement)
+    pool.run(run, jobs, plan.settings.row_epochs, "retrains", placement)
     for job in mine:
         drop_checkpoints(run, search_job(job))  # of a search that was done again, while its row stayed

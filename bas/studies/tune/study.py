@@ -71,7 +71,7 @@ def train(run: Run, mode: Mode, trials: int, pool: Workers, memory: float | None
     pool.console.print(f"tuned: {MODES[mode]}; {trials} trials in each of {len(studies)} studies", highlight=False)
     # Every part trains the best of any study.
     pool.run(run, studies, trials, "studies", placement, partial(run_study, mode), shared=True)
-    epochs = run.plan.settings.epochs * run.plan.settings.committee
+    epochs = run.plan.settings.row_epochs
     pool.run(run, _trainings(run, studies), epochs, "trainings", placement, score)
     pool.run(run, [job for job in once if job not in layers], 1, "linear rows", placement)
     pool.run(run, baselines, epochs, "baselines", placement)
