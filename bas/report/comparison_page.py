@@ -7,6 +7,7 @@ from collections import Counter
 from rich.console import Console
 
 from bas.report.answer import answer, compared
+from bas.report.cited import TITLE, cited
 from bas.report.format import encoder_name, ends, over_seeds, points, spread, verdict
 from bas.report.notes import (
     about,
@@ -175,6 +176,7 @@ def parts(results: Comparison) -> list[Written]:
         Grid(*numbers(results)),
         Grid(*differences(results)),
         Items([*legend(results), *decisions(results), *results.verdicts]),
+        *([Heading(TITLE, 2), *of] if (of := cited(results)) else []),
         Text(settings_line(results.settings)),
     ]
 

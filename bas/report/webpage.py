@@ -8,6 +8,7 @@ from dataclasses import replace
 from bas.protocols import Fold, field_of, slug
 from bas.report import closely, drawn, pictures
 from bas.report.answer import Answer, answer
+from bas.report.cited import TITLE, cited
 from bas.report.closely import Jobs
 from bas.report.comparison_page import decisions, differences, legend, numbers, subject
 from bas.report.results import Comparison
@@ -51,6 +52,7 @@ def parts(run: Run, results: Comparison, jobs: Jobs) -> list[Part]:
         Grid(*numbers(results), marked=said.row),
         Grid(*differences(results)),
         Aside("What these numbers are, and how to read them", [Items(legend(results))]),
+        *([Aside(TITLE, of)] if (of := cited(results)) else []),
         Pictures(drawn.of_table(results, said.row)),
         Heading("What the searches chose"),
         *(Pictures(drawn.of_space(run, name)) for name in run.spaces),
