@@ -34,6 +34,7 @@ from bas.util.places import short_name, short_place
 from bas.util.terminal import console_of, say
 
 if TYPE_CHECKING:
+    from bas.corpora import Corpus
     from bas.report.results import Comparison
     from bas.runs.results import SearchResult, TrainingResult
     from bas.studies.audit.results import Audit
@@ -92,7 +93,7 @@ def extract(experiment: Source, *, part: str | None = None, console: Console | N
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
+    corpus, left_out = _selected(open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns), choice)
     group = Group.of_torchrun() if share is None else Group.of_torchrun().of_part(share)
     if group.rank:  # the first process speaks for all
         console = console_of(None)
@@ -110,7 +111,16 @@ def extract(experiment: Source, *, part: str | None = None, console: Console | N
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     layers = None if of.layers == "all" else list(of.layers)
     truncated = choice.corpus.accept_truncated
-    request = Request(reader, root, layers, of.dtype, longest=of.longest, truncated=truncated, columns=choice.columns)
+    request = Request(
+        reader,
+        root,
+        layers,
+        of.dtype,
+        longest=of.longest,
+        truncated=truncated,
+        columns=choice.columns,
+        left_out=left_out,
+    )
     if not fill(corpus, encoder, folder, request, console, group, of.batch_seconds):
         say(console, f"features: {folder}, part {part} is done; the last part, or the command without it, completes it")
         return folder
@@ -133,12 +143,12 @@ def import_features(experiment: Source, *, console: Console | None = None, **cha
     if len(choice.features) > 1:
         raise UserError(f"import: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
+    corpus, left_out = _selected(open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns), choice)
     for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
         say(console, f"{corpus.name}: {line}")
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     truncated, columns = choice.corpus.accept_truncated, choice.columns
-    request = Request(reader, root, dtype=of.dtype, truncated=truncated, columns=columns)
+    request = Request(reader, root, dtype=of.dtype, truncated=truncated, columns=columns, left_out=left_out)
     with open_source(Path(str(of.source)).expanduser()) as source:
         store = import_into(corpus, source, folder, request, str(of.name), float(of.frame_rate or 0), console)
     _say_skipped(store.info.skipped, console)
@@ -334,6 +344,7 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
         device=device,
         columns=choice.columns,
         keep=choice.corpus.keep if is_table(choice.labels) else (),
+        where=choice.corpus.where,
     )
     folder = choose.tuning_folder(choice)
     values: dict[str, Any] = {
@@ -348,10 +359,20 @@ def dynamics(experiment: Source, *, console: Console | None = None, **changes: A
     return result
 
 
+def _selected(corpus: Corpus, choice: Experiment) -> tuple[Corpus, dict[str, str]]:
+    """What the experiment selects of the corpus; by id, why the rest is not in a store."""
+    from bas.corpora.selection import NOT_SELECTED, select
+
+    selected = select(corpus, choice.corpus.where)
+    left = {u.id for u in corpus.utterances} - {u.id for u in selected.utterances}
+    return selected, dict.fromkeys(sorted(left), f"{NOT_SELECTED}: --where {' '.join(choice.corpus.where)}")
+
+
 def _say_skipped(skipped: Mapping[str, str], console: Console, remedy: str = "") -> None:
+    from bas.corpora.selection import NOT_SELECTED
     from bas.util.progress import list_lines
 
-    if skipped:
+    if skipped := {id_: why for id_, why in skipped.items() if not why.startswith(NOT_SELECTED)}:
         console.print(f"skipped: {len(skipped)} utterances{remedy}", style="yellow")
         list_lines([f"{id_}: {why}" for id_, why in skipped.items()], console, ": store.json")
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from bas.cli.options import Work, add_experiment, path, read_command, tell_next
 from bas.corpora import Corpus, audformat, export, open_corpus
 from bas.corpora.labels import relabel
+from bas.corpora.selection import select
 from bas.errors import UserError
 from bas.experiment import require
 
@@ -63,7 +64,8 @@ def _open(arguments: argparse.Namespace) -> Corpus:
     choice = read_command(arguments, "corpus").experiment
     require(choice, "corpus", "corpus.reader", "corpus.root")
     corpus = open_corpus(str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser(), columns=choice.columns)
-    return relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus
+    corpus = relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus
+    return select(corpus, choice.corpus.where)
 
 
 def _field(corpus: Corpus, name: str) -> tuple[str, ...]:

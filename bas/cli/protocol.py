@@ -14,6 +14,7 @@ from bas.cli.experiments import add_cost
 from bas.cli.options import Work, add_experiment, path, read_command, tell_next
 from bas.corpora import Corpus, open_corpus
 from bas.corpora.labels import relabel
+from bas.corpora.selection import select
 from bas.errors import UserError
 from bas.experiment import SPACES, Experiment, require
 
@@ -101,7 +102,8 @@ def _open(choice: Experiment, verb: str) -> tuple[Corpus, Task]:
     spaces = [load_space(name) for name in choice.spaces or SPACES[verb]]
     root = Path(str(choice.corpus.root)).expanduser()
     corpus = open_corpus(str(choice.corpus.reader), root, choice.corpus.accept_truncated, choice.columns)
-    return relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus, common_task(spaces)
+    corpus = relabel(corpus, choice.labels, choice.corpus.keep) if choice.labels else corpus
+    return select(corpus, choice.corpus.where), common_task(spaces)
 
 
 def _tell_reading(corpus: Corpus, console: Console) -> None:

@@ -99,6 +99,14 @@ class CorpusTable:
         metavar="COLUMN",
         default=(),
     )
+    where: tuple[str, ...] = key(
+        "of the corpus only what has these values, such as language=en, or label=angry|happy; a field, or a "
+        "column of your own; where labels are mapped, theirs; without it a store's own selection stays",
+        CORPUS,
+        "--where",
+        metavar="FIELD=VALUE",
+        default=(),
+    )
 
 
 @dataclass(frozen=True)

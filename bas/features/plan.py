@@ -37,7 +37,8 @@ class Request:
 
     reader, root, columns: how the corpus was opened, so that a run can read its labels. layers: numbers of
     hidden states; None: all. dtype: as stored. longest: in seconds; None: any.
-    truncated: as the corpus was opened (see `bas.corpora.Utterance`).
+    truncated: as the corpus was opened (see `bas.corpora.Utterance`). left_out: by id, why other utterances of the
+    corpus are not asked for; what is stored of them stays.
     """
 
     reader: str
@@ -48,6 +49,7 @@ class Request:
     longest: float | None = None
     truncated: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(
@@ -65,7 +67,8 @@ def make_plan(
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
     longest = None if request.longest is None else round(request.longest * audio.SAMPLE_RATE)
     padded = encoder.samples if isinstance(encoder, Padded) else None
-    recordings, skipped = survey(corpus, console, encoder.min_samples, longest, padded)
+    recordings, unusable = survey(corpus, console, encoder.min_samples, longest, padded)
+    skipped = {**request.left_out, **unusable}
     fresh = StoreInfo(
         request.reader,
         str(request.root.resolve()),
@@ -85,7 +88,7 @@ def make_plan(
     _compare_settings(folder, old, fresh)
     compare(folder, old, encoder)
     planned = {id_ for ids in old.shards for id_ in ids}
-    _check_unchanged(folder, old, {u.id for u in corpus.utterances}, recordings)
+    _check_unchanged(folder, old, {*(u.id for u in corpus.utterances), *request.left_out}, recordings)
     new = [id_ for id_ in recordings if id_ not in planned]
     return replace(
         fresh,

@@ -119,7 +119,7 @@ def open_store(choice: Experiment, verb: str, features: Path | None = None) -> O
     features = features.resolve()
     store = FeatureStore(features)
     _check_source(choice, features, store.info)
-    return OpenStore(features, store, open_labelled(store.info, choice.labels, choice.corpus.keep))
+    return OpenStore(features, store, open_labelled(store.info, choice.labels, choice.corpus.keep, choice.corpus.where))
 
 
 def _check_source(choice: Experiment, features: Path, info: StoreInfo) -> None:
@@ -167,8 +167,8 @@ def inputs_of(
     device, paths = _device(choice), tuple(str(file.path) for file in files)
     seeds = tuple(range(choice.seeds or SEEDS[verb]))
     labels = place_of(choice.labels)
-    keep, headline = choice.corpus.keep, choice.headline
-    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, labels, keep, headline)
+    of, headline = choice.corpus, choice.headline
+    plan = Plan(str(opened.features), paths, layer, settings, seeds, device, labels, of.keep, of.where, headline)
     return Inputs(plan, opened.store, opened.corpus, files)
 
 

@@ -35,6 +35,7 @@ class Plan:
     device: str  # cpu | cuda
     labels: str | None = None  # a scheme of bas.corpora.labels, or a table's path; None: the corpus's own words
     keep: tuple[str, ...] = ()  # own columns of the corpus's table, or of that of labels
+    where: tuple[str, ...] = ()  # a selection of the corpus, see `bas.corpora.selection`
     headline: str | None = None  # one of the task's metrics; None: the corpus's own, see `Run.headline`
 
     def __post_init__(self) -> None:
@@ -52,7 +53,7 @@ class Plan:
         before = {"precision": "bfloat16" if raw["device"] == "cuda" else "float32"}
         settings = Settings(**before | raw["settings"])
         names = {"spaces": tuple(raw["spaces"]), "seeds": tuple(raw["seeds"]), "settings": settings}
-        return cls(**{**raw, **names, "keep": tuple(raw.get("keep", ()))})
+        return cls(**{**raw, **names, "keep": tuple(raw.get("keep", ())), "where": tuple(raw.get("where", ()))})
 
 
 class Kind(StrEnum):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bas.corpora import Corpus, Utterance
 from bas.corpora.labels import is_table, relabel
+from bas.corpora.selection import select
 from bas.errors import UserError
 from bas.features.corpus import corpus_of
 from bas.features.store import FeatureStore, StoreInfo
@@ -53,7 +54,7 @@ class Inputs:
         """Open what the plan names. Raises UserError for a store, a corpus or a space that cannot be read."""
         store = FeatureStore(Path(plan.features))
         files = spaces_of(plan.spaces, plan.layer, store.info)
-        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep), files)
+        return cls(plan, store, open_labelled(store.info, plan.labels, plan.keep, plan.where), files)
 
     @property
     def task(self) -> Task:
@@ -184,13 +185,14 @@ def common_task(spaces: Iterable[SpaceFile]) -> Task:
     return first
 
 
-def open_labelled(info: StoreInfo, labels: str | None, keep: Sequence[str] = ()) -> Corpus:
+def open_labelled(info: StoreInfo, labels: str | None, keep: Sequence[str] = (), where: Sequence[str] = ()) -> Corpus:
     """The store's corpus. labels: as `bas.corpora.labels.relabel` takes them; None: unchanged.
 
-    keep: own columns of the table of labels, if they are of one, else of the corpus's.
+    keep: own columns of the table of labels, if they are of one, else of the corpus's. where: see `select`; it goes by
+    the labels.
     """
     corpus = corpus_of(info, () if is_table(labels) else keep)
-    return corpus if labels is None else relabel(corpus, labels, keep)
+    return select(corpus if labels is None else relabel(corpus, labels, keep), where)
 
 
 def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:

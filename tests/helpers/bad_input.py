@@ -239,6 +239,9 @@ CASES = {
         "an own column that is a field's": Case(f"{SHOW} --keep speaker"),
         "an own column that is not there": Case(f"{SHOW} --keep age"),
         "an own column of a distribution": Case("corpus show --corpus emodb --root wav --keep age"),
+        "a selection by no field": Case(f"{SHOW} --where tongue=en"),
+        "a selection of no value": Case(f"{SHOW} --where speaker=zoe"),
+        "a selection without a value": Case(f"{SHOW} --where speaker"),
         "a table of labels for another corpus": Case(
             f"{SHOW} --labels ages.csv --keep age", lambda: write("ages.csv", "id,age\nzoe,3\n")
         ),

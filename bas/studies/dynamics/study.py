@@ -33,6 +33,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from bas import NUMBERS
 from bas.corpora import Corpus, Utterance, export, open_corpus
 from bas.corpora.labels import is_table, relabel
+from bas.corpora.selection import select
 from bas.encoders import Tunable, load_encoder, tunable
 from bas.encoders.base import revision_of
 from bas.encoders.opening import cached_first
@@ -94,6 +95,7 @@ class Plan:
     device: str  # cpu | cuda
     columns: Mapping[str, str] = field(default_factory=dict)  # of the corpus, by field
     keep: tuple[str, ...] = ()  # own columns of a table of labels
+    where: tuple[str, ...] = ()  # a selection of the corpus
     analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
 
 
@@ -139,7 +141,7 @@ def carry_out(
 def _start(folder: Path, plan: Plan, rotations: int | None, console: Console) -> Study:
     """Make the run's folder, or open it again. Raises UserError where it was made with other choices."""
     corpus = open_corpus(plan.corpus, Path(plan.root), plan.truncated, plan.columns)
-    corpus = relabel(corpus, plan.labels, plan.keep) if plan.labels else corpus
+    corpus = select(relabel(corpus, plan.labels, plan.keep) if plan.labels else corpus, plan.where)
     encoder = _load(plan, plan.encoder, plan.revision)
     rule, why = _rule(corpus, plan)
     protocol = make(corpus, EMOTION, rule, plan.protocol_seed)
