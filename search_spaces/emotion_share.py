@@ -1,10 +1,9 @@
 """How many listeners heard each emotion? Two layers and a pool, 32 architectures, against those of arXiv 2308.14359.
 
-The baselines are Mohapatra et al.'s two models: a CNN that shrinks the features, two layers of LSTM, and behind them
-the mean of its states or the last state's attention over all, with one dense layer. Of each, one network for all
-emotions and, as in the paper, one for each. Their code has other widths, half the frames behind the CNN, two more dense
-layers, a ReLU at the end, and LayerNorm in other places (before the LSTM, in the head) and with attention alone; and
-each of their networks stops by itself, where ours, one for each emotion, keep the epoch that is best for all.
+The baselines are after Mohapatra et al.'s two models: a CNN that shrinks the features, two layers of LSTM, and behind
+them the mean of its states or the last state's attention over all, with one dense layer. Of each, one network for all
+emotions and, as in the paper, one for each, which keeps its own best epoch. Their code has other widths, half the
+frames behind the CNN, more dense layers, a ReLU at the end, and LayerNorm in other places: `emotion_share_paper`.
 """
 
 from functools import partial

@@ -39,6 +39,8 @@ SPACES: Mapping[str, tuple[str, ...]] = {
 
 def spaces_of(verb: str, preset: str) -> tuple[str, ...]:
     """The spaces that a verb takes unless they are given."""
+    if (verb, preset) == ("shares", "emotion-shares"):
+        return ("emotion_share_paper",)
     return PAPERS if verb in COMPARED and preset == "paper" else SPACES[verb]
 
 

@@ -160,7 +160,7 @@ class Network(nn.Module):
         self.mix = LayerMix(states) if states > 1 and "state" not in parts else None
         self.parts = _by_name(parts)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(dim, outputs)
+        self.head = nn.Linear(width_of(parts["pool"], dim), outputs)
 
     def forward(self, x_BTI: Tensor, mask_BT: Tensor, gates: Gates | None = None) -> Tensor:
         """Features `(B, T, I)`, or `(B, T, L * I)` of several states, and mask `(B, T)` to outputs `(B, O)`."""
@@ -188,7 +188,7 @@ class Network(nn.Module):
 class PerOutput(Network):
     """A separate network for each output: they share the standardisation, but no weights.
 
-    The weights kept are those of the epoch that is best for all networks together.
+    Each keeps the weights of its own best epoch, as if it had been trained alone (`training.loop`).
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -227,6 +227,12 @@ def build(
     return Network(parts, in_dim, dim, outputs, dropout, states)
 
 
+def width_of(pool: nn.Module, dim: int) -> int:
+    """The width of a pool's output: that of the network, unless it has a `width` of its own."""
+    width = getattr(pool, "width", dim)
+    return width if isinstance(width, int) else dim
+
+
 def parts_of(space: SearchSpace) -> dict[str, Choices]:
     """State, stem, slots and pool, from input to output; a part that is not searched has one candidate, named ''."""
     stem = FrameLinear if space.stem is None else space.stem
@@ -253,7 +259,7 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
     """Make each candidate once and try it on two short utterances.
 
     Raises UserError, naming part and candidate, for a factory that cannot be called as in `make`, a module that fails,
-    an output of the wrong shape, and an output that depends on padding.
+    an output of the wrong shape, and an output that depends on padding. A pool that is not searched may have a `width`.
     """
     for part, choices in parts_of(replace(space, state=None)).items():
         _by_name({name: nn.Identity() for name in choices if name})
@@ -261,7 +267,9 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
         for name, factory in choices.items():
             where = f"{part} {name}".strip()
             try:
-                fault = _fault(make(part, factory, in_dim, dim).eval(), part, in_dim, dim)
+                module = make(part, factory, in_dim, dim).eval()
+                width = width_of(module, dim) if part == "pool" and not name else dim
+                fault = _fault(module, part, in_dim, dim, width)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
             except Exception as error:  # a user's code may fail in any way
@@ -274,11 +282,11 @@ def check(space: SearchSpace, in_dim: int, dim: int) -> None:
 
 
 @torch.no_grad()
-def _fault(module: nn.Module, part: str, in_dim: int, dim: int) -> str:
+def _fault(module: nn.Module, part: str, in_dim: int, dim: int, width: int) -> str:
     """What is wrong with a candidate's output, or "". The second utterance has 3 real frames and 4 of padding."""
     x_BTD = torch.linspace(-1, 1, 2 * 7 * (in_dim if part == "stem" else dim)).sin().reshape(2, 7, -1)
     mask_BT = torch.arange(7) < torch.tensor([[7], [3]])
-    shape = (2, dim) if part == "pool" else (2, 7, dim)
+    shape = (2, width) if part == "pool" else (2, 7, dim)
     out = module(x_BTD, mask_BT)
     out_shape = tuple(getattr(out, "shape", ()))
     if out_shape != shape:

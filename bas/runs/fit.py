@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bas.networks.committee import Committee
 from bas.networks.linear import LinearModel
-from bas.networks.network import Network, build
+from bas.networks.network import Network, PerOutput, build
 from bas.networks.supernet import Supernet
 from bas.protocols import Fold
 from bas.runs.losses import Losses
@@ -23,7 +24,7 @@ from bas.search.ensemble import Member
 from bas.search.search import SearchOutcome, search
 from bas.space import Architecture, SearchSpace
 from bas.training.batches import Data
-from bas.training.loop import Epoch, Forward, Record, optimise, outputs, seed_everything, seed_of
+from bas.training.loop import APART, Epoch, Forward, Record, optimise, outputs, seed_everything, seed_of
 from bas.training.settings import Settings
 from bas.training.stack import Loss
 
@@ -153,7 +154,7 @@ def fit(
         result = {"epoch": epoch.index, "loss": epoch.loss, "valid": scores, "score": -scores["loss"]}
         result |= session.mix(network)
         after_epoch(result)
-        return result
+        return result | _apart(session, network, data, valid, loss.held)
 
     records, seconds = optimise(
         network,
@@ -168,6 +169,7 @@ def fit(
         keep_best="score",
         keep_checkpoint=inner or keep_checkpoint,
     )
+    records = [{name: value for name, value in record.items() if name != APART} for record in records]
     return Fitted(network, data, (records,), seconds)
 
 
@@ -298,6 +300,18 @@ def search_fold(
         checkpoint,
     )
     return supernet, outcome
+
+
+def _apart(session: Session, network: Network, data: Data, valid: Tensor, loss: Loss) -> Record:
+    """How each network of a `PerOutput` does on the valid part; for any other network nothing.
+
+    Real-valued tasks have losses that are means over the outputs: with 0 for all others, what changes is one's own.
+    """
+    if not isinstance(network, PerOutput) or session.run.task.classes is not None:
+        return {}
+    outputs_BO = outputs(network, data, valid)
+    alone_OBO = outputs_BO * torch.eye(outputs_BO.shape[1], device=outputs_BO.device)[:, None]
+    return {APART: [-float(loss(alone_BO, data.targets_U[valid])) for alone_BO in alone_OBO]}
 
 
 def valid_scores(session: Session, network: Network, data: Data, valid: Tensor, loss: Loss) -> dict[str, float]:

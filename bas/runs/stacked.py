@@ -52,7 +52,7 @@ def stacks(session: Session, jobs: Sequence[Job], size: int) -> list[list[Job]]:
         same: tuple[object, ...] = (job.name,)
         if session.stackable(job):
             space, architecture = training_of(session.run, job)
-            if not solvable(session, space, architecture):
+            if not space.each_output and not solvable(session, space, architecture):
                 # Members of a stack have one loss; the class weights are those of a fold's fit part.
                 weighs = session.run.plan.settings.class_weights != "none"
                 same = architecture, session.layer(job.fold), job.fold if weighs else None

@@ -36,6 +36,9 @@ Record = dict[str, Any]
 FACTOR = "learning_rate_factor"
 """An attribute of a module: a factor on the learning rate of its own parameters."""
 
+APART = "apart"
+"""The score of each network of a `PerOutput` in an epoch's record: each keeps its own best epoch."""
+
 CHECKPOINT_SECONDS = 5.0
 CHEAP_SECONDS = 0.25  # A checkpoint that takes longer to write, of a large network, is written as much more rarely.
 DAMAGED = "damaged, or not of this job; delete it: the job starts over"
@@ -77,8 +80,9 @@ def optimise(
     Architecture parameters do not move in the first `settings.warmup` epochs.
 
     after_epoch: called with the model in eval mode; it returns the epoch's record.
-    keep_best: a key of the record, higher is better; the model ends with the weights of the first best epoch. None:
-        with those of the last epoch.
+    keep_best: a key of the record, higher is better; the model ends with the weights of the first best epoch; where the
+        record says how each network of a `PerOutput` does (APART), each with those of its own. None: with those of the
+        last epoch.
     checkpoint: a file to resume from and to write every few seconds; the caller deletes it when all is saved.
     keep_checkpoint: write it at the end too, so that the same call then returns at once.
     held_out: utterances on which the architecture parameters move, alternating with the weights (bi-level, first
@@ -116,8 +120,8 @@ def optimise(
         records.append(json.loads(json.dumps(after_epoch(done))))
         if keep_best and not math.isfinite(records[-1][keep_best]):
             raise Diverged(f"training diverged: its score is not finite in epoch {epoch}; lower lr={settings.lr}")
-        if keep_best and (not best or records[-1][keep_best] > best["score"]):
-            best = {"score": records[-1][keep_best], "model": {k: v.clone() for k, v in model.state_dict().items()}}
+        if keep_best:
+            _keep_better(best, model, records[-1], keep_best)
         last = epoch + 1 == count
         if checkpoint and (keep_checkpoint if last else time.monotonic() - written > pause(cost)):
             states = model.state_dict(), {} if last else optimiser.state_dict()  # the end needs less disk
@@ -131,6 +135,18 @@ def optimise(
         raise Diverged(f"training diverged in its last step; lower the setting lr={settings.lr}")
     model.eval()
     return records, seconds
+
+
+def _keep_better(best: dict[str, Any], model: nn.Module, record: Record, score: str) -> None:
+    """Take the weights that are better now; those of networks that stop apart, each by its own score."""
+    scores = record.get(APART, [record[score]])
+    parts = [f"networks.{o}." for o in range(len(scores))] if APART in record else [""]
+    if not best:
+        best.update(score=[-math.inf] * len(scores), model={k: v.clone() for k, v in model.state_dict().items()})
+    for number, (part, now) in enumerate(zip(parts, scores, strict=True)):
+        if now > best["score"][number]:
+            best["score"][number] = now
+            best["model"] |= {k: v.clone() for k, v in model.state_dict().items() if k.startswith(part)}
 
 
 def pause(cost: float) -> float:
