@@ -211,7 +211,7 @@ PAPER = Settings(
 )
 
 ADAM: Mapping[str, Any] = {"optimiser": "adamw", "weight_decay": 0.0, "momentum": 0.0, "refit": False}
-"""Adam: AdamW without decay."""
+"""Adam: AdamW without decay. A mix of layers learns at the rate of the weights, by the same optimiser."""
 
 PRESETS: Mapping[str, Settings] = {
     "paper": PAPER,
@@ -245,13 +245,19 @@ PRESETS: Mapping[str, Settings] = {
     # Singh and Gupta 2023 (arXiv 2308.08713), for `probe`. The text at hand names no optimiser, rate, batch or epochs:
     # these are the defaults of their code (95anantsingh/Decoding-Emotions). Ours: the epoch of the lowest valid loss is
     # kept, theirs has the best valid accuracy; linear heads learn at ten times the rate (`probe.heads`).
-    "decoding-emotions": replace(PAPER, preset="decoding-emotions", lr=1e-3, batch_size=32, epochs=20, **ADAM),
+    "decoding-emotions": replace(
+        PAPER, preset="decoding-emotions", lr=1e-3, theta_lr=1e-3, batch_size=32, epochs=20, **ADAM
+    ),
     # Saliba et al. 2024 (arXiv 2402.02617), for `words`. The text at hand names none of them: all ours.
-    "word-embeddings": replace(PAPER, preset="word-embeddings", lr=1e-3, batch_size=32, epochs=50, **ADAM),
+    "word-embeddings": replace(
+        PAPER, preset="word-embeddings", lr=1e-3, theta_lr=1e-3, batch_size=32, epochs=50, **ADAM
+    ),
     # Mohapatra et al. 2023 (arXiv 2308.14359), for `shares`. Adam and early stopping are the paper's; rate, batch and
     # epochs those of their code (payalmohapatra/EmotionShare_ACMMM23), which writes every epoch's weights and the valid
     # part's Spearman. Ours: the epoch of the lowest valid loss is kept.
-    "emotion-shares": replace(PAPER, preset="emotion-shares", lr=1e-4, batch_size=128, epochs=150, **ADAM),
+    "emotion-shares": replace(
+        PAPER, preset="emotion-shares", lr=1e-4, theta_lr=1e-4, batch_size=128, epochs=150, **ADAM
+    ),
 }
 
 

@@ -50,7 +50,7 @@ def test_presets_are_named_and_survive_a_file(name: str) -> None:
 def test_the_papers_of_studies_have_presets(preset: str, lr: float, batch_size: int, epochs: int) -> None:
     of = settings(preset)
     assert of.preset == preset
-    assert (of.lr, of.batch_size, of.epochs) == (lr, batch_size, epochs)
+    assert (of.lr, of.theta_lr, of.batch_size, of.epochs) == (lr, lr, batch_size, epochs)
     assert (of.optimiser, of.weight_decay, of.schedule) == ("adamw", 0, "constant"), "Adam"
     assert (of.width, of.stride, of.normalise, of.committee, of.refit) == (None, 1, "none", 1, False)
 

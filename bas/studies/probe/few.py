@@ -19,6 +19,9 @@ from bas.studies.probe.results import FewResult
 COUNTS = (5, 10, 20)
 """How many utterances of each class are drawn."""
 
+COUNTS_OF_ALL = (20, 50, 100)
+"""How many in all, where a task has no classes."""
+
 DRAWS = 10
 ALL = "all"
 
@@ -30,34 +33,36 @@ def few_job(fold: int) -> Job:
 def run_few(session: Session, job: Job) -> None:
     """Estimate a fold's layer from COUNTS utterances of each class, DRAWS times, and once from all; write the result.
 
-    A count that no class exceeds is skipped. The estimate from all utterances is the layer that `layer=best` takes.
+    Without classes, from COUNTS_OF_ALL utterances. A count that no class exceeds is skipped. The estimate from all
+    utterances is the layer that `layer=best` takes.
     """
     run, states = session.run, session.run.store.info.layers
     x_ULD, targets_U, units_U = session.training_means(job.fold)
-    metric = run.metrics[run.headline]
+    metric, classes = run.metrics[run.headline], run.task.classes is not None
+    class_U = targets_U if classes else np.zeros(len(targets_U), int)
 
     def estimate(drawn: np.ndarray) -> int:
         drawn_from = x_ULD[drawn], targets_U[drawn], units_U[drawn]
         return best(cross_validate(*drawn_from, states, run.task, metric, run.plan.settings.class_weights))
 
     layers: dict[str, list[int]] = {}
-    most = int(np.unique(targets_U, return_counts=True)[1].max())
-    for count in COUNTS:
+    most = int(np.unique(class_U, return_counts=True)[1].max())
+    for count in COUNTS if classes else COUNTS_OF_ALL:
         if count >= most:  # a draw would be all utterances
             continue
         rngs = [Random(f"few/{job.fold}/{draw}") for draw in range(DRAWS)]
-        layers[str(count)] = [estimate(_draw(targets_U, count, rng)) for rng in rngs]
+        layers[str(count)] = [estimate(_draw(class_U, count, rng)) for rng in rngs]
         session.tick()
     layers[ALL] = [estimate(np.arange(len(targets_U)))]
     keep(session, job, FewResult({count: tuple(of) for count, of in layers.items()}))
 
 
-def _draw(targets_U: np.ndarray, count: int, rng: Random) -> np.ndarray:
+def _draw(class_U: np.ndarray, count: int, rng: Random) -> np.ndarray:
     """Positions of `count` utterances of each class, or of all where a class has fewer.
 
     The draws from equal generators are nested: that of a smaller count lies in that of a larger one.
     """
     members = defaultdict(list)
-    for position in rng.sample(range(len(targets_U)), len(targets_U)):
-        members[int(targets_U[position])].append(position)
+    for position in rng.sample(range(len(class_U)), len(class_U)):
+        members[int(class_U[position])].append(position)
     return np.array(sorted(position for positions in members.values() for position in positions[:count]))

@@ -54,7 +54,8 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
     ids = parts.fit
     if percent < WHOLE:
-        label = {u.id: str(run.targets[run.position[u.id]]) for u in run.utterances}
+        classes = run.task.classes is not None
+        label = {u.id: str(run.targets[run.position[u.id]]) if classes else "" for u in run.utterances}
         size = max(1, round(len(ids) * percent / WHOLE))
         ids = thin(ids, label, size, Random(f"share/{job.seed}/{job.fold}"))
     fit, valid, test = session.members(ids), session.members(parts.valid), session.members(parts.test)

@@ -46,6 +46,7 @@ from bas.studies.probe.results import (
     Reductions,
     StoreProbe,
 )
+from bas.tasks import join_parts
 from bas.training.heads import state_name
 
 AGGREGATES = (MEAN, SOFTMAX, FREE)
@@ -143,6 +144,7 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
         states=tuple(states),
         languages=tuple(sorted({u.language for u in run.utterances if u.language})),
         classes=tuple(run.outputs),
+        numbers=run.task.classes is None,
         fit=_fit(run),
         seconds=whole.seconds,
         heads={kind: _rows(run, everyone, whole, of_kind) for kind, of_kind in rows.items()},
@@ -207,20 +209,25 @@ def scores(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, rows_SNH: 
 
 @dataclass(frozen=True)
 class Both:
-    """What both splits predict of the utterances that both test, in the disjoint one's order."""
+    """What both splits predict of the utterances that both test, in the disjoint one's order.
 
-    targets_N: np.ndarray
+    The targets are as each split's folds give them to a metric, see `bas.tasks.join_parts`.
+    """
+
     units_N: np.ndarray
     disjoint: Probed
     random: Probed
+    disjoint_targets_N: np.ndarray
+    random_targets_N: np.ndarray
 
 
 def _both(run: Run, random: Run) -> Both:
     unit, also = dict(zip(run.protocol.test_ids, tested(run)[1], strict=True)), set(random.protocol.test_ids)
     ids = [i for i in dict.fromkeys(run.protocol.test_ids) if i in also]
     targets_N = run.targets[[run.position[i] for i in ids]]
-    predictions = (probed(one, WHOLE, ids) for one in (run, random))
-    return Both(targets_N, np.array([unit[i] for i in ids]), *predictions)
+    ours, theirs = (probed(one, WHOLE, ids) for one in (run, random))
+    joined = (join_parts(run.task, targets_N, of.fold_N) for of in (ours, theirs))
+    return Both(np.array([unit[i] for i in ids]), ours, theirs, *joined)
 
 
 CLAIMS = ("disjoint, training", "disjoint, valid", "disjoint, test", "random, valid", "random, test")
@@ -236,7 +243,6 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
     the random split.
     """
     metric, states = run.metrics[run.headline], run.store.info.layers
-    of_heads = partial(scores, metric, both.targets_N)
 
     def beside(probes: Probed, *chosen: Sequence[int]) -> Predictions:
         """What is predicted by these choices, by the states, by the aggregates: one training made them all."""
@@ -246,8 +252,8 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
 
     def claim(kept_N: np.ndarray, disjoint_SNH: np.ndarray, random_SNH: np.ndarray) -> np.ndarray:
         """The numbers of CLAIMS, then the reductions: ours over each aggregate, the paper's over each."""
-        training, valid, *ours = of_heads(kept_N, disjoint_SNH)
-        marked_valid, *theirs = of_heads(kept_N, random_SNH)
+        training, valid, *ours = scores(metric, both.disjoint_targets_N, kept_N, disjoint_SNH)
+        marked_valid, *theirs = scores(metric, both.random_targets_N, kept_N, random_SNH)
         count = len(states)
         best, marked_best = max(ours[:count]), max(theirs[:count])
         saved = [error_reduction(training, x) for x in ours[count:]]
@@ -266,18 +272,24 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
         of = conclude(sampled.at(only[index]), limits=(-math.inf, 1.0))
         reductions[whose][name] = Estimate(of.value, of.low, of.high)
 
-    def best_on_test(probes: Probed) -> int:
+    def best_on_test(probes: Probed, targets_N: np.ndarray) -> int:
         reached = [
-            np.mean([metric(both.targets_N, p_N) for p_N in probes.test_SN[f"{kind} {state_name(s)}"]]) for s in states
+            np.mean([metric(targets_N, p_N) for p_N in probes.test_SN[f"{kind} {state_name(s)}"]]) for s in states
         ]
         return states[int(np.argmax(reached))]
 
-    best = {"disjoint": best_on_test(both.disjoint), "random": best_on_test(both.random)}
-    return Biases(len(both.targets_N), claims, best), reductions
+    best = {
+        "disjoint": best_on_test(both.disjoint, both.disjoint_targets_N),
+        "random": best_on_test(both.random, both.random_targets_N),
+    }
+    return Biases(len(both.units_N), claims, best), reductions
 
 
 def error_reduction(single: float, aggregate: float) -> float:
-    """(error of the aggregate - error of the one) / error of the aggregate; NaN where that makes none."""
+    """(error of the aggregate - error of the one) / error of the aggregate; NaN where that makes none.
+
+    An error is what a metric lacks to 1, also of a correlation.
+    """
     if aggregate >= 1:
         return math.nan
     return 1 - (1 - single) / (1 - aggregate)

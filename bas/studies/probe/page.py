@@ -92,8 +92,12 @@ def _reductions(by_kind: Mapping[str, Mapping[str, Mapping[str, Estimate | Sprea
     ]
 
 
-def _few(few: Mapping[str, FewLabels], headline: str) -> Table:
-    heading = ["labelled utterances a class", "states it picks", *(f"{kind}: {headline}" for kind in KINDS)]
+def _few(few: Mapping[str, FewLabels], headline: str, numbers: bool) -> Table:
+    heading = [
+        f"labelled utterances{'' if numbers else ' a class'}",
+        "states it picks",
+        *(f"{kind}: {headline}" for kind in KINDS),
+    ]
     heading += [f"{kind}: below all labels" for kind in KINDS]
     names = {"0": "none: the middle state"}
     rows = []
@@ -174,6 +178,8 @@ def _legend_of_choice(store: StoreProbe) -> list[str]:
         "excess of a claim and the errors saved are not corrected for their number.",
         "Few labels: mean ± deviation over draws of the labels. No interval: speakers and trainings stay the same.",
     ]
+    if store.numbers:
+        lines.append("Numbers have no classes: labels are drawn, and the fit part is thinned, without regard to them.")
     if len(store.seeds) == 1:
         lines.append(
             "With one seed, what a choice claims beyond the first has no interval: the two splits' folds overlap, so "
@@ -186,8 +192,9 @@ def _sections(store: StoreProbe) -> list[tuple[str, Table]]:
     sections = [(f"{kind} heads", _layers(store, kind)) for kind in KINDS]
     if choice := store.choice:
         sections.append(("what each way of choosing claims", _claims(choice)))
-        sections.append((f"errors that one layer, {CHOSEN}, saves", _reductions(choice.reduction)))
-        sections.append(("the layer from few labels", _few(choice.few, store.headline)))
+        errors = f"of what {store.headline} lacks to 100, what one layer" if store.numbers else "errors that one layer"
+        sections.append((f"{errors}, {CHOSEN}, saves", _reductions(choice.reduction)))
+        sections.append(("the layer from few labels", _few(choice.few, store.headline, store.numbers)))
     if len(store.curves) > 1:
         sections += [(f"learning curves, {kind}", _curves(store, kind)) for kind in KINDS]
     return sections

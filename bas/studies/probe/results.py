@@ -93,7 +93,9 @@ class FewRow:
 
 @dataclass(frozen=True)
 class FewLabels:
-    rows: Mapping[str, FewRow]  # by how many of a class; "0": no label, the middle state; "all"
+    rows: Mapping[
+        str, FewRow
+    ]  # by how many of a class, without classes by how many; "0": no label, the middle state; "all"
     all: float  # the headline of the layers chosen from all labels
     best: float  # of the state that is best on test
     best_state: int
@@ -131,7 +133,7 @@ class StoreProbe(Context):
     store: str
     states: tuple[int, ...]
     languages: tuple[str, ...]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or the names of the numbers that are predicted
     fit: float  # training utterances of a fold, the mean
     seconds: float  # of one job, the mean
     heads: Mapping[str, Mapping[str, HeadRow]]  # by kind and input
@@ -139,6 +141,7 @@ class StoreProbe(Context):
     random: RandomSplit
     curves: Mapping[int, Mapping[str, Spread]]  # by percent of the fit part and head, the headline over seeds
     choice: Choice | None  # None: one state is stored
+    numbers: bool = False  # what is predicted is numbers, not classes
 
 
 @dataclass(frozen=True)

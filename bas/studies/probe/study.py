@@ -21,7 +21,6 @@ from bas.protocols import Fold, Protocol, field_of, make, thin
 from bas.protocols.base import slug
 from bas.report.notes import announce_study
 from bas.report.results import write_results
-from bas.runs.plan import BEST
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import start
@@ -56,17 +55,14 @@ def carry_out(
     """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
 
     percents: shares of the fit part for learning curves, beside the whole; empty: no curves. memory: see the study
-    `compare`. Raises UserError for a task without classes, and for what `start` and `transfer` refuse.
+    `compare`. Raises UserError for what `start` and `transfer` refuse; transfer is of tasks with classes alone.
     """
     # All refusals come before hours of training.
     pairs = []
     for choice in choices:
-        task = choice.inputs.task
-        if task.classes is None:
-            raise UserError(f"task {task.name}: layers are probed for tasks with classes; compare with layer={BEST}")
         run = start(folder / choice.name / DISJOINT, choice.inputs, choice.protocol)
         pairs.append((run, start(folder / choice.name / RANDOM, choice.inputs, _random(run))))
-    groups = transfer.groups([run for run, _ in pairs])
+    groups = transfer.groups([run for run, _ in pairs if run.task.classes is not None])
     for group in groups:
         transfer.check(group, workers, memory)
     if any(len(run.plan.seeds) == 1 for run, _ in pairs):
@@ -100,8 +96,7 @@ def _random(run: Run) -> Protocol:
         drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
     except UserError as error:
         raise UserError(f"the random split, which is probed as well: {error}") from error
-    assert task.classes is not None  # others are refused above
-    label = {u.id: field_of(u, task.classes) or "" for u in run.utterances}
+    label = {u.id: (task.classes and field_of(u, task.classes)) or "" for u in run.utterances}
     size = min(len(fold.fit) for fold in run.protocol.folds)
     tests = [fold.test for fold in drawn.folds]
     folds = []
