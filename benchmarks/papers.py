@@ -1,0 +1,99 @@
+"""EmoDB, or another corpus, under the preset of each study's paper, shortened as its page says; writes papers.md.
+
+What a study's own page says in full is cited: the tables that answer the paper's question. The runs stay in the folder,
+and the same command goes on where one was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from features import commit, machine
+
+from bas.util.files import write_text
+
+PAGE = Path(__file__).with_suffix(".md")
+SHORTENED = {
+    "probe": ("decoding-emotions", "--set stride=4"),
+    "words": ("word-embeddings", "--text-encoder random --set stride=4 --set epochs=20"),
+    "shares": ("emotion-shares", "--set stride=8 --set epochs=30 --set batch_size=32"),
+}
+"""By verb, the preset and what is changed of it: fewer frames, and of two the epochs."""
+
+CITED = {
+    "probe": ("Linear heads", "Dense heads", "Errors that one layer"),
+    "words": ("All stores, emotion: the mean over states", "All stores, emotion: layer by layer"),
+    "shares": ("Encoder x attention", "Every metric on"),
+}
+"""By verb, how the headings of the tables begin."""
+
+
+def words_of(verb: str, features: str, seeds: int) -> str:
+    preset, changes = SHORTENED[verb]
+    return f"bas {verb} --features {features} --preset {preset} {changes} --seeds {seeds} --name {preset}"
+
+
+def cited(page: str, verb: str) -> str:
+    """The sections of a study's page whose headings begin so, a level lower; of words and shares also the verdicts."""
+    sections = re.split(r"^(?=##+ )", page, flags=re.MULTILINE)
+    wanted = [s for s in sections if re.sub(r"^#+ ", "", s).startswith(CITED[verb])]
+    assert len(wanted) >= len(CITED[verb]), (verb, [s.splitlines()[0] for s in sections])
+    tables = [re.sub(r"^##+ ", "### ", section.split("\n\n- ")[0].strip()) for section in wanted]
+    said = [
+        line
+        for line in page.splitlines()
+        if line.startswith("- ") and re.search(r" on [^.]*: (no claim|tie|better|worse)| against ", line)
+    ]
+    return "\n\n".join([*tables, *(["\n".join(said)] if said and verb != "probe" else [])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--features", type=Path, required=True, help="a feature store")
+    parser.add_argument("--folder", type=Path, required=True, help="of the runs")
+    parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for verb, (preset, _) in SHORTENED.items():
+        command = words_of(verb, str(given.features.resolve()), given.seeds)
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=given.folder)
+        if done.returncode:
+            sys.exit(f"benchmarks/papers.py: {command}: exit code {done.returncode}")
+        page = (given.folder / "runs" / preset / "table.md").read_text(encoding="utf-8")
+        shown = words_of(verb, given.features.name, given.seeds)
+        parts.append(f"## {preset}\n\n`{shown}`, {time.monotonic() - begun:.0f} s.\n\n{cited(page, verb)}\n")
+    text = TEXT.format(
+        store=given.features.name,
+        seeds=given.seeds,
+        date=date.today().isoformat(),
+        commit=commit(),
+        machine=machine(torch.device("cpu")),
+        parts="\n".join(parts),
+    )
+    write_text(PAGE, text)
+    print(f"written: {PAGE}")
+
+
+TEXT = """# The studies under their papers' presets
+
+`python benchmarks/papers.py --features {store} --folder FOLDER --seeds {seeds}`, {date}, commit {commit}, on {machine}.
+
+The presets of [three papers](../docs/papers.md) with all their numbers but those that a command names: frames are
+averaged, and two of the presets have fewer epochs. The encoder is the small one of this package, the corpus one of
+acted German: nothing here repeats a paper's figure, and what a table says of this corpus holds for it alone.
+
+{parts}"""
+
+
+if __name__ == "__main__":
+    main()
