@@ -30,6 +30,7 @@ Linear = Callable[[float], Any]
 """Makes a scikit-learn estimator with `fit` and `predict`, from an inverse regularisation."""
 
 OBJECTIVES = ("mse", "ccc")
+NEAR = 0.01  # a network that begins nearer to the end of a range hardly learns: the sigmoid is flat there
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -38,8 +39,8 @@ class RealOutputs(ABC):
     """What tasks of several real numbers have in common: losses, linear rows, and metrics within each fold.
 
     Losses and metrics are of shares of each output's range, so that they do not depend on a unit. A subclass is a
-    dataclass; it says how a network's outputs become such shares (`squash`), and where its range is not 0 to 1, how
-    shares become numbers (`in_units`) and numbers shares (`unitless`).
+    dataclass; it says how a network's outputs become such shares (`squash`) and back (`unsquash`), and where its range
+    is not 0 to 1, how shares become numbers (`in_units`) and numbers shares (`unitless`).
     """
 
     name: str
@@ -55,6 +56,18 @@ class RealOutputs(ABC):
     @abstractmethod
     def squash(self, outputs_BO: Tensor) -> Tensor:
         """A network's outputs as shares of each range."""
+
+    @abstractmethod
+    def unsquash(self, shares_O: Tensor) -> Tensor:
+        """The outputs that `squash` makes these shares, all within 0 and 1."""
+
+    def constant(self, targets_NO: np.ndarray) -> Tensor:
+        """The outputs `(O,)`, float32, of a network that always says the mean of these targets.
+
+        Where a network begins there, it need not first learn by how much all numbers are off.
+        """
+        mean_O = torch.from_numpy(np.asarray(self.unitless(targets_NO.astype(float))).mean(0))
+        return self.unsquash(mean_O.clamp(NEAR, 1 - NEAR)).float()
 
     def in_units(self, shares_BO: Tensor) -> Tensor:
         """Shares of each range in the targets' units."""
@@ -116,6 +129,9 @@ class Shares(RealOutputs):
 
     def squash(self, outputs_BO: Tensor) -> Tensor:
         return outputs_BO.sigmoid()
+
+    def unsquash(self, shares_O: Tensor) -> Tensor:
+        return shares_O.logit()
 
     def metrics(self, outputs: Sequence[str]) -> Mapping[str, Metric]:
         statistics = {"Spearman": shares.spearman, "Pearson": shares.pearson, "1-MAE": shares.closeness}
@@ -186,6 +202,9 @@ class Regression(RealOutputs):
 
     def squash(self, outputs_BO: Tensor) -> Tensor:
         return outputs_BO + 0.5
+
+    def unsquash(self, shares_O: Tensor) -> Tensor:
+        return shares_O - 0.5
 
     def in_units(self, shares_BO: Tensor) -> Tensor:
         low_O, high_O = torch.tensor([*self.ranges.values()], dtype=torch.float64, device=shares_BO.device).unbind(1)

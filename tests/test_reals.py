@@ -178,3 +178,14 @@ def test_the_page_describes_every_member_of_a_task() -> None:
     )
     for member in MEMBERS:
         assert f"| `{member}" in page, member
+
+
+@pytest.mark.parametrize("task", [Shares(), Regression({"age": (0, 100), "arousal": (-3, 3)}, name="two")])
+def test_a_constant_says_the_mean(task: Shares | Regression) -> None:
+    targets_NO = np.array([[0.9, 0.2], [0.7, 0.4]])
+    if isinstance(task, Regression):
+        targets_NO = np.array([[90.0, -1.8], [70.0, -0.6]])
+    outputs_O = task.constant(targets_NO)
+    assert task.predict(outputs_O[None])[0] == pytest.approx(targets_NO.mean(0), rel=1e-5)
+    ends_NO = np.array([[0.0, 1.0]]) if isinstance(task, Shares) else np.array([[0.0, 3.0]])
+    assert task.constant(ends_NO).isfinite().all(), "where nobody heard it in any utterance"

@@ -58,7 +58,8 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
         choice = command.experiment
         first = next(iter(stores_of(choice, verb).values()))
         if verb == "probe":
-            return command.words("search", (), features=[str(first)], layer=["best"])
+            task = ("spaces", "labels", "corpus.keep")  # what says which
+            return command.words("search", task, features=[str(first)], layer=["best"])
         if verb == "words":
             means = beside(first, "words", "mean")
             return command.words("compare", (), features=[str(means)], layer=["best"])

@@ -54,7 +54,8 @@ def cross_validate(
     splits = [(fit, held) for fit, held in every if len(np.unique(targets_U[fit], axis=0)) > 1]
     if not splits:
         unit = task.disjoint[0] if task.disjoint else "utterance"
-        raise UserError(f"the best layer cannot be estimated: each training {unit} is of one class")
+        kind = "value" if task.classes is None else "class"
+        raise UserError(f"the best layer cannot be estimated: each training {unit} is of one {kind}")
     linear = weighted(next(iter(task.linears.values())), class_weights)
     held_U = np.concatenate([held for _, held in splits])
     parts_U = np.repeat(np.arange(len(splits)), [len(held) for _, held in splits])

@@ -34,6 +34,7 @@ ONNX = "tests/models/test_onnx.py"
 SAMPLE = "tests/studies/test_audit_sample.py"
 LOSSES = "tests/runs/test_losses.py"
 STATES = "tests/runs/test_states.py"
+PROBE_REALS = "tests/studies/test_probe_reals.py"
 NO_CHOICE = f"{COMPARE} -k no_choice_sees_the_test_part"
 
 MUTANTS = [
@@ -880,6 +881,41 @@ MUTANTS = [
         "    apart_O = (predicted_BO.mean(0) - targets_BO.mean(0)) ** 2\n",
         "    apart_O = 0 * predicted_BO.mean(0)\n",
         "tests/test_reals.py -k lin_s",
+    ),
+    Mutant(
+        "a probe's random split is scored within the disjoint one's folds",
+        "bas/studies/probe/numbers.py",
+        "scores(metric, both.random_targets_N, kept_N, random_SNH)",
+        "scores(metric, both.disjoint_targets_N, kept_N, random_SNH)",
+        f"{PROBE_REALS} -k claims_and_gains",
+    ),
+    Mutant(
+        "a share of real targets is drawn by the targets",
+        "bas/studies/probe/jobs.py",
+        'if run.task.classes else "" for i in ids',
+        "for i in ids",
+        f"{PROBE_REALS} -k whatever_the_targets",
+    ),
+    Mutant(
+        "heads of real numbers begin at nothing",
+        "bas/studies/probe/jobs.py",
+        "        heads.begin_at(begin_O)",
+        "        pass",
+        f"{PROBE_REALS} -k begin_at_the_mean",
+    ),
+    Mutant(
+        "a few labels that are all alike end the probe",
+        "bas/studies/probe/few.py",
+        "axis=0)) == 1:",
+        "axis=0)) == 0:",
+        f"{PROBE_REALS} -k all_alike",
+    ),
+    Mutant(
+        "corpora without classes are transferred between",
+        "bas/studies/probe/transfer.py",
+        "if run.corpus.labels and run.task.classes:",
+        "if run.corpus.labels:",
+        f"{PROBE_REALS} -k nothing_is_transferred",
     ),
     Mutant(
         "an exported model gives numbers without their range",

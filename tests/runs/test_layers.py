@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bas.runs.layers import FOLDS, STRENGTH, best, cross_validate, middle
 from bas.stats import wa
-from bas.tasks import EMOTION
+from bas.tasks import EMOTION, Shares
 
 RNG = np.random.default_rng(0)
 UNITS = np.repeat([f"s{i}" for i in range(6)], 8)
@@ -68,3 +68,6 @@ def test_speakers_of_one_class_each_are_refused() -> None:
     units = np.where(TARGETS == 0, "s0", "s1")
     message = refusal(cross_validate, planted(0), TARGETS, units, (0, 1, 2), EMOTION, wa)
     assert message == "the best layer cannot be estimated: each training speaker is of one class"
+    shares, metric = Shares(), Shares().metrics(["happy"])["Spearman"]
+    message = refusal(cross_validate, planted(0), TARGETS[:, None] / 2, units, (0, 1, 2), shares, metric)
+    assert message == "the best layer cannot be estimated: each training speaker is of one value"

@@ -119,6 +119,12 @@ class Heads(SideBySide):
         return weights
 
     @torch.no_grad()
+    def begin_at(self, outputs_O: Tensor) -> None:
+        """Let every head's last bias be these outputs: means are standardised, so a bias alone learns the level."""
+        for layer in (self.linear, self.last):
+            layer.bias_I1F.copy_(outputs_O.expand_as(layer.bias_I1F))
+
+    @torch.no_grad()
     def adopt(self, others: Self, which_H: Tensor) -> None:
         for kind, which_I in zip(KINDS, which_H.chunk(len(KINDS)), strict=True):
             adopt_stacked(self.of_kind(kind), others.of_kind(kind), which_I)

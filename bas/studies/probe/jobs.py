@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bas.networks.network import varying
 from bas.protocols import thin
+from bas.reals import RealOutputs
 from bas.runs.jobs import checkpoint, keep
 from bas.runs.losses import Losses
 from bas.runs.plan import MIX, Job, Kind
@@ -54,8 +55,8 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
     parts, settings = run.protocol.folds[job.fold], run.plan.settings
     ids = parts.fit
     if percent < WHOLE:
-        classes = run.task.classes is not None
-        label = {u.id: str(run.targets[run.position[u.id]]) if classes else "" for u in run.utterances}
+        # Each class keeps its share; without classes all are drawn alike.
+        label = {i: str(run.targets[run.position[i]]) if run.task.classes else "" for i in ids}
         size = max(1, round(len(ids) * percent / WHOLE))
         ids = thin(ids, label, size, Random(f"share/{job.seed}/{job.fold}"))
     fit, valid, test = session.members(ids), session.members(parts.valid), session.members(parts.test)
@@ -74,6 +75,7 @@ def run_probe(session: Session, job: Job, cumulative: bool = True) -> None:
         checkpoint(session, job),
         cumulative,
         round(changed.epochs / settings.epochs),  # about equally many evaluations on valid at every share
+        run.task.constant(run.targets[fit.numpy()]) if isinstance(run.task, RealOutputs) else None,
     )
     valid_BHO, test_BHO = (outputs(trained.heads, data, part) for part in (valid, test))
     heads = {}
@@ -100,15 +102,18 @@ def train_heads(
     path: Path | None = None,
     cumulative: bool = True,
     every: int = 1,
+    begin_O: Tensor | None = None,
 ) -> Trained[Heads]:
     """Train all heads on the utterances `fit` of `data`, whose frames hold these states side by side.
 
     seed: fold and seed. tick: called after every epoch. path: of the checkpoint; None: none is written.
-    cumulative: see `heads.input_names`. every: see `train`.
+    cumulative: see `heads.input_names`. every: see `train`. begin_O: outputs that every head begins near; None: 0.
     Raises UserError when a training diverges.
     """
     seed_everything(*seed, "initial weights")
     heads = Heads(states, data.dim, num_outputs, cumulative)
+    if begin_O is not None:
+        heads.begin_at(begin_O)
     if settings.normalise != "none":
         mean_D, std_D = data.moments(fit)
         heads.standardise.set(mean_D, std_D)

@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import sub
 
 import numpy as np
 
 from bas.runs.layers import middle
-from bas.runs.results import context, metrics_of, read_result, remarks_of, tested
+from bas.runs.results import ceiling, context, metrics_of, read_result, remarks_of, tested
 from bas.runs.run import Run
 from bas.stats import (
     Estimate,
@@ -131,10 +132,12 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
             rows[kind] |= {CHOSEN: take(whole, kind, searched), ON_VALID: take(whole, kind, on_valid[kind])}
         both = _both(run, random)
         judged = {kind: _judge_choice(run, both, kind, searched) for kind in KINDS}
+        saved = {kind: of[1] for kind, of in judged.items()}
         choice = Choice(
             chosen={CHOSEN: tuple(searched), **{kind: tuple(of) for kind, of in on_valid.items()}},
             biases={kind: of[0] for kind, of in judged.items()},
-            reduction={kind: of[1] for kind, of in judged.items()},
+            reduction=saved if run.task.classes else {},
+            gain={} if run.task.classes else saved,
             mixes={kind: {name: whole.mixes[f"{kind} {name}"] for name in (SOFTMAX, FREE)} for kind in KINDS},
             few={kind: _few(run, whole, kind) for kind in KINDS},
         )
@@ -143,8 +146,7 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
         store=run.folder.parent.name,
         states=tuple(states),
         languages=tuple(sorted({u.language for u in run.utterances if u.language})),
-        classes=tuple(run.outputs),
-        numbers=run.task.classes is None,
+        classes=tuple(run.outputs) if run.task.classes else (),
         fit=_fit(run),
         seconds=whole.seconds,
         heads={kind: _rows(run, everyone, whole, of_kind) for kind, of_kind in rows.items()},
@@ -155,6 +157,7 @@ def tabulate(run: Run, random: Run, percents: Sequence[int]) -> StoreProbe:
             for percent in sorted({*percents, WHOLE})
         },
         choice=choice if len(states) > 1 else None,
+        ceiling=ceiling(run),
     )
 
 
@@ -211,13 +214,13 @@ def scores(metric: Metric, targets_N: np.ndarray, kept_N: np.ndarray, rows_SNH: 
 class Both:
     """What both splits predict of the utterances that both test, in the disjoint one's order.
 
-    The targets are as each split's folds give them to a metric, see `bas.tasks.join_parts`.
+    The targets are those of each split, as the metrics take them: a metric within folds is told which fold tested what.
     """
 
     units_N: np.ndarray
     disjoint: Probed
-    random: Probed
     disjoint_targets_N: np.ndarray
+    random: Probed
     random_targets_N: np.ndarray
 
 
@@ -226,8 +229,8 @@ def _both(run: Run, random: Run) -> Both:
     ids = [i for i in dict.fromkeys(run.protocol.test_ids) if i in also]
     targets_N = run.targets[[run.position[i] for i in ids]]
     ours, theirs = (probed(one, WHOLE, ids) for one in (run, random))
-    joined = (join_parts(run.task, targets_N, of.fold_N) for of in (ours, theirs))
-    return Both(np.array([unit[i] for i in ids]), ours, theirs, *joined)
+    of_each = [join_parts(run.task, targets_N, one.fold_N) for one in (ours, theirs)]
+    return Both(np.array([unit[i] for i in ids]), ours, of_each[0], theirs, of_each[1])
 
 
 CLAIMS = ("disjoint, training", "disjoint, valid", "disjoint, test", "random, valid", "random, test")
@@ -240,9 +243,11 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
 
     On the utterances that both splits test; intervals over the disjoint split's units. searched: by fold, the layer
     that the training speakers name. Reductions, ours: that layer, on the disjoint split; paper: the best on test, on
-    the random split.
+    the random split. Without classes there are no errors to count: there they are gains, differences of the headline.
     """
     metric, states = run.metrics[run.headline], run.store.info.layers
+    classes = run.task.classes is not None
+    saves, most = (error_reduction, (-math.inf, 1.0)) if classes else (sub, limits_of_difference(metric))
 
     def beside(probes: Probed, *chosen: Sequence[int]) -> Predictions:
         """What is predicted by these choices, by the states, by the aggregates: one training made them all."""
@@ -256,8 +261,8 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
         marked_valid, *theirs = scores(metric, both.random_targets_N, kept_N, random_SNH)
         count = len(states)
         best, marked_best = max(ours[:count]), max(theirs[:count])
-        saved = [error_reduction(training, x) for x in ours[count:]]
-        marked_saved = [error_reduction(marked_best, x) for x in theirs[count:]]
+        saved = [saves(training, x) for x in ours[count:]]
+        marked_saved = [saves(marked_best, x) for x in theirs[count:]]
         return np.array([training, valid, best, marked_valid, marked_best, *saved, *marked_saved])
 
     disjoint, random = beside(both.disjoint, searched), beside(both.random)
@@ -269,27 +274,24 @@ def _judge_choice(run: Run, both: Both, kind: str, searched: Sequence[int]) -> t
         claims[name] = LayerClaim(float(sampled.whole[index]), of.value, of.low, of.high)
     reductions: dict[str, dict[str, Estimate]] = {whose: {} for whose in WHOSE}
     for index, (whose, name) in enumerate(((w, n) for w in WHOSE for n in AGGREGATES), len(CLAIMS)):
-        of = conclude(sampled.at(only[index]), limits=(-math.inf, 1.0))
+        of = conclude(sampled.at(only[index]), limits=most)
         reductions[whose][name] = Estimate(of.value, of.low, of.high)
 
-    def best_on_test(probes: Probed, targets_N: np.ndarray) -> int:
+    def best_on_test(targets_N: np.ndarray, probes: Probed) -> int:
         reached = [
             np.mean([metric(targets_N, p_N) for p_N in probes.test_SN[f"{kind} {state_name(s)}"]]) for s in states
         ]
         return states[int(np.argmax(reached))]
 
     best = {
-        "disjoint": best_on_test(both.disjoint, both.disjoint_targets_N),
-        "random": best_on_test(both.random, both.random_targets_N),
+        "disjoint": best_on_test(both.disjoint_targets_N, both.disjoint),
+        "random": best_on_test(both.random_targets_N, both.random),
     }
     return Biases(len(both.units_N), claims, best), reductions
 
 
 def error_reduction(single: float, aggregate: float) -> float:
-    """(error of the aggregate - error of the one) / error of the aggregate; NaN where that makes none.
-
-    An error is what a metric lacks to 1, also of a correlation.
-    """
+    """(error of the aggregate - error of the one) / error of the aggregate; NaN where that makes none."""
     if aggregate >= 1:
         return math.nan
     return 1 - (1 - single) / (1 - aggregate)
@@ -325,7 +327,7 @@ def _curve(run: Run, predictions: Probed) -> dict[str, Spread]:
 
 
 def averaged(reductions: Iterable[tuple[str, Mapping[str, Reductions]]]) -> dict[str, dict[str, dict[str, Spread]]]:
-    """The error reductions over several corpora, as the paper averages: each counts once, its encoders' mean.
+    """Error reductions or gains over several corpora, as the paper averages: each counts once, its encoders' mean.
 
     reductions: of every store, its corpus and what it has by kind of head. Of one corpus: empty.
     """

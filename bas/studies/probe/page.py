@@ -10,8 +10,10 @@ from rich.console import Console
 from bas.report.format import NONE, counted, encoder_name, ends, estimate, over_seeds, points, spread, verdict
 from bas.report.notes import (
     about,
+    ceiling_line,
     corrected,
     intervals_line,
+    over_folds,
     preset_line,
     remark_lines,
     uncorrected_line,
@@ -20,10 +22,11 @@ from bas.report.notes import (
 from bas.report.table import Table, rich_table
 from bas.runs.layers import middle
 from bas.stats import Estimate, Paired, Spread
+from bas.studies.probe.few import COUNTS, IN_ALL
 from bas.studies.probe.heads import KINDS, MEAN, SOFTMAX
 from bas.studies.probe.numbers import AGGREGATES, CHOSEN, ON_VALID, WHOSE
 from bas.studies.probe.results import Choice, FewLabels, Probe, StoreProbe, Transfer
-from bas.studies.probe.transfer import UNUSABLE
+from bas.studies.probe.transfer import CLASSLESS, UNUSABLE
 from bas.training.heads import state_name
 from bas.training.settings import PROBED
 from bas.util.markdown import bullets, markdown_table, paragraph, section
@@ -79,25 +82,30 @@ def _claims(choice: Choice) -> Table:
     return heading, rows
 
 
-def _reductions(by_kind: Mapping[str, Mapping[str, Mapping[str, Estimate | Spread]]]) -> Table:
+def _reductions(by_kind: Mapping[str, Mapping[str, Mapping[str, Estimate | Spread]]], classes: bool) -> Table:
+    """Of errors in percent; without classes gains, in points."""
+
     def cell(of: Estimate | Spread) -> str:
+        if not classes:
+            sd = f" ± {points(of.sd)}" if isinstance(of, Spread) else ""
+            return estimate(of.value, of) if isinstance(of, Estimate) else points(of.mean, "+") + sd
         if isinstance(of, Spread):
             return f"{100 * of.mean:+.0f} % ± {100 * of.sd:.0f}" if math.isfinite(of.mean) else NONE
         return f"{100 * of.value:+.0f} % ({ends(of, '+', digits=0)})" if math.isfinite(of.value) else NONE
 
     ways = {"ours": "{}", "paper": "{}, the paper's way (MARKED)"}
-    heading = ["fewer errors than the", *(ways[whose].format(kind) for whose in WHOSE for kind in KINDS)]
+    heading = [
+        "fewer errors than the" if classes else "points above the",
+        *(ways[whose].format(kind) for whose in WHOSE for kind in KINDS),
+    ]
     return heading, [
         [name, *(cell(by_kind[kind][whose][name]) for whose in WHOSE for kind in KINDS)] for name in AGGREGATES
     ]
 
 
-def _few(few: Mapping[str, FewLabels], headline: str, numbers: bool) -> Table:
-    heading = [
-        f"labelled utterances{'' if numbers else ' a class'}",
-        "states it picks",
-        *(f"{kind}: {headline}" for kind in KINDS),
-    ]
+def _few(few: Mapping[str, FewLabels], store: StoreProbe) -> Table:
+    headline, labelled = store.headline, f"labelled utterances{' a class' if store.classes else ''}"
+    heading = [labelled, "states it picks", *(f"{kind}: {headline}" for kind in KINDS)]
     heading += [f"{kind}: below all labels" for kind in KINDS]
     names = {"0": "none: the middle state"}
     rows = []
@@ -153,7 +161,7 @@ def _legend(store: StoreProbe) -> list[str]:
     lines = [
         f"Protocol {store.protocol.description}; {store.folds} folds, {counted(count, 'seed')}, "
         f"{store.fit:.0f} training utterances a fold. Metrics in points, {over_seeds(count)}, on "
-        f"{store.tested} test utterances.",
+        f"{store.tested} test utterances{'' if store.pooled else f', {over_folds(store)}'}.",
         intervals_line(store),
         *verdict_lines(store, compared, store.false_verdicts),
         *uncorrected_line(compared.values()),
@@ -162,6 +170,8 @@ def _legend(store: StoreProbe) -> list[str]:
         "fold and seed makes all heads.",
         f"{MEAN}: of all states; {SOFTMAX}: SUPERB's; 1x1 mix: free weights, the paper's; first k: a softmax mix.",
     ]
+    if store.ceiling:
+        lines.append(ceiling_line(store.ceiling))
     return [*lines, *(_legend_of_choice(store) if store.choice else ()), *about(store)]
 
 
@@ -175,11 +185,22 @@ def _legend_of_choice(store: StoreProbe) -> list[str]:
         "its interval repeats the choice without each unit and with other trainings; it may still be too narrow. Every "
         "other choice is made in each fold. More: the excess over the first row's claim.",
         "The middle state against the last is the one comparison that was planned: its p needs no correction. The "
-        "excess of a claim and the errors saved are not corrected for their number.",
+        f"excess of a claim and the {'errors saved' if store.classes else 'points above the mixes'} are not corrected "
+        "for their number.",
         "Few labels: mean ± deviation over draws of the labels. No interval: speakers and trainings stay the same.",
     ]
-    if store.numbers:
-        lines.append("Numbers have no classes: labels are drawn, and the fit part is thinned, without regard to them.")
+    if not store.classes:
+        lines.append(
+            f"Task {store.protocol.task} has no classes. Heads begin at the mean of the fit part. Few labels: so many "
+            f"utterances in all, of whatever value: {_listed(IN_ALL)} are as many as {_listed(COUNTS)} of each of four "
+            "classes. Errors can be counted of classes alone: here one layer stands beside the mixes in points of "
+            f"{store.headline}."
+        )
+    if not store.pooled:
+        lines.append(
+            "A metric within folds depends on whose utterances a test part has. MARKED, each has those of all "
+            "speakers, so what that claims more is not of the leak alone."
+        )
     if len(store.seeds) == 1:
         lines.append(
             "With one seed, what a choice claims beyond the first has no interval: the two splits' folds overlap, so "
@@ -192,9 +213,9 @@ def _sections(store: StoreProbe) -> list[tuple[str, Table]]:
     sections = [(f"{kind} heads", _layers(store, kind)) for kind in KINDS]
     if choice := store.choice:
         sections.append(("what each way of choosing claims", _claims(choice)))
-        errors = f"of what {store.headline} lacks to 100, what one layer" if store.numbers else "errors that one layer"
-        sections.append((f"{errors}, {CHOSEN}, saves", _reductions(choice.reduction)))
-        sections.append(("the layer from few labels", _few(choice.few, store.headline, store.numbers)))
+        saved = f"errors that one layer, {CHOSEN}, saves" if store.classes else f"one layer, {CHOSEN}, beside the mixes"
+        sections.append((saved, _reductions(choice.reduction or choice.gain, bool(store.classes))))
+        sections.append(("the layer from few labels", _few(choice.few, store)))
     if len(store.curves) > 1:
         sections += [(f"learning curves, {kind}", _curves(store, kind)) for kind in KINDS]
     return sections
@@ -226,8 +247,10 @@ def markdown(results: Probe) -> str:
                 *markdown_table(*_transfer(between, kind)),
                 "",
             ]
+    lines += [line for text in _left_out(results) for line in (paragraph(text), "")]
     if results.mean:
-        lines += ["## Mean over corpora", "", *markdown_table(*_reductions(results.mean)), ""]
+        classes = bool(results.stores[0].classes)
+        lines += ["## Mean over corpora", "", *markdown_table(*_reductions(results.mean, classes)), ""]
     return "\n".join(lines)
 
 
@@ -246,6 +269,15 @@ def show(results: Probe, console: Console) -> None:
         for kind in KINDS:
             title = f"{encoder_name(between.encoder.name)}, {kind}: {between.metric}"
             console.print(rich_table(title, *_transfer(between, kind)))
+    for line in _left_out(results):
+        console.print(line, highlight=False, markup=False)
+
+
+def _left_out(results: Probe) -> list[str]:
+    """Why there is no transfer, where several corpora and no classes were probed."""
+    first = results.stores[0]
+    several = len({store.corpus for store in results.stores}) > 1
+    return [CLASSLESS.format(first.protocol.task)] if several and not first.classes else []
 
 
 def _brief(store: StoreProbe) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from bas.encoders import EncoderInfo
 from bas.report.results import Results, Score
 from bas.runs.results import Context, Tested
 from bas.stats import Estimate, FalseVerdicts, Paired, Spread
+from bas.stats.shares import Ceiling
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class FewResult:
-    """A job: by how many utterances of each class were labelled, the state that each draw of them names."""
+    """A job: by how many utterances were labelled (of each class; without classes, in all), the state that each draw of
+    them names."""
 
     layers: Mapping[str, tuple[int, ...]]
 
@@ -93,16 +95,14 @@ class FewRow:
 
 @dataclass(frozen=True)
 class FewLabels:
-    rows: Mapping[
-        str, FewRow
-    ]  # by how many of a class, without classes by how many; "0": no label, the middle state; "all"
+    rows: Mapping[str, FewRow]  # by how many of a class, or without classes in all; "0": the middle state; "all"
     all: float  # the headline of the layers chosen from all labels
     best: float  # of the state that is best on test
     best_state: int
 
 
 Reductions = Mapping[str, Mapping[str, Estimate]]
-"""By way of choosing (`numbers.WHOSE`) and aggregate, the share of its errors that one layer avoids."""
+"""By way of choosing (`numbers.WHOSE`) and aggregate, the share of its errors that one layer avoids, or the gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,8 @@ class Choice:
 
     chosen: Mapping[str, tuple[int, ...]]  # by way of choosing, the state of each fold
     biases: Mapping[str, Biases]
-    reduction: Mapping[str, Reductions]
+    reduction: Mapping[str, Reductions]  # empty without classes: what a correlation lacks of 1 are no errors
+    gain: Mapping[str, Reductions] = field(default_factory=dict)  # there: the headline of one layer less an aggregate's
     mixes: Mapping[str, Mapping[str, tuple[float, ...]]]  # by learned mix, the weight of each state
     few: Mapping[str, FewLabels]
 
@@ -133,7 +134,7 @@ class StoreProbe(Context):
     store: str
     states: tuple[int, ...]
     languages: tuple[str, ...]
-    classes: tuple[str, ...]  # or the names of the numbers that are predicted
+    classes: tuple[str, ...]  # none: the task predicts real numbers
     fit: float  # training utterances of a fold, the mean
     seconds: float  # of one job, the mean
     heads: Mapping[str, Mapping[str, HeadRow]]  # by kind and input
@@ -141,7 +142,7 @@ class StoreProbe(Context):
     random: RandomSplit
     curves: Mapping[int, Mapping[str, Spread]]  # by percent of the fit part and head, the headline over seeds
     choice: Choice | None  # None: one state is stored
-    numbers: bool = False  # what is predicted is numbers, not classes
+    ceiling: Ceiling | None = None  # what the targets' own noise leaves to reach
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Probe(Results):
 
     run: str
     stores: tuple[StoreProbe, ...]
-    mean: Mapping[str, Mapping[str, Mapping[str, Spread]]]  # the reductions over corpora; empty: there is one
+    mean: Mapping[str, Mapping[str, Mapping[str, Spread]]]  # `reduction`, or `gain`, over corpora; empty: one
     transfer: tuple[Transfer, ...]
 
     @property

@@ -55,14 +55,14 @@ def carry_out(
     """Probe what is not probed yet; write and show the report. The caller holds the folder's lock.
 
     percents: shares of the fit part for learning curves, beside the whole; empty: no curves. memory: see the study
-    `compare`. Raises UserError for what `start` and `transfer` refuse; transfer is of tasks with classes alone.
+    `compare`. Raises UserError for what `start` and `transfer` refuse.
     """
     # All refusals come before hours of training.
     pairs = []
     for choice in choices:
         run = start(folder / choice.name / DISJOINT, choice.inputs, choice.protocol)
         pairs.append((run, start(folder / choice.name / RANDOM, choice.inputs, _random(run))))
-    groups = transfer.groups([run for run, _ in pairs if run.task.classes is not None])
+    groups = transfer.groups([run for run, _ in pairs])
     for group in groups:
         transfer.check(group, workers, memory)
     if any(len(run.plan.seeds) == 1 for run, _ in pairs):
@@ -77,8 +77,8 @@ def carry_out(
             _train(random, (), pool, memory)
             stores.append(numbers.tabulate(run, random, percents))
         transfers = [transfer.carry_out(folder / transfer.name_of(g), g, pool) for g in groups]
-    reductions = [(store.corpus, store.choice.reduction) for store in stores if store.choice]
-    results = Probe(run=folder.name, stores=tuple(stores), mean=numbers.averaged(reductions), transfer=tuple(transfers))
+    saved = [(store.corpus, store.choice.reduction or store.choice.gain) for store in stores if store.choice]
+    results = Probe(run=folder.name, stores=tuple(stores), mean=numbers.averaged(saved), transfer=tuple(transfers))
     write_results(folder, results)
     write_text(folder / "table.md", page.markdown(results))
     figures.draw(folder, results, console)
@@ -89,14 +89,15 @@ def carry_out(
 def _random(run: Run) -> Protocol:
     """The random protocol: three fifths fit, one valid, one test, drawn over utterances; each fifth is tested once.
 
-    Fit parts are thinned to the smallest of the disjoint folds, so that a leak does not also mean more training data.
+    Fit parts are thinned to the smallest of the disjoint folds, so that a leak does not also mean more training data:
+    each class keeps its share; without classes all are drawn alike.
     """
     seed, task = run.protocol.seed, run.task
     try:
         drawn = make(run.corpus, task, f"id:{ROTATIONS}", seed, allowed=task.disjoint)
     except UserError as error:
         raise UserError(f"the random split, which is probed as well: {error}") from error
-    label = {u.id: (task.classes and field_of(u, task.classes)) or "" for u in run.utterances}
+    label = {u.id: (field_of(u, task.classes) if task.classes else None) or "" for u in run.utterances}
     size = min(len(fold.fit) for fold in run.protocol.folds)
     tests = [fold.test for fold in drawn.folds]
     folds = []

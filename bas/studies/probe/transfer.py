@@ -41,6 +41,7 @@ from bas.util.files import read_record, write_json
 from bas.util.typed import from_plain, to_plain
 
 EXCEPT, ALL = "all but ", "all "
+CLASSLESS = "No transfer between corpora: it is tested on the classes that they have in common, and task {} has none."
 UNUSABLE = "lack of a class, or of utterances to validate on, in some fold"
 
 
@@ -168,7 +169,7 @@ def common_classes(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """The groups of two or more runs that share encoder, states and scheme of labels.
+    """The groups of two or more runs that share encoder, states and scheme of labels; none for a task without classes.
 
     Raises UserError for two corpora with the same name.
     """
@@ -177,7 +178,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
         info = run.store.info
         key = *(info.encoder[name] for name in ("revision", "input", "precision")), info.layers, run.corpus.labels
         others = by_encoder.setdefault(key, [])
-        if run.corpus.labels:
+        if run.corpus.labels and run.task.classes:
             if run.corpus.name in [other.corpus.name for other in others]:
                 raise UserError(
                     f"transfer: two corpora of one encoder are named {run.corpus.name}; rename one, or probe it alone"
