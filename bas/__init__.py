@@ -6,7 +6,7 @@ among them, for `bas.search` is the room of the search: it is `bas.api.search`.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.12.0"
+__version__ = "0.13.0"
 NUMBERS = __version__.rpartition(".")[0]
 """While this stays, the same command gives the same numbers and files: a run of another is not gone on with."""
 
