@@ -28,6 +28,7 @@ AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
 LEAST, LARGEST = 0.25, 2.0  # utterances in a batch that trains, as shares of the setting
 JITTER = 0.04  # of a length
+DRAWS, UNSURE = 8, 0.3  # ways to cut a corpus into batches; by which shares of themselves lengths differ in one
 POOL = 64  # batches that are made at once
 UNEVEN = 0.01  # what a batch of twice the setting counts, beside its own frames: sizes differ where it spares padding
 PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
@@ -314,14 +315,15 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    Each length counts as up to JITTER / 2 more or less, another time differently: so who is together changes from epoch
-    to epoch, but hardly where utterances are few or their frames are averaged into few. The batches' sizes do not, see
-    `sizes_of`. All depends on the generator alone.
+    Who is together changes from epoch to epoch: each length counts as up to JITTER / 2 more or less, and an epoch is
+    cut in one of DRAWS ways, see `sizes_of`. (Batches that stay the same cost the ensembles of races on EmoDB a point.)
+    All depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
     lengths_B = data.lengths_U[shuffled]
     moved_B = lengths_B * (1 + JITTER * (torch.rand(len(shuffled), generator=generator) - 0.5))
-    sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size)
+    draw = int(torch.randint(DRAWS, (), generator=generator))
+    sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size, draw)
     batches = torch.split(shuffled[moved_B.argsort(stable=True)], sizes)
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
@@ -333,16 +335,18 @@ def shares(batches: Sequence[Tensor]) -> list[float]:
     return [len(batch) / mean for batch in batches]
 
 
-@lru_cache(16)
-def sizes_of(lengths: bytes, size: int) -> list[int]:
+@lru_cache(16 * DRAWS)
+def sizes_of(lengths: bytes, size: int, draw: int) -> list[int]:
     """How many utterances each batch has, from the shortest on, so that least is padded; as many
     batches (of each pool) as if each had `size`, but none for a single utterance that is left over.
 
-    lengths: int64, ascending. A batch has at most LARGEST times `size` utterances and, where there are others, at least
-    LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut into so many
-    pools, which adds next to nothing.
+    lengths: int64, ascending. draw: by which of DRAWS samples lengths count as up to UNSURE / 2 more or less, so that
+    the cuts are others, and nearly as good. A batch has at most LARGEST times `size` utterances and, where there are
+    others, at least LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut
+    into so many pools, which adds next to nothing.
     """
-    length_U = np.frombuffer(lengths, np.int64)
+    known_U = np.frombuffer(lengths, np.int64)
+    length_U = np.sort(known_U * (1 + UNSURE * (np.random.default_rng(draw).random(len(known_U)) - 0.5)))
     pools = np.array_split(length_U, -(-len(length_U) // (POOL * size)))
     return [number for pool_U in pools for number in _least_padding(pool_U, size)]
 

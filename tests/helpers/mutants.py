@@ -188,11 +188,44 @@ MUTANTS = [
     Mutant(
         "early stopping looks at the test part",
         "bas/runs/fit.py",
-        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.valid)\n"
-        "    seed_everything(seed, fold, *([member]",
-        "data, valid = session.derived(session.layer(fold), parts, settings), session.members(parts.test)\n"
-        "    seed_everything(seed, fold, *([member]",
+        "fold, seed, parts, member)\n    valid = session.members(parts.valid)",
+        "fold, seed, parts, member)\n    valid = session.members(parts.test)",
         NO_CHOICE,
+    ),
+    Mutant(
+        "a row that is trained once more sees the test part",
+        "bas/protocols/base.py",
+        "return Fold((*self.fit, *self.valid), (), self.test)",
+        "return Fold((*self.fit, *self.valid, *self.test), (), self.test)",
+        "tests/runs/test_refit.py -k 'trains_on_all'",
+    ),
+    Mutant(
+        "a row that is trained once more takes all the epochs",
+        "bas/runs/fit.py",
+        '        epochs=first.kept[0]["epoch"] + 1,\n',
+        "        epochs=None,\n",
+        "tests/runs/test_refit.py -k 'trains_on_all or both_parts'",
+    ),
+    Mutant(
+        "networks of one output each keep a common epoch",
+        "bas/training/loop.py",
+        "scores = record.get(APART, [record[score]])",
+        "scores = [record[score]] * len(record.get(APART, [0]))",
+        "tests/runs/test_apart.py -k 'own_best'",
+    ),
+    Mutant(
+        "the batches of a small corpus stay the same",
+        "bas/training/batches.py",
+        "draw = int(torch.randint(DRAWS, (), generator=generator))",
+        "draw = 0",
+        "tests/training/test_batches.py -k 'averaged_into_few'",
+    ),
+    Mutant(
+        "a selection takes what has any of the values",
+        "bas/corpora/selection.py",
+        "if all(str(u.get(field)) in of",
+        "if any(str(u.get(field)) in of",
+        "tests/corpora/test_selection.py -k 'has_the_values'",
     ),
     Mutant(
         "a search looks at the test part",
@@ -206,7 +239,7 @@ MUTANTS = [
     Mutant(
         "a training learns on the valid part too",
         "bas/runs/fit.py",
-        "        fit_part,\n        replace(settings, warmup=0)",
+        "        session.members(parts.fit),\n        replace(settings, warmup=0)",
         "        session.members(parts.fit + parts.valid),\n        replace(settings, warmup=0)",
         NO_CHOICE,
     ),
@@ -815,8 +848,8 @@ MUTANTS = [
     Mutant(
         "class weights count the utterances that are held out, too",
         "bas/runs/fit.py",
-        "    loss = session.run.losses(settings, fit_part)\n\n    def forward",
-        "    loss = session.run.losses(settings, session.members((*parts.fit, *parts.valid)))\n\n    def forward",
+        "return network, data, session.run.losses(settings, fit_part)",
+        "return network, data, session.run.losses(settings, session.members((*parts.fit, *parts.valid)))",
         f"{LOSSES} -k 'fit_part or validation'",
     ),
     Mutant(
