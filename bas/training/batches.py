@@ -27,9 +27,10 @@ from bas.networks.network import varying
 AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
 LEAST, LARGEST = 0.25, 2.0  # utterances in a batch that trains, as shares of the setting
+MIXED = 8  # batches of a small corpus that are sorted at a time
 JITTER = 0.04  # of a length
 DRAWS, UNSURE = 8, 0.3  # ways to cut a corpus into batches; by which shares of themselves lengths differ in one
-POOL = 64  # batches that are made at once
+POOL = 64  # batches that are cut at once; a corpus of fewer is a small one
 UNEVEN = 0.01  # what a batch of twice the setting counts, beside its own frames: sizes differ where it spares padding
 PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
 CPU = torch.device("cpu")
@@ -315,16 +316,25 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    Who is together changes from epoch to epoch: each length counts as up to JITTER / 2 more or less, and an epoch is
-    cut in one of DRAWS ways, see `sizes_of`. (Batches that stay the same cost the ensembles of races on EmoDB a point.)
-    All depends on the generator alone.
+    A corpus of more than POOL batches is sorted as a whole and cut as `sizes_of` says; each length counts as up to
+    JITTER / 2 more or less, and the cuts are one of DRAWS, so that who is together changes from epoch to epoch. In a
+    smaller one that would hardly change, or only at the price of padding: there each epoch draws MIXED batches at a
+    time, sorts these and cuts them evenly. (On EmoDB batches that stay cost the ensemble of a race a point.) A single
+    utterance that is left over joins another batch. All depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]
-    lengths_B = data.lengths_U[shuffled]
-    moved_B = lengths_B * (1 + JITTER * (torch.rand(len(shuffled), generator=generator) - 0.5))
-    draw = int(torch.randint(DRAWS, (), generator=generator))
-    sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size, draw)
-    batches = torch.split(shuffled[moved_B.argsort(stable=True)], sizes)
+    batches: list[Tensor] = []
+    if len(members) <= POOL * size:
+        for pool in torch.split(shuffled, MIXED * size):
+            batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
+        if len(batches) > 1 and len(batches[-1]) == 1 < size:
+            batches[-2:] = [torch.cat(batches[-2:])]
+    else:
+        lengths_B = data.lengths_U[shuffled]
+        moved_B = lengths_B * (1 + JITTER * (torch.rand(len(shuffled), generator=generator) - 0.5))
+        draw = int(torch.randint(DRAWS, (), generator=generator))
+        sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size, draw)
+        batches.extend(torch.split(shuffled[moved_B.argsort(stable=True)], sizes))
     order = torch.randperm(len(batches), generator=generator)
     return [batches[int(i)] for i in order]
 

@@ -134,7 +134,7 @@ class Settings:
             raise UserError("setting noise='utterance': strategy single-path draws one path for a whole batch")
         if self.refit and self.committee > 1:
             reason = "the networks of a committee train on every training unit already"
-            raise UserError(f"setting refit=true: needs committee=1; {reason}")
+            raise UserError(f"setting committee={self.committee}: needs refit=false; {reason}")
         if self.averages:
             if self.committee == 1:
                 raise UserError(f"setting ensemble={self.ensemble}: needs committee above 1, or ensemble=1")

@@ -121,7 +121,7 @@ def test_the_linear_row_is_fitted_on_both_parts_with_the_strength_that_valid_cho
 
 
 def test_a_committee_needs_none() -> None:
-    with pytest.raises(UserError, match="refit=true: needs committee=1"):
+    with pytest.raises(UserError, match="committee=4: needs refit=false"):
         settings("cpu", {"refit": "true", "committee": "4"})
 
 

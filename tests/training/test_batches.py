@@ -250,21 +250,23 @@ def test_the_cuts_of_a_corpus_are_several_and_each_is_good() -> None:
         assert 1 - lengths.sum() / padded(lengths.tolist(), sizes) < 0.05
 
 
-def test_company_changes_where_frames_are_averaged_into_few() -> None:
+@pytest.mark.parametrize(("count", "size", "least"), [(430, 32, 0.5), (1200, 16, 0.75)])
+def test_company_changes_where_frames_are_averaged_into_few(count: int, size: int, least: float) -> None:
     """Many have one length then, so that sorted lengths and cuts that stay would be the same batches each time."""
-    lengths = torch.from_numpy(np.random.default_rng(0).gamma(8, 2.2, 430)).long() + 5
-    data = Data(torch.zeros(0, DIM), torch.zeros(430), lengths, torch.zeros(430), torch.zeros(430, DIM))
+    lengths = torch.from_numpy(np.random.default_rng(0).gamma(8, 2.2, count)).long() + 5
+    none_U = torch.zeros(count)
+    data = Data(torch.zeros(0, DIM), none_U, lengths, none_U, torch.zeros(count, DIM))
     one, kept = generator(0), []
     before: torch.Tensor | None = None
     for _ in range(12):
-        batch_U = torch.empty(430, dtype=torch.long)
-        for number, batch in enumerate(training_batches(data, torch.arange(430), 32, one)):
+        batch_U = torch.empty(count, dtype=torch.long)
+        for number, batch in enumerate(training_batches(data, torch.arange(count), size, one)):
             batch_U[batch] = number
         together = (batch_U[:, None] == batch_U).triu(1)
         if before is not None:
             kept.append(float((together & before).sum() / before.sum()))
         before = together
-    assert np.mean(kept) < 0.75
+    assert np.mean(kept) < least
 
 
 def test_there_is_hardly_any_padding_in_a_large_corpus() -> None:
