@@ -30,7 +30,7 @@ SHORTENED = {
 
 CITED = {
     "probe": ("Linear heads", "Dense heads", "Errors that one layer"),
-    "words": ("All stores, emotion: the mean over states", "All stores, emotion: layer by layer"),
+    "words": ("Alone", "Word means"),
     "shares": ("Encoder x attention", "Every metric on"),
 }
 """By verb, how the headings of the tables begin."""

@@ -225,7 +225,7 @@ MUTANTS = [
         "bas/corpora/selection.py",
         "if all(str(u.get(field)) in of",
         "if any(str(u.get(field)) in of",
-        "tests/corpora/test_selection.py -k 'has_the_values'",
+        "tests/corpora/test_where.py -k 'has_the_values'",
     ),
     Mutant(
         "a search looks at the test part",

@@ -21,7 +21,7 @@ NOTHING = ("undecided", "tie", "no claim")
 def whose(settings: Settings) -> str:
     """Under which settings a search or a training was done, and whether they are the paper's."""
     # Of one training: an audit refits no row.
-    paper = replace(settings, precision="auto") == replace(PRESETS["paper"], refit=False)
+    paper = replace(settings, precision="auto", refit=True) == PRESETS["paper"]
     return f"{preset_line(settings)}, {AS_PAPER if paper else NOT_PAPER}"
 
 
