@@ -25,7 +25,7 @@ from bas.protocols import Fold, field_of
 from bas.runs import tensorboard
 from bas.runs.fit import Fitted, fit_ensemble, member_path, search_fold
 from bas.runs.layers import best, cross_validate
-from bas.runs.linear import as_network, fit_linear_row, make, means, refit
+from bas.runs.linear import LinearRow, as_network, fit_linear_row, make, refit
 from bas.runs.plan import Job, Kind
 from bas.runs.raced import of_architecture, race_fold
 from bas.runs.results import (
@@ -115,13 +115,16 @@ def _choose_layer(session: Session, job: Job, fold: Fold) -> LayerResult:
 
 
 def _linear(session: Session, job: Job, fold: Fold) -> LinearResult:
-    """Its strength is chosen as the other rows stop: on the valid part, or on inner folds and fitted on them all."""
-    run, linear = session.run, session.run.linears[job.row]
-    row = fit_linear_row(session, job.row, job.fold)
-    held = [session.score(make(linear, row.strength).fit(*fit).predict(x), y) for fit, (x, y) in row.splits]
+    return score_linear(session, job, fit_linear_row(session, job.row, job.fold))
+
+
+def score_linear(session: Session, job: Job, row: LinearRow) -> LinearResult:
+    """Score a linear row on its test part, once; return the job's result."""
+    run, fold = session.run, session.run.protocol.folds[job.fold]
+    held = [session.score(make(row.linear, row.strength).fit(*fit).predict(x), y) for fit, (x, y) in row.splits]
     units = np.array([field_of(run.utterances[run.position[i]], run.unit) or UNKNOWN for i in row.parts.fit])
-    again = refit(linear, row.strength, row.training, units, seed_of(job.fold, job.seed))
-    on_test, _ = means(session, job.fold, row.parts, fold.test)
+    again = refit(row.linear, row.strength, row.training, units, seed_of(job.fold, job.seed))
+    on_test, _ = row.sees(row.parts, fold.test)
     predictions = row.model.predict(on_test)
     network = as_network(row.model, len(run.outputs)) if has_logits(run.task) else None
     logits_NO = None if network is None else network.of_summary(torch.from_numpy(on_test)).detach()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,21 @@ TRIES = 100
 
 
 Pair = tuple[np.ndarray, np.ndarray]
-"""Mean frames `(U, D)`, and their targets."""
+"""What a linear model sees of utterances, such as mean frames `(U, D)`, and their targets."""
+
+Sees = Callable[[Fold, tuple[str, ...]], Pair]
+"""Of these utterances, as the rows of a fold see them."""
 
 
 @dataclass(frozen=True)
 class LinearRow:
-    """A task's linear model as a table's row has it.
+    """A linear model as a table's row has it.
 
     splits: on which its strength was chosen. parts: it is fitted on their fit part, which is `training`.
     """
 
+    linear: Linear
+    sees: Sees
     model: Any
     strength: float
     splits: Sequence[tuple[Pair, Pair]]
@@ -49,7 +55,14 @@ class LinearRow:
 
 
 def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
-    """The linear row of this name in a fold of a run; the test part is not used.
+    """The task's linear row of this name in a fold of a run, on mean frames; see `fit_row`."""
+    return fit_row(session, session.run.linears[row], fold, partial(means, session, fold))
+
+
+def fit_row(
+    session: Session, linear: Linear, fold: int, sees: Sees, strengths: Sequence[float] = STRENGTHS
+) -> LinearRow:
+    """A linear model as a row in a fold of a run; the test part is not used.
 
     Its strength is chosen as the other rows stop: on the valid part, or where they are committees on inner folds. Where
     they train on both parts in the end (committees, the setting `refit`), it is then fitted on both. Raises UserError
@@ -58,7 +71,7 @@ def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
     run, parts = session.run, session.run.protocol.folds[fold]
     settings, begun = run.plan.settings, time.monotonic()
     inner = session.inner_folds(fold, settings.committee) if settings.committee > 1 else []
-    splits = [(means(session, fold, p, p.fit), means(session, fold, p, p.valid)) for p in inner or [parts]]
+    splits = [(sees(p, p.fit), sees(p, p.valid)) for p in inner or [parts]]
     if inner or settings.refit:
         parts = parts.joined()
         if inner and run.task.classes is not None:
@@ -66,15 +79,14 @@ def fit_linear_row(session: Session, row: str, fold: int) -> LinearRow:
             if not splits:
                 why = f"in fold {fold} every inner fold trains on one {run.task.classes} alone"
                 raise UserError(f"setting committee={settings.committee}: {why}; give committee=1, or more speakers")
-    linear = run.linears[row]
-    strength = choose_strength(linear, run.metrics[run.headline], splits)
-    training = means(session, fold, parts, parts.fit)
+    strength = choose_strength(linear, run.metrics[run.headline], splits, strengths)
+    training = sees(parts, parts.fit)
     model = make(linear, strength).fit(*training)
-    return LinearRow(model, strength, splits, parts, training, time.monotonic() - begun)
+    return LinearRow(linear, sees, model, strength, splits, parts, training, time.monotonic() - begun)
 
 
 def means(session: Session, fold: int, parts: Fold, ids: tuple[str, ...]) -> Pair:
-    """The mean frames of these utterances as the rows of a fold see them, and their targets."""
+    """Mean frames: what the task's linear rows see."""
     members, run = session.members(ids), session.run
     data = session.derived(session.layer(fold), parts, run.plan.settings)
     return data.mean_frames(members).numpy(), run.targets[members.numpy()]
@@ -86,7 +98,9 @@ def fit_linear(linear: Linear, metric: Metric, fit: Pair, valid: Pair) -> tuple[
     return make(linear, strength).fit(*fit), strength
 
 
-def choose_strength(linear: Linear, metric: Metric, splits: Sequence[tuple[Pair, Pair]]) -> float:
+def choose_strength(
+    linear: Linear, metric: Metric, splits: Sequence[tuple[Pair, Pair]], strengths: Sequence[float] = STRENGTHS
+) -> float:
     """The inverse regularisation with the best mean of the metric on the held-out halves of the splits.
 
     Ties go to the strongest regularisation.
@@ -96,7 +110,7 @@ def choose_strength(linear: Linear, metric: Metric, splits: Sequence[tuple[Pair,
         models = [make(linear, strength).fit(*fit) for fit, _ in splits]
         return float(np.mean([metric(y, m.predict(x)) for m, (_, (x, y)) in zip(models, splits, strict=True)]))
 
-    return max(STRENGTHS, key=lambda strength: (score(strength), -strength))
+    return max(strengths, key=lambda strength: (score(strength), -strength))
 
 
 def make(linear: Linear, strength: float) -> Any:

@@ -1,4 +1,4 @@
-"""Acoustic features: openSMILE's eGeMAPSv02 and three more; loudness and pitch over time.
+"""Acoustic features: openSMILE's eGeMAPSv02 and three more; its ComParE 2016; loudness and pitch over time.
 
 Axes: U utterances, F features, S samples, T frames, K frequencies, N frames of all utterances end to end.
 
@@ -7,6 +7,7 @@ References
         Affective Computing* 7(2), 2016: GeMAPS, its extended set of 88 functionals, and their groups.
     Triantafyllopoulos, Wagner, Wierstorf, Schmitt, Reichel, Eyben, Burkhardt and Schuller, *Interspeech* 2022: probing
         for duration, spectral entropy and zero-crossing rate besides.
+    Schuller, Steidl, Batliner et al., *Interspeech* 2016: the challenge ComParE and its 6,373 functionals.
 """
 
 from __future__ import annotations
@@ -122,6 +123,53 @@ def measure(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] =
     families = tuple(family_of(name) for name in names)
     values_UF = np.array(rows)
     return Acoustic(tuple(ids), names + BESIDE, families + (OTHER,) * len(BESIDE), values_UF, np.array(clipped))
+
+
+@dataclass(frozen=True)
+class Functionals:
+    """The functionals of ComParE 2016. NaN: the utterance is too short for openSMILE (below about 60 ms)."""
+
+    ids: tuple[str, ...]
+    values_UF: np.ndarray  # float32
+    opensmile: str  # its version
+
+    def of(self, ids: Sequence[str]) -> np.ndarray:
+        """`(U, F)` float64 of these utterances, in this order."""
+        return self.values_UF[[self._rows[id_] for id_ in ids]].astype(np.float64)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {id_: row for row, id_ in enumerate(self.ids)}
+
+    def save(self, path: Path) -> None:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            texts = {"ids": np.array(self.ids, np.str_), "opensmile": np.array(self.opensmile)}
+            np.savez(stream, values_UF=self.values_UF, **texts)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Functionals:
+        """Raises UserError naming the file when it cannot be read."""
+        message = "damaged; delete it: the functionals are measured again"
+        with judging(path, message), np.load(path, allow_pickle=False) as arrays:
+            return cls(tuple(map(str, arrays["ids"])), arrays["values_UF"], str(arrays["opensmile"]))
+
+
+def functionals(waves: Iterable[tuple[str, Wave]], on_progress: Callable[[], None] = lambda: None) -> Functionals:
+    """The 6,373 functionals of ComParE 2016 for each `(id, 16 kHz wave)`; samples beyond full scale are clipped.
+
+    on_progress: called after each utterance. Raises UserError when openSMILE is not installed.
+    """
+    opensmile = _opensmile()
+    smile = opensmile.Smile(opensmile.FeatureSet.ComParE_2016, opensmile.FeatureLevel.Functionals)
+    ids, rows = [], []
+    for id_, wave in waves:
+        ids.append(id_)
+        with _defer_interrupts(), warnings.catch_warnings(action="ignore"):  # too short a wave is NaN
+            values_F = smile.process_signal(np.clip(wave, -1, FULL_SCALE), SAMPLE_RATE).to_numpy()[0]
+        rows.append(np.where(np.isfinite(values_F), values_F, np.nan).astype(np.float32))
+        on_progress()
+    assert rows, "no utterances"
+    return Functionals(tuple(ids), np.array(rows), opensmile_version())
 
 
 CONTOURS = ("seconds_U", "frames_U", "loudness_N", "pitch_N")

@@ -77,7 +77,7 @@ def test_a_linear_rows_strength_is_chosen_by_the_headline(
 
     asked = []
 
-    def noted(model: object, metric: object, splits: object) -> float:
+    def noted(model: object, metric: object, splits: object, strengths: object) -> float:
         asked.append(metric)
         return STRENGTHS[0]
 

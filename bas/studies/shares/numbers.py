@@ -6,13 +6,13 @@ Axes: N test utterances pooled over the folds, S seeds, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bas.blocks import MeanPool
-from bas.runs.results import context, interval_of, metrics_of, pooled, remarks_of, results_of, tested
+from bas.runs.results import Scored, context, interval_of, metrics_of, pooled, remarks_of, results_of, tested
 from bas.runs.run import Run
 from bas.space import SearchSpace
 from bas.stats import FalseVerdicts, Paired, Predictions, a_against_a, paired
@@ -62,8 +62,12 @@ class Predicted:
 
     def against(self, row: str, other: Predicted, reference: str) -> Paired:
         """A row here minus one there, by the headline."""
+        return self.minus(row, other.of[reference])
+
+    def minus(self, row: str, other: Predictions) -> Paired:
+        """A row here minus any other, by the headline."""
         (targets, units_N), metric = tested(self.run), self.run.metrics[self.run.headline]
-        return paired(targets, self.of[row], other.of[reference], units_N, metric)
+        return paired(targets, self.of[row], other, units_N, metric)
 
     def told_from_itself(self) -> FalseVerdicts | None:
         """How often a row is told apart from itself; see `a_against_a`."""
@@ -75,8 +79,11 @@ class Predicted:
         return {row: self.against(row, other, row) for row in (*self.run.baselines, self.run.linear)}
 
 
-def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looked) -> StoreShares:
-    """Every number of one store's report. first: what the first store predicts; looked: see `contours`."""
+def tabulate(
+    predicted: Predicted, first: Predicted, acoustic: Predictions, pairs: Pairs, looked: Looked
+) -> StoreShares:
+    """Every number of one store's report. first: what the first store predicts; acoustic: what recordings do; looked:
+    see `contours`."""
     run = predicted.run
     models, examples = looked
     return StoreShares(
@@ -88,6 +95,7 @@ def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looke
         each=tuple(PairRow(a, b, predicted.against(a, predicted, b)) for a, b in pairs.each),
         against_linear={row: predicted.against(row, predicted, run.linear) for row in run.baselines},
         against_first={} if predicted is first else predicted.like(first),
+        against_acoustic={row: predicted.minus(row, acoustic) for row in run.baselines},
         false_verdicts=predicted.told_from_itself(),
         models=models,
         examples=examples,
@@ -96,11 +104,12 @@ def tabulate(predicted: Predicted, first: Predicted, pairs: Pairs, looked: Looke
 
 def rows_of(predicted: Predicted) -> dict[str, ShareRow]:
     """Every row's own numbers."""
-    return {row: _row(predicted.run, row, of) for row, of in predicted.of.items()}
+    return {row: row_of(predicted.run, results_of(predicted.run, row), of) for row, of in predicted.of.items()}
 
 
-def _row(run: Run, row: str, of: Predictions) -> ShareRow:
-    jobs = [job for of_seed in results_of(run, row) for job in of_seed]
+def row_of(run: Run, results: Sequence[Sequence[Scored]], of: Predictions) -> ShareRow:
+    """A row's own numbers. results: of its jobs, by seed and fold; of: what they predict, `pooled`."""
+    jobs = [job for of_seed in results for job in of_seed]
     return ShareRow(
         metrics=metrics_of(run, of),
         interval=interval_of(run, of),

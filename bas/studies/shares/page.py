@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from bas.report.table import Table, rich_table
 from bas.runs import tensorboard
 from bas.stats import FalseVerdicts, Paired, verdict_sentence
 from bas.studies.shares.contours import DRAWS, LEAST, MEASURES
-from bas.studies.shares.results import Correlation, Example, ShareStudy, StoreShares, WithMetadata
+from bas.studies.shares.results import ACOUSTIC, Correlation, Example, ShareRow, ShareStudy, StoreShares, WithMetadata
 from bas.util.markdown import bullets, markdown_table, paragraph, section
 
 
@@ -55,14 +55,25 @@ def _stay(results: ShareStudy) -> set[Paired]:
 
 def _metrics(store: StoreShares, stay: set[Paired]) -> Table:
     """Every metric of every row of a store."""
-    names, headline = list(next(iter(store.rows.values())).metrics), store.headline
-    heading = ["model", *names, f"interval of {headline}", f"{headline} against the {store.linear}", "params", "s"]
-    rows = []
-    for name, row in store.rows.items():
-        cells = [spread(row.metrics[metric]) for metric in names]
-        cells += [ends(row.interval), verdict(store.against_linear.get(name), stay)]
-        rows.append([name, *cells, f"{row.parameters:,.0f}", f"{row.seconds:.1f}"])
-    return heading, rows
+    (model, *names, interval, params, seconds), rows = _own(store.rows, store.headline)
+    heading = [model, *names, interval, f"{store.headline} against the {store.linear}", params, seconds]
+    return heading, [[*row[:-2], verdict(store.against_linear.get(row[0]), stay), *row[-2:]] for row in rows]
+
+
+def _own(rows: Mapping[str, ShareRow], headline: str) -> Table:
+    """Every metric of these rows."""
+    names = list(next(iter(rows.values())).metrics)
+    heading = ["model", *names, f"interval of {headline}", "params", "s"]
+    return heading, [
+        [
+            name,
+            *(spread(row.metrics[of]) for of in names),
+            ends(row.interval),
+            f"{row.parameters:,.0f}",
+            f"{row.seconds:.1f}",
+        ]
+        for name, row in rows.items()
+    ]
 
 
 def _each(results: ShareStudy) -> Table:
@@ -76,6 +87,19 @@ def _stores(results: ShareStudy) -> Table:
     heading = ["store", "model", f"minus that on {results.stores[0].store}"]
     rows, stay = [(s.store, *row) for s in results.stores for row in s.against_first.items()], _stay(results)
     return heading, [[store, row, verdict(of, stay)] for store, row, of in rows]
+
+
+def _acoustic(results: ShareStudy) -> Table:
+    """Every store's networks against the row of recordings."""
+    headline, stay = results.stores[0].headline, _stay(results)
+    heading = [
+        "store",
+        "network",
+        headline,
+        f"minus {ACOUSTIC} ({points(results.recordings[ACOUSTIC].metrics[headline].mean)})",
+    ]
+    rows = [(s, *row) for s in results.stores for row in s.against_acoustic.items()]
+    return heading, [[s.store, row, spread(s.rows[row].metrics[headline]), verdict(of, stay)] for s, row, of in rows]
 
 
 def _metadata(store: StoreShares, with_metadata: WithMetadata, stay: set[Paired]) -> Table:
@@ -135,6 +159,12 @@ def _legend(results: ShareStudy) -> list[str]:
     for one in results.stores:
         prepared = f", {one.encoder.input}" if one.encoder.input else ""
         lines.append(f"{one.store}: {encoder_name(one.encoder.name)}{prepared}; layer {one.layer}.")
+    lines.append(
+        f"{ACOUSTIC}, after the challenge's baseline: the 6,373 functionals of ComParE 2016 (openSMILE "
+        f"{results.opensmile}) and a linear support vector regression for each emotion, standardised and fitted on the "
+        "fit part, its C chosen on the valid part. It reads recordings, so it is the same beside every store."
+    )
+    lines += [f"{name}: {remark}." for name, row in results.recordings.items() for remark in row.remarks]
     lines += dict.fromkeys(
         f"{one.store}, {name}: {remark}."
         for one in results.stores
@@ -177,6 +207,7 @@ def _sections(results: ShareStudy) -> list[tuple[str, Table]]:
         sections.append((f"one network an emotion against one for all: {first.headline}", _each(results)))
     if len(results.stores) > 1:
         sections.append((f"stores against {first.store}: {first.headline}", _stores(results)))
+    sections.append((f"networks against {ACOUSTIC}: {first.headline}", _acoustic(results)))
     if results.metadata:
         sections.append((f"metadata: {first.headline}", _metadata(first, results.metadata, _stay(results))))
     return [*sections, ("what attention goes with", _attention(results))]
@@ -195,6 +226,8 @@ def markdown(results: ShareStudy) -> str:
             *markdown_table(*_metrics(store, _stay(results))),
             "",
         ]
+    lines += [section(2, f"Every metric of {ACOUSTIC}"), ""]
+    lines += [*markdown_table(*_own(results.recordings, first.headline)), ""]
     lines += [*bullets((*_said(results), *_legend(results))), ""]
     return "\n".join([*lines, paragraph(settings_line(first.settings))]) + "\n"
 
@@ -240,7 +273,7 @@ def draw(folder: Path, results: ShareStudy, console: Console) -> None:
 
 
 def _bars(results: ShareStudy) -> Figure:
-    """The headline of every store and row with its interval; dashed, the ceiling."""
+    """The headline of every store and row with its interval; dashed, the ceiling; dotted, that of recordings."""
     stores, first = results.stores, results.stores[0]
     names, headline = list(first.rows), first.headline
     figure = Figure(figsize=(3.0 + 1.6 * len(stores), 4.2), layout="constrained")
@@ -255,6 +288,7 @@ def _bars(results: ShareStudy) -> Figure:
         axes.errorbar(x, means, bars, fmt=marker, markersize=4, capsize=2, label=name)
     if results.ceiling and headline in results.ceiling.metrics:
         axes.axhline(results.ceiling.metrics[headline][0], color="black", linestyle="dashed", label="ceiling")
+    axes.axhline(results.recordings[ACOUSTIC].metrics[headline].mean, color="grey", linestyle="dotted", label=ACOUSTIC)
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(ylabel=headline, title=first.corpus)
     axes.set_xticks(range(len(stores)), [store.store for store in stores], fontsize="small")

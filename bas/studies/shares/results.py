@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,9 @@ from bas.report.results import Results, Score
 from bas.runs.results import Context
 from bas.stats import FalseVerdicts, Paired
 from bas.stats.shares import Ceiling
+
+ACOUSTIC = "openSMILE+SVR"
+"""The row that reads recordings, see `bas.studies.shares.acoustic`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class StoreShares(Context):
     false_verdicts: FalseVerdicts | None  # of rows against themselves; None: too few seeds or units
     models: Mapping[str, ModelAttention]
     examples: Mapping[str, tuple[Example, ...]]
+    against_acoustic: Mapping[str, Paired] = field(default_factory=dict)  # networks less the row ACOUSTIC
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,12 @@ class ShareStudy(Results):
     ceiling: Ceiling | None
     opensmile: str  # its version
     stores: tuple[StoreShares, ...]
+    recordings: Mapping[str, ShareRow] = field(default_factory=dict)  # ACOUSTIC, of no store; before 0.13 none
 
     @property
     def table(self) -> Sequence[object]:
-        return [{"store": s.store, "row": name, **vars(row)} for s in self.stores for name, row in s.rows.items()]
+        rows = [{"store": s.store, "row": name, **vars(row)} for s in self.stores for name, row in s.rows.items()]
+        return rows + [{"store": None, "row": name, **vars(row)} for name, row in self.recordings.items()]
 
     @property
     def compared(self) -> dict[str, Paired]:
@@ -130,6 +136,7 @@ class ShareStudy(Results):
                 f"{s.store}: {pair.row} against {pair.other}": pair.difference for pair in (*s.attention, *s.each)
             }
             compared |= {f"{s.store}: {row} against the {s.linear}": of for row, of in s.against_linear.items()}
+            compared |= {f"{s.store}: {row} against {ACOUSTIC}": of for row, of in s.against_acoustic.items()}
             compared |= {f"{row} on {s.store} against {first.store}": of for row, of in s.against_first.items()}
         if self.metadata:
             compared |= {f"{row} with metadata against without": of for row, of in self.metadata.against.items()}

@@ -3,7 +3,8 @@
 Every store trains the baselines of a space (with and without attention, one network for all emotions or one for each)
 and the linear rows. Each other store is compared with the first: another encoder, or recordings padded with silence
 (`bas extract --pad-audio`). The first store is also trained with metadata added to its frames. The weights of attention
-are exported and correlated with loudness, pitch and time. This study searches nothing; `bas compare` does.
+are exported and correlated with loudness, pitch and time. Beside all stands the challenge's baseline, of recordings
+alone. This study searches nothing; `bas compare` does.
 
 Each store has a folder, and so has the first with metadata; every folder is a run like any other.
 """
@@ -24,18 +25,18 @@ from bas.protocols import Protocol
 from bas.report.notes import announce_study
 from bas.report.results import write_results
 from bas.runs.plan import ALL, BEST, Job, Kind
-from bas.runs.results import ceiling, tested
+from bas.runs.results import ceiling, pooled, tested
 from bas.runs.run import Inputs, Run
 from bas.runs.session import place_features
 from bas.runs.start import start
 from bas.runs.workers import Workers
 from bas.speech import audio
 from bas.speech.acoustics import Contours, contours, opensmile_version
-from bas.studies.shares import page
+from bas.studies.shares import acoustic, page
 from bas.studies.shares.attention import Attention, SharesSession, export
 from bas.studies.shares.contours import correlate, examples, heard
-from bas.studies.shares.numbers import Looked, Predicted, pairs_of, rows_of, tabulate
-from bas.studies.shares.results import Pairs, ShareStudy, WithMetadata
+from bas.studies.shares.numbers import Looked, Predicted, pairs_of, row_of, rows_of, tabulate
+from bas.studies.shares.results import ACOUSTIC, Pairs, ShareStudy, WithMetadata
 from bas.util.files import write_text
 from bas.util.progress import bar
 
@@ -89,17 +90,20 @@ def carry_out(
             extra = f" with {run.store.info.derived.split()[1]}" if run.store.info.derived else ""
             announce_study(run, run.folder, f"layer {run.plan.layer}{extra}", console)
             _train(run, pool, memory)
+        regressed = [acoustic.carry_out(runs[0], pool)]
     contour = _contours(runs[0], console)
-    predicted = [Predicted.by(run) for run in runs]
+    predicted, of_audio = [Predicted.by(run) for run in runs], pooled(regressed)
     first = predicted[0]
     results = ShareStudy(
         run=folder.name,
         pairs=pairs,
         metadata=_metadata(Predicted.by(more[0]), first, fields) if more else None,
         ceiling=ceiling(runs[0]),
+        recordings={ACOUSTIC: row_of(runs[0], regressed, of_audio)},
         opensmile=version,
         stores=tuple(
-            tabulate(of, first, pairs, _look(of.run, export(of.run, pairs.attentive), contour)) for of in predicted
+            tabulate(of, first, of_audio, pairs, _look(of.run, export(of.run, pairs.attentive), contour))
+            for of in predicted
         ),
     )
     write_results(folder, results)
