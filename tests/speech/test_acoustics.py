@@ -19,7 +19,18 @@ import pytest
 from refusals import refusal
 
 from bas.speech import acoustics
-from bas.speech.acoustics import BESIDE, FAMILIES, OTHER, Acoustic, family_of, fill_missing, measure, opensmile_version
+from bas.speech.acoustics import (
+    BESIDE,
+    FAMILIES,
+    OTHER,
+    Acoustic,
+    Functionals,
+    family_of,
+    fill_missing,
+    functionals,
+    measure,
+    opensmile_version,
+)
 
 RATE = 16_000
 needs_opensmile = pytest.mark.skipif(find_spec("opensmile") is None, reason="opensmile is not installed")
@@ -108,6 +119,26 @@ def test_what_is_beyond_full_scale_is_clipped_and_counted_and_does_not_wrap_arou
     assert np.array_equal(acoustic.values_UF[0, :88], acoustic.values_UF[1, :88], equal_nan=True)
     level = "equivalentSoundLevel_dBp"
     assert 6 < value(acoustic, "loud", level) - value(acoustic, "half", level) < 9.6
+
+
+@needs_opensmile
+def test_functionals_of_compare_2016_and_what_is_too_short_or_too_loud_for_them(tmp_path: Path) -> None:
+    loud, seen = voice(amplitude=1.5), list[int]()
+    waves = [("loud", loud), ("clipped", np.clip(loud, -1, 1)), ("half", loud / 3), ("blip", noise(0.01))]
+    measured = functionals(waves, lambda: seen.append(1))
+    assert measured.values_UF.shape == (4, 6373)
+    assert measured.values_UF.dtype == np.float32
+    assert len(seen) == 4
+    assert np.isnan(measured.values_UF).sum(1).tolist() == [0, 0, 0, 6373]
+    assert np.array_equal(measured.values_UF[0], measured.values_UF[1])
+    assert not np.array_equal(measured.values_UF[0], measured.values_UF[2])
+    path = tmp_path / "functionals.npz"
+    measured.save(path)
+    again = Functionals.load(path)
+    assert (again.ids, again.opensmile) == (measured.ids, opensmile_version())
+    assert np.array_equal(again.of(["blip", "half"]), measured.values_UF[[3, 2]].astype(float), equal_nan=True)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert refusal(Functionals.load, path) == f"{path}: damaged; delete it: the functionals are measured again"
 
 
 @needs_opensmile

@@ -21,6 +21,7 @@ import pytest
 import soundfile
 from refusals import refusal
 from running import run_jobs
+from sklearn.svm import SVR
 from stores import Fake, quiet, store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -28,17 +29,19 @@ from bas.cli.main import main
 from bas.encoders import Padded
 from bas.report import comparison
 from bas.runs.plan import Job, Kind
-from bas.runs.results import LinearResult
+from bas.runs.results import LinearResult, read_result
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.speech import acoustics
-from bas.speech.acoustics import Contours
+from bas.speech.acoustics import Contours, Functionals
 from bas.stats import Predictions, paired
 from bas.stats.shares import spearman
 from bas.studies import load_results
 from bas.studies.shares import study
+from bas.studies.shares.acoustic import COMPLEXITIES, EPSILON
 from bas.studies.shares.attention import WEIGHTS, Attention, SharesSession, centres
 from bas.studies.shares.contours import MEASURES
+from bas.studies.shares.results import ACOUSTIC
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +197,53 @@ def test_the_table_is_what_the_jobs_say(work: Path, results: dict[str, Any]) -> 
     assert results["ceiling"]["raters"] == 10
 
 
+def test_the_row_of_recordings_is_fitted_chosen_and_scored_as_it_says(work: Path, results: dict[str, Any]) -> None:
+    """By hand, with scikit-learn's own kernel: fitted on the fit part, C by the valid part, scored on the test part."""
+    run = Run.open(work / "runs/whole/plain")
+    saved = Functionals.load(run.folder / "functionals.npz")
+    assert saved.values_UF.shape == (SPEAKERS * TAKES, 6373)
+    metric, rows, again = run.metrics["Spearman"], [], []
+    for f, fold in enumerate(run.protocol.folds):
+        x_UF, y_UO = saved.of(fold.fit), run.targets[[run.position[i] for i in fold.fit]]
+        mean_F, std_F = x_UF.mean(0), x_UF.std(0)
+        std_F[std_F < 1e-6 * np.abs(mean_F)] = 1
+        std_F[std_F == 0] = 1
+
+        def predicted(strength: float, ids: Sequence[str], seen: Any = (x_UF, y_UO, mean_F, std_F)) -> np.ndarray:
+            x_UF, y_UO, mean_F, std_F = seen
+            new_UF = (saved.of(ids) - mean_F) / std_F
+            svrs = [SVR(kernel="linear", C=strength, epsilon=EPSILON).fit((x_UF - mean_F) / std_F, y) for y in y_UO.T]
+            return np.column_stack([svr.predict(new_UF) for svr in svrs])
+
+        valid = run.targets[[run.position[i] for i in fold.valid]]
+        best = max(COMPLEXITIES, key=lambda c: (metric(valid, predicted(c, fold.valid)), -c))
+        job = read_result(run, Job(Kind.LINEAR, ACOUSTIC, f, 0), LinearResult)
+        assert job.strength == best
+        np.testing.assert_allclose(job.test.predictions, predicted(best, fold.test), atol=2e-3)
+        assert job.parameters == 2 * (6373 + 1)
+        rows.append(job.test.predictions)
+        again.append(job.again)
+    folds_N = np.repeat(np.arange(FOLDS), [len(fold.test) for fold in run.protocol.folds])
+    row = Predictions(np.concatenate(rows)[None], folds_N, np.concatenate(again, axis=1))
+    targets, units = comparison.tested(run)
+    told = results["recordings"][ACOUSTIC]
+    assert told["metrics"]["Spearman"]["mean"] == pytest.approx(metric(targets, row.rows_SN[0]))
+    assert told["metrics"]["Spearman natural"]["mean"] > 0.6, "the louder, the more natural"
+    assert told["interval"]["low"] < told["metrics"]["Spearman"]["mean"] < told["interval"]["high"]
+    for of_store in results["stores"]:
+        other = Run.open(work / "runs/whole" / of_store["store"])
+        jobs = comparison.results_of(other, "CNN+LSTM")
+        network = Predictions(
+            np.array([np.concatenate([job.test.predictions for job in of_seed]) for of_seed in jobs]), folds_N
+        )
+        expected, found = paired(targets, network, row, units, metric), of_store["against_acoustic"]["CNN+LSTM"]
+        assert (found["difference"], found["p"]) == pytest.approx((expected.difference, expected.p))
+        assert set(of_store["against_acoustic"]) == set(other.baselines)
+        assert ACOUSTIC not in of_store["rows"]
+    assert not [path for path in (work / "runs/whole/padded/jobs").iterdir() if "SVR" in path.name]
+    assert not (work / "runs/whole/padded/functionals.npz").exists()
+
+
 def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: dict[str, Any]) -> None:
     folder, said = work / "runs/whole", (work / "said.txt").read_text()
     page = (folder / "table.md").read_text()
@@ -202,11 +252,18 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
         "Encoder x attention: Spearman",
         "One network an emotion against one for all: Spearman",
         "Stores against plain: Spearman",
+        "Networks against openSMILE+SVR: Spearman",
         "Metadata: Spearman",
         "What attention goes with",
         "Every metric on plain",
         "Every metric on padded",
+        "Every metric of openSMILE+SVR",
     ]
+    recordings = page.partition("## Networks against openSMILE+SVR")[2].partition("##")[0]
+    score = results["recordings"][ACOUSTIC]["metrics"]["Spearman"]["mean"]
+    assert f"minus openSMILE+SVR ({100 * score:.1f})" in recordings
+    assert recordings.count("\n| plain | CNN+LSTM | ") == recordings.count("\n| padded | CNN+LSTM | ") == 1
+    assert page.count("\n| openSMILE+SVR | ") == 1, "once, not beside every store"
     ablation = page.partition("## Encoder")[2].partition("##")[0]
     assert ablation.count("\n| plain | CNN+LSTM | ") == ablation.count("\n| padded | CNN+LSTM, one an emotion | ") == 1
     assert "| ridge regression | mean share | ceiling |" in ablation
@@ -220,6 +277,7 @@ def test_the_report_is_a_page_data_figures_and_tensorboard(work: Path, results: 
         "correlations are not corrected for their number",
         "Ceiling, what knowing every true share would reach with 10 listeners",
         "With metadata: one-hot columns of sex",
+        "openSMILE+SVR, after the challenge's baseline: the 6,373 functionals of ComParE 2016",
         "padded: fake, padded with zeros to 0.6 s; layer 1.",
         "plain, mean share: the prediction of natural is constant",
         "Frames are means of 2.",
@@ -267,6 +325,8 @@ def test_a_second_call_does_nothing_new(work: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("measured or trained again")
 
     monkeypatch.setattr(study, "contours", never)
+    monkeypatch.setattr(study.acoustic, "functionals", never)
+    monkeypatch.setattr(study.acoustic, "regress", never)
     monkeypatch.setattr(study.page, "draw", lambda folder, results, console: None)
     monkeypatch.setattr("bas.runs.jobs.fit_ensemble", never)
     assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
@@ -354,6 +414,38 @@ def test_without_opensmile_nothing_is_trained(
     assert "pip install 'bas[dynamics]'" in refused(capsys, words(["plain"], "none"))
     assert not (work / "runs/none").exists()
     assert "opensmile, which is not installed" in refusal(acoustics.contours, [("a", np.zeros(800, np.float32))])
+
+
+def test_functionals_that_are_damaged_are_told(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(work)
+    path, job = (
+        work / "runs/whole/plain" / name for name in ("functionals.npz", "jobs/linear-openSMILE+SVR-fold1-seed0.json")
+    )
+    held, result = path.read_bytes(), job.read_bytes()
+    path.write_bytes(held[:-40])
+    job.unlink()  # only a job that is left needs them
+    try:
+        line = refused(capsys, words(["plain", "padded"], "whole", "--metadata", "sex"))
+    finally:
+        path.write_bytes(held)
+        job.write_bytes(result)
+    assert "functionals.npz: damaged; delete it: the functionals are measured again" in line
+
+
+def test_a_fold_that_was_lost_is_done_again_with_the_same_numbers(
+    work: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    job = work / "runs/whole/plain/jobs/linear-openSMILE+SVR-fold1-seed0.json"
+    before = json.loads(job.read_text())
+    job.unlink()
+    monkeypatch.setattr(study.page, "draw", lambda folder, results, console: None)
+    monkeypatch.setattr(study.acoustic, "functionals", lambda *given: pytest.fail("measured again"))
+    assert main(words(["plain", "padded"], "whole", "--metadata", "sex")) == 0
+    of_time = {"seconds": 0.0, "sha256": ""}
+    assert json.loads(job.read_text()) | of_time == before | of_time
 
 
 def test_one_seed_and_one_store(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
