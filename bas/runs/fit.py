@@ -33,13 +33,15 @@ from bas.training.stack import Loss
 class Fitted:
     """A trained network or committee with the weights of its best epochs, its data, and the records of each network.
 
-    data: as the last network saw it; utterances of other speakers than it was trained on are the same for all.
+    data: as the last network saw it; utterances of other speakers than it was trained on are the same for all. stops:
+    of a `PerOutput` the epoch that each of its networks keeps.
     """
 
     network: Network | LinearModel | Committee
     data: Data
     curves: tuple[list[Record], ...]
     seconds: float
+    stops: tuple[int, ...] = ()
 
     @property
     def kept(self) -> list[Record]:
@@ -169,8 +171,10 @@ def fit(
         keep_best="score",
         keep_checkpoint=inner or keep_checkpoint,
     )
+    apart = zip(*(record.get(APART, ()) for record in records), strict=True)
+    stops = tuple(scores.index(max(scores)) for scores in apart)
     records = [{name: value for name, value in record.items() if name != APART} for record in records]
-    return Fitted(network, data, (records,), seconds)
+    return Fitted(network, data, (records,), seconds, stops)
 
 
 def _begin(
@@ -212,7 +216,8 @@ def fit_again(
     after_epoch: Callable[[Record], None],
     checkpoint: Path | None = None,
 ) -> Fitted:
-    """`fit`, then the same from its initial weights on fit and valid part together, for as many epochs as were kept.
+    """`fit`, then the same from its initial weights on fit and valid part together, for as many epochs as were kept,
+    each network of a `PerOutput` for its own.
 
     So everything but the test part trains, as where a paper has no valid part, and nothing is chosen on what trained.
     The curves are those of `fit`; after_epoch also takes the later records, which say `refit` and have no score. The
@@ -224,11 +229,12 @@ def fit_again(
         return _solved(solve(session, summary, settings, fold, [parts], whole), after_epoch)
     first = fit(session, space, architecture, settings, fold, seed, after_epoch, checkpoint, keep_checkpoint=True)
     network, data, loss = _begin(session, space, architecture, settings, fold, seed, whole)
+    stops = first.stops
 
     def record(epoch: Epoch) -> Record:
         result = {"epoch": epoch.index, "loss": epoch.loss, "refit": True}
         after_epoch(result)
-        return result
+        return result | ({APART: [-abs(epoch.index - stop) for stop in stops], "score": 0.0} if stops else {})
 
     _, seconds = optimise(
         network,
@@ -240,7 +246,8 @@ def fit_again(
         seed_of(fold, seed),
         record,
         checkpoint and checkpoint.with_suffix(f".refit{checkpoint.suffix}"),
-        epochs=first.kept[0]["epoch"] + 1,
+        keep_best="score" if stops else None,
+        epochs=max(stops or (first.kept[0]["epoch"],)) + 1,
     )
     return Fitted(network, data, first.curves, first.seconds + seconds)
 

@@ -16,13 +16,13 @@ from records import record
 from running import begin
 
 from bas.networks.network import PerOutput
-from bas.runs.fit import fit
+from bas.runs.fit import _begin, _forward, fit, fit_again
 from bas.runs.plan import Job, Kind, Plan
 from bas.runs.run import Run
 from bas.runs.session import Session
 from bas.runs.stacked import stacks
 from bas.training import loop
-from bas.training.loop import outputs
+from bas.training.loop import optimise, outputs
 from bas.training.settings import settings
 
 JOB = Job(Kind.BASELINE, "one each", 0, 0)
@@ -81,14 +81,34 @@ def apart_with(watched: Any) -> Any:
     return called
 
 
-@pytest.mark.parametrize("kill", [3, 6])
-def test_a_killed_one_ends_with_the_same_numbers(tmp_path: Path, kill: int) -> None:
-    whole, killed = (begun(tmp_path / name) for name in ("whole", "killed"))
+def test_refitted_each_trains_for_its_own_number_of_epochs(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run", refit="true")
+    session, space = Session(run), run.baselines[JOB.row]
+    fitted = fit_again(session, space, space.only(), run.plan.settings, 0, 0, lambda record: None)
+    first = fit(session, space, space.only(), run.plan.settings, 0, 0, lambda record: None)
+    stops, whole = first.stops, run.protocol.folds[0].joined()
+    assert len(set(stops)) == 2, "a case in which they differ"
+    network, data, loss = _begin(session, space, space.only(), run.plan.settings, 0, 0, whole)
+    ends: list[torch.Tensor] = []
+
+    def after(epoch: Any) -> dict[str, Any]:
+        ends.append(outputs(network, data, session.members(whole.test)))
+        return {}
+
+    optimise(network, _forward(network), loss.fit, data, session.members(whole.fit), run.plan.settings, 0, after)
+    test = outputs(fitted.network, fitted.data, session.members(whole.test))
+    for o, stop in enumerate(stops):
+        assert torch.equal(test[:, o], ends[stop][:, o]), (o, stop)
+
+
+@pytest.mark.parametrize(("refit", "kill"), [("false", 3), ("false", 6), ("true", 6), ("true", 10)])
+def test_a_killed_one_ends_with_the_same_numbers(tmp_path: Path, refit: str, kill: int) -> None:
+    whole, killed = (begun(tmp_path / name, refit=refit) for name in ("whole", "killed"))
     with mock.patch.object(loop, "CHECKPOINT_SECONDS", 0.0):
-        ticking(whole, JOB)
+        total = ticking(whole, JOB)
         with pytest.raises(KilledError):
             ticking(killed, JOB, kill=kill)
-        assert ticking(killed, JOB) < 8, "it went on"
+        assert ticking(killed, JOB) < total, "it went on"
     assert without_time(record(killed.job_path(JOB.name))) == without_time(record(whole.job_path(JOB.name)))
 
 
