@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from bas.blocks import MeanPool
 from bas.errors import UserError
 from bas.networks.linear import LinearModel
+from bas.networks.network import varying
 from bas.protocols import Fold
 from bas.runs.session import Session
 from bas.stats import Metric
@@ -114,8 +115,19 @@ def choose_strength(
 
 
 def make(linear: Linear, strength: float) -> Any:
-    """The task's linear model behind a standardisation."""
-    return make_pipeline(StandardScaler(), linear(strength))
+    """A linear model behind a standardisation."""
+    return make_pipeline(_Standardise(), linear(strength))
+
+
+class _Standardise(StandardScaler):  # type: ignore[misc]  # scikit-learn has no types
+    """Of what varies (`network.varying`): else rounding would be scaled to 1, and the first change to millions."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray | None = None) -> _Standardise:
+        super().fit(X)
+        std_D, size_D = np.sqrt(self.var_), np.sqrt(self.var_ + self.mean_**2)
+        flat_D = (varying(*map(torch.from_numpy, (std_D, size_D))) == 0).numpy()
+        self.scale_: np.ndarray = np.where(flat_D, 1.0, self.scale_)
+        return self
 
 
 def as_network(model: Any, outputs: int) -> LinearModel | None:

@@ -32,3 +32,16 @@ def test_what_has_no_value_is_the_fit_parts_mean() -> None:
     assert np.isfinite(predicted_UO).all()
     np.testing.assert_allclose(predicted_UO[10], model.predict(np.nanmean(holes_UF[:40], 0)[None])[0])
     np.testing.assert_allclose(predicted_UO[10], model[-1].intercept_)
+
+
+def test_rounding_is_no_deviation() -> None:
+    """Some functionals are one number in training, but for its last bit, and another in a test part."""
+    flat_UF = X_UF.copy()
+    flat_UF[:40, 7] = np.where(
+        np.arange(40) % 2, np.float32(16.666666), np.nextafter(np.float32(16.666666), np.float32(0))
+    )
+    flat_UF[40:, 7] = 33.3
+    predicted_UO = make(SupportVectors, 0.01).fit(flat_UF[:40], Y_UO[:40]).predict(flat_UF[40:])
+    without_UF = np.delete(flat_UF, 7, axis=1)
+    expected_UO = make(SupportVectors, 0.01).fit(without_UF[:40], Y_UO[:40]).predict(without_UF[40:])
+    np.testing.assert_allclose(predicted_UO, expected_UO, atol=1e-5)

@@ -206,8 +206,7 @@ def test_the_row_of_recordings_is_fitted_chosen_and_scored_as_it_says(work: Path
     for f, fold in enumerate(run.protocol.folds):
         x_UF, y_UO = saved.of(fold.fit), run.targets[[run.position[i] for i in fold.fit]]
         mean_F, std_F = x_UF.mean(0), x_UF.std(0)
-        std_F[std_F < 1e-6 * np.abs(mean_F)] = 1
-        std_F[std_F == 0] = 1
+        std_F[std_F <= 1e-6 * np.sqrt(mean_F**2 + std_F**2)] = 1
 
         def predicted(strength: float, ids: Sequence[str], seen: Any = (x_UF, y_UO, mean_F, std_F)) -> np.ndarray:
             x_UF, y_UO, mean_F, std_F = seen
