@@ -202,7 +202,7 @@ MUTANTS = [
     Mutant(
         "a row that is trained once more takes all the epochs",
         "bas/runs/fit.py",
-        '        epochs=first.kept[0]["epoch"] + 1,\n',
+        '        epochs=max(stops or (first.kept[0]["epoch"],)) + 1,\n',
         "        epochs=None,\n",
         "tests/runs/test_refit.py -k 'trains_on_all or both_parts'",
     ),
@@ -867,10 +867,17 @@ MUTANTS = [
         f"{LOSSES} -k 'smoothing or validation'",
     ),
     Mutant(
+        "rounding is a deviation",
+        "bas/runs/linear.py",
+        "make_pipeline(_Standardise(), ",
+        "make_pipeline(StandardScaler(), ",
+        "tests/studies/test_shares_acoustic.py -k rounding",
+    ),
+    Mutant(
         "the linear row ignores class weights",
         "bas/runs/linear.py",
-        "    linear = run.linears[row]\n",
-        "    linear = run.task.linears[row]\n",
+        "session.run.linears[row]",
+        "session.run.task.linears[row]",
         f"{LOSSES} -k scikit_learns",
     ),
     Mutant(
