@@ -93,7 +93,8 @@ def extract(experiment: Source, *, part: str | None = None, console: Console | N
     if len(choice.features) > 1:
         raise UserError(f"extract: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus, left_out = _selected(open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns), choice)
+    whole = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
+    corpus, left_out = _selected(whole, choice)
     group = Group.of_torchrun() if share is None else Group.of_torchrun().of_part(share)
     if group.rank:  # the first process speaks for all
         console = console_of(None)
@@ -121,7 +122,7 @@ def extract(experiment: Source, *, part: str | None = None, console: Console | N
         columns=choice.columns,
         left_out=left_out,
     )
-    if not fill(corpus, encoder, folder, request, console, group, of.batch_seconds):
+    if not fill(whole, encoder, folder, request, console, group, of.batch_seconds):
         say(console, f"features: {folder}, part {part} is done; the last part, or the command without it, completes it")
         return folder
     _say_skipped(FeatureStore(folder).info.skipped, console, "; the same command tries them again")
@@ -143,14 +144,15 @@ def import_features(experiment: Source, *, console: Console | None = None, **cha
     if len(choice.features) > 1:
         raise UserError(f"import: fills one store of {', '.join(choice.features)}; name it with --features")
     of, reader, root = choice.encoder, str(choice.corpus.reader), Path(str(choice.corpus.root)).expanduser()
-    corpus, left_out = _selected(open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns), choice)
+    whole = open_corpus(reader, root, choice.corpus.accept_truncated, choice.columns)
+    corpus, left_out = _selected(whole, choice)
     for line in filter(None, (corpus.note, *corpus.remarks, *corpus.gaps)):
         say(console, f"{corpus.name}: {line}")
     folder = Path(choice.features[0]).expanduser() if choice.features else choose.store_folder(corpus, str(of.name))
     truncated, columns = choice.corpus.accept_truncated, choice.columns
     request = Request(reader, root, dtype=of.dtype, truncated=truncated, columns=columns, left_out=left_out)
     with open_source(Path(str(of.source)).expanduser()) as source:
-        store = import_into(corpus, source, folder, request, str(of.name), float(of.frame_rate or 0), console)
+        store = import_into(whole, source, folder, request, str(of.name), float(of.frame_rate or 0), console)
     _say_skipped(store.info.skipped, console)
     say(console, f"features: {folder}, complete")
     return folder

@@ -58,7 +58,7 @@ def import_features(
     frames that the frame rate does not make, NaN and infinite values, values that the dtype cannot hold, too little
     disk, and a folder that holds something else.
     """
-    recordings, unusable = survey(corpus, console)
+    recordings, unusable = survey(request.asked(corpus), console)
     skipped = {**request.left_out, **unusable}
     _tell_unknown(corpus, source, console)
     if missing := [id_ for id_ in recordings if id_ not in source]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Request:
 
     reader, root, columns: how the corpus was opened, so that a run can read its labels. layers: numbers of
     hidden states; None: all. dtype: as stored. longest: in seconds; None: any.
-    truncated: as the corpus was opened (see `bas.corpora.Utterance`). left_out: by id, why other utterances of the
-    corpus are not asked for; what is stored of them stays.
+    truncated: as the corpus was opened (see `bas.corpora.Utterance`). left_out: by id, why these utterances of the
+    corpus are not asked for.
     """
 
     reader: str
@@ -50,6 +50,11 @@ class Request:
     truncated: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def asked(self, corpus: Corpus, stored: Collection[str] = ()) -> Corpus:
+        """The utterances that are asked for, and those that are stored: a store has all its layers of each."""
+        chosen = (u for u in corpus.utterances if u.id in stored or u.id not in self.left_out)
+        return replace(corpus, utterances=tuple(chosen))
 
 
 def make_plan(
@@ -67,7 +72,10 @@ def make_plan(
     layers = tuple(sorted({*_layers(encoder, request.layers), *stored}))
     longest = None if request.longest is None else round(request.longest * audio.SAMPLE_RATE)
     padded = encoder.samples if isinstance(encoder, Padded) else None
-    recordings, unusable = survey(corpus, console, encoder.min_samples, longest, padded)
+    old = _read_old(folder)
+    planned = {id_ for ids in old.shards for id_ in ids} if old else set()
+    asked = request.asked(corpus, planned)
+    recordings, unusable = survey(asked, console, encoder.min_samples, longest, padded)
     skipped = {**request.left_out, **unusable}
     fresh = StoreInfo(
         request.reader,
@@ -82,13 +90,11 @@ def make_plan(
         truncated=request.truncated,
         columns=dict(request.columns),
     )
-    old = _read_old(folder)
     if old is None:
         return replace(fresh, shards=cut(recordings, recordings, fresh, request.shard_bytes, processes))
     _compare_settings(folder, old, fresh)
     compare(folder, old, encoder)
-    planned = {id_ for ids in old.shards for id_ in ids}
-    _check_unchanged(folder, old, {*(u.id for u in corpus.utterances), *request.left_out}, recordings)
+    _check_unchanged(folder, old, {u.id for u in corpus.utterances}, recordings)
     new = [id_ for id_ in recordings if id_ not in planned]
     return replace(
         fresh,

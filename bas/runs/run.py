@@ -189,10 +189,14 @@ def open_labelled(info: StoreInfo, labels: str | None, keep: Sequence[str] = (),
     """The store's corpus. labels: as `bas.corpora.labels.relabel` takes them; None: unchanged.
 
     keep: own columns of the table of labels, if they are of one, else of the corpus's. where: see `select`; it goes by
-    the labels.
+    the labels. UserError where the store holds none of what is selected.
     """
     corpus = corpus_of(info, () if is_table(labels) else keep)
-    return select(corpus if labels is None else relabel(corpus, labels, keep), where)
+    chosen = select(corpus if labels is None else relabel(corpus, labels, keep), where)
+    if where and all(u.id in info.skipped for u in chosen.utterances):
+        has = f"the feature store has none of these {len(chosen.utterances)} utterances"
+        raise UserError(f"--where {' '.join(where)}: {has}; extract them, or select others")
+    return chosen
 
 
 def without_skipped(corpus: Corpus, info: StoreInfo) -> Corpus:

@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sounds import tone
 
@@ -18,6 +19,7 @@ from bas.errors import UserError
 from bas.features.store import FeatureStore, StoreInfo
 
 RUN = "--layer=0 --space=ser_bas3 --seeds=1 --workers=1 --protocol=speaker:2"
+EPOCH = "--set epochs=1"
 SMALL = " ".join(f"--set={one}" for one in ("epochs=1", "width=8", "strategy=random", "committee=1"))
 
 
@@ -141,3 +143,98 @@ def test_other_verbs_take_the_same_part(
     capsys.readouterr()
     do(f"corpus show {table}")
     assert "12 of 32 utterances" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def esd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ESD's layout: two Mandarin and two English speakers, five emotions, two utterances of each."""
+    root = tmp_path_factory.mktemp("esd")
+    for speaker in (1, 2, 11, 12):
+        for block, emotion in enumerate(("Neutral", "Angry", "Happy", "Sad", "Surprise")):
+            for sentence in (1, 51):
+                name = f"{speaker:04}_{350 * block + sentence:06}"
+                tone(
+                    root / f"esd/{speaker:04}/{emotion}/{name}.wav",
+                    0.3,
+                    hertz=150 + 60 * block + 7 * speaker + sentence,
+                )
+    return root
+
+
+ESD = "extract --corpus esd --root esd --encoder log-mel"
+
+
+def test_the_halves_of_esd_are_all_of_it(esd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(esd)
+    do(f"{ESD} --features whole")
+    for language in ("en", "zh"):
+        Path("half.toml").write_text(f'[corpus]\nreader = "esd"\nroot = "esd"\nwhere = "language={language}"\n')
+        do(f"extract half.toml --encoder log-mel --features {language}")
+    whole, english, mandarin = (set(FeatureStore(name).ids) for name in ("whole", "en", "zh"))
+    assert {id_[:4] for id_ in english} == {"0011", "0012"}
+    assert (english | mandarin, english & mandarin) == (whole, set())
+    do(f"probe --features whole --name p --where language=en label=angry|happy --protocol speaker:2 --seeds 1 {EPOCH}")
+    folds = json.loads(Path("runs/p/whole/disjoint/protocol.json").read_text())["folds"]
+    probed = {id_ for fold in folds for part in fold.values() for id_ in part}
+    assert probed == {f"{s:04}_{350 * b + n:06}" for s in (11, 12) for b in (1, 2) for n in (1, 51)}
+
+
+def test_a_store_of_the_other_part_is_refused(
+    esd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(esd)
+    do(f"{ESD} --features english --where language=en")
+    capsys.readouterr()
+    assert main(f"retrain --features english --name none --where language=zh {RUN} {SMALL}".split()) == 2
+    said = "the feature store has none of these 20 utterances; extract them, or select others"
+    assert capsys.readouterr().err.strip() == f"bas: --where language=zh: {said}"
+
+
+NANO = "extract --corpus esd --root esd --encoder bas-hubert-nano"
+
+
+def test_a_layer_is_added_to_all_that_is_stored(esd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(esd)
+    do(f"{NANO} --features nano --layers 0 --where language=zh")
+    do(f"{NANO} --features nano --layers 1 --where speaker=0011")
+    store = FeatureStore("nano")
+    assert {id_[:4] for id_ in store.ids} == {"0001", "0002", "0011"}
+    assert {len(store.read(id_, layer)) > 0 for id_ in store.ids for layer in (0, 1)} == {True}
+    assert {id_[:4] for id_ in store.info.skipped} == {"0012"}
+    do("features verify nano")
+
+
+def test_a_stopped_part_is_completed_with_another(esd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(esd)
+    do(f"{ESD} --features stopped --where language=en --part 1/2")
+    do(f"{ESD} --features stopped --where speaker=0001")
+    assert {id_[:4] for id_ in FeatureStore("stopped").ids} == {"0001", "0011", "0012"}
+
+
+def test_a_recording_that_is_stored_and_not_selected_may_not_change(
+    cups: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(cups)
+    table = "--corpus manifest --root cups.csv --encoder log-mel --features changed"
+    do(f"extract {table} --where speaker=s0")
+    before = Path("s0n0.wav").read_bytes()
+    tone(Path("s0n0.wav"), 0.3, hertz=999)
+    capsys.readouterr()
+    assert main(f"extract {table} --where speaker=s1".split()) == 2
+    Path("s0n0.wav").write_bytes(before)
+    assert "s0n0 was extracted from another recording" in capsys.readouterr().err
+
+
+def test_arrays_of_what_is_not_selected_are_of_the_corpus(
+    cups: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(cups)
+    Path("arrays").mkdir()
+    for s in range(8):
+        for n in range(4):
+            np.save(f"arrays/s{s}n{n}.npy", np.full((2, 30, 3), s + n, np.float32))
+    table = "--corpus manifest --root cups.csv --encoder mine --source arrays --frame-rate 100"
+    capsys.readouterr()
+    do(f"features import {table} --features mine --where language=en")
+    assert "no utterance" not in capsys.readouterr().out
+    assert len(FeatureStore("mine").ids) == 16

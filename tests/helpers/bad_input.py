@@ -242,6 +242,8 @@ CASES = {
         "a selection by no field": Case(f"{SHOW} --where tongue=en"),
         "a selection of no value": Case(f"{SHOW} --where speaker=zoe"),
         "a selection without a value": Case(f"{SHOW} --where speaker"),
+        "a selection by a field twice": Case(f"{SHOW} --where speaker=anna speaker=ben"),
+        "a selection that leaves nothing": Case(f"{SHOW} --where speaker=anna id=b1"),
         "a table of labels for another corpus": Case(
             f"{SHOW} --labels ages.csv --keep age", lambda: write("ages.csv", "id,age\nzoe,3\n")
         ),
