@@ -57,15 +57,15 @@ def _next(verb: str, command: Command, result: Any) -> list[str]:
 
         choice = command.experiment
         first = next(iter(stores_of(choice, verb).values()))
+        of = ("labels", "corpus.keep", "corpus.where")  # whose labels, and which utterances
         if verb == "probe":
-            task = ("spaces", "labels", "corpus.keep")  # what says which
-            return command.words("search", task, features=[str(first)], layer=["best"])
+            return command.words("search", ("spaces", *of), features=[str(first)], layer=["best"])
         if verb == "words":
             means = beside(first, "words", "mean")
-            return command.words("compare", (), features=[str(means)], layer=["best"])
+            return command.words("compare", of, features=[str(means)], layer=["best"])
         layer = {"layer": [str(choice.layer[0])]} if choice.layer else {}
-        spaces = choice.spaces or SPACES["shares"]
-        return command.words("compare", (), features=[str(first)], spaces=spaces, **layer)
+        spaces = choice.spaces or SPACES["shares"]  # another preset's has no search of its own
+        return command.words("compare", ("preset", *of), features=[str(first)], spaces=spaces, **layer)
     if verb == "compare":
         return take(result)
     return ["board"]

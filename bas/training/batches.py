@@ -319,7 +319,7 @@ def training_batches(data: Batched, members: Tensor, size: int, generator: torch
     A corpus of more than POOL batches is sorted as a whole and cut as `sizes_of` says; each length counts as up to
     JITTER / 2 more or less, and the cuts are one of DRAWS, so that who is together changes from epoch to epoch. In a
     smaller one that would hardly change, or only at the price of padding: there each epoch draws MIXED batches at a
-    time, sorts these and cuts them evenly. (On EmoDB batches that stay cost the ensemble of a race a point.) A single
+    time, sorts these and cuts them evenly. (Cut like a large one, EmoDB cost the ensemble of a race a point.) A single
     utterance that is left over joins another batch. All depends on the generator alone.
     """
     shuffled = members[torch.randperm(len(members), generator=generator)]

@@ -142,7 +142,7 @@ def _keep_better(best: dict[str, Any], model: nn.Module, record: Record, score: 
     scores = record.get(APART, [record[score]])
     parts = [f"networks.{o}." for o in range(len(scores))] if APART in record else [""]
     if not best:
-        best.update(score=[-math.inf] * len(scores), model={k: v.clone() for k, v in model.state_dict().items()})
+        best.update(score=list(scores), model={k: v.clone() for k, v in model.state_dict().items()})
     for number, (part, now) in enumerate(zip(parts, scores, strict=True)):
         if now > best["score"][number]:
             best["score"][number] = now

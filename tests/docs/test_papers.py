@@ -22,7 +22,13 @@ from bas.training.settings import PRESETS
 pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs" / "papers.md"
-STANDINS = {"microsoft/wavlm-large": NANO, "bert-base-uncased": "random", "emodb.toml": "my.toml", "other": "backwards"}
+STANDINS = {
+    "microsoft/wavlm-large": NANO,
+    "bert-base-uncased": "random",
+    "emodb.toml": "my.toml",
+    "esd.toml": "my.toml",
+    "other": "backwards",
+}
 ONE = ["--seeds=1", "--workers=1"]
 SHORT = {
     "compare": [*ONE, "--set=epochs=2", "--set=stride=4"],

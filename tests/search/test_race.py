@@ -315,6 +315,8 @@ def test_attention_in_the_one_slot_that_needs_it_is_found_by_training() -> None:
 
 
 LONG = replace(SETTINGS, epochs=30, lr=0.1)  # a linear model has to converge, too
+TEN = max(SEEDS, 10)
+"""Of the tasks without attention, which take seconds: of three seeds, nine in ten would allow no miss."""
 POOLS = SearchSpace({"layer": {"none": Skip, "FFN": FFN}}, {"mean": MeanPool, "statistics": StatisticsPool})
 
 
@@ -336,14 +338,14 @@ def noisy(seed: int, spread: bool) -> tuple[Data, Tensor]:
 
 @pytest.mark.slow
 def test_statistics_are_found_by_training_where_the_mean_says_nothing() -> None:
-    found = [trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture for seed in range(SEEDS)]
-    assert sum(of["pool"] == "statistics" for of in found) >= 0.9 * SEEDS, found
+    found = [trained(POOLS, noisy(seed, spread=True), seed, LONG).architecture for seed in range(TEN)]
+    assert sum(of["pool"] == "statistics" for of in found) >= 0.9 * TEN, found
 
 
 @pytest.mark.slow
 def test_no_block_is_taken_by_training_where_the_mean_says_all() -> None:
-    found = [blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) for seed in range(SEEDS)]
-    assert found.count([]) >= 0.9 * SEEDS, found
+    found = [blocks(trained(POOLS, noisy(seed, spread=False), seed, LONG).architecture) for seed in range(TEN)]
+    assert found.count([]) >= 0.9 * TEN, found
 
 
 # Architectures that are the same network
