@@ -212,7 +212,7 @@ def runs() -> Iterator[tuple[str, int, list[str]]]:
     yield "probe", 12, ["probe", *both, *heads, *BY_SPEAKER, "--percent=50"]
     yield "words", 17, ["words", "--features=cups", "--protocol=own", *heads, *BY_SPEAKER, "--text-encoder=random"]
     shares = ["--features=cups", "--protocol=own", "--layer=best", *heads, *changes(width=8)]
-    yield "shares", 16, ["shares", *shares, "--metadata=sex"]
+    yield "shares", 17, ["shares", *shares, "--metadata=sex"]
     cost = ["protocol", "cost", *cups[:1], *SMALL, *TINY, "--layer=best", *PLAIN]
     yield "leak", 6, [*cost, "--clean=split.json", "--leaky=leaky.json"]
 
