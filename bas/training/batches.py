@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -26,12 +25,7 @@ from bas.networks.network import varying
 
 AHEAD = 2  # batches that are read ahead while one trains
 SCORED = 64  # utterances in a batch that is only scored
-LEAST, LARGEST = 0.25, 2.0  # utterances in a batch that trains, as shares of the setting
-MIXED = 8  # batches of a small corpus that are sorted at a time
-JITTER = 0.04  # of a length
-DRAWS, UNSURE = 8, 0.3  # ways to cut a corpus into batches; by which shares of themselves lengths differ in one
-POOL = 64  # batches that are cut at once; a corpus of fewer is a small one
-UNEVEN = 0.01  # what a batch of twice the setting counts, beside its own frames: sizes differ where it spares padding
+MOVED = 0.75  # batches by which an utterance moves in the order of lengths, at most
 PIECE_BYTES = 2**22  # bytes of frames, as stored, that are read at a time
 CPU = torch.device("cpu")
 
@@ -155,11 +149,13 @@ class Data:
         mask_BT = self._here(within_T < lengths_B[:, None])
         if isinstance(self.frames_ND, Tensor) and self.frames_ND.is_cuda:
             x_BTD = gathered(self.frames_ND, self._here(self.starts_U[members_B]), mask_BT)
+            x_BTD.masked_fill_(~mask_BT[..., None], 0.0)
         else:
             x_BTD = self._copied(members_B, mask_BT)
         if self.moved:
             x_BTD = self.moved(x_BTD, members_B)
-        return x_BTD.masked_fill_(~mask_BT[..., None], 0.0), mask_BT, self.targets_U[self._here(members_B)]
+            x_BTD.masked_fill_(~mask_BT[..., None], 0.0)
+        return x_BTD, mask_BT, self.targets_U[self._here(members_B)]
 
     def _copied(self, members_B: Tensor, mask_BT: Tensor) -> Tensor:
         """The frames of a batch, copied row by row: on a CPU as fast as gathering them, and a store has only rows."""
@@ -283,7 +279,7 @@ def sizes(store: FeatureStore, ids: Sequence[str], stride: int, batch_size: int,
     frames = [store.num_frames(i) for i in ids]
     lengths = [-(-n // stride) for n in frames]
     means = 4 * dim * len(ids)
-    batch = 4 * dim * max(lengths) * max(int(LARGEST * batch_size), SCORED)
+    batch = 4 * dim * max(lengths) * max(batch_size, SCORED)
     # A piece as stored, and one utterance of it in float32; the batch that trains, those ahead, and one in the making.
     # A piece of several layers is there twice: before and after they are put side by side.
     reading = (4 + (states > 1)) * max(PIECE_BYTES, frame_bytes * max(frames))
@@ -316,77 +312,18 @@ def by_speaker(data: Data, fit: Tensor, speakers: Sequence[str | None]) -> Data:
 def training_batches(data: Batched, members: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
     """The batches of one epoch in random order, each of utterances of like length, so that there is little padding.
 
-    A corpus of more than POOL batches is sorted as a whole and cut as `sizes_of` says; each length counts as up to
-    JITTER / 2 more or less, and the cuts are one of DRAWS, so that who is together changes from epoch to epoch. In a
-    smaller one that would hardly change, or only at the price of padding: there each epoch draws MIXED batches at a
-    time, sorts these and cuts them evenly. (Cut like a large one, EmoDB cost the ensemble of a race a point.) A single
-    utterance that is left over joins another batch. All depends on the generator alone.
+    Each utterance moves by up to MOVED batches in the order of lengths, so that who is together changes from epoch to
+    epoch, in a small corpus as in a large one. That order is cut into as many batches as if each had `size`, all of one
+    size but for one utterance, so that utterances count alike; none is of a single one, unless `size` is 1 or there is
+    no other. All depends on the generator alone.
     """
-    shuffled = members[torch.randperm(len(members), generator=generator)]
-    batches: list[Tensor] = []
-    if len(members) <= POOL * size:
-        for pool in torch.split(shuffled, MIXED * size):
-            batches.extend(torch.split(pool[data.lengths_U[pool].argsort(stable=True)], size))
-        if len(batches) > 1 and len(batches[-1]) == 1 < size:
-            batches[-2:] = [torch.cat(batches[-2:])]
-    else:
-        lengths_B = data.lengths_U[shuffled]
-        moved_B = lengths_B * (1 + JITTER * (torch.rand(len(shuffled), generator=generator) - 0.5))
-        draw = int(torch.randint(DRAWS, (), generator=generator))
-        sizes = sizes_of(lengths_B.sort().values.numpy().tobytes(), size, draw)
-        batches.extend(torch.split(shuffled[moved_B.argsort(stable=True)], sizes))
-    order = torch.randperm(len(batches), generator=generator)
-    return [batches[int(i)] for i in order]
-
-
-def shares(batches: Sequence[Tensor]) -> list[float]:
-    """The utterances of each batch, as a share of a batch's mean: by what its loss counts."""
-    mean = sum(map(len, batches)) / len(batches)
-    return [len(batch) / mean for batch in batches]
-
-
-@lru_cache(16 * DRAWS)
-def sizes_of(lengths: bytes, size: int, draw: int) -> list[int]:
-    """How many utterances each batch has, from the shortest on, so that least is padded; as many
-    batches (of each pool) as if each had `size`, but none for a single utterance that is left over.
-
-    lengths: int64, ascending. draw: by which of DRAWS samples lengths count as up to UNSURE / 2 more or less, so that
-    the cuts are others, and nearly as good. A batch has at most LARGEST times `size` utterances and, where there are
-    others, at least LEAST of it and two: a mean over few is a poor gradient. A corpus of more than POOL batches is cut
-    into so many pools, which adds next to nothing.
-    """
-    known_U = np.frombuffer(lengths, np.int64)
-    length_U = np.sort(known_U * (1 + UNSURE * (np.random.default_rng(draw).random(len(known_U)) - 0.5)))
-    pools = np.array_split(length_U, -(-len(length_U) // (POOL * size)))
-    return [number for pool_U in pools for number in _least_padding(pool_U, size)]
-
-
-def _least_padding(length_U: np.ndarray, size: int) -> list[int]:
-    """By dynamic programming over the batches; UNEVEN settles what padding leaves open."""
-    count = len(length_U)
-    least, most = max(min(2, size), int(LEAST * size)), int(LARGEST * size)
-    number = max(1, min(-(-count // size) - (count % size == 1 < size), count // least))
-    if number == 1:
-        return [count]
-    # Frames of the first j utterances in so many batches: the last batch has `last`, of the length of its longest.
-    frames_J = np.full(count + 1, np.inf)
-    frames_J[0] = 0.0
-    taken: list[np.ndarray] = []
-    for _ in range(number):
-        fewest_J, taken_J = np.full(count + 1, np.inf), np.zeros(count + 1, np.int32)
-        for last in range(least, min(most, count) + 1):
-            uneven = UNEVEN * length_U.mean() * size * (last / size - 1) ** 2
-            sum_J = frames_J[:-last] + (last * length_U[last - 1 :] + uneven)
-            better_J = sum_J < fewest_J[last:]
-            fewest_J[last:][better_J], taken_J[last:][better_J] = sum_J[better_J], last
-        frames_J = fewest_J
-        taken.append(taken_J)
-    made, left = [], count
-    for taken_J in reversed(taken):
-        made.append(int(taken_J[left]))
-        left -= made[-1]
-    assert left == 0
-    return made[::-1]
+    count = len(members)
+    shuffled = members[torch.randperm(count, generator=generator)]
+    ordered = shuffled[data.lengths_U[shuffled].argsort(stable=True)]
+    place_U = torch.arange(count) + MOVED * size * torch.rand(count, generator=generator, dtype=torch.float64)
+    number = max(1, min(-(-count // size), count // min(2, size)))
+    batches = torch.tensor_split(ordered[place_U.argsort(stable=True)], number)
+    return [batches[int(i)] for i in torch.randperm(number, generator=generator)]
 
 
 def scoring_batches(data: Batched, members: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

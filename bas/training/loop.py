@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from bas.errors import Diverged, UserError
 from bas.networks.network import LayerMix, Mixed
-from bas.training.batches import SCORED, Batched, scoring_batches, shares, training_batches
+from bas.training.batches import SCORED, Batched, scoring_batches, training_batches
 from bas.training.settings import Settings
 from bas.util.faults import judging
 from bas.util.files import check_archive, replacing
@@ -181,11 +181,10 @@ def find_checkpoint(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch, the groups of parameters that it moves, and its share of an epoch, 1 on average."""
+    """One batch, and the groups of parameters that it moves."""
 
     members_B: Tensor
     moves: tuple[str, ...]
-    share: float
 
 
 def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Settings, epoch: int) -> list[Step]:
@@ -199,13 +198,13 @@ def _steps(data: Batched, members: Tensor, held_out: Tensor | None, settings: Se
         moves: tuple[str, ...] = ("weights",)
     else:
         moves = ("weights", "theta")
-    steps = [Step(batch, moves, share) for batch, share in zip(batches, shares(batches), strict=True)]
+    steps = [Step(batch, moves) for batch in batches]
     if epoch < settings.warmup or held_out is None:
         return steps
     others: list[Step] = []
     while len(others) < len(batches):
         batches_of = training_batches(data, held_out, settings.batch_size, torch.default_generator)
-        others.extend(Step(b, ("theta",), share) for b, share in zip(batches_of, shares(batches_of), strict=True))
+        others.extend(Step(batch, ("theta",)) for batch in batches_of)
     return [step for pair in zip(others, steps, strict=False) for step in pair]
 
 
@@ -235,8 +234,7 @@ def _one_epoch(
             # Parameters that this step does not move get no gradient, so no momentum and no decay either.
             groups = [group["params"] for group in optimiser.param_groups if group["name"] in step.moves]
             moved = [p for params in groups for p in params if p.requires_grad]  # a block's own may be frozen
-            # By its share, an utterance of a large batch counts as much as one of a small batch.
-            (step.share * value).backward(inputs=moved)  # type: ignore[no-untyped-call]
+            value.backward(inputs=moved)  # type: ignore[no-untyped-call]
             optimiser.step()
             if "weights" in step.moves:
                 total += value.detach() * len(targets_B)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bas.networks.network import Network
-from bas.training.batches import Data, gathered, shares, training_batches
+from bas.training.batches import Data, gathered, training_batches
 from bas.training.loop import seed_everything
 from bas.training.settings import Settings
 
@@ -176,18 +176,13 @@ def one_epoch(
     steps = feed.steps(orders)
     rate_SM = [[settings.lr * settings.rate(epoch, s, len(o)) for o in orders] for s in range(len(steps.longest_S))]
     lr_SM1 = torch.tensor(rate_SM, dtype=torch.float64, device=device)[..., None]
-    share_SM = torch.zeros(lr_SM1.shape[:2])
-    for m, order in enumerate(orders):
-        share_SM[: len(order), m] = torch.tensor(shares(order))
     total_M = torch.zeros(len(members), device=device)
     batches = feed.batches(steps)
-    for lr_M1, share_M, (x_MBTD, mask_MBT, targets_MB, real_MB) in zip(
-        lr_SM1, share_SM.to(device), batches, strict=True
-    ):
+    for lr_M1, (x_MBTD, mask_MBT, targets_MB, real_MB) in zip(lr_SM1, batches, strict=True):
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             out_MBO = stack(x_MBTD, mask_MBT)
         loss_M = _mean_losses(loss, out_MBO.float(), targets_MB, real_MB)
-        (grad_MP,) = torch.autograd.grad((share_M * loss_M).sum(), stack.flat_MP)
+        (grad_MP,) = torch.autograd.grad(loss_M.sum(), stack.flat_MP)
         update(stack.flat_MP, grad_MP, lr_M1, real_MB.any(1, keepdim=True))
         total_M += loss_M.detach() * real_MB.sum(1)
     return [total / len(member.fit) for total, member in zip(total_M.tolist(), members, strict=True)]
