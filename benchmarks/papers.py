@@ -33,7 +33,9 @@ CITED = {
     "words": ("Alone", "Word means"),
     "shares": ("Encoder x attention", "Every metric on"),
 }
-"""By verb, how the headings of the tables begin."""
+"""By verb, how the headings of the tables begin; a comparison has one table."""
+
+SAID = re.compile("is not distinguishable from|is better than|is worse than|no significance is claimed")
 
 
 def words_of(verb: str, features: str, seeds: int) -> str:
@@ -42,17 +44,13 @@ def words_of(verb: str, features: str, seeds: int) -> str:
 
 
 def cited(page: str, verb: str) -> str:
-    """The sections of a study's page whose headings begin so, a level lower; of words and shares also the verdicts."""
-    sections = re.split(r"^(?=##+ )", page, flags=re.MULTILINE)
+    """The sections of a study's page whose headings begin so, at one level, without their notes but the verdicts."""
+    sections = [s for s in re.split(r"^(?=##+ )", page, flags=re.MULTILINE) if s.startswith("#")]
     wanted = [s for s in sections if re.sub(r"^#+ ", "", s).startswith(CITED[verb])]
     assert len(wanted) >= len(CITED[verb]), (verb, [s.splitlines()[0] for s in sections])
-    tables = [re.sub(r"^##+ ", "### ", section.split("\n\n- ")[0].strip()) for section in wanted]
-    said = [
-        line
-        for line in page.splitlines()
-        if line.startswith("- ") and re.search(r" on [^.]*: (no claim|tie|better|worse)| against ", line)
-    ]
-    return "\n\n".join([*tables, *(["\n".join(said)] if said and verb != "probe" else [])])
+    tables = [re.sub(r"^##+ ", "### ", re.split("\n\n(?:- |Settings)", section)[0].strip()) for section in wanted]
+    said = [line for line in page.splitlines() if line.startswith("- ") and SAID.search(line)]
+    return "\n\n".join([*tables, *(["\n".join(said)] if said else [])])
 
 
 def main() -> None:
@@ -69,7 +67,7 @@ def main() -> None:
         done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=given.folder)
         if done.returncode:
             sys.exit(f"benchmarks/papers.py: {command}: exit code {done.returncode}")
-        page = (given.folder / "runs" / preset / "table.md").read_text(encoding="utf-8")
+        page = (given.folder / "runs" / f"{preset}-{verb}" / "table.md").read_text(encoding="utf-8")
         shown = words_of(verb, given.features.name, given.seeds)
         parts.append(f"## {preset}\n\n`{shown}`, {time.monotonic() - begun:.0f} s.\n\n{cited(page, verb)}\n")
     text = TEXT.format(
@@ -88,8 +86,8 @@ TEXT = """# The studies under their papers' presets
 
 `python benchmarks/papers.py --features {store} --folder FOLDER --seeds {seeds}`, {date}, commit {commit}, on {machine}.
 
-The presets of [three papers](../docs/papers.md) with all their numbers but those that a command names: frames are
-averaged, and two of the presets have fewer epochs. The encoder is the small one of this package, the corpus one of
+The presets of [four papers](../docs/papers.md) with all their numbers but those that a command names: frames are
+averaged, and three of the runs have fewer epochs. The encoder is the small one of this package, the corpus one of
 acted German: nothing here repeats a paper's figure, and what a table says of this corpus holds for it alone.
 
 {parts}"""

@@ -53,11 +53,11 @@ MUTANTS = [
         "tests/runs/test_stacked_killed.py -k in_training",
     ),
     Mutant(
-        "batches pad more than they must",
+        "batches are of any lengths",
         "bas/training/batches.py",
-        "better_J = sum_J < fewest_J[last:]",
-        "better_J = sum_J <= np.inf",
-        "tests/training/test_batches.py -k 'sizes'",
+        "shuffled[data.lengths_U[shuffled].argsort(stable=True)]",
+        "shuffled",
+        "tests/training/test_batches.py -k 'farther or stand_together or hardly'",
     ),
     Mutant(
         "attention on a GPU keeps its scores",
@@ -214,11 +214,11 @@ MUTANTS = [
         "tests/runs/test_apart.py -k 'own_best'",
     ),
     Mutant(
-        "the batches of a small corpus stay the same",
+        "the batches of a corpus stay the same",
         "bas/training/batches.py",
-        "draw = int(torch.randint(DRAWS, (), generator=generator))",
-        "draw = 0",
-        "tests/training/test_batches.py -k 'averaged_into_few'",
+        "MOVED * size * torch.rand(",
+        "0 * size * torch.rand(",
+        "tests/training/test_batches.py -k 'equally_long'",
     ),
     Mutant(
         "a selection takes what has any of the values",

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
-import bas.training.batches
 from bas.corpora import Utterance
 from bas.errors import UserError
 from bas.tasks import EMOTION, Classification
-from bas.training.batches import CPU, DRAWS, Data, average, load, scoring_batches, shares, sizes_of, training_batches
+from bas.training.batches import CPU, MOVED, Data, average, load, scoring_batches, training_batches
 
 DIM = 3
 
@@ -185,11 +182,11 @@ def test_an_epoch_holds_each_member_once(count: int, size: int, seed: int) -> No
     epoch = training_batches(data, members, size, generator(seed))
     assert sorted(flat(epoch)) == sorted(members.tolist())
     sizes = [len(batch) for batch in epoch]
-    assert len(sizes) == 1 or max(sizes) <= 2 * size
+    assert max(sizes) - min(sizes) <= 1, "utterances count alike"
     if size > 1 and count > 1:
         assert min(sizes) > 1, "no batch of one"
-    few = -(-count // size) - (count % size == 1 < size)
-    assert len(sizes) == max(1, min(few, count // min(2, size))), "as many as if each had the setting's size"
+    assert max(sizes) <= max(size, 3)
+    assert len(sizes) == max(1, min(-(-count // size), count // min(2, size))), "as many as if each had that size"
 
 
 def test_an_epoch_depends_on_the_generator_alone() -> None:
@@ -210,44 +207,15 @@ def test_epochs_differ_in_order_and_in_company() -> None:
     assert len({frozenset(frozenset(batch.tolist()) for batch in epoch) for epoch in epochs}) == 5
 
 
-def padded(lengths: list[int], sizes: Iterable[int]) -> int:
-    """The frames that batches of these sizes compute."""
-    ends = np.cumsum(list(sizes))
-    return sum(size * lengths[end - 1] for size, end in zip(sizes, ends, strict=True))
-
-
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=13), st.integers(1, 5))
-def test_no_other_sizes_have_less_padding(lengths: list[int], size: int) -> None:
-    lengths.sort()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bas.training.batches, "UNEVEN", 0.0)
-        patch.setattr(bas.training.batches, "UNSURE", 0.0)
-        sizes_of.cache_clear()
-        found = sizes_of(np.array(lengths, np.int64).tobytes(), size, 0)
-    sizes_of.cache_clear()
-    assert sum(found) == len(lengths)
-    if len(found) > 1:
-        allowed = range(max(min(2, size), size // 4), 2 * size + 1)
-        every = [c for c in itertools.product(allowed, repeat=len(found)) if sum(c) == len(lengths)]
-        assert padded(lengths, found) == min(padded(lengths, sizes) for sizes in every)
-
-
-def test_sizes_are_the_settings_where_lengths_are_even() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bas.training.batches, "UNSURE", 0.0)
-        sizes_of.cache_clear()
-        assert sizes_of(np.full(320, 50, np.int64).tobytes(), 32, 0) == [32] * 10
-    sizes_of.cache_clear()
-
-
-def test_the_cuts_of_a_corpus_are_several_and_each_is_good() -> None:
-    lengths = np.sort(np.random.default_rng(0).integers(50, 300, 640))
-    cuts = [sizes_of(lengths.tobytes(), 32, draw) for draw in range(DRAWS)]
-    assert len({tuple(sizes) for sizes in cuts}) == DRAWS
-    for sizes in cuts:
-        assert (sum(sizes), len(sizes)) == (640, 20)
-        assert 1 - lengths.sum() / padded(lengths.tolist(), sizes) < 0.05
+@given(st.integers(1, 70), st.integers(1, 9), st.integers(0, 5))
+def test_none_moves_farther_than_it_may(count: int, size: int, seed: int) -> None:
+    places_U = torch.randperm(count, generator=generator(seed))
+    none_U = torch.zeros(count)
+    data = Data(torch.zeros(0, DIM), none_U, places_U + 1, none_U, torch.zeros(count, DIM))
+    for batch in training_batches(data, torch.arange(count), size, generator(seed)):
+        spread = int(places_U[batch].max() - places_U[batch].min())
+        assert spread <= len(batch) - 1 + 2 * MOVED * size
 
 
 @pytest.mark.parametrize(("count", "size", "least"), [(430, 32, 0.5), (1200, 16, 0.75)])
@@ -284,27 +252,9 @@ def test_company_changes_where_no_two_are_equally_long() -> None:
     lengths = torch.arange(200, 600)
     data = Data(torch.zeros(0, DIM), torch.zeros(400), lengths, torch.zeros(400), torch.zeros(400, DIM))
     one = generator(0)
-    epochs = [training_batches(data, torch.arange(400), 16, one) for _ in range(4)]
+    epochs = [training_batches(data, torch.arange(400), 16, one) for _ in range(8)]
     with_first = [next(set(batch.tolist()) for batch in epoch if 200 in batch.tolist()) for epoch in epochs]
     assert len(set.intersection(*with_first)) < min(map(len, with_first)) / 2
-
-
-def test_shares_make_utterances_count_alike() -> None:
-    """Over an epoch, the batches' mean losses by their shares add up to that of all utterances, but for a factor."""
-    value_U = torch.arange(10.0) ** 2
-    batches = torch.split(torch.arange(10), [2, 5, 3])
-    of = shares(batches)
-    total = sum(share * value_U[batch].mean() for share, batch in zip(of, batches, strict=True))
-    assert float(total) == pytest.approx(3 * float(value_U.mean()))
-    assert sum(of) == pytest.approx(3)
-
-
-def test_a_large_corpus_is_cut_into_pools() -> None:
-    lengths = np.sort(np.random.default_rng(0).integers(50, 1700, 40_000))
-    sizes = sizes_of(lengths.tobytes(), 32, 0)
-    assert sum(sizes) == 40_000
-    assert abs(len(sizes) - 1250) < 20
-    assert 1 - lengths.sum() / padded(lengths.tolist(), sizes) < 0.015
 
 
 def test_like_lengths_stand_together() -> None:
@@ -312,7 +262,7 @@ def test_like_lengths_stand_together() -> None:
     data = Data(torch.zeros(0, DIM), torch.zeros(256), torch.tensor(lengths), torch.zeros(256), torch.zeros(256, DIM))
     epoch = training_batches(data, torch.arange(256), 32, generator(0))
     computed = sum(len(batch) * int(data.lengths_U[batch].max()) for batch in epoch)
-    assert computed < 1.15 * sum(lengths)
+    assert computed < 1.2 * sum(lengths)
     in_order = [int(data.lengths_U[batch].max()) for batch in epoch]
     assert in_order != sorted(in_order)
 
