@@ -183,8 +183,9 @@ def test_the_rows_and_claims_are_those_of_the_predictions(work: Path, store: dic
             assert claims[f"{split_}, valid"] == pytest.approx(accuracy(run, kind, chosen))
             assert claims[f"{split_}, test"] == pytest.approx(max(of_state))
             assert biases["best"][split_] == of_state.index(max(of_state))
-            assert len(set(chosen)) == 1, "one state throughout, which no choice on test can be below"
-            assert claims[f"{split_}, test"] >= claims[f"{split_}, valid"]
+            throughout = len(set(chosen)) == 1  # a random valid part of 13 may take another state in a fold
+            assert throughout or split_ == "random"
+            assert not throughout or claims[f"{split_}, test"] >= claims[f"{split_}, valid"]
         for claim in biases["claims"].values():
             assert claim["bias"] == pytest.approx(claim["claims"] - claims["disjoint, training"])
             assert claim["low"] <= claim["bias"] <= claim["high"]
