@@ -22,35 +22,27 @@ from bas.util.files import write_text
 
 PAGE = Path(__file__).with_suffix(".md")
 SHORTENED = {
+    "compare": ("paper", "--set stride=8"),
+    "audit": ("paper", "--set stride=16 --set epochs=50"),
     "probe": ("decoding-emotions", "--set stride=4"),
     "words": ("word-embeddings", "--text-encoder random --set stride=4 --set epochs=20"),
     "shares": ("emotion-shares", "--set stride=8 --set epochs=30 --set batch_size=32"),
 }
-"""By verb, the preset and what is changed of it: fewer frames, and of two the epochs."""
+"""By verb, the preset and what is changed of it: fewer frames, and of three the epochs."""
 
 CITED = {
+    "compare": ("",),
+    "audit": ("Strategies", "Against random", "What a block", "The claims of"),
     "probe": ("Linear heads", "Dense heads", "Errors that one layer"),
     "words": ("Alone", "Word means"),
     "shares": ("Encoder x attention", "Every metric on"),
 }
 """By verb, how the headings of the tables begin; a comparison has one table."""
 
-SAID = re.compile("is not distinguishable from|is better than|is worse than|no significance is claimed")
-
 
 def words_of(verb: str, features: str, seeds: int) -> str:
     preset, changes = SHORTENED[verb]
-    return f"bas {verb} --features {features} --preset {preset} {changes} --seeds {seeds} --name {preset}"
-
-
-def cited(page: str, verb: str) -> str:
-    """The sections of a study's page whose headings begin so, at one level, without their notes but the verdicts."""
-    sections = [s for s in re.split(r"^(?=##+ )", page, flags=re.MULTILINE) if s.startswith("#")]
-    wanted = [s for s in sections if re.sub(r"^#+ ", "", s).startswith(CITED[verb])]
-    assert len(wanted) >= len(CITED[verb]), (verb, [s.splitlines()[0] for s in sections])
-    tables = [re.sub(r"^##+ ", "### ", re.split("\n\n(?:- |Settings)", section)[0].strip()) for section in wanted]
-    said = [line for line in page.splitlines() if line.startswith("- ") and SAID.search(line)]
-    return "\n\n".join([*tables, *(["\n".join(said)] if said else [])])
+    return f"bas {verb} --features {features} --preset {preset} {changes} --seeds {seeds} --name {preset}-{verb}"
 
 
 def main() -> None:
