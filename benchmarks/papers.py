@@ -39,10 +39,22 @@ CITED = {
 }
 """By verb, how the headings of the tables begin; a comparison has one table."""
 
+SAID = re.compile("is not distinguishable from|is better than|is worse than|no significance is claimed")
+
 
 def words_of(verb: str, features: str, seeds: int) -> str:
     preset, changes = SHORTENED[verb]
     return f"bas {verb} --features {features} --preset {preset} {changes} --seeds {seeds} --name {preset}-{verb}"
+
+
+def cited(page: str, verb: str) -> str:
+    """The sections of a study's page whose headings begin so, at one level, without their notes but the verdicts."""
+    sections = [s for s in re.split(r"^(?=##+ )", page, flags=re.MULTILINE) if s.startswith("#")]
+    wanted = [s for s in sections if re.sub(r"^#+ ", "", s).startswith(CITED[verb])]
+    assert len(wanted) >= len(CITED[verb]), (verb, [s.splitlines()[0] for s in sections])
+    tables = [re.sub(r"^##+ ", "### ", re.split("\n\n(?:- |Settings)", section)[0].strip()) for section in wanted]
+    said = [line for line in page.splitlines() if line.startswith("- ") and SAID.search(line)]
+    return "\n\n".join([*tables, *(["\n".join(said)] if said else [])])
 
 
 def main() -> None:
@@ -61,7 +73,7 @@ def main() -> None:
             sys.exit(f"benchmarks/papers.py: {command}: exit code {done.returncode}")
         page = (given.folder / "runs" / f"{preset}-{verb}" / "table.md").read_text(encoding="utf-8")
         shown = words_of(verb, given.features.name, given.seeds)
-        parts.append(f"## {preset}\n\n`{shown}`, {time.monotonic() - begun:.0f} s.\n\n{cited(page, verb)}\n")
+        parts.append(f"## {preset}: {verb}\n\n`{shown}`, {time.monotonic() - begun:.0f} s.\n\n{cited(page, verb)}\n")
     text = TEXT.format(
         store=given.features.name,
         seeds=given.seeds,
