@@ -22,13 +22,13 @@ from bas.util.files import write_text
 
 PAGE = Path(__file__).with_suffix(".md")
 SHORTENED = {
-    "compare": ("paper", "--set stride=8"),
-    "audit": ("paper", "--set stride=16 --set epochs=50"),
     "probe": ("decoding-emotions", "--set stride=4"),
     "words": ("word-embeddings", "--text-encoder random --set stride=4 --set epochs=20"),
     "shares": ("emotion-shares", "--set stride=8 --set epochs=30 --set batch_size=32"),
+    "compare": ("paper", "--set stride=16 --set width=64 --set epochs=50"),
+    "audit": ("paper", "--set stride=16 --set width=64 --set epochs=50 --sample 12"),
 }
-"""By verb, the preset and what is changed of it: fewer frames, and of three the epochs."""
+"""By verb, the preset and what is changed of it: fewer frames, of four fewer epochs, of two narrower networks."""
 
 CITED = {
     "compare": ("",),
@@ -91,7 +91,7 @@ TEXT = """# The studies under their papers' presets
 `python benchmarks/papers.py --features {store} --folder FOLDER --seeds {seeds}`, {date}, commit {commit}, on {machine}.
 
 The presets of [four papers](../docs/papers.md) with all their numbers but those that a command names: frames are
-averaged, and three of the runs have fewer epochs. The encoder is the small one of this package, the corpus one of
+averaged, four of the runs have fewer epochs, and two narrower networks. The encoder is the small one of this package, the corpus one of
 acted German: nothing here repeats a paper's figure, and what a table says of this corpus holds for it alone.
 
 {parts}"""
