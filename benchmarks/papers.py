@@ -91,8 +91,9 @@ TEXT = """# The studies under their papers' presets
 `python benchmarks/papers.py --features {store} --folder FOLDER --seeds {seeds}`, {date}, commit {commit}, on {machine}.
 
 The presets of [four papers](../docs/papers.md) with all their numbers but those that a command names: frames are
-averaged, four of the runs have fewer epochs, and two narrower networks. The encoder is the small one of this package, the corpus one of
-acted German: nothing here repeats a paper's figure, and what a table says of this corpus holds for it alone.
+averaged, four of the runs have fewer epochs, and two narrower networks. The encoder is the small one of this package,
+the corpus one of acted German: nothing here repeats a paper's figure, and what a table says of this corpus holds for it
+alone.
 
 {parts}"""
 
