@@ -34,8 +34,8 @@ CITED = {
     "compare": ("",),
     "audit": ("Strategies", "Against random", "What a block", "The claims of"),
     "probe": ("Linear heads", "Dense heads", "Errors that one layer"),
-    "words": ("Alone", "Word means"),
-    "shares": ("Encoder x attention", "Every metric on"),
+    "words": ("Alone", "Word means against"),
+    "shares": ("Encoder x attention", "Networks against", "Every metric o"),
 }
 """By verb, how the headings of the tables begin; a comparison has one table."""
 
