@@ -11,7 +11,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
@@ -67,13 +66,12 @@ def main() -> None:
     parts = []
     for verb, (preset, _) in SHORTENED.items():
         command = words_of(verb, str(given.features.resolve()), given.seeds)
-        begun = time.monotonic()
         done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=given.folder)
         if done.returncode:
             sys.exit(f"benchmarks/papers.py: {command}: exit code {done.returncode}")
         page = (given.folder / "runs" / f"{preset}-{verb}" / "table.md").read_text(encoding="utf-8")
         shown = words_of(verb, given.features.name, given.seeds)
-        parts.append(f"## {preset}: {verb}\n\n`{shown}`, {time.monotonic() - begun:.0f} s.\n\n{cited(page, verb)}\n")
+        parts.append(f"## {preset}: {verb}\n\n`{shown}`\n\n{cited(page, verb)}\n")
     text = TEXT.format(
         store=given.features.name,
         seeds=given.seeds,
