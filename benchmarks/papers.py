@@ -33,12 +33,12 @@ CITED = {
     "compare": ("",),
     "audit": ("Strategies", "Against random", "What a block", "The claims of"),
     "probe": ("Linear heads", "Dense heads", "Errors that one layer"),
-    "words": ("Alone", "Word means against"),
+    "words": ("All stores",),
     "shares": ("Encoder x attention", "Networks against", "Every metric o"),
 }
 """By verb, how the headings of the tables begin; a comparison has one table."""
 
-SAID = re.compile("is not distinguishable from|is better than|is worse than|no significance is claimed")
+SAID = re.compile("^- AWE beat|is not distinguishable from|is better than|is worse than|no significance is claimed")
 
 
 def words_of(verb: str, features: str, seeds: int) -> str:
