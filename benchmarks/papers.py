@@ -52,7 +52,7 @@ def cited(page: str, verb: str) -> str:
     wanted = [s for s in sections if re.sub(r"^#+ ", "", s).startswith(CITED[verb])]
     assert len(wanted) >= len(CITED[verb]), (verb, [s.splitlines()[0] for s in sections])
     tables = [re.sub(r"^#+ ", "### ", re.split("\n\n(?:- |Settings)", section)[0].strip()) for section in wanted]
-    said = [line for line in page.splitlines() if line.startswith("- ") and SAID.search(line)]
+    said = dict.fromkeys(line for line in page.splitlines() if line.startswith("- ") and SAID.search(line))
     return "\n\n".join([*tables, *(["\n".join(said)] if said else [])])
 
 
